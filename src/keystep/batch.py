@@ -1,0 +1,101 @@
+"""A padded batch of feature sequences as one value that checks itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from keystep.errors import InputError
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Feature sequences of different lengths side by side.
+
+    features: (B, T, D_in) float; whatever stands at padding is never read.
+    valid: (B, T) bool, True at real frames. Padding may stand anywhere, though `pad` puts it at the end.
+    segment_lengths: (B, S) int64 or None: lengths of consecutive segments, zeros only at the end of a row; each row
+        sums to that sequence's number of valid frames. Only oracle models read it.
+    """
+
+    features: Tensor
+    valid: Tensor
+    segment_lengths: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 3:
+            raise InputError(
+                f"features have shape {tuple(self.features.shape)}; expected (B, T, D_in), batch first"
+            )
+        if not self.features.is_floating_point():
+            raise InputError(f"features are {self.features.dtype}; expected a floating type")
+        if self.valid.shape != self.features.shape[:2] or self.valid.dtype != torch.bool:
+            raise InputError(
+                f"valid has shape {tuple(self.valid.shape)} and type {self.valid.dtype}; features of shape "
+                f"{tuple(self.features.shape)} need {tuple(self.features.shape[:2])} bool"
+            )
+        if self.segment_lengths is not None:
+            check_segment_lengths(self.segment_lengths, self.valid)
+
+    @classmethod
+    def pad(
+        cls, sequences: Sequence[np.ndarray | Tensor], segments: Sequence[Sequence[int]] | None = None
+    ) -> SequenceBatch:
+        """One batch from sequences of shape (T_i, D_in), zeros behind the shorter ones.
+
+        segments: lengths of each sequence's segments, for oracle models.
+        """
+        if not sequences:
+            raise InputError("a batch needs at least one sequence")
+        tensors = [torch.as_tensor(sequence) for sequence in sequences]
+        widths = {tensor.shape[-1] for tensor in tensors}
+        if len(widths) > 1:
+            raise InputError(f"sequences of different widths in one batch: {sorted(widths)}")
+        lengths = torch.tensor([len(tensor) for tensor in tensors])
+        features = pad_sequence(tensors, batch_first=True)  # (B, T, D_in)
+        valid = torch.arange(features.shape[1]) < lengths[:, None]
+        if segments is None:
+            return cls(features, valid)
+        return cls(features, valid, pad_sequence([torch.tensor(row) for row in segments], batch_first=True))
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) number of valid frames."""
+        return self.valid.sum(dim=1)
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """The same batch on another device."""
+        segments = None if self.segment_lengths is None else self.segment_lengths.to(device)
+        return replace(
+            self,
+            features=self.features.to(device, non_blocking=True),
+            valid=self.valid.to(device, non_blocking=True),
+            segment_lengths=segments,
+        )
+
+
+def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
+    """Refuse lengths that would silently give tokens the wrong segment.
+
+    Raises:
+        InputError: wrong shape or type, a negative length, a zero inside a row, or a row that does not sum to its
+            number of valid frames.
+    """
+    if segment_lengths.ndim != 2 or len(segment_lengths) != len(valid) or segment_lengths.is_floating_point():
+        raise InputError(
+            f"segment_lengths have shape {tuple(segment_lengths.shape)} and type {segment_lengths.dtype}; "
+            f"expected ({len(valid)}, S) integers"
+        )
+    for row, (lengths, total) in enumerate(
+        zip(segment_lengths.tolist(), valid.sum(dim=1).tolist(), strict=True)
+    ):
+        used = [length for length in lengths if length]
+        if any(length < 0 for length in lengths) or lengths[: len(used)] != used:
+            raise InputError(f"segment_lengths row {row} has a zero or negative length inside: {lengths}")
+        if sum(used) != total:
+            raise InputError(f"segment_lengths row {row} sums to {sum(used)}, but {total} frames are valid")

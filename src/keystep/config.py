@@ -1,0 +1,360 @@
+"""Every setting of keystep, once: frozen, checked, with its meaning under it.
+
+Files (YAML), the command line's ``--set`` and Python use the same names. Unknown names are errors that suggest the
+nearest one; errors list everything that is wrong at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from keystep.data.problems import OnError
+from keystep.data.timeline import parse_rate
+from keystep.errors import InputError
+from keystep.files import replacing
+from keystep.nn.attention import AttentionPattern
+
+Rate = Annotated[Fraction, BeforeValidator(parse_rate), PlainSerializer(str)]
+
+
+class Config(BaseModel):
+    """Base of all settings: immutable, unknown names refused, documented by the lines under the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+
+
+class ModelConfig(Config):
+    """Encoder and predictor. The defaults are the preset ``tiny``."""
+
+    input_dim: int | None = Field(default=None, ge=1)
+    """Width of the features, D_in; filled in from the data."""
+    dim: int = Field(default=96, ge=8)
+    """Width of the latents, D."""
+    depth: int = Field(default=4, ge=1)
+    """Blocks of the encoder."""
+    heads: int = Field(default=4, ge=1)
+    predictor_depth: int = Field(default=2, ge=1)
+    """Blocks of the predictor, which has the encoder's width."""
+    predictor_heads: int | None = Field(default=None, ge=1)
+    """By default as many as the encoder."""
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    attention: AttentionPattern = AttentionPattern()
+    """Which frames the encoder lets see each other when nothing else is asked for."""
+    live_attention: AttentionPattern | None = AttentionPattern(kind="causal")
+    """A second, causal attention that the same weights are trained for, so that one model serves recordings and live
+    streams; None for a model with one mode."""
+    predictor_attention: AttentionPattern = AttentionPattern(kind="causal")
+    """The paper's predictor is causal, whatever the encoder is."""
+    rotary: Literal["relative", "tiled"] = "relative"
+    """``tiled`` is the authors' variant, for their checkpoints only: its scores are no function of distance."""
+    positions: Literal["frame", "segment"] = "frame"
+    """``segment``: 2-D positions (segment, frame in it); needs true boundaries, so its results are ORACLE."""
+    input_norm: Literal["layer", "channel"] = "channel"
+    """``layer``: LayerNorm of each feature vector, as in the paper. ``channel``: each channel standardised by its mean
+    and deviation over the training videos, which keeps the scale of a vector."""
+    readout: Literal["last", "mean"] = "mean"
+    """What `encode` returns: the last block's output, or the mean over the blocks' (each normalised)."""
+    output_dim: int | None = Field(default=None, ge=1)
+    """Width of what the predictor predicts; None: latents, without a projection. Filled in from the target."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        for heads in (self.heads, self.predictor_heads or self.heads):
+            if self.dim % heads or self.dim // heads < 8:
+                raise ValueError(f"dim {self.dim} cannot be shared by {heads} heads of at least 8 numbers each")
+        return self
+
+    @model_validator(mode="after")
+    def _live_is_causal(self) -> Self:
+        if self.live_attention is not None and self.live_attention.kind not in ("causal", "block_causal"):
+            raise ValueError(f"live_attention {self.live_attention.kind!r} sees the future; use causal or block_causal")
+        return self
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the model reads true segment boundaries."""
+        return self.positions == "segment" or self.attention.oracle
+
+
+class TargetConfig(Config):
+    """What the predictor has to predict at hidden frames."""
+
+    kind: Literal["ema", "features", "clusters"] = "clusters"
+    """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself (masked
+    reconstruction). ``clusters``: the k-means cluster of the input frame."""
+    layers: int = Field(default=1, ge=1)
+    """ema: average the outputs of the last so many blocks."""
+    normalise: Literal["none", "frame", "time"] = "none"
+    """ema: standardise each target vector, or each channel over the video's frames."""
+    momentum: float = Field(default=0.999, ge=0, le=1)
+    """ema: share of the old weights kept at each step."""
+    final_momentum: float | None = Field(default=None, ge=0, le=1)
+    """ema: momentum at the last step, reached along a cosine; None keeps it constant."""
+    clusters: int = Field(default=128, ge=2)
+
+
+class MaskingConfig(Config):
+    """Which frames are hidden from the encoder and predicted."""
+
+    kind: Literal["random", "spans"] = "spans"
+    """``random``: every frame alone (the paper). ``spans``: stretches of neighbouring frames."""
+    ratio: float = Field(default=0.6, gt=0, lt=1)
+    """Share of the frames that is hidden."""
+    shortest: int = Field(default=4, ge=1)
+    """spans: smallest length in frames."""
+    longest: int = Field(default=32, ge=1)
+    """spans: largest length in frames; lengths are uniform in between."""
+
+    @model_validator(mode="after")
+    def _lengths_ordered(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest span {self.shortest} is longer than the longest, {self.longest}")
+        return self
+
+
+class ObjectiveConfig(Config):
+    """How a prediction is compared with its target."""
+
+    distance: Literal["l1", "l2", "smooth_l1"] = "l1"
+    """For ``ema`` and ``features`` targets; clusters are always compared by cross-entropy."""
+    visible_weight: float = Field(default=0.5, ge=0)
+    """Weight of the same loss on visible frames; 0 in the paper."""
+
+
+class TrainConfig(Config):
+    """The optimisation."""
+
+    steps: int = Field(default=2000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=8, ge=1)
+    """Crops an optimiser step sees, over all devices."""
+    crop: int = Field(default=512, ge=2)
+    """Frames of a crop, drawn anywhere in a video; shorter videos are used whole."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts in which a batch is worked off, to save memory."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["cosine", "constant", "drop"] = "cosine"
+    """``cosine`` to ``final_share``; ``drop`` to a tenth after half of the steps (the paper)."""
+    final_share: float = Field(default=0.02, ge=0, le=1)
+    """Share of the learning rate that the cosine ends at."""
+    warmup: int = Field(default=100, ge=0)
+    """Steps of linear increase at the start."""
+    weight_decay: float = Field(default=0.04, ge=0)
+    decay_all: bool = False
+    """Decay norms, biases and the mask token too, as the authors do."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    live_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the steps that train with the model's ``live_attention`` (when it has one)."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    """``cpu``, ``cuda`` or ``auto``."""
+    devices: int = Field(default=1, ge=1)
+    """Devices on each machine."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines (start one process a device with torchrun or SLURM)."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that read data beside the training."""
+    seed: int = Field(default=0, ge=0)
+    save_every: int = Field(default=500, ge=1)
+    """Steps between checkpoints."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept."""
+    monitor_every: int = Field(default=250, ge=1)
+    """Steps between looks at the health of the representation."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between lines in metrics.jsonl."""
+    tensorboard: bool = False
+    """Write TensorBoard files too (extra: track)."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        parts = self.accumulate * self.devices * self.nodes
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {self.nodes} nodes x {self.devices} devices x "
+                f"{self.accumulate} accumulated parts"
+            )
+        return self
+
+
+class DataConfig(Config):
+    """Which features to read."""
+
+    root: Path
+    """A folder with features/*.npy."""
+    source_rate: Rate | None = None
+    """Features a second on disk, where store.json does not say."""
+    rate: Rate | None = None
+    """Work at this rate by averaging; None keeps the source rate."""
+    split: str | None = None
+    """Pretrain on the training videos of this split; None: on all videos of the folder."""
+    on_error: OnError = "raise"
+    """``skip`` leaves bad videos out and lists them."""
+
+
+class RunConfig(Config):
+    """A whole pretraining run."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    target: TargetConfig = TargetConfig()
+    masking: MaskingConfig = MaskingConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {
+        "model": {
+            "dim": 384,
+            "depth": 6,
+            "heads": 6,
+            "attention": {"kind": "bidirectional", "window": 512},
+            "live_attention": {"kind": "causal", "window": 512},
+            "predictor_attention": {"kind": "causal", "window": 512},
+        },
+        "train": {"learning_rate": 3e-4, "crop": 2048},
+    },
+    "surgical": {
+        "model": {
+            "dim": 768,
+            "depth": 4,
+            "heads": 8,
+            "attention": {"kind": "block_causal", "block": 32},
+            "live_attention": None,
+        },
+        "train": {"learning_rate": 1e-4, "crop": 4096},
+    },
+    "paper": {
+        "model": {
+            "dim": 1408,
+            "depth": 4,
+            "heads": 16,
+            "attention": {"kind": "block_causal", "block": 64},
+            "live_attention": None,
+            "input_norm": "layer",
+            "readout": "last",
+        },
+        "target": {"kind": "ema"},
+        "masking": {"kind": "random", "ratio": 0.6},
+        "objective": {"visible_weight": 0.0},
+        "train": {
+            "batch_size": 48,
+            "accumulate": 2,
+            "crop": 2048,
+            "learning_rate": 1e-4,
+            "schedule": "drop",
+            "warmup": 0,
+            "decay_all": True,
+        },
+    },
+}
+"""Partial run configs by name; ``paper`` is the authors' recipe without true boundaries."""
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:
+    """One checked config from nested dictionaries, later ones on top.
+
+    Raises:
+        InputError: every unknown name (with the nearest known one) and every bad value, with its path.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(kind, item) for item in error.errors())) from error
+
+
+def assignments(settings: list[str]) -> dict[str, Any]:
+    """``["train.steps=100"]`` as a nested dictionary; values are read as YAML."""
+    result: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise InputError(f"--set {setting!r} is not NAME=VALUE, such as train.steps=1000")
+        try:
+            value = _number(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {setting!r}: {text!r} is not a YAML value") from error
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        result = _merge(result, value)
+    return result
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A config file as nested dictionaries."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected names and values, found {type(data).__name__}")
+    return {key: _number(value) for key, value in data.items()}
+
+
+def write_yaml(path: Path, config: BaseModel) -> None:
+    """All settings of a config, defaults included, so that the file says everything."""
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(kind: type[BaseModel], item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        names = _fields(kind, item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
+        return f"unknown setting {path}" + (f" (did you mean {near[0]}?)" if near else f"; known: {', '.join(names)}")
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" + (f", not {item['input']!r}" if not isinstance(item["input"], dict) else "")
+
+
+def _fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings at a path inside a config class."""
+    current: Any = kind
+    for part in path:
+        if isinstance(part, int):
+            current = get_args(current)[0]
+        elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[part].annotation
+        if get_origin(current) in (Union, types.UnionType):
+            current = next((option for option in get_args(current) if option is not type(None)), current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

@@ -1,0 +1,168 @@
+"""Labels and splits as the field writes them: ``mapping.txt``, ``groundTruth/*.txt``, ``splits/*.bundle``.
+
+METRICS.md's traps are kept out here: a file without a final newline loses nothing, video names keep their dots, class
+names keep their spaces, and whatever does not fit is named with file, line and value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keystep.errors import InputError
+
+PARTS = ("train", "valid", "test")
+VALID_SHARE = 0.15
+IGNORED = -100
+"""The class id of frames without a label; losses and scores leave them out."""
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file without trailing blanks; empty lines are allowed only at the end."""
+    try:
+        lines = [line.rstrip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise InputError(f"{path}, line {number}: empty line in the middle; remove it")
+    return lines
+
+
+def read_mapping(path: Path) -> tuple[str, ...]:
+    """Class names in the order of their ids from lines ``id name``; names may contain spaces.
+
+    Raises:
+        InputError: a line without both parts, an id that is no integer, ids that are not 0..n-1, a name given twice.
+    """
+    names: dict[int, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        identifier, _, name = line.strip().partition(" ")
+        if not identifier.isdecimal() or not name.strip():
+            raise InputError(f"{path}, line {number}: {line!r} is not 'id name'")
+        if int(identifier) in names or name.strip() in names.values():
+            raise InputError(f"{path}, line {number}: {line!r} repeats an id or a name")
+        names[int(identifier)] = name.strip()
+    if sorted(names) != list(range(len(names))) or not names:
+        raise InputError(
+            f"{path}: class ids must be 0 to {len(names) - 1} without gaps, found {sorted(names)[:20]}"
+        )
+    return tuple(names[index] for index in range(len(names)))
+
+
+def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
+    """(T,) int64 class ids from one class name a line."""
+    lines = read_lines(path)
+    ids = {name: index for index, name in enumerate(classes)}
+    try:
+        return np.array([ids[line] for line in lines], dtype=np.int64)
+    except KeyError as error:
+        number = lines.index(error.args[0]) + 1
+        raise InputError(
+            f"{path}, line {number}: class {error.args[0]!r} is not in mapping.txt ({len(classes)} classes)"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which videos train, choose and test; the parts are disjoint and none is empty."""
+
+    name: str
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    test: tuple[str, ...]
+    rule: str
+    """How the validation part came about: from a file, or cut from training by `hold_out`."""
+
+    def part(self, name: str) -> tuple[str, ...]:
+        """The videos of ``train``, ``valid`` or ``test``."""
+        if name not in PARTS:
+            raise InputError(f"no part {name!r} in a split; the parts are {', '.join(PARTS)}")
+        videos: tuple[str, ...] = getattr(self, name)
+        return videos
+
+
+def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(kept, held out): the videos whose SHA-256 of the name comes first, ``share`` of them, at least one.
+
+    The rule looks at nothing but names, so it does not move when files are listed in another order. Videos of one
+    person may fall on both sides: give a ``valid`` bundle where that matters.
+    """
+    ranked = sorted(videos, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    count = max(1, round(len(ranked) * share))
+    held = set(ranked[:count])
+    return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
+
+
+def split_names(folder: Path) -> list[str]:
+    """Names K of the splits for which ``splits/train.splitK.bundle`` exists."""
+    found = (path.name for path in (folder / "splits").glob("train.split*.bundle"))
+    return sorted((name[len("train.split") : -len(".bundle")] for name in found), key=lambda k: (len(k), k))
+
+
+def read_split(folder: Path, name: str, known: Collection[str], left_out: Collection[str] = ()) -> Split:
+    """Split ``name`` of the folder's ``splits/``; without a validation bundle, one is cut from training.
+
+    Videos in ``left_out`` (bad items that the user chose to skip) are dropped from every part.
+
+    Raises:
+        InputError: no such split, an empty part, a video listed twice or in two parts, a video without features.
+    """
+    available = split_names(folder)
+    if name not in available:
+        raise InputError(
+            f"{folder}: no split {name!r}; splits/ has {', '.join(available) or 'no train.split*.bundle'}"
+        )
+
+    def bundle(part: str) -> tuple[str, ...]:
+        return _bundle(_bundle_path(folder, part, name), known, left_out)
+
+    parts = {"train": bundle("train"), "test": bundle("test")}
+    validation = next((part for part in ("valid", "val") if _bundle_path(folder, part, name).exists()), None)
+    if validation:
+        parts["valid"] = bundle(validation)
+        rule = f"{validation}.split{name}.bundle"
+    elif len(parts["train"]) < 2:
+        raise InputError(
+            f"{folder}: split {name} trains on one video; a validation part cannot be cut from it"
+        )
+    else:
+        parts["train"], parts["valid"] = hold_out(parts["train"])
+        rule = f"{len(parts['valid'])} training videos held out by the hash of their names"
+    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        shared = sorted(set(parts[first]) & set(parts[second]))
+        if shared:
+            raise InputError(f"{folder}: split {name} has {shared[0]!r} both in {first} and in {second}")
+    return Split(name=name, rule=rule, **parts)
+
+
+def _bundle_path(folder: Path, part: str, name: str) -> Path:
+    return folder / "splits" / f"{part}.split{name}.bundle"
+
+
+def _bundle(path: Path, known: Collection[str], left_out: Collection[str]) -> tuple[str, ...]:
+    videos: dict[str, None] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        video = line.strip().removesuffix(".txt").removesuffix(".npy")
+        if video in videos:
+            raise InputError(f"{path}, line {number}: {video!r} is listed twice")
+        if video in left_out:
+            continue
+        if video not in known:
+            raise InputError(
+                f"{path}, line {number}: no features for {video!r} in {path.parents[1] / 'features'}"
+            )
+        videos[video] = None
+    if not videos:
+        raise InputError(f"{path}: an empty split; list one video a line")
+    return tuple(videos)

@@ -1,0 +1,99 @@
+"""Batches for training, each a pure function of the seed and its number, and batches for encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from keystep.batch import SequenceBatch
+from keystep.config import MaskingConfig, TrainConfig
+from keystep.data.folder import FeatureFolder
+from keystep.masking import draw_hidden
+
+TrainingBatch = tuple[SequenceBatch, Tensor]
+"""Crops, and (B, T) bool: the frames to hide."""
+
+
+class Crops(Dataset[TrainingBatch]):
+    """Batch number ``n`` of one process's share of the training data.
+
+    Every video is seen once an epoch, in an order drawn for that epoch, as one crop of consecutive frames from anywhere
+    in it. Order, crops and masks depend on the seed and the sample's number alone: not on how many processes share the
+    work, nor on what was read before. A resumed run therefore goes on exactly where it stopped.
+    """
+
+    def __init__(
+        self,
+        folder: FeatureFolder,
+        videos: Sequence[str],
+        train: TrainConfig,
+        masking: MaskingConfig,
+        *,
+        with_segments: bool = False,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.folder, self.videos = folder, tuple(videos)
+        self.train, self.masking = train, masking
+        self.with_segments = with_segments
+        self.process = process
+        self.share = train.batch_size // train.accumulate // processes
+        self.processes = processes
+        self._order = lru_cache(maxsize=2)(self._order_of_epoch)
+
+    def __len__(self) -> int:
+        return self.train.steps * self.train.accumulate
+
+    def __getitem__(self, number: int) -> TrainingBatch:
+        first = (number * self.processes + self.process) * self.share
+        return collate([self.sample(index) for index in range(first, first + self.share)])
+
+    def sample(self, index: int) -> Sample:
+        """Crop number ``index`` of the whole training, with its mask."""
+        epoch, place = divmod(index, len(self.videos))
+        video = self.videos[self._order(epoch)[place]]
+        rng = np.random.default_rng((self.train.seed, 1, index))
+        length = self.folder.length(video)
+        start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
+        stop = min(length, start + self.train.crop)
+        segments = segment_lengths(self.folder.labels(video)[start:stop]) if self.with_segments else None
+        return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
+
+    def _order_of_epoch(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.train.seed, 0, epoch)).permutation(len(self.videos))
+
+
+Sample = tuple[np.ndarray, np.ndarray, list[int] | None]
+
+
+def collate(samples: Sequence[Sample]) -> TrainingBatch:
+    """Pad crops, masks and segments to one batch."""
+    features, hidden, segments = zip(*samples, strict=True)
+    batch = SequenceBatch.pad(features, None if segments[0] is None else segments)
+    mask = torch.zeros(batch.valid.shape, dtype=torch.bool)
+    for row, frames in enumerate(hidden):
+        mask[row, : len(frames)] = torch.from_numpy(frames)
+    return batch, mask
+
+
+def segment_lengths(labels: np.ndarray) -> list[int]:
+    """Lengths of the maximal runs of one label."""
+    changes = np.flatnonzero(np.diff(labels)) + 1
+    return np.diff(changes, prepend=0, append=len(labels)).tolist()
+
+
+def length_buckets(lengths: dict[str, int], frames: int) -> list[list[str]]:
+    """Videos of similar length together, each group at most ``frames`` padded frames in all (one video at least)."""
+    groups: list[list[str]] = []
+    for name in sorted(lengths, key=lambda name: (-lengths[name], name)):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and (len(groups[-1]) + 1) * longest <= frames:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups

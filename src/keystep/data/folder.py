@@ -1,0 +1,317 @@
+"""A folder of frame features, in the field's MS-TCN layout or keystep's own, behind one reader.
+
+Both layouts look alike on disk, so one reader serves both::
+
+    features/<video>.npy     one array a video
+    groundTruth/<video>.txt  one class name a line          (optional: pretraining needs no labels)
+    mapping.txt              "id name" a line               (optional, with groundTruth)
+    splits/*.splitK.bundle   video names of train/valid/test (optional)
+    store.json               timeline and orientation       (always in keystep's own folders)
+
+MS-TCN folders hold (D, T) arrays, some of them (T, D); ours hold (T, D). Arrays stay on disk and are memory-mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from keystep.data.annotation import IGNORED, Split, read_labels, read_mapping, read_split
+from keystep.data.problems import Problems
+from keystep.data.timeline import Timeline
+from keystep.errors import InputError
+
+LENGTH_TOLERANCE = 16
+"""Frames by which features and labels of one video may differ; the surplus is cut and reported."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Where one video's features lie, and how long it is at the folder's pooled rate."""
+
+    name: str
+    features: Path
+    labels: Path | None
+    frames: int
+    """Slots on disk that are used (after cutting to the labels)."""
+    width: int
+    time_axis: int
+    """0 for (T, D) on disk, 1 for (D, T)."""
+
+
+@dataclass(frozen=True)
+class FeatureFolder:
+    """Videos of one folder, read at one rate.
+
+    Features are averaged over ``pool`` consecutive slots (the last group may be shorter, nothing is cut off).
+    """
+
+    root: Path
+    videos: dict[str, Video]
+    source: Timeline
+    """The timeline of the arrays on disk."""
+    pool: int = 1
+    classes: tuple[str, ...] = ()
+    problems: Problems = field(default_factory=Problems)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The timeline of what `features` returns."""
+        return self.source.pooled(self.pool)
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers in one feature vector, D_in."""
+        return next(iter(self.videos.values())).width
+
+    def length(self, name: str) -> int:
+        """Slots of one video at the pooled rate."""
+        return -(-self.video(name).frames // self.pool)
+
+    def video(self, name: str) -> Video:
+        """The record of one video."""
+        if name not in self.videos:
+            raise InputError(f"{self.root}: no video {name!r} among {len(self.videos)}")
+        return self.videos[name]
+
+    def features(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(stop - start, D_in) float32 features of slots ``start`` to ``stop`` at the pooled rate.
+
+        Raises:
+            InputError: a NaN or infinite number, with the file and the frame on disk.
+        """
+        video = self.video(name)
+        stop = self.length(name) if stop is None else min(stop, self.length(name))
+        stored = open_array(video.features)
+        first, last = start * self.pool, min(stop * self.pool, video.frames)
+        rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
+        rows = np.asarray(rows, dtype=np.float32)
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            frame = first + int(np.argmin(finite))
+            raise InputError(
+                f"{video.features}: NaN or infinite value in frame {frame}; extract this video again"
+            )
+        return pool_mean(rows, self.pool)
+
+    def frame_labels(self, name: str) -> np.ndarray:
+        """(frames,) int64 class ids at the labels' own rate, cut to the features' length."""
+        video = self.video(name)
+        if video.labels is None:
+            raise InputError(f"{self.root}: no groundTruth/{name}.txt; this needs labels")
+        return read_labels(video.labels, self.classes)[: video.frames]
+
+    def labels(self, name: str) -> np.ndarray:
+        """(T,) int64: the most frequent class in each pooled slot (the smaller id on ties)."""
+        frames = self.frame_labels(name)
+        if self.pool == 1:
+            return frames
+        padded = np.full(self.length(name) * self.pool, IGNORED)
+        padded[: len(frames)] = frames
+        groups = padded.reshape(-1, self.pool)
+        counts = np.stack([(groups == label).sum(axis=1) for label in range(len(self.classes))], axis=1)
+        majority: np.ndarray = counts.argmax(axis=1)
+        return majority
+
+    def split(self, name: str) -> Split:
+        """A split of ``splits/``; videos that were skipped as unreadable are left out of it."""
+        return read_split(self.root, name, self.videos, left_out=self.problems.skipped)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, shapes, sizes and both ends of every file: tells whether two runs read the same data.
+
+        Reading 64 GB to the last byte would cost minutes, so the middle of large files is not covered.
+        """
+        digest = hashlib.sha256()
+        for name, video in sorted(self.videos.items()):
+            digest.update(f"{name} {video.frames} {video.width}".encode())
+            for path in (video.features, video.labels):
+                if path is not None:
+                    digest.update(_both_ends(path))
+        return digest.hexdigest()
+
+
+def open_folder(
+    root: Path | str,
+    *,
+    source_rate: Fraction | None = None,
+    rate: Fraction | None = None,
+    problems: Problems | None = None,
+) -> FeatureFolder:
+    """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
+
+    Args:
+        source_rate: features a second on disk, where the folder has no ``store.json`` that says so.
+        rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
+        problems: what to do with bad videos (default: raise at the first).
+
+    Raises:
+        InputError: no usable video, unknown rate or orientation, or any bad video (unless ``problems`` skips it).
+    """
+    root = Path(root)
+    problems = problems or Problems()
+    paths = sorted((root / "features").glob("*.npy")) if (root / "features").is_dir() else []
+    if not paths:
+        raise InputError(f"{root}: no features/*.npy here; keystep reads a folder with one array a video")
+    store = _read_store(root / "store.json")
+    source = _source_timeline(root, store, source_rate)
+    classes = read_mapping(root / "mapping.txt") if (root / "mapping.txt").exists() else ()
+    if not classes and (root / "groundTruth").is_dir():
+        raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' a line")
+    shapes: dict[Path, tuple[int, int]] = {}
+    label_lengths: dict[Path, int] = {}
+    for path in paths:
+        problems.attempt(path.stem, lambda path=path: _measure(path, classes, shapes, label_lengths))  # type: ignore[misc]
+    axis = store["time_axis"] if "time_axis" in store else _find_time_axis(root, shapes, label_lengths)
+    width = Counter(shape[1 - axis] for shape in shapes.values()).most_common(1)[0][0] if shapes else 0
+    videos = {}
+    for path, shape in shapes.items():
+        video = problems.attempt(
+            path.stem,
+            lambda path=path, shape=shape: _video(
+                path, shape, axis, width, label_lengths.get(path), problems
+            ),  # type: ignore[misc]
+        )
+        if video is not None:
+            videos[video.name] = video
+    if not videos:
+        raise InputError(f"{root}: none of its {len(paths)} videos can be read")
+    pool = 1 if rate is None else source.pool_factor(rate)
+    return FeatureFolder(root, videos, source, pool, classes, problems)
+
+
+def _read_store(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        store = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: unreadable: {error}") from error
+    if not isinstance(store, dict) or store.get("time_axis", 0) not in (0, 1):
+        raise InputError(f"{path}: expected an object with time_axis 0 for (T, D) or 1 for (D, T)")
+    return store
+
+
+def _source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
+    if "timeline" not in store:
+        if source_rate is None:
+            raise InputError(
+                f"{root}: no store.json says how many features a second; give it with --source-rate 30"
+            )
+        return Timeline(rate=source_rate)
+    timeline = Timeline.from_json(store["timeline"])
+    if source_rate is not None and source_rate != timeline.rate:
+        raise InputError(
+            f"{root}: store.json says {timeline.rate} Hz, --source-rate says {source_rate}; drop one"
+        )
+    return timeline
+
+
+def _measure(
+    path: Path, classes: tuple[str, ...], shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]
+) -> None:
+    """Note the array's shape and its labels' length; both or, on a problem, neither."""
+    shape = open_array(path).shape
+    labels = label_path(path)
+    if classes and labels.exists():
+        label_lengths[path] = len(read_labels(labels, classes))
+        if label_lengths[path] == 0:
+            raise InputError(f"{labels}: no labels; delete the file if this video has none")
+    shapes[path] = (shape[0], shape[1])
+
+
+def label_path(features: Path) -> Path:
+    """Where the labels of ``root/features/<video>.npy`` lie."""
+    return features.parents[1] / "groundTruth" / f"{features.name.removesuffix('.npy')}.txt"
+
+
+def _find_time_axis(
+    root: Path, shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]
+) -> Literal[0, 1]:
+    """Which axis is time: the one that fits the labels; failing that, the one whose length varies."""
+    fits = [
+        sum(abs(shapes[path][axis] - length) <= LENGTH_TOLERANCE for path, length in label_lengths.items())
+        for axis in (0, 1)
+    ]
+    if fits[0] == fits[1]:
+        fits = [len({shape[axis] for shape in shapes.values()}) for axis in (0, 1)]
+    if fits[0] == fits[1]:
+        shape, length = next(iter(shapes.values()), None), next(iter(label_lengths.values()), None)
+        raise InputError(
+            f"{root}: cannot tell time from width: first array has shape {shape}, its labels {length} lines; write "
+            '{"time_axis": 1} into store.json for (D, T) arrays, 0 for (T, D)'
+        )
+    return 0 if fits[0] > fits[1] else 1
+
+
+def _video(
+    path: Path, shape: tuple[int, int], axis: int, width: int, labels: int | None, problems: Problems
+) -> Video:
+    if shape[1 - axis] != width:
+        raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
+    frames = shape[axis]
+    if labels is not None and labels != frames:
+        if abs(labels - frames) > LENGTH_TOLERANCE:
+            raise InputError(
+                f"{path}: {frames} frames of features (shape {shape}) but {labels} labels in groundTruth/; "
+                f"more than {LENGTH_TOLERANCE} apart"
+            )
+        problems.notes.append(
+            f"{path.stem}: {frames} features, {labels} labels; used the first {min(frames, labels)}"
+        )
+        frames = min(frames, labels)
+    return Video(
+        name=path.name.removesuffix(".npy"),
+        features=path,
+        labels=label_path(path) if labels is not None else None,
+        frames=frames,
+        width=width,
+        time_axis=axis,
+    )
+
+
+def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
+    """Means over groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
+    if factor == 1:
+        return rows
+    starts = np.arange(0, len(rows), factor)
+    sums = np.add.reduceat(rows, starts, axis=0)
+    sizes = np.diff(np.append(starts, len(rows)))
+    means: np.ndarray = (sums / sizes[:, None]).astype(np.float32)
+    return means
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Memory-map a 2-D float array.
+
+    Raises:
+        InputError: missing, truncated or foreign file, wrong number of axes, a type that is not floating.
+    """
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a readable .npy array, or cut off: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        raise InputError(f"{path}: shape {getattr(array, 'shape', '?')}; expected two axes, (T, D) or (D, T)")
+    if array.dtype.kind != "f":
+        raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64")
+    if 0 in array.shape:
+        raise InputError(f"{path}: an empty video, shape {array.shape}")
+    return array
+
+
+def _both_ends(path: Path, count: int = 65536) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(count)
+        file.seek(max(0, size - count))
+        return size.to_bytes(8, "little") + head + file.read(count)

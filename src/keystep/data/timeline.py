@@ -1,0 +1,113 @@
+"""Index <-> seconds, exactly: which stretch of the video a feature vector speaks about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import floor
+from typing import Literal, get_args
+
+from keystep.errors import InputError
+
+Alignment = Literal["center", "right", "left"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """When each slot of a feature array happens, and what it saw.
+
+    Slot ``i`` stands for the moment ``start + i / rate`` (seconds of the video) and was computed from ``window``
+    seconds around it (``center``), before it (``right``: no future is used) or after it (``left``). All numbers are
+    fractions, so 30000/1001 Hz stays what it is and no rounding piles up over hours.
+    """
+
+    rate: Fraction
+    start: Fraction = Fraction(0)
+    window: Fraction | None = None
+    """Seconds of video seen by one slot; by default one slot's own duration, 1 / rate."""
+    alignment: Alignment = "center"
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise InputError(f"a timeline needs a rate above 0 Hz, not {self.rate}")
+        if self.window is not None and self.window < 0:
+            raise InputError(f"a timeline's window cannot be negative: {self.window} s")
+        if self.alignment not in get_args(Alignment):
+            raise InputError(f"alignment {self.alignment!r} is none of {', '.join(get_args(Alignment))}")
+
+    @property
+    def span(self) -> Fraction:
+        """Seconds of video that one slot saw."""
+        return 1 / self.rate if self.window is None else self.window
+
+    @property
+    def look_ahead(self) -> Fraction:
+        """Seconds after a slot's own time that must have been seen before the slot is known."""
+        return {"center": self.span / 2, "right": Fraction(0), "left": self.span}[self.alignment]
+
+    def seconds(self, index: int) -> Fraction:
+        """The moment that slot ``index`` stands for."""
+        return self.start + index / self.rate
+
+    def index(self, seconds: Fraction | float) -> int:
+        """The slot nearest to ``seconds`` (ties go to the later slot); may lie outside of the array."""
+        return floor((Fraction(seconds) - self.start) * self.rate + Fraction(1, 2))
+
+    def pooled(self, factor: int) -> Timeline:
+        """The timeline of non-overlapping groups of ``factor`` slots.
+
+        A group stands for its middle, or for its last (``right``) or first (``left``) slot, and saw all its slots.
+        """
+        if factor < 1:
+            raise InputError(f"slots are pooled by a factor of at least 1, not {factor}")
+        stretch = (factor - 1) / self.rate
+        shift = {"center": stretch / 2, "right": stretch, "left": Fraction(0)}[self.alignment]
+        return replace(self, rate=self.rate / factor, start=self.start + shift, window=self.span + stretch)
+
+    def pool_factor(self, rate: Fraction) -> int:
+        """How many slots make one slot at ``rate`` Hz; it has to be a whole number."""
+        factor = self.rate / rate
+        if rate <= 0 or factor.denominator != 1:
+            below = self.rate / max(1, int(factor) + 1) if rate > 0 else self.rate
+            raise InputError(
+                f"features at {float(self.rate):g} Hz cannot be pooled to {float(rate):g} Hz: the ratio must be "
+                f"a whole number (for example {float(below):g} Hz)"
+            )
+        return int(factor)
+
+    def to_json(self) -> dict[str, str]:
+        """Plain strings; fractions as ``"30000/1001"``."""
+        return {
+            "rate": str(self.rate),
+            "start": str(self.start),
+            "window": str(self.span),
+            "alignment": self.alignment,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, str]) -> Timeline:
+        """Inverse of `to_json`; only ``rate`` is required."""
+        unknown = sorted(set(data) - {"rate", "start", "window", "alignment"})
+        if unknown or "rate" not in data:
+            problem = f"unknown key {unknown[0]!r}" if unknown else "no rate"
+            raise InputError(f"timeline with {problem}: {data}")
+        try:
+            return cls(
+                rate=parse_rate(data["rate"]),
+                start=Fraction(data.get("start", "0")),
+                window=Fraction(data["window"]) if "window" in data else None,
+                alignment=data.get("alignment", "center"),  # type: ignore[arg-type]  # checked on construction
+            )
+        except (TypeError, ZeroDivisionError) as error:
+            raise InputError(f"unreadable timeline {data}: {error}") from error
+
+
+def parse_rate(text: str | float | int | Fraction) -> Fraction:
+    """``"30"``, ``"29.97"`` or ``"30000/1001"`` as an exact number of slots a second."""
+    try:
+        rate = Fraction(str(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{text!r} is no rate in Hz; write 30, 3.75 or 30000/1001") from error
+    if rate <= 0:
+        raise InputError(f"a rate must be above 0 Hz, not {text}")
+    return rate

@@ -1,0 +1,185 @@
+"""Is the representation healthy? A falling loss does not say so (RECIPE: rank and probe fell with it).
+
+`Monitor` looks at a few fixed videos with fixed masks, so its numbers are comparable from look to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keystep.batch import SequenceBatch
+from keystep.config import ObjectiveConfig
+from keystep.data.crops import TrainingBatch
+from keystep.nn.attention import AttentionPattern
+from keystep.objectives import frame_distance
+from keystep.pjepa import PJEPA
+from keystep.target import Target
+
+RANK_FRAMES = 4096
+COLLAPSED_SHARE = 0.25
+STILL_COSINE = 0.995
+
+
+@dataclass(frozen=True)
+class Health:
+    """One look.
+
+    effective_rank: exp of the entropy of the latents' singular values, over frames of all monitor videos; at most D.
+    neighbour_cosine: mean cosine between latents of neighbouring frames (centred over all videos); 1 = frozen in time.
+    hidden_loss: distance of predictions to targets at hidden frames.
+    mean_loss: the same for a prediction that is always the best constant.
+    copy_loss: the same for a copy of the target at the nearest visible frame (classes: None).
+    hidden_accuracy, copy_accuracy: percent right, for class targets only.
+    probe_accuracy: percent of frames that a ridge classifier gets right, fitted on every other monitor video and tested
+        on the rest; None without labels. It is a gauge, never used to choose anything.
+    """
+
+    effective_rank: float
+    neighbour_cosine: float
+    hidden_loss: float
+    mean_loss: float
+    copy_loss: float | None = None
+    hidden_accuracy: float | None = None
+    copy_accuracy: float | None = None
+    probe_accuracy: float | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that are there, under ``monitor/`` names."""
+        return {f"monitor/{name}": value for name, value in asdict(self).items() if value is not None}
+
+    def warnings(self, start: Health) -> list[str]:
+        """Plain lines about what looks wrong, compared with the untrained model."""
+        lines = []
+        if self.effective_rank < COLLAPSED_SHARE * start.effective_rank:
+            lines.append(
+                f"latents use {self.effective_rank:.1f} directions, {start.effective_rank:.1f} before training: "
+                "they are collapsing"
+            )
+        if self.neighbour_cosine > STILL_COSINE:
+            lines.append(f"neighbouring latents are all but equal (cosine {self.neighbour_cosine:.4f})")
+        if self.hidden_loss > self.mean_loss:
+            lines.append(f"predictions ({self.hidden_loss:.3f}) are worse than a constant ({self.mean_loss:.3f})")
+        if None not in (self.probe_accuracy, start.probe_accuracy) and self.probe_accuracy < start.probe_accuracy - 2:  # type: ignore[operator]
+            lines.append(
+                f"a probe reads {self.probe_accuracy:.1f} % of frames, {start.probe_accuracy:.1f} % from the "
+                "untrained encoder"
+            )
+        return lines
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Fixed crops with fixed masks, and their labels where there are any (padded with -100)."""
+
+    batches: Sequence[TrainingBatch]
+    labels: Sequence[Tensor] | None
+    objective: ObjectiveConfig
+
+    @torch.no_grad()
+    def look(self, model: PJEPA, target: Target, pattern: AttentionPattern) -> Health:
+        """Run the model over the monitor crops."""
+        device = model.mask_token.device
+        latents, predictions, targets, nearest = [], [], [], []
+        cosines = []
+        for batch, hidden in self.batches:
+            batch, hidden = batch.to(device), hidden.to(device)
+            goal = target(batch, pattern)
+            prediction = model(batch, hidden, pattern).predictions
+            latent = model.encoder(batch, batch.valid, pattern)
+            latents.append(latent[batch.valid].float())
+            cosines.append((latent, batch.valid))
+            predictions.append(prediction[hidden])
+            targets.append(goal[hidden])
+            copied = nearest_visible(hidden, batch.valid)
+            rows = torch.arange(len(goal), device=device)[:, None]
+            nearest.append(goal[rows, copied][hidden])
+        everything = torch.cat(latents)
+        return Health(
+            effective_rank=effective_rank(everything[:: max(1, len(everything) // RANK_FRAMES)]),
+            neighbour_cosine=_neighbour_cosine(cosines, everything.mean(0)),
+            probe_accuracy=self._probe(cosines),
+            **self._losses(torch.cat(predictions), torch.cat(targets), torch.cat(nearest)),
+        )
+
+    def _losses(self, predictions: Tensor, targets: Tensor, copies: Tensor) -> dict[str, float]:
+        """predictions (N, K), targets and copies (N, K) or (N,), all at hidden frames."""
+
+        def distance(guess: Tensor) -> float:
+            return float(frame_distance(guess[None], targets[None], self.objective).mean())
+
+        if targets.is_floating_point():
+            constant = targets.median(0).values if self.objective.distance == "l1" else targets.mean(0)
+            return {
+                "hidden_loss": distance(predictions),
+                "mean_loss": distance(constant.expand_as(targets)),
+                "copy_loss": distance(copies),
+            }
+        shares = torch.bincount(targets, minlength=predictions.shape[-1]).float() / len(targets)
+        return {
+            "hidden_loss": distance(predictions),
+            "mean_loss": distance(shares.clamp(min=1e-9).log().expand_as(predictions)),
+            "hidden_accuracy": 100 * float((predictions.argmax(-1) == targets).float().mean()),
+            "copy_accuracy": 100 * float((copies == targets).float().mean()),
+        }
+
+    def _probe(self, encoded: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+        if self.labels is None:
+            return None
+        rows, labels = [], []
+        for (latent, _), label in zip(encoded, self.labels, strict=True):
+            for sequence, ids in zip(latent, label.to(latent.device), strict=True):
+                rows.append(sequence[ids >= 0].float())
+                labels.append(ids[ids >= 0])
+        if len(rows) < 2:
+            return None
+        return ridge_accuracy(torch.cat(rows[::2]), torch.cat(labels[::2]), torch.cat(rows[1::2]), torch.cat(labels[1::2]))
+
+
+def effective_rank(latents: Tensor) -> float:
+    """exp(entropy) of the normalised singular values of the centred latents (N, D): Roy and Vetterli, 2007."""
+    values = torch.linalg.svdvals((latents - latents.mean(0)).double())
+    shares = values / values.sum().clamp(min=1e-12)
+    return float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))
+
+
+def nearest_visible(hidden: Tensor, valid: Tensor) -> Tensor:
+    """(B, T) int64 index of the nearest visible frame (ties: the earlier); a frame itself where it is visible."""
+    length = hidden.shape[1]
+    index = torch.arange(length, device=hidden.device).expand(hidden.shape)
+    visible = valid & ~hidden
+    before = torch.where(visible, index, -length).cummax(1).values
+    after = torch.where(visible, index, 2 * length).flip(1).cummin(1).values.flip(1)
+    return torch.where(index - before <= after - index, before, after).clamp(0, length - 1)
+
+
+def ridge_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """Percent of test frames right for a ridge regression onto one-hot labels; (N, D) frames, (N,) ids."""
+    mean, deviation = train.mean(0), train.std(0) + 1e-6
+    inputs, asked = (torch.cat([(x - mean) / deviation, x.new_ones(len(x), 1)], 1).double() for x in (train, test))
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    goals = torch.nn.functional.one_hot(train_labels, classes).double()
+    penalty = 1e-2 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64, device=inputs.device)
+    weights = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ goals)
+    return 100 * float(((asked @ weights).argmax(1) == test_labels).float().mean())
+
+
+def _neighbour_cosine(encoded: Sequence[tuple[Tensor, Tensor]], mean: Tensor) -> float:
+    cosines = []
+    for latent, valid in encoded:
+        centred = latent.float() - mean
+        both = valid[:, 1:] & valid[:, :-1]
+        cosines.append(torch.cosine_similarity(centred[:, 1:], centred[:, :-1], dim=-1)[both])
+    return float(torch.cat(cosines).mean())
+
+
+def pad_labels(labels: Sequence[np.ndarray], length: int) -> Tensor:
+    """(B, length) int64, -100 behind the shorter ones."""
+    padded = torch.full((len(labels), length), -100)
+    for row, ids in enumerate(labels):
+        padded[row, : len(ids)] = torch.from_numpy(ids)
+    return padded

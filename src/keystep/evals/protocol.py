@@ -1,0 +1,280 @@
+"""The honest table: raw features, the controls, and learned representations, judged alike.
+
+Every row is a linear probe on frozen representations (`keystep.evals.judge`). Widths and probe settings are chosen on
+the validation videos; the test videos only score. A learned row has to beat smoothing *with the position information
+that it could have itself*, and beside smoothing it has to beat what an untrained encoder and masked reconstruction
+add there (RECIPE's gate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from keystep.config import Config
+from keystep.evals import controls
+from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.controls import Control, Position
+from keystep.evals.encoding import encode_videos
+from keystep.evals.geometry import Geometry, median_geometry
+from keystep.evals.judge import Family, Judge, Mode, Representation, Row
+from keystep.evals.probe import ProbeConfig
+from keystep.nn.attention import AttentionPattern
+from keystep.pjepa import PJEPA
+
+SEEDS_FOR_A_CLAIM = 3
+
+
+class EvalConfig(Config):
+    """How to judge."""
+
+    probe: ProbeConfig = ProbeConfig()
+    background: tuple[str, ...] = ()
+    """Classes left out of edit, F1 and the foreground accuracy."""
+    protocol: str = "pooled"
+    """Convention of the metrics: pooled, video-mean, fact or official."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A trained model to judge; models of one name are the seeds of one row."""
+
+    name: str
+    seed: int
+    model: PJEPA
+    reconstruction: bool = False
+    """Trained to reconstruct its input: a control, not a claim."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the gate: a beats b, or does not."""
+
+    claim: str
+    mode: Mode
+    first: str
+    second: str
+    difference: Difference
+
+    @property
+    def holds(self) -> bool:
+        """Better with an interval that excludes zero, over enough seeds."""
+        return self.difference.low > 0 and self.difference.seeds[0] >= SEEDS_FOR_A_CLAIM
+
+
+@dataclass
+class Evaluation:
+    """The table, the gate, the geometry, and the representations that pictures need."""
+
+    judge: Judge
+    rows: list[Row] = field(default_factory=list)
+    gate: list[Comparison] = field(default_factory=list)
+    geometry: dict[str, Geometry] = field(default_factory=dict)
+    shown: dict[str, Representation] = field(default_factory=dict)
+    """Name -> representation of the test videos, for the pictures: raw features and the first learned latents."""
+    fits: int = 0
+    """Probes fitted, each over its grid: how much choosing went on (on validation videos)."""
+
+    def find(self, name: str, mode: Mode) -> Row | None:
+        """The row of that name and mode."""
+        return next((row for row in self.rows if row.name == name and row.mode == mode), None)
+
+
+def evaluate(
+    judge: Judge, entrants: Sequence[Entrant], progress: Callable[[str], None] = lambda line: None
+) -> Evaluation:
+    """Judge the controls, then every entrant alone and beside the best smoothing, offline and causal."""
+    study = _Study(judge, progress)
+    raw = study.raw
+    study.add("raw features", "raw", "causal", raw, delay=0.0)
+    study.add("true segments' means (ORACLE)", "oracle", "offline", study.segment_means())
+    for mode in _modes(entrants):
+        study.smoothing(mode)
+        study.offsets(mode)
+    models = {(entrant.name, entrant.seed): entrant for entrant in entrants}
+    for entrant in models.values():
+        untrained = _untrained(entrant)
+        for mode, pattern in _patterns(entrant.model).items():
+            delay = _delay(pattern, float(judge.folder.timeline.rate))
+            for family, name, model in (
+                ("reconstruction" if entrant.reconstruction else "learned", entrant.name, entrant.model),
+                ("untrained", "untrained encoder", untrained),
+            ):
+                row = study.evaluation.find(name, mode)
+                if family == "untrained" and row is not None and entrant.seed in {run.seed for run in row.runs}:
+                    continue  # one untrained control for each seed serves all entrants
+                study.model(name, family, mode, model, pattern, entrant.seed, delay)
+    study.compare()
+    return study.evaluation
+
+
+class _Study:
+    """Builds an `Evaluation` row by row."""
+
+    def __init__(self, judge: Judge, progress: Callable[[str], None]) -> None:
+        self.judge, self.progress = judge, progress
+        self.evaluation = Evaluation(judge)
+        self.raw: Representation = {name: judge.folder.features(name) for name in judge.videos}
+        self.rate = float(judge.folder.timeline.rate)
+        self.best_smoothing: dict[Mode, Representation] = {}
+        test = judge.split.test
+        self.evaluation.shown["features"] = {name: self.raw[name] for name in test}
+        self.evaluation.geometry["raw features"] = median_geometry([self.raw[name] for name in test])
+
+    def add(
+        self,
+        name: str,
+        family: Family,
+        mode: Mode,
+        representation: Representation,
+        *,
+        seed: int = 0,
+        position: Position = "none",
+        delay: float | None = None,
+        detail: str = "",
+    ) -> Row:
+        """Judge a representation; another seed of a known row joins it."""
+        self.progress(f"{name} ({mode}, seed {seed})" if seed else f"{name} ({mode})")
+        run = self.judge.run(representation, seed)
+        self.evaluation.fits += 1
+        row = self.evaluation.find(name, mode)
+        if row is None:
+            row = Row(name, family, mode, position, delay, detail, width=next(iter(representation.values())).shape[1])
+            self.evaluation.rows.append(row)
+        row.runs.append(run)
+        return row
+
+    def smoothing(self, mode: Mode) -> None:
+        """Moving averages: the width that is best on validation, then the same with the clock beside it."""
+        causal = mode == "causal"
+        positions: tuple[Position, ...] = ("none", "elapsed") if causal else ("none", "elapsed", "progress")
+        plain = controls.smoothing_controls(self.rate, causal=causal)
+        judged = []
+        for control in plain:
+            self.progress(f"{control.name} ({mode})")
+            judged.append(self.judge.run(self._transformed(control)))
+            self.evaluation.fits += 1
+        best = int(np.argmax([run.valid_accuracy for run in judged]))
+        self.best_smoothing[mode] = self._transformed(plain[best])
+        for position in positions:
+            control = controls.smoothing_controls(self.rate, causal=causal, position=position)[best]
+            name = "moving average" if position == "none" else f"moving average + {position}"
+            delay = 0.0 if causal else None  # centring needs the whole video
+            self.add(
+                name,
+                "control",
+                mode,
+                self._transformed(control),
+                position=position,
+                delay=delay,
+                detail=f"{control.name}, best of {len(plain)} widths on validation",
+            )
+
+    def offsets(self, mode: Mode) -> None:
+        """Nine moments around (or before) each frame, reduced to 24 numbers."""
+        seconds = controls.CAUSAL_OFFSETS_SECONDS if mode == "causal" else controls.OFFSETS_SECONDS
+        centre = controls.running_centre if mode == "causal" else controls.centre
+        stacked = {
+            name: controls.temporal_offsets(centre(features), self.rate, seconds) for name, features in self.raw.items()
+        }
+        pca = controls.FramePCA.fit([stacked[name] for name in self.judge.split.train])
+        representation = {name: pca.transform(features) for name, features in stacked.items()}
+        detail = f"offsets of {', '.join(f'{second:g}' for second in seconds)} s"
+        self.add(
+            "PCA of nine offsets",
+            "control",
+            mode,
+            representation,
+            delay=0.0 if mode == "causal" else None,
+            detail=detail,
+        )
+
+    def segment_means(self) -> Representation:
+        """Raw features averaged over the true segments: what boundaries alone are worth."""
+        folder = self.judge.folder
+        return {name: controls.segment_means(features, folder.labels(name)) for name, features in self.raw.items()}
+
+    def model(
+        self,
+        name: str,
+        family: Family,
+        mode: Mode,
+        model: PJEPA,
+        pattern: AttentionPattern,
+        seed: int,
+        delay: float | None,
+    ) -> None:
+        """A model's latents alone, and beside the best smoothing of the same mode."""
+        oracle = model.config.oracle or pattern.oracle
+        name = f"{name} (ORACLE)" if oracle else name
+        latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
+        position: Position = "elapsed" if mode == "causal" else "progress"
+        self.add(name, family, mode, latents, seed=seed, position=position, delay=delay, detail=str(pattern))
+        beside = {
+            video: np.concatenate([latents[video], self.best_smoothing[mode][video]], axis=1) for video in latents
+        }
+        smooth_delay = delay if mode == "causal" else None
+        self.add(f"{name} ++ moving average", family, mode, beside, seed=seed, position=position, delay=smooth_delay)
+        if family == "learned" and f"{name}, {mode}" not in self.evaluation.geometry:
+            test = {video: latents[video] for video in self.judge.split.test}
+            self.evaluation.geometry[f"{name}, {mode}"] = median_geometry(list(test.values()))
+            self.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
+
+    def compare(self) -> None:
+        """RECIPE's gate for each learned row; the row to beat is chosen by validation accuracy."""
+        rows = self.evaluation.rows
+        for mode in self.best_smoothing:
+            here = [row for row in rows if row.mode == mode]
+            smooth = [row for row in here if row.name.startswith("moving average")]
+            rivals = [row for row in here if row.family in ("untrained", "reconstruction") and "++" in row.name]
+            strongest = max(smooth, key=lambda row: row.valid_accuracy)
+            for row in here:
+                if row.family == "learned" and "++" not in row.name:
+                    self._compare("alone, against the best smoothing", row, strongest)
+                elif row.family == "learned":
+                    for rival in rivals:
+                        self._compare(f"beside smoothing, against {rival.name.partition(' ++')[0]} there", row, rival)
+
+    def _compare(self, claim: str, row: Row, rival: Row) -> None:
+        difference = paired_bootstrap(row.correct, rival.correct, self.judge.frames)
+        self.evaluation.gate.append(Comparison(claim, row.mode, row.name, rival.name, difference))
+
+    def _transformed(self, control: Control) -> Representation:
+        return {name: control.transform(features) for name, features in self.raw.items()}
+
+
+def _modes(entrants: Sequence[Entrant]) -> tuple[Mode, ...]:
+    """The modes in which at least one entrant competes; offline alone when there is none."""
+    found = {mode for entrant in entrants for mode in _patterns(entrant.model)}
+    modes: tuple[Mode, ...] = ("offline", "causal")
+    return tuple(mode for mode in modes if mode in found) or ("offline",)
+
+
+def _patterns(model: PJEPA) -> dict[Mode, AttentionPattern]:
+    """How a model is run in each mode; one that never looks ahead has the causal mode only."""
+    own, live = model.config.attention, model.config.live_attention
+    if own.kind in ("causal", "block_causal"):
+        return {"causal": own}
+    return {"offline": own} if live is None else {"offline": own, "causal": live}
+
+
+def _delay(pattern: AttentionPattern, rate: float) -> float | None:
+    """Seconds until a frame's latent is final, at most: a block ends after it, a causal frame is final at once."""
+    if pattern.kind == "causal":
+        return 0.0
+    if pattern.kind == "block_causal":
+        assert pattern.block is not None
+        return (pattern.block - 1) / rate
+    return None
+
+
+def _untrained(entrant: Entrant) -> PJEPA:
+    """The same architecture with the same input statistics and fresh weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entrant.seed)
+        fresh = PJEPA(entrant.model.config)
+    fresh.load_state_dict({**fresh.state_dict(), **dict(entrant.model.named_buffers())})
+    return fresh.eval()

@@ -1,0 +1,48 @@
+"""Which frames are hidden from the encoder. Random numbers come in, so a seed fixes every mask."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keystep.config import MaskingConfig
+
+
+def hidden_count(frames: int, ratio: float) -> int:
+    """How many of ``frames`` frames are hidden: rounded half to even, at least one, never all (the authors' rule).
+
+    A video of one frame has nothing to predict from and hides nothing.
+    """
+    return 0 if frames < 2 else min(frames - 1, max(1, round(frames * ratio)))
+
+
+def draw_hidden(frames: int, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:
+    """(frames,) bool, True at exactly `hidden_count` frames."""
+    draw = _random if config.kind == "random" else _spans
+    return draw(frames, hidden_count(frames, config.ratio), config, rng)
+
+
+def _random(frames: int, count: int, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:
+    hidden = np.zeros(frames, dtype=bool)
+    hidden[rng.permutation(frames)[:count]] = True
+    return hidden
+
+
+def _spans(frames: int, count: int, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:
+    """Spans of random lengths in random order, with the visible frames shared out at random between them.
+
+    Spans never overlap; two that touch make a longer one. The last span is cut so that the count is exact.
+    """
+    lengths: list[int] = []
+    while sum(lengths) < count:
+        length = int(rng.integers(config.shortest, config.longest + 1))
+        lengths.append(min(length, count - sum(lengths)))
+    visible = frames - count
+    cuts = np.sort(rng.integers(0, visible + 1, size=len(lengths)))  # visible frames before each span
+    gaps = np.diff(cuts, prepend=0)
+    hidden = np.zeros(frames, dtype=bool)
+    start = 0
+    for gap, length in zip(gaps, rng.permutation(lengths), strict=True):
+        start += int(gap)
+        hidden[start : start + int(length)] = True
+        start += int(length)
+    return hidden

@@ -1,0 +1,86 @@
+"""The pre-norm transformer block that encoder and predictor share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from keystep.nn.attention import AttentionPattern, attend
+from keystep.nn.rope import RotaryTables, rotate
+from keystep.nn.sequence import Sequence
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention along time; the pattern decides who sees whom."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, sequence: Sequence, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+        heads = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, H, d)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()  # (B, H, T, d) each
+        query, key = rotate(query, rotary), rotate(key, rotary)
+        mixed = attend(query, key, value, pattern, sequence.positions, sequence.valid, sequence.segments)
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class MLP(nn.Module):
+    """Two linear maps with an exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+        out: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLP(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, sequence: Sequence, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+        x = x + self.attn(self.norm1(x), sequence, pattern, rotary)
+        return x + self.mlp(self.norm2(x))
+
+
+class Trunk(nn.Module):
+    """The blocks one after the other, and a LayerNorm behind the last."""
+
+    def __init__(self, config: ModelConfig, depth: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config.dim, heads, config.mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(config.dim)
+        self.head_dim = config.dim // heads
+        self.rotary = config.rotary
+        self.by_segment = config.positions == "segment"
+
+    def run_blocks(self, x: Tensor, places: Sequence, pattern: AttentionPattern, average: int = 1) -> Tensor:
+        """(B, N, D) -> (B, N, D): the normalised output of the last block, or the mean over the last ``average``.
+
+        Outputs before the last have no trained norm; they are standardised plainly.
+        """
+        tables = self._rotary_tables(places)  # once for all blocks
+        total: Tensor | None = None
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(x, places, pattern, tables)
+            if index > len(self.blocks) - average:
+                out = self.norm(x) if index == len(self.blocks) else nn.functional.layer_norm(x, x.shape[-1:])
+                total = out if total is None else total + out
+        assert total is not None
+        return total / average if average > 1 else total

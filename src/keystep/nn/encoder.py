@@ -1,0 +1,52 @@
+"""The context encoder: visible frames in, one latent for each of them out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from keystep.batch import SequenceBatch
+from keystep.config import ModelConfig
+from keystep.nn.attention import AttentionPattern
+from keystep.nn.blocks import Trunk
+from keystep.nn.sequence import Packing, lay_out
+
+
+class ChannelNorm(nn.Module):
+    """Each channel standardised by fixed statistics of the training videos; identity until they are set."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D_in) -> (..., D_in)"""
+        return (x - self.mean) / self.deviation
+
+
+class Encoder(Trunk):
+    """Normalise, project to D, then run the blocks over the visible frames only."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, config.depth, config.heads)
+        assert config.input_dim is not None
+        norm = nn.LayerNorm if config.input_norm == "layer" else ChannelNorm
+        self.proj = nn.Sequential(norm(config.input_dim), nn.Linear(config.input_dim, config.dim))
+
+    def forward(self, batch: SequenceBatch, visible: Tensor, pattern: AttentionPattern, average: int = 1) -> Tensor:
+        """Latents of the visible frames, (B, T, D); exact zeros elsewhere.
+
+        Hidden frames are not computed at all: the visible ones are moved together, keeping their positions.
+
+        Args:
+            visible: (B, T) bool; frames that are not valid stay out whatever it says.
+            average: mean over the outputs of the last so many blocks.
+        """
+        packing = Packing(visible & batch.valid)
+        places = packing.places(lay_out(batch.valid, batch.segment_lengths))
+        tokens = self.proj(packing.pack(batch.features))  # (B, N, D)
+        return packing.unpack(self.run_blocks(tokens, places, pattern, average))

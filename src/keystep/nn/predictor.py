@@ -1,0 +1,35 @@
+"""The predictor: fills hidden frames from the encoded visible ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from keystep.batch import SequenceBatch
+from keystep.config import ModelConfig
+from keystep.nn.attention import AttentionPattern
+from keystep.nn.blocks import Trunk
+from keystep.nn.sequence import Packing, lay_out
+
+
+class Predictor(Trunk):
+    """Blocks over the whole sequence: latents at visible frames, one learned token at hidden ones."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, config.predictor_depth, config.predictor_heads or config.heads)
+        self.output = nn.Identity() if config.output_dim is None else nn.Linear(config.dim, config.output_dim)
+
+    def forward(
+        self, latents: Tensor, batch: SequenceBatch, hidden: Tensor, mask_token: Tensor, pattern: AttentionPattern
+    ) -> Tensor:
+        """Predictions at every valid frame, (B, T, D) or (B, T, output_dim); zeros at padding.
+
+        Args:
+            latents: (B, T, D) from the encoder, zeros where it saw nothing.
+            hidden: (B, T) bool, the frames that get ``mask_token`` (1, 1, D).
+        """
+        tokens = torch.where(hidden[..., None], mask_token.to(latents.dtype), latents)
+        packing = Packing(batch.valid)
+        places = packing.places(lay_out(batch.valid, batch.segment_lengths))
+        predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), places, pattern))
+        return packing.unpack(predictions)

@@ -1,0 +1,131 @@
+"""Models on disk: ``config.json`` + ``model.safetensors``, loaded strictly, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from keystep.config import ModelConfig, build
+from keystep.errors import InputError
+from keystep.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from keystep.pjepa import PJEPA
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = "keystep-pjepa"
+FORMAT_VERSION = 1
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file in one piece."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one safetensors file.
+
+    Raises:
+        InputError: missing, cut off or no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill a module; every name and shape has to fit.
+
+    Raises:
+        InputError: names the first missing, unexpected and misshapen tensors; the module is left as it was.
+    """
+    own = module.state_dict()
+    missing = sorted(set(own) - set(tensors))
+    unexpected = sorted(set(tensors) - set(own))
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, the model needs {tuple(own[name].shape)}"
+        for name in sorted(set(own) & set(tensors))
+        if own[name].shape != tensors[name].shape
+    ]
+    listed = (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
+    problems = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in listed if names]
+    if problems:
+        raise InputError(f"{source}: weights do not fit this model: {'; '.join(problems)}")
+    module.load_state_dict(dict(tensors))
+
+
+def save_model(folder: Path, model: PJEPA) -> None:
+    """Write a model folder; an older one at that place is replaced once the new one is complete."""
+    with replacing(folder) as temporary:
+        record = {"format": FORMAT, "version": FORMAT_VERSION, "model": model.config.model_dump(mode="json")}
+        write_json(temporary / CONFIG, record)
+        save_tensors(temporary / WEIGHTS, model.state_dict())
+
+
+def load_model(kind: type[PJEPA], folder_or_hub_id: Path | str) -> PJEPA:
+    """A model in eval mode from a folder, or from the Hugging Face hub when there is no such folder.
+
+    Raises:
+        InputError: no such folder or hub model, another format, weights that do not fit the config.
+    """
+    folder = Path(folder_or_hub_id)
+    if not folder.is_dir():
+        folder = _download(str(folder_or_hub_id))
+    model = kind(read_config(folder / CONFIG))
+    load_strict(model, load_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    return model.eval()
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The model's config from a ``config.json``."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; a model folder has {CONFIG} and {WEIGHTS}") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: unreadable: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{path}: not a keystep model (no format {FORMAT!r})")
+    if record.get("version") != FORMAT_VERSION:
+        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {FORMAT_VERSION}")
+    return build(ModelConfig, record.get("model", {}))
+
+
+def push_model(model: PJEPA, repository: str, *, private: bool) -> str:
+    """Upload a model folder; returns the page's address."""
+    import tempfile
+
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    address = api.create_repo(repository, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder) / "model", model)
+        api.upload_folder(repo_id=repository, folder_path=Path(folder) / "model")
+    return str(address)
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS]))
+    except HFValidationError as error:
+        raise InputError(f"{repository}: no such folder, and no Hugging Face id (owner/name)") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{repository}: no such folder, and not loaded from the Hugging Face hub: {line}") from error

@@ -1,0 +1,114 @@
+"""P-JEPA: encode the visible frames of a procedure, predict the hidden ones in latent space.
+
+"P-JEPA: Procedural Video Representation Learning via Joint Embedding Predictive Architecture", arXiv 2606.23256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from keystep import persistence
+from keystep.batch import SequenceBatch
+from keystep.config import ModelConfig
+from keystep.errors import InputError
+from keystep.nn.attention import AttentionPattern
+from keystep.nn.encoder import Encoder
+from keystep.nn.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one training pass gives.
+
+    latents: (B, T, D) of the context encoder, zeros at hidden frames and padding.
+    predictions: (B, T, D or output_dim) of the predictor at every frame, zeros at padding.
+    """
+
+    latents: Tensor
+    predictions: Tensor
+
+
+class PJEPA(nn.Module):
+    """Context encoder, predictor and mask token. The target encoder lives beside it, in training (`keystep.target`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.input_dim is None:
+            raise InputError("model.input_dim is not set; it is the width of the features")
+        self.config = config
+        self.encoder = Encoder(config)
+        self.predictor = Predictor(config)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, config.dim))
+
+    def forward(self, batch: SequenceBatch, hidden: Tensor, pattern: AttentionPattern | None = None) -> Output:
+        """Hide the frames marked in ``hidden`` (B, T) bool, encode the others, predict all.
+
+        ``pattern`` is the encoder's attention for this pass; None takes the model's own.
+        """
+        self._check(batch, pattern)
+        latents = self.encoder(batch, ~hidden, pattern or self.config.attention)
+        predictions = self.predictor(latents, batch, hidden, self.mask_token, self.config.predictor_attention)
+        return Output(latents, predictions)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        features: Tensor,
+        valid: Tensor | None = None,
+        segment_lengths: Tensor | None = None,
+        pattern: AttentionPattern | None = None,
+    ) -> Tensor:
+        """Representations of whole videos, (B, T, D_in) -> (B, T, D), exact zeros at padding.
+
+        Args:
+            features: float of any precision; NaN is allowed at padding only.
+            valid: (B, T) bool, True at real frames; None when all are.
+            segment_lengths: (B, S) true segment lengths, required by oracle models and refused by others.
+            pattern: another attention than the model's own, for models trained with a mix.
+
+        Raises:
+            InputError: shape, type or width do not fit, a valid frame is not finite, segment lengths are missing.
+        """
+        batch = self.batch(features, valid, segment_lengths)
+        self._check(batch, pattern)
+        average = self.config.depth if self.config.readout == "mean" else 1
+        return self.encoder(batch, batch.valid, pattern or self.config.attention, average)  # type: ignore[no-any-return]
+
+    def batch(
+        self, features: Tensor, valid: Tensor | None = None, segment_lengths: Tensor | None = None
+    ) -> SequenceBatch:
+        """A checked batch on the model's device and in its precision."""
+        weight = self.mask_token
+        if valid is None:
+            valid = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        batch = SequenceBatch(features, valid, segment_lengths).to(weight.device)
+        finite = batch.features.isfinite().all(-1) | ~batch.valid
+        if not bool(finite.all()):
+            row, frame = (~finite).nonzero()[0].tolist()
+            raise InputError(f"features hold NaN or infinity at sequence {row}, frame {frame}")
+        return SequenceBatch(batch.features.to(weight.dtype), batch.valid, batch.segment_lengths)
+
+    def _check(self, batch: SequenceBatch, pattern: AttentionPattern | None) -> None:
+        width = batch.features.shape[-1]
+        if width != self.config.input_dim:
+            raise InputError(f"features are {width} wide; this model reads {self.config.input_dim}")
+        needs = self.config.oracle or (pattern is not None and pattern.oracle)
+        if needs and batch.segment_lengths is None:
+            raise InputError("this is an ORACLE model: it needs segment_lengths, the true segment boundaries")
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write ``config.json`` and ``model.safetensors``, whole or not at all."""
+        persistence.save_model(Path(folder), self)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: Path | str) -> PJEPA:
+        """Load a folder written by `save_pretrained`, or the same files from the Hugging Face hub, in eval mode."""
+        return persistence.load_model(cls, folder_or_hub_id)
+
+    def push_to_hub(self, repository: str, *, private: bool = True) -> str:
+        """Upload config and weights to the Hugging Face hub; returns the page's address."""
+        return persistence.push_model(self, repository, private=private)

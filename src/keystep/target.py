@@ -1,0 +1,134 @@
+"""What hidden frames should be predicted as, behind one interface.
+
+Every target is a module without gradients: called with a batch it gives (B, T, K) floats or (B, T) class ids, and after
+each optimiser step it may follow the encoder. Its state is saved with the training, never with the model.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keystep.batch import SequenceBatch
+from keystep.config import TargetConfig
+from keystep.data.statistics import Statistics
+from keystep.nn.attention import AttentionPattern
+from keystep.nn.encoder import ChannelNorm, Encoder
+
+
+class Target(nn.Module):
+    """Base of the targets: nothing to train, nothing to follow."""
+
+    output_dim: int | None = None
+    """Width that the predictor needs; None when it predicts latents."""
+
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """Targets at every frame, (B, T, K) float or (B, T) int64; what stands at padding means nothing."""
+        raise AssertionError("a target says what it gives")
+
+    def follow(self, encoder: Encoder, momentum: float) -> None:
+        """Called after each optimiser step with the encoder as it now is."""
+
+
+class EmaTarget(Target):
+    """Latents of a slow copy of the encoder that sees every valid frame (the paper's target).
+
+    The copy attends with the same pattern as the encoder in that step, as the authors' code does.
+    """
+
+    def __init__(self, encoder: Encoder, config: TargetConfig) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.layers, self.normalise = config.layers, config.normalise
+
+    @torch.no_grad()
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """(B, T, D)"""
+        latents: Tensor = self.encoder(batch, batch.valid, pattern, self.layers)
+        if self.normalise == "frame":
+            return functional.layer_norm(latents, latents.shape[-1:])
+        if self.normalise == "time":
+            return _standardise_over_time(latents, batch.valid)
+        return latents
+
+    @torch.no_grad()
+    def follow(self, encoder: Encoder, momentum: float) -> None:
+        """``copy += (1 - momentum) * (encoder - copy)``; the parts that are not trained are equal anyway."""
+        for own, new in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
+            own.lerp_(new.detach().to(own.dtype), 1 - momentum)
+
+
+class FeatureTarget(Target):
+    """The standardised input itself: masked reconstruction."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__()
+        self.norm = channel_norm(statistics)
+        self.output_dim = len(statistics.mean)
+
+    @torch.no_grad()
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """(B, T, D_in)"""
+        return self.norm(batch.features.float())  # type: ignore[no-any-return]
+
+
+class ClusterTarget(Target):
+    """The k-means cluster of each standardised input frame, an id in 0..K-1 (as HuBERT does for speech)."""
+
+    centres: Tensor
+
+    def __init__(self, statistics: Statistics, clusters: int, seed: int) -> None:
+        super().__init__()
+        self.norm = channel_norm(statistics)
+        sample = (statistics.sample - statistics.mean) / statistics.deviation
+        self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
+        self.output_dim = clusters
+
+    @torch.no_grad()
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """(B, T) int64"""
+        frames = torch.nan_to_num(self.norm(batch.features.float()))  # (B, T, D_in); padding may hold NaN
+        # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D_in) tensor
+        return (self.centres.square().sum(-1) - 2 * frames @ self.centres.T).argmin(-1)
+
+
+def build_target(config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> Target:
+    """The target that a config asks for."""
+    if config.kind == "ema":
+        return EmaTarget(encoder, config)
+    if config.kind == "features":
+        return FeatureTarget(statistics)
+    return ClusterTarget(statistics, config.clusters, seed)
+
+
+def channel_norm(statistics: Statistics) -> ChannelNorm:
+    """A `ChannelNorm` set to measured statistics."""
+    norm = ChannelNorm(len(statistics.mean))
+    norm.mean.copy_(torch.from_numpy(statistics.mean))
+    norm.deviation.copy_(torch.from_numpy(statistics.deviation))
+    return norm
+
+
+def _standardise_over_time(latents: Tensor, valid: Tensor) -> Tensor:
+    """Each channel to mean 0 and deviation 1 over a video's valid frames."""
+    weight = valid[..., None].float()
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    centred = (latents - (latents * weight).sum(1, keepdim=True) / count) * weight
+    return centred / (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
+
+
+def _k_means(sample: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """(K, D_in) float32 centres."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    from keystep.errors import InputError
+
+    if len(sample) < clusters:
+        raise InputError(f"{len(sample)} frames cannot make {clusters} clusters; set target.clusters lower")
+    fitted = MiniBatchKMeans(clusters, random_state=seed, n_init=3, batch_size=4096).fit(sample)
+    centres: np.ndarray = fitted.cluster_centers_.astype(np.float32)
+    return centres

@@ -1,0 +1,60 @@
+"""What a run writes down: ``metrics.jsonl``, and TensorBoard files for those who ask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from keystep.errors import InputError
+from keystep.files import replacing
+
+
+class Metrics:
+    """One JSON object a line, flushed at once, so that a killed run has lost nothing that it printed.
+
+    A resumed run first drops the lines after its checkpoint: every step stands in the file once.
+    """
+
+    def __init__(self, folder: Path, resume_at: int = 0, tensorboard: bool = False) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(self.path) if line["step"] <= resume_at] if self.path.exists() else []
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        self._tensorboard = _tensorboard(folder, resume_at) if tensorboard else None
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Record the values of one step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``; a last line that was cut off by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: not JSON: {line[:60]!r}") from error
+    return records
+
+
+def _tensorboard(folder: Path, resume_at: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("train.tensorboard needs the extra 'track': pip install 'keystep[track]'") from error
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at)  # type: ignore[no-untyped-call]

@@ -1,0 +1,326 @@
+"""A pretraining run: a folder that says what was done, can be killed at any time, and goes on where it stopped.
+
+::
+
+    run/config.yaml            every setting
+    run/metrics.jsonl          losses, rates and monitors by step
+    run/checkpoints/step-*/    all that a resume needs
+    run/model/                 the result: config.json + model.safetensors
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader
+
+from keystep import persistence
+from keystep.config import ModelConfig, RunConfig, build, read_yaml, write_yaml
+from keystep.data.crops import Crops, TrainingBatch, collate, segment_lengths
+from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.problems import Problems
+from keystep.data.statistics import Statistics, measure
+from keystep.diagnostics import Health, Monitor, pad_labels
+from keystep.errors import InputError
+from keystep.masking import draw_hidden
+from keystep.pjepa import PJEPA
+from keystep.target import build_target, channel_norm
+from keystep.train.records import Metrics
+from keystep.train.state import Checkpoints
+from keystep.train.step import Learner, StepResult, build_optimizer, train_step
+
+log = logging.getLogger(__name__)
+
+MONITOR_VIDEOS = 16
+
+
+class Progress(Protocol):
+    """Who wants to be told how far a run is. All calls come from the main process only."""
+
+    def reading(self, done: int, total: int) -> None:
+        """So many training videos were read."""
+
+    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None:
+        """So many steps are done; called every ``log_every`` steps."""
+
+    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None:
+        """The monitor looked at the representation."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def reading(self, done: int, total: int) -> None: ...
+    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None: ...
+    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None: ...
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved."""
+
+
+def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
+    """Train a P-JEPA and return the folder of the finished model.
+
+    Args:
+        run: the run's folder; empty or absent, unless ``resume``.
+        resume: go on from the newest checkpoint in ``run`` (``config`` must be the run's own, see `run_config`).
+
+    Raises:
+        InputError: bad settings, data or checkpoint; a loss that is no number.
+        Interrupted: Ctrl-C or SIGTERM, after saving.
+    """
+    progress = progress or Silent()
+    checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
+    _check_folder(run, resume, checkpoints)
+    fabric = _fabric(config)
+    folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
+    learner = _build(config, fabric, folder, statistics)
+    config = learner.config
+    identity = {"fingerprint": folder.fingerprint(), "videos": len(videos)}
+    start = _restore(learner, checkpoints, identity) if resume else 0
+    if fabric.is_global_zero and not resume:
+        write_yaml(run / "config.yaml", config)
+    crops = Crops(
+        folder,
+        videos,
+        config.train,
+        config.masking,
+        with_segments=config.model.oracle,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    monitor = _monitor(folder, held_out or videos, config)
+    observer = _Observer(learner, monitor, run, start, progress) if fabric.is_global_zero else None
+    done = start
+    with _stop_signal() as asked_to_stop:
+        try:
+            for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
+                if observer is not None:
+                    observer.after(done, result)
+                stop = _anyone(fabric, asked_to_stop())
+                if done % config.train.save_every == 0 or done == config.train.steps or stop:
+                    _save(learner, checkpoints, done, identity)
+                if stop:
+                    raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
+        finally:
+            if observer is not None:
+                observer.metrics.close()
+    if fabric.is_global_zero:
+        persistence.save_model(run / "model", learner.model)
+    fabric.barrier()
+    return run / "model"
+
+
+def run_config(run: Path) -> RunConfig:
+    """The settings of an existing run."""
+    if not (run / "config.yaml").exists():
+        raise InputError(f"{run}: no config.yaml; this is not a run that can be resumed")
+    return build(RunConfig, read_yaml(run / "config.yaml"))
+
+
+def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
+    """Run the remaining steps."""
+    parts = learner.config.train.accumulate
+    loader = DataLoader(
+        crops,
+        batch_size=None,  # the data set gives whole batches
+        sampler=range(start * parts, len(crops)),
+        num_workers=learner.config.train.workers,
+    )
+    batches: Iterator[TrainingBatch] = iter(loader)
+    for step in range(start, learner.config.train.steps):
+        yield train_step(learner, step, [next(batches) for _ in range(parts)])
+
+
+class _Observer:
+    """Writes metrics, looks at the representation and tells the progress; never touches the training."""
+
+    def __init__(self, learner: Learner, monitor: Monitor, run: Path, start: int, progress: Progress) -> None:
+        self.learner, self.monitor, self.progress = learner, monitor, progress
+        self.train = learner.config.train
+        self.metrics = Metrics(run, start, self.train.tensorboard)
+        self.start_health = self._untrained_health()
+        if start == 0:
+            self.metrics.write(0, self.start_health.metrics())
+        self.clock, self.frames = time.monotonic(), 0.0
+
+    def _untrained_health(self) -> Health:
+        """Health at step 0; on resume, of the same seed's fresh model."""
+        fresh = _fresh_model(self.learner.config)
+        fresh.load_state_dict({**fresh.state_dict(), **_buffers(self.learner.model)})
+        return self._look(fresh.to(self.learner.fabric.device))
+
+    def _look(self, model: PJEPA) -> Health:
+        return self.monitor.look(model, self.learner.target, self.learner.config.model.attention)
+
+    def after(self, step: int, result: StepResult) -> None:
+        """Record what step number ``step`` (1-based) did."""
+        self.frames += float(result.frames)
+        loss = float(result.loss)
+        if not torch.isfinite(result.loss):
+            raise InputError(f"the loss is {loss} at step {step}; lower train.learning_rate or check the features")
+        if step % self.train.log_every == 0 or step == self.train.steps:
+            speed = self.frames / max(1e-9, time.monotonic() - self.clock)
+            self.clock, self.frames = time.monotonic(), 0.0
+            self.metrics.write(
+                step,
+                {
+                    "loss": loss,
+                    "hidden": float(result.hidden),
+                    "visible": float(result.visible),
+                    "gradient_norm": float(result.gradient_norm),
+                    "learning_rate": self.learner.optimizer.param_groups[0]["lr"],
+                    "frames_per_second": speed,
+                },
+            )
+            self.progress.stepped(step, self.train.steps, loss, speed)
+        if step % self.train.monitor_every == 0 or step == self.train.steps:
+            health = self._look(self.learner.model)
+            self.metrics.write(step, health.metrics())
+            warnings = health.warnings(self.start_health)
+            for line in warnings:
+                log.warning("step %d: %s", step, line)
+            self.progress.looked(step, health, warnings)
+
+
+def _fabric(config: RunConfig) -> Fabric:
+    train = config.train
+    fabric = Fabric(
+        accelerator=train.accelerator,
+        devices=train.devices,
+        num_nodes=train.nodes,
+        precision=train.precision,
+        strategy="ddp" if train.devices * train.nodes > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _read_data(
+    config: RunConfig, progress: Progress
+) -> tuple[FeatureFolder, tuple[str, ...], tuple[str, ...], Statistics]:
+    """(folder, training videos, held-out videos for the monitor, channel statistics of the training videos)."""
+    data = config.data
+    folder = open_folder(
+        data.root, source_rate=data.source_rate, rate=data.rate, problems=Problems(on_error=data.on_error)
+    )
+    split = None if data.split is None else folder.split(data.split)
+    videos = tuple(sorted(folder.videos)) if split is None else split.train
+    done = iter(range(1, len(videos) + 1))
+    statistics, readable = measure(
+        folder, videos, config.train.seed, lambda video: progress.reading(next(done), len(videos))
+    )
+    return folder, readable, () if split is None else split.valid, statistics
+
+
+def _fresh_model(config: RunConfig) -> PJEPA:
+    """The untrained model of a run; depends on its seed and config only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return PJEPA(config.model)
+
+
+def _build(config: RunConfig, fabric: Fabric, folder: FeatureFolder, statistics: Statistics) -> Learner:
+    """Model, target and optimiser on their device; the config with the widths filled in."""
+    output_dim = {"ema": None, "features": folder.width, "clusters": config.target.clusters}[config.target.kind]
+    widths = {"input_dim": folder.width, "output_dim": output_dim}
+    model_config = build(ModelConfig, config.model.model_dump(), widths)
+    config = config.model_copy(update={"model": model_config})
+    model = _fresh_model(config)
+    if model_config.input_norm == "channel":
+        model.encoder.proj[0] = channel_norm(statistics)
+    target = build_target(config.target, model.encoder, statistics, config.train.seed).to(fabric.device)
+    optimizer = build_optimizer(model, config.train)
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    return Learner(config, fabric, model, wrapped, target, wrapped_optimizer)
+
+
+def _buffers(model: PJEPA) -> dict[str, torch.Tensor]:
+    return dict(model.named_buffers())
+
+
+def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) -> Monitor:
+    """Fixed crops of up to 16 videos, from the middle of each."""
+    labelled = bool(folder.classes) and all(folder.video(name).labels is not None for name in videos)
+    chosen = [videos[i * len(videos) // MONITOR_VIDEOS] for i in range(MONITOR_VIDEOS)] if len(videos) > 16 else videos
+    batches, labels = [], []
+    for index, name in enumerate(chosen):
+        length = folder.length(name)
+        start = max(0, (length - config.train.crop) // 2)
+        stop = min(length, start + config.train.crop)
+        hidden = draw_hidden(stop - start, config.masking, np.random.default_rng((config.train.seed, 3, index)))
+        ids = folder.labels(name)[start:stop] if labelled else None
+        segments = segment_lengths(ids) if config.model.oracle and ids is not None else None
+        features = folder.features(name, start, stop)
+        batches.append(collate([(features, hidden, segments)]))
+        if ids is not None:
+            labels.append(pad_labels([ids], stop - start))
+    return Monitor(batches, labels if labelled else None, config.objective)
+
+
+def _check_folder(run: Path, resume: bool, checkpoints: Checkpoints) -> None:
+    if resume and not checkpoints.steps():
+        raise InputError(f"{checkpoints.folder}: no complete checkpoint to resume from")
+    if not resume and run.exists() and any(run.iterdir()):
+        raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
+
+
+def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object]) -> None:
+    if learner.fabric.is_global_zero:
+        checkpoints.save(step, learner.model, learner.target, learner.optimizer, identity)
+    learner.fabric.barrier()
+
+
+def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object]) -> int:
+    """Load the newest checkpoint; returns its step."""
+    step = checkpoints.steps()[-1]
+    record = checkpoints.load(step, learner.model, learner.target, learner.optimizer)
+    if record["fingerprint"] != identity["fingerprint"]:
+        raise InputError(f"{learner.config.data.root}: the data changed since {checkpoints.path(step)} was written")
+    return step
+
+
+def _anyone(fabric: Fabric, flag: bool) -> bool:
+    """Whether any process raised its flag, so that all stop after the same step."""
+    if fabric.world_size == 1:
+        return flag
+    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[_Flag]:
+    """Turn the first Ctrl-C or SIGTERM into a flag that is read between steps; a second one acts at once."""
+    flag = _Flag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # signals belong to the main thread
+        return
+    previous = {number: signal.signal(number, flag.raise_it) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Flag:
+    raised = False
+
+    def raise_it(self, number: int, frame: FrameType | None) -> None:
+        if self.raised:
+            raise KeyboardInterrupt
+        self.raised = True
+
+    def __call__(self) -> bool:
+        return self.raised

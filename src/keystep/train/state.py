@@ -1,0 +1,96 @@
+"""All that a resume needs, written whole or not at all.
+
+A checkpoint is a folder: the model as anyone can load it, the target's and the optimiser's tensors beside it, and the
+step. Data order, masks, rates and momenta are functions of the step, so nothing else has to be remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from keystep import persistence
+from keystep.errors import InputError
+from keystep.files import replacing, write_json
+from keystep.pjepa import PJEPA
+from keystep.target import Target
+
+TARGET, OPTIMISER, STATE = "target.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run, ``folder/step-00000500`` and so on; the newest ``keep`` are kept."""
+
+    folder: Path
+    keep: int
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending."""
+        return sorted(int(path.parent.name.partition("-")[2]) for path in self.folder.glob("step-*/" + STATE))
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer, record: dict[str, Any]) -> None:
+        """Write the state after ``step`` optimiser steps, then drop the oldest checkpoints."""
+        with replacing(self.path(step)) as temporary:
+            persistence.save_model(temporary, model)
+            persistence.save_tensors(temporary / TARGET, target.state_dict())
+            persistence.save_tensors(temporary / OPTIMISER, optimizer_tensors(model, optimizer))
+            write_json(temporary / STATE, {"step": step, **record})
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(old))
+
+    def load(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer) -> dict[str, Any]:
+        """Restore the state after ``step`` steps; returns what else was recorded.
+
+        Raises:
+            InputError: a file is missing, damaged, or of another model.
+        """
+        folder = self.path(step)
+        saved = persistence.read_config(folder / persistence.CONFIG)
+        if saved != model.config:
+            raise InputError(f"{folder}: was written for another model than the run's config.yaml describes")
+        for module, name in ((model, persistence.WEIGHTS), (target, TARGET)):
+            persistence.load_strict(module, persistence.load_tensors(folder / name), str(folder / name))
+        load_optimizer_tensors(model, optimizer, persistence.load_tensors(folder / OPTIMISER), folder / OPTIMISER)
+        try:
+            record: dict[str, Any] = json.loads((folder / STATE).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder / STATE}: unreadable: {error}") from error
+        return record
+
+
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors as ``<parameter>/<quantity>``."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{quantity}": value
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for quantity, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], source: Path) -> None:
+    """Inverse of `optimizer_tensors`; each tensor goes to its parameter's device."""
+    parameters = dict(model.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, quantity = key.rpartition("/")
+        if name not in parameters:
+            raise InputError(f"{source}: holds a state for {name!r}, which this model does not have")
+        # Adam counts its steps on the CPU, whatever the device
+        states.setdefault(name, {})[quantity] = value if quantity == "step" else value.to(parameters[name].device)
+    for name, state in states.items():
+        optimizer.state[parameters[name]] = state
+    if len(states) not in (0, len(parameters)):
+        raise InputError(f"{source}: has states for {len(states)} of {len(parameters)} parameters")
