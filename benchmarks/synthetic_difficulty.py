@@ -44,7 +44,8 @@ class Sample:
 
     @property
     def centred(self) -> Array:
-        return self.raw - self.raw.mean(axis=0)
+        centred: Array = self.raw - self.raw.mean(axis=0)
+        return centred
 
 
 Videos = dict[Split, list[Sample]]
@@ -57,8 +58,8 @@ def load(config: SyntheticConfig) -> Videos:
     ids = {name: i for i, name in enumerate(names)}
 
     def sample(index: int) -> Sample:
-        video = make_video(config, index, world)
-        return Sample(video.features, np.array([ids[name] for name in video.labels]))
+        features, labels = make_video(config, index, world)
+        return Sample(features, np.array([ids[name] for name in labels]))
 
     return {split: [sample(index) for index in config.splits[split]] for split in SPLITS}
 
@@ -76,7 +77,8 @@ def moving_average(values: Array, width: int) -> Array:
     now = np.arange(len(values))
     start = np.maximum(now - width // 2, 0)
     stop = np.minimum(now + width // 2 + 1, len(values))
-    return ((total[stop] - total[start]) / (stop - start)[:, None]).astype(np.float32)
+    averaged: Array = ((total[stop] - total[start]) / (stop - start)[:, None]).astype(np.float32)
+    return averaged
 
 
 def segment_mean(sample: Sample) -> Array:
@@ -155,7 +157,7 @@ def supervised(videos: Videos, classes: int, *, epochs: int = 100, every: int = 
     best, chosen = -1.0, {}
     for epoch in range(epochs):
         net.train()
-        for batch in torch.randperm(len(inputs["train"])).split(4):
+        for batch in torch.randperm(len(inputs["train"])).tensor_split(steps // epochs):
             features = nn.utils.rnn.pad_sequence([inputs["train"][i].T for i in batch], batch_first=True)
             target = nn.utils.rnn.pad_sequence(
                 [torch.from_numpy(videos["train"][i].labels[::every]) for i in batch],
@@ -164,7 +166,7 @@ def supervised(videos: Videos, classes: int, *, epochs: int = 100, every: int = 
             )
             loss = F.cross_entropy(net(features.transpose(1, 2) / scale), target)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
         if epoch % 5 == 4 or epoch == epochs - 1:
@@ -227,8 +229,8 @@ def table(config: SyntheticConfig, *, epochs: int, every: int) -> dict[str, Scor
     videos = load(config)
     classes = len(class_names(config))
     labels = truth(videos["test"])
-    majority = np.bincount(truth(videos["train"])).argmax()
-    rows = {"majority": {"test": np.full_like(labels, majority)}, **controls(config, videos)}
+    majority = np.full_like(labels, np.bincount(truth(videos["train"])).argmax())
+    rows: dict[str, dict[Split, Predictions]] = {"majority": {"test": majority}, **controls(config, videos)}
     rows["supervised"] = supervised(videos, classes, epochs=epochs, every=every)
     alike = np.isin(labels, look_alikes(config))
     return {

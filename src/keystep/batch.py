@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,34 +12,30 @@ from torch.nn.utils.rnn import pad_sequence
 from keystep.errors import InputError
 
 
-@dataclass(frozen=True)
 class SequenceBatch:
-    """Feature sequences of different lengths side by side.
+    """Feature sequences of different lengths side by side. Treat it as a value: nothing changes it in place.
 
     features: (B, T, D_in) float; whatever stands at padding is never read.
     valid: (B, T) bool, True at real frames. Padding may stand anywhere, though `pad` puts it at the end.
     segment_lengths: (B, S) int64 or None: lengths of consecutive segments, zeros only at the end of a row; each row
         sums to that sequence's number of valid frames. Only oracle models read it.
+
+    (Not a dataclass, because Fabric would take a frozen one apart to cast its tensors, and fail.)
     """
 
-    features: Tensor
-    valid: Tensor
-    segment_lengths: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.features.ndim != 3:
+    def __init__(self, features: Tensor, valid: Tensor, segment_lengths: Tensor | None = None) -> None:
+        if features.ndim != 3:
+            raise InputError(f"features have shape {tuple(features.shape)}; expected (B, T, D_in), batch first")
+        if not features.is_floating_point():
+            raise InputError(f"features are {features.dtype}; expected a floating type")
+        if valid.shape != features.shape[:2] or valid.dtype != torch.bool:
             raise InputError(
-                f"features have shape {tuple(self.features.shape)}; expected (B, T, D_in), batch first"
+                f"valid has shape {tuple(valid.shape)} and type {valid.dtype}; features of shape "
+                f"{tuple(features.shape)} need {tuple(features.shape[:2])} bool"
             )
-        if not self.features.is_floating_point():
-            raise InputError(f"features are {self.features.dtype}; expected a floating type")
-        if self.valid.shape != self.features.shape[:2] or self.valid.dtype != torch.bool:
-            raise InputError(
-                f"valid has shape {tuple(self.valid.shape)} and type {self.valid.dtype}; features of shape "
-                f"{tuple(self.features.shape)} need {tuple(self.features.shape[:2])} bool"
-            )
-        if self.segment_lengths is not None:
-            check_segment_lengths(self.segment_lengths, self.valid)
+        if segment_lengths is not None:
+            check_segment_lengths(segment_lengths, valid)
+        self.features, self.valid, self.segment_lengths = features, valid, segment_lengths
 
     @classmethod
     def pad(
@@ -70,13 +65,10 @@ class SequenceBatch:
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         """The same batch on another device."""
+        if self.features.device == torch.device(device):
+            return self
         segments = None if self.segment_lengths is None else self.segment_lengths.to(device)
-        return replace(
-            self,
-            features=self.features.to(device, non_blocking=True),
-            valid=self.valid.to(device, non_blocking=True),
-            segment_lengths=segments,
-        )
+        return SequenceBatch(self.features.to(device), self.valid.to(device), segments)
 
 
 def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
@@ -91,9 +83,7 @@ def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
             f"segment_lengths have shape {tuple(segment_lengths.shape)} and type {segment_lengths.dtype}; "
             f"expected ({len(valid)}, S) integers"
         )
-    for row, (lengths, total) in enumerate(
-        zip(segment_lengths.tolist(), valid.sum(dim=1).tolist(), strict=True)
-    ):
+    for row, (lengths, total) in enumerate(zip(segment_lengths.tolist(), valid.sum(dim=1).tolist(), strict=True)):
         used = [length for length in lengths if length]
         if any(length < 0 for length in lengths) or lengths[: len(used)] != used:
             raise InputError(f"segment_lengths row {row} has a zero or negative length inside: {lengths}")

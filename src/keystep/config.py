@@ -261,6 +261,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Partial run configs by name; ``paper`` is the authors' recipe without true boundaries."""
 
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """The settings that a preset changes."""
+    if name not in PRESETS:
+        raise InputError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 

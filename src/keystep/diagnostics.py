@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keystep.batch import SequenceBatch
 from keystep.config import ObjectiveConfig
 from keystep.data.crops import TrainingBatch
 from keystep.nn.attention import AttentionPattern
@@ -137,7 +136,9 @@ class Monitor:
                 labels.append(ids[ids >= 0])
         if len(rows) < 2:
             return None
-        return ridge_accuracy(torch.cat(rows[::2]), torch.cat(labels[::2]), torch.cat(rows[1::2]), torch.cat(labels[1::2]))
+        return ridge_accuracy(
+            torch.cat(rows[::2]), torch.cat(labels[::2]), torch.cat(rows[1::2]), torch.cat(labels[1::2])
+        )
 
 
 def effective_rank(latents: Tensor) -> float:

@@ -31,9 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror or error}; nothing was changed"
-        ) from error
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

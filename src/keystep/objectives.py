@@ -43,7 +43,9 @@ class FrameSums:
         return self.hidden / hidden_frames.clamp(min=1) + visible_weight * self.visible / visible_frames.clamp(min=1)
 
 
-def frame_sums(predictions: Tensor, targets: Tensor, hidden: Tensor, valid: Tensor, config: ObjectiveConfig) -> FrameSums:
+def frame_sums(
+    predictions: Tensor, targets: Tensor, hidden: Tensor, valid: Tensor, config: ObjectiveConfig
+) -> FrameSums:
     """Sum the distances over hidden and over visible frames of a batch; padding counts nowhere.
 
     predictions (B, T, K); targets (B, T, K) or (B, T) int64; hidden, valid (B, T) bool.

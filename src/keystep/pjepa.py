@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,7 @@ from keystep.nn.encoder import Encoder
 from keystep.nn.predictor import Predictor
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What one training pass gives.
 
     latents: (B, T, D) of the context encoder, zeros at hidden frames and padding.

@@ -54,9 +54,7 @@ def read_mapping(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}, line {number}: {line!r} repeats an id or a name")
         names[int(identifier)] = name.strip()
     if sorted(names) != list(range(len(names))) or not names:
-        raise InputError(
-            f"{path}: class ids must be 0 to {len(names) - 1} without gaps, found {sorted(names)[:20]}"
-        )
+        raise InputError(f"{path}: class ids must be 0 to {len(names) - 1} without gaps, found {sorted(names)[:20]}")
     return tuple(names[index] for index in range(len(names)))
 
 
@@ -120,9 +118,7 @@ def read_split(folder: Path, name: str, known: Collection[str], left_out: Collec
     """
     available = split_names(folder)
     if name not in available:
-        raise InputError(
-            f"{folder}: no split {name!r}; splits/ has {', '.join(available) or 'no train.split*.bundle'}"
-        )
+        raise InputError(f"{folder}: no split {name!r}; splits/ has {', '.join(available) or 'no train.split*.bundle'}")
 
     def bundle(part: str) -> tuple[str, ...]:
         return _bundle(_bundle_path(folder, part, name), known, left_out)
@@ -133,9 +129,7 @@ def read_split(folder: Path, name: str, known: Collection[str], left_out: Collec
         parts["valid"] = bundle(validation)
         rule = f"{validation}.split{name}.bundle"
     elif len(parts["train"]) < 2:
-        raise InputError(
-            f"{folder}: split {name} trains on one video; a validation part cannot be cut from it"
-        )
+        raise InputError(f"{folder}: split {name} trains on one video; a validation part cannot be cut from it")
     else:
         parts["train"], parts["valid"] = hold_out(parts["train"])
         rule = f"{len(parts['valid'])} training videos held out by the hash of their names"
@@ -159,9 +153,7 @@ def _bundle(path: Path, known: Collection[str], left_out: Collection[str]) -> tu
         if video in left_out:
             continue
         if video not in known:
-            raise InputError(
-                f"{path}, line {number}: no features for {video!r} in {path.parents[1] / 'features'}"
-            )
+            raise InputError(f"{path}, line {number}: no features for {video!r} in {path.parents[1] / 'features'}")
         videos[video] = None
     if not videos:
         raise InputError(f"{path}: an empty split; list one video a line")

@@ -84,7 +84,7 @@ def collate(samples: Sequence[Sample]) -> TrainingBatch:
 def segment_lengths(labels: np.ndarray) -> list[int]:
     """Lengths of the maximal runs of one label."""
     changes = np.flatnonzero(np.diff(labels)) + 1
-    return np.diff(changes, prepend=0, append=len(labels)).tolist()
+    return [int(length) for length in np.diff(changes, prepend=0, append=len(labels))]
 
 
 def length_buckets(lengths: dict[str, int], frames: int) -> list[list[str]]:

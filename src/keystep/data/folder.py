@@ -93,13 +93,11 @@ class FeatureFolder:
         stored = open_array(video.features)
         first, last = start * self.pool, min(stop * self.pool, video.frames)
         rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
-        rows = np.asarray(rows, dtype=np.float32)
+        rows = np.array(rows, dtype=np.float32)  # a copy: callers may write
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             frame = first + int(np.argmin(finite))
-            raise InputError(
-                f"{video.features}: NaN or infinite value in frame {frame}; extract this video again"
-            )
+            raise InputError(f"{video.features}: NaN or infinite value in frame {frame}; extract this video again")
         return pool_mean(rows, self.pool)
 
     def frame_labels(self, name: str) -> np.ndarray:
@@ -176,9 +174,7 @@ def open_folder(
     for path, shape in shapes.items():
         video = problems.attempt(
             path.stem,
-            lambda path=path, shape=shape: _video(
-                path, shape, axis, width, label_lengths.get(path), problems
-            ),  # type: ignore[misc]
+            lambda path=path, shape=shape: _video(path, shape, axis, width, label_lengths.get(path), problems),  # type: ignore[misc]
         )
         if video is not None:
             videos[video.name] = video
@@ -203,15 +199,11 @@ def _read_store(path: Path) -> dict[str, Any]:
 def _source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
     if "timeline" not in store:
         if source_rate is None:
-            raise InputError(
-                f"{root}: no store.json says how many features a second; give it with --source-rate 30"
-            )
+            raise InputError(f"{root}: no store.json says how many features a second; give it with --source-rate 30")
         return Timeline(rate=source_rate)
     timeline = Timeline.from_json(store["timeline"])
     if source_rate is not None and source_rate != timeline.rate:
-        raise InputError(
-            f"{root}: store.json says {timeline.rate} Hz, --source-rate says {source_rate}; drop one"
-        )
+        raise InputError(f"{root}: store.json says {timeline.rate} Hz, --source-rate says {source_rate}; drop one")
     return timeline
 
 
@@ -233,9 +225,7 @@ def label_path(features: Path) -> Path:
     return features.parents[1] / "groundTruth" / f"{features.name.removesuffix('.npy')}.txt"
 
 
-def _find_time_axis(
-    root: Path, shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]
-) -> Literal[0, 1]:
+def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]) -> Literal[0, 1]:
     """Which axis is time: the one that fits the labels; failing that, the one whose length varies."""
     fits = [
         sum(abs(shapes[path][axis] - length) <= LENGTH_TOLERANCE for path, length in label_lengths.items())
@@ -252,9 +242,7 @@ def _find_time_axis(
     return 0 if fits[0] > fits[1] else 1
 
 
-def _video(
-    path: Path, shape: tuple[int, int], axis: int, width: int, labels: int | None, problems: Problems
-) -> Video:
+def _video(path: Path, shape: tuple[int, int], axis: int, width: int, labels: int | None, problems: Problems) -> Video:
     if shape[1 - axis] != width:
         raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
     frames = shape[axis]
@@ -264,9 +252,7 @@ def _video(
                 f"{path}: {frames} frames of features (shape {shape}) but {labels} labels in groundTruth/; "
                 f"more than {LENGTH_TOLERANCE} apart"
             )
-        problems.notes.append(
-            f"{path.stem}: {frames} features, {labels} labels; used the first {min(frames, labels)}"
-        )
+        problems.notes.append(f"{path.stem}: {frames} features, {labels} labels; used the first {min(frames, labels)}")
         frames = min(frames, labels)
     return Video(
         name=path.name.removesuffix(".npy"),

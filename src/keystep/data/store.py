@@ -48,9 +48,7 @@ class FeatureStore:
     def add(self, video: str, features: np.ndarray, details: dict[str, Any] | None = None) -> None:
         """Write one video's (T, D) features."""
         if features.ndim != 2 or not np.isfinite(features).all():
-            raise InputError(
-                f"features of {video!r} with shape {features.shape} are not finite (T, D) numbers"
-            )
+            raise InputError(f"features of {video!r} with shape {features.shape} are not finite (T, D) numbers")
         stored = features if self.layout == "native" else features.T
         write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
         if self.layout == "native":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +54,7 @@ def plain_controls() -> tuple[Control, ...]:
     )
 
 
-def smoothing_controls(rate: float, *, causal: bool, position: Position = "none") -> tuple[Control, ...]:
+def smoothing_controls(rate: float | Fraction, *, causal: bool, position: Position = "none") -> tuple[Control, ...]:
     """Moving averages of the centred input, one for each width of `WIDTHS_SECONDS`, alone or beside the position.
 
     Causal ones average the running-centred input over the past. They are one control together: choose the width on
@@ -72,7 +73,7 @@ def smoothing_controls(rate: float, *, causal: bool, position: Position = "none"
                 parts.append(progress(len(centred)))
             return np.concatenate(parts, axis=1)
 
-        name = f"{'trailing' if causal else 'centred'} average {width / rate:.3g} s"
+        name = f"{'trailing' if causal else 'centred'} average {width / float(rate):.3g} s"
         name += "" if position == "none" else f" + {position}"
         return Control(name, transform, causal=causal, position=position)
 
@@ -80,7 +81,7 @@ def smoothing_controls(rate: float, *, causal: bool, position: Position = "none"
 
 
 def offset_controls(
-    train: Sequence[Array], rate: float, *, causal: bool, components: Sequence[int] = (24, 64)
+    train: Sequence[Array], rate: float | Fraction, *, causal: bool, components: Sequence[int] = (24, 64)
 ) -> tuple[Control, ...]:
     """Nine moments of the centred input side by side, reduced to principal components fitted on ``train`` (T_i, D).
 
@@ -102,12 +103,12 @@ def offset_controls(
     return tuple(with_components(count) for count in sorted({min(count, available) for count in components}))
 
 
-def token_widths(rate: float, seconds: Sequence[float] = WIDTHS_SECONDS) -> tuple[int, ...]:
+def token_widths(rate: float | Fraction, seconds: Sequence[float] = WIDTHS_SECONDS) -> tuple[int, ...]:
     """The odd numbers of tokens nearest to ``seconds`` at ``rate`` tokens a second, each once, rising."""
-    _check_rate(rate)
+    hertz = _hertz(rate)
     if not seconds or min(seconds) <= 0:
         raise InputError(f"widths must be above 0 seconds: {list(seconds)}")
-    return tuple(sorted({max(1, 2 * round((width * rate - 1) / 2) + 1) for width in seconds}))
+    return tuple(sorted({max(1, 2 * round((width * hertz - 1) / 2) + 1) for width in seconds}))
 
 
 def centre(features: Array) -> Frames:
@@ -138,16 +139,15 @@ def moving_average(features: Array, width: int, *, causal: bool) -> Frames:
     start = np.maximum(index + reach + 1 - width, 0)
     sums = np.zeros((len(frames) + 1, frames.shape[1]))
     np.cumsum(frames, axis=0, dtype=np.float64, out=sums[1:])
-    return ((sums[stop] - sums[start]) / (stop - start)[:, None]).astype(np.float32)
+    return np.asarray((sums[stop] - sums[start]) / (stop - start)[:, None], dtype=np.float32)
 
 
-def elapsed(length: int, rate: float) -> Frames:
+def elapsed(length: int, rate: float | Fraction) -> Frames:
     """(T, 2): minutes since the start of the video, and log(1 + minutes). Causal.
 
     Two columns, because a linear probe can then also tell steps of the first minute apart in an hour-long video.
     """
-    _check_rate(rate)
-    minutes = np.arange(length) / (60 * rate)
+    minutes = np.arange(length) / (60 * _hertz(rate))
     return np.stack([minutes, np.log1p(minutes)], axis=1).astype(np.float32)
 
 
@@ -156,17 +156,17 @@ def progress(length: int) -> Frames:
     return (np.arange(length) / max(length, 1)).astype(np.float32)[:, None]
 
 
-def temporal_offsets(features: Array, rate: float, seconds: Sequence[float] = OFFSETS_SECONDS) -> Frames:
+def temporal_offsets(features: Array, rate: float | Fraction, seconds: Sequence[float] = OFFSETS_SECONDS) -> Frames:
     """The frames at several time offsets side by side: (T, D) -> (T, offsets x D). Causal if no offset is above 0.
 
     Before the start stands the first frame, after the end the last one. Follow `FramePCA`, so that it stays small.
     """
-    _check_rate(rate)
-    frames = _frames(features)
-    shifts = [round(second * rate) for second in seconds]
-    last = max(len(frames) - 1, 0)
+    if not seconds:
+        raise InputError("temporal offsets: name at least one offset in seconds")
+    frames, hertz = _frames(features), _hertz(rate)
     index = np.arange(len(frames))
-    return np.concatenate([frames[np.clip(index + shift, 0, last)] for shift in shifts], axis=1)
+    shifts = [round(second * hertz) for second in seconds]
+    return np.concatenate([frames[np.clip(index + shift, 0, index[-1])] for shift in shifts], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,9 @@ class FramePCA:
     def fit(cls, videos: Sequence[Array], components: int = 24) -> FramePCA:
         """From the training videos, each (T_i, D); narrower features keep all their D components."""
         arrays = [_frames(video).astype(np.float64) for video in videos]
-        count = sum(map(len, arrays))
+        count, widths = sum(map(len, arrays)), {array.shape[1] for array in arrays}
+        if len(widths) > 1:
+            raise InputError(f"cannot fit principal components to different widths: {sorted(widths)}")
         if components < 1 or count == 0:
             raise InputError(f"cannot fit {components} principal components to {count} frames")
         mean = np.sum([array.sum(axis=0) for array in arrays], axis=0) / count
@@ -194,7 +196,7 @@ class FramePCA:
         frames = _frames(features)
         if frames.shape[1] != len(self.mean):
             raise InputError(f"components were fitted to width {len(self.mean)}, not {frames.shape[1]}")
-        return ((frames - self.mean) @ self.components).astype(np.float32)
+        return np.asarray((frames - self.mean) @ self.components, dtype=np.float32)
 
 
 def segment_means(features: Array, labels: Array) -> Frames:
@@ -205,8 +207,6 @@ def segment_means(features: Array, labels: Array) -> Frames:
     frames, truth = _frames(features), np.asarray(labels)
     if truth.shape != (len(frames),):
         raise InputError(f"{len(frames)} frames need as many labels, not an array of shape {truth.shape}")
-    if not len(frames):
-        return frames
     starts = np.flatnonzero(np.concatenate([[True], truth[1:] != truth[:-1]]))
     lengths = np.diff(starts, append=len(frames))
     means = np.add.reduceat(frames, starts, axis=0, dtype=np.float64) / lengths[:, None]
@@ -216,14 +216,16 @@ def segment_means(features: Array, labels: Array) -> Frames:
 def _frames(features: Array) -> Frames:
     """(T, D) as float32, or a line that names what is wrong with it."""
     frames = np.asarray(features, dtype=np.float32)
-    if frames.ndim != 2:
-        raise InputError(f"features have shape {frames.shape}; expected (T, D)")
+    if frames.ndim != 2 or not len(frames):
+        raise InputError(f"features have shape {frames.shape}; expected (T, D) with at least one frame")
     usable = np.isfinite(frames).all(axis=1)
     if not usable.all():
         raise InputError(f"features, frame {int((~usable).argmax())}: NaN or infinite; repair this video")
     return frames
 
 
-def _check_rate(rate: float) -> None:
+def _hertz(rate: float | Fraction) -> float:
+    """Tokens a second as a float, above 0."""
     if not 0 < rate < float("inf"):
         raise InputError(f"a rate must be above 0 tokens a second, not {rate}")
+    return float(rate)

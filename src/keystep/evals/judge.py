@@ -26,7 +26,8 @@ Mode = Literal["offline", "causal"]
 class Run:
     """One probe on one representation.
 
-    scores: the metrics on the test videos, 0-100. correct: (videos,) right frames of each test video, for the bootstrap.
+    scores: the metrics on the test videos, 0-100.
+    correct: (videos,) right frames of each test video, for the bootstrap.
     predictions: test video -> (T,) class ids at the pooled rate.
     """
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from keystep.config import Config
+from keystep.config import Config, ModelConfig
 from keystep.evals import controls
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.controls import Control, Position
@@ -88,25 +88,13 @@ def evaluate(
 ) -> Evaluation:
     """Judge the controls, then every entrant alone and beside the best smoothing, offline and causal."""
     study = _Study(judge, progress)
-    raw = study.raw
-    study.add("raw features", "raw", "causal", raw, delay=0.0)
+    study.add("raw features", "raw", "causal", study.raw, delay=0.0)
     study.add("true segments' means (ORACLE)", "oracle", "offline", study.segment_means())
     for mode in _modes(entrants):
         study.smoothing(mode)
         study.offsets(mode)
-    models = {(entrant.name, entrant.seed): entrant for entrant in entrants}
-    for entrant in models.values():
-        untrained = _untrained(entrant)
-        for mode, pattern in _patterns(entrant.model).items():
-            delay = _delay(pattern, float(judge.folder.timeline.rate))
-            for family, name, model in (
-                ("reconstruction" if entrant.reconstruction else "learned", entrant.name, entrant.model),
-                ("untrained", "untrained encoder", untrained),
-            ):
-                row = study.evaluation.find(name, mode)
-                if family == "untrained" and row is not None and entrant.seed in {run.seed for run in row.runs}:
-                    continue  # one untrained control for each seed serves all entrants
-                study.model(name, family, mode, model, pattern, entrant.seed, delay)
+    for entrant in entrants:
+        study.entrant(entrant)
     study.compare()
     return study.evaluation
 
@@ -120,6 +108,7 @@ class _Study:
         self.raw: Representation = {name: judge.folder.features(name) for name in judge.videos}
         self.rate = float(judge.folder.timeline.rate)
         self.best_smoothing: dict[Mode, Representation] = {}
+        self.architectures: list[ModelConfig] = []
         test = judge.split.test
         self.evaluation.shown["features"] = {name: self.raw[name] for name in test}
         self.evaluation.geometry["raw features"] = median_geometry([self.raw[name] for name in test])
@@ -150,52 +139,60 @@ class _Study:
     def smoothing(self, mode: Mode) -> None:
         """Moving averages: the width that is best on validation, then the same with the clock beside it."""
         causal = mode == "causal"
+        candidates = controls.smoothing_controls(self.rate, causal=causal)
+        best = self._choose(candidates, mode)
+        self.best_smoothing[mode] = self._transformed(candidates[best])
         positions: tuple[Position, ...] = ("none", "elapsed") if causal else ("none", "elapsed", "progress")
-        plain = controls.smoothing_controls(self.rate, causal=causal)
-        judged = []
-        for control in plain:
-            self.progress(f"{control.name} ({mode})")
-            judged.append(self.judge.run(self._transformed(control)))
-            self.evaluation.fits += 1
-        best = int(np.argmax([run.valid_accuracy for run in judged]))
-        self.best_smoothing[mode] = self._transformed(plain[best])
         for position in positions:
             control = controls.smoothing_controls(self.rate, causal=causal, position=position)[best]
             name = "moving average" if position == "none" else f"moving average + {position}"
-            delay = 0.0 if causal else None  # centring needs the whole video
-            self.add(
-                name,
-                "control",
-                mode,
-                self._transformed(control),
-                position=position,
-                delay=delay,
-                detail=f"{control.name}, best of {len(plain)} widths on validation",
-            )
+            self._add_control(name, mode, control, len(candidates))
 
     def offsets(self, mode: Mode) -> None:
-        """Nine moments around (or before) each frame, reduced to 24 numbers."""
-        seconds = controls.CAUSAL_OFFSETS_SECONDS if mode == "causal" else controls.OFFSETS_SECONDS
-        centre = controls.running_centre if mode == "causal" else controls.centre
-        stacked = {
-            name: controls.temporal_offsets(centre(features), self.rate, seconds) for name, features in self.raw.items()
-        }
-        pca = controls.FramePCA.fit([stacked[name] for name in self.judge.split.train])
-        representation = {name: pca.transform(features) for name, features in stacked.items()}
-        detail = f"offsets of {', '.join(f'{second:g}' for second in seconds)} s"
+        """Nine moments around (or before) each frame side by side."""
+        train = [self.raw[name] for name in self.judge.split.train]
+        candidates = controls.offset_controls(train, self.rate, causal=mode == "causal")
+        control = candidates[self._choose(candidates, mode)]
+        self._add_control("nine offsets", mode, control, len(candidates))
+
+    def _choose(self, candidates: Sequence[Control], mode: Mode) -> int:
+        """The candidate whose probe is best on validation."""
+        accuracies = []
+        for control in candidates:
+            self.progress(f"{control.name} ({mode})")
+            accuracies.append(self.judge.run(self._transformed(control)).valid_accuracy)
+            self.evaluation.fits += 1
+        return int(np.argmax(accuracies))
+
+    def _add_control(self, name: str, mode: Mode, control: Control, candidates: int) -> None:
         self.add(
-            "PCA of nine offsets",
+            name,
             "control",
             mode,
-            representation,
-            delay=0.0 if mode == "causal" else None,
-            detail=detail,
+            self._transformed(control),
+            position=control.position,
+            delay=0.0 if control.causal else None,  # centring needs the whole video
+            detail=f"{control.name}, best of {candidates} on validation",
         )
 
     def segment_means(self) -> Representation:
         """Raw features averaged over the true segments: what boundaries alone are worth."""
         folder = self.judge.folder
         return {name: controls.segment_means(features, folder.labels(name)) for name, features in self.raw.items()}
+
+    def entrant(self, entrant: Entrant) -> None:
+        """A model and its untrained twin, in every mode that it has; one twin serves all models of its architecture."""
+        architecture = entrant.model.config.model_copy(update={"output_dim": None})  # the encoder's part
+        if architecture not in self.architectures:
+            self.architectures.append(architecture)
+        number = self.architectures.index(architecture)
+        twin = "untrained encoder" + (f" {number + 1}" if number else "")
+        family: Family = "reconstruction" if entrant.reconstruction else "learned"
+        for mode, pattern in _patterns(entrant.model).items():
+            self.model(entrant.name, family, mode, entrant.model, pattern, entrant.seed)
+            row = self.evaluation.find(twin, mode)
+            if row is None or entrant.seed not in {run.seed for run in row.runs}:
+                self.model(twin, "untrained", mode, _untrained(entrant), pattern, entrant.seed)
 
     def model(
         self,
@@ -205,9 +202,9 @@ class _Study:
         model: PJEPA,
         pattern: AttentionPattern,
         seed: int,
-        delay: float | None,
     ) -> None:
         """A model's latents alone, and beside the best smoothing of the same mode."""
+        delay = _delay(pattern, self.rate)
         oracle = model.config.oracle or pattern.oracle
         name = f"{name} (ORACLE)" if oracle else name
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
@@ -228,12 +225,13 @@ class _Study:
         rows = self.evaluation.rows
         for mode in self.best_smoothing:
             here = [row for row in rows if row.mode == mode]
-            smooth = [row for row in here if row.name.startswith("moving average")]
+            simple = [row for row in here if row.family == "control"]
+            smooth = [row for row in simple if row.name.startswith("moving average")]
             rivals = [row for row in here if row.family in ("untrained", "reconstruction") and "++" in row.name]
-            strongest = max(smooth, key=lambda row: row.valid_accuracy)
             for row in here:
                 if row.family == "learned" and "++" not in row.name:
-                    self._compare("alone, against the best smoothing", row, strongest)
+                    self._compare("alone, against the best smoothing", row, _strongest(smooth))
+                    self._compare("alone, against the best control", row, _strongest(simple))
                 elif row.family == "learned":
                     for rival in rivals:
                         self._compare(f"beside smoothing, against {rival.name.partition(' ++')[0]} there", row, rival)
@@ -244,6 +242,10 @@ class _Study:
 
     def _transformed(self, control: Control) -> Representation:
         return {name: control.transform(features) for name, features in self.raw.items()}
+
+
+def _strongest(rows: Sequence[Row]) -> Row:
+    return max(rows, key=lambda row: row.valid_accuracy)
 
 
 def _modes(entrants: Sequence[Entrant]) -> tuple[Mode, ...]:

@@ -44,7 +44,7 @@ def save_evaluation(folder: Path, evaluation: Evaluation, curves: Curves) -> Non
         write_json(temporary / RESULT, result_record(evaluation))
         write_json(temporary / TRAINING, curves)
         with (temporary / PICTURES).open("wb") as file:
-            np.savez_compressed(file, **picture_arrays(evaluation))
+            np.savez_compressed(file, **picture_arrays(evaluation))  # type: ignore[arg-type]  # numpy types the names of its options only
 
 
 def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Curves]:
@@ -75,7 +75,8 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "software": {name: version(name) for name in ("keystep", "torch", "numpy")} | {"python": platform.python_version()},
+        "software": {name: version(name) for name in ("keystep", "torch", "numpy")}
+        | {"python": platform.python_version()},
         "data": _data_record(judge),
         "protocol": {
             "metrics": judge.protocol,

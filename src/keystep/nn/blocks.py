@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from keystep.config import ModelConfig
+from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern, attend
-from keystep.nn.rope import RotaryTables, rotate
-from keystep.nn.sequence import Sequence
+from keystep.nn.places import Places
+from keystep.nn.rope import RotaryTables, rotary_tables, rotate
 
 
 class Attention(nn.Module):
@@ -19,12 +20,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, sequence: Sequence, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
+    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        heads = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, H, d)
+        heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()  # (B, H, T, d) each
         query, key = rotate(query, rotary), rotate(key, rotary)
-        mixed = attend(query, key, value, pattern, sequence.positions, sequence.valid, sequence.segments)
+        mixed = attend(query, key, value, pattern, places)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -53,10 +54,11 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, sequence: Sequence, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
+    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        x = x + self.attn(self.norm1(x), sequence, pattern, rotary)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.attn(self.norm1(x), places, pattern, rotary)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class Trunk(nn.Module):
@@ -70,7 +72,7 @@ class Trunk(nn.Module):
         self.rotary = config.rotary
         self.by_segment = config.positions == "segment"
 
-    def run_blocks(self, x: Tensor, places: Sequence, pattern: AttentionPattern, average: int = 1) -> Tensor:
+    def run_blocks(self, x: Tensor, places: Places, pattern: AttentionPattern, average: int = 1) -> Tensor:
         """(B, N, D) -> (B, N, D): the normalised output of the last block, or the mean over the last ``average``.
 
         Outputs before the last have no trained norm; they are standardised plainly.
@@ -80,7 +82,14 @@ class Trunk(nn.Module):
         for index, block in enumerate(self.blocks, start=1):
             x = block(x, places, pattern, tables)
             if index > len(self.blocks) - average:
-                out = self.norm(x) if index == len(self.blocks) else nn.functional.layer_norm(x, x.shape[-1:])
+                out: Tensor = self.norm(x) if index == len(self.blocks) else nn.functional.layer_norm(x, x.shape[-1:])
                 total = out if total is None else total + out
         assert total is not None
         return total / average if average > 1 else total
+
+    def _rotary_tables(self, places: Places) -> RotaryTables:
+        if not self.by_segment:
+            return rotary_tables(places.positions, self.head_dim, self.rotary)
+        if places.segments is None:
+            raise InputError("positions by segment need segment_lengths, the true segment boundaries (ORACLE)")
+        return rotary_tables(places.positions, self.head_dim, self.rotary, places.segments, places.segment_frames)

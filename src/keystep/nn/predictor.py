@@ -9,7 +9,7 @@ from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.blocks import Trunk
-from keystep.nn.sequence import Packing, lay_out
+from keystep.nn.places import Packing, lay_out
 
 
 class Predictor(Trunk):

@@ -57,4 +57,4 @@ def _tensorboard(folder: Path, resume_at: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError("train.tensorboard needs the extra 'track': pip install 'keystep[track]'") from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at)

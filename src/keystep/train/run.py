@@ -32,13 +32,13 @@ from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.problems import Problems
 from keystep.data.statistics import Statistics, measure
 from keystep.diagnostics import Health, Monitor, pad_labels
-from keystep.errors import InputError
+from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
 from keystep.target import build_target, channel_norm
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints
-from keystep.train.step import Learner, StepResult, build_optimizer, train_step
+from keystep.train.step import Learner, StepResult, add_up, build_optimizer, train_step
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,6 @@ class Silent:
     def reading(self, done: int, total: int) -> None: ...
     def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None: ...
     def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None: ...
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved."""
 
 
 def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
@@ -296,7 +292,7 @@ def _anyone(fabric: Fabric, flag: bool) -> bool:
     """Whether any process raised its flag, so that all stop after the same step."""
     if fabric.world_size == 1:
         return flag
-    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
+    return bool(add_up(fabric, torch.tensor(float(flag), device=fabric.device)) > 0)
 
 
 @contextmanager

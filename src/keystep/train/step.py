@@ -58,7 +58,7 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
             sums = frame_sums(predictions, targets, hidden, batch.valid, config.objective)
             # Processes average their gradients, so each divides by its share of the frames of all processes.
             counts = torch.stack([sums.hidden_frames, sums.visible_frames]).float()
-            shares = fabric.all_reduce(counts, reduce_op="sum") / fabric.world_size
+            shares = add_up(fabric, counts) / fabric.world_size
             loss = sums.loss(config.objective.visible_weight, *shares) / config.train.accumulate
             fabric.backward(loss)
         totals += torch.stack([loss.detach(), sums.hidden.detach(), sums.visible.detach(), *counts])
@@ -71,8 +71,15 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
     return _result(fabric, totals, norm)
 
 
+def add_up(fabric: Fabric, values: Tensor) -> Tensor:
+    """The sum over all processes."""
+    total = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
+
+
 def _result(fabric: Fabric, totals: Tensor, norm: Tensor | None) -> StepResult:
-    loss, hidden, visible, hidden_frames, visible_frames = fabric.all_reduce(totals, reduce_op="sum")
+    loss, hidden, visible, hidden_frames, visible_frames = add_up(fabric, totals)
     assert norm is not None
     return StepResult(
         loss=loss / fabric.world_size,

@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Places of tokens in ascending order, real ones first; a token keeps its place when others are left out.
+class Places:
+    """Tokens in ascending order, real ones first; each keeps its place in the video when others are left out.
 
     positions: (B, N) int64 frame index in the video.
     valid: (B, N) bool, True first, then False; None when every token is real.
@@ -23,20 +23,25 @@ class Sequence:
     segments: Tensor | None = None
     segment_frames: Tensor | None = None
 
+    def __getitem__(self, span: slice) -> Places:
+        """The tokens of a stretch."""
+        parts = (self.positions, self.valid, self.segments, self.segment_frames)
+        return Places(*(None if part is None else part[:, span] for part in parts))  # type: ignore[arg-type]
 
-def lay_out(valid: Tensor, segment_lengths: Tensor | None = None) -> Sequence:
+
+def lay_out(valid: Tensor, segment_lengths: Tensor | None = None) -> Places:
     """Every frame of (B, T) at its index, with segments where their lengths (B, S) are given.
 
     Padding belongs to segment 0, frame 0.
     """
     positions = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
     if segment_lengths is None:
-        return Sequence(positions, valid)
+        return Places(positions, valid)
     ends = segment_lengths.to(valid.device).cumsum(1)  # (B, S)
     order = (valid.cumsum(1) - 1).clamp(min=0)  # index among the valid frames
     segments = torch.searchsorted(ends, order, right=True).clamp(max=ends.shape[1] - 1)
     starts = (ends - segment_lengths.to(valid.device)).gather(1, segments)
-    return Sequence(positions, valid, segments * valid, (order - starts) * valid)
+    return Places(positions, valid, segments * valid, (order - starts) * valid)
 
 
 class Packing:
@@ -72,11 +77,11 @@ class Packing:
         spread = packed.new_zeros(packed.shape[0], self.length, packed.shape[2])
         return spread.scatter(1, self.index[..., None].expand_as(packed), packed)
 
-    def places(self, sequence: Sequence) -> Sequence:
+    def places(self, places: Places) -> Places:
         """The packed tokens' places."""
 
         def pick(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.gather(1, self.index)
 
-        positions = sequence.positions.gather(1, self.index)
-        return Sequence(positions, self.real, pick(sequence.segments), pick(sequence.segment_frames))
+        positions = places.positions.gather(1, self.index)
+        return Places(positions, self.real, pick(places.segments), pick(places.segment_frames))

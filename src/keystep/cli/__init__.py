@@ -1,0 +1,25 @@
+"""The command line. Nothing below it is imported before a command runs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+
+from keystep.errors import InputError, Interrupted
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one line on standard error and exit status 2."""
+    from keystep.cli.app import app
+
+    try:
+        app()
+    except Interrupted as stop:
+        print(f"keystep: {stop}", file=sys.stderr)
+        sys.exit(130)
+    except InputError as error:
+        print(f"keystep: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"keystep: error: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,182 @@
+"""What each command takes and says."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="keystep",
+    help="Self-supervised, frame-aligned representations of long procedural videos, honestly evaluated.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console(highlight=False)
+
+Data = Annotated[Path, typer.Argument(help="Folder with features/*.npy (MS-TCN layout or keystep's own).")]
+SourceRate = Annotated[
+    str | None, typer.Option(help="Features a second on disk (30, 3.75, 30000/1001), if store.json does not say.")
+]
+Rate = Annotated[str | None, typer.Option(help="Work at this rate by averaging; a whole fraction of the source rate.")]
+OnError = Annotated[str, typer.Option(help="'raise' stops at a bad video, 'skip' leaves it out and lists it.")]
+Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, such as --set train.steps=4000. Repeat as needed.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is going on.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="keystep: %(message)s")
+    if version:
+        from keystep import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where data, runs and report go.")] = Path("demo"),
+) -> None:
+    """See it work: made-up procedures, pretraining without labels, and an honest report. Needs no download."""
+    from keystep.cli.demo import run_demo
+
+    run_demo(out, console)
+
+
+@app.command()
+def inspect(
+    data: Data,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw lengths and classes.")] = None,
+) -> None:
+    """Say what a feature folder holds, draw it, and list every problem (exit status 1 if there are any)."""
+    from keystep.cli.inspection import inspect_folder
+
+    sound = inspect_folder(data, source_rate, rate, picture or Path(f"inspect-{data.resolve().name}.png"), console)
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
+def pretrain(
+    data: Annotated[Path | None, typer.Argument(help="Folder with features/*.npy; labels are not used.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; must be empty or absent.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings (see 'keystep config').")] = None,
+    preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    split: Annotated[
+        str | None, typer.Option(help="Train on this split's training videos only; needed for an honest eval.")
+    ] = None,
+    settings: Set = None,
+    on_error: Annotated[str | None, typer.Option(help="'raise' or 'skip' bad videos.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run from its newest checkpoint.")] = None,
+) -> None:
+    """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
+    from keystep.cli.progress import TrainingProgress
+    from keystep.errors import InputError
+    from keystep.train.run import pretrain as train
+    from keystep.train.run import run_config
+
+    if resume is not None:
+        if any(value is not None for value in (data, out, config, source_rate, rate, split, settings, on_error)):
+            raise InputError("--resume takes everything from the run's config.yaml; give no other option")
+        run, settled = resume, run_config(resume)
+    else:
+        flags = {"root": data, "source_rate": source_rate, "rate": rate, "split": split, "on_error": on_error}
+        if out is None:
+            raise InputError("no folder for the run; give --out runs/NAME")
+        run, settled = out, _run_config(config, preset, flags, settings)
+    with TrainingProgress(console) as progress:
+        model = train(settled, run, resume=resume is not None, progress=progress)
+    console.print(f"model: {model}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
+
+
+@app.command()
+def config(
+    preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
+    schema: Annotated[bool, typer.Option("--schema", help="The JSON schema instead, for editors.")] = False,
+) -> None:
+    """Print every setting of a preset with its meaning, as a YAML file to start from."""
+    from keystep.cli.settings import commented_yaml, json_schema
+
+    print(json_schema() if schema else commented_yaml(preset))
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the latents.")],
+    layout: Annotated[
+        str, typer.Option(help="'native': (T, D) at the pooled rate. 'mstcn': (D, T) at the source rate, with labels.")
+    ] = "native",
+    live: Annotated[bool, typer.Option("--live", help="Use the causal attention that a stream would use.")] = False,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    on_error: OnError = "raise",
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+) -> None:
+    """Write latents of whole videos; finished videos are not done again."""
+    from keystep.cli.encode import encode_folder
+
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, console)
+
+
+@app.command("eval")
+def evaluate(
+    data: Data,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for result, pictures and report.")] = Path("results"),
+    split: Split = "1",
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    settings: Set = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
+    from keystep.cli.evaluation import evaluate_folder
+
+    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
+
+
+@app.command()
+def report(
+    result: Annotated[Path, typer.Argument(help="A folder that 'keystep eval' wrote.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown too.")] = False,
+) -> None:
+    """Draw the report of a result again (no data or model needed)."""
+    from keystep.cli.evaluation import show_report
+
+    show_report(result, console, markdown)
+
+
+def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
+    """Preset, then file, then flags, then --set."""
+    from keystep.config import RunConfig, assignments, build, preset_settings, read_yaml
+    from keystep.errors import InputError
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
+    if not any(layer.get("data", {}).get("root") for layer in layers):
+        raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
+    return build(RunConfig, *layers)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,42 @@
+"""``keystep demo``: the whole way on made-up data, in minutes, without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from keystep.cli.evaluation import judge_models, show_report
+from keystep.cli.models import find_model
+from keystep.cli.progress import TrainingProgress
+from keystep.config import RunConfig, build
+from keystep.data.folder import open_folder
+from keystep.data.synthetic import SyntheticConfig, generate
+from keystep.errors import InputError
+from keystep.evals.protocol import EvalConfig
+from keystep.evals.results import curves_of, save_evaluation
+from keystep.train.run import pretrain
+
+SETTINGS = {"data": {"split": "1"}, "train": {"steps": 300, "crop": 256, "monitor_every": 100, "save_every": 100}}
+RECONSTRUCTION = {"target": {"kind": "features"}}
+
+
+def run_demo(out: Path, console: Console) -> None:
+    """Make data, pretrain P-JEPA and its reconstruction control, judge both, report."""
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: not empty; remove it, or choose another --out")
+    console.print("1. Made-up procedures: several tasks, steps that look alike and differ by what happened before.")
+    generate(out / "data", SyntheticConfig.demo())
+    folder = open_folder(out / "data")
+    groups = []
+    for number, (name, change) in enumerate((("pjepa", {}), ("reconstruction", RECONSTRUCTION)), start=2):
+        console.print(f"{number}. Pretraining {name} on features alone, no labels.")
+        config = build(RunConfig, {"data": {"root": out / "data"}}, SETTINGS, change)
+        with TrainingProgress(console) as progress:
+            pretrain(config, out / "runs" / name, progress=progress)
+        groups.append((name, [find_model(str(out / "runs" / name))]))
+    console.print("4. Judging them against raw features and everything that smoothing gives for free.")
+    evaluation = judge_models(folder, "1", groups, EvalConfig(), console)
+    runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}
+    save_evaluation(out / "report", evaluation, curves_of(runs))
+    show_report(out / "report", console)

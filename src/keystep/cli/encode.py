@@ -1,0 +1,56 @@
+"""``keystep encode``: latents of a whole folder, for our own evaluations or for other people's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from rich.console import Console
+
+from keystep.cli.data import list_problems, open_data
+from keystep.cli.models import find_model
+from keystep.cli.progress import counting
+from keystep.data.store import FeatureStore, Layout
+from keystep.errors import InputError
+from keystep.evals.encoding import encode_videos
+
+
+def encode_folder(
+    model_path: str,
+    data: Path,
+    out: Path,
+    layout: str,
+    live: bool,
+    source_rate: str | None,
+    rate: str | None,
+    on_error: str,
+    half: bool,
+    console: Console,
+) -> None:
+    """Encode what is not there yet; the folder is complete and consistent after every video."""
+    if layout not in get_args(Layout):
+        raise InputError(f"--layout {layout!r} is none of {', '.join(get_args(Layout))}")
+    found = find_model(model_path)
+    pattern = None
+    if live:
+        pattern = found.model.config.live_attention
+        if pattern is None:
+            raise InputError(f"{found.source}: this model has no live_attention; leave out --live")
+    folder = open_data(data, source_rate, rate, on_error)
+    upsample = folder.pool if layout == "mstcn" else 1
+    store = FeatureStore(
+        out,
+        folder.source if layout == "mstcn" else folder.timeline,
+        layout,  # type: ignore[arg-type]  # checked above
+        {"model": found.source, "attention": str(pattern or found.model.config.attention), "pooled_by": folder.pool},
+    ).create()
+    store.copy_annotation(folder)
+    names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
+    with counting(console, "encoding", len(names)) as tick:
+        for name, latents in encode_videos(found.model, folder, names, pattern, tick):
+            held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
+            store.add(name, held.astype(np.float16 if half else np.float32))
+    list_problems(folder, console)
+    done = len(folder.videos) - len(folder.problems.skipped)
+    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}", soft_wrap=True)

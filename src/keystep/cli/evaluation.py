@@ -1,0 +1,153 @@
+"""``keystep eval`` and ``keystep report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from keystep.cli.data import list_problems, open_data
+from keystep.cli.models import FoundModel, find_model
+from keystep.cli.progress import counting
+from keystep.config import assignments, build
+from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
+from keystep.evals.judge import Judge
+from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, evaluate
+from keystep.evals.report import main_line, markdown_table, write_report
+from keystep.evals.results import curves_of, load_result, save_evaluation
+
+METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
+
+
+def evaluate_folder(
+    data: Path,
+    models: list[str],
+    out: Path,
+    split: str,
+    source_rate: str | None,
+    rate: str | None,
+    settings: list[str],
+    on_error: str,
+    console: Console,
+) -> None:
+    """Judge, save, draw, say."""
+    config = build(EvalConfig, assignments(settings))
+    folder = open_data(data, source_rate, rate, on_error)
+    groups = [_group(text) for text in models]
+    check_models(groups, folder, split, console)
+    evaluation = judge_models(folder, split, groups, config, console)
+    runs = {f"{name}, seed {seed}": found.run for name, seed, found in _flat(groups) if found.run is not None}
+    save_evaluation(out, evaluation, curves_of(runs))
+    list_problems(folder, console)
+    show_report(out, console)
+
+
+Group = tuple[str, list[FoundModel]]
+
+
+def judge_models(
+    folder: FeatureFolder, split: str, groups: list[Group], config: EvalConfig, console: Console
+) -> Evaluation:
+    """The table for groups of models, each group being one recipe over seeds."""
+    judge = open_judge(folder, split, config)
+    entrants = [
+        Entrant(name, seed, found.model, reconstruction=_reconstructs(found)) for name, seed, found in _flat(groups)
+    ]
+    with counting(console, "judging", None) as tick:
+        return evaluate(judge, entrants, tick)
+
+
+def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
+    """Read every video of the split once, so that bad ones show (or are left out) before any work is done."""
+    if not folder.classes:
+        raise InputError(f"{folder.root}: no mapping.txt and groundTruth/; judging needs labels")
+    unknown = sorted(set(config.background) - set(folder.classes))
+    if unknown:
+        raise InputError(f"background {unknown[0]!r} is no class of {folder.root / 'mapping.txt'}")
+    chosen = folder.split(split)
+    for name in chosen.train + chosen.valid + chosen.test:
+        folder.problems.attempt(name, lambda name=name: (folder.features(name), folder.frame_labels(name)))  # type: ignore[misc]
+    background = tuple(folder.classes.index(name) for name in config.background)
+    return Judge(folder, folder.split(split), config.probe, background, config.protocol)
+
+
+def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:
+    """Refuse models of another width; warn of models that may have seen the test videos."""
+    for name, _, found in _flat(groups):
+        if found.model.config.input_dim != folder.width:
+            raise InputError(
+                f"{found.source}: reads features {found.model.config.input_dim} wide; {folder.root} has {folder.width}"
+            )
+        if found.config is None:
+            console.print(f"note: nothing is known of the data that {name} was trained on", style="yellow")
+        elif found.config.data.root.resolve() == folder.root.resolve() and found.config.data.split != split:
+            trained = found.config.data.split or "all videos"
+            console.print(
+                f"warning: {found.source} was pretrained on {trained}, not on split {split}: without labels, but it "
+                "has seen the test videos",
+                style="yellow",
+                soft_wrap=True,
+            )
+
+
+def show_report(result: Path, console: Console, markdown: bool = False) -> None:
+    """Draw the report and print the table with its main line."""
+    record, _, _ = load_result(result)
+    page = write_report(result)
+    console.print(_table(record))
+    if markdown:
+        print(markdown_table(record))
+    for line in record["gate"]:
+        verdict = "holds" if line["holds"] else "does not hold"
+        console.print(
+            f"{line['mode']}: {line['first']} {line['claim']} ({line['second']}): {line['mean']:+.1f} points, "
+            f"95 % interval {line['low']:+.1f} to {line['high']:+.1f}: {verdict}",
+            soft_wrap=True,
+            markup=False,
+        )
+    console.print(main_line(record), style="bold", soft_wrap=True, markup=False)
+    console.print(f"report: {page}", soft_wrap=True, markup=False)
+
+
+def _table(record: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{record['data']['name']}, split {record['data']['split']}, frame-wise linear probe, test videos"
+    )
+    table.add_column("representation")
+    table.add_column("mode")
+    for metric in METRICS:
+        table.add_column(metric, justify="right")
+    for row in sorted(record["rows"], key=lambda row: row["mode"], reverse=True):
+        spreads = (row["spread"][metric] for metric in METRICS)
+        cells = [
+            f"{row['mean'][metric]:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+            for metric, spread in zip(METRICS, spreads, strict=True)
+        ]
+        table.add_row(row["name"], row["mode"], *cells)
+    return table
+
+
+def _group(text: str) -> Group:
+    """``NAME=RUN,RUN`` as a name and its loaded models."""
+    name, equals, paths = text.partition("=")
+    if not equals or not name or not paths:
+        raise InputError(f"--model {text!r} is not NAME=RUN[,RUN...], such as pjepa=runs/a,runs/b")
+    return name, [find_model(path) for path in paths.split(",") if path]
+
+
+def _flat(groups: list[Group]) -> list[tuple[str, int, FoundModel]]:
+    """(name, seed, model); the seed of the run where it is known and new, else the place in the list."""
+    flat: list[tuple[str, int, FoundModel]] = []
+    for name, models in groups:
+        seeds = [found.config.train.seed if found.config else index for index, found in enumerate(models)]
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"--model {name}: two of its runs have the same seed, {sorted(seeds)}")
+        flat += [(name, seed, found) for seed, found in zip(seeds, models, strict=True)]
+    return flat
+
+
+def _reconstructs(found: FoundModel) -> bool:
+    return found.config is not None and found.config.target.kind == "features"

@@ -1,0 +1,112 @@
+"""Progress bars with rate and time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from keystep.diagnostics import Health
+
+PLAIN_SECONDS = 15.0
+
+
+def bars(console: Console) -> Progress:
+    """A rich progress display in keystep's columns."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class Tick(Protocol):
+    """Called when one more item is done."""
+
+    def __call__(self, note: str = "") -> None: ...
+
+
+@contextmanager
+def counting(console: Console, what: str, total: int | None) -> Iterator[Tick]:
+    """A bar over ``total`` items; call the yielded function after each with a note."""
+    with bars(console) as progress:
+        task = progress.add_task(what, total=total, note="")
+        last = time.monotonic()
+
+        def tick(note: str = "") -> None:
+            nonlocal last
+            progress.update(task, advance=1, note=note)
+            if not console.is_terminal and time.monotonic() - last > PLAIN_SECONDS:
+                last = time.monotonic()
+                console.print(f"{what}: {progress.tasks[0].completed:.0f} of {total or '?'}  {note}")
+
+        yield tick
+
+
+class TrainingProgress:
+    """Shows reading, then steps with loss, frames a second and time left, then what the monitor saw."""
+
+    def __init__(self, console: Console, what: str = "pretraining") -> None:
+        self.console, self.what = console, what
+        self._bars = bars(console)
+        self._reading: TaskID | None = None
+        self._training: TaskID | None = None
+        self._started = self._printed = time.monotonic()
+        self._first_step: int | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def reading(self, done: int, total: int) -> None:
+        """Training videos read for the channel statistics."""
+        if self._reading is None:
+            self._reading = self._bars.add_task("reading videos", total=total, note="")
+        self._bars.update(self._reading, completed=done)
+
+    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None:
+        """Optimiser steps done."""
+        note = f"loss {loss:.4f}  {frames_per_second:,.0f} frames/s"
+        if self._training is None:
+            self._training = self._bars.add_task(self.what, total=steps, note="")
+        self._bars.update(self._training, completed=step, note=note)
+        if self._first_step is None:
+            self._first_step, self._started = step, time.monotonic()
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self._printed > PLAIN_SECONDS or step == steps):
+            self._printed = now
+            done = step - self._first_step
+            left = f"{(steps - step) * (now - self._started) / done:.0f} s left" if done else ""
+            self.console.print(f"{self.what}: step {step} of {steps}  {note}  {left}")
+
+    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None:
+        """Print the monitor's numbers; warnings were logged already."""
+        probe = f", probe {health.probe_accuracy:.1f} %" if health.probe_accuracy is not None else ""
+        self._bars.console.print(
+            f"step {step}: hidden frames {health.hidden_loss:.3f} (a constant {health.mean_loss:.3f}), "
+            f"effective rank {health.effective_rank:.1f}, neighbours' cosine {health.neighbour_cosine:.3f}{probe}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,39 @@
+"""All settings on paper: a commented YAML file, or a JSON schema for editors."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import yaml
+from pydantic import BaseModel
+
+from keystep.config import RunConfig, build, preset_settings
+
+
+def json_schema() -> str:
+    """The JSON schema of a run's config."""
+    return json.dumps(RunConfig.model_json_schema(), indent=2)
+
+
+def commented_yaml(preset: str) -> str:
+    """Every setting of a preset, its meaning above it; ready to be edited and given to ``--config``."""
+    config = build(RunConfig, {"data": {"root": "DATA"}}, preset_settings(preset))
+    return "\n".join(_lines(config, 0))
+
+
+def _lines(config: BaseModel, indent: int) -> list[str]:
+    lines = []
+    values = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        comment = " ".join((field.description or "").split())
+        lines += [
+            " " * indent + line for line in textwrap.wrap(comment, 100, initial_indent="# ", subsequent_indent="# ")
+        ]
+        if isinstance(value, BaseModel):
+            lines += [f"{' ' * indent}{name}:", *_lines(value, indent + 2)]
+        else:
+            text = yaml.safe_dump({name: values[name]}, default_flow_style=None, sort_keys=False).rstrip()
+            lines.append(textwrap.indent(text, " " * indent))
+    return lines
