@@ -79,6 +79,16 @@ class ModelConfig(Config):
         return self
 
     @property
+    def averaged_blocks(self) -> int:
+        """How many blocks' outputs make a latent."""
+        return self.depth if self.readout == "mean" else 1
+
+    @property
+    def stream_attention(self) -> AttentionPattern | None:
+        """The attention that a live stream can use: the model's own if it never looks ahead, else the live one."""
+        return self.attention if self.attention.kind in ("causal", "block_causal") else self.live_attention
+
+    @property
     def oracle(self) -> bool:
         """Whether the model reads true segment boundaries."""
         return self.positions == "segment" or self.attention.oracle

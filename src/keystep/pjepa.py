@@ -74,8 +74,7 @@ class PJEPA(nn.Module):
         """
         batch = self.batch(features, valid, segment_lengths)
         self._check(batch, pattern)
-        average = self.config.depth if self.config.readout == "mean" else 1
-        return self.encoder(batch, batch.valid, pattern or self.config.attention, average)  # type: ignore[no-any-return]
+        return self.encoder(batch, batch.valid, pattern or self.config.attention, self.config.averaged_blocks)  # type: ignore[no-any-return]
 
     def batch(
         self, features: Tensor, valid: Tensor | None = None, segment_lengths: Tensor | None = None

@@ -9,23 +9,23 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from keystep.evals import plots
+from keystep.evals.plots import WIDTH, plain
 from keystep.evals.results import Curves
+from keystep.evals.table import Result, best_smoothing, sections
 
-Result = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 Colour = tuple[float, float, float]
 
-WIDTH, DPI = 11.0, 130  # inches
+DPI = 130
 LEFT, RIGHT = 2.3, 0.75  # inches beside the ribbons, for their names and scores
 STRIP, GAP = 0.36, 0.1  # inches
 LEGEND_ENTRIES = 40
@@ -36,15 +36,6 @@ DISTINCT = (
 """Okabe and Ito's six, then each time the colour furthest (OKLab) from those before, seen with normal, protanope and
 deuteranope eyes, at middling lightness. Segments carry their class number too, so nothing hangs on colour alone."""
 BACKGROUND, UNLABELLED = to_rgb("#dedede"), (1.0, 1.0, 1.0)
-FAMILIES = {
-    "raw": ("raw features", "#333333"),
-    "control": ("control: smoothing, the clock", "#e69f00"),
-    "untrained": ("control: untrained encoder", "#cc79a7"),
-    "reconstruction": ("control: masked reconstruction", "#009e73"),
-    "learned": ("learned", "#0072b2"),
-    "oracle": ("ORACLE: uses the true boundaries", "#8c8c8c"),
-}
-"""Family -> what to call it, and its colour; in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +48,13 @@ class Picture:
     png: bytes
 
 
-def is_oracle(row: Result) -> bool:
-    """Whether a row, learned ones included, was given the true boundaries."""
-    return bool(row["oracle"]) or "(ORACLE)" in row["name"]
-
-
-def sections(result: Result) -> dict[str, list[Any]]:
-    """Mode -> its rows. Raw features, judged frame by frame, belong to every mode."""
-    rows = result["rows"]
-    modes = [m for m in ("offline", "causal") if any(row["mode"] == m and row["family"] != "raw" for row in rows)]
-    return {
-        mode: [row for row in rows if row["mode"] == mode or row["family"] == "raw"]
-        for mode in modes or (["causal"] if rows else [])
-    }
-
-
-def best_smoothing(result: Result, mode: str) -> Any:
-    """The moving average, with or without the clock, that is best on validation videos; None if there is none."""
-    rows = [row for row in result["rows"] if row["family"] == "control" and row["mode"] == mode]
-    return max(
-        (row for row in rows if row["name"].startswith("moving average")),
-        key=lambda row: float(np.mean([run["valid_accuracy"] for run in row["runs"]])),
-        default=None,
-    )
-
-
 def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[Picture]:
     """Every picture for which the result has something to show."""
     pictures = [*_table_pictures(result)]
     palette = Palette(result, arrays)
     for index, (video, safe) in enumerate(zip(_videos(arrays), safe_names(_videos(arrays)), strict=True)):
         pictures += _video_pictures(result, arrays, palette, index, video, safe)
-    return pictures + [*_training_pictures(curves)]
+    return [*pictures, *_training_pictures(curves)]
 
 
 def safe_names(videos: Sequence[str]) -> list[str]:
@@ -142,13 +108,6 @@ def _shade(rank: int) -> Colour:
     turn = rank // len(DISTINCT) % 3
     red, green, blue = (colour, 0.5 * colour + 0.5, 0.6 * colour)[turn].tolist()
     return red, green, blue
-
-
-def plain(text: str, limit: int = 1000) -> str:
-    """Text that matplotlib shows as it is: one line, dollars are no formula, and no legend hides it."""
-    text = " ".join(text.split())
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _videos(arrays: Arrays) -> list[str]:
@@ -221,12 +180,9 @@ def _ribbons(truth: np.ndarray, lines: Mapping[str, np.ndarray], palette: Palett
             right = 100 * float((ids == truth)[labelled].mean())
             axes.text(1.01, 0.5, f"{right:.0f} %", transform=axes.transAxes, va="center", fontsize=9)
     strips[0].text(1.01, 0.5, "right:", transform=strips[0].transAxes, va="center", fontsize=9)
-    figure.legend(
-        *(patches, texts),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.03 / figure.get_figheight()),
-        **{"ncols": columns, "fontsize": 8, "frameon": False, "handlelength": 1.2, "columnspacing": 1.4},
-    )
+    low = (0.5, 0.03 / figure.get_figheight())
+    style = {"ncols": columns, "fontsize": 8, "frameon": False, "handlelength": 1.2, "columnspacing": 1.4}
+    figure.legend(patches, texts, loc="lower center", bbox_to_anchor=low, **style)
     return figure
 
 
@@ -310,60 +266,35 @@ def _table_pictures(result: Result) -> Iterator[Picture]:
             "Accuracy at a glance",
             "Large dots are means over seeds with their standard deviation, small ones single seeds. Hollow diamonds "
             "are ORACLE rows, which no real system could have. The axis does not start at 0.",
-            _png(_accuracy(result)),
+            _png(plots.accuracy(result)),
         )
 
 
-def _accuracy(result: Result) -> Figure:
-    parts = sections(result)
-    shown = {row["family"] for rows in parts.values() for row in rows}
-    head, gap, line = 0.75, 0.85, 0.27
-    height = head + sum(len(rows) * line + gap for rows in parts.values())
-    figure, top = Figure((WIDTH, height)), height - head
-    low, high = _accuracy_range(result)
-    for mode, rows in parts.items():
-        size = len(rows) * line
-        axes = figure.add_axes((3.6 / WIDTH, (top - size) / height, (WIDTH - 4.9) / WIDTH, size / height))
-        _dots(axes, sorted(rows, key=lambda row: float(row["mean"]["accuracy"])))
-        axes.set_xlim(low, high)
-        axes.set_title({"offline": "offline: sees the whole video", "causal": "causal: sees the past only"}[mode])
-        axes.title.set_fontsize(10)
-        top -= size + gap
-    axes.set_xlabel("% of frames right, test videos", fontsize=9)
-    handles = [
-        Line2D([], [], color=colour, marker="D" if family == "oracle" else "o", linestyle="", markerfacecolor=face)
-        for family, (_, colour) in FAMILIES.items()
-        if family in shown
-        for face in ("white" if family == "oracle" else colour,)
-    ]
-    names = [name for family, (name, _) in FAMILIES.items() if family in shown]
-    figure.legend(handles, names, loc="upper center", ncols=3, fontsize=8.5, frameon=False)
-    return figure
-
-
-def _accuracy_range(result: Result) -> tuple[float, float]:
-    values = [run["scores"]["accuracy"] for row in result["rows"] for run in row["runs"]]
-    margin = 0.06 * (max(values) - min(values)) + 1
-    return max(-1.0, min(values) - margin), min(101.0, max(values) + margin)
-
-
-def _dots(axes: Axes, rows: Sequence[Any]) -> None:
-    """One line a row, the best on top."""
-    for height, row in enumerate(rows):
-        colour, oracle = FAMILIES[row["family"]][1], is_oracle(row)
-        mean, spread = row["mean"]["accuracy"], row["spread"]["accuracy"]
-        seeds = [run["scores"]["accuracy"] for run in row["runs"]]
-        if len(seeds) > 1:
-            axes.plot(seeds, [height] * len(seeds), "o", color=colour, markersize=3, alpha=0.45)
-        face = "white" if oracle else colour
-        axes.errorbar(
-            mean, height, xerr=spread, color=colour, fmt="D" if oracle else "o", markerfacecolor=face, capsize=2.5
+def _training_pictures(curves: Curves) -> Iterator[Picture]:
+    runs = {name: lines for name, lines in curves.items() if lines}
+    if any("loss" in line for lines in runs.values() for line in lines):
+        yield Picture(
+            "curves.png",
+            "Training: the loss",
+            "A falling loss alone says little: it also falls when representations collapse. Losses of different models "
+            "measure different things and do not compare.",
+            _png(plots.curves(runs)),
         )
-        text = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
-        axes.text(1.015, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-        if row["family"] == "raw":
-            axes.axvline(mean, color=colour, linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_yticks(range(len(rows)), [plain(row["name"], 48) for row in rows], fontsize=8.5)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.tick_params(labelsize=8.5)
-    _bare(axes)
+    if any(key.startswith("monitor/") for lines in runs.values() for line in lines for key in line):
+        yield Picture(
+            "monitors.png",
+            "Training: is the representation healthy?",
+            "Measured now and then on a few fixed videos, with fixed hidden frames; never used to choose anything.",
+            _png(plots.monitors(runs)),
+        )
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, equal for equal figures."""
+    FigureCanvasAgg(figure)  # a canvas of its own: no backend is chosen for the process
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Class names in scripts that the font lacks show as boxes; the page lists all names with their numbers.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()

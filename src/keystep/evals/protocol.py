@@ -257,10 +257,10 @@ def _modes(entrants: Sequence[Entrant]) -> tuple[Mode, ...]:
 
 def _patterns(model: PJEPA) -> dict[Mode, AttentionPattern]:
     """How a model is run in each mode; one that never looks ahead has the causal mode only."""
-    own, live = model.config.attention, model.config.live_attention
-    if own.kind in ("causal", "block_causal"):
-        return {"causal": own}
-    return {"offline": own} if live is None else {"offline": own, "causal": live}
+    own, live = model.config.attention, model.config.stream_attention
+    if live is None:
+        return {"offline": own}
+    return {"causal": own} if live == own else {"offline": own, "causal": live}
 
 
 def _delay(pattern: AttentionPattern, rate: float) -> float | None:

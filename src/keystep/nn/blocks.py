@@ -22,11 +22,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
+        query, key, value = self.heads_of(x, rotary)
+        return self.mix(attend(query, key, value, pattern, places))
+
+    def heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
+        """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d)."""
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()  # (B, H, T, d) each
-        query, key = rotate(query, rotary), rotate(key, rotary)
-        mixed = attend(query, key, value, pattern, places)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()
+        return rotate(query, rotary), rotate(key, rotary), value
+
+    def mix(self, attended: Tensor) -> Tensor:
+        """The heads (B, H, T, d) side by side, projected to (B, T, D)."""
+        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return out
 
 
@@ -77,19 +84,39 @@ class Trunk(nn.Module):
 
         Outputs before the last have no trained norm; they are standardised plainly.
         """
-        tables = self._rotary_tables(places)  # once for all blocks
-        total: Tensor | None = None
-        for index, block in enumerate(self.blocks, start=1):
+        tables = self.rotary_tables(places)  # once for all blocks
+        outputs = Readout(self, average)
+        for block in self.blocks:
             x = block(x, places, pattern, tables)
-            if index > len(self.blocks) - average:
-                out: Tensor = self.norm(x) if index == len(self.blocks) else nn.functional.layer_norm(x, x.shape[-1:])
-                total = out if total is None else total + out
-        assert total is not None
-        return total / average if average > 1 else total
+            outputs.add(x)
+        return outputs.mean()
 
-    def _rotary_tables(self, places: Places) -> RotaryTables:
+    def rotary_tables(self, places: Places) -> RotaryTables:
+        """Tables for tokens at these places; by segment where the model's positions are."""
         if not self.by_segment:
             return rotary_tables(places.positions, self.head_dim, self.rotary)
         if places.segments is None:
             raise InputError("positions by segment need segment_lengths, the true segment boundaries (ORACLE)")
         return rotary_tables(places.positions, self.head_dim, self.rotary, places.segments, places.segment_frames)
+
+
+class Readout:
+    """Averages the outputs of a trunk's last ``average`` blocks as they come, so that no more than one is held."""
+
+    def __init__(self, trunk: Trunk, average: int) -> None:
+        self.trunk, self.average = trunk, average
+        self.seen = 0
+        self.total: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        """The next block's output (B, N, D)."""
+        self.seen += 1
+        depth = len(self.trunk.blocks)
+        if self.seen > depth - self.average:
+            out = self.trunk.norm(x) if self.seen == depth else nn.functional.layer_norm(x, x.shape[-1:])
+            self.total = out if self.total is None else self.total + out
+
+    def mean(self) -> Tensor:
+        """(B, N, D)"""
+        assert self.total is not None
+        return self.total / self.average if self.average > 1 else self.total

@@ -1,0 +1,206 @@
+"""The charts of a report: accuracies, losses and monitors, as matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from keystep.evals.results import Curves
+from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score, sections
+
+WIDTH = 11.0  # inches
+FAMILY_COLOURS = {
+    "raw": "#333333",
+    "control": "#e69f00",
+    "untrained": "#cc79a7",
+    "reconstruction": "#009e73",
+    "learned": "#0072b2",
+    "oracle": "#8c8c8c",
+}
+LINE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#333333")
+"""Okabe and Ito: told apart by colour-blind eyes too."""
+PANELS = 12
+Points = tuple[list[int], list[float]]
+Style = Literal["-", "--", ":"]
+
+
+def plain(text: str, limit: int = 1000) -> str:
+    """Text that matplotlib shows as it is: one line, dollars are no formula, and no legend hides it."""
+    text = " ".join(text.split())
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def accuracy(result: Result) -> Figure:
+    """Accuracy of every row with the spread over seeds; the best on top, offline and causal apart."""
+    parts = sections(result)
+    shown = [family for family in FAMILIES if any(row["family"] == family for row in result["rows"])]
+    head, gap, line = 0.95, 0.8, 0.27  # inches
+    height = head + sum(len(rows) * line + gap for rows in parts.values())
+    figure, top = Figure((WIDTH, height)), height - head
+    for mode, rows in parts.items():
+        size = len(rows) * line
+        axes = figure.add_axes((3.4 / WIDTH, (top - size) / height, (WIDTH - 4.5) / WIDTH, size / height))
+        _dots(axes, sorted(rows, key=lambda row: float(row["mean"]["accuracy"])))
+        axes.set_xlim(*_accuracy_range(result))
+        axes.set_title(MODES[mode], fontsize=10, loc="left")
+        top -= size + gap
+    axes.set_xlabel("% of frames right, test videos", fontsize=9)
+    handles = [_marker(FAMILY_COLOURS[family], family == "oracle") for family in shown]
+    names = [FAMILIES[family] for family in shown]
+    figure.legend(handles, names, loc="upper center", ncols=3, fontsize=8.5, frameon=False)
+    return figure
+
+
+def _marker(colour: str, oracle: bool) -> Line2D:
+    face = "white" if oracle else colour
+    return Line2D([], [], color=colour, marker="D" if oracle else "o", linestyle="", markerfacecolor=face)
+
+
+def _accuracy_range(result: Result) -> tuple[float, float]:
+    values = [run["scores"]["accuracy"] for row in result["rows"] for run in row["runs"]]
+    margin = 0.06 * (max(values) - min(values)) + 1
+    return max(-1.0, min(values) - margin), min(101.0, max(values) + margin)
+
+
+def _dots(axes: Axes, rows: Sequence[Any]) -> None:
+    """One line a row, the last on top."""
+    for height, row in enumerate(rows):
+        colour, oracle, mean = FAMILY_COLOURS[row["family"]], is_oracle(row), row["mean"]["accuracy"]
+        seeds = [run["scores"]["accuracy"] for run in row["runs"]]
+        if len(seeds) > 1:
+            axes.plot(seeds, [height] * len(seeds), "o", color=colour, markersize=3, alpha=0.45)
+        form, face = ("D", "white") if oracle else ("o", colour)
+        spread = row["spread"]["accuracy"]
+        axes.errorbar(mean, height, xerr=spread, color=colour, fmt=form, markerfacecolor=face, capsize=2.5)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.015, height, score(row, "accuracy"), transform=beside, va="center", fontsize=8.5)
+        if row["family"] == "raw":
+            axes.axvline(mean, color=colour, linewidth=0.9, linestyle=":", zorder=0)
+    axes.set_yticks(range(len(rows)), [plain(label(row), 46) for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="y", color="#eeeeee", zorder=0)
+    _tidy(axes)
+
+
+def curves(runs: Curves) -> Figure:
+    """The loss over steps, one panel for each model and one line for each seed."""
+    groups = _groups(runs)
+    names = list(groups)[:PANELS]
+    columns = min(3, max(2, len(names)))
+    figure, panels = _grid(len(names), columns, 2.9)
+    for axes, name in zip(panels, names, strict=True):
+        for index, (seed, lines) in enumerate(groups[name].items()):
+            colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+            axes.plot(*_points(lines, "loss"), color=colour, linewidth=1.4, label=plain(seed, 20))
+            for part, style in (("hidden", "--"), ("visible", ":")):
+                axes.plot(*_points(lines, part), color=colour, linewidth=0.9, linestyle=style, alpha=0.75)
+        axes.set_title(plain(name, 40), fontsize=10)
+        _tidy(axes)
+        if axes.get_legend_handles_labels()[1] != [""]:
+            axes.legend(fontsize=8, frameon=False, loc="upper right")
+    _styles(figure, {"loss": "-", "hidden frames": "--", "visible frames": ":"}, {})
+    return figure
+
+
+def monitors(runs: Curves) -> Figure:
+    """What the monitors saw: rank, stillness, losses against trivial guesses, and the probe."""
+    groups = _groups(runs)
+    colours = {name: LINE_COLOURS[index % len(LINE_COLOURS)] for index, name in enumerate(groups)}
+    figure, panels = _grid(4, 2, 3.1)
+
+    def draw(axes: Axes, of: Callable[[list[dict[str, Any]]], Points], style: Style = "-") -> None:
+        for name, seeds in groups.items():
+            for lines in seeds.values():
+                steps, values = of(lines)
+                mark = "." if style == "-" else ""
+                axes.plot(steps, values, color=colours[name], linestyle=style, marker=mark, linewidth=1.3, alpha=0.85)
+
+    rank, cosine, loss, probe = panels
+    draw(rank, lambda lines: _points(lines, "monitor/effective_rank"))
+    draw(cosine, lambda lines: _points(lines, "monitor/neighbour_cosine"))
+    draw(loss, lambda lines: _share(lines, "monitor/hidden_loss"))
+    draw(loss, lambda lines: _share(lines, "monitor/copy_loss"), ":")
+    loss.axhline(1, color="#333333", linestyle="--", linewidth=1)
+    draw(probe, lambda lines: _points(lines, "monitor/probe_accuracy"))
+    draw(probe, lambda lines: _flat(_points(lines, "monitor/probe_accuracy")), "--")
+    titles = (
+        "directions in use (effective rank); falling far: collapse",
+        "cosine of neighbouring latents; 1: frozen in time",
+        "hidden loss / loss of the best constant (1: learned nothing)",
+        "quick probe, % right; dashed: before training",
+    )
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=9.5)
+        _tidy(axes)
+        if not any(line.get_marker() == "." and np.size(line.get_xdata()) for line in axes.lines):
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#777777")
+    styles: dict[str, Style] = {
+        "measured": "-",
+        "constant; before training": "--",
+        "copy of the nearest visible frame": ":",
+    }
+    _styles(figure, styles, colours)
+    return figure
+
+
+def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """``count`` panels of ``height`` inches, and room above them for a legend."""
+    rows = -(-count // columns)
+    total = rows * height + 0.45
+    figure = Figure((WIDTH, total))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(
+        left=0.06, right=0.985, bottom=0.5 / total, top=1 - 0.85 / total, hspace=0.75 / (height - 0.75), wspace=0.17
+    )
+    panels = list(grid.flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    for axes in panels[:count]:
+        axes.set_xlabel("step", fontsize=8.5)
+    return figure, panels[:count]
+
+
+def _styles(figure: Figure, styles: Mapping[str, Style], colours: Mapping[str, str]) -> None:
+    """A legend over all panels: what colours and line styles mean."""
+    handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours.values()]
+    handles += [Line2D([], [], color="#555555", linestyle=style) for style in styles.values()]
+    names = [plain(name, 30) for name in colours] + list(styles)
+    columns = 6 if len(names) <= 6 else 5
+    figure.legend(handles, names, loc="upper center", ncols=columns, fontsize=8.5, frameon=False)
+
+
+def _groups(runs: Curves) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Model -> seed -> lines, from run names such as ``pjepa, seed 0``."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for run, lines in runs.items():
+        name, comma, seed = run.rpartition(", seed ")
+        groups.setdefault(name if comma else run, {})[f"seed {seed}" if comma else ""] = lines
+    return groups
+
+
+def _points(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
+    found = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+    return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def _share(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
+    """A loss as a share of the best constant's: comparable between models with different targets."""
+    found = [line for line in lines if line.get(key) is not None and line.get("monitor/mean_loss")]
+    return [line["step"] for line in found], [float(line[key] / line["monitor/mean_loss"]) for line in found]
+
+
+def _flat(points: Points) -> Points:
+    """The first value, from the first step to the last; nothing where nothing was measured before training."""
+    steps, values = points
+    return ([steps[0], steps[-1]], [values[0]] * 2) if steps and steps[0] == 0 else ([], [])
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8.5)
