@@ -60,6 +60,9 @@ class ModelConfig(Config):
     input_norm: Literal["layer", "channel"] = "channel"
     """``layer``: LayerNorm of each feature vector, as in the paper. ``channel``: each channel standardised by its mean
     and deviation over the training videos, which keeps the scale of a vector."""
+    centring: bool = True
+    """Subtract each video's mean from its features: that of all its frames where attention sees the future, that of the
+    frames so far where it does not. The paper does not; it takes out who and where, and leaves what is done."""
     readout: Literal["last", "mean"] = "mean"
     """What `encode` returns: the last block's output, or the mean over the blocks' (each normalised)."""
     output_dim: int | None = Field(default=None, ge=1)
@@ -253,6 +256,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "attention": {"kind": "block_causal", "block": 64},
             "live_attention": None,
             "input_norm": "layer",
+            "centring": False,
             "readout": "last",
         },
         "target": {"kind": "ema"},

@@ -7,7 +7,7 @@ A causal model answers at once. A block-causal one answers when a block is compl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern, attend
 from keystep.nn.blocks import Readout
+from keystep.nn.centring import running_centre
 from keystep.nn.places import Places
 from keystep.pjepa import PJEPA
 
@@ -27,17 +28,19 @@ class StreamState:
     positions: (M,) int64, the frames whose keys and values are kept.
     layers: keys and values of each block, (B, H, M, d) each.
     waiting: (B, n, D_in) frames of the open block (block-causal models only).
+    total: (B, D_in) float64 sum of the normalised frames so far, for the running mean.
     """
 
     frame: int
     positions: Tensor
     layers: tuple[tuple[Tensor, Tensor], ...]
     waiting: Tensor
+    total: Tensor
 
     @property
     def size_bytes(self) -> int:
         """Memory held by the state's tensors."""
-        tensors = [self.positions, self.waiting, *(tensor for layer in self.layers for tensor in layer)]
+        tensors = [self.positions, self.waiting, self.total, *(tensor for layer in self.layers for tensor in layer)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -56,6 +59,7 @@ def init(model: PJEPA, batch_size: int = 1) -> StreamState:
         positions=torch.zeros(0, dtype=torch.int64, device=weight.device),
         layers=tuple((empty, empty) for _ in range(config.depth)),
         waiting=weight.new_zeros(batch_size, 0, config.input_dim),
+        total=torch.zeros(batch_size, config.input_dim, dtype=torch.float64, device=weight.device),
     )
 
 
@@ -84,7 +88,7 @@ def _advance(model: PJEPA, frames: Tensor, waiting: Tensor, state: StreamState) 
     """Run the encoder over ``frames`` (B, m, D_in), which follow on what the state remembers."""
     count = frames.shape[1]
     if count == 0:
-        return frames.new_zeros(len(frames), 0, model.config.dim), _replace_waiting(state, waiting)
+        return frames.new_zeros(len(frames), 0, model.config.dim), replace(state, waiting=waiting)
     encoder, pattern = model.encoder, _pattern(model)
     new = torch.arange(state.frame, state.frame + count, device=frames.device)
     positions = torch.cat([state.positions, new])
@@ -93,7 +97,11 @@ def _advance(model: PJEPA, frames: Tensor, waiting: Tensor, state: StreamState) 
     tables = encoder.rotary_tables(queries)
     outputs = Readout(encoder, model.config.averaged_blocks)
     layers = []
-    x = encoder.proj(frames)
+    norm, linear = encoder.proj
+    x, total = norm(frames), state.total
+    if encoder.centring:
+        x, total = running_centre(x, total, state.frame)
+    x = linear(x)
     for block, (old_key, old_value) in zip(encoder.blocks, state.layers, strict=True):
         query, key, value = block.attn.heads_of(block.norm1(x), tables)  # type: ignore[operator, union-attr]
         key, value = torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
@@ -101,7 +109,7 @@ def _advance(model: PJEPA, frames: Tensor, waiting: Tensor, state: StreamState) 
         x = x + block.mlp(block.norm2(x))  # type: ignore[operator]
         outputs.add(x)
         layers.append((key[:, :, kept], value[:, :, kept]))
-    return outputs.mean(), StreamState(state.frame + count, positions[kept], tuple(layers), waiting)
+    return outputs.mean(), StreamState(state.frame + count, positions[kept], tuple(layers), waiting, total)
 
 
 def _kept(pattern: AttentionPattern, positions: Tensor, next_frame: int) -> Tensor:
@@ -133,7 +141,3 @@ def _checked(model: PJEPA, chunk: Tensor, state: StreamState) -> Tensor:
         frame = int((~chunk.isfinite().all(-1)).any(0).nonzero()[0])
         raise InputError(f"frame {state.frame + state.waiting.shape[1] + frame} holds NaN or infinity")
     return chunk.to(model.mask_token)
-
-
-def _replace_waiting(state: StreamState, waiting: Tensor) -> StreamState:
-    return StreamState(state.frame, state.positions, state.layers, waiting)

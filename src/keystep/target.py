@@ -17,6 +17,7 @@ from keystep.batch import SequenceBatch
 from keystep.config import TargetConfig
 from keystep.data.statistics import Statistics
 from keystep.nn.attention import AttentionPattern
+from keystep.nn.centring import centre
 from keystep.nn.encoder import ChannelNorm, Encoder
 
 
@@ -65,15 +66,15 @@ class EmaTarget(Target):
 class FeatureTarget(Target):
     """The standardised input itself: masked reconstruction."""
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: Statistics, centring: bool) -> None:
         super().__init__()
-        self.norm = channel_norm(statistics)
+        self.norm, self.centring = channel_norm(statistics), centring
         self.output_dim = len(statistics.mean)
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T, D_in)"""
-        return self.norm(batch.features.float())  # type: ignore[no-any-return]
+        return _standardise(self.norm, batch, self.centring)
 
 
 class ClusterTarget(Target):
@@ -81,9 +82,9 @@ class ClusterTarget(Target):
 
     centres: Tensor
 
-    def __init__(self, statistics: Statistics, clusters: int, seed: int) -> None:
+    def __init__(self, statistics: Statistics, centring: bool, clusters: int, seed: int) -> None:
         super().__init__()
-        self.norm = channel_norm(statistics)
+        self.norm, self.centring = channel_norm(statistics), centring
         sample = (statistics.sample - statistics.mean) / statistics.deviation
         self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
         self.output_dim = clusters
@@ -91,7 +92,7 @@ class ClusterTarget(Target):
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T) int64"""
-        frames = torch.nan_to_num(self.norm(batch.features.float()))  # (B, T, D_in); padding may hold NaN
+        frames = _standardise(self.norm, batch, self.centring)  # (B, T, D_in)
         # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D_in) tensor
         return (self.centres.square().sum(-1) - 2 * frames @ self.centres.T).argmin(-1)
 
@@ -101,8 +102,8 @@ def build_target(config: TargetConfig, encoder: Encoder, statistics: Statistics,
     if config.kind == "ema":
         return EmaTarget(encoder, config)
     if config.kind == "features":
-        return FeatureTarget(statistics)
-    return ClusterTarget(statistics, config.clusters, seed)
+        return FeatureTarget(statistics, encoder.centring)
+    return ClusterTarget(statistics, encoder.centring, config.clusters, seed)
 
 
 def channel_norm(statistics: Statistics) -> ChannelNorm:
@@ -111,6 +112,12 @@ def channel_norm(statistics: Statistics) -> ChannelNorm:
     norm.mean.copy_(torch.from_numpy(statistics.mean))
     norm.deviation.copy_(torch.from_numpy(statistics.deviation))
     return norm
+
+
+def _standardise(norm: ChannelNorm, batch: SequenceBatch, centring: bool) -> Tensor:
+    """(B, T, D_in) standardised features, centred over each crop's valid frames if the model's input is."""
+    frames = norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
+    return centre(frames, batch.valid) if centring else frames
 
 
 def _standardise_over_time(latents: Tensor, valid: Tensor) -> Tensor:

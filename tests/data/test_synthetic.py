@@ -94,8 +94,9 @@ def test_folder_is_in_the_ms_tcn_layout(tmp_path: Path) -> None:
         assert features.dtype == np.float32 and features.shape == (8, 300) and np.isfinite(features).all()
         assert text.endswith("\n") and len(text.splitlines()) == 300
         assert set(text.splitlines()) <= set(class_names(SMALL))
-    about = json.loads((root / "synthetic.json").read_text())
-    assert (about["version"], about["seed"], about["rate_hz"]) == (synthetic.GENERATOR_VERSION, 0, 4.0)
+    store = json.loads((root / "store.json").read_text())
+    about = store["provenance"]
+    assert (about["version"], about["seed"], store["timeline"]["rate"]) == (synthetic.GENERATOR_VERSION, 0, "4")
     assert SyntheticConfig.model_validate(about["config"]) == SMALL
 
 

@@ -166,6 +166,28 @@ def report(
     show_report(result, console, markdown)
 
 
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint file.")],
+    out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
+    architecture: Annotated[
+        Path | None, typer.Option(help="YAML with the ten architecture settings, for an unknown bare file.")
+    ] = None,
+) -> None:
+    """Turn a foreign checkpoint into a keystep model folder."""
+    from keystep.config import read_yaml
+    from keystep.errors import InputError
+    from keystep.interop import official
+
+    if source != "official":
+        raise InputError(f"no converter for {source!r}; there is: official")
+    model = official.load(file, read_yaml(architecture) if architecture else None)
+    model.save_pretrained(out)
+    oracle = "  ORACLE: it needs true segment boundaries" if model.config.oracle else ""
+    console.print(f"{out}: {model.config.attention}, {model.config.dim} wide{oracle}", soft_wrap=True, markup=False)
+
+
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
     from keystep.config import RunConfig, assignments, build, preset_settings, read_yaml

@@ -23,12 +23,18 @@ class Statistics:
 
 
 def measure(
-    folder: FeatureFolder, videos: Iterable[str], seed: int, progress: Callable[[str], None] = lambda video: None
+    folder: FeatureFolder,
+    videos: Iterable[str],
+    seed: int,
+    *,
+    centred: bool = False,
+    progress: Callable[[str], None] = lambda video: None,
 ) -> tuple[Statistics, tuple[str, ...]]:
     """Channel statistics, and the videos that could be read.
 
     Every frame is read once, so bad numbers show before training starts, not hours into it. Channels that never change
-    get deviation 1.
+    get deviation 1. With ``centred``, each video's own mean is removed first, so that the deviation is that within
+    videos and the sample holds centred frames.
 
     Raises:
         InputError: a bad video (unless the folder skips them), or no readable video at all.
@@ -41,6 +47,8 @@ def measure(
     for name in names:
         frames = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
         if frames is not None:
+            if centred:
+                frames = frames - frames.mean(axis=0)
             count += len(frames)
             total += frames.sum(axis=0, dtype=np.float64)
             squares += np.square(frames, dtype=np.float64).sum(axis=0)

@@ -14,11 +14,9 @@ open, the manner of this execution, the video's appearance and its drift, correl
 never one of them.
 """
 
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, Self
 
@@ -27,7 +25,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from keystep.data.timeline import Timeline
 from keystep.errors import InputError
+from keystep.files import replacing, write_json
 
 GENERATOR_VERSION = 1
 """Goes up whenever the same config gives other labels or features; it is stored with the data."""
@@ -364,14 +364,9 @@ def generate(root: Path, config: SyntheticConfig) -> None:
     root = root.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder: choose another path or remove it")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        _write(partial, config)
-        partial.replace(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing(root) as temporary:
+        temporary.mkdir()
+        _write(temporary, config)
 
 
 def _write(folder: Path, config: SyntheticConfig) -> None:
@@ -385,9 +380,10 @@ def _write(folder: Path, config: SyntheticConfig) -> None:
             np.save(folder / "features" / f"{video_name(index)}.npy", np.ascontiguousarray(features.T))
             _write_lines(folder / "groundTruth" / f"{video_name(index)}.txt", labels)
     _write_lines(folder / "mapping.txt", [f"{i} {name}" for i, name in enumerate(class_names(config))])
-    about = {"generator": __name__, "version": GENERATOR_VERSION, "seed": config.seed, "rate_hz": config.rate}
-    text = json.dumps({**about, "config": config.model_dump(mode="json")}, indent=2)
-    (folder / "synthetic.json").write_text(text + "\n", encoding="utf-8")
+    about = {"generator": __name__, "version": GENERATOR_VERSION, "seed": config.seed}
+    timeline = Timeline(rate=Fraction(str(config.rate))).to_json()
+    provenance = {**about, "config": config.model_dump(mode="json")}
+    write_json(folder / "store.json", {"time_axis": 1, "timeline": timeline, "provenance": provenance})
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -80,7 +80,7 @@ class Row:
             "family": self.family,
             "mode": self.mode,
             "position": self.position,
-            "oracle": self.family == "oracle",
+            "oracle": self.family == "oracle" or "ORACLE" in self.name,
             "delay": self.delay,
             "detail": self.detail,
             "width": self.width,

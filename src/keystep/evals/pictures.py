@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from keystep.evals import plots
 from keystep.evals.plots import WIDTH, plain
 from keystep.evals.results import Curves
-from keystep.evals.table import Result, best_smoothing, sections
+from keystep.evals.table import Result, best_control, sections
 
 Arrays = Mapping[str, np.ndarray]
 Colour = tuple[float, float, float]
@@ -90,12 +90,12 @@ class Palette:
         return np.array([[self.colours.get(int(label), UNLABELLED) for label in ids]]).reshape(1, -1, 3)
 
     def entries(self, lines: Sequence[np.ndarray]) -> tuple[list[Patch], list[str]]:
-        """Legend for the classes that occur, in the order in which the first line (the truth) brings them."""
+        """Legend for the classes that occur, by number; of very many, those that the truth has first."""
         present = list(dict.fromkeys(int(label) for ids in lines for label in ids))
         known = [label for label in present if label in self.colours]
-        shown = known[:LEGEND_ENTRIES]
+        shown = sorted(known[:LEGEND_ENTRIES])
         patches = [Patch(facecolor=self.colours[label]) for label in shown]
-        texts = [plain(f"{label} {self.classes[label]}", 34) for label in shown]
+        texts = [plain(f"{label} {self.classes[label]}", 44) for label in shown]
         if len(known) > len(shown):
             patches, texts = [*patches, Patch(alpha=0)], [*texts, f"and {len(known) - len(shown)} more"]
         if len(known) < len(present):
@@ -157,7 +157,7 @@ def _predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.nda
     rows = [row for row in result["rows"] if row["family"] == "raw"]
     for mode in sections(result):
         here = [row for row in result["rows"] if row["mode"] == mode]
-        rows += [row for row in (best_smoothing(result, mode),) if row]
+        rows += [row for row in (best_control(result, mode, "moving average"),) if row]
         rows += [row for row in here if row["family"] == "learned"]
     for row in rows:
         key = f"{row['name']}, {row['mode']}"
@@ -168,8 +168,8 @@ def _predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.nda
 
 def _ribbons(truth: np.ndarray, lines: Mapping[str, np.ndarray], palette: Palette, rate: float) -> Figure:
     patches, texts = palette.entries([truth, *lines.values()])
-    columns = max(1, min(6, int((WIDTH - 1) / (0.55 + 0.085 * max(map(len, texts), default=1)))))
-    foot = 0.2 * -(-len(texts) // columns) + 0.2
+    columns = max(1, min(6, int((WIDTH - 0.4) / (0.5 + 0.066 * max(map(len, texts), default=1)))))
+    foot = 0.168 * -(-len(texts) // columns) + 0.1
     figure, strips = _strips(["true steps", *lines], foot)
     for axes, ids in zip(strips, (truth, *lines.values()), strict=True):
         _paint(axes, palette.paint(ids), len(ids) / rate / 60)
@@ -179,7 +179,7 @@ def _ribbons(truth: np.ndarray, lines: Mapping[str, np.ndarray], palette: Palett
         if len(ids) == len(truth) and labelled.any():
             right = 100 * float((ids == truth)[labelled].mean())
             axes.text(1.01, 0.5, f"{right:.0f} %", transform=axes.transAxes, va="center", fontsize=9)
-    strips[0].text(1.01, 0.5, "right:", transform=strips[0].transAxes, va="center", fontsize=9)
+    strips[0].text(1.01, 0.5, "right", transform=strips[0].transAxes, va="center", fontsize=9)
     low = (0.5, 0.03 / figure.get_figheight())
     style = {"ncols": columns, "fontsize": 8, "frameon": False, "handlelength": 1.2, "columnspacing": 1.4}
     figure.legend(patches, texts, loc="lower center", bbox_to_anchor=low, **style)
@@ -253,7 +253,9 @@ def _similarity(truth: np.ndarray, maps: Mapping[str, np.ndarray], palette: Pale
         axes.tick_params(labelsize=8.5, labelleft=index % columns == 0)
         if index % columns == 0:
             axes.set_ylabel("minutes", fontsize=9)
-    bar = figure.add_axes(((0.75 + columns * (side + gap)) / WIDTH, axis / height, 0.15 / WIDTH, side / height))
+    bar = figure.add_axes(
+        ((0.75 + min(columns, len(maps)) * (side + gap)) / WIDTH, axis / height, 0.15 / WIDTH, side / height)
+    )
     figure.colorbar(image, cax=bar).set_label("cosine", fontsize=9)
     bar.tick_params(labelsize=8.5)
     return figure

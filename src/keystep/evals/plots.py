@@ -92,7 +92,7 @@ def curves(runs: Curves) -> Figure:
     """The loss over steps, one panel for each model and one line for each seed."""
     groups = _groups(runs)
     names = list(groups)[:PANELS]
-    columns = min(3, max(2, len(names)))
+    columns = min(3, len(names))
     figure, panels = _grid(len(names), columns, 2.9)
     for axes, name in zip(panels, names, strict=True):
         for index, (seed, lines) in enumerate(groups[name].items()):
@@ -102,7 +102,7 @@ def curves(runs: Curves) -> Figure:
                 axes.plot(*_points(lines, part), color=colour, linewidth=0.9, linestyle=style, alpha=0.75)
         axes.set_title(plain(name, 40), fontsize=10)
         _tidy(axes)
-        if axes.get_legend_handles_labels()[1] != [""]:
+        if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=8, frameon=False, loc="upper right")
     _styles(figure, {"loss": "-", "hidden frames": "--", "visible frames": ":"}, {})
     return figure
@@ -152,11 +152,11 @@ def monitors(runs: Curves) -> Figure:
 def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """``count`` panels of ``height`` inches, and room above them for a legend."""
     rows = -(-count // columns)
-    total = rows * height + 0.45
+    total = rows * height + 0.25
     figure = Figure((WIDTH, total))
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.06, right=0.985, bottom=0.5 / total, top=1 - 0.85 / total, hspace=0.75 / (height - 0.75), wspace=0.17
+        left=0.06, right=0.985, bottom=0.5 / total, top=1 - 0.65 / total, hspace=0.75 / (height - 0.75), wspace=0.17
     )
     panels = list(grid.flat)
     for axes in panels[count:]:

@@ -157,7 +157,7 @@ def _tables(result: Result) -> str:
 
 
 def _row(row: Result, columns: Iterable[str], best: Mapping[str, set[str]]) -> str:
-    knows = {"elapsed": "knows the time since the start", "progress": "knows how far the video is"}
+    knows = {"elapsed": "may know the time since the start", "progress": "may know how far the video is"}
     facts = [row["detail"], knows.get(row["position"], ""), f"{row['width']} numbers a frame" if row["width"] else ""]
     detail = escape("; ".join(fact for fact in facts if fact))
     cells = [f'<td class="text">{_marked(label(row))}<span class="detail">{detail}</span></td>']

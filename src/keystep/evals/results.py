@@ -143,7 +143,7 @@ def pca_colours(representation: Representation, names: Sequence[str]) -> list[np
     """(T, 3) uint8 of each video: the three leading components over all test videos as red, green and blue."""
     frames = np.concatenate(list(representation.values())).astype(np.float64)
     mean = frames.mean(0)
-    components = np.linalg.eigh(np.cov(frames.T))[1][:, ::-1][:, :3]
+    components = np.linalg.eigh(np.atleast_2d(np.cov(frames.T)))[1][:, ::-1][:, :3]
     low, high = np.percentile((frames - mean) @ components, [2, 98], axis=0)
     span = np.maximum(high - low, 1e-9)
     scaled = [((representation[name] - mean) @ components - low) / span for name in names]

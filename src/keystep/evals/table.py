@@ -56,11 +56,11 @@ def metrics(result: Result) -> list[str]:
     return [name for name in METRICS if name != "accuracy_foreground" or result["protocol"]["background"]]
 
 
-def best_smoothing(result: Result, mode: str) -> Any:
-    """The moving average, with or without the clock, that is best on validation videos; None if there is none."""
+def best_control(result: Result, mode: str, kind: str = "") -> Any:
+    """Of the simple controls whose names start with ``kind``, the best on validation videos; None if there is none."""
     rows = [row for row in result["rows"] if row["family"] == "control" and row["mode"] == mode]
     return max(
-        (row for row in rows if row["name"].startswith("moving average")),
+        (row for row in rows if row["name"].startswith(kind)),
         key=lambda row: float(np.mean([run["valid_accuracy"] for run in row["runs"]])),
         default=None,
     )
@@ -127,25 +127,43 @@ def main_line(result: Result) -> str:
     """One sentence that says what was found, and no more.
 
     It is about the first learned row of the gate that is no ORACLE (offline before causal, in the order in which
-    models were given), not about the best one: choosing it by its test score would be one more way to be lucky.
+    models were given), not about the best one: choosing it by its test score would be one more way to be lucky. Of
+    its rivals it names the hardest.
     """
     alone = [line for line in result["gate"] if line["claim"].startswith("alone")]
     if not alone:
         return _without_gate(result)
-    line = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])
-    failed = sum(not other["holds"] for other in result["gate"])
-    rest = f"; {failed} of {len(result['gate'])} comparisons of the gate do not hold" if failed else ""
-    if "(ORACLE)" in line["first"]:
-        return f"ORACLE, so no claim (it uses the true boundaries): {_against(result, line)}{rest}."
-    seeds, sentence = line["seeds"][0], _against(result, line)
+    first = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])
+    same = [line for line in alone if (line["first"], line["mode"]) == (first["first"], first["mode"])]
+    line = min(same, key=lambda line: float(line["low"]))
+    failures = _failures([bool(other["holds"]) for other in result["gate"]])
+    sentence = _against(result, line) + (f"; {'but ' if line['holds'] else ''}{failures}" if failures else "")
+    seeds = line["seeds"][0]
     few = f"{_count(seeds, 'seed')}, {SEEDS_FOR_A_CLAIM} needed"
-    if line["low"] > 0 and not line["holds"]:
-        return f"No claim, too few seeds ({few}): {sentence}{rest}."
-    if not line["holds"]:
-        found = "Worse than smoothing" if line["high"] < 0 else "No gain shown"
-        aside = f", and too few seeds to tell ({few})" if seeds < SEEDS_FOR_A_CLAIM else ""
-        return f"{found}{aside}: {sentence}{rest}."
-    return f"{sentence}{rest.replace('; ', '; but ', 1)}."
+    if "(ORACLE)" in line["first"]:
+        return f"ORACLE, so no claim (it uses the true boundaries): {sentence}."
+    if line["holds"]:
+        return f"{sentence}."
+    if line["low"] > 0:
+        return f"No claim, too few seeds ({few}): {sentence}."
+    found = f"Worse than the {_rival(line)}" if line["high"] < 0 else "No gain shown"
+    aside = f", and too few seeds to tell ({few})" if seeds < SEEDS_FOR_A_CLAIM else ""
+    return f"{found}{aside}: {sentence}."
+
+
+def _rival(line: Result) -> str:
+    """``best smoothing control`` or ``best control``, from the claim."""
+    return "best smoothing control" if "smoothing" in line["claim"] else "best control"
+
+
+def _failures(holds: list[bool]) -> str:
+    """What else did not hold; nothing where there is only one comparison, of which the sentence itself speaks."""
+    failed = holds.count(False)
+    if not failed or len(holds) == 1:
+        return ""
+    if failed == len(holds):
+        return f"none of the {failed} comparisons of the gate holds"
+    return f"{failed} of {len(holds)} comparisons of the gate {'does' if failed == 1 else 'do'} not hold"
 
 
 def _against(result: Result, line: Result) -> str:
@@ -153,8 +171,8 @@ def _against(result: Result, line: Result) -> str:
     first, second = (_accuracy(result, line[side], line["mode"]) for side in ("first", "second"))
     pooled = "" if abs(first - second - line["mean"]) < 0.1 else " pooled over videos"
     return (
-        f"{line['first']} alone, {line['mode']}: {first:.1f} % of frames right against {second:.1f} % for the best "
-        f"smoothing control ({line['mean']:+.1f}{pooled}, 95 % interval {line['low']:.1f} to {line['high']:.1f}, "
+        f"{line['first']} alone, {line['mode']}: {first:.1f} % of frames right against {second:.1f} % for the "
+        f"{_rival(line)} ({line['mean']:+.1f}{pooled}, 95 % interval {line['low']:.1f} to {line['high']:.1f}, "
         f"{_count(line['seeds'][0], 'seed')})"
     )
 
@@ -170,8 +188,8 @@ def _without_gate(result: Result) -> str:
         )
     parts = [f"{row['name']} {row['mean']['accuracy']:.1f} %" for row in result["rows"] if row["family"] == "raw"]
     for mode in sections(result):
-        row = best_smoothing(result, mode)
-        parts += [f"{row['name']} ({mode}) {row['mean']['accuracy']:.1f} %"] if row else []
+        row = best_control(result, mode)
+        parts += [f"best control, {row['name']} ({mode}), {row['mean']['accuracy']:.1f} %"] if row else []
     return "No learned representation was judged" + (f"; frames right: {', '.join(parts)}." if parts else ".")
 
 

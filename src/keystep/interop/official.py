@@ -121,6 +121,7 @@ def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
         "rotary": "tiled",
         "positions": _mode(architecture["rope_mode"], _POSITIONS, source),
         "input_norm": "layer",
+        "centring": False,
         "readout": "last",
     }
     return build(ModelConfig, settings)

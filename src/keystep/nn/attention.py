@@ -7,18 +7,20 @@ O(T x window) in time and memory, and no T x T tensor exists.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from keystep.errors import InputError
 from keystep.nn.places import Packing, Places
 
-TILE = 256
+TILE = 128
 """Queries in a tile; 128 to 512 differ by less than the noise (benchmarks/attention.py)."""
 
 
@@ -81,16 +83,27 @@ def attend(
     Keys stand at ``key_places`` (by default the queries'). Padding is seen by nobody, and a query that sees no key
     gives zeros.
     """
-    own = key_places is None
     keys = places if key_places is None else key_places
-    if pattern.kind == "bidirectional" and pattern.window is None:
-        mask = None if keys.valid is None else keys.valid[:, None, None]
-        out = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    elif pattern.kind == "causal" and pattern.window is None and own:
+    if pattern.window is None and pattern.kind == "bidirectional":
+        return _attend_to_all(query, key, value, places, keys)
+    if pattern.window is None and pattern.kind == "causal" and key_places is None:
         out = scaled_dot_product_attention(query, key, value, is_causal=True)  # padding comes last: nobody sees it
+        return out if places.valid is None else out.masked_fill(~places.valid[:, None, :, None], 0.0)
+    return _attend_in_tiles(query, key, value, _planned(pattern, places, key_places))
+
+
+def _attend_to_all(query: Tensor, key: Tensor, value: Tensor, places: Places, keys: Places) -> Tensor:
+    """Every query over every real key, without a T x T mask."""
+    blind: Tensor | None = None
+    if keys.valid is None:
+        out = scaled_dot_product_attention(query, key, value)
     else:
-        return _attend_in_tiles(query, key, value, pattern, places, keys)
-    return out if places.valid is None else out.masked_fill(~places.valid[:, None, :, None], 0.0)
+        blind = ~keys.valid.any(1)[:, None, None, None]  # they look at padding: a softmax over nothing is NaN
+        out = scaled_dot_product_attention(query, key, value, attn_mask=keys.valid[:, None, None] | blind)
+    if places.valid is not None:
+        padding = ~places.valid[:, None, :, None]
+        blind = padding if blind is None else padding | blind
+    return out if blind is None else out.masked_fill(blind, 0.0)
 
 
 def attend_reference(
@@ -107,7 +120,8 @@ def attend_reference(
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = query.to(wide) @ key.to(wide).transpose(-1, -2) / query.shape[-1] ** 0.5
     weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).nan_to_num(0.0)  # rows without a key: zeros
-    return (weights @ value.to(wide)).to(query.dtype)
+    out: Tensor = weights @ value.to(wide)
+    return out.to(query.dtype)
 
 
 def visible(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
@@ -158,104 +172,175 @@ def _rank(pattern: AttentionPattern, places: Places) -> Tensor:
     return torch.zeros_like(places.positions)
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """Queries ``start:stop``, the slice of keys near them, and the slice of strided keys farther back."""
+class _Spans(NamedTuple):
+    """The keys that each query sees, ``first <= index < stop``: (B, Tq) int32 each. No key: first > stop."""
 
-    start: int
-    stop: int
+    first: Tensor
+    stop: Tensor
+
+    def within(self, rows: slice, keys: slice) -> Tensor:
+        """(B, rows, keys) bool."""
+        index = torch.arange(keys.start, keys.stop, dtype=torch.int32, device=self.first.device)
+        return (index >= self.first[:, rows, None]) & (index < self.stop[:, rows, None])
+
+
+class _Tile(NamedTuple):
+    """A slice of queries, the slice of keys near them, and the slice of strided keys farther back."""
+
+    rows: slice
     near: slice
     far: slice
+    full: bool
+    """Every query sees all these keys, so no mask is needed."""
+    repeats: bool
+    """The mask is that of the tile before."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Everything about a tiled attention that is not a float: the tiles, and the masks made from places."""
+    """What attention works out from places alone, once for all blocks of a network.
 
-    pattern: AttentionPattern
-    queries: Places
-    keys: Places
-    far_keys: Places
+    Tokens are in order, so a query's near keys are neighbours, and so are its strided keys among the strided ones: two
+    spans a query, from which each tile's mask is made when it is needed and forgotten.
+
+    far: the strided keys, moved together.
+    blind: (B, Tq, 1) bool, the queries that see no key; None when there are none.
+    """
+
     tiles: list[_Tile]
+    near_spans: _Spans
+    far_spans: _Spans
+    far: Packing | None
+    blind: Tensor | None
 
-    def mask(self, tile: _Tile) -> Tensor:
-        """(B, 1, queries, near + far keys) bool."""
-        queries = self.queries[tile.start : tile.stop]
-        seen = _near(self.pattern, queries, self.keys[tile.near])
-        if tile.far.stop > tile.far.start:
-            seen = torch.cat([seen, _far(self.pattern, queries, self.far_keys[tile.far])], dim=-1)
-        return seen[:, None]
+    def masks(self, dtype: torch.dtype) -> Iterator[tuple[_Tile, Tensor | None]]:
+        """Each tile with its mask (B, 1, rows, near + far): 0 where a key is seen, else -inf; None: all are seen.
+
+        Made when it is needed and kept for the next tile only, which often needs the same.
+        """
+        mask: Tensor | None = None
+        for tile in self.tiles:
+            if tile.full:
+                mask = None
+            elif mask is None or not tile.repeats:
+                seen = self.near_spans.within(tile.rows, tile.near)
+                if _length(tile.far):
+                    seen = torch.cat([seen, self.far_spans.within(tile.rows, tile.far)], dim=-1)
+                if self.blind is not None:  # they look at everything, because a softmax over nothing is NaN
+                    seen = seen | self.blind[:, tile.rows]
+                mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, float("-inf"))[
+                    :, None
+                ]
+            yield tile, mask
+
+    def attend(self, tile: _Tile, mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """One tile's queries (B, H, rows, d) over its near and far keys (B, H, near + far, d)."""
+        out = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return out if self.blind is None else out.masked_fill(self.blind[:, None, tile.rows], 0.0)
 
 
-def _attend_in_tiles(
-    query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, queries: Places, keys: Places
-) -> Tensor:
+def _planned(pattern: AttentionPattern, queries: Places, key_places: Places | None) -> _Plan:
+    """The plan, kept with the queries' places so that the next block finds it.
+
+    The keys' places are kept too, which makes sure that no other object gets their id.
+    """
+    name = (pattern, TILE, None if key_places is None else id(key_places))
+    if name not in queries.memo:
+        plan = _plan(pattern, queries, queries if key_places is None else key_places)
+        queries.memo[name] = (plan, key_places)
+    kept: _Plan = queries.memo[name][0]
+    return kept
+
+
+def _plan(pattern: AttentionPattern, queries: Places, keys: Places) -> _Plan:
+    near = _near_spans(pattern, queries, keys)
+    blind = near.first >= near.stop
     if pattern.stride is None:
-        far_key, far_value, far_keys = key[:, :, :0], value[:, :, :0], keys[:0]
+        far_keys, far = None, _Spans(torch.zeros_like(near.first), torch.zeros_like(near.stop))
     else:
         kept = keys.positions % pattern.stride == 0
-        packing = Packing(kept if keys.valid is None else kept & keys.valid)
-        far_keys = packing.places(keys)
-        index = packing.index[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])  # (B, H, M, d)
+        far_keys = Packing(kept if keys.valid is None else kept & keys.valid)
+        far = _far_spans(pattern, queries, far_keys.places(keys))
+        blind &= far.first >= far.stop
+    return _Plan(_tiles(near, far), near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
+
+
+def _near_spans(pattern: AttentionPattern, queries: Places, keys: Places) -> _Spans:
+    """What `_near` allows."""
+    stop = _search(_rank(pattern, keys), keys.valid, _rank(pattern, queries), right=True)
+    first = torch.zeros_like(stop)
+    if pattern.window is not None:
+        first = _search(keys.positions, keys.valid, queries.positions - pattern.window, right=True)
+        stop = torch.minimum(stop, _search(keys.positions, keys.valid, queries.positions + pattern.window))
+    return _spans(first, stop, queries.valid, keys.positions.shape[1])
+
+
+def _far_spans(pattern: AttentionPattern, queries: Places, far_keys: Places) -> _Spans:
+    """What `_far` allows; older keys are in order for every kind."""
+    assert pattern.window is not None and pattern.memory is not None
+    first = _search(far_keys.positions, far_keys.valid, queries.positions - pattern.memory, right=True)
+    stop = _search(far_keys.positions, far_keys.valid, queries.positions - pattern.window, right=True)
+    return _spans(first, stop, queries.valid, far_keys.positions.shape[1])
+
+
+def _search(values: Tensor, valid: Tensor | None, wanted: Tensor, right: bool = False) -> Tensor:
+    """(B, Tq): how many of a row's real values (B, Tk) are smaller than the wanted ones; ``right``: or equal."""
+    if valid is not None:  # padding behind every real value, so that a row is sorted
+        values = values.masked_fill(~valid, torch.iinfo(values.dtype).max)
+    return torch.searchsorted(values.contiguous(), wanted.contiguous(), right=right, out_int32=True)
+
+
+def _spans(first: Tensor, stop: Tensor, valid: Tensor | None, keys: int) -> _Spans:
+    """Spans of padding, and spans without a key, moved to where they widen no tile."""
+    none = first >= stop if valid is None else (first >= stop) | ~valid
+    return _Spans(first.masked_fill(none, keys), stop.masked_fill(none, 0))
+
+
+def _tiles(near: _Spans, far: _Spans) -> list[_Tile]:
+    """Tiles of `TILE` queries with the smallest slices that hold all their visible keys, over the whole batch."""
+    length = near.first.shape[1]
+    count = -(-length // TILE)
+    index = torch.arange(count * TILE, device=near.first.device).clamp(max=length - 1)  # the last query fills up
+
+    def bounds(spans: _Spans) -> tuple[Tensor, ...]:
+        """(tiles,) each: first key of any query, behind the last one of any, all seen, seen as in the tile before."""
+        first, stop = (x[:, index].view(len(x), count, TILE) for x in spans)
+        start, end = first.amin((0, 2)), stop.amax((0, 2))
+        full = (first.amax((0, 2)) == start) & (stop.amin((0, 2)) == end)
+        start = torch.minimum(start, end)
+        widths = (end - start)[:, None].expand(len(first), -1, 1)
+        shape = torch.cat([first - start[:, None], stop - start[:, None], widths], dim=2)
+        return start, end, full, (shape == shape.roll(1, 1)).all(2).all(0)
+
+    near_start, near_end, near_full, near_again = bounds(near)
+    far_start, far_end, far_full, far_again = bounds(far)
+    columns = [near_start, near_end, far_start, far_end, near_full & far_full, near_again & far_again]
+    rows = [slice(begin, min(begin + TILE, length)) for begin in range(0, length, TILE)]
+    return [
+        _Tile(r, slice(a, b), slice(c, d), bool(full), bool(again) and _length(r) == TILE and r.start > 0)
+        for r, (a, b, c, d, full, again) in zip(rows, torch.stack(columns).T.tolist(), strict=True)
+    ]
+
+
+def _length(span: slice) -> int:
+    return int(span.stop - span.start)
+
+
+def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: _Plan) -> Tensor:
+    if plan.far is None:
+        far_key, far_value = key[:, :, :0], value[:, :, :0]
+    else:
+        index = plan.far.index[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])  # (B, H, M, d)
         far_key, far_value = key.gather(2, index), value.gather(2, index)
-    plan = _Plan(pattern, queries, keys, far_keys, _tiles(pattern, queries, keys, far_keys))
     out: Tensor = _Tiled.apply(query, key, value, far_key, far_value, plan)  # type: ignore[no-untyped-call]
     return out
-
-
-def _tiles(pattern: AttentionPattern, queries: Places, keys: Places, far_keys: Places) -> list[_Tile]:
-    """Tiles of `TILE` queries with the smallest slices that hold all their visible keys, over the whole batch."""
-    length = queries.positions.shape[1]
-    starts = torch.arange(0, length, TILE, device=queries.positions.device)
-    first, last = _ends(queries.positions, queries.valid, starts)  # (B, tiles) positions of first and last real query
-    rank = _rank(pattern, queries)
-    _, last_rank = _ends(rank, queries.valid, starts)
-    key_positions = _padded_high(keys.positions, keys.valid)
-    key_rank = _padded_high(_rank(pattern, keys), keys.valid)
-    stop = torch.searchsorted(key_rank, last_rank, right=True)  # what the order allows
-    start = torch.zeros_like(stop)
-    far_start, far_stop = torch.zeros_like(stop), torch.zeros_like(stop)
-    if pattern.window is not None:
-        start = torch.searchsorted(key_positions, first - pattern.window, right=True)
-        stop = torch.minimum(stop, torch.searchsorted(key_positions, last + pattern.window))
-    if pattern.stride is not None and pattern.window is not None and pattern.memory is not None:
-        far_positions = _padded_high(far_keys.positions, far_keys.valid)
-        far_start = torch.searchsorted(far_positions, first - pattern.memory, right=True)
-        far_stop = torch.searchsorted(far_positions, last - pattern.window, right=True)
-    bounds = [
-        start.amin(0),
-        torch.maximum(start, stop).amax(0),
-        far_start.amin(0),
-        torch.maximum(far_start, far_stop).amax(0),
-    ]
-    return [
-        _Tile(begin, min(begin + TILE, length), slice(a, b), slice(c, d))
-        for begin, a, b, c, d in torch.stack([starts, *bounds]).T.tolist()
-    ]
-
-
-def _ends(values: Tensor, valid: Tensor | None, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, tiles) each: the value of the first query of a tile and of its last real one.
-
-    A tile of padding alone repeats the row's last real query, which costs nothing and needs no special case.
-    """
-    if valid is not None:
-        values = values.masked_fill(~valid, values.min().item() if values.numel() else 0).cummax(1).values
-    ends = (starts + TILE - 1).clamp(max=values.shape[1] - 1)
-    return values[:, starts].contiguous(), values[:, ends].contiguous()
-
-
-def _padded_high(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Padding moved behind every real value, so that a row stays sorted."""
-    high = torch.iinfo(values.dtype).max // 2
-    return (values if valid is None else values.masked_fill(~valid, high)).contiguous()
 
 
 class _Tiled(torch.autograd.Function):
     """Attention tile by tile, forward and backward.
 
     As one function because autograd over a loop of slices allocates a full-size gradient for every slice, which makes
-    the backward pass quadratic.
+    the backward pass quadratic. The backward pass computes each tile again, so nothing of its size is kept.
     """
 
     @staticmethod
@@ -265,41 +350,32 @@ class _Tiled(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, far_key, far_value)
         ctx.plan = plan
         out = torch.empty_like(query)
-        for tile in plan.tiles:
-            mask = plan.mask(tile)
-            some = mask.any(-1, keepdim=True)  # rows without a key would give NaN
+        for tile, mask in plan.masks(query.dtype):
             keys, values = _keys(key, far_key, tile), _keys(value, far_value, tile)
             if keys.shape[2] == 0:
-                out[:, :, tile.start : tile.stop] = 0.0
-                continue
-            part = scaled_dot_product_attention(
-                query[:, :, tile.start : tile.stop], keys, values, attn_mask=mask | ~some
-            )
-            out[:, :, tile.start : tile.stop] = part.masked_fill(~some, 0.0)
+                out[:, :, tile.rows] = 0.0
+            else:
+                out[:, :, tile.rows] = plan.attend(tile, mask, query[:, :, tile.rows], keys, values)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, far_key, far_value = ctx.saved_tensors
         grad_query = torch.zeros_like(query)
         grads = [torch.zeros_like(x) for x in (key, value, far_key, far_value)]
         grad_key, grad_value, grad_far_key, grad_far_value = grads
-        scale, wide = query.shape[-1] ** -0.5, torch.promote_types(query.dtype, torch.float32)
-        for tile in ctx.plan.tiles:
-            rows, mask = slice(tile.start, tile.stop), ctx.plan.mask(tile)
+        for tile, mask in ctx.plan.masks(query.dtype):
             keys, values = _keys(key, far_key, tile), _keys(value, far_value, tile)
-            scores = (query[:, :, rows] @ keys.transpose(-1, -2)).to(wide) * scale
-            weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).nan_to_num(0.0)
-            grad = grad_out[:, :, rows]
-            grad_weights = (grad @ values.transpose(-1, -2)).to(weights.dtype)
-            grad_scores = weights * (grad_weights - (weights * grad_weights).sum(-1, keepdim=True)) * scale
-            grad_scores, weights = grad_scores.to(query.dtype), weights.to(query.dtype)
-            grad_query[:, :, rows] = grad_scores @ keys
-            split = tile.near.stop - tile.near.start
-            for near, far, part in (
-                (grad_key, grad_far_key, grad_scores.transpose(-1, -2) @ query[:, :, rows]),
-                (grad_value, grad_far_value, weights.transpose(-1, -2) @ grad),
-            ):
+            if keys.shape[2] == 0:
+                continue
+            inputs = [x.detach().requires_grad_() for x in (query[:, :, tile.rows], keys, values)]
+            with torch.enable_grad():
+                out = ctx.plan.attend(tile, mask, *inputs)
+            parts = torch.autograd.grad(out, inputs, grad_out[:, :, tile.rows])
+            grad_query[:, :, tile.rows] = parts[0]
+            split = _length(tile.near)
+            for near, far, part in ((grad_key, grad_far_key, parts[1]), (grad_value, grad_far_value, parts[2])):
                 near[:, :, tile.near] += part[:, :, :split]
                 far[:, :, tile.far] += part[:, :, split:]
         return grad_query, grad_key, grad_value, grad_far_key, grad_far_value, None
@@ -307,6 +383,6 @@ class _Tiled(torch.autograd.Function):
 
 def _keys(near: Tensor, far: Tensor, tile: _Tile) -> Tensor:
     """(B, H, near + far, d) keys or values of one tile."""
-    if tile.far.stop == tile.far.start:
+    if not _length(tile.far):
         return near[:, :, tile.near]
     return torch.cat([near[:, :, tile.near], far[:, :, tile.far]], dim=2)

@@ -9,6 +9,7 @@ from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.blocks import Trunk
+from keystep.nn.centring import centre, running_centre
 from keystep.nn.places import Packing, lay_out
 
 
@@ -34,6 +35,7 @@ class Encoder(Trunk):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.depth, config.heads)
         assert config.input_dim is not None
+        self.centring = config.centring
         norm = nn.LayerNorm if config.input_norm == "layer" else ChannelNorm
         self.proj = nn.Sequential(norm(config.input_dim), nn.Linear(config.input_dim, config.dim))
 
@@ -48,5 +50,14 @@ class Encoder(Trunk):
         """
         packing = Packing(visible & batch.valid)
         places = packing.places(lay_out(batch.valid, batch.segment_lengths))
-        tokens = self.proj(packing.pack(batch.features))  # (B, N, D)
+        tokens = self.embed(packing.pack(batch.features), packing.real, pattern)  # (B, N, D)
         return packing.unpack(self.run_blocks(tokens, places, pattern, average))
+
+    def embed(self, features: Tensor, real: Tensor | None, pattern: AttentionPattern) -> Tensor:
+        """Features (B, N, D_in) to tokens (B, N, D). Centring looks ahead only where attention does."""
+        norm, linear = self.proj
+        x = norm(features)
+        if self.centring:
+            x = centre(x, real) if pattern.kind == "bidirectional" else running_centre(x)[0]
+        tokens: Tensor = linear(x)
+        return tokens

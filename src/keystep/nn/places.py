@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +17,14 @@ class Places:
     valid: (B, N) bool, True first, then False; None when every token is real.
     segments: (B, N) int64 index of the annotated segment, or None; only oracle models know it.
     segment_frames: (B, N) int64 frame index inside the segment, or None.
+    memo: what others worked out from these places and want to find again; lives as long as they do.
     """
 
     positions: Tensor
     valid: Tensor | None = None
     segments: Tensor | None = None
     segment_frames: Tensor | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, span: slice) -> Places:
         """The tokens of a stretch."""
@@ -48,13 +51,13 @@ class Packing:
     """Moves the kept frames of a batch together, and back.
 
     keep: (B, T) bool. Packed tensors have shape (B, N, ...), N being the largest number of kept frames in a row; the
-    first ones of each row are real, in order, and the rest is zero.
+    first ones of each row are real, in order, and the rest is zero. N is 1 where nothing is kept.
     """
 
     def __init__(self, keep: Tensor) -> None:
         counts = keep.sum(1)
         self.length = keep.shape[1]
-        self.packed_length = int(counts.max())
+        self.packed_length = min(max(1, int(counts.max())), self.length)
         self.identity = self.packed_length == self.length and bool(counts.min() == self.length)
         self.index = torch.argsort(~keep, dim=1, stable=True)[:, : self.packed_length]  # (B, N)
         real = torch.arange(self.packed_length, device=keep.device) < counts[:, None]

@@ -216,7 +216,11 @@ def _read_data(
     videos = tuple(sorted(folder.videos)) if split is None else split.train
     done = iter(range(1, len(videos) + 1))
     statistics, readable = measure(
-        folder, videos, config.train.seed, lambda video: progress.reading(next(done), len(videos))
+        folder,
+        videos,
+        config.train.seed,
+        centred=config.model.centring,
+        progress=lambda video: progress.reading(next(done), len(videos)),
     )
     return folder, readable, () if split is None else split.valid, statistics
 

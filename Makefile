@@ -1,0 +1,30 @@
+# `make demo` and `make test` set up all they need from nothing but Python 3.11 and make; a second call is quick.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
+	@rm -rf demo
+	@$(BIN)/keystep demo --out demo
+
+test: $(INSTALLED) lint  ## style, types and all tests
+	@$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing keystep into $(VENV) (a minute or two the first time)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## remove what make made
+	rm -rf $(VENV) demo

@@ -1,0 +1,100 @@
+"""What a piece of work costs: CPU seconds, wall seconds and peak extra memory, beside the machine's own ceiling.
+
+The machine is shared and drifts, so the cases of one table are measured in turn, round after round, in one process,
+together with a matrix product; report medians, ratios and fractions of that product, never absolute times of two days.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+GEMM_SIZE = 2048
+GEMM = "matrix product"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Median CPU and wall seconds of a call, and the most memory it holds beyond what was held before.
+
+    extra_bytes: None where the kernel does not let a process reset its peak.
+    """
+
+    cpu: float
+    wall: float
+    extra_bytes: int | None
+
+
+def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int = 3) -> dict[str, Cost]:
+    """Every case once a round, in turn, behind a round that warms up and measures memory."""
+    extra = {name: peak_extra(work) for name, work in cases.items()}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, work in cases.items():
+            samples[name].append(seconds(work))
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in samples.items()
+    }
+    return {name: Cost(cpu, wall, extra[name]) for name, (cpu, wall) in medians.items()}
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU (all threads) and wall seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def peak_extra(work: Callable[[], object]) -> int | None:
+    """Bytes by which one call raises the resident memory at its peak; None where the kernel cannot say.
+
+    Freed memory that the allocator still holds is given back first; a second call would otherwise seem to need nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _status("VmRSS")
+    except OSError:
+        before = None
+    result = work()
+    extra = None if before is None else max(0, _status("VmHWM") - before)
+    del result
+    return extra
+
+
+def gemm() -> Callable[[], object]:
+    """A matrix product to put among the cases: what this machine can do now."""
+    a, b = torch.randn(2, GEMM_SIZE, GEMM_SIZE).unbind()
+    return lambda: a @ b
+
+
+def flops_per_cpu_second(flops: float, cost: Cost) -> float:
+    return flops / cost.cpu
+
+
+def gemm_rate(cost: Cost) -> float:
+    """FLOP per CPU second of the product measured by `gemm`."""
+    return flops_per_cpu_second(2 * GEMM_SIZE**3, cost)
+
+
+def growth(lengths: list[int], costs: list[float]) -> float:
+    """Least-squares exponent p of ``cost = c * length ** p``: 1 is linear, 2 quadratic. NaN for one length."""
+    if len(lengths) < 2:
+        return math.nan
+    slope, _ = statistics.linear_regression([math.log(n) for n in lengths], [math.log(c) for c in costs])
+    return slope
+
+
+def _status(field: str) -> int:
+    """A size from /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

@@ -1,0 +1,155 @@
+"""What a whole model costs as videos grow: encode, and one training step, on random features.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/model.py --preset small --window 512 --lengths 1000 7200 54000
+
+Every length runs in a process of its own, so that its peak memory is its own. GEMM %: useful arithmetic (linear maps,
+and visible pairs only) a CPU second, as a share of a matrix product timed in the same process. A training step is
+forward, backward and AdamW on one video with 60 % of its frames hidden in spans; targets are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+
+from keystep.batch import SequenceBatch
+from keystep.config import MaskingConfig, ModelConfig, build, preset_settings
+from keystep.masking import draw_hidden
+from keystep.nn.attention import AttentionPattern
+from keystep.pjepa import PJEPA
+from measure import gemm, gemm_rate, growth, once
+
+HIDDEN = 0.6
+
+
+def main() -> None:
+    options = _options()
+    if options.one:
+        print(json.dumps(_measure(options, options.lengths[0])))
+        return
+    config = _config(options)
+    print(
+        f"{options.preset}, {options.work}, {config.attention}; torch {torch.__version__}, {options.threads} thread(s)"
+    )
+    print(f"{'T':>8}{'CPU s':>9}{'wall s':>9}{'frames/CPU s':>14}{'extra GiB':>11}{'peak GiB':>10}{'GEMM %':>8}")
+    seconds, extras = [], []
+    for length in options.lengths:
+        row = _in_own_process(length)
+        print(
+            f"{length:>8}{row['cpu']:9.2f}{row['wall']:9.2f}{length / row['cpu']:14.0f}{row['extra']:11.2f}"
+            f"{row['peak']:10.2f}{100 * row['share']:8.0f}",
+            flush=True,
+        )
+        seconds.append(row["cpu"])
+        extras.append(max(row["extra"], 1e-3))
+    print(f"CPU seconds grow as T^{growth(options.lengths, seconds):.2f}", end="")
+    print(f", extra memory as T^{growth(options.lengths, extras):.2f}")
+
+
+def _in_own_process(length: int) -> dict[str, float]:
+    """The same command for one length; options that come last win."""
+    command = [sys.executable, *sys.argv, "--one", "--lengths", str(length)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    row: dict[str, float] = json.loads(done.stdout)
+    return row
+
+
+def _measure(options: argparse.Namespace, length: int) -> dict[str, float]:
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    config = _config(options)
+    model = PJEPA(config)
+    features = torch.randn(1, length, options.width)
+    work = _encode(model, features) if options.work == "encode" else _training_step(model, features)
+    share = 1.0 if options.work == "encode" else 1 - HIDDEN
+    product = gemm()
+    product()
+    rounds = [(once(work), once(product)) for _ in range(options.rounds)]
+    cpu, ceiling = median(cost.cpu for cost, _ in rounds), median(gemm_rate(cost) for _, cost in rounds)
+    flops = _forward_flops(config, config.attention, config.depth, length, share)
+    flops += 2 * length * share * options.width * config.dim
+    if options.work == "train":
+        flops += _forward_flops(config, config.predictor_attention, config.predictor_depth, length, 1.0)
+        flops *= 3  # the backward pass multiplies twice as much
+    return {
+        "cpu": cpu,
+        "wall": median(cost.wall for cost, _ in rounds),
+        "extra": (rounds[0][0].extra_bytes or 0) / 2**30,  # later ones reuse what the first left behind
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "share": flops / cpu / ceiling,
+    }
+
+
+def _encode(model: PJEPA, features: torch.Tensor) -> Callable[[], object]:
+    model.eval()
+    return lambda: model.encode(features)
+
+
+def _training_step(model: PJEPA, features: torch.Tensor) -> Callable[[], object]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    length = features.shape[1]
+    batch = SequenceBatch(features, torch.ones(1, length, dtype=torch.bool))
+    drawn = draw_hidden(length, MaskingConfig(kind="spans", ratio=HIDDEN), np.random.default_rng(0))
+    hidden, targets = torch.from_numpy(drawn)[None], torch.randn(1, length, model.config.dim)
+
+    def step() -> None:
+        predictions = model(batch, hidden).predictions
+        (predictions - targets)[hidden].abs().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _forward_flops(config: ModelConfig, pattern: AttentionPattern, depth: int, length: int, share: float) -> float:
+    """Multiplications and additions of the blocks over this share of the frames."""
+    linear = 2 * length * share * config.dim**2 * (4 + 2 * config.mlp_ratio)
+    return depth * (linear + 4 * config.dim * share**2 * _pairs(pattern, length))
+
+
+def _pairs(pattern: AttentionPattern, length: int) -> float:
+    """Visible pairs of frames when none is hidden."""
+    frame = np.arange(length)
+    block = pattern.block or 1
+    last = np.full(length, length) if pattern.kind == "bidirectional" else (frame // block + 1) * block
+    window = pattern.window or length
+    pairs = np.minimum(np.minimum(last, length), frame + window) - np.maximum(frame - window + 1, 0)
+    return float(pairs.sum())
+
+
+def _config(options: argparse.Namespace) -> ModelConfig:
+    config = build(ModelConfig, preset_settings(options.preset).get("model", {}), {"input_dim": options.width})
+    pattern = config.attention
+    if options.pattern is not None:
+        block = (pattern.block or 64) if options.pattern == "block_causal" else None
+        pattern = AttentionPattern(kind=options.pattern, block=block)
+    if options.window is None:
+        return config.model_copy(update={"attention": pattern})
+    windowed = [p.model_copy(update={"window": options.window}) for p in (pattern, config.predictor_attention)]
+    return config.model_copy(update={"attention": windowed[0], "predictor_attention": windowed[1]})
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", choices=["encode", "train"], default="encode")
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--pattern", choices=["bidirectional", "causal", "block_causal"], help="default: the preset's")
+    parser.add_argument("--window", type=int, help="frames, for encoder and predictor; default: the preset's")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1000, 7200, 54000])
+    parser.add_argument("--width", type=int, default=2048, help="of the features")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A killed and resumed run ends in the very bits of one that was never stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from keystep.config import RunConfig, build, read_yaml
+from keystep.errors import InputError
+from keystep.train.run import pretrain, run_config
+
+SETTINGS = {
+    "model": {"dim": 16, "depth": 2, "heads": 2, "predictor_depth": 1},
+    "target": {"clusters": 8},
+    "train": {"steps": 12, "batch_size": 4, "crop": 24, "warmup": 2, "save_every": 5, "monitor_every": 6, "log_every": 1},
+}
+
+
+def settings(root: Path, **train: object) -> RunConfig:
+    return build(RunConfig, SETTINGS, {"data": {"root": root, "source_rate": 4}, "train": train})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"target": {"kind": "ema", "final_momentum": 1.0, "momentum": 0.9}},
+        {"target": {"kind": "features"}, "masking": {"kind": "random"}},
+        {"train": {"accumulate": 2}},
+    ],
+    ids=["clusters", "ema", "reconstruction", "accumulated"],
+)
+def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(mstcn: Path, tmp_path: Path, change: dict) -> None:
+    config = build(RunConfig, SETTINGS, {"data": {"root": mstcn, "source_rate": 4}}, change)
+    pretrain(config, tmp_path / "whole")
+    pretrain(config, tmp_path / "cut")
+    newest = tmp_path / "cut" / "checkpoints" / "step-00000012"
+    for path in (newest, tmp_path / "cut" / "model"):  # as if killed between step 10 and 12
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    pretrain(run_config(tmp_path / "cut"), tmp_path / "cut", resume=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    whole = [json.loads(line)["step"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == whole, "every step stands in the metrics once"
+
+
+def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "keystep", "pretrain", str(root), "--source-rate", "4", "--out", str(run)]
+    for name, value in {
+        "model.dim": 16,
+        "model.heads": 2,
+        "target.clusters": 8,
+        "train.crop": 24,
+        "train.batch_size": 4,
+        "train.steps": steps,
+        "train.save_every": 5,
+        "train.log_every": 1,
+        "train.monitor_every": 1000,
+    }.items():
+        command += ["--set", f"{name}={value}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if list(run.glob(f"checkpoints/step-{step:08d}/state.json")):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"step {step} was not reached")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_process_that_is_killed_goes_on_to_the_same_weights(mstcn: Path, tmp_path: Path, number: int) -> None:
+    steps = 60
+    killed = start(mstcn, tmp_path / "killed", steps)
+    wait_for_step(tmp_path / "killed", 5)
+    killed.send_signal(number)
+    _, said = killed.communicate(timeout=60)
+    assert not (tmp_path / "killed" / "model").exists(), "it was stopped before its end"
+    if number != signal.SIGKILL:
+        assert killed.returncode == 130
+        assert "--resume" in said and "Traceback" not in said
+    done = subprocess.run(
+        [sys.executable, "-m", "keystep", "pretrain", "--resume", str(tmp_path / "killed")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    whole = start(mstcn, tmp_path / "whole", steps)
+    _, said = whole.communicate(timeout=120)
+    assert whole.returncode == 0, said
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_run_says_all_its_settings_and_they_make_the_same_run(mstcn: Path, tmp_path: Path) -> None:
+    pretrain(settings(mstcn, steps=2), tmp_path / "first")
+    again = build(RunConfig, read_yaml(tmp_path / "first" / "config.yaml"))
+    pretrain(again, tmp_path / "second")
+    assert_same_bits(tmp_path / "first", tmp_path / "second")
+
+
+def test_another_seed_makes_another_model(mstcn: Path, tmp_path: Path) -> None:
+    pretrain(settings(mstcn, steps=2), tmp_path / "a")
+    pretrain(settings(mstcn, steps=2, seed=1), tmp_path / "b")
+    one, two = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert not torch.equal(one["mask_token"], two["mask_token"])
+
+
+def test_resuming_refuses_changed_data_and_missing_checkpoints(mstcn: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=r"no config\.yaml"):
+        run_config(run)
+    pretrain(settings(mstcn, steps=5), run)
+    first = sorted((mstcn / "features").glob("*.npy"))[0]
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(bytes(data))
+    with pytest.raises(InputError, match="the data changed"):
+        pretrain(run_config(run), run, resume=True)
+    with pytest.raises(InputError, match="not empty"):
+        pretrain(settings(mstcn), run)
+
+
+def test_a_damaged_checkpoint_is_named(mstcn: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(settings(mstcn, steps=5), run)
+    weights_file = run / "checkpoints" / "step-00000005" / "optimizer.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"optimizer\.safetensors"):
+        pretrain(run_config(run), run, resume=True)
