@@ -6,8 +6,18 @@ import pytest
 
 @pytest.fixture
 def mstcn(tmp_path: Path) -> Path:
+    """A small folder of its own for a test that changes it."""
+    return write_mstcn(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_mstcn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder for tests that leave it alone."""
+    return write_mstcn(tmp_path_factory.mktemp("mstcn") / "data")
+
+
+def write_mstcn(root: Path) -> Path:
     """Six labelled videos of 20 to 45 frames with 6 numbers each, in the MS-TCN layout."""
-    root = tmp_path / "data"
     rng = np.random.default_rng(0)
     for part in ("features", "groundTruth", "splits"):
         (root / part).mkdir(parents=True)

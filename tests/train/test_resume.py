@@ -22,6 +22,9 @@ SETTINGS = {
 }
 
 
+STEPS = 60
+
+
 def settings(root: Path, **train: object) -> RunConfig:
     return build(RunConfig, SETTINGS, {"data": {"root": root, "source_rate": 4}, "train": train})
 
@@ -89,25 +92,31 @@ def wait_for_step(run: Path, step: int) -> None:
     raise AssertionError(f"step {step} was not reached")
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(shared_mstcn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 60 steps in a process of its own."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    process = start(shared_mstcn, run, STEPS)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return run
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_process_that_is_killed_goes_on_to_the_same_weights(mstcn: Path, tmp_path: Path, number: int) -> None:
-    steps = 60
-    killed = start(mstcn, tmp_path / "killed", steps)
-    wait_for_step(tmp_path / "killed", 5)
+def test_a_process_that_is_killed_goes_on_to_the_same_weights(
+    shared_mstcn: Path, uninterrupted: Path, tmp_path: Path, number: int
+) -> None:
+    run = tmp_path / "run"
+    killed = start(shared_mstcn, run, STEPS)
+    wait_for_step(run, 5)
     killed.send_signal(number)
     _, said = killed.communicate(timeout=60)
-    assert not (tmp_path / "killed" / "model").exists(), "it was stopped before its end"
+    assert not (run / "model").exists(), "it was stopped before its end"
     if number != signal.SIGKILL:
         assert killed.returncode == 130
         assert "--resume" in said and "Traceback" not in said
-    done = subprocess.run(
-        [sys.executable, "-m", "keystep", "pretrain", "--resume", str(tmp_path / "killed")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    whole = start(mstcn, tmp_path / "whole", steps)
-    _, said = whole.communicate(timeout=120)
-    assert whole.returncode == 0, said
-    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+    pretrain(run_config(run), run, resume=True)
+    assert_same_bits(uninterrupted, run)
 
 
 def test_the_run_says_all_its_settings_and_they_make_the_same_run(mstcn: Path, tmp_path: Path) -> None:
