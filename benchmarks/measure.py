@@ -36,39 +36,35 @@ class Cost:
 def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int = 3) -> dict[str, Cost]:
     """Every case once a round, in turn, behind a round that warms up and measures memory."""
     extra = {name: peak_extra(work) for name, work in cases.items()}
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    samples: dict[str, list[Cost]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, work in cases.items():
-            samples[name].append(seconds(work))
-    medians = {
-        name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in samples.items()
+            samples[name].append(once(work))
+    return {
+        name: Cost(statistics.median(c.cpu for c in costs), statistics.median(c.wall for c in costs), extra[name])
+        for name, costs in samples.items()
     }
-    return {name: Cost(cpu, wall, extra[name]) for name, (cpu, wall) in medians.items()}
-
-
-def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU (all threads) and wall seconds of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def peak_extra(work: Callable[[], object]) -> int | None:
-    """Bytes by which one call raises the resident memory at its peak; None where the kernel cannot say.
+    """Bytes that one call needs at its peak; None where the kernel cannot say.
 
-    Freed memory that the allocator still holds is given back first; a second call would otherwise seem to need nothing.
+    The allocator first gives back what earlier work freed: taken from there, memory would seem to cost nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = _status("VmRSS")
-    except OSError:
-        before = None
+    return once(work).extra_bytes
+
+
+def once(work: Callable[[], object]) -> Cost:
+    """One call as it comes; its memory leaves out what it could take from earlier calls' freed memory."""
+    before = _reset_peak()
+    wall, cpu = time.perf_counter(), time.process_time()
     result = work()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     extra = None if before is None else max(0, _status("VmHWM") - before)
-    del result
-    return extra
+    del result  # held until here: it is part of the peak
+    return Cost(cpu, wall, extra)
 
 
 def gemm() -> Callable[[], object]:
@@ -92,6 +88,15 @@ def growth(lengths: list[int], costs: list[float]) -> float:
         return math.nan
     slope, _ = statistics.linear_regression([math.log(n) for n in lengths], [math.log(c) for c in costs])
     return slope
+
+
+def _reset_peak() -> int | None:
+    """Forget the process's peak resident memory; the bytes resident now, or None where the kernel refuses."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
 
 
 def _status(field: str) -> int:

@@ -15,7 +15,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from keystep.config import MaskingConfig, ModelConfig, build, preset_settings
 from keystep.masking import draw_hidden
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
-from measure import gemm, gemm_rate, growth, once
+from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 HIDDEN = 0.6
 
@@ -50,8 +49,8 @@ def main() -> None:
         )
         seconds.append(row["cpu"])
         extras.append(max(row["extra"], 1e-3))
-    print(f"CPU seconds grow as T^{growth(options.lengths, seconds):.2f}", end="")
-    print(f", extra memory as T^{growth(options.lengths, extras):.2f}")
+    exponents = growth(options.lengths, seconds), growth(options.lengths, extras)
+    print(f"growth: CPU seconds as T^{exponents[0]:.2f}, extra memory as T^{exponents[1]:.2f}")
 
 
 def _in_own_process(length: int) -> dict[str, float]:
@@ -70,21 +69,19 @@ def _measure(options: argparse.Namespace, length: int) -> dict[str, float]:
     features = torch.randn(1, length, options.width)
     work = _encode(model, features) if options.work == "encode" else _training_step(model, features)
     share = 1.0 if options.work == "encode" else 1 - HIDDEN
-    product = gemm()
-    product()
-    rounds = [(once(work), once(product)) for _ in range(options.rounds)]
-    cpu, ceiling = median(cost.cpu for cost, _ in rounds), median(gemm_rate(cost) for _, cost in rounds)
+    costs = interleaved({GEMM: gemm(), "work": work}, options.rounds)
+    cost, ceiling = costs["work"], gemm_rate(costs[GEMM])
     flops = _forward_flops(config, config.attention, config.depth, length, share)
     flops += 2 * length * share * options.width * config.dim
     if options.work == "train":
         flops += _forward_flops(config, config.predictor_attention, config.predictor_depth, length, 1.0)
         flops *= 3  # the backward pass multiplies twice as much
     return {
-        "cpu": cpu,
-        "wall": median(cost.wall for cost, _ in rounds),
-        "extra": (rounds[0][0].extra_bytes or 0) / 2**30,  # later ones reuse what the first left behind
+        "cpu": cost.cpu,
+        "wall": cost.wall,
+        "extra": (cost.extra_bytes or 0) / 2**30,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "share": flops / cpu / ceiling,
+        "share": flops / cost.cpu / ceiling,
     }
 
 

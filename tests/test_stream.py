@@ -40,7 +40,9 @@ def run_stream(model: keystep.PJEPA, features: torch.Tensor, sizes: list[int]) -
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 @settings(max_examples=8, deadline=None)
-@given(sizes=st.lists(st.integers(0, 11), max_size=8), readout=st.sampled_from(["last", "mean"]), centring=st.booleans())
+@given(
+    sizes=st.lists(st.integers(0, 11), max_size=8), readout=st.sampled_from(["last", "mean"]), centring=st.booleans()
+)
 def test_a_stream_gives_the_offline_latents_however_it_is_cut(
     pattern: dict, sizes: list[int], readout: str, centring: bool
 ) -> None:

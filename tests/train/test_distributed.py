@@ -41,4 +41,4 @@ def test_two_gloo_processes_give_the_weights_of_one(mstcn: Path, tmp_path: Path,
     two = train(mstcn, tmp_path / "two", 2, **settings)
     assert one.keys() == two.keys()
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0, msg=lambda text, name=name: name + text)

@@ -18,7 +18,15 @@ from keystep.train.run import pretrain, run_config
 SETTINGS = {
     "model": {"dim": 16, "depth": 2, "heads": 2, "predictor_depth": 1},
     "target": {"clusters": 8},
-    "train": {"steps": 12, "batch_size": 4, "crop": 24, "warmup": 2, "save_every": 5, "monitor_every": 6, "log_every": 1},
+    "train": {
+        "steps": 12,
+        "batch_size": 4,
+        "crop": 24,
+        "warmup": 2,
+        "save_every": 5,
+        "monitor_every": 6,
+        "log_every": 1,
+    },
 }
 
 
@@ -50,7 +58,9 @@ def assert_same_bits(first: Path, second: Path) -> None:
     ],
     ids=["clusters", "ema", "reconstruction", "accumulated"],
 )
-def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(mstcn: Path, tmp_path: Path, change: dict) -> None:
+def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
+    mstcn: Path, tmp_path: Path, change: dict
+) -> None:
     config = build(RunConfig, SETTINGS, {"data": {"root": mstcn, "source_rate": 4}}, change)
     pretrain(config, tmp_path / "whole")
     pretrain(config, tmp_path / "cut")

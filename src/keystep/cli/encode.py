@@ -45,7 +45,10 @@ def encode_folder(
         layout,  # type: ignore[arg-type]  # checked above
         {"model": found.source, "attention": str(pattern or found.model.config.attention), "pooled_by": folder.pool},
     ).create()
-    store.copy_annotation(folder)
+    if folder.pool == upsample:
+        store.copy_annotation(folder)
+    else:
+        console.print("note: labels are not copied, they are at another rate than these latents", soft_wrap=True)
     names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
     with counting(console, "encoding", len(names)) as tick:
         for name, latents in encode_videos(found.model, folder, names, pattern, tick):

@@ -21,7 +21,7 @@ from keystep.errors import InputError
 from keystep.nn.places import Packing, Places
 
 TILE = 128
-"""Queries in a tile; 128 to 512 differ by less than the noise (benchmarks/attention.py)."""
+"""Queries in a tile; 64 to 256 differ by little, 512 costs a fifth more (benchmarks/attention.py --tile)."""
 
 
 class AttentionPattern(BaseModel):
@@ -80,8 +80,8 @@ def attend(
 ) -> Tensor:
     """Softmax attention within the pattern, (B, H, Tq, d) with keys and values (B, H, Tk, d) -> (B, H, Tq, d).
 
-    Keys stand at ``key_places`` (by default the queries'). Padding is seen by nobody, and a query that sees no key
-    gives zeros.
+    Keys stand at ``key_places`` (by default the queries'). Padding is seen by nobody, though it must be finite (zero
+    times NaN is NaN), and a query that sees no key gives zeros.
     """
     keys = places if key_places is None else key_places
     if pattern.window is None and pattern.kind == "bidirectional":
@@ -228,9 +228,7 @@ class _Plan:
                     seen = torch.cat([seen, self.far_spans.within(tile.rows, tile.far)], dim=-1)
                 if self.blind is not None:  # they look at everything, because a softmax over nothing is NaN
                     seen = seen | self.blind[:, tile.rows]
-                mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, float("-inf"))[
-                    :, None
-                ]
+                mask = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))[:, None]
             yield tile, mask
 
     def attend(self, tile: _Tile, mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ chunk into pairs of neighbouring numbers. Pair j of a chunk of width c turns by 
 alone. ``tiled`` gives number m the angle of pair ``m mod (c / 2)``: no rotation, but what the authors' checkpoints were
 trained with (a quirk inherited from V-JEPA 2). The two differ in the tables only.
 
-Pairs are worked on as complex numbers, which is one pass over memory instead of five (benchmarks/attention.py).
+Pairs are worked on as complex numbers, which is one pass over memory instead of five.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keystep.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def keystep(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command as the shell would: (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["keystep", *(str(argument) for argument in arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Eight labelled videos of 50 to 85 frames with 6 numbers each at 4 Hz, in the MS-TCN layout."""
+    root = tmp_path / "mydata"
+    rng = np.random.default_rng(0)
+    for part in ("features", "groundTruth", "splits"):
+        (root / part).mkdir(parents=True)
+    (root / "mapping.txt").write_text("0 wait\n1 cut\n2 tie a knot\n")
+    names = [f"video{index}" for index in range(8)]
+    looks = rng.normal(size=(3, 6))
+    for index, name in enumerate(names):
+        labels = np.repeat(rng.integers(0, 3, 20), 5)[: 50 + 5 * index]
+        features = looks[labels] + 0.5 * rng.normal(size=(len(labels), 6))
+        np.save(root / "features" / f"{name}.npy", features.T.astype(np.float32))
+        classes = ("wait", "cut", "tie a knot")
+        (root / "groundTruth" / f"{name}.txt").write_text("\n".join(classes[label] for label in labels))
+    for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
+        (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
+    return root

@@ -1,0 +1,146 @@
+"""The table is honest: what it lists, what it compares, and what it may look at."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from keystep.config import ModelConfig, build
+from keystep.data.folder import open_folder
+from keystep.data.timeline import parse_rate
+from keystep.errors import InputError
+from keystep.evals.judge import Judge
+from keystep.evals.probe import ProbeConfig
+from keystep.evals.protocol import Entrant, Evaluation, evaluate
+from keystep.evals.results import load_result, save_evaluation
+from keystep.pjepa import PJEPA
+
+PROBE = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0, 0.1), epochs=2, min_steps=30)
+
+
+def write_data(root: Path, videos: int = 8) -> Path:
+    """Two classes; the second half of each video is the second class, and its frames say so through noise."""
+    rng = np.random.default_rng(0)
+    for part in ("features", "groundTruth", "splits"):
+        (root / part).mkdir(parents=True)
+    (root / "mapping.txt").write_text("0 early\n1 late\n")
+    names = [f"v{index}" for index in range(videos)]
+    for name in names:
+        length = int(rng.integers(60, 90))
+        labels = (np.arange(length) >= length // 2).astype(int)
+        features = rng.normal(size=(length, 4)) + labels[:, None]
+        np.save(root / "features" / f"{name}.npy", features.T.astype(np.float32))
+        (root / "groundTruth" / f"{name}.txt").write_text("\n".join(("early", "late")[label] for label in labels))
+    for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
+        (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
+    return root
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
+    folder = open_folder(
+        write_data(tmp_path_factory.mktemp("protocol") / "data"), source_rate=parse_rate(4), rate=parse_rate(2)
+    )
+    return Judge(folder, folder.split("1"), PROBE)
+
+
+def model(seed: int, **changes: object) -> PJEPA:
+    torch.manual_seed(100 + seed)
+    settings = {"input_dim": 4, "dim": 16, "depth": 2, "heads": 2}
+    return PJEPA(build(ModelConfig, settings, changes)).eval()
+
+
+@pytest.fixture(scope="module")
+def evaluation(judge: Judge) -> Evaluation:
+    learned = [Entrant("pjepa", seed, model(seed)) for seed in (0, 1, 2)]
+    return evaluate(judge, [*learned, Entrant("reconstruction", 0, model(9), reconstruction=True)])
+
+
+def test_every_control_stands_beside_the_learned_rows(evaluation: Evaluation) -> None:
+    for mode in ("offline", "causal"):
+        names = {row.name for row in evaluation.rows if row.mode == mode}
+        assert {"moving average", "moving average + elapsed", "nine offsets"} <= names
+        for name in ("pjepa", "reconstruction", "untrained encoder"):
+            assert {name, f"{name} ++ moving average"} <= names
+    assert evaluation.find("raw features", "causal") and evaluation.find("moving average + progress", "offline")
+    assert evaluation.find("moving average + progress", "causal") is None, "a live system does not know the length"
+    assert evaluation.find("true segments' means (ORACLE)", "offline")
+
+
+def test_seeds_of_one_name_share_a_row_and_controls_are_run_once(evaluation: Evaluation) -> None:
+    learned = evaluation.find("pjepa", "offline")
+    assert learned and [run.seed for run in learned.runs] == [0, 1, 2] and learned.spread("accuracy") is not None
+    control = evaluation.find("moving average", "offline")
+    assert control and len(control.runs) == 1 and control.spread("accuracy") is None
+    untrained = evaluation.find("untrained encoder", "causal")
+    assert untrained and [run.seed for run in untrained.runs] == [0, 1, 2]
+
+
+def test_the_gate_compares_with_smoothing_and_with_what_untrained_and_reconstruction_add(
+    evaluation: Evaluation,
+) -> None:
+    claims = {(line.mode, line.first, line.second) for line in evaluation.gate}
+    for mode in ("offline", "causal"):
+        assert any(claim[:2] == (mode, "pjepa") and claim[2].startswith("moving average") for claim in claims)
+        for rival in ("untrained encoder", "reconstruction"):
+            assert (mode, "pjepa ++ moving average", f"{rival} ++ moving average") in claims
+    assert not any(line.first.startswith(("reconstruction", "untrained")) for line in evaluation.gate)
+
+
+def test_an_untrained_model_is_not_found_better_than_an_untrained_model(evaluation: Evaluation) -> None:
+    untrained = [line for line in evaluation.gate if line.second == "untrained encoder ++ moving average"]
+    assert untrained and not any(line.holds for line in untrained)
+
+
+def test_a_claim_needs_three_seeds(judge: Judge) -> None:
+    short = evaluate(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
+    assert not any(line.holds for line in short.gate)
+
+
+def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: Judge) -> None:
+    oracle = model(0, attention={"kind": "segment_causal"}, live_attention=None)
+    causal = model(0, attention={"kind": "block_causal", "block": 4}, live_attention=None)
+    result = evaluate(judge, [Entrant("clip", 0, oracle), Entrant("blocks", 0, causal)])
+    assert result.find("clip (ORACLE)", "offline") and result.find("clip", "offline") is None
+    row = result.find("blocks", "causal")
+    assert row and row.delay == 3 / 2, "three more frames of a block of four, at 2 Hz"
+    assert result.find("blocks", "offline") is None
+
+
+def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> None:
+    """The same evaluation with scrambled test labels picks the same widths and probe settings."""
+    scrambled = Judge(judge.folder, judge.split, PROBE)
+    rng = np.random.default_rng(1)
+    scrambled.__dict__["truths"] = {name: rng.permutation(truth) for name, truth in judge.truths.items()}
+    other = evaluate(scrambled, [Entrant("pjepa", 0, model(0))])
+    for row in other.rows:
+        known = evaluation.find(row.name, row.mode)
+        assert known and known.detail == row.detail
+        first, second = known.runs[0], row.runs[0]
+        assert (first.learning_rate, first.weight_decay) == (second.learning_rate, second.weight_decay)
+        assert first.valid_accuracy == second.valid_accuracy
+
+
+def test_scores_are_computed_at_the_labels_own_rate(judge: Judge, evaluation: Evaluation) -> None:
+    row = evaluation.find("raw features", "causal")
+    assert row is not None
+    run = row.runs[0]
+    by_hand = right = 0
+    for name in judge.split.test:
+        truth = judge.folder.frame_labels(name)
+        held = np.repeat(run.predictions[name], 2)[: len(truth)]
+        right += int((held == truth).sum())
+        by_hand += len(truth)
+    assert run.scores["accuracy"] == pytest.approx(100 * right / by_hand)
+
+
+def test_a_result_round_trips_and_says_where_it_comes_from(evaluation: Evaluation, tmp_path: Path) -> None:
+    save_evaluation(tmp_path / "result", evaluation, {})
+    record, pictures, curves = load_result(tmp_path / "result")
+    assert record["data"]["fingerprint"] == evaluation.judge.folder.fingerprint()
+    assert record["command"] and record["software"]["torch"] and record["data"]["rate_hz"] == 2.0
+    assert len(record["rows"]) == len(evaluation.rows) and curves == {}
+    assert list(pictures["names"]) == list(evaluation.judge.split.test[:3])
+    with pytest.raises(InputError, match=r"no result\.json"):
+        load_result(tmp_path)
