@@ -39,25 +39,22 @@ def main() -> None:
         f"{options.preset}, {options.work}, {config.attention}; torch {torch.__version__}, {options.threads} thread(s)"
     )
     print(f"{'T':>8}{'CPU s':>9}{'wall s':>9}{'frames/CPU s':>14}{'extra GiB':>11}{'peak GiB':>10}{'GEMM %':>8}")
-    seconds, extras = [], []
+    rows = []
     for length in options.lengths:
-        row = _in_own_process(length)
+        rows.append(row := _in_own_process(length))
         print(
             f"{length:>8}{row['cpu']:9.2f}{row['wall']:9.2f}{length / row['cpu']:14.0f}{row['extra']:11.2f}"
             f"{row['peak']:10.2f}{100 * row['share']:8.0f}",
             flush=True,
         )
-        seconds.append(row["cpu"])
-        extras.append(max(row["extra"], 1e-3))
-    exponents = growth(options.lengths, seconds), growth(options.lengths, extras)
+    exponents = [growth(options.lengths, [max(row[what], 1e-3) for row in rows]) for what in ("cpu", "extra")]
     print(f"growth: CPU seconds as T^{exponents[0]:.2f}, extra memory as T^{exponents[1]:.2f}")
 
 
 def _in_own_process(length: int) -> dict[str, float]:
     """The same command for one length; options that come last win."""
     command = [sys.executable, *sys.argv, "--one", "--lengths", str(length)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    row: dict[str, float] = json.loads(done.stdout)
+    row: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return row
 
 
@@ -130,8 +127,8 @@ def _config(options: argparse.Namespace) -> ModelConfig:
         pattern = AttentionPattern(kind=options.pattern, block=block)
     if options.window is None:
         return config.model_copy(update={"attention": pattern})
-    windowed = [p.model_copy(update={"window": options.window}) for p in (pattern, config.predictor_attention)]
-    return config.model_copy(update={"attention": windowed[0], "predictor_attention": windowed[1]})
+    both = {"attention": pattern, "predictor_attention": config.predictor_attention}
+    return config.model_copy(update={k: p.model_copy(update={"window": options.window}) for k, p in both.items()})
 
 
 def _options() -> argparse.Namespace:
