@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from keystep.errors import InputError
 
 if TYPE_CHECKING:
-    from keystep import evals, interop, stream
+    import keystep.evals as evals
+    import keystep.interop as interop
+    import keystep.stream as stream
     from keystep.pjepa import PJEPA
 
 __version__ = "0.1.0"

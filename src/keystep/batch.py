@@ -48,6 +48,9 @@ class SequenceBatch:
         if not sequences:
             raise InputError("a batch needs at least one sequence")
         tensors = [torch.as_tensor(sequence) for sequence in sequences]
+        odd = next((tensor for tensor in tensors if tensor.ndim != 2), None)
+        if odd is not None:
+            raise InputError(f"a sequence has shape {tuple(odd.shape)}; expected (T, D_in)")
         widths = {tensor.shape[-1] for tensor in tensors}
         if len(widths) > 1:
             raise InputError(f"sequences of different widths in one batch: {sorted(widths)}")
@@ -56,7 +59,8 @@ class SequenceBatch:
         valid = torch.arange(features.shape[1]) < lengths[:, None]
         if segments is None:
             return cls(features, valid)
-        return cls(features, valid, pad_sequence([torch.tensor(row) for row in segments], batch_first=True))
+        rows = [torch.as_tensor(row, dtype=torch.int64) for row in segments]
+        return cls(features, valid, pad_sequence(rows, batch_first=True))
 
     @property
     def lengths(self) -> Tensor:
@@ -78,7 +82,8 @@ def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
         InputError: wrong shape or type, a negative length, a zero inside a row, or a row that does not sum to its
             number of valid frames.
     """
-    if segment_lengths.ndim != 2 or len(segment_lengths) != len(valid) or segment_lengths.is_floating_point():
+    integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if segment_lengths.ndim != 2 or len(segment_lengths) != len(valid) or segment_lengths.dtype not in integers:
         raise InputError(
             f"segment_lengths have shape {tuple(segment_lengths.shape)} and type {segment_lengths.dtype}; "
             f"expected ({len(valid)}, S) integers"

@@ -112,6 +112,15 @@ class TargetConfig(Config):
     final_momentum: float | None = Field(default=None, ge=0, le=1)
     """ema: momentum at the last step, reached along a cosine; None keeps it constant."""
     clusters: int = Field(default=128, ge=2)
+    smooth: int = Field(default=1, ge=1)
+    """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
+    single frames need not be predicted."""
+
+    @model_validator(mode="after")
+    def _smooth_is_odd(self) -> Self:
+        if self.smooth % 2 == 0:
+            raise ValueError(f"smooth {self.smooth} has no middle frame; make it odd")
+        return self
 
 
 class MaskingConfig(Config):

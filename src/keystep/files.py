@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from keystep.errors import InputError
 
@@ -25,18 +26,39 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)  # a killed process that had the same id may have left one
         yield temporary
         _flush(temporary)
-        if temporary.is_dir() and path.is_dir():  # a folder cannot be renamed over a full one
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+        _put_in_place(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be written: {reason}; nothing was changed") from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
+        _remove(temporary)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not (temporary.is_dir() and path.is_dir()):
+        temporary.replace(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")  # a folder cannot be renamed over a full one
+    _remove(old)
+    path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder as far as the system allows; this must not hide an earlier error."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -51,6 +73,17 @@ def write_json(path: Path, data: Any) -> None:
     """Readable JSON in one piece."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: unreadable: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected an object, found {type(data).__name__}")
+    return data
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -30,12 +30,15 @@ def _random(frames: int, count: int, config: MaskingConfig, rng: np.random.Gener
 def _spans(frames: int, count: int, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:
     """Spans of random lengths in random order, with the visible frames shared out at random between them.
 
-    Spans never overlap; two that touch make a longer one. The last span is cut so that the count is exact.
+    Spans never overlap; two that touch make a longer one. One span is cut so that the count is exact. They are laid on
+    a circle that is then opened anywhere (perhaps inside a span), so that every frame is hidden equally often: on a
+    line, the first and last frames would hardly ever be.
     """
     lengths: list[int] = []
-    while sum(lengths) < count:
-        length = int(rng.integers(config.shortest, config.longest + 1))
-        lengths.append(min(length, count - sum(lengths)))
+    left = count
+    while left > 0:
+        lengths.append(min(left, int(rng.integers(config.shortest, config.longest + 1))))
+        left -= lengths[-1]
     visible = frames - count
     cuts = np.sort(rng.integers(0, visible + 1, size=len(lengths)))  # visible frames before each span
     gaps = np.diff(cuts, prepend=0)
@@ -45,4 +48,4 @@ def _spans(frames: int, count: int, config: MaskingConfig, rng: np.random.Genera
         start += int(gap)
         hidden[start : start + int(length)] = True
         start += int(length)
-    return hidden
+    return np.roll(hidden, rng.integers(max(1, frames)))

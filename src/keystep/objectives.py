@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,12 +49,13 @@ def frame_sums(
 
     predictions (B, T, K); targets (B, T, K) or (B, T) int64; hidden, valid (B, T) bool.
     """
-    distance = frame_distance(predictions, targets, config)
+    padding = ~valid  # blanked before, not after: the gradient of a NaN times zero would still be NaN
+    targets = targets.masked_fill(padding[..., None] if targets.is_floating_point() else padding, 0)
+    distance = frame_distance(predictions.masked_fill(padding[..., None], 0), targets, config)
     hidden, visible = hidden & valid, ~hidden & valid
-    zero = torch.zeros((), device=distance.device)
     return FrameSums(
-        hidden=torch.where(hidden, distance, zero).sum(),
-        visible=torch.where(visible, distance, zero).sum(),
+        hidden=(distance * hidden).sum(),
+        visible=(distance * visible).sum(),
         hidden_frames=hidden.sum(),
         visible_frames=visible.sum(),
     )

@@ -28,7 +28,7 @@ class StreamState:
     positions: (M,) int64, the frames whose keys and values are kept.
     layers: keys and values of each block, (B, H, M, d) each.
     waiting: (B, n, D_in) frames of the open block (block-causal models only).
-    total: (B, D_in) float64 sum of the normalised frames so far, for the running mean.
+    total: (B, D) float64 sum of the projected frames so far, for the running mean.
     """
 
     frame: int
@@ -59,7 +59,7 @@ def init(model: PJEPA, batch_size: int = 1) -> StreamState:
         positions=torch.zeros(0, dtype=torch.int64, device=weight.device),
         layers=tuple((empty, empty) for _ in range(config.depth)),
         waiting=weight.new_zeros(batch_size, 0, config.input_dim),
-        total=torch.zeros(batch_size, config.input_dim, dtype=torch.float64, device=weight.device),
+        total=torch.zeros(batch_size, config.dim, dtype=torch.float64, device=weight.device),
     )
 
 
@@ -97,11 +97,10 @@ def _advance(model: PJEPA, frames: Tensor, waiting: Tensor, state: StreamState) 
     tables = encoder.rotary_tables(queries)
     outputs = Readout(encoder, model.config.averaged_blocks)
     layers = []
-    norm, linear = encoder.proj
-    x, total = norm(frames), state.total
+    x, total = encoder.project(frames), state.total
     if encoder.centring:
         x, total = running_centre(x, total, state.frame)
-    x = linear(x)
+    x = encoder.shift(x)
     for block, (old_key, old_value) in zip(encoder.blocks, state.layers, strict=True):
         query, key, value = block.attn.heads_of(block.norm1(x), tables)  # type: ignore[operator, union-attr]
         key, value = torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)

@@ -64,27 +64,29 @@ class EmaTarget(Target):
 
 
 class FeatureTarget(Target):
-    """The standardised input itself: masked reconstruction."""
+    """The standardised input itself, smoothed if asked for: masked reconstruction."""
 
-    def __init__(self, statistics: Statistics, centring: bool) -> None:
+    def __init__(self, statistics: Statistics, centring: bool, smooth: int) -> None:
         super().__init__()
-        self.norm, self.centring = channel_norm(statistics), centring
+        self.norm, self.centring, self.smooth = channel_norm(statistics), centring, smooth
         self.output_dim = len(statistics.mean)
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """(B, T, D_in)"""
-        return _standardise(self.norm, batch, self.centring)
+        """(B, T, D_in), centred over each crop's valid frames if the model's input is; zeros at padding."""
+        frames = self.norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
+        if self.centring:
+            frames = centre(frames, batch.valid)
+        return frames if self.smooth == 1 else _smoothed(frames, batch.valid, self.smooth)
 
 
-class ClusterTarget(Target):
+class ClusterTarget(FeatureTarget):
     """The k-means cluster of each standardised input frame, an id in 0..K-1 (as HuBERT does for speech)."""
 
     centres: Tensor
 
-    def __init__(self, statistics: Statistics, centring: bool, clusters: int, seed: int) -> None:
-        super().__init__()
-        self.norm, self.centring = channel_norm(statistics), centring
+    def __init__(self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int) -> None:
+        super().__init__(statistics, centring, smooth)
         sample = (statistics.sample - statistics.mean) / statistics.deviation
         self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
         self.output_dim = clusters
@@ -92,7 +94,7 @@ class ClusterTarget(Target):
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T) int64"""
-        frames = _standardise(self.norm, batch, self.centring)  # (B, T, D_in)
+        frames = super().forward(batch, pattern)  # (B, T, D_in)
         # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D_in) tensor
         return (self.centres.square().sum(-1) - 2 * frames @ self.centres.T).argmin(-1)
 
@@ -102,8 +104,8 @@ def build_target(config: TargetConfig, encoder: Encoder, statistics: Statistics,
     if config.kind == "ema":
         return EmaTarget(encoder, config)
     if config.kind == "features":
-        return FeatureTarget(statistics, encoder.centring)
-    return ClusterTarget(statistics, encoder.centring, config.clusters, seed)
+        return FeatureTarget(statistics, encoder.centring, config.smooth)
+    return ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed)
 
 
 def channel_norm(statistics: Statistics) -> ChannelNorm:
@@ -114,10 +116,14 @@ def channel_norm(statistics: Statistics) -> ChannelNorm:
     return norm
 
 
-def _standardise(norm: ChannelNorm, batch: SequenceBatch, centring: bool) -> Tensor:
-    """(B, T, D_in) standardised features, centred over each crop's valid frames if the model's input is."""
-    frames = norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
-    return centre(frames, batch.valid) if centring else frames
+def _smoothed(frames: Tensor, valid: Tensor, width: int) -> Tensor:
+    """(B, T, D) averages over ``width`` frames around each, of those that are valid; zeros stay at padding."""
+
+    def sums(x: Tensor) -> Tensor:
+        return functional.avg_pool1d(x.transpose(1, 2), width, stride=1, padding=width // 2).transpose(1, 2)
+
+    weight = valid[..., None].to(frames.dtype)
+    return sums(frames * weight) / sums(weight).clamp(min=1e-6) * weight
 
 
 def _standardise_over_time(latents: Tensor, valid: Tensor) -> Tensor:

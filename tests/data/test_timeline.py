@@ -55,8 +55,6 @@ def test_an_unusable_timeline_is_refused(data: dict[str, str]) -> None:
         Timeline.from_json(data)
 
 
-@pytest.mark.parametrize(
-    ("text", "rate"), [("30", 30), ("3.75", Fraction(15, 4)), ("30000/1001", NTSC), (4.0, 4)]
-)
+@pytest.mark.parametrize(("text", "rate"), [("30", 30), ("3.75", Fraction(15, 4)), ("30000/1001", NTSC), (4.0, 4)])
 def test_rates_are_read_exactly(text: str, rate: Fraction) -> None:
     assert parse_rate(text) == rate

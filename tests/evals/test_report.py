@@ -235,7 +235,7 @@ def test_too_few_seeds_make_no_claim_however_large_the_gain(reported: Report) ->
 
 def test_a_failing_comparison_beside_smoothing_is_not_hidden_behind_one_that_holds() -> None:
     failing = {**BESIDE, "low": -1.0, "holds": False}
-    assert main_line(made_result(gate=(ALONE, failing))).endswith("; but 1 of 2 comparisons of the gate does not hold.")
+    assert main_line(made_result(gate=(ALONE, failing))).endswith(" 1 of 2 comparisons of the gate does not hold.")
 
 
 def test_the_main_line_names_the_hardest_rival() -> None:
@@ -247,7 +247,7 @@ def test_the_main_line_names_the_hardest_rival() -> None:
 def test_a_gate_of_which_nothing_holds_is_said_to_hold_nowhere() -> None:
     lost = {"low": -1.0, "holds": False}
     line = main_line(made_result(gate=({**ALONE, **lost}, {**BESIDE, **lost})))
-    assert line.endswith("; none of the 2 comparisons of the gate holds.")
+    assert line.endswith(" None of the 2 comparisons of the gate holds.")
 
 
 def test_an_oracle_never_heads_the_report_as_a_claim() -> None:

@@ -17,8 +17,12 @@ from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import curves_of, save_evaluation
 from keystep.train.run import pretrain
 
-SETTINGS = {"data": {"split": "1"}, "train": {"steps": 300, "crop": 256, "monitor_every": 100, "save_every": 100}}
-RECONSTRUCTION = {"target": {"kind": "features"}}
+SETTINGS = {
+    "data": {"split": "1"},
+    "target": {"clusters": 32, "smooth": 9},
+    "train": {"steps": 300, "crop": 256, "monitor_every": 100, "save_every": 100},
+}
+RECONSTRUCTION = {"target": {"kind": "features", "smooth": 1}}
 
 
 def run_demo(out: Path, console: Console) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,13 @@ IGNORED = -100
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file without trailing blanks; empty lines are allowed only at the end."""
+    """Lines of a text file without blanks around them; empty lines are allowed only at the end.
+
+    A byte order mark is dropped, and lines may end as on any system. (``str.splitlines`` would also split at characters
+    such as U+2028 inside a name.)
+    """
     try:
-        lines = [line.rstrip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
@@ -40,20 +45,22 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_mapping(path: Path) -> tuple[str, ...]:
-    """Class names in the order of their ids from lines ``id name``; names may contain spaces.
+    """Class names in the order of their ids from lines ``id name`` (blanks or a tab between); names may hold spaces.
 
     Raises:
         InputError: a line without both parts, an id that is no integer, ids that are not 0..n-1, a name given twice.
     """
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        identifier, _, name = line.strip().partition(" ")
-        if not identifier.isdecimal() or not name.strip():
+        identifier, name = (*line.split(maxsplit=1), "")[:2]
+        if not identifier.isdecimal() or not name:
             raise InputError(f"{path}, line {number}: {line!r} is not 'id name'")
-        if int(identifier) in names or name.strip() in names.values():
+        if int(identifier) in names or name in names.values():
             raise InputError(f"{path}, line {number}: {line!r} repeats an id or a name")
-        names[int(identifier)] = name.strip()
-    if sorted(names) != list(range(len(names))) or not names:
+        names[int(identifier)] = name
+    if not names:
+        raise InputError(f"{path}: no classes; write one 'id name' a line")
+    if sorted(names) != list(range(len(names))):
         raise InputError(f"{path}: class ids must be 0 to {len(names) - 1} without gaps, found {sorted(names)[:20]}")
     return tuple(names[index] for index in range(len(names)))
 
@@ -67,7 +74,8 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     except KeyError as error:
         number = lines.index(error.args[0]) + 1
         raise InputError(
-            f"{path}, line {number}: class {error.args[0]!r} is not in mapping.txt ({len(classes)} classes)"
+            f"{path}, line {number}: class {error.args[0]!r} is not in mapping.txt ({len(classes)} classes); add it "
+            "there, or correct the line"
         ) from error
 
 
@@ -91,13 +99,13 @@ class Split:
 
 
 def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(kept, held out): the videos whose SHA-256 of the name comes first, ``share`` of them, at least one.
+    """(kept, held out): the videos whose SHA-256 of the name comes first, ``share`` of them, at least one, never all.
 
     The rule looks at nothing but names, so it does not move when files are listed in another order. Videos of one
     person may fall on both sides: give a ``valid`` bundle where that matters.
     """
     ranked = sorted(videos, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    count = max(1, round(len(ranked) * share))
+    count = min(max(1, round(len(ranked) * share)), len(ranked) - 1)
     held = set(ranked[:count])
     return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
 
@@ -123,20 +131,20 @@ def read_split(folder: Path, name: str, known: Collection[str], left_out: Collec
     def bundle(part: str) -> tuple[str, ...]:
         return _bundle(_bundle_path(folder, part, name), known, left_out)
 
-    parts = {"train": bundle("train"), "test": bundle("test")}
     validation = next((part for part in ("valid", "val") if _bundle_path(folder, part, name).exists()), None)
-    if validation:
+    parts = {"train": bundle("train"), "test": bundle("test")}
+    if validation is not None:
         parts["valid"] = bundle(validation)
-        rule = f"{validation}.split{name}.bundle"
-    elif len(parts["train"]) < 2:
-        raise InputError(f"{folder}: split {name} trains on one video; a validation part cannot be cut from it")
-    else:
-        parts["train"], parts["valid"] = hold_out(parts["train"])
-        rule = f"{len(parts['valid'])} training videos held out by the hash of their names"
-    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
+    for first, second in combinations(parts, 2):
         shared = sorted(set(parts[first]) & set(parts[second]))
         if shared:
             raise InputError(f"{folder}: split {name} has {shared[0]!r} both in {first} and in {second}")
+    if validation is not None:
+        return Split(name=name, rule=f"{validation}.split{name}.bundle", **parts)
+    if len(parts["train"]) < 2:
+        raise InputError(f"{folder}: split {name} trains on one video; a validation part cannot be cut from it")
+    parts["train"], parts["valid"] = hold_out(parts["train"])
+    rule = f"{len(parts['valid'])} training videos held out by the hash of their names"
     return Split(name=name, rule=rule, **parts)
 
 
@@ -146,15 +154,18 @@ def _bundle_path(folder: Path, part: str, name: str) -> Path:
 
 def _bundle(path: Path, known: Collection[str], left_out: Collection[str]) -> tuple[str, ...]:
     videos: dict[str, None] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        video = line.strip().removesuffix(".txt").removesuffix(".npy")
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may itself end like a file
+        video = next((name for name in spellings if name in known or name in left_out), None)
+        if video is None:
+            raise InputError(f"{path}, line {number}: no features for {line!r} in {path.parents[1] / 'features'}")
         if video in videos:
             raise InputError(f"{path}, line {number}: {video!r} is listed twice")
-        if video in left_out:
-            continue
-        if video not in known:
-            raise InputError(f"{path}, line {number}: no features for {video!r} in {path.parents[1] / 'features'}")
         videos[video] = None
-    if not videos:
+    if not lines:
         raise InputError(f"{path}: an empty split; list one video a line")
-    return tuple(videos)
+    usable = tuple(name for name in videos if name not in left_out)
+    if not usable:
+        raise InputError(f"{path}: nothing is left of this split, all its {len(videos)} videos were unusable")
+    return usable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,10 +12,13 @@ from torch.utils.data import Dataset
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, TrainConfig
 from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
 from keystep.masking import draw_hidden
 
 TrainingBatch = tuple[SequenceBatch, Tensor]
 """Crops, and (B, T) bool: the frames to hide."""
+Sample = tuple[np.ndarray, np.ndarray, list[int] | None]
+"""One crop's features (T, D_in), its hidden frames (T,) bool, and its segment lengths for oracle models."""
 
 
 class Crops(Dataset[TrainingBatch]):
@@ -42,9 +44,13 @@ class Crops(Dataset[TrainingBatch]):
         self.train, self.masking = train, masking
         self.with_segments = with_segments
         self.process = process
-        self.share = train.batch_size // train.accumulate // processes
+        self.share, rest = divmod(train.batch_size, train.accumulate * processes)
+        if rest or not self.videos:
+            raise InputError(
+                f"{len(self.videos)} videos in batches of {train.batch_size} cannot be shared by {processes} processes "
+                f"x {train.accumulate} accumulated parts"
+            )
         self.processes = processes
-        self._order = lru_cache(maxsize=2)(self._order_of_epoch)
 
     def __len__(self) -> int:
         return self.train.steps * self.train.accumulate
@@ -56,19 +62,13 @@ class Crops(Dataset[TrainingBatch]):
     def sample(self, index: int) -> Sample:
         """Crop number ``index`` of the whole training, with its mask."""
         epoch, place = divmod(index, len(self.videos))
-        video = self.videos[self._order(epoch)[place]]
+        video = self.videos[np.random.default_rng((self.train.seed, 0, epoch)).permutation(len(self.videos))[place]]
         rng = np.random.default_rng((self.train.seed, 1, index))
         length = self.folder.length(video)
         start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
         stop = min(length, start + self.train.crop)
         segments = segment_lengths(self.folder.labels(video)[start:stop]) if self.with_segments else None
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
-
-    def _order_of_epoch(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.train.seed, 0, epoch)).permutation(len(self.videos))
-
-
-Sample = tuple[np.ndarray, np.ndarray, list[int] | None]
 
 
 def collate(samples: Sequence[Sample]) -> TrainingBatch:
@@ -84,7 +84,7 @@ def collate(samples: Sequence[Sample]) -> TrainingBatch:
 def segment_lengths(labels: np.ndarray) -> list[int]:
     """Lengths of the maximal runs of one label."""
     changes = np.flatnonzero(np.diff(labels)) + 1
-    return [int(length) for length in np.diff(changes, prepend=0, append=len(labels))]
+    return [int(length) for length in np.diff(changes, prepend=0, append=len(labels)) if length]
 
 
 def length_buckets(lengths: dict[str, int], frames: int) -> list[list[str]]:

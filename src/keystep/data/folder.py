@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tokenize
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +29,7 @@ from keystep.data.annotation import IGNORED, Split, read_labels, read_mapping, r
 from keystep.data.problems import Problems
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
+from keystep.files import read_json
 
 LENGTH_TOLERANCE = 16
 """Frames by which features and labels of one video may differ; the surplus is cut and reported."""
@@ -86,10 +88,12 @@ class FeatureFolder:
         """(stop - start, D_in) float32 features of slots ``start`` to ``stop`` at the pooled rate.
 
         Raises:
-            InputError: a NaN or infinite number, with the file and the frame on disk.
+            InputError: a NaN or infinite number, with the file and the frame on disk; slots that do not exist.
         """
         video = self.video(name)
-        stop = self.length(name) if stop is None else min(stop, self.length(name))
+        stop = self.length(name) if stop is None else stop
+        if not 0 <= start <= stop <= self.length(name):
+            raise InputError(f"{video.features}: no slots {start} to {stop}; it has {self.length(name)}")
         stored = open_array(video.features)
         first, last = start * self.pool, min(stop * self.pool, video.frames)
         rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
@@ -124,16 +128,16 @@ class FeatureFolder:
         return read_split(self.root, name, self.videos, left_out=self.problems.skipped)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes, sizes and both ends of every file: tells whether two runs read the same data.
+        """SHA-256 over how the folder is read and what is in it: tells whether two runs read the same data.
 
-        Reading 64 GB to the last byte would cost minutes, so the middle of large files is not covered.
+        Reading 64 GB to the last byte would cost minutes, so of files above 1 MiB only samples from all over are
+        covered, with the size. Splits are not: adding one leaves the data as they are.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(json.dumps([self.classes, self.source.to_json(), self.pool]).encode())
         for name, video in sorted(self.videos.items()):
-            digest.update(f"{name} {video.frames} {video.width}".encode())
+            digest.update(json.dumps([name, video.frames, video.width, video.time_axis]).encode())
             for path in (video.features, video.labels):
-                if path is not None:
-                    digest.update(_both_ends(path))
+                digest.update(b"-" if path is None else _samples(path))
         return digest.hexdigest()
 
 
@@ -156,20 +160,32 @@ def open_folder(
     """
     root = Path(root)
     problems = problems or Problems()
-    paths = sorted((root / "features").glob("*.npy")) if (root / "features").is_dir() else []
-    if not paths:
-        raise InputError(f"{root}: no features/*.npy here; keystep reads a folder with one array a video")
+    paths = _feature_files(root)
     store = _read_store(root / "store.json")
     source = _source_timeline(root, store, source_rate)
+    pool = 1 if rate is None else source.pool_factor(rate)
     classes = read_mapping(root / "mapping.txt") if (root / "mapping.txt").exists() else ()
     if not classes and (root / "groundTruth").is_dir():
         raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' a line")
+    videos = _videos(root, paths, store.get("time_axis"), classes, problems)
+    if not videos:
+        first = next(iter(problems.skipped.values()))
+        raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
+    return FeatureFolder(root, videos, source, pool, classes, problems)
+
+
+def _videos(
+    root: Path, paths: list[Path], time_axis: int | None, classes: tuple[str, ...], problems: Problems
+) -> dict[str, Video]:
+    """Measure every array, find the orientation and width that fit most, and check each video against them."""
     shapes: dict[Path, tuple[int, int]] = {}
     label_lengths: dict[Path, int] = {}
     for path in paths:
         problems.attempt(path.stem, lambda path=path: _measure(path, classes, shapes, label_lengths))  # type: ignore[misc]
-    axis = store["time_axis"] if "time_axis" in store else _find_time_axis(root, shapes, label_lengths)
-    width = Counter(shape[1 - axis] for shape in shapes.values()).most_common(1)[0][0] if shapes else 0
+    if not shapes:
+        return {}
+    axis = _find_time_axis(root, shapes, label_lengths) if time_axis is None else time_axis
+    width = Counter(shape[1 - axis] for shape in shapes.values()).most_common(1)[0][0]
     videos = {}
     for path, shape in shapes.items():
         video = problems.attempt(
@@ -178,20 +194,29 @@ def open_folder(
         )
         if video is not None:
             videos[video.name] = video
-    if not videos:
-        raise InputError(f"{root}: none of its {len(paths)} videos can be read")
-    pool = 1 if rate is None else source.pool_factor(rate)
-    return FeatureFolder(root, videos, source, pool, classes, problems)
+    return videos
+
+
+def _feature_files(root: Path) -> list[Path]:
+    """``features/*.npy`` without the hidden files that some systems leave beside them."""
+    try:
+        paths = sorted(path for path in (root / "features").iterdir() if path.suffix == ".npy")
+    except (FileNotFoundError, NotADirectoryError):
+        paths = []
+    except OSError as error:
+        raise InputError(f"{root / 'features'}: cannot be read: {error.strerror}") from error
+    paths = [path for path in paths if not path.name.startswith(".")]
+    if not paths:
+        raise InputError(f"{root}: no features/*.npy here; keystep reads a folder with one array a video")
+    return paths
 
 
 def _read_store(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        store = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: unreadable: {error}") from error
-    if not isinstance(store, dict) or store.get("time_axis", 0) not in (0, 1):
+    store = read_json(path)
+    axis = store.get("time_axis", 0)
+    if type(axis) is not int or axis not in (0, 1):
         raise InputError(f"{path}: expected an object with time_axis 0 for (T, D) or 1 for (D, T)")
     return store
 
@@ -214,9 +239,10 @@ def _measure(
     shape = open_array(path).shape
     labels = label_path(path)
     if classes and labels.exists():
-        label_lengths[path] = len(read_labels(labels, classes))
-        if label_lengths[path] == 0:
+        length = len(read_labels(labels, classes))
+        if length == 0:
             raise InputError(f"{labels}: no labels; delete the file if this video has none")
+        label_lengths[path] = length
     shapes[path] = (shape[0], shape[1])
 
 
@@ -227,19 +253,19 @@ def label_path(features: Path) -> Path:
 
 def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]) -> Literal[0, 1]:
     """Which axis is time: the one that fits the labels; failing that, the one whose length varies."""
-    fits = [
-        sum(abs(shapes[path][axis] - length) <= LENGTH_TOLERANCE for path, length in label_lengths.items())
-        for axis in (0, 1)
-    ]
-    if fits[0] == fits[1]:
-        fits = [len({shape[axis] for shape in shapes.values()}) for axis in (0, 1)]
-    if fits[0] == fits[1]:
+
+    def fits(axis: int) -> tuple[int, int, int]:
+        apart = [abs(shapes[path][axis] - length) for path, length in label_lengths.items()]
+        near = sum(difference <= LENGTH_TOLERANCE for difference in apart)
+        return near, len({shape[axis] for shape in shapes.values()}), apart.count(0)
+
+    if fits(0) == fits(1):
         shape, length = next(iter(shapes.values()), None), next(iter(label_lengths.values()), None)
         raise InputError(
             f"{root}: cannot tell time from width: first array has shape {shape}, its labels {length} lines; write "
             '{"time_axis": 1} into store.json for (D, T) arrays, 0 for (T, D)'
         )
-    return 0 if fits[0] > fits[1] else 1
+    return 0 if fits(0) > fits(1) else 1
 
 
 def _video(path: Path, shape: tuple[int, int], axis: int, width: int, labels: int | None, problems: Problems) -> Video:
@@ -266,7 +292,7 @@ def _video(path: Path, shape: tuple[int, int], axis: int, width: int, labels: in
 
 def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
     """Means over groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
-    if factor == 1:
+    if factor == 1 or len(rows) == 0:
         return rows
     starts = np.arange(0, len(rows), factor)
     sums = np.add.reduceat(rows, starts, axis=0)
@@ -283,10 +309,13 @@ def open_array(path: Path) -> np.ndarray:
     """
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a readable .npy array, or cut off: {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
-        raise InputError(f"{path}: shape {getattr(array, 'shape', '?')}; expected two axes, (T, D) or (D, T)")
+    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # the last two: a broken header
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable .npy array, or cut off: {reason}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: an archive of arrays; expected a single one")
+    if array.ndim != 2:
+        raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
     if array.dtype.kind != "f":
         raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64")
     if 0 in array.shape:
@@ -294,10 +323,12 @@ def open_array(path: Path) -> np.ndarray:
     return array
 
 
-def _both_ends(path: Path, count: int = 65536) -> bytes:
+def _samples(path: Path, block: int = 1 << 16, blocks: int = 16) -> bytes:
+    """A file's size and 16 blocks of 64 KiB spread evenly over it, both ends included; small files are read whole."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        file.seek(0)
-        head = file.read(count)
-        file.seek(max(0, size - count))
-        return size.to_bytes(8, "little") + head + file.read(count)
+        parts = [size.to_bytes(8, "little")]
+        for place in range(blocks) if size > block * blocks else [0]:
+            file.seek(place * (size - block) // (blocks - 1))
+            parts.append(file.read(block if size > block * blocks else -1))
+    return b"".join(parts)

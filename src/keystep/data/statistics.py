@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
@@ -28,13 +29,14 @@ def measure(
     seed: int,
     *,
     centred: bool = False,
+    smooth: int = 1,
     progress: Callable[[str], None] = lambda video: None,
 ) -> tuple[Statistics, tuple[str, ...]]:
     """Channel statistics, and the videos that could be read.
 
     Every frame is read once, so bad numbers show before training starts, not hours into it. Channels that never change
-    get deviation 1. With ``centred``, each video's own mean is removed first, so that the deviation is that within
-    videos and the sample holds centred frames.
+    (but for rounding) get deviation 1. With ``centred``, each video's own mean is removed first, so that the deviation
+    is that within videos and the sample holds centred frames. The sample's frames are averages over ``smooth`` frames.
 
     Raises:
         InputError: a bad video (unless the folder skips them), or no readable video at all.
@@ -42,23 +44,46 @@ def measure(
     rng = np.random.default_rng(seed)
     names = list(videos)
     share = max(1, SAMPLE_FRAMES // max(1, len(names)))
-    count, total, squares = 0, np.zeros(folder.width), np.zeros(folder.width)
+    moments = _Moments(folder.width)
     samples, readable = [], []
     for name in names:
         frames = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
         if frames is not None:
+            own_mean = moments.add(frames, centred)
             if centred:
-                frames = frames - frames.mean(axis=0)
-            count += len(frames)
-            total += frames.sum(axis=0, dtype=np.float64)
-            squares += np.square(frames, dtype=np.float64).sum(axis=0)
+                frames = (frames - own_mean).astype(np.float32)
+            if smooth > 1:
+                frames = uniform_filter1d(frames, smooth, axis=0, mode="nearest")
             samples.append(frames[np.sort(rng.permutation(len(frames))[:share])])
             readable.append(name)
         progress(name)
     if not readable:
         raise InputError(f"{folder.root}: none of {len(names)} videos can be read")
-    mean = total / count
-    variance = np.maximum(squares / count - np.square(mean), 0)
-    deviation = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
-    statistics = Statistics(mean.astype(np.float32), deviation.astype(np.float32), np.concatenate(samples))
+    statistics = Statistics(moments.mean.astype(np.float32), moments.deviation(), np.concatenate(samples))
     return statistics, tuple(readable)
+
+
+class _Moments:
+    """Mean and deviation of each channel, put together video by video without cancellation (Chan et al., 1979)."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean, self.squares, self.largest = np.zeros(width), np.zeros(width), np.zeros(width)
+
+    def add(self, frames: np.ndarray, centred: bool) -> np.ndarray:
+        """Count (T, D_in) frames, after removing their own mean if ``centred``; returns that mean, (D_in,) float64."""
+        own_mean: np.ndarray = frames.mean(axis=0, dtype=np.float64)
+        difference = frames - own_mean
+        own_squares = np.einsum("td,td->d", difference, difference)
+        step = -self.mean if centred else own_mean - self.mean
+        total = self.count + len(frames)
+        self.mean += step * (len(frames) / total)
+        self.squares += own_squares + np.square(step) * (self.count * len(frames) / total)
+        self.count = total
+        self.largest = np.maximum(self.largest, np.abs(frames).max(axis=0))
+        return own_mean
+
+    def deviation(self) -> np.ndarray:
+        """(D_in,) float32; 1 where a channel moves by no more than float32 can tell at its size."""
+        deviation = np.sqrt(self.squares / self.count)
+        return np.where(deviation > 1e-7 * self.largest, deviation, 1.0).astype(np.float32)

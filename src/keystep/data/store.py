@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from keystep.data.folder import FeatureFolder
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import replacing, write_array, write_json
+from keystep.files import read_json, replacing, write_array, write_json
 
 Layout = Literal["native", "mstcn"]
 FORMAT_VERSION = 1
@@ -40,27 +41,63 @@ class FeatureStore:
             "timeline": self.timeline.to_json(),
             "provenance": self.provenance or {},
         }
-        if (self.root / "features").exists() and not (self.root / "store.json").exists():
+        path = self.root / "store.json"
+        if path.exists():
+            before = read_json(path)
+            after = json.loads(json.dumps(record))
+            changed = [key for key in record if before.get(key) != after[key]]
+            if changed:
+                key = changed[0]
+                raise InputError(
+                    f"{path}: written with {key} {before.get(key)}, now {after[key]}; choose another folder"
+                )
+            return self
+        if (self.root / "features").exists():
             raise InputError(f"{self.root}: has features that keystep did not write; choose another folder")
-        write_json(self.root / "store.json", record)
+        write_json(path, record)
         return self
 
     def add(self, video: str, features: np.ndarray, details: dict[str, Any] | None = None) -> None:
-        """Write one video's (T, D) features."""
-        if features.ndim != 2 or not np.isfinite(features).all():
-            raise InputError(f"features of {video!r} with shape {features.shape} are not finite (T, D) numbers")
-        stored = features if self.layout == "native" else features.T
-        write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
+        """Write one video's (T, D) features; once the array is there, the video is complete.
+
+        Raises:
+            InputError: not (T, D) finite floats, no frames, or a name that is no plain file name.
+        """
+        if not video or Path(video).name != video:
+            raise InputError(f"video name {video!r} leads out of the folder; use a plain name")
+        if features.ndim != 2 or features.dtype.kind != "f" or not features.size or not np.isfinite(features).all():
+            raise InputError(
+                f"features of {video!r}, shape {features.shape}, type {features.dtype}: not finite (T, D) floats"
+            )
         if self.layout == "native":
             record = {"slots": len(features), "width": features.shape[1], "timeline": self.timeline.to_json()}
             write_json(self.root / "features" / f"{video}.json", record | (details or {}))
+        stored = features if self.layout == "native" else features.T
+        write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
 
     def copy_annotation(self, source: FeatureFolder) -> None:
-        """Labels, classes and splits of the folder that the features came from, unchanged."""
+        """Labels, classes and splits of the folder that the features came from, unchanged.
+
+        Raises:
+            InputError: the features written here have another rate than those labels.
+        """
+        if self.timeline.rate != source.source.rate:
+            raise InputError(
+                f"{self.root}: features at {self.timeline.rate} Hz do not fit the labels of {source.root} at "
+                f"{source.source.rate} Hz"
+            )
         for name in ("groundTruth", "splits", "mapping.txt"):
-            if (source.root / name).is_dir():
+            if (source.root / name).exists():
                 with replacing(self.root / name) as temporary:
-                    shutil.copytree(source.root / name, temporary)
-            elif (source.root / name).exists():
-                with replacing(self.root / name) as temporary:
-                    shutil.copyfile(source.root / name, temporary)
+                    _copy(source.root / name, temporary)
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Files of a folder, or one file: the bytes only, because a read-only source would make a read-only copy."""
+    if source.is_file():
+        shutil.copyfile(source, to)
+        return
+    to.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, to / path.name)

@@ -66,9 +66,11 @@ class Timeline:
 
     def pool_factor(self, rate: Fraction) -> int:
         """How many slots make one slot at ``rate`` Hz; it has to be a whole number."""
+        if rate <= 0:
+            raise InputError(f"features cannot be pooled to {rate} Hz; a rate is above 0")
         factor = self.rate / rate
-        if rate <= 0 or factor.denominator != 1:
-            below = self.rate / max(1, int(factor) + 1) if rate > 0 else self.rate
+        if factor.denominator != 1:
+            below = self.rate / (int(factor) + 1)
             raise InputError(
                 f"features at {float(self.rate):g} Hz cannot be pooled to {float(rate):g} Hz: the ratio must be "
                 f"a whole number (for example {float(below):g} Hz)"
@@ -87,6 +89,8 @@ class Timeline:
     @classmethod
     def from_json(cls, data: dict[str, str]) -> Timeline:
         """Inverse of `to_json`; only ``rate`` is required."""
+        if not isinstance(data, dict):
+            raise InputError(f"timeline {data!r} is not an object with a rate")
         unknown = sorted(set(data) - {"rate", "start", "window", "alignment"})
         if unknown or "rate" not in data:
             problem = f"unknown key {unknown[0]!r}" if unknown else "no rate"
@@ -98,7 +102,7 @@ class Timeline:
                 window=Fraction(data["window"]) if "window" in data else None,
                 alignment=data.get("alignment", "center"),  # type: ignore[arg-type]  # checked on construction
             )
-        except (TypeError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, ZeroDivisionError) as error:
             raise InputError(f"unreadable timeline {data}: {error}") from error
 
 

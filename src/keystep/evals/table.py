@@ -124,31 +124,39 @@ def verdict(line: Result) -> str:
 
 
 def main_line(result: Result) -> str:
-    """One sentence that says what was found, and no more.
+    """What was found, and no more: one sentence for each mode, and how much of the gate did not hold.
 
-    It is about the first learned row of the gate that is no ORACLE (offline before causal, in the order in which
-    models were given), not about the best one: choosing it by its test score would be one more way to be lucky. Of
-    its rivals it names the hardest.
+    They are about the first learned row of the gate that is no ORACLE (in the order in which models were given), not
+    about the best one: choosing it by its test score would be one more way to be lucky. Of its rivals they name the
+    hardest.
     """
     alone = [line for line in result["gate"] if line["claim"].startswith("alone")]
     if not alone:
         return _without_gate(result)
-    first = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])
-    same = [line for line in alone if (line["first"], line["mode"]) == (first["first"], first["mode"])]
-    line = min(same, key=lambda line: float(line["low"]))
-    failures = _failures([bool(other["holds"]) for other in result["gate"]])
-    sentence = _against(result, line) + (f"; {'but ' if line['holds'] else ''}{failures}" if failures else "")
+    name = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])["first"]
+    own = [line for line in alone if line["first"] == name]
+    hardest = [
+        min((line for line in own if line["mode"] == mode), key=lambda line: float(line["low"]))
+        for mode in dict.fromkeys(line["mode"] for line in own)
+    ]
+    failures = _failures([bool(line["holds"]) for line in result["gate"]])
+    return " ".join([*(_sentence(result, line) for line in hardest), *failures])
+
+
+def _sentence(result: Result, line: Result) -> str:
+    """The verdict on one comparison, and its numbers."""
+    found = _against(result, line)
     seeds = line["seeds"][0]
     few = f"{_count(seeds, 'seed')}, {SEEDS_FOR_A_CLAIM} needed"
     if "(ORACLE)" in line["first"]:
-        return f"ORACLE, so no claim (it uses the true boundaries): {sentence}."
+        return f"ORACLE, so no claim (it uses the true boundaries): {found}."
     if line["holds"]:
-        return f"{sentence}."
+        return f"{found}."
     if line["low"] > 0:
-        return f"No claim, too few seeds ({few}): {sentence}."
-    found = f"Worse than the {_rival(line)}" if line["high"] < 0 else "No gain shown"
+        return f"No claim, too few seeds ({few}): {found}."
+    verdict = f"Worse than the {_rival(line)}" if line["high"] < 0 else "No gain shown"
     aside = f", and too few seeds to tell ({few})" if seeds < SEEDS_FOR_A_CLAIM else ""
-    return f"{found}{aside}: {sentence}."
+    return f"{verdict}{aside}: {found}."
 
 
 def _rival(line: Result) -> str:
@@ -156,14 +164,14 @@ def _rival(line: Result) -> str:
     return "best smoothing control" if "smoothing" in line["claim"] else "best control"
 
 
-def _failures(holds: list[bool]) -> str:
-    """What else did not hold; nothing where there is only one comparison, of which the sentence itself speaks."""
+def _failures(holds: list[bool]) -> list[str]:
+    """What else did not hold; nothing where there is only one comparison, of which its sentence itself speaks."""
     failed = holds.count(False)
     if not failed or len(holds) == 1:
-        return ""
+        return []
     if failed == len(holds):
-        return f"none of the {failed} comparisons of the gate holds"
-    return f"{failed} of {len(holds)} comparisons of the gate {'does' if failed == 1 else 'do'} not hold"
+        return [f"None of the {failed} comparisons of the gate holds."]
+    return [f"{failed} of {len(holds)} comparisons of the gate {'does' if failed == 1 else 'do'} not hold."]
 
 
 def _against(result: Result, line: Result) -> str:

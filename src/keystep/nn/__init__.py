@@ -1,0 +1,1 @@
+"""The network: attention, positions, blocks, encoder and predictor."""

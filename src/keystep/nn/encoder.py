@@ -55,9 +55,22 @@ class Encoder(Trunk):
 
     def embed(self, features: Tensor, real: Tensor | None, pattern: AttentionPattern) -> Tensor:
         """Features (B, N, D_in) to tokens (B, N, D). Centring looks ahead only where attention does."""
-        norm, linear = self.proj
-        x = norm(features)
+        x = self.project(features)
         if self.centring:
             x = centre(x, real) if pattern.kind == "bidirectional" else running_centre(x)[0]
-        tokens: Tensor = linear(x)
-        return tokens
+        return self.shift(x)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Normalise and map (B, N, D_in) to (B, N, D), still without the bias.
+
+        Centring comes after the map, where it is the same by linearity and D is mostly smaller than D_in.
+        """
+        norm, linear = self.proj
+        assert isinstance(linear, nn.Linear)
+        return nn.functional.linear(norm(features), linear.weight)
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Add the bias that `project` left out."""
+        linear = self.proj[1]
+        assert isinstance(linear, nn.Linear)
+        return x + linear.bias

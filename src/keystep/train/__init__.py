@@ -1,0 +1,1 @@
+"""Pretraining: the step, the run, and all that a resume needs."""

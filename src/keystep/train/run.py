@@ -220,6 +220,7 @@ def _read_data(
         videos,
         config.train.seed,
         centred=config.model.centring,
+        smooth=config.target.smooth,
         progress=lambda video: progress.reading(next(done), len(videos)),
     )
     return folder, readable, () if split is None else split.valid, statistics

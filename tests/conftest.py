@@ -1,0 +1,62 @@
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CLASSES = ("wait", "cut", "tie a knot")
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Other people's data and the golden files, which lie beside the repository where they are at all."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: its data may not be shipped with the project")
+    return folder
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> MakeFolder:
+    """Writes small feature folders in the MS-TCN layout, see `write_folder`."""
+
+    def make(name: str = "data", **options: object) -> Path:
+        return write_folder(tmp_path / name, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+def write_folder(
+    root: Path,
+    *,
+    lengths: Mapping[str, int] | None = None,
+    width: int = 6,
+    time_axis: int = 1,
+    dtype: str = "float32",
+    classes: Sequence[str] = CLASSES,
+    labelled: bool = True,
+    splits: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Random features, labels in runs of five frames, a mapping, and splits.
+
+    Args:
+        lengths: frames of each video; by default six videos of 40 to 65 frames.
+        splits: ``{"train.split1": names}``; by default four videos train and the rest test.
+    """
+    rng = np.random.default_rng(0)
+    lengths = {f"video{i}": 40 + 5 * i for i in range(6)} if lengths is None else lengths
+    for part in ("features", "splits", *(("groundTruth",) if labelled else ())):
+        (root / part).mkdir(parents=True)
+    for name, length in lengths.items():
+        features = rng.normal(size=(length, width)).astype(dtype)
+        np.save(root / "features" / f"{name}.npy", features if time_axis == 0 else np.ascontiguousarray(features.T))
+        if labelled:
+            ids = np.repeat(rng.integers(len(classes), size=length // 5 + 1), 5)[:length]
+            (root / "groundTruth" / f"{name}.txt").write_text("".join(f"{classes[i]}\n" for i in ids))
+    if labelled:
+        (root / "mapping.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(classes)))
+    names = list(lengths)
+    for part, chosen in (splits or {"train.split1": names[:4], "test.split1": names[4:]}).items():
+        (root / "splits" / f"{part}.bundle").write_text("".join(f"{name}.txt\n" for name in chosen))
+    return root

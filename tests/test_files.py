@@ -1,0 +1,162 @@
+import errno
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from keystep.errors import InputError
+from keystep.files import read_json, replacing, write_array, write_json
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Writing beyond 10 kB fails, as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_file_appears_whole_with_its_parents(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a" / "b.txt") as temporary:
+        temporary.write_text("new")
+        assert not (tmp_path / "a" / "b.txt").exists()
+    assert (tmp_path / "a" / "b.txt").read_text() == "new" and listing(tmp_path / "a") == ["b.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("oops"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_failure_leaves_the_old_one_and_no_remains(tmp_path: Path, error: BaseException, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "file":
+        path.write_text("old")
+    else:
+        path.mkdir()
+        (path / "inside").write_text("old")
+    with pytest.raises((type(error), InputError)), replacing(path) as temporary:
+        if kind == "folder":
+            temporary.mkdir()
+            temporary /= "inside"
+        temporary.write_text("half")
+        raise error
+    assert listing(tmp_path) == ["x"]
+    assert (path if kind == "file" else path / "inside").read_text() == "old"
+
+
+def test_a_full_disk_gives_one_line_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_json(tmp_path / "x.json", {"old": 1})
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(InputError) as caught:
+        write_json(tmp_path / "x.json", {"new": 1})
+    assert (
+        str(caught.value) == f"{tmp_path / 'x.json'}: cannot be written: No space left on device; nothing was changed"
+    )
+    assert read_json(tmp_path / "x.json") == {"old": 1} and listing(tmp_path) == ["x.json"]
+
+
+def test_every_kind_of_file_says_so_when_the_disk_is_full(tmp_path: Path, small_disk: None) -> None:
+    def weights(path: Path) -> None:
+        with replacing(path) as temporary:
+            save_file({"a": torch.zeros(10_000)}, temporary)
+
+    for write in (
+        lambda path: write_array(path, np.zeros(10_000)),
+        lambda path: write_json(path, "x" * 20_000),
+        weights,
+    ):
+        with pytest.raises(InputError, match=r"x: cannot be written: .*; nothing was changed") as caught:
+            write(tmp_path / "x")
+        assert "\n" not in str(caught.value) and listing(tmp_path) == []
+
+
+def test_a_folder_replaces_another_one_whole(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with replacing(tmp_path / "model") as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert listing(tmp_path) == ["model"] and listing(tmp_path / "model") == ["second"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("old")
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(InputError, match="model: cannot be written: Input/output error"),
+        replacing(tmp_path / "model") as temporary,
+    ):
+        temporary.mkdir()
+    assert listing(tmp_path) == ["model"] and listing(tmp_path / "model") == ["old"]
+
+
+def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path: Path) -> None:
+    left = tmp_path / f".model.{os.getpid()}.part"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with replacing(tmp_path / "model") as temporary:
+        temporary.mkdir()
+    assert listing(tmp_path) == ["model"] and listing(tmp_path / "model") == []
+
+
+def test_a_file_where_a_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("file")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_json(tmp_path / "a" / "b.json", {})
+    with pytest.raises(InputError, match="cannot be written"), replacing(tmp_path / "a") as temporary:
+        temporary.mkdir()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_json(tmp_path / "folder", {})
+    assert (tmp_path / "a").read_text() == "file" and listing(tmp_path) == ["a", "folder"]
+
+
+def test_a_name_that_is_too_long_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written: File name too long"):
+        write_json(tmp_path / ("x" * 250), {})
+
+
+def test_nested_replacements_appear_together(tmp_path: Path) -> None:
+    with replacing(tmp_path / "model") as temporary:
+        write_json(temporary / "config.json", {"a": [1, None, "ü"]})
+        write_array(temporary / "x.npy", np.arange(3))
+        assert listing(tmp_path) == [temporary.name]
+    assert listing(tmp_path / "model") == ["config.json", "x.npy"]
+    assert read_json(tmp_path / "model" / "config.json") == {"a": [1, None, "ü"]}
+    assert np.load(tmp_path / "model" / "x.npy").tolist() == [0, 1, 2]
+
+
+def test_numbers_that_json_does_not_know_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\xff", ""])
+def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"x\.json"):
+        read_json(tmp_path / "x.json")

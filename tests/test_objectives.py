@@ -1,0 +1,123 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from keystep.config import ObjectiveConfig
+from keystep.objectives import FrameSums, frame_distance, frame_sums
+
+VALID = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+HIDDEN = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, True, False]])
+DISTANCES = ("l1", "l2", "smooth_l1")
+
+
+def tensors(channels: int = 5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(3 * torch.randn(2, 7, channels, generator=generator) for _ in range(2))  # type: ignore[return-value]
+
+
+def slow_distance(prediction: list[float], target: list[float], kind: str) -> float:
+    total = 0.0
+    for guess, wanted in zip(prediction, target, strict=True):
+        gap = abs(guess - wanted)
+        total += {"l1": gap, "l2": gap * gap, "smooth_l1": gap * gap / 2 if gap < 1 else gap - 0.5}[kind]
+    return total / len(target)
+
+
+def slow_cross_entropy(prediction: list[float], target: int) -> float:
+    return math.log(sum(math.exp(score) for score in prediction)) - prediction[target]
+
+
+def slow_sums(distance: list[list[float]]) -> tuple[float, float, int, int]:
+    hidden: list[float] = []
+    visible: list[float] = []
+    for row in range(2):
+        for frame in range(7):
+            if VALID[row, frame]:
+                (hidden if HIDDEN[row, frame] else visible).append(distance[row][frame])
+    return sum(hidden), sum(visible), len(hidden), len(visible)
+
+
+def check(sums: FrameSums, wanted: tuple[float, float, int, int]) -> None:
+    found = (sums.hidden, sums.visible, sums.hidden_frames, sums.visible_frames)
+    assert [float(number) for number in found] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_sums_agree_with_a_loop(kind: str) -> None:
+    predictions, targets = tensors()
+    wanted = [
+        [slow_distance(predictions[row, frame].tolist(), targets[row, frame].tolist(), kind) for frame in range(7)]
+        for row in range(2)
+    ]
+    config = ObjectiveConfig(distance=kind)  # type: ignore[arg-type]
+    torch.testing.assert_close(frame_distance(predictions, targets, config), torch.tensor(wanted))
+    check(frame_sums(predictions, targets, HIDDEN, VALID, config), slow_sums(wanted))
+
+
+def test_class_targets_are_compared_by_cross_entropy_whatever_the_distance() -> None:
+    predictions, _ = tensors()
+    targets = torch.randint(5, (2, 7), generator=torch.Generator().manual_seed(1))
+    wanted = [
+        [slow_cross_entropy(predictions[row, frame].tolist(), int(targets[row, frame])) for frame in range(7)]
+        for row in range(2)
+    ]
+    for kind in DISTANCES:
+        config = ObjectiveConfig(distance=kind)  # type: ignore[arg-type]
+        check(frame_sums(predictions, targets, HIDDEN, VALID, config), slow_sums(wanted))
+
+
+@pytest.mark.parametrize("spoiled", ["predictions", "targets", "classes"])
+def test_padding_counts_nowhere_not_even_in_the_gradient(spoiled: str) -> None:
+    predictions, targets = tensors()
+    if spoiled == "classes":
+        targets = torch.randint(5, (2, 7), generator=torch.Generator().manual_seed(1))
+    clean, dirty = predictions.clone().requires_grad_(), predictions.clone()
+    wanted = frame_sums(clean, targets, HIDDEN, VALID, ObjectiveConfig())
+    (wanted.hidden + wanted.visible).backward()  # type: ignore[no-untyped-call]
+    if spoiled == "predictions":
+        dirty[~VALID] = math.nan
+    else:
+        targets = targets.masked_fill(
+            ~VALID if spoiled == "classes" else ~VALID[..., None], 99 if spoiled == "classes" else math.nan
+        )
+    dirty.requires_grad_()
+    found = frame_sums(dirty, targets, HIDDEN, VALID, ObjectiveConfig())
+    (found.hidden + found.visible).backward()  # type: ignore[no-untyped-call]
+    assert torch.equal(found.hidden, wanted.hidden) and torch.equal(found.visible, wanted.visible)
+    assert clean.grad is not None and dirty.grad is not None and torch.equal(clean.grad, dirty.grad)
+    assert bool((dirty.grad[~VALID] == 0).all())
+
+
+def test_the_loss_is_the_mean_over_hidden_plus_the_weighted_mean_over_visible_frames() -> None:
+    predictions, targets = tensors()
+    sums = frame_sums(predictions, targets, HIDDEN, VALID, ObjectiveConfig())
+    distance = (predictions - targets).abs().mean(-1)
+    for weight in (0.0, 0.5):
+        wanted = distance[HIDDEN & VALID].mean() + weight * distance[~HIDDEN & VALID].mean()
+        torch.testing.assert_close(sums.loss(weight, sums.hidden_frames, sums.visible_frames), wanted)
+
+
+def test_two_halves_of_a_batch_add_up_to_the_whole() -> None:
+    predictions, targets = tensors()
+    config = ObjectiveConfig()
+    whole = frame_sums(predictions, targets, HIDDEN, VALID, config)
+    halves = [frame_sums(predictions[i], targets[i], HIDDEN[i], VALID[i], config) for i in (slice(0, 1), slice(1, 2))]
+    hidden_frames = halves[0].hidden_frames + halves[1].hidden_frames
+    visible_frames = halves[0].visible_frames + halves[1].visible_frames
+    total = halves[0].loss(0.5, hidden_frames, visible_frames) + halves[1].loss(0.5, hidden_frames, visible_frames)
+    torch.testing.assert_close(total, whole.loss(0.5, whole.hidden_frames, whole.visible_frames))
+
+
+def test_a_batch_that_hides_nothing_has_no_hidden_loss_and_no_nan() -> None:
+    predictions, targets = tensors()
+    sums = frame_sums(predictions, targets, torch.zeros_like(HIDDEN), VALID, ObjectiveConfig())
+    assert float(sums.loss(0.0, sums.hidden_frames, sums.visible_frames)) == 0
+    assert int(sums.visible_frames) == int(VALID.sum())
+
+
+def test_half_precision_is_compared_in_float32() -> None:
+    predictions, targets = tensors()
+    distance = frame_distance(predictions.bfloat16(), targets.bfloat16(), ObjectiveConfig())
+    assert distance.dtype == torch.float32

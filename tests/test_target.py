@@ -1,0 +1,194 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from keystep.batch import SequenceBatch
+from keystep.config import ModelConfig, TargetConfig
+from keystep.data.statistics import Statistics
+from keystep.errors import InputError
+from keystep.nn.attention import AttentionPattern
+from keystep.nn.encoder import Encoder
+from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, Target, build_target
+
+WIDTH = 5
+FULL, CAUSAL = AttentionPattern(), AttentionPattern(kind="causal")
+
+
+def encoder(**fields: Any) -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2, **fields))
+
+
+def batch(padding: float = 0.0) -> SequenceBatch:
+    generator = torch.Generator().manual_seed(0)
+    made = SequenceBatch.pad([3 * torch.randn(length, WIDTH, generator=generator) + 2 for length in (9, 14, 1)])
+    return SequenceBatch(made.features.masked_fill(~made.valid[..., None], padding), made.valid)
+
+
+def statistics(frames: int = 300) -> Statistics:
+    sample = np.random.default_rng(0).normal(2, 3, size=(frames, WIDTH)).astype(np.float32)
+    return Statistics(sample.mean(0), sample.std(0), sample)
+
+
+def ema(**fields: Any) -> tuple[EmaTarget, Encoder]:
+    learned = encoder()
+    return EmaTarget(learned, TargetConfig(kind="ema", **fields)), learned
+
+
+def slow_input(centring: bool, smooth: int = 1) -> list[np.ndarray]:
+    """What feature targets should be, one video at a time."""
+    made, measured = batch(), statistics()
+    rows = []
+    for features, length in zip(made.features.numpy(), made.lengths, strict=True):
+        row = (features[: int(length)].astype(np.float64) - measured.mean) / measured.deviation
+        row = row - row.mean(0) if centring else row
+        half = smooth // 2
+        rows.append(np.stack([row[max(0, t - half) : t + half + 1].mean(0) for t in range(len(row))]))
+    return rows
+
+
+@pytest.mark.parametrize("pattern", [FULL, CAUSAL], ids=str)
+def test_at_the_start_ema_targets_are_the_encoders_own_latents(pattern: AttentionPattern) -> None:
+    target, learned = ema()
+    made = batch()
+    assert torch.equal(target(made, pattern), learned(made, made.valid, pattern))
+
+
+def test_the_copy_follows_by_the_formula_and_shares_nothing() -> None:
+    target, learned = ema()
+    before = {name: tensor.clone() for name, tensor in target.encoder.named_parameters()}
+    with torch.no_grad():
+        for parameter in learned.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+    for name, tensor in target.encoder.named_parameters():
+        assert torch.equal(tensor, before[name]), "what trains the encoder leaves the copy alone"
+    target.follow(learned, 0.9)
+    new = dict(learned.named_parameters())
+    for name, tensor in target.encoder.named_parameters():
+        torch.testing.assert_close(tensor, 0.9 * before[name] + 0.1 * new[name])
+    target.follow(learned, 1.0)
+    still = {name: tensor.clone() for name, tensor in target.encoder.named_parameters()}
+    target.follow(learned, 0.0)
+    for name, tensor in target.encoder.named_parameters():
+        torch.testing.assert_close(tensor, new[name])
+        assert not torch.equal(still[name], new[name])
+
+
+def test_many_steps_of_following_are_an_exponential_average() -> None:
+    target, learned = ema()
+    own, new = (module.get_parameter("proj.1.weight") for module in (target.encoder, learned))
+    start = own.clone()
+    for _ in range(20):
+        target.follow(learned, 0.8)
+    assert torch.equal(own, start), "an encoder that stands still is not left"
+    with torch.no_grad():
+        new.add_(1)
+    for _ in range(20):
+        target.follow(learned, 0.8)
+    torch.testing.assert_close(own, start + 1 - 0.8**20, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
+def test_no_target_has_anything_to_train(kind: str) -> None:
+    config = TargetConfig(kind=kind, clusters=4)  # type: ignore[arg-type]
+    learned = encoder()
+    target = build_target(config, learned, statistics(), 0)
+    assert not any(parameter.requires_grad for parameter in target.parameters())
+    assert all(parameter.requires_grad for parameter in learned.parameters())
+    assert not target(batch(), FULL).requires_grad
+    assert target.output_dim == {"ema": None, "features": WIDTH, "clusters": 4}[kind]
+
+
+@pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
+@pytest.mark.parametrize("pattern", [FULL, CAUSAL], ids=str)
+def test_nan_at_padding_changes_no_target(kind: str, pattern: AttentionPattern) -> None:
+    for normalise in ("none", "frame", "time"):
+        config = TargetConfig(kind=kind, clusters=4, normalise=normalise, smooth=3)  # type: ignore[arg-type]
+        target = build_target(config, encoder(), statistics(), 0)
+        clean, dirty = target(batch(), pattern), target(batch(float("nan")), pattern)
+        assert torch.equal(clean[batch().valid], dirty[batch().valid])
+        assert bool(torch.isfinite(dirty.float()).all())
+
+
+def test_layers_average_the_last_blocks() -> None:
+    made = batch()
+    learned = encoder()
+    for layers in (1, 2, 3):
+        target = EmaTarget(learned, TargetConfig(kind="ema", layers=layers))
+        torch.testing.assert_close(target(made, FULL), learned(made, made.valid, FULL, layers))
+
+
+def test_frame_normalisation_standardises_each_vector() -> None:
+    plain, made = ema()[0](batch(), FULL), batch()
+    found = ema(normalise="frame")[0](made, FULL)
+    for row, frame in made.valid.nonzero().tolist():
+        vector = plain[row, frame].double()
+        wanted = (vector - vector.mean()) / (vector.var(unbiased=False) + 1e-5).sqrt()
+        torch.testing.assert_close(found[row, frame].double(), wanted, atol=1e-5, rtol=0)
+
+
+def test_time_normalisation_standardises_each_channel_over_one_videos_frames() -> None:
+    plain, made = ema()[0](batch(), FULL), batch()
+    found = ema(normalise="time")[0](made, FULL)
+    for row, length in enumerate(made.lengths.tolist()):
+        video = plain[row, :length].double()
+        wanted = (video - video.mean(0)) / (video.var(0, unbiased=False) + 1e-5).sqrt()
+        torch.testing.assert_close(found[row, :length].double(), wanted, atol=1e-5, rtol=0)
+    assert bool((found[~made.valid] == 0).all())
+
+
+@pytest.mark.parametrize("centring", [False, True])
+@pytest.mark.parametrize("smooth", [1, 5])
+def test_feature_targets_are_the_standardised_input(centring: bool, smooth: int) -> None:
+    found = FeatureTarget(statistics(), centring, smooth)(batch(), FULL)
+    for row, wanted in enumerate(slow_input(centring, smooth)):
+        np.testing.assert_allclose(found[row, : len(wanted)].numpy(), wanted, atol=1e-5)
+    assert bool((found[~batch().valid] == 0).all())
+
+
+@pytest.mark.parametrize("centring", [False, True])
+@pytest.mark.parametrize("smooth", [1, 3])
+def test_cluster_targets_are_the_nearest_centres(centring: bool, smooth: int) -> None:
+    target = ClusterTarget(statistics(), centring, smooth, 7, 0)
+    found = target(batch(), FULL)
+    centres = target.centres.double().numpy()
+    assert centres.shape == (7, WIDTH) and found.dtype == torch.int64
+    for row, frames in enumerate(slow_input(centring, smooth)):
+        wanted = [int(np.argmin([np.sum((frame - centre) ** 2) for centre in centres])) for frame in frames]
+        assert found[row, : len(frames)].tolist() == wanted
+
+
+def test_clusters_depend_on_the_seed_alone_and_describe_standardised_frames() -> None:
+    first, second, other = (ClusterTarget(statistics(), True, 1, 8, seed).centres for seed in (0, 0, 1))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert float(first.abs().max()) < 4, "centres lie where standardised numbers lie"
+
+
+def test_clusters_find_groups_that_are_there() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(4), 100)
+    sample = (10 * np.eye(4, WIDTH)[groups] + 0.1 * rng.normal(size=(400, WIDTH))).astype(np.float32)
+    target = ClusterTarget(Statistics(np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32), sample), False, 1, 4, 0)
+    found = target(SequenceBatch.pad([sample]), FULL)[0].numpy()
+    assert all(len(set(found[groups == group])) == 1 for group in range(4)) and len(set(found)) == 4
+
+
+def test_too_few_frames_for_the_clusters_are_refused() -> None:
+    with pytest.raises(InputError, match="6 frames cannot make 7 clusters"):
+        ClusterTarget(statistics(6), True, 1, 7, 0)
+
+
+def test_a_targets_state_comes_back_from_its_tensors() -> None:
+    made = batch()
+    for kind in ("ema", "features", "clusters"):
+        config = TargetConfig(kind=kind, clusters=4)
+        first = build_target(config, encoder(), statistics(), 0)
+        other = Statistics(*(2 * part for part in (statistics().mean, statistics().deviation, statistics().sample)))
+        second: Target = build_target(config, Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2)), other, 5)
+        wanted: Tensor = first(made, FULL)
+        assert not torch.equal(second(made, FULL), wanted)
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second(made, FULL), wanted)
