@@ -13,7 +13,7 @@ demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minu
 	@$(BIN)/keystep demo --out demo
 
 test: $(INSTALLED) lint  ## style, types and all tests
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .

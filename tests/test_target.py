@@ -7,7 +7,7 @@ from torch import Tensor
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
-from keystep.data.statistics import Statistics
+from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
@@ -192,3 +192,15 @@ def test_a_targets_state_comes_back_from_its_tensors() -> None:
         assert not torch.equal(second(made, FULL), wanted)
         second.load_state_dict(first.state_dict())
         assert torch.equal(second(made, FULL), wanted)
+
+
+def test_the_sample_that_is_clustered_is_smoothed_as_the_targets_are() -> None:
+    rng = np.random.default_rng(3)
+    frames = rng.normal(size=(11, 4)).astype(np.float32)
+    by_hand = np.stack([frames[max(0, t - 2) : t + 3].mean(axis=0) for t in range(11)])
+    np.testing.assert_allclose(smoothed(frames, 5), by_hand, atol=1e-5)
+    statistics = Statistics(np.zeros(4, np.float32), np.ones(4, np.float32), frames)
+    padded = SequenceBatch.pad([frames, frames[:6]])
+    targets = FeatureTarget(statistics, centring=False, smooth=5)(padded, AttentionPattern())
+    np.testing.assert_allclose(targets[0].numpy(), by_hand, atol=1e-5)
+    np.testing.assert_allclose(targets[1, :6].numpy(), smoothed(frames[:6], 5), atol=1e-5)

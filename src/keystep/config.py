@@ -217,7 +217,7 @@ class DataConfig(Config):
     """Features a second on disk, where store.json does not say."""
     rate: Rate | None = None
     """Work at this rate by averaging; None keeps the source rate."""
-    split: str | None = None
+    split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
     on_error: OnError = "raise"
     """``skip`` leaves bad videos out and lists them."""
@@ -232,6 +232,14 @@ class RunConfig(Config):
     masking: MaskingConfig = MaskingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _enough_layers(self) -> Self:
+        if self.target.layers > self.model.depth:
+            raise ValueError(
+                f"target.layers {self.target.layers} are more than the encoder's {self.model.depth} blocks"
+            )
+        return self
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -333,7 +341,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected names and values, found {type(data).__name__}")

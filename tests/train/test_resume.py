@@ -152,7 +152,7 @@ def test_resuming_refuses_changed_data_and_missing_checkpoints(mstcn: Path, tmp_
     data = bytearray(first.read_bytes())
     data[-1] ^= 1
     first.write_bytes(bytes(data))
-    with pytest.raises(InputError, match="the data changed"):
+    with pytest.raises(InputError, match="features, labels or the split changed"):
         pretrain(run_config(run), run, resume=True)
     with pytest.raises(InputError, match="not empty"):
         pretrain(settings(mstcn), run)

@@ -16,8 +16,9 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, evaluate
-from keystep.evals.report import main_line, markdown_table, write_report
+from keystep.evals.report import write_report
 from keystep.evals.results import curves_of, load_result, save_evaluation
+from keystep.evals.table import main_line, markdown_table, verdict
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
@@ -101,10 +102,9 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     if markdown:
         print(markdown_table(record))
     for line in record["gate"]:
-        verdict = "holds" if line["holds"] else "does not hold"
         console.print(
             f"{line['mode']}: {line['first']} {line['claim']} ({line['second']}): {line['mean']:+.1f} points, "
-            f"95 % interval {line['low']:+.1f} to {line['high']:+.1f}: {verdict}",
+            f"95 % interval {line['low']:+.1f} to {line['high']:+.1f}: {verdict(line)}",
             soft_wrap=True,
             markup=False,
         )

@@ -53,7 +53,7 @@ def measure(
             if centred:
                 frames = (frames - own_mean).astype(np.float32)
             if smooth > 1:
-                frames = uniform_filter1d(frames, smooth, axis=0, mode="nearest")
+                frames = smoothed(frames, smooth)
             samples.append(frames[np.sort(rng.permutation(len(frames))[:share])])
             readable.append(name)
         progress(name)
@@ -61,6 +61,13 @@ def measure(
         raise InputError(f"{folder.root}: none of {len(names)} videos can be read")
     statistics = Statistics(moments.mean.astype(np.float32), moments.deviation(), np.concatenate(samples))
     return statistics, tuple(readable)
+
+
+def smoothed(frames: np.ndarray, width: int) -> np.ndarray:
+    """(T, D) averages over ``width`` frames around each; at the ends, over those that exist."""
+    share = uniform_filter1d(np.ones(len(frames), np.float32), width, mode="constant")
+    averages: np.ndarray = uniform_filter1d(frames, width, axis=0, mode="constant") / share[:, None]
+    return averages
 
 
 class _Moments:

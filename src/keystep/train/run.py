@@ -84,7 +84,7 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
     learner = _build(config, fabric, folder, statistics)
     config = learner.config
-    identity = {"fingerprint": folder.fingerprint(), "videos": len(videos)}
+    identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
     start = _restore(learner, checkpoints, identity) if resume else 0
     if fabric.is_global_zero and not resume:
         write_yaml(run / "config.yaml", config)
@@ -262,12 +262,16 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
         start = max(0, (length - config.train.crop) // 2)
         stop = min(length, start + config.train.crop)
         hidden = draw_hidden(stop - start, config.masking, np.random.default_rng((config.train.seed, 3, index)))
+        features = folder.problems.attempt(name, lambda name=name, a=start, b=stop: folder.features(name, a, b))  # type: ignore[misc]
+        if features is None:
+            continue
         ids = folder.labels(name)[start:stop] if labelled else None
         segments = segment_lengths(ids) if config.model.oracle and ids is not None else None
-        features = folder.features(name, start, stop)
         batches.append(collate([(features, hidden, segments)]))
         if ids is not None:
             labels.append(pad_labels([ids], stop - start))
+    if not batches:
+        raise InputError(f"{folder.root}: none of the {len(chosen)} held-out videos can be read")
     return Monitor(batches, labels if labelled else None, config.objective)
 
 
@@ -288,8 +292,11 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
     """Load the newest checkpoint; returns its step."""
     step = checkpoints.steps()[-1]
     record = checkpoints.load(step, learner.model, learner.target, learner.optimizer)
-    if record["fingerprint"] != identity["fingerprint"]:
-        raise InputError(f"{learner.config.data.root}: the data changed since {checkpoints.path(step)} was written")
+    if any(record.get(name) != value for name, value in identity.items()):
+        raise InputError(
+            f"{learner.config.data.root}: features, labels or the split changed since {checkpoints.path(step)} was "
+            "written; a resumed run would not be the same run"
+        )
     return step
 
 
