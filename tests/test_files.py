@@ -86,7 +86,7 @@ def test_every_kind_of_file_says_so_when_the_disk_is_full(tmp_path: Path, small_
 
 def test_a_folder_replaces_another_one_whole(tmp_path: Path) -> None:
     for content in ("first", "second"):
-        with replacing(tmp_path / "model") as temporary:
+        with replacing(tmp_path / "model", ours=("first", "second")) as temporary:
             temporary.mkdir()
             (temporary / content).write_text(content)
     assert listing(tmp_path) == ["model"] and listing(tmp_path / "model") == ["second"]
@@ -107,10 +107,21 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
     monkeypatch.setattr(Path, "rename", refuse)
     with (
         pytest.raises(InputError, match="model: cannot be written: Input/output error"),
-        replacing(tmp_path / "model") as temporary,
+        replacing(tmp_path / "model", ours=("old",)) as temporary,
     ):
         temporary.mkdir()
     assert listing(tmp_path) == ["model"] and listing(tmp_path / "model") == ["old"]
+
+
+def test_a_folder_with_anything_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.md").write_text("mine")
+    with (
+        pytest.raises(InputError, match=r"model: holds 'notes\.md', which would be lost"),
+        replacing(tmp_path / "model", ours=("weights",)),
+    ):
+        raise AssertionError("refused before anything is written")
+    assert listing(tmp_path / "model") == ["notes.md"]
 
 
 def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from keystep.errors import InputError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     """A temporary sibling to write ``path`` to (a file or a folder); put in place on success, removed on failure.
+
+    A folder that stands there already is replaced only if it holds nothing but the names in ``ours``: what somebody
+    else put there is never removed.
 
     Raises:
         InputError: the disk refuses (full, read-only, no permission); what stood at ``path`` before is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        check_ours(path, ours)
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)  # a killed process that had the same id may have left one
         yield temporary
@@ -35,6 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written: {reason}; nothing was changed") from error
     finally:
         _remove(temporary)
+
+
+def check_ours(folder: Path, ours: Collection[str]) -> None:
+    """Refuse to replace a folder that holds anything but the names in ``ours``."""
+    if folder.is_dir():
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+        if foreign:
+            raise InputError(f"{folder}: holds {foreign[0]!r}, which would be lost; choose another folder")
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

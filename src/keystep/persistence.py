@@ -69,7 +69,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
 
 def save_model(folder: Path, model: PJEPA) -> None:
     """Write a model folder; an older one at that place is replaced once the new one is complete."""
-    with replacing(folder) as temporary:
+    with replacing(folder, (CONFIG, WEIGHTS)) as temporary:
         record = {"format": FORMAT, "version": FORMAT_VERSION, "model": model.config.model_dump(mode="json")}
         write_json(temporary / CONFIG, record)
         save_tensors(temporary / WEIGHTS, model.state_dict())

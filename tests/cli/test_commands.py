@@ -1,6 +1,7 @@
 """The commands as a user types them: what they write, what they say, how they refuse."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,7 +187,8 @@ def test_eval_says_when_a_model_has_seen_the_test_videos(keystep: Run, data: Pat
     assert status == 0, error
     options = ("--model", f"all={tmp_path / 'run'}", "--out", tmp_path / "result", *QUICK)
     status, said, _ = keystep("eval", data, "--source-rate", 4, *options)
-    assert status == 0 and "has seen the test videos" in said
+    assert status == 0 and "without labels, on 3 of the test videos" in " ".join(said.split())
+    assert "test videos" in json.loads((tmp_path / "result" / "result.json").read_text())["data"]["notes"][0]
 
 
 def test_a_run_is_not_overwritten(keystep: Run, data: Path, tmp_path: Path) -> None:
@@ -220,3 +222,64 @@ def test_help_is_instant_because_torch_is_not_loaded() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("demo", "inspect", "pretrain", "encode", "eval", "report", "config", "convert"):
         assert command in done.stdout
+
+
+def test_nothing_of_the_users_is_ever_deleted_to_make_room(keystep: Run, data: Path, tmp_path: Path) -> None:
+    pretrain(keystep, data, tmp_path / "run")
+    (tmp_path / "results" / "first").mkdir(parents=True)
+    (tmp_path / "results" / "notes.md").write_text("mine")
+    options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "results", *QUICK)
+    status, _, error = keystep("eval", data, "--source-rate", 4, *options)
+    assert status == 2 and "would be lost" in error
+    assert (tmp_path / "results" / "notes.md").read_text() == "mine"
+
+
+def test_one_model_three_times_is_not_three_seeds(keystep: Run, data: Path, tmp_path: Path) -> None:
+    pretrain(keystep, data, tmp_path / "run")
+    pretrain(keystep, data, tmp_path / "other", "--set", "train.seed=1", "--set", "masking.ratio=0.5")
+    run, model, other = tmp_path / "run", tmp_path / "run" / "model", tmp_path / "other"
+    for names, message in (
+        ((f"p={run}", f"p={run}"), "used twice"),
+        ((f"moving average={run}",), "stands for a control"),
+        ((f"p={run},{model}",), "same weights"),
+        ((f"p={run},{other}",), "more than the seed"),
+    ):
+        models = [part for name in names for part in ("--model", name)]
+        status, _, error = keystep("eval", data, "--source-rate", 4, *models, "--out", tmp_path / "result", *QUICK)
+        assert status == 2 and message in error, names
+
+
+def test_another_rate_than_in_training_is_said(keystep: Run, data: Path, tmp_path: Path) -> None:
+    pretrain(keystep, data, tmp_path / "run")
+    arguments = ("encode", tmp_path / "run" / "model", data, "--source-rate", 4, "--rate", 2, "--out", tmp_path / "out")
+    status, said, _ = keystep(*arguments)
+    assert status == 0 and "was trained at 4 Hz and reads 2 Hz here" in " ".join(said.split())
+
+
+def test_latents_of_another_model_are_not_mixed_in(keystep: Run, data: Path, tmp_path: Path) -> None:
+    pretrain(keystep, data, tmp_path / "a")
+    pretrain(keystep, data, tmp_path / "b", "--set", "train.seed=1")
+    assert keystep("encode", tmp_path / "a", data, "--source-rate", 4, "--out", tmp_path / "out")[0] == 0
+    status, _, error = keystep("encode", tmp_path / "b", data, "--source-rate", 4, "--out", tmp_path / "out")
+    assert status == 2 and "choose another folder" in error
+
+
+def test_divergence_and_a_launcher_that_does_not_fit_are_one_line(
+    keystep: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("pretrain", data, "--source-rate", 4, *SMALL)
+    settings = ("--set", "train.learning_rate=1e30", "--set", "train.warmup=0")
+    status, _, error = keystep(*arguments, "--out", tmp_path / "a", *settings)
+    assert status == 2 and "lower train.learning_rate" in error
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, error = keystep(*arguments, "--out", tmp_path / "b")
+    assert status == 2 and "the launcher started 2 processes" in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_run_that_died_before_its_first_checkpoint_can_be_resumed(keystep: Run, data: Path, tmp_path: Path) -> None:
+    pretrain(keystep, data, tmp_path / "run")
+    whole = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert keystep("pretrain", "--resume", tmp_path / "run")[0] == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == whole

@@ -1,5 +1,6 @@
 """The table is honest: what it lists, what it compares, and what it may look at."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +105,21 @@ def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: J
     result = evaluate(judge, [Entrant("clip", 0, oracle), Entrant("blocks", 0, causal)])
     assert result.find("clip (ORACLE)", "offline") and result.find("clip", "offline") is None
     row = result.find("blocks", "causal")
-    assert row and row.delay == 3 / 2, "three more frames of a block of four, at 2 Hz"
+    assert row and row.delay == 3 / 2 + 1 / 4, "three more slots of a block of four at 2 Hz, and a slot of two frames"
+    gate = [line for line in result.gate if line.first == "blocks"]
+    assert gate and all(line.later and not line.holds for line in gate if line.second.startswith("moving average"))
     assert result.find("blocks", "offline") is None
+
+
+def test_causal_rows_say_that_pooling_waits_for_the_groups_last_frame(evaluation: Evaluation) -> None:
+    delays = {row.delay for row in evaluation.rows if row.mode == "causal"}
+    assert delays == {0.25}, "two frames at 4 Hz: the first waits a quarter of a second for the second"
+
+
+def test_one_test_video_gives_a_table_without_a_gate(judge: Judge) -> None:
+    single = Judge(judge.folder, replace(judge.split, test=judge.split.test[:1]), PROBE)
+    result = evaluate(single, [Entrant("pjepa", 0, model(0))])
+    assert result.rows and not result.gate
 
 
 def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> None:

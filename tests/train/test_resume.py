@@ -165,3 +165,12 @@ def test_a_damaged_checkpoint_is_named(mstcn: Path, tmp_path: Path) -> None:
     weights_file.write_bytes(weights_file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"optimizer\.safetensors"):
         pretrain(run_config(run), run, resume=True)
+
+
+def test_working_a_batch_off_in_parts_gives_the_same_model(mstcn: Path, tmp_path: Path) -> None:
+    """The crops differ in length, so a mean of the parts' means would be another gradient."""
+    pretrain(settings(mstcn, accumulate=1), tmp_path / "whole")
+    pretrain(settings(mstcn, accumulate=4), tmp_path / "parts")
+    one, four = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name in one:
+        torch.testing.assert_close(one[name], four[name], atol=1e-4, rtol=0)

@@ -102,6 +102,7 @@ def pretrain(
     with TrainingProgress(console) as progress:
         model = train(settled, run, resume=resume is not None, progress=progress)
     console.print(f"model: {model}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
+    console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
 
 
 @app.command()
@@ -195,7 +196,8 @@ def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings:
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
-    if not any(layer.get("data", {}).get("root") for layer in layers):
+    sections = [layer.get("data") for layer in layers]
+    if not any(isinstance(section, dict) and section.get("root") for section in sections):
         raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
     return build(RunConfig, *layers)
 

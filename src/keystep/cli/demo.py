@@ -13,6 +13,7 @@ from keystep.config import RunConfig, build
 from keystep.data.folder import open_folder
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.errors import InputError
+from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import curves_of, save_evaluation
 from keystep.train.run import pretrain
@@ -22,6 +23,8 @@ SETTINGS = {
     "target": {"clusters": 32, "smooth": 9},
     "train": {"steps": 300, "crop": 256, "monitor_every": 100, "save_every": 100},
 }
+PROBE = ProbeConfig(learning_rates=(1e-3, 1e-2), weight_decays=(0.0, 0.1), epochs=10, min_steps=300)
+"""A smaller grid and fewer passes than `keystep eval` takes, to be done in minutes."""
 RECONSTRUCTION = {"target": {"kind": "features", "smooth": 1}}
 
 
@@ -40,7 +43,7 @@ def run_demo(out: Path, console: Console) -> None:
             pretrain(config, out / "runs" / name, progress=progress)
         groups.append((name, [find_model(str(out / "runs" / name))]))
     console.print("4. Judging them against raw features and everything that smoothing gives for free.")
-    evaluation = judge_models(folder, "1", groups, EvalConfig(), console)
+    evaluation = judge_models(folder, "1", groups, EvalConfig(probe=PROBE), console)
     runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}
     save_evaluation(out / "report", evaluation, curves_of(runs))
     show_report(out / "report", console)

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import find_model
+from keystep.cli.models import check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.data.store import FeatureStore, Layout
 from keystep.errors import InputError
@@ -38,12 +38,20 @@ def encode_folder(
         if pattern is None:
             raise InputError(f"{found.source}: this model has no live_attention; leave out --live")
     folder = open_data(data, source_rate, rate, on_error)
+    check_fits(found, folder, console)
     upsample = folder.pool if layout == "mstcn" else 1
     store = FeatureStore(
         out,
         folder.source if layout == "mstcn" else folder.timeline,
         layout,  # type: ignore[arg-type]  # checked above
-        {"model": found.source, "attention": str(pattern or found.model.config.attention), "pooled_by": folder.pool},
+        {
+            "model": found.source,
+            "weights": found.fingerprint,
+            "features": folder.fingerprint(),
+            "attention": str(pattern or found.model.config.attention),
+            "pooled_by": folder.pool,
+            "type": "float16" if half else "float32",
+        },
     ).create()
     if folder.pool == upsample:
         store.copy_annotation(folder)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import FoundModel, find_model
+from keystep.cli.models import FoundModel, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.config import assignments, build
 from keystep.data.folder import FeatureFolder
@@ -17,8 +17,9 @@ from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, evaluate
 from keystep.evals.report import write_report
-from keystep.evals.results import curves_of, load_result, save_evaluation
+from keystep.evals.results import OURS, curves_of, load_result, save_evaluation
 from keystep.evals.table import main_line, markdown_table, verdict
+from keystep.files import check_ours
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
@@ -35,6 +36,7 @@ def evaluate_folder(
     console: Console,
 ) -> None:
     """Judge, save, draw, say."""
+    check_ours(out, OURS)
     config = build(EvalConfig, assignments(settings))
     folder = open_data(data, source_rate, rate, on_error)
     groups = [_group(text) for text in models]
@@ -76,22 +78,44 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
 
 
 def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:
-    """Refuse models of another width; warn of models that may have seen the test videos."""
-    for name, _, found in _flat(groups):
-        if found.model.config.input_dim != folder.width:
-            raise InputError(
-                f"{found.source}: reads features {found.model.config.input_dim} wide; {folder.root} has {folder.width}"
-            )
-        if found.config is None:
-            console.print(f"note: nothing is known of the data that {name} was trained on", style="yellow")
-        elif found.config.data.root.resolve() == folder.root.resolve() and found.config.data.split != split:
-            trained = found.config.data.split or "all videos"
-            console.print(
-                f"warning: {found.source} was pretrained on {trained}, not on split {split}: without labels, but it "
-                "has seen the test videos",
-                style="yellow",
-                soft_wrap=True,
-            )
+    """Refuse what cannot be compared, and note models that have seen test videos or whose past is unknown."""
+    names = [name for name, _ in groups]
+    reserved = ("raw", "moving average", "nine offsets", "untrained", "true segments")
+    for name in names:
+        if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
+            raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
+    test = set(folder.split(split).test)
+    for name, models in groups:
+        if len({found.fingerprint for found in models}) < len(models):
+            raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
+        if len({_recipe(found) for found in models}) > 1:
+            raise InputError(f"--model {name}: its runs differ in more than the seed; give them different names")
+        for found in models:
+            check_fits(found, folder, console)
+            seen = sorted(test & set(found.videos))
+            if seen:
+                line = f"{name} ({found.source}) was pretrained, without labels, on {len(seen)} of the test videos"
+            elif not found.videos and not _trained_on(found, folder, split):
+                line = f"nothing is known of the videos that {name} ({found.source}) was trained on"
+            else:
+                continue
+            folder.problems.notes.append(line)
+            console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+
+
+def _trained_on(found: FoundModel, folder: FeatureFolder, split: str) -> bool:
+    """Whether the run's settings say that it saw this split's training videos only."""
+    data = found.config.data if found.config else None
+    return data is not None and data.split == split and data.root.resolve() == folder.root.resolve()
+
+
+def _recipe(found: FoundModel) -> str:
+    """All settings but the seed and the place of the data."""
+    if found.config is None:
+        return str(found.model.config)
+    train = found.config.train.model_copy(update={"seed": 0})
+    data = found.config.data.model_copy(update={"root": Path()})
+    return str(found.config.model_copy(update={"train": train, "data": data}))
 
 
 def show_report(result: Path, console: Console, markdown: bool = False) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import torch
+from rich.console import Console
+
 from keystep.config import RunConfig
+from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
+from keystep.files import read_json
 from keystep.persistence import CONFIG
 from keystep.pjepa import PJEPA
 from keystep.train.run import run_config
-from keystep.train.state import Checkpoints
+from keystep.train.state import STATE, Checkpoints
 
 
 @dataclass(frozen=True)
@@ -22,18 +29,61 @@ class FoundModel:
     run: Path | None = None
     config: RunConfig | None = None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: which model this is, wherever it lies."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def videos(self) -> tuple[str, ...]:
+        """The videos it was trained on; empty where that is not known."""
+        states = sorted(self.run.glob(f"checkpoints/*/{STATE}")) if self.run else []
+        videos = read_json(states[-1]).get("videos") if states else None
+        return tuple(videos) if isinstance(videos, list) else ()
+
+    @property
+    def rate(self) -> str | None:
+        """The rate in Hz that it was trained at, where that is known."""
+        data = self.config.data if self.config else None
+        rate = None if data is None else data.rate or data.source_rate
+        return None if rate is None else str(rate)
+
 
 def find_model(text: str) -> FoundModel:
-    """Load a model; of an unfinished run, the newest checkpoint."""
+    """Load a model onto the GPU if there is one; of an unfinished run, the newest checkpoint."""
     path = Path(text)
-    if (path / "config.yaml").exists():
-        config = run_config(path)
-        checkpoints = Checkpoints(path / "checkpoints", config.train.keep)
-        if (path / "model" / CONFIG).exists():
-            folder = path / "model"
-        elif checkpoints.steps():
-            folder = checkpoints.path(checkpoints.steps()[-1])
-        else:
-            raise InputError(f"{path}: this run has no model and no checkpoint yet")
-        return FoundModel(PJEPA.from_pretrained(folder), str(folder), path, config)
-    return FoundModel(PJEPA.from_pretrained(text), text)
+    run = next(
+        (folder for folder in (path, path.parent, path.parent.parent) if (folder / "config.yaml").exists()), None
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if run is None or not path.is_dir():
+        return FoundModel(PJEPA.from_pretrained(text).to(device), text)
+    config = run_config(run)
+    folder = _newest(run, config) if path == run else path
+    return FoundModel(PJEPA.from_pretrained(folder).to(device), str(folder), run, config)
+
+
+def _newest(run: Path, config: RunConfig) -> Path:
+    """The finished model of a run, or else its newest checkpoint."""
+    if (run / "model" / CONFIG).exists():
+        return run / "model"
+    checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
+    if not checkpoints.steps():
+        raise InputError(f"{run}: this run has no model and no checkpoint yet")
+    return checkpoints.path(checkpoints.steps()[-1])
+
+
+def check_fits(found: FoundModel, folder: FeatureFolder, console: Console) -> None:
+    """Refuse features of another width, and warn of another rate than the model was trained at."""
+    if found.model.config.input_dim != folder.width:
+        raise InputError(
+            f"{found.source}: reads features {found.model.config.input_dim} wide; {folder.root} has {folder.width}"
+        )
+    rate = str(folder.timeline.rate)
+    if found.rate is not None and found.rate != rate:
+        line = f"{found.source} was trained at {found.rate} Hz and reads {rate} Hz here; give --rate {found.rate}"
+        folder.problems.notes.append(line)
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)

@@ -88,7 +88,8 @@ class FeatureStore:
             )
         for name in ("groundTruth", "splits", "mapping.txt"):
             if (source.root / name).exists():
-                with replacing(self.root / name) as temporary:
+                names = {path.name for path in (source.root / name).iterdir()} if (source.root / name).is_dir() else ()
+                with replacing(self.root / name, names) as temporary:
                     _copy(source.root / name, temporary)
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from keystep.config import Config, ModelConfig
+from keystep.data.folder import FeatureFolder
 from keystep.evals import controls
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.controls import Control, Position
@@ -58,11 +60,13 @@ class Comparison:
     first: str
     second: str
     difference: Difference
+    later: bool = False
+    """The first answers later than the second, so it has seen more of the future: no fair win."""
 
     @property
     def holds(self) -> bool:
-        """Better with an interval that excludes zero, over enough seeds."""
-        return self.difference.low > 0 and self.difference.seeds[0] >= SEEDS_FOR_A_CLAIM
+        """Better with an interval that excludes zero, over enough seeds, and not by waiting longer."""
+        return self.difference.low > 0 and self.difference.seeds[0] >= SEEDS_FOR_A_CLAIM and not self.later
 
 
 @dataclass
@@ -88,7 +92,7 @@ def evaluate(
 ) -> Evaluation:
     """Judge the controls, then every entrant alone and beside the best smoothing, offline and causal."""
     study = _Study(judge, progress)
-    study.add("raw features", "raw", "causal", study.raw, delay=0.0)
+    study.add("raw features", "raw", "causal", study.raw, delay=study.slot_delay)
     study.add("true segments' means (ORACLE)", "oracle", "offline", study.segment_means())
     for mode in _modes(entrants):
         study.smoothing(mode)
@@ -107,6 +111,7 @@ class _Study:
         self.evaluation = Evaluation(judge)
         self.raw: Representation = {name: judge.folder.features(name) for name in judge.videos}
         self.rate = float(judge.folder.timeline.rate)
+        self.slot_delay = _slot_delay(judge.folder)
         self.best_smoothing: dict[Mode, Representation] = {}
         self.architectures: list[ModelConfig] = []
         test = judge.split.test
@@ -171,7 +176,7 @@ class _Study:
             mode,
             self._transformed(control),
             position=control.position,
-            delay=0.0 if control.causal else None,  # centring needs the whole video
+            delay=self.slot_delay if control.causal else None,  # centring needs the whole video
             detail=f"{control.name}, best of {candidates} on validation",
         )
 
@@ -187,9 +192,12 @@ class _Study:
             self.architectures.append(architecture)
         number = self.architectures.index(architecture)
         twin = "untrained encoder" + (f" {number + 1}" if number else "")
+        name = entrant.name
+        if entrant.model.config.oracle:
+            name, twin = f"{name} (ORACLE)", f"{twin} (ORACLE)"
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
         for mode, pattern in _patterns(entrant.model).items():
-            self.model(entrant.name, family, mode, entrant.model, pattern, entrant.seed)
+            self.model(name, family, mode, entrant.model, pattern, entrant.seed)
             row = self.evaluation.find(twin, mode)
             if row is None or entrant.seed not in {run.seed for run in row.runs}:
                 self.model(twin, "untrained", mode, _untrained(entrant), pattern, entrant.seed)
@@ -204,9 +212,8 @@ class _Study:
         seed: int,
     ) -> None:
         """A model's latents alone, and beside the best smoothing of the same mode."""
-        delay = _delay(pattern, self.rate)
-        oracle = model.config.oracle or pattern.oracle
-        name = f"{name} (ORACLE)" if oracle else name
+        wait = _delay(pattern, self.rate)
+        delay = None if wait is None else wait + self.slot_delay
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
         position: Position = "elapsed" if mode == "causal" else "progress"
         self.add(name, family, mode, latents, seed=seed, position=position, delay=delay, detail=str(pattern))
@@ -223,6 +230,9 @@ class _Study:
     def compare(self) -> None:
         """RECIPE's gate for each learned row; the row to beat is chosen by validation accuracy."""
         rows = self.evaluation.rows
+        if len(self.judge.split.test) < 2:
+            self.judge.folder.problems.notes.append("one test video: nothing can be compared, intervals need two")
+            return
         for mode in self.best_smoothing:
             here = [row for row in rows if row.mode == mode]
             simple = [row for row in here if row.family == "control"]
@@ -238,7 +248,8 @@ class _Study:
 
     def _compare(self, claim: str, row: Row, rival: Row) -> None:
         difference = paired_bootstrap(row.correct, rival.correct, self.judge.frames)
-        self.evaluation.gate.append(Comparison(claim, row.mode, row.name, rival.name, difference))
+        later = row.delay is not None and rival.delay is not None and row.delay > rival.delay + 1e-9
+        self.evaluation.gate.append(Comparison(claim, row.mode, row.name, rival.name, difference, later))
 
     def _transformed(self, control: Control) -> Representation:
         return {name: control.transform(features) for name, features in self.raw.items()}
@@ -273,10 +284,18 @@ def _delay(pattern: AttentionPattern, rate: float) -> float | None:
     return None
 
 
+def _slot_delay(folder: FeatureFolder) -> float:
+    """Seconds from the first source frame of a slot until the slot is known: pooling waits for the group's last frame,
+    and a backbone whose window looks ahead waits for that (half a slot of its own is what "at once" means)."""
+    source = folder.source
+    waiting = (folder.pool - 1) / source.rate + max(Fraction(0), source.look_ahead - 1 / (2 * source.rate))
+    return float(waiting)
+
+
 def _untrained(entrant: Entrant) -> PJEPA:
     """The same architecture with the same input statistics and fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entrant.seed)
         fresh = PJEPA(entrant.model.config)
     fresh.load_state_dict({**fresh.state_dict(), **dict(entrant.model.named_buffers())})
-    return fresh.eval()
+    return fresh.to(entrant.model.mask_token.device).eval()

@@ -29,6 +29,8 @@ from keystep.evals.protocol import Evaluation
 from keystep.files import replacing, write_json
 
 RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
+OURS = (RESULT, PICTURES, TRAINING, "report.html", "pictures")
+"""What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
 FORMAT_VERSION = 1
 SHOWN_VIDEOS = 3
@@ -40,7 +42,7 @@ Curves = dict[str, list[dict[str, Any]]]
 
 def save_evaluation(folder: Path, evaluation: Evaluation, curves: Curves) -> None:
     """Write the result folder, whole or not at all; an older result at that place is replaced."""
-    with replacing(folder) as temporary:
+    with replacing(folder, OURS) as temporary:
         write_json(temporary / RESULT, result_record(evaluation))
         write_json(temporary / TRAINING, curves)
         with (temporary / PICTURES).open("wb") as file:
@@ -94,6 +96,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
                 "first": line.first,
                 "second": line.second,
                 "holds": line.holds,
+                "later": line.later,
                 **asdict(line.difference),
             }
             for line in evaluation.gate

@@ -118,6 +118,8 @@ def verdict(line: Result) -> str:
         reasons.append("it is worse")
     elif line["low"] <= 0:
         reasons.append("the interval reaches 0")
+    if line.get("later"):
+        reasons.append("it answers later than its rival")
     if line["seeds"][0] < SEEDS_FOR_A_CLAIM:
         reasons.append(f"{_count(line['seeds'][0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
     return "does not hold" + (f": {'; '.join(reasons)}" if reasons else "")
@@ -152,6 +154,8 @@ def _sentence(result: Result, line: Result) -> str:
         return f"ORACLE, so no claim (it uses the true boundaries): {found}."
     if line["holds"]:
         return f"{found}."
+    if line["low"] > 0 and line.get("later"):
+        return f"No claim, it answers later than its rival: {found}."
     if line["low"] > 0:
         return f"No claim, too few seeds ({few}): {found}."
     verdict = f"Worse than the {_rival(line)}" if line["high"] < 0 else "No gain shown"

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -71,7 +72,8 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
 
     Args:
         run: the run's folder; empty or absent, unless ``resume``.
-        resume: go on from the newest checkpoint in ``run`` (``config`` must be the run's own, see `run_config`).
+        resume: go on from the newest checkpoint in ``run``, or from the start if none was written yet (``config`` must
+            be the run's own, see `run_config`).
 
     Raises:
         InputError: bad settings, data or checkpoint; a loss that is no number.
@@ -79,13 +81,13 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     """
     progress = progress or Silent()
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
-    _check_folder(run, resume, checkpoints)
+    _check_folder(run, resume)
     fabric = _fabric(config)
     folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
     learner = _build(config, fabric, folder, statistics)
     config = learner.config
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
-    start = _restore(learner, checkpoints, identity) if resume else 0
+    start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero and not resume:
         write_yaml(run / "config.yaml", config)
     crops = Crops(
@@ -103,6 +105,11 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     with _stop_signal() as asked_to_stop:
         try:
             for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
+                if not bool(torch.isfinite(result.loss)):  # the same in every process
+                    raise InputError(
+                        f"the loss is {float(result.loss)} at step {done}; lower train.learning_rate, or look for "
+                        "extreme values in the features"
+                    )
                 if observer is not None:
                     observer.after(done, result)
                 stop = _anyone(fabric, asked_to_stop())
@@ -165,8 +172,6 @@ class _Observer:
         """Record what step number ``step`` (1-based) did."""
         self.frames += float(result.frames)
         loss = float(result.loss)
-        if not torch.isfinite(result.loss):
-            raise InputError(f"the loss is {loss} at step {step}; lower train.learning_rate or check the features")
         if step % self.train.log_every == 0 or step == self.train.steps:
             speed = self.frames / max(1e-9, time.monotonic() - self.clock)
             self.clock, self.frames = time.monotonic(), 0.0
@@ -193,14 +198,27 @@ class _Observer:
 
 def _fabric(config: RunConfig) -> Fabric:
     train = config.train
-    fabric = Fabric(
-        accelerator=train.accelerator,
-        devices=train.devices,
-        num_nodes=train.nodes,
-        precision=train.precision,
-        strategy="ddp" if train.devices * train.nodes > 1 else "auto",
-    )
-    fabric.launch()
+    processes = train.devices * train.nodes
+    launched = int(os.environ.get("WORLD_SIZE", processes))
+    if launched != processes:  # each would train alone, in the same folder
+        raise InputError(
+            f"the launcher started {launched} processes, the settings ask for {train.nodes} nodes x {train.devices} "
+            "devices; set train.nodes and train.devices to what was launched"
+        )
+    accelerator = train.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # others lack float64, which positions need
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=train.devices,
+            num_nodes=train.nodes,
+            precision=train.precision,
+            strategy="ddp" if processes > 1 else "auto",
+        )
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"train.accelerator {accelerator}, {train.devices} devices: {error}") from error
     return fabric
 
 
@@ -243,6 +261,9 @@ def _build(config: RunConfig, fabric: Fabric, folder: FeatureFolder, statistics:
     if model_config.input_norm == "channel":
         model.encoder.proj[0] = channel_norm(statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed).to(fabric.device)
+    if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine
+        for tensor in target.state_dict().values():
+            tensor.copy_(fabric.broadcast(tensor))
     optimizer = build_optimizer(model, config.train)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     return Learner(config, fabric, model, wrapped, target, wrapped_optimizer)
@@ -275,9 +296,7 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
     return Monitor(batches, labels if labelled else None, config.objective)
 
 
-def _check_folder(run: Path, resume: bool, checkpoints: Checkpoints) -> None:
-    if resume and not checkpoints.steps():
-        raise InputError(f"{checkpoints.folder}: no complete checkpoint to resume from")
+def _check_folder(run: Path, resume: bool) -> None:
     if not resume and run.exists() and any(run.iterdir()):
         raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
 

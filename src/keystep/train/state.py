@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from keystep import persistence
 from keystep.errors import InputError
 from keystep.files import replacing, write_json
+from keystep.persistence import CONFIG, WEIGHTS
 from keystep.pjepa import PJEPA
 from keystep.target import Target
 
@@ -41,7 +42,7 @@ class Checkpoints:
 
     def save(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer, record: dict[str, Any]) -> None:
         """Write the state after ``step`` optimiser steps, then drop the oldest checkpoints."""
-        with replacing(self.path(step)) as temporary:
+        with replacing(self.path(step), (CONFIG, WEIGHTS, TARGET, OPTIMISER, STATE)) as temporary:
             persistence.save_model(temporary, model)
             persistence.save_tensors(temporary / TARGET, target.state_dict())
             persistence.save_tensors(temporary / OPTIMISER, optimizer_tensors(model, optimizer))

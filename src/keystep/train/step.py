@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from keystep import schedules
+from keystep.batch import SequenceBatch
 from keystep.config import RunConfig, TrainConfig
 from keystep.data.crops import TrainingBatch
 from keystep.nn.attention import AttentionPattern
@@ -48,27 +49,30 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
     """One optimiser step (0-based) over ``accumulate`` batches."""
     config, fabric = learner.config, learner.fabric
     pattern = draw_pattern(step, config)
-    totals = torch.zeros(5, device=fabric.device)
+    batches = [(batch.to(fabric.device), hidden.to(fabric.device)) for batch, hidden in batches]
+    # Processes average their gradients, so each divides by its share of the frames of all parts of all processes.
+    counts = torch.stack([count_frames(batch, hidden) for batch, hidden in batches]).sum(0)
+    total_counts = add_up(fabric, counts)
+    shares = total_counts / fabric.world_size
+    totals = torch.zeros(3, device=fabric.device)
     for part, (batch, hidden) in enumerate(batches, start=1):
-        batch, hidden = batch.to(fabric.device), hidden.to(fabric.device)
-        waiting = part < config.train.accumulate
+        waiting = part < len(batches)
         with fabric.no_backward_sync(learner.wrapped) if waiting and fabric.world_size > 1 else nullcontext():  # type: ignore[arg-type]
             targets = learner.target(batch, pattern)
             predictions = learner.wrapped(batch, hidden, pattern).predictions
             sums = frame_sums(predictions, targets, hidden, batch.valid, config.objective)
-            # Processes average their gradients, so each divides by its share of the frames of all processes.
-            counts = torch.stack([sums.hidden_frames, sums.visible_frames]).float()
-            shares = add_up(fabric, counts) / fabric.world_size
-            loss = sums.loss(config.objective.visible_weight, *shares) / config.train.accumulate
+            loss = sums.loss(config.objective.visible_weight, *shares)
             fabric.backward(loss)
-        totals += torch.stack([loss.detach(), sums.hidden.detach(), sums.visible.detach(), *counts])
-    norm = fabric.clip_gradients(learner.wrapped, learner.optimizer, max_norm=config.train.clip)
+        totals += torch.stack([loss.detach(), sums.hidden.detach(), sums.visible.detach()])
+    norm = fabric.clip_gradients(
+        learner.wrapped, learner.optimizer, max_norm=config.train.clip, error_if_nonfinite=False
+    )
     for group in learner.optimizer.param_groups:
         group["lr"] = schedules.learning_rate(step, config.train)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     learner.target.follow(learner.model.encoder, schedules.momentum(step, config.train.steps, config.target))
-    return _result(fabric, totals, norm)
+    return _result(fabric, totals, total_counts, norm)
 
 
 def add_up(fabric: Fabric, values: Tensor) -> Tensor:
@@ -78,16 +82,22 @@ def add_up(fabric: Fabric, values: Tensor) -> Tensor:
     return total
 
 
-def _result(fabric: Fabric, totals: Tensor, norm: Tensor | None) -> StepResult:
-    loss, hidden, visible, hidden_frames, visible_frames = add_up(fabric, totals)
+def _result(fabric: Fabric, totals: Tensor, frames: Tensor, norm: Tensor | None) -> StepResult:
+    loss, hidden, visible = add_up(fabric, totals)
+    hidden_frames, visible_frames = frames
     assert norm is not None
     return StepResult(
         loss=loss / fabric.world_size,
         hidden=hidden / hidden_frames.clamp(min=1),
         visible=visible / visible_frames.clamp(min=1),
         gradient_norm=norm,
-        frames=hidden_frames + visible_frames,
+        frames=frames.sum(),
     )
+
+
+def count_frames(batch: SequenceBatch, hidden: Tensor) -> Tensor:
+    """(2,) float32: hidden and visible frames among the valid ones."""
+    return torch.stack([(hidden & batch.valid).sum(), (~hidden & batch.valid).sum()]).float()
 
 
 def draw_pattern(step: int, config: RunConfig) -> AttentionPattern:
