@@ -137,8 +137,6 @@ def no_features(data: Path) -> None:
         (poison, (), "video1.npy: NaN or infinite value in frame 11"),
         (empty_split, (), "train.split1.bundle: an empty split"),
         (double, (), "'video0' both in train and in test"),
-        (unknown_class, (), "class 'slice' is not in mapping.txt"),
-        (cut_labels, (), "55 frames of features (shape (6, 55)) but 20 labels"),
         (no_features, (), "no features/*.npy here"),
         (corrupt_nothing, ("--split", "9"), "no split '9'"),
         (corrupt_nothing, ("--rate", "3"), "4 Hz cannot be pooled to 3 Hz"),
@@ -159,6 +157,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert status == 2
     assert message in error and len(error.strip().splitlines()) == 1 and "Traceback" not in error
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "message"),
+    [
+        (unknown_class, "class 'slice' is not in mapping.txt"),
+        (cut_labels, "55 frames of features (shape (6, 55)) but 20 labels"),
+    ],
+)
+def test_bad_labels_stop_eval_but_never_pretraining(
+    keystep: Run, data: Path, tmp_path: Path, corrupt, message: str
+) -> None:
+    corrupt(data)
+    pretrain(keystep, data, tmp_path / "run")
+    options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "result")
+    status, _, error = keystep("eval", data, "--source-rate", 4, *options)
+    assert status == 2 and message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "result").exists()
 
 
 def test_skip_goes_on_without_the_bad_videos_and_lists_them(keystep: Run, data: Path, tmp_path: Path) -> None:

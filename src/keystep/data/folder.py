@@ -17,6 +17,8 @@ import hashlib
 import json
 import tokenize
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -147,6 +149,7 @@ def open_folder(
     source_rate: Fraction | None = None,
     rate: Fraction | None = None,
     problems: Problems | None = None,
+    labels_needed: bool = True,
 ) -> FeatureFolder:
     """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
 
@@ -154,6 +157,7 @@ def open_folder(
         source_rate: features a second on disk, where the folder has no ``store.json`` that says so.
         rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
         problems: what to do with bad videos (default: raise at the first).
+        labels_needed: False to note unusable labels and go on without them, as pretraining does.
 
     Raises:
         InputError: no usable video, unknown rate or orientation, or any bad video (unless ``problems`` skips it).
@@ -165,9 +169,9 @@ def open_folder(
     source = _source_timeline(root, store, source_rate)
     pool = 1 if rate is None else source.pool_factor(rate)
     classes = read_mapping(root / "mapping.txt") if (root / "mapping.txt").exists() else ()
-    if not classes and (root / "groundTruth").is_dir():
+    if labels_needed and not classes and (root / "groundTruth").is_dir():
         raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' a line")
-    videos = _videos(root, paths, store.get("time_axis"), classes, problems)
+    videos = _videos(root, paths, store.get("time_axis"), classes, problems, labels_needed)
     if not videos:
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
@@ -175,13 +179,26 @@ def open_folder(
 
 
 def _videos(
-    root: Path, paths: list[Path], time_axis: int | None, classes: tuple[str, ...], problems: Problems
+    root: Path,
+    paths: list[Path],
+    time_axis: int | None,
+    classes: tuple[str, ...],
+    problems: Problems,
+    labels_needed: bool,
 ) -> dict[str, Video]:
     """Measure every array, find the orientation and width that fit most, and check each video against them."""
     shapes: dict[Path, tuple[int, int]] = {}
     label_lengths: dict[Path, int] = {}
     for path in paths:
-        problems.attempt(path.stem, lambda path=path: _measure(path, classes, shapes, label_lengths))  # type: ignore[misc]
+
+        def measure(path: Path = path) -> None:
+            shape = open_array(path).shape
+            if classes and label_path(path).exists():
+                with _label_problems(path, problems, labels_needed):
+                    label_lengths[path] = _label_count(label_path(path), classes)
+            shapes[path] = (shape[0], shape[1])
+
+        problems.attempt(path.stem, measure)
     if not shapes:
         return {}
     axis = _find_time_axis(root, shapes, label_lengths) if time_axis is None else time_axis
@@ -190,7 +207,9 @@ def _videos(
     for path, shape in shapes.items():
         video = problems.attempt(
             path.stem,
-            lambda path=path, shape=shape: _video(path, shape, axis, width, label_lengths.get(path), problems),  # type: ignore[misc]
+            lambda path=path, shape=shape: _video(  # type: ignore[misc]
+                path, shape, axis, width, label_lengths.get(path), problems, labels_needed
+            ),
         )
         if video is not None:
             videos[video.name] = video
@@ -232,18 +251,22 @@ def _source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | 
     return timeline
 
 
-def _measure(
-    path: Path, classes: tuple[str, ...], shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]
-) -> None:
-    """Note the array's shape and its labels' length; both or, on a problem, neither."""
-    shape = open_array(path).shape
-    labels = label_path(path)
-    if classes and labels.exists():
-        length = len(read_labels(labels, classes))
-        if length == 0:
-            raise InputError(f"{labels}: no labels; delete the file if this video has none")
-        label_lengths[path] = length
-    shapes[path] = (shape[0], shape[1])
+def _label_count(path: Path, classes: tuple[str, ...]) -> int:
+    count = len(read_labels(path, classes))
+    if count == 0:
+        raise InputError(f"{path}: no labels; delete the file if this video has none")
+    return count
+
+
+@contextmanager
+def _label_problems(path: Path, problems: Problems, labels_needed: bool) -> Iterator[None]:
+    """Let a problem with a video's labels through, or make it a note where labels are not needed."""
+    try:
+        yield
+    except InputError as error:
+        if labels_needed:
+            raise
+        problems.notes.append(f"{path.stem}: labels not used: {error}")
 
 
 def label_path(features: Path) -> Path:
@@ -268,22 +291,32 @@ def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengt
     return 0 if fits(0) > fits(1) else 1
 
 
-def _video(path: Path, shape: tuple[int, int], axis: int, width: int, labels: int | None, problems: Problems) -> Video:
+def _video(
+    path: Path,
+    shape: tuple[int, int],
+    axis: int,
+    width: int,
+    labels: int | None,
+    problems: Problems,
+    labels_needed: bool,
+) -> Video:
     if shape[1 - axis] != width:
         raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
-    frames = shape[axis]
-    if labels is not None and labels != frames:
-        if abs(labels - frames) > LENGTH_TOLERANCE:
+    frames, fits = shape[axis], False
+    with _label_problems(path, problems, labels_needed):
+        if labels is not None and abs(labels - frames) > LENGTH_TOLERANCE:
             raise InputError(
                 f"{path}: {frames} frames of features (shape {shape}) but {labels} labels in groundTruth/; "
                 f"more than {LENGTH_TOLERANCE} apart"
             )
+        fits = labels is not None
+    if fits and labels is not None and labels != frames:
         problems.notes.append(f"{path.stem}: {frames} features, {labels} labels; used the first {min(frames, labels)}")
         frames = min(frames, labels)
     return Video(
         name=path.name.removesuffix(".npy"),
         features=path,
-        labels=label_path(path) if labels is not None else None,
+        labels=label_path(path) if fits else None,
         frames=frames,
         width=width,
         time_axis=axis,

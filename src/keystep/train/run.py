@@ -228,8 +228,16 @@ def _read_data(
     """(folder, training videos, held-out videos for the monitor, channel statistics of the training videos)."""
     data = config.data
     folder = open_folder(
-        data.root, source_rate=data.source_rate, rate=data.rate, problems=Problems(on_error=data.on_error)
+        data.root,
+        source_rate=data.source_rate,
+        rate=data.rate,
+        problems=Problems(on_error=data.on_error),
+        labels_needed=config.model.oracle,
     )
+    if folder.problems.notes:
+        log.warning(
+            "%s (%d such notes; keystep inspect lists them)", folder.problems.notes[0], len(folder.problems.notes)
+        )
     split = None if data.split is None else folder.split(data.split)
     videos = tuple(sorted(folder.videos)) if split is None else split.train
     done = iter(range(1, len(videos) + 1))
