@@ -181,9 +181,9 @@ class _Study:
         )
 
     def segment_means(self) -> Representation:
-        """Raw features averaged over the true segments: what boundaries alone are worth."""
-        folder = self.judge.folder
-        return {name: controls.segment_means(features, folder.labels(name)) for name, features in self.raw.items()}
+        """Centred features averaged over the true segments: what boundaries alone are worth."""
+        labels = self.judge.folder.labels
+        return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in self.raw.items()}
 
     def entrant(self, entrant: Entrant) -> None:
         """A model and its untrained twin, in every mode that it has; one twin serves all models of its architecture."""
