@@ -35,6 +35,9 @@ def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path
     assert status == 0, error
     assert "untrained encoder" in said and "does not hold" in said and "report.html" in said
     record = json.loads((result / "result.json").read_text())
+    learned, control = record["models"]
+    assert learned["settings"]["target"]["kind"] == "clusters" and control["settings"]["target"]["kind"] == "features"
+    assert learned["weights"] != control["weights"] and record["data"]["fingerprint"] and record["command"]
     families = {row["name"]: row["family"] for row in record["rows"]}
     assert families["pjepa"] == "learned" and families["reconstruction"] == "reconstruction"
     page = (result / "report.html").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from keystep.cli.evaluation import judge_models, show_report
+from keystep.cli.evaluation import judge_models, model_records, show_report
 from keystep.cli.models import find_model
 from keystep.cli.progress import TrainingProgress
 from keystep.config import RunConfig, build
@@ -45,5 +45,5 @@ def run_demo(out: Path, console: Console) -> None:
     console.print("4. Judging them against raw features and everything that smoothing gives for free.")
     evaluation = judge_models(folder, "1", groups, EvalConfig(probe=PROBE), console)
     runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}
-    save_evaluation(out / "report", evaluation, curves_of(runs))
+    save_evaluation(out / "report", evaluation, curves_of(runs), model_records(groups))
     show_report(out / "report", console)

@@ -43,7 +43,7 @@ def evaluate_folder(
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
     runs = {f"{name}, seed {seed}": found.run for name, seed, found in _flat(groups) if found.run is not None}
-    save_evaluation(out, evaluation, curves_of(runs))
+    save_evaluation(out, evaluation, curves_of(runs), model_records(groups))
     list_problems(folder, console)
     show_report(out, console)
 
@@ -101,6 +101,20 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
                 continue
             folder.problems.notes.append(line)
             console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+
+
+def model_records(groups: list[Group]) -> list[dict[str, Any]]:
+    """Which models were judged, for the result file: enough to tell them apart and to make them again."""
+    return [
+        {
+            "name": name,
+            "seed": seed,
+            "source": found.source,
+            "weights": found.fingerprint,
+            "settings": (found.config or found.model.config).model_dump(mode="json"),
+        }
+        for name, seed, found in _flat(groups)
+    ]
 
 
 def _trained_on(found: FoundModel, folder: FeatureFolder, split: str) -> bool:

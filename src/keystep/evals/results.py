@@ -40,10 +40,15 @@ Curves = dict[str, list[dict[str, Any]]]
 """Run name -> lines of its metrics.jsonl."""
 
 
-def save_evaluation(folder: Path, evaluation: Evaluation, curves: Curves) -> None:
-    """Write the result folder, whole or not at all; an older result at that place is replaced."""
+def save_evaluation(
+    folder: Path, evaluation: Evaluation, curves: Curves, models: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write the result folder, whole or not at all; an older result at that place is replaced.
+
+    models: what was judged, one record a model (name, seed, hash of the weights, settings).
+    """
     with replacing(folder, OURS) as temporary:
-        write_json(temporary / RESULT, result_record(evaluation))
+        write_json(temporary / RESULT, {**result_record(evaluation), "models": [*models]})
         write_json(temporary / TRAINING, curves)
         with (temporary / PICTURES).open("wb") as file:
             np.savez_compressed(file, **picture_arrays(evaluation))  # type: ignore[arg-type]  # numpy types the names of its options only
