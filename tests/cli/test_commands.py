@@ -89,8 +89,10 @@ def test_inspect_says_what_is_there_and_lists_every_problem(keystep: Run, data: 
     np.save(data / "features" / "video2.npy", broken)
     whole = (data / "features" / "video3.npy").read_bytes()
     (data / "features" / "video3.npy").write_bytes(whole[:-40])
+    (data / "groundTruth" / "forgotten.txt").write_text("cut\n")
     status, said, _ = keystep("inspect", data, "--source-rate", 4, "--picture", tmp_path / "p.png")
     assert status == 1
+    assert "labels but no features for 'forgotten'" in said
     assert "video2.npy: NaN or infinite value in frame 7" in said and "video3.npy" in said and "tie a knot" in said
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 

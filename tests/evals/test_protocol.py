@@ -97,6 +97,7 @@ def test_an_untrained_model_is_not_found_better_than_an_untrained_model(evaluati
 def test_a_claim_needs_three_seeds(judge: Judge) -> None:
     short = evaluate(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
     assert not any(line.holds for line in short.gate)
+    assert any("no masked reconstruction" in note for note in judge.folder.problems.notes), "and says what it lacks"
 
 
 def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: Judge) -> None:

@@ -29,6 +29,9 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
             folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
             tick(name)
     problems = list(folder.problems.skipped.values())
+    labelled = sorted(path.name.removesuffix(".txt") for path in (data / "groundTruth").glob("*.txt"))
+    lonely = [name for name in labelled if not (data / "features" / f"{name}.npy").exists()]
+    problems += [f"{data}: labels but no features for {name!r}" for name in lonely]
     lengths = np.array([folder.length(name) for name in folder.videos])
     console.print(f"[bold]{data}[/bold]: {len(folder.videos)} videos, {folder.width} numbers a frame", soft_wrap=True)
     console.print(_length_line(folder, lengths, known), soft_wrap=True)

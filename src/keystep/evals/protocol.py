@@ -233,6 +233,11 @@ class _Study:
         if len(self.judge.split.test) < 2:
             self.judge.folder.problems.notes.append("one test video: nothing can be compared, intervals need two")
             return
+        learned = any(row.family == "learned" for row in rows)
+        if learned and not any(row.family == "reconstruction" for row in rows):
+            self.judge.folder.problems.notes.append(
+                "no masked reconstruction was judged beside the learned rows: the gate lacks that comparison"
+            )
         for mode in self.best_smoothing:
             here = [row for row in rows if row.mode == mode]
             simple = [row for row in here if row.family == "control"]
