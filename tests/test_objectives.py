@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from keystep.config import ObjectiveConfig
-from keystep.objectives import FrameSums, frame_distance, frame_sums
+from keystep.objectives import FrameSums, count_frames, frame_distance, frame_sums
 
 VALID = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
 HIDDEN = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, True, False]])
@@ -40,7 +40,7 @@ def slow_sums(distance: list[list[float]]) -> tuple[float, float, int, int]:
 
 
 def check(sums: FrameSums, wanted: tuple[float, float, int, int]) -> None:
-    found = (sums.hidden, sums.visible, sums.hidden_frames, sums.visible_frames)
+    found = (sums.hidden, sums.visible, *count_frames(HIDDEN, VALID))
     assert [float(number) for number in found] == pytest.approx(wanted, rel=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_the_loss_is_the_mean_over_hidden_plus_the_weighted_mean_over_visible_fr
     distance = (predictions - targets).abs().mean(-1)
     for weight in (0.0, 0.5):
         wanted = distance[HIDDEN & VALID].mean() + weight * distance[~HIDDEN & VALID].mean()
-        torch.testing.assert_close(sums.loss(weight, sums.hidden_frames, sums.visible_frames), wanted)
+        torch.testing.assert_close(sums.loss(weight, *count_frames(HIDDEN, VALID)), wanted)
 
 
 def test_two_halves_of_a_batch_add_up_to_the_whole() -> None:
@@ -104,17 +104,17 @@ def test_two_halves_of_a_batch_add_up_to_the_whole() -> None:
     config = ObjectiveConfig()
     whole = frame_sums(predictions, targets, HIDDEN, VALID, config)
     halves = [frame_sums(predictions[i], targets[i], HIDDEN[i], VALID[i], config) for i in (slice(0, 1), slice(1, 2))]
-    hidden_frames = halves[0].hidden_frames + halves[1].hidden_frames
-    visible_frames = halves[0].visible_frames + halves[1].visible_frames
-    total = halves[0].loss(0.5, hidden_frames, visible_frames) + halves[1].loss(0.5, hidden_frames, visible_frames)
-    torch.testing.assert_close(total, whole.loss(0.5, whole.hidden_frames, whole.visible_frames))
+    counts = count_frames(HIDDEN[:1], VALID[:1]) + count_frames(HIDDEN[1:], VALID[1:])
+    total = halves[0].loss(0.5, *counts) + halves[1].loss(0.5, *counts)
+    torch.testing.assert_close(total, whole.loss(0.5, *count_frames(HIDDEN, VALID)))
 
 
 def test_a_batch_that_hides_nothing_has_no_hidden_loss_and_no_nan() -> None:
     predictions, targets = tensors()
     sums = frame_sums(predictions, targets, torch.zeros_like(HIDDEN), VALID, ObjectiveConfig())
-    assert float(sums.loss(0.0, sums.hidden_frames, sums.visible_frames)) == 0
-    assert int(sums.visible_frames) == int(VALID.sum())
+    counts = count_frames(torch.zeros_like(HIDDEN), VALID)
+    assert float(sums.loss(0.0, *counts)) == 0
+    assert counts.tolist() == [0, int(VALID.sum())]
 
 
 def test_half_precision_is_compared_in_float32() -> None:

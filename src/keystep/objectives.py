@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,15 +25,10 @@ def frame_distance(predictions: Tensor, targets: Tensor, config: ObjectiveConfig
 
 @dataclass(frozen=True)
 class FrameSums:
-    """Distances summed over frames, with the number of frames: what has to be added up across processes.
-
-    hidden, visible: scalar sums. hidden_frames, visible_frames: scalar counts.
-    """
+    """Distances summed over the hidden and over the visible frames of a batch, two scalars."""
 
     hidden: Tensor
     visible: Tensor
-    hidden_frames: Tensor
-    visible_frames: Tensor
 
     def loss(self, visible_weight: float, hidden_frames: Tensor, visible_frames: Tensor) -> Tensor:
         """``mean over hidden + visible_weight * mean over visible`` for the given total counts.
@@ -56,6 +52,10 @@ def frame_sums(
     return FrameSums(
         hidden=(distance * hidden).sum(),
         visible=(distance * visible).sum(),
-        hidden_frames=hidden.sum(),
-        visible_frames=visible.sum(),
     )
+
+
+def count_frames(hidden: Tensor, valid: Tensor) -> Tensor:
+    """(2,) float32: how many valid frames are hidden, and how many visible. What the sums are divided by, once the
+    counts of all parts and processes are added up."""
+    return torch.stack([(hidden & valid).sum(), (~hidden & valid).sum()]).float()

@@ -3,6 +3,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from keystep.errors import InputError
 from keystep.evals.controls import (
@@ -127,8 +128,7 @@ def test_both_sets_of_offsets_have_nine_moments_and_the_causal_one_no_future() -
 
 
 def test_principal_components_equal_those_of_scikit_learn_up_to_sign() -> None:
-    decomposition = pytest.importorskip("sklearn.decomposition")
-    reference = decomposition.PCA(3, svd_solver="full").fit(np.concatenate(TRAIN))
+    reference = PCA(3, svd_solver="full").fit(np.concatenate(TRAIN))
     ours, theirs = FramePCA.fit(TRAIN, 3).transform(VIDEO), reference.transform(VIDEO)
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), rtol=1e-3, atol=1e-2)
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from keystep import schedules
-from keystep.batch import SequenceBatch
 from keystep.config import RunConfig, TrainConfig
 from keystep.data.crops import TrainingBatch
 from keystep.nn.attention import AttentionPattern
-from keystep.objectives import frame_sums
+from keystep.objectives import count_frames, frame_sums
 from keystep.pjepa import PJEPA
 from keystep.target import Target
 
@@ -51,7 +50,7 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
     pattern = draw_pattern(step, config)
     batches = [(batch.to(fabric.device), hidden.to(fabric.device)) for batch, hidden in batches]
     # Processes average their gradients, so each divides by its share of the frames of all parts of all processes.
-    counts = torch.stack([count_frames(batch, hidden) for batch, hidden in batches]).sum(0)
+    counts = torch.stack([count_frames(hidden, batch.valid) for batch, hidden in batches]).sum(0)
     total_counts = add_up(fabric, counts)
     shares = total_counts / fabric.world_size
     totals = torch.zeros(3, device=fabric.device)
@@ -93,11 +92,6 @@ def _result(fabric: Fabric, totals: Tensor, frames: Tensor, norm: Tensor | None)
         gradient_norm=norm,
         frames=frames.sum(),
     )
-
-
-def count_frames(batch: SequenceBatch, hidden: Tensor) -> Tensor:
-    """(2,) float32: hidden and visible frames among the valid ones."""
-    return torch.stack([(hidden & batch.valid).sum(), (~hidden & batch.valid).sum()]).float()
 
 
 def draw_pattern(step: int, config: RunConfig) -> AttentionPattern:
