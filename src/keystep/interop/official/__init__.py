@@ -1,0 +1,9 @@
+"""The authors' release (GitHub FelTris/pjepa): their checkpoints, heads and feature archives.
+
+Adapters only: names, settings and file layouts are mapped, and the model code knows nothing of them beyond a rotary
+variant. Every file is read with ``weights_only=True``. What needs true segment boundaries is marked ORACLE.
+"""
+
+from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, load, model_config, rename
+
+__all__ = ["ARCHITECTURE_KEYS", "load", "model_config", "rename"]
