@@ -52,7 +52,16 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     Raises:
         InputError: names the first missing, unexpected and misshapen tensors; the module is left as it was.
     """
-    own = module.state_dict()
+    check_fit(module.state_dict(), tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that differ in names or shapes from a model's own.
+
+    Raises:
+        InputError: names the first missing, unexpected and misshapen tensors.
+    """
     missing = sorted(set(own) - set(tensors))
     unexpected = sorted(set(tensors) - set(own))
     shapes = [
@@ -64,7 +73,6 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     problems = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in listed if names]
     if problems:
         raise InputError(f"{source}: weights do not fit this model: {'; '.join(problems)}")
-    module.load_state_dict(dict(tensors))
 
 
 def save_model(folder: Path, model: PJEPA) -> None:

@@ -1,0 +1,55 @@
+"""Opening the authors' files without trusting them."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from keystep.errors import InputError
+
+
+def read_payload(path: Path) -> dict[str, Any]:
+    """The dictionary in a torch file; its tensors stay on disk, memory-mapped, until they are used.
+
+    Read with ``weights_only=True``: a file that would run code is refused. (Files of the format before torch 1.6 cannot
+    be mapped; they are read whole.)
+
+    Raises:
+        InputError: no such file, a damaged one, one with more than plain tensors, or no dictionary.
+    """
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: holds more than plain tensors and numbers, or is damaged; not loaded") from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a whole torch file: {line}") from error
+    if not isinstance(payload, dict):
+        raise InputError(f"{path}: holds a {type(payload).__name__}, expected names and values")
+    return payload
+
+
+def tensors_of(path: Path, payload: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
+    """A state dict: that under the first of the keys ``wrappers`` that is there, or else the payload itself.
+
+    Raises:
+        InputError: something in it is no finite floating tensor.
+    """
+    found = next((payload[key] for key in wrappers if key in payload), payload)
+    if not isinstance(found, Mapping):
+        raise InputError(f"{path}: its {wrappers[0]} is a {type(found).__name__}, no state dict")
+    for name, value in found.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(f"{path}: {name!r} is {kind}, not a tensor of weights; this is no state dict of P-JEPA's")
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{path}: {name!r} holds NaN or infinity; the file is damaged or the training failed")
+    return dict(found)
