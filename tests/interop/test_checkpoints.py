@@ -156,6 +156,17 @@ def test_every_layout_converts_and_loads_again_to_the_same_bits(layout: str, tmp
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_positions_of_half_an_hour_survive_bfloat16(bare: Path) -> None:
+    """bfloat16 cannot tell frame 7200 from 7201, so angles of that precision would give other latents altogether."""
+    model = official.load(bare, ARCHITECTURE)
+    features, starts = torch.randn(1, 40, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([7200])
+    exact = model.encode(features, starts=starts)
+    rough = model.bfloat16().encode(features, starts=starts).float()
+    collapsed = model.encode(features, starts=starts + 40).float()
+    assert (rough - exact).abs().mean() < 0.03
+    assert (collapsed - exact).abs().mean() > 0.1, "as far as another place in the video would be"
+
+
 def test_a_file_from_before_zip_archives_loads(tmp_path: Path) -> None:
     torch.save(LAYOUTS["bundle"](), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert official.load(tmp_path / "old.pt").config.dim == 20
