@@ -26,7 +26,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's files get; safetensors makes its own private
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+        temporary.chmod(mode)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -49,6 +49,7 @@ def encode_folder(
             "weights": found.fingerprint,
             "features": folder.fingerprint(),
             "attention": str(pattern or found.model.config.attention),
+            "oracle": found.model.config.oracle,
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
         },
@@ -64,4 +65,5 @@ def encode_folder(
             store.add(name, held.astype(np.float16 if half else np.float32))
     list_problems(folder, console)
     done = len(folder.videos) - len(folder.problems.skipped)
-    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}", soft_wrap=True)
+    oracle = "  ORACLE: made with the true segment boundaries" if found.model.config.oracle else ""
+    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}{oracle}", soft_wrap=True)

@@ -4,7 +4,7 @@ Adapters only: names, settings and file layouts are mapped, and the model code k
 variant. Every file is read with ``weights_only=True``. What needs true segment boundaries is marked ORACLE.
 """
 
-from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, RELEASED, load, model_config, rename
+from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, RELEASED, Released, load, model_config, rename
 from keystep.interop.official.heads import LinearHead, load_head
 
-__all__ = ["ARCHITECTURE_KEYS", "RELEASED", "LinearHead", "load", "load_head", "model_config", "rename"]
+__all__ = ["ARCHITECTURE_KEYS", "RELEASED", "LinearHead", "Released", "load", "load_head", "model_config", "rename"]

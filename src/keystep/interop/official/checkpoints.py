@@ -212,7 +212,8 @@ def _unknown(path: Path) -> InputError:
             f"{namesake.size:,} with {namesake.sha256}...; download it again, or give its architecture"
         )
     return InputError(
-        f"{path}: a bare state dict (SHA-256 {digest[:8]}...) that is none of the released files; give its architecture"
+        f"{path}: a bare state dict (SHA-256 {digest[:8]}...) that is none of the released files; give its "
+        f"architecture: {', '.join(ARCHITECTURE_KEYS)}"
     )
 
 
