@@ -5,6 +5,6 @@ variant. Every file is read with ``weights_only=True``. What needs true segment 
 """
 
 from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, RELEASED, Released, load, model_config, rename
-from keystep.interop.official.heads import LinearHead, load_head
+from keystep.interop.official.heads import load_head
 
-__all__ = ["ARCHITECTURE_KEYS", "RELEASED", "LinearHead", "Released", "load", "load_head", "model_config", "rename"]
+__all__ = ["ARCHITECTURE_KEYS", "RELEASED", "Released", "load", "load_head", "model_config", "rename"]
