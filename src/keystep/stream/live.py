@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,8 +48,8 @@ class Reading:
 class LiveSteps:
     """A model and a head on one stream of features.
 
-    The steps of `feed`, `provisional` and `close` are those of the offline run with the same attention, smoothed causally.
-    ``frames`` counts what was fed. An error leaves everything as it was before the call.
+    What `feed`, `provisional` and `close` give are the steps of the offline run with the same attention, smoothed
+    causally. ``frames`` counts what was fed. An error leaves everything as it was before the call.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class LiveSteps:
         """Take the next frames (n, D_in); return readings of those that became final.
 
         Args:
-            times: seconds of each frame, when the source knows them; by default they follow on at the timeline's rate.
+            times: seconds of each frame, where the source knows them (then always); by default the timeline's.
 
         Raises:
             InputError: shape or numbers that do not fit, times that go backwards, a gap (unless it is bridged or begins
@@ -135,13 +136,11 @@ class LiveSteps:
 
     def _moments(self, count: int, times: Sequence[float] | None) -> list[float]:
         if times is None:
-            if not self._times:
-                return [float(self.timeline.seconds(index)) for index in range(count)]
-            return [self._times[-1] + (index + 1) / self.rate for index in range(count)]
+            times = [float(self.timeline.seconds(self.frames + index)) for index in range(count)]
         moments = [float(time) for time in times]
         if len(moments) != count:
             raise InputError(f"{count} frames came with {len(moments)} times; give one for each")
-        for before, after in zip([*self._times[-1:], *moments], moments[0 if self._times else 1 :], strict=False):
+        for before, after in pairwise([*self._times[-1:], *moments]):
             if not after > before:
                 raise InputError(f"time goes backwards: a frame at {after:g} s follows one at {before:g} s")
         return moments
@@ -154,8 +153,8 @@ class LiveSteps:
         if found and self.on_gap == "stop":
             before, after = known[found[0] - 1], known[found[0]]
             raise InputError(
-                f"a gap: the frame at {after:g} s follows one at {before:g} s, at {self.rate:g} Hz; bridge it (go on as "
-                "if nothing were missing) or restart (forget what was before)"
+                f"a gap: the frame at {after:g} s follows one at {before:g} s, at {self.rate:g} Hz; bridge it (go on "
+                "as if nothing were missing) or restart (forget what was before)"
             )
         return [index - offset for index in found]
 
