@@ -197,9 +197,7 @@ def _check_head(found: FoundModel, head: LinearHead, path: Path, messages: Conso
     if head.origin.get("weights") not in (None, found.fingerprint):
         raise InputError(f"{path}: was fitted on another model than {found.source}; 'keystep eval' fits one for it")
     if head.origin.get("mode") == "offline":
-        line = (
-            f"{path} was fitted on offline latents, which see the future; the causal head of the same eval fits better"
-        )
+        line = f"{path} was fitted on offline latents, which see the future; take the causal head of the same eval"
         messages.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
 
 

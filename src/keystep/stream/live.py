@@ -163,7 +163,7 @@ class LiveSteps:
         if not bool(chunk.isfinite().all()):
             raise InputError("a frame holds NaN or infinity")
         readings = []
-        for start, stop in zip([0, *breaks], [*breaks, len(chunk)], strict=True):
+        for start, stop in pairwise(sorted({0, *breaks, len(chunk)})):
             if start in breaks:
                 readings += self.close()
                 self.state, self.smoothed, self._times = steps.reset(self.state), Smoothed(), []
