@@ -189,6 +189,9 @@ def stream(
     half_life: Annotated[float, typer.Option(help="Average probabilities over the past, seconds; 0: not.")] = 0.0,
     hold: Annotated[float, typer.Option(help="Announce a step once it has led for so many seconds.")] = 0.0,
     on_gap: Annotated[str, typer.Option(help="Missing frames: 'stop', 'bridge' (go on), 'restart' (forget).")] = "stop",
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; more than one makes single frames slower on a busy machine.")
+    ] = 1,
     state: Annotated[
         Path | None, typer.Option(help="Keep the stream's state here, and go on from it where it exists.")
     ] = None,
@@ -210,6 +213,7 @@ def stream(
         half_life=half_life,
         hold=hold,
         on_gap=on_gap,
+        threads=threads,
         state=state,
         out=out,
     )

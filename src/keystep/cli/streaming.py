@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, cast, get_args
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from keystep.cli.live_view import LiveView
@@ -43,12 +44,14 @@ class StreamOptions:
     half_life: float
     hold: float
     on_gap: str
+    threads: int
     state: Path | None
     out: Path | None
 
 
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
     """Read, step, write, until the source ends or Ctrl-C; the state is saved where that was asked for."""
+    torch.set_num_threads(options.threads)
     found, head = find_model(model_path), LinearHead.load(options.head)
     _check_head(found, head, options.head, messages)
     timeline, pool = _timeline(head, found, options)
@@ -68,7 +71,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
         view = stack.enter_context(LiveView(messages, f"{found.source}, {source}", head)) if options.view else None
         runner = _Runner(live, out, view, options)
         try:
-            for chunk in _paced(chunks, live) if options.realtime else chunks:
+            for chunk in chunks:
                 runner.feed(chunk)
             runner.close()
         except KeyboardInterrupt:
@@ -85,11 +88,15 @@ class _Runner:
     def __init__(self, live: LiveSteps, out: IO[str] | None, view: LiveView | None, options: StreamOptions) -> None:
         self.live, self.out, self.view, self.options = live, out, view, options
         self.seconds: list[float] = []
-        self.started_at = live.frames
-        self.saved = time.monotonic()
+        self.first = live.frames
+        self.began = self.saved = time.monotonic()
+        self.latest = 0.0
+        """Most seconds that a chunk came later than its pace (with --realtime)."""
 
     def feed(self, chunk: Chunk) -> None:
         """One chunk through the model, and its readings out."""
+        if self.options.realtime:
+            self._wait(len(chunk.features))
         started = time.perf_counter()
         readings = self.live.feed(chunk.features, chunk.times)
         if self.options.provisional:
@@ -112,18 +119,25 @@ class _Runner:
 
     def report(self, messages: Console) -> None:
         """How many frames, how fast."""
-        frames = self.live.frames - self.started_at
+        frames = self.live.frames - self.first
         if not frames:
             messages.print("no frames came")
             return
         p50, p99 = 1e3 * np.percentile(self.seconds, [50, 99])
         speed = frames / max(1e-9, sum(self.seconds))
         gaps = f", {self.live.gaps} gaps" if self.live.gaps else ""
+        late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
         messages.print(
             f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms); "
-            f"{speed / self.live.rate:.0f} x real time; state {self.live.state.size_bytes / 2**20:.1f} MiB",
+            f"{speed / self.live.rate:.0f} x real time{late}; state {self.live.state.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
+
+    def _wait(self, frames: int) -> None:
+        """Until the last of the next frames would have come."""
+        due = self.began + (self.live.frames - self.first + frames) / self.live.rate
+        self.latest = max(self.latest, time.monotonic() - due)
+        time.sleep(max(0.0, due - time.monotonic()))
 
     def _say(self, readings: list[Reading], seconds: float) -> None:
         if self.out is not None:
@@ -170,15 +184,6 @@ def _chunks(source: str, live: LiveSteps, pool: int, options: StreamOptions) -> 
     else:
         raise InputError(f"{path}: no such file or folder; give a feature file (.npy), a folder that grows, or -")
     return sources.pooled(sources.skipping(read, live.frames * pool), pool)
-
-
-def _paced(chunks: Iterator[Chunk], live: LiveSteps) -> Iterator[Chunk]:
-    """Each chunk at the moment when its last frame would have come."""
-    began, first = time.monotonic(), live.frames
-    for chunk in chunks:
-        due = began + (live.frames - first + len(chunk.features)) / live.rate
-        time.sleep(max(0.0, due - time.monotonic()))
-        yield chunk
 
 
 def _timeline(head: LinearHead, found: FoundModel, options: StreamOptions) -> tuple[Timeline, int]:
