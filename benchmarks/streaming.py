@@ -74,9 +74,8 @@ def hours(model: keystep.PJEPA, options: argparse.Namespace) -> None:
     frames_an_hour = 3600 * options.rate
     state = keystep.stream.init(model)
     frames = torch.randn(64, options.chunk, options.width)
-    print(
-        f"{'hour':>6}{'p50 ms':>9}{'p99 ms':>9}{'mean ms':>9}{'CPU s':>9}{'state MiB':>11}{'RSS MiB':>9}{'peak MiB':>10}"
-    )
+    titles = ("hour", "p50 ms", "p99 ms", "mean ms", "CPU s", "state MiB", "RSS MiB", "peak MiB")
+    print("".join(f"{title:>11}" for title in titles))
     for hour in range(1, options.hours + 1):
         taken, cpu = [], time.process_time()
         for number in range(frames_an_hour // options.chunk):
@@ -86,8 +85,8 @@ def hours(model: keystep.PJEPA, options: argparse.Namespace) -> None:
         p50, p99 = 1e3 * np.percentile(taken, [50, 99])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(
-            f"{hour:6}{p50:9.2f}{p99:9.2f}{1e3 * np.mean(taken):9.2f}{time.process_time() - cpu:9.1f}"
-            f"{state.size_bytes / 2**20:11.2f}{_resident():9.0f}{peak:10.0f}",
+            f"{hour:11}{p50:11.2f}{p99:11.2f}{1e3 * np.mean(taken):11.2f}{time.process_time() - cpu:11.1f}"
+            f"{state.size_bytes / 2**20:11.2f}{_resident():11.0f}{peak:11.0f}",
             flush=True,
         )
 
