@@ -51,7 +51,8 @@ def encode_folder(
             "attention": str(pattern or found.model.config.attention),
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
-        },
+        }
+        | ({"oracle": folder.oracle} if folder.oracle else {}),
     ).create()
     if folder.pool == upsample:
         store.copy_annotation(folder)
@@ -61,7 +62,8 @@ def encode_folder(
     with counting(console, "encoding", len(names)) as tick:
         for name, latents in encode_videos(found.model, folder, names, pattern, tick):
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
-            store.add(name, held.astype(np.float16 if half else np.float32))
+            times = folder.times(name) if layout == "native" and folder.has_times(name) else None
+            store.add(name, held.astype(np.float16 if half else np.float32), times=times)
     list_problems(folder, console)
     done = len(folder.videos) - len(folder.problems.skipped)
     console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}", soft_wrap=True)

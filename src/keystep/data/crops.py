@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, TrainConfig
+from keystep.data.annotation import segment_lengths as segment_lengths
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
@@ -67,7 +68,7 @@ class Crops(Dataset[TrainingBatch]):
         length = self.folder.length(video)
         start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
         stop = min(length, start + self.train.crop)
-        segments = segment_lengths(self.folder.labels(video)[start:stop]) if self.with_segments else None
+        segments = self.folder.segment_lengths(video, start, stop) if self.with_segments else None
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
 
 
@@ -79,12 +80,6 @@ def collate(samples: Sequence[Sample]) -> TrainingBatch:
     for row, frames in enumerate(hidden):
         mask[row, : len(frames)] = torch.from_numpy(frames)
     return batch, mask
-
-
-def segment_lengths(labels: np.ndarray) -> list[int]:
-    """Lengths of the maximal runs of one label."""
-    changes = np.flatnonzero(np.diff(labels)) + 1
-    return [int(length) for length in np.diff(changes, prepend=0, append=len(labels)) if length]
 
 
 def length_buckets(lengths: dict[str, int], frames: int) -> list[list[str]]:
