@@ -8,16 +8,15 @@ boundaries: ORACLE.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from keystep.config import ModelConfig, build
 from keystep.errors import InputError
+from keystep.interop.official.reading import read_payload
 from keystep.persistence import load_strict
 from keystep.pjepa import PJEPA
 
@@ -82,7 +81,7 @@ def load(path: Path | str, architecture: Mapping[str, Any] | None = None) -> PJE
             incomplete or does not fit the weights.
     """
     path = Path(path)
-    payload = _read(path)
+    payload = read_payload(path)
     tensors = payload.get("model_state_dict", payload)
     settings = architecture or _architecture(path, payload)
     model = PJEPA(model_config(settings, str(path)))
@@ -132,21 +131,6 @@ def _mode(text: str, names: Mapping[str, str], source: str) -> str:
     if key not in names:
         raise InputError(f"{source}: unknown mode {text!r}; known: {', '.join(names)}")
     return names[key]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: holds more than plain tensors and numbers, or is damaged; not loaded") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a whole torch checkpoint: {line}") from error
-    if not isinstance(payload, dict):
-        raise InputError(f"{path}: holds a {type(payload).__name__}, not a checkpoint")
-    return payload
 
 
 def _architecture(path: Path, payload: Mapping[str, Any]) -> Mapping[str, Any]:
