@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tokenize
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected an object, found {type(data).__name__}")
     return data
+
+
+def write_lines(path: Path, lines: Iterable[object]) -> None:
+    """A text file with one item a line, in one piece."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def open_npy(path: Path) -> np.ndarray:

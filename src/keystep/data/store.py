@@ -14,7 +14,7 @@ import numpy as np
 from keystep.data.folder import FeatureFolder
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import read_json, replacing, write_array, write_json
+from keystep.files import read_json, replacing, write_array, write_json, write_lines
 
 Layout = Literal["native", "mstcn"]
 FORMAT_VERSION = 1
@@ -49,9 +49,8 @@ class FeatureStore:
             changed = [key for key in record if before.get(key) != after[key]]
             if changed:
                 key = changed[0]
-                raise InputError(
-                    f"{path}: written with {key} {before.get(key)}, now {after[key]}; choose another folder"
-                )
+                old, new = _differing(before.get(key), after[key])
+                raise InputError(f"{path}: written with {key} {old}, now {new}; choose another folder")
             return self
         if (self.root / "features").exists():
             raise InputError(f"{self.root}: has features that keystep did not write; choose another folder")
@@ -87,10 +86,10 @@ class FeatureStore:
             )
         if labels is not None:
             assert len(labels) == len(features)
-            _write_lines(self.root / "groundTruth" / f"{video}.txt", labels)
+            write_lines(self.root / "groundTruth" / f"{video}.txt", labels)
         if segments is not None:
             assert sum(segments) == len(features)
-            _write_lines(self.root / "segments" / f"{video}.txt", segments)
+            write_lines(self.root / "segments" / f"{video}.txt", segments)
         if times is not None:
             assert times.shape == (len(features),)
             write_array(self.root / "times" / f"{video}.npy", times.astype(np.float64))
@@ -118,9 +117,12 @@ class FeatureStore:
                     _copy(source.root / name, temporary)
 
 
-def _write_lines(path: Path, lines: Sequence[object]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _differing(old: Any, new: Any) -> tuple[Any, Any]:
+    """Of two objects, only what differs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old, new
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return {key: old.get(key) for key in keys}, {key: new.get(key) for key in keys}
 
 
 def _copy(source: Path, to: Path) -> None:

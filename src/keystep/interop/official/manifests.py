@@ -63,10 +63,6 @@ class Manifest:
     """File -> its SHA-256."""
     notes: list[str]
 
-    def whole(self, path: str) -> list[Segment]:
-        """All segments of a video, sorted, whatever the action type."""
-        return sorted(segment for take, segments in self.takes.items() if take.path == path for segment in segments)
-
 
 class _Row(NamedTuple):
     take: Take
