@@ -241,7 +241,7 @@ def test_help_is_instant_because_torch_is_not_loaded() -> None:
     code += "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "inspect", "pretrain", "encode", "eval", "report", "config", "convert"):
+    for command in ("demo", "inspect", "pretrain", "encode", "eval", "report", "config", "convert", "import"):
         assert command in done.stdout
 
 

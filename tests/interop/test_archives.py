@@ -98,14 +98,14 @@ def resident() -> int:
 @pytest.mark.skipif(not MAPS.exists(), reason="no /proc here that says what is mapped")
 def test_features_stay_on_disk_until_they_are_used(tmp_path: Path) -> None:
     videos = {f"v{index}.pt": regular_times(2000, 4) for index in range(32)}
-    path = saved(tmp_path / "large.pt", packed(videos, width=1024))  # 256 MiB
+    path = saved(tmp_path / "large.pt", packed(videos, width=256))  # 62 MiB
     before = resident()
     archive = open_archive(path)
     video = archive.video(3)
     assert str(path) in mapped_files()
-    assert resident() - before < 2**26, "neither opening nor slicing reads the features"
+    assert resident() - before < 2**24, "neither opening nor slicing reads the features"
     assert video.features.sum() != 0
-    assert resident() - before < 2**27, "using one video reads that video"
+    assert resident() - before < 2**25, "using one video reads that video"
 
 
 def test_torchs_old_format_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -240,9 +240,9 @@ class Code:
 
 def test_code_in_an_archive_is_not_run(tmp_path: Path) -> None:
     saved(tmp_path / "a.pt", packed(VIDEOS) | {"extra": Code(tmp_path / "ran")})
-    (tmp_path / "b.pt").write_bytes(pickle.dumps(Code(tmp_path / "ran")))
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Code(tmp_path / "ran"), protocol=2))
     for name in ("a.pt", "b.pt"):
-        with pytest.raises(InputError, match=rf"{name}: .*not loaded"):
+        with pytest.raises(InputError, match=rf"{name}: holds more than plain .*system\).*not loaded"):
             open_archive(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

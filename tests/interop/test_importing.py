@@ -20,11 +20,14 @@ from tests.interop.conftest import (
     write_lemon,
 )
 
+from keystep.config import ModelConfig, build
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
 from keystep.errors import InputError
+from keystep.evals.encoding import encode_videos
 from keystep.interop.official.importing import Imported, ImportOptions, import_archive
 from keystep.interop.official.planning import cholec80_splits, plain_names
+from keystep.pjepa import PJEPA
 
 
 def run(
@@ -372,3 +375,20 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(fact: tu
         assert "\n" not in str(refusal.value) and not out.exists()
     imported = run(assembly, out, both, sequence="segments")
     assert imported.splits == {"1": {"train": 1, "valid": 0, "test": 1}}, "takes may be split where videos may not"
+
+
+def test_oracle_models_see_the_true_segments_of_takes(fact: tuple[Path, ...], tmp_path: Path) -> None:
+    archive, *manifests = fact
+    run(archive, tmp_path / "out", *manifests, sequence="segments")
+    folder = open_folder(tmp_path / "out")
+    torch.manual_seed(0)
+    settings = {"attention": {"kind": "segment_causal"}, "positions": "segment", "live_attention": None}
+    model = PJEPA(build(ModelConfig, {"input_dim": 4, "dim": 16, "depth": 2, "heads": 2}, settings)).eval()
+    latents = dict(encode_videos(model, folder, ["P01"]))["P01"]
+
+    def direct(lengths: list[int]) -> np.ndarray:
+        features = torch.from_numpy(folder.features("P01"))[None]
+        return model.encode(features, segment_lengths=torch.tensor([lengths]))[0].detach().numpy()
+
+    np.testing.assert_allclose(latents, direct([8, 6, 4]), atol=1e-5)
+    assert np.abs(latents - direct([8, 10])).max() > 1e-3, "runs of labels would be other segments"

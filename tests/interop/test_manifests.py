@@ -119,6 +119,21 @@ def test_files_that_are_no_manifests_are_named(tmp_path: Path) -> None:
         read_manifests([tmp_path])
 
 
+def test_damaged_manifests_never_raise_anything_but_an_input_error(tmp_path: Path) -> None:
+    rows = [egoprocel_row(f"P{index}.pt", index, index + 1, index) for index in range(3)]
+    path, rng = write_csv(tmp_path / "m.csv", rows), np.random.default_rng(0)
+    whole = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(len(whole), size=3):
+            damaged[place] = rng.choice([*b'",\n\r\0 -x9', 200])
+        path.write_bytes(damaged)
+        try:
+            assert read_manifests([path]).takes
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
 def test_manifests_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "a.csv", [egoprocel_row("P01.pt", 0, 4, 1)])
     other = write_csv(tmp_path / "b.csv", [assembly_row("r", "v", 0, 4, 1)])

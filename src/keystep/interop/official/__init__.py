@@ -4,6 +4,8 @@ Adapters only: names, settings and file layouts are mapped, and the model code k
 variant. Every file is read with ``weights_only=True``. What needs true segment boundaries is marked ORACLE.
 """
 
+from keystep.interop.official.archives import open_archive
 from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, load, model_config, rename
+from keystep.interop.official.importing import ImportOptions, import_archive
 
-__all__ = ["ARCHITECTURE_KEYS", "load", "model_config", "rename"]
+__all__ = ["ARCHITECTURE_KEYS", "ImportOptions", "import_archive", "load", "model_config", "open_archive", "rename"]

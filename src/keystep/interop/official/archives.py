@@ -181,7 +181,7 @@ class _Packed:
             not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS or labels.shape != tokens.shape[:1]
         ):
             raise InputError(f"{path}: phase_labels are {_what(labels)}; expected one for each of {len(tokens)} tokens")
-        if payload.get("feature_dim", tokens.shape[1]) != tokens.shape[1]:
+        if payload.get("feature_dim") not in (None, tokens.shape[1]):
             raise InputError(f"{path}: feature_dim {payload['feature_dim']}, but tokens are {tokens.shape[1]} wide")
         offsets = _offsets(payload["offsets"], len(tokens), path)
         return cls(path, tokens, times, offsets, None if labels is None else labels.long())

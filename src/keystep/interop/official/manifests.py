@@ -144,7 +144,8 @@ def _row(kind: Kind, values: Mapping[str, str | None], where: str) -> _Row:
     start, end = (_seconds(row[column], column, where) for column in ("start_sec", "end_sec"))
     if end < start:
         raise InputError(f"{where}: the segment ends at {row['end_sec']} s, before its start at {row['start_sec']} s")
-    if row["official_split"] not in SPLITS:
+    split = row["official_split"].lower()
+    if split not in SPLITS:
         raise InputError(f"{where}: official_split {row['official_split']!r} is none of {', '.join(SPLITS)}")
     column = "action_id" if kind == "assembly101" else "fact_step_id"
     label = _class_id(row[column], column, where)
@@ -154,7 +155,7 @@ def _row(kind: Kind, values: Mapping[str, str | None], where: str) -> _Row:
         name = "background" if label == BACKGROUND else row["fact_step_name"]
     return _Row(
         take=Take(row.get("action_type", ""), archive_path(row["video_path"])),
-        split=SPLITS[row["official_split"]],
+        split=SPLITS[split],
         segment=Segment(start, end, label, (values.get("sample_uid") or "").strip()),
         class_name=name,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ def read_payload(path: Path, mmap: bool = True) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: holds more than plain tensors and numbers, or is damaged; not loaded") from error
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise InputError(
+            f"{path}: holds more than plain tensors and numbers{what}, or is damaged; not loaded"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a whole torch file: {line}") from error
