@@ -67,6 +67,18 @@ def test_segments_that_would_mislead_are_refused(lengths: list[object], message:
         check_segment_lengths(torch.tensor(lengths), torch.ones(2, 4, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("starts", [[0], [0, -1], [0.0, 1.0], [[0, 1]]])
+def test_starts_that_are_no_frames_are_refused(starts: list[object]) -> None:
+    with pytest.raises(InputError, match=r"starts are .*expected a frame index of 0 or more for each of 2"):
+        SequenceBatch(torch.ones(2, 4, 3), torch.ones(2, 4, dtype=torch.bool), starts=torch.tensor(starts))
+
+
+def test_starts_go_along_to_another_precision() -> None:
+    batch = SequenceBatch(torch.ones(2, 4, 3), torch.ones(2, 4, dtype=torch.bool), starts=torch.tensor([0, 8]))
+    other = batch.with_features(batch.features.double())
+    assert other.starts is batch.starts and other.features.dtype == torch.float64
+
+
 def test_segments_count_valid_frames_wherever_padding_stands() -> None:
     valid = torch.tensor([[False, True, True, False, True]])
     check_segment_lengths(torch.tensor([[1, 2, 0]], dtype=torch.int32), valid)

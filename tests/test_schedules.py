@@ -36,6 +36,13 @@ def test_the_drop_is_to_a_tenth_after_exactly_half_of_the_steps(steps: int) -> N
     assert found == pytest.approx([0.1] * half + [0.01] * (steps - half))
 
 
+@pytest.mark.parametrize(("steps_an_epoch", "drop_at", "first"), [(5, 0.499, 499), (43, 0.499, 499), (66, 0.6, 600)])
+def test_the_drop_falls_on_the_first_step_of_an_epoch(steps_an_epoch: int, drop_at: float, first: int) -> None:
+    """The authors' epoch 500, counted from 1, already runs at a tenth; on the surgical set it is 601."""
+    found = rates(schedule="drop", steps=1000 * steps_an_epoch, warmup=0, drop_at=drop_at)
+    assert found.index(min(found)) == first * steps_an_epoch
+
+
 def test_a_constant_rate_stays_and_no_warm_up_starts_at_once() -> None:
     assert rates(schedule="constant", warmup=0) == [0.1] * 100
 

@@ -11,6 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from keystep.errors import InputError
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 class SequenceBatch:
     """Feature sequences of different lengths side by side. Treat it as a value: nothing changes it in place.
@@ -19,11 +21,18 @@ class SequenceBatch:
     valid: (B, T) bool, True at real frames. Padding may stand anywhere, though `pad` puts it at the end.
     segment_lengths: (B, S) int64 or None: lengths of consecutive segments, zeros only at the end of a row; each row
         sums to that sequence's number of valid frames. Only oracle models read it.
+    starts: (B,) int64 or None: where in its video each sequence begins; None when all begin at frame 0.
 
     (Not a dataclass, because Fabric would take a frozen one apart to cast its tensors, and fail.)
     """
 
-    def __init__(self, features: Tensor, valid: Tensor, segment_lengths: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        features: Tensor,
+        valid: Tensor,
+        segment_lengths: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> None:
         if features.ndim != 3:
             raise InputError(f"features have shape {tuple(features.shape)}; expected (B, T, D_in), batch first")
         if not features.is_floating_point():
@@ -35,7 +44,10 @@ class SequenceBatch:
             )
         if segment_lengths is not None:
             check_segment_lengths(segment_lengths, valid)
-        self.features, self.valid, self.segment_lengths = features, valid, segment_lengths
+        if starts is not None:
+            _check_starts(starts, len(valid))
+        self.features, self.valid = features, valid
+        self.segment_lengths, self.starts = segment_lengths, starts
 
     @classmethod
     def pad(
@@ -71,8 +83,19 @@ class SequenceBatch:
         """The same batch on another device."""
         if self.features.device == torch.device(device):
             return self
-        segments = None if self.segment_lengths is None else self.segment_lengths.to(device)
-        return SequenceBatch(self.features.to(device), self.valid.to(device), segments)
+        optional = (None if part is None else part.to(device) for part in (self.segment_lengths, self.starts))
+        return SequenceBatch(self.features.to(device), self.valid.to(device), *optional)
+
+    def with_features(self, features: Tensor) -> SequenceBatch:
+        """The same sequences with other features (B, T, D_in), such as these in another precision."""
+        return SequenceBatch(features, self.valid, self.segment_lengths, self.starts)
+
+
+def _check_starts(starts: Tensor, sequences: int) -> None:
+    if starts.shape != (sequences,) or starts.dtype not in INTEGERS or bool((starts < 0).any()):
+        raise InputError(
+            f"starts are {starts.tolist()}, {starts.dtype}; expected a frame index of 0 or more for each of {sequences}"
+        )
 
 
 def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
@@ -82,8 +105,7 @@ def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
         InputError: wrong shape or type, a negative length, a zero inside a row, or a row that does not sum to its
             number of valid frames.
     """
-    integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    if segment_lengths.ndim != 2 or len(segment_lengths) != len(valid) or segment_lengths.dtype not in integers:
+    if segment_lengths.ndim != 2 or len(segment_lengths) != len(valid) or segment_lengths.dtype not in INTEGERS:
         raise InputError(
             f"segment_lengths have shape {tuple(segment_lengths.shape)} and type {segment_lengths.dtype}; "
             f"expected ({len(valid)}, S) integers"

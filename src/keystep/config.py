@@ -149,6 +149,9 @@ class ObjectiveConfig(Config):
     """For ``ema`` and ``features`` targets; clusters are always compared by cross-entropy."""
     visible_weight: float = Field(default=0.5, ge=0)
     """Weight of the same loss on visible frames; 0 in the paper."""
+    average: Literal["frames", "parts"] = "frames"
+    """``frames``: every frame of a batch weighs the same. ``parts``: every accumulated part does, however many frames
+    it has, and what an epoch's last batch lacks counts as zero (the authors)."""
 
 
 class TrainConfig(Config):
@@ -156,15 +159,25 @@ class TrainConfig(Config):
 
     steps: int = Field(default=2000, ge=1)
     """Optimiser steps."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
+    then worked out from the data."""
     batch_size: int = Field(default=8, ge=1)
     """Crops an optimiser step sees, over all devices."""
     crop: int = Field(default=512, ge=2)
     """Frames of a crop, drawn anywhere in a video; shorter videos are used whole."""
+    crop_segments: int | None = Field(default=None, ge=1)
+    """Crop so many consecutive true segments instead (the authors); needs labels."""
+    bucket: int | None = Field(default=None, ge=1)
+    """Sort each so many batches' worth of shuffled videos by length before they are cut into batches, so that less is
+    padded; the batches are shuffled again."""
     accumulate: int = Field(default=1, ge=1)
     """Parts in which a batch is worked off, to save memory."""
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["cosine", "constant", "drop"] = "cosine"
-    """``cosine`` to ``final_share``; ``drop`` to a tenth after half of the steps (the paper)."""
+    """``cosine`` to ``final_share``; ``drop`` to a tenth at ``drop_at`` (the paper)."""
+    drop_at: float = Field(default=0.5, ge=0, le=1)
+    """drop: share of the steps after which the rate falls."""
     final_share: float = Field(default=0.02, ge=0, le=1)
     """Share of the learning rate that the cosine ends at."""
     warmup: int = Field(default=100, ge=0)
@@ -206,6 +219,23 @@ class TrainConfig(Config):
                 f"{self.accumulate} accumulated parts"
             )
         return self
+
+    @model_validator(mode="after")
+    def _epochs_in_one_process(self) -> Self:
+        if self.epochs is not None and self.devices * self.nodes > 1:
+            raise ValueError(
+                f"epochs {self.epochs} with {self.devices * self.nodes} processes: an epoch's last batch cannot be "
+                "shared evenly; give steps"
+            )
+        return self
+
+    def batches_an_epoch(self, videos: int) -> int:
+        """Batches, the accumulated parts of steps, in one pass over so many videos."""
+        return -(-videos // (self.batch_size // self.accumulate))
+
+    def steps_an_epoch(self, videos: int) -> int:
+        """Optimiser steps in one pass over so many videos."""
+        return -(-self.batches_an_epoch(videos) // self.accumulate)
 
 
 class DataConfig(Config):
@@ -278,7 +308,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "target": {"kind": "ema"},
         "masking": {"kind": "random", "ratio": 0.6},
-        "objective": {"visible_weight": 0.0},
+        "objective": {"visible_weight": 0.0, "average": "parts"},
         "train": {
             "batch_size": 48,
             "accumulate": 2,

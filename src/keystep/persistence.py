@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +22,19 @@ FORMAT = "keystep-pjepa"
 FORMAT_VERSION = 1
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one safetensors file in one piece."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file in one piece; ``record`` goes into its header."""
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's files get; safetensors makes its own private
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+            temporary,
+            None if record is None else dict(record),
+        )
+        temporary.chmod(mode)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -46,13 +54,47 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: not a whole safetensors file: {error}") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The record in the header of a safetensors file.
+
+    Raises:
+        InputError: missing, cut off or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def weights_signature(module: nn.Module) -> str:
+    """A hash that tells models apart by the first numbers of every tensor: quick, and any training moves them all."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill a module; every name and shape has to fit.
 
     Raises:
         InputError: names the first missing, unexpected and misshapen tensors; the module is left as it was.
     """
-    own = module.state_dict()
+    check_fit(module.state_dict(), tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that differ in names or shapes from a model's own.
+
+    Raises:
+        InputError: names the first missing, unexpected and misshapen tensors.
+    """
     missing = sorted(set(own) - set(tensors))
     unexpected = sorted(set(tensors) - set(own))
     shapes = [
@@ -64,7 +106,6 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     problems = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in listed if names]
     if problems:
         raise InputError(f"{source}: weights do not fit this model: {'; '.join(problems)}")
-    module.load_state_dict(dict(tensors))
 
 
 def save_model(folder: Path, model: PJEPA) -> None:

@@ -43,13 +43,23 @@ class PJEPA(nn.Module):
         self.predictor = Predictor(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, config.dim))
 
-    def forward(self, batch: SequenceBatch, hidden: Tensor, pattern: AttentionPattern | None = None) -> Output:
+    def forward(
+        self,
+        batch: SequenceBatch,
+        hidden: Tensor,
+        pattern: AttentionPattern | None = None,
+        visible: Tensor | None = None,
+    ) -> Output:
         """Hide the frames marked in ``hidden`` (B, T) bool, encode the others, predict all.
 
-        ``pattern`` is the encoder's attention for this pass; None takes the model's own.
+        Args:
+            pattern: the encoder's attention for this pass; None takes the model's own.
+            visible: (B, T) bool, the frames to encode, when those are not all others. A frame that is neither hidden
+                nor visible tells the predictor nothing: a zero vector stands for it.
         """
         self._check(batch, pattern)
-        latents = self.encoder(batch, ~hidden, pattern or self.config.attention)
+        seen = ~hidden if visible is None else visible & ~hidden
+        latents = self.encoder(batch, seen, pattern or self.config.attention)
         predictions = self.predictor(latents, batch, hidden, self.mask_token, self.config.predictor_attention)
         return Output(latents, predictions)
 
@@ -60,35 +70,41 @@ class PJEPA(nn.Module):
         valid: Tensor | None = None,
         segment_lengths: Tensor | None = None,
         pattern: AttentionPattern | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Representations of whole videos, (B, T, D_in) -> (B, T, D), exact zeros at padding.
 
         Args:
             features: float of any precision; NaN is allowed at padding only.
             valid: (B, T) bool, True at real frames; None when all are.
-            segment_lengths: (B, S) true segment lengths, required by oracle models and refused by others.
+            segment_lengths: (B, S) true segment lengths, required by oracle models; others do not read them.
             pattern: another attention than the model's own, for models trained with a mix.
+            starts: (B,) integers, the frame of its video that each sequence begins at, where that is not the first.
 
         Raises:
             InputError: shape, type or width do not fit, a valid frame is not finite, segment lengths are missing.
         """
-        batch = self.batch(features, valid, segment_lengths)
+        batch = self.batch(features, valid, segment_lengths, starts)
         self._check(batch, pattern)
         return self.encoder(batch, batch.valid, pattern or self.config.attention, self.config.averaged_blocks)  # type: ignore[no-any-return]
 
     def batch(
-        self, features: Tensor, valid: Tensor | None = None, segment_lengths: Tensor | None = None
+        self,
+        features: Tensor,
+        valid: Tensor | None = None,
+        segment_lengths: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> SequenceBatch:
         """A checked batch on the model's device and in its precision."""
         weight = self.mask_token
         if valid is None:
             valid = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        batch = SequenceBatch(features, valid, segment_lengths).to(weight.device)
+        batch = SequenceBatch(features, valid, segment_lengths, starts).to(weight.device)
         finite = batch.features.isfinite().all(-1) | ~batch.valid
         if not bool(finite.all()):
             row, frame = (~finite).nonzero()[0].tolist()
             raise InputError(f"features hold NaN or infinity at sequence {row}, frame {frame}")
-        return SequenceBatch(batch.features.to(weight.dtype), batch.valid, batch.segment_lengths)
+        return batch.with_features(batch.features.to(weight.dtype))
 
     def _check(self, batch: SequenceBatch, pattern: AttentionPattern | None) -> None:
         width = batch.features.shape[-1]

@@ -13,7 +13,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     if config.schedule == "constant":
         share = 1.0
     elif config.schedule == "drop":
-        share = 0.1 if 2 * step >= config.steps else 1.0
+        share = 0.1 if step >= config.drop_at * config.steps - 1e-6 else 1.0  # 0.499 x 5000 may be 2495.0000000001
     else:
         progress = max(0.0, (step - config.warmup) / max(1, config.steps - 1 - config.warmup))
         share = config.final_share + (1 - config.final_share) * _cosine(progress)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
+import torch
+import yaml
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = (
@@ -221,6 +224,25 @@ def test_a_run_is_not_overwritten(keystep: Run, data: Path, tmp_path: Path) -> N
 def test_convert_refuses_what_it_does_not_know(keystep: Run, tmp_path: Path) -> None:
     status, _, error = keystep("convert", "official", tmp_path / "none.pt", "--out", tmp_path / "model")
     assert status == 2 and "no such file" in error and not (tmp_path / "model").exists()
+    status, _, error = keystep("convert", "lightly", tmp_path / "none.pt", "--out", tmp_path / "model")
+    assert status == 2 and "no converter for 'lightly'; there is: official" in error
+
+
+def test_convert_makes_a_model_folder_of_the_authors_file(keystep: Run, tmp_path: Path) -> None:
+    weights = reference.random_weights(np.random.default_rng(0))
+    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, tmp_path / "theirs.pt")
+    settings = reference.architecture("clip_causal", "2d_clip_frame")
+    (tmp_path / "architecture.yaml").write_text(yaml.safe_dump(settings))
+    options = ("convert", "official", tmp_path / "theirs.pt", "--out", tmp_path / "model")
+    status, _, error = keystep(*options)
+    assert status == 2 and "give its architecture: d_in" in error and not (tmp_path / "model").exists()
+    options += ("--architecture", tmp_path / "architecture.yaml")
+    status, _, error = keystep(*options, "--sha256", "0123456789")
+    assert status == 2 and "SHA-256 is" in error and not (tmp_path / "model").exists()
+    status, said, _ = keystep(*options)
+    assert status == 0 and "ORACLE: it needs true segment boundaries" in said
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1, "both can be read by the same"
 
 
 def test_config_prints_a_file_that_makes_the_same_run(keystep: Run, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from keystep.config import MaskingConfig, TrainConfig
-from keystep.data.crops import Crops, collate, length_buckets, segment_lengths
+from keystep.data.annotation import segment_lengths
+from keystep.data.crops import Crops, collate, length_buckets
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 from keystep.masking import hidden_count
@@ -132,6 +133,49 @@ def test_oracle_models_get_the_segments_of_their_crop(folder: FeatureFolder) -> 
         changes = [0, *(i for i in range(1, len(labels)) if labels[i] != labels[i - 1]), len(labels)]
         assert lengths == [b - a for a, b in pairwise(changes)]
         assert [length for length in batch.segment_lengths[row].tolist() if length] == lengths
+
+
+@pytest.mark.parametrize(("accumulate", "sizes"), [(1, [[4], [2]]), (2, [[2, 2], [2]]), (4, [[1, 1, 1, 1], [1, 1]])])
+def test_counted_in_epochs_each_ends_with_what_is_left(
+    folder: FeatureFolder, accumulate: int, sizes: list[list[int]]
+) -> None:
+    """Six videos in batches of four: the second step of an epoch has two, in fewer or smaller parts."""
+    data = crops(folder, steps=6, epochs=3, accumulate=accumulate)
+    assert len(data) == 3 * sum(map(len, sizes))
+    numbers = [data.parts(step) for step in range(6)]
+    assert [number for part in numbers for number in part] == list(range(len(data))), "no batch is left out or repeated"
+    for epoch in range(3):
+        steps = [[contents(data[number]) for number in numbers[2 * epoch + step]] for step in range(2)]
+        assert [[len(batch) for batch in step] for step in steps] == sizes
+        flat = [crop for step in steps for batch in step for crop in batch]
+        assert len({features for features, _ in flat}) == 6, "every video once"
+
+
+def test_without_epochs_a_step_is_the_same_number_of_parts_each_time(folder: FeatureFolder) -> None:
+    data = crops(folder, accumulate=2)
+    assert [list(data.parts(step)) for step in (0, 1, 11)] == [[0, 1], [2, 3], [22, 23]]
+
+
+def test_buckets_put_videos_of_similar_length_into_one_batch(folder: FeatureFolder) -> None:
+    data = crops(folder, batch_size=2, bucket=3, epochs=1, crop=100)
+    batches = [[len(features) for features, *_ in map(data.sample, range(n, n + 2))] for n in (0, 2, 4)]
+    assert sorted(map(sorted, batches)) == [[1, 13], [25, 33], [40, 60]]
+    orders = {tuple(map(tuple, [data._order(epoch).tolist()])) for epoch in range(10)}
+    assert len(orders) > 1, "the batches are shuffled"
+
+
+def test_a_crop_of_segments_is_so_many_whole_ones_from_anywhere(folder: FeatureFolder) -> None:
+    data = crops(folder, segments=True, crop_segments=2, crop=3)
+    reached: dict[str, set[int]] = {}
+    for index in range(6 * 60):
+        features, hidden, lengths = data.sample(index)
+        name, start = list(LENGTHS)[int(features[0, 1])], int(features[0, 0])
+        runs = segment_lengths(folder.labels(name))
+        first = [0, *np.cumsum(runs)].index(start)
+        assert lengths == runs[first : first + 2] and sum(lengths) == len(features) == len(hidden)
+        assert len(lengths) == min(2, len(runs)), "never fewer than there are"
+        reached.setdefault(name, set()).add(first)
+    assert all(reached[name] == set(range(max(1, len(segment_lengths(folder.labels(name))) - 1))) for name in LENGTHS)
 
 
 def test_batches_that_cannot_be_shared_are_refused(folder: FeatureFolder) -> None:

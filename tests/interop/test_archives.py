@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.interop.conftest import fact_times, packed, regular_times, surgical, write_lemon
+from release import fact_times, packed, regular_times, surgical, write_lemon
 
 from keystep.errors import InputError
 from keystep.interop.official.archives import open_archive
@@ -131,7 +131,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "no offsets": (without("offsets"), "no offsets in it; this is no feature archive"),
     "no times": (without("times"), "no times in it"),
     "no paths": (without("paths"), "paths is no list of names"),
-    "no dictionary": (lambda: [1, 2], "holds a list, not a dictionary"),
+    "no dictionary": (lambda: [1, 2], "holds a list, expected names and values"),
     "a checkpoint": (lambda: {"mask_token": torch.zeros(1)}, r"no offsets in it.*it holds mask_token"),
     "offsets end early": (changed(offsets=offsets(0, 5, 5, 11)), "offsets go from 0 to 11; expected 0 to 12"),
     "offsets start late": (changed(offsets=offsets(1, 5, 5, 12)), "offsets go from 1 to 12"),

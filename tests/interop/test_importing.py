@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.interop.conftest import (
+from release import (
     assembly_row,
     egoprocel_row,
     fact_times,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.interop.conftest import assembly_row, egoprocel_row, fact_times, write_csv
+from release import assembly_row, egoprocel_row, fact_times, write_csv
 
 from keystep.errors import InputError
 from keystep.interop.official.manifests import Segment, Take, archive_path, read_manifests, unique_names

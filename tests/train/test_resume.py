@@ -55,8 +55,9 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {"target": {"kind": "ema", "final_momentum": 1.0, "momentum": 0.9}},
         {"target": {"kind": "features"}, "masking": {"kind": "random"}},
         {"train": {"accumulate": 2}},
+        {"train": {"epochs": 6, "accumulate": 2, "crop_segments": 2, "bucket": 2}, "objective": {"average": "parts"}},
     ],
-    ids=["clusters", "ema", "reconstruction", "accumulated"],
+    ids=["clusters", "ema", "reconstruction", "accumulated", "epochs"],
 )
 def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
     mstcn: Path, tmp_path: Path, change: dict
@@ -127,6 +128,20 @@ def test_a_process_that_is_killed_goes_on_to_the_same_weights(
         assert "--resume" in said and "Traceback" not in said
     pretrain(run_config(run), run, resume=True)
     assert_same_bits(uninterrupted, run)
+
+
+def test_epochs_set_the_steps_once_the_videos_are_known(mstcn: Path, tmp_path: Path) -> None:
+    """Six videos in batches of four are two steps an epoch."""
+    pretrain(settings(mstcn, epochs=3), tmp_path / "run")
+    assert run_config(tmp_path / "run").train.steps == 6
+    assert (tmp_path / "run" / "checkpoints" / "step-00000006").exists()
+
+
+def test_crops_of_segments_without_labels_are_refused(mstcn: Path, tmp_path: Path) -> None:
+    for path in (mstcn / "groundTruth").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=r"no groundTruth/.*this needs labels"):
+        pretrain(settings(mstcn, crop_segments=2), tmp_path / "run")
 
 
 def test_the_run_says_all_its_settings_and_they_make_the_same_run(mstcn: Path, tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ def convert(
     architecture: Annotated[
         Path | None, typer.Option(help="YAML with the ten architecture settings, for an unknown bare file.")
     ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse the file unless its SHA-256 begins with these digits (8 or more).")
+    ] = None,
 ) -> None:
     """Turn a foreign checkpoint into a keystep model folder."""
     from keystep.config import read_yaml
@@ -183,10 +186,11 @@ def convert(
 
     if source != "official":
         raise InputError(f"no converter for {source!r}; there is: official")
-    model = official.load(file, read_yaml(architecture) if architecture else None)
+    model = official.load(file, read_yaml(architecture) if architecture else None, sha256)
     model.save_pretrained(out)
     oracle = "  ORACLE: it needs true segment boundaries" if model.config.oracle else ""
-    console.print(f"{out}: {model.config.attention}, {model.config.dim} wide{oracle}", soft_wrap=True, markup=False)
+    sizes = f"reads {model.config.input_dim} numbers a frame, gives {model.config.dim}"
+    console.print(f"{out}: {model.config.attention}, {sizes}{oracle}", soft_wrap=True, markup=False)
 
 
 @app.command("import")

@@ -15,6 +15,8 @@ from keystep.data.store import FeatureStore, Layout
 from keystep.errors import InputError
 from keystep.evals.encoding import encode_videos
 
+_MADE = "made with the true segment boundaries"
+
 
 def encode_folder(
     model_path: str,
@@ -40,6 +42,7 @@ def encode_folder(
     folder = open_data(data, source_rate, rate, on_error)
     check_fits(found, folder, console)
     upsample = folder.pool if layout == "mstcn" else 1
+    oracle = "; ".join(filter(None, (folder.oracle, _MADE if found.model.config.oracle else "")))
     store = FeatureStore(
         out,
         folder.source if layout == "mstcn" else folder.timeline,
@@ -49,10 +52,10 @@ def encode_folder(
             "weights": found.fingerprint,
             "features": folder.fingerprint(),
             "attention": str(pattern or found.model.config.attention),
+            "oracle": oracle,
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
-        }
-        | ({"oracle": folder.oracle} if folder.oracle else {}),
+        },
     ).create()
     if folder.pool == upsample:
         store.copy_annotation(folder)
@@ -66,4 +69,5 @@ def encode_folder(
             store.add(name, held.astype(np.float16 if half else np.float32), times=times)
     list_problems(folder, console)
     done = len(folder.videos) - len(folder.problems.skipped)
-    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}", soft_wrap=True)
+    marked = f"  ORACLE: {oracle}" if oracle else ""
+    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}{marked}", soft_wrap=True)

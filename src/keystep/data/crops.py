@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, TrainConfig
-from keystep.data.annotation import segment_lengths as segment_lengths
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
@@ -28,6 +27,9 @@ class Crops(Dataset[TrainingBatch]):
     Every video is seen once an epoch, in an order drawn for that epoch, as one crop of consecutive frames from anywhere
     in it. Order, crops and masks depend on the seed and the sample's number alone: not on how many processes share the
     work, nor on what was read before. A resumed run therefore goes on exactly where it stopped.
+
+    Batches run on from one epoch into the next, unless training is counted in ``epochs``: then each epoch ends with a
+    batch of what is left, and with a step of fewer parts.
     """
 
     def __init__(
@@ -52,24 +54,66 @@ class Crops(Dataset[TrainingBatch]):
                 f"x {train.accumulate} accumulated parts"
             )
         self.processes = processes
+        self.batches_an_epoch = train.batches_an_epoch(len(self.videos))
+
+    def parts(self, step: int) -> range:
+        """Numbers of the batches that make optimiser step ``step``."""
+        if self.train.epochs is None:
+            return range(step * self.train.accumulate, (step + 1) * self.train.accumulate)
+        epoch, place = divmod(step, self.train.steps_an_epoch(len(self.videos)))
+        first = place * self.train.accumulate
+        last = min(first + self.train.accumulate, self.batches_an_epoch)
+        return range(epoch * self.batches_an_epoch + first, epoch * self.batches_an_epoch + last)
 
     def __len__(self) -> int:
-        return self.train.steps * self.train.accumulate
+        return self.parts(self.train.steps - 1).stop
 
     def __getitem__(self, number: int) -> TrainingBatch:
-        first = (number * self.processes + self.process) * self.share
-        return collate([self.sample(index) for index in range(first, first + self.share)])
+        return collate([self.sample(index) for index in self._samples(number)])
+
+    def _samples(self, number: int) -> range:
+        """Numbers of the samples in a batch."""
+        if self.train.epochs is None:
+            first = (number * self.processes + self.process) * self.share
+            return range(first, first + self.share)
+        epoch, place = divmod(number, self.batches_an_epoch)
+        first = place * self.share
+        last = min(first + self.share, len(self.videos))
+        return range(epoch * len(self.videos) + first, epoch * len(self.videos) + last)
 
     def sample(self, index: int) -> Sample:
         """Crop number ``index`` of the whole training, with its mask."""
         epoch, place = divmod(index, len(self.videos))
-        video = self.videos[np.random.default_rng((self.train.seed, 0, epoch)).permutation(len(self.videos))[place]]
+        video = self.videos[self._order(epoch)[place]]
         rng = np.random.default_rng((self.train.seed, 1, index))
-        length = self.folder.length(video)
-        start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
-        stop = min(length, start + self.train.crop)
+        start, stop = self._crop(video, rng)
         segments = self.folder.segment_lengths(video, start, stop) if self.with_segments else None
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(videos,) the order of an epoch: shuffled, and in buckets of similar length if asked for."""
+        rng = np.random.default_rng((self.train.seed, 0, epoch))
+        order = rng.permutation(len(self.videos))
+        if self.train.bucket is None:
+            return order
+        rows = self.train.bucket * self.share
+        lengths = np.array([self.folder.length(video) for video in self.videos])
+        buckets = (order[first : first + rows] for first in range(0, len(order), rows))
+        by_length = np.concatenate([bucket[np.argsort(lengths[bucket], kind="stable")] for bucket in buckets])
+        batches = [by_length[first : first + self.share] for first in range(0, len(order), self.share)]
+        whole, rest = [b for b in batches if len(b) == self.share], [b for b in batches if len(b) < self.share]
+        return np.concatenate([*(whole[place] for place in rng.permutation(len(whole))), *rest])
+
+    def _crop(self, video: str, rng: np.random.Generator) -> tuple[int, int]:
+        """First slot and end of a crop: so many frames from anywhere, or so many whole segments."""
+        if self.train.crop_segments is None:
+            length = self.folder.length(video)
+            start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
+            return start, min(length, start + self.train.crop)
+        lengths = self.folder.segment_lengths(video)
+        first = int(rng.integers(0, max(1, len(lengths) - self.train.crop_segments + 1)))
+        start = sum(lengths[:first])
+        return start, start + sum(lengths[first : first + self.train.crop_segments])
 
 
 def collate(samples: Sequence[Sample]) -> TrainingBatch:

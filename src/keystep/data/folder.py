@@ -75,7 +75,7 @@ class FeatureFolder:
     classes: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
     oracle: str = ""
-    """How true boundaries shaped the sequences themselves, where they did; a note says so on every reading."""
+    """What true boundaries had to do with these features, where they had; a note says so on every reading."""
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -285,9 +285,10 @@ def _read_store(path: Path) -> dict[str, Any]:
 
 
 def _oracle(store: dict[str, Any]) -> str:
-    """What store.json says of true boundaries that shaped the sequences."""
+    """What store.json says of true boundaries."""
     provenance = store.get("provenance")
-    return str(provenance.get("oracle") or "") if isinstance(provenance, dict) else ""
+    told = provenance.get("oracle") if isinstance(provenance, dict) else None
+    return told if isinstance(told, str) else ""
 
 
 def _source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:

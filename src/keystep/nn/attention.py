@@ -92,6 +92,14 @@ def attend(
     return _attend_in_tiles(query, key, value, _planned(pattern, places, key_places))
 
 
+def attend_seen(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+    """The same for a few queries whose visible keys are known: (B, H, n, d) over (B, H, M, d).
+
+    seen: (B, n, M) bool, at least one key for each query; None where all see all.
+    """
+    return scaled_dot_product_attention(query, key, value, attn_mask=None if seen is None else seen[:, None])
+
+
 def _attend_to_all(query: Tensor, key: Tensor, value: Tensor, places: Places, keys: Places) -> Tensor:
     """Every query over every real key, without a T x T mask."""
     blind: Tensor | None = None

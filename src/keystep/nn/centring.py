@@ -14,15 +14,15 @@ def centre(x: Tensor, valid: Tensor | None) -> Tensor:
     return (x - (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)) * weight
 
 
-def running_centre(x: Tensor, total: Tensor | None = None, count: int = 0) -> tuple[Tensor, Tensor]:
+def running_centre(x: Tensor, total: Tensor | None = None, count: Tensor | int = 0) -> tuple[Tensor, Tensor]:
     """(B, N, D) minus the mean of the tokens so far, each token included; and the sum (B, D) float64 to go on from.
 
     Args:
-        total, count: sum and number of the tokens before these. Sums are float64, so that hours add up exactly enough
-            for any chunking to give the same numbers.
+        total, count: sum (B, D) and number of the tokens before these, one number for all or (B, 1, 1). Sums are
+            float64, so that hours add up exactly enough for any chunking to give the same numbers.
     """
     sums = x.double().cumsum(1)  # (B, N, D)
     if total is not None:
         sums = sums + total[:, None]
-    seen = torch.arange(count + 1, count + x.shape[1] + 1, device=x.device)[:, None]
+    seen = count + torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
     return (x - sums / seen).to(x.dtype), sums[:, -1]

@@ -49,7 +49,7 @@ class Encoder(Trunk):
             average: mean over the outputs of the last so many blocks.
         """
         packing = Packing(visible & batch.valid)
-        places = packing.places(lay_out(batch.valid, batch.segment_lengths))
+        places = packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts))
         tokens = self.embed(packing.pack(batch.features), packing.real, pattern)  # (B, N, D)
         return packing.unpack(self.run_blocks(tokens, places, pattern, average))
 

@@ -32,12 +32,14 @@ class Places:
         return Places(*(None if part is None else part[:, span] for part in parts))  # type: ignore[arg-type]
 
 
-def lay_out(valid: Tensor, segment_lengths: Tensor | None = None) -> Places:
+def lay_out(valid: Tensor, segment_lengths: Tensor | None = None, starts: Tensor | None = None) -> Places:
     """Every frame of (B, T) at its index, with segments where their lengths (B, S) are given.
 
-    Padding belongs to segment 0, frame 0.
+    Padding belongs to segment 0, frame 0. Indices count from ``starts`` (B,) where a sequence begins inside its video.
     """
     positions = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    if starts is not None:
+        positions = positions + starts.to(valid.device)[:, None]
     if segment_lengths is None:
         return Places(positions, valid)
     ends = segment_lengths.to(valid.device).cumsum(1)  # (B, S)

@@ -30,6 +30,6 @@ class Predictor(Trunk):
         """
         tokens = torch.where(hidden[..., None], mask_token.to(latents.dtype), latents)
         packing = Packing(batch.valid)
-        places = packing.places(lay_out(batch.valid, batch.segment_lengths))
+        places = packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts))
         predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), places, pattern))
         return packing.unpack(predictions)

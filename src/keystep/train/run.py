@@ -84,8 +84,8 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     _check_folder(run, resume)
     fabric = _fabric(config)
     folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
-    learner = _build(config, fabric, folder, statistics)
-    config = learner.config
+    config = _settled(config, folder, videos)
+    learner = _build(config, fabric, statistics)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
     start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero and not resume:
@@ -135,16 +135,15 @@ def run_config(run: Path) -> RunConfig:
 
 def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
     """Run the remaining steps."""
-    parts = learner.config.train.accumulate
     loader = DataLoader(
         crops,
         batch_size=None,  # the data set gives whole batches
-        sampler=range(start * parts, len(crops)),
+        sampler=range(crops.parts(start).start, len(crops)),
         num_workers=learner.config.train.workers,
     )
     batches: Iterator[TrainingBatch] = iter(loader)
     for step in range(start, learner.config.train.steps):
-        yield train_step(learner, step, [next(batches) for _ in range(parts)])
+        yield train_step(learner, step, [next(batches) for _ in crops.parts(step)])
 
 
 class _Observer:
@@ -232,7 +231,7 @@ def _read_data(
         source_rate=data.source_rate,
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
-        labels_needed=config.model.oracle,
+        labels_needed=config.model.oracle or config.train.crop_segments is not None,
     )
     if folder.problems.notes:
         log.warning(
@@ -259,14 +258,24 @@ def _fresh_model(config: RunConfig) -> PJEPA:
         return PJEPA(config.model)
 
 
-def _build(config: RunConfig, fabric: Fabric, folder: FeatureFolder, statistics: Statistics) -> Learner:
-    """Model, target and optimiser on their device; the config with the widths filled in."""
+def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
+    """The config with what only the data can say: the widths, and the steps where epochs are given."""
     output_dim = {"ema": None, "features": folder.width, "clusters": config.target.clusters}[config.target.kind]
     widths = {"input_dim": folder.width, "output_dim": output_dim}
-    model_config = build(ModelConfig, config.model.model_dump(), widths)
-    config = config.model_copy(update={"model": model_config})
+    train = config.train
+    steps = train.steps if train.epochs is None else train.epochs * train.steps_an_epoch(len(videos))
+    return config.model_copy(
+        update={
+            "model": build(ModelConfig, config.model.model_dump(), widths),
+            "train": train.model_copy(update={"steps": steps}),
+        }
+    )
+
+
+def _build(config: RunConfig, fabric: Fabric, statistics: Statistics) -> Learner:
+    """Model, target and optimiser on their device."""
     model = _fresh_model(config)
-    if model_config.input_norm == "channel":
+    if config.model.input_norm == "channel":
         model.encoder.proj[0] = channel_norm(statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed).to(fabric.device)
     if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine

@@ -45,14 +45,16 @@ class StepResult:
 
 
 def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) -> StepResult:
-    """One optimiser step (0-based) over ``accumulate`` batches."""
+    """One optimiser step (0-based) over ``accumulate`` batches, or fewer at the end of an epoch."""
     config, fabric = learner.config, learner.fabric
     pattern = draw_pattern(step, config)
     batches = [(batch.to(fabric.device), hidden.to(fabric.device)) for batch, hidden in batches]
-    # Processes average their gradients, so each divides by its share of the frames of all parts of all processes.
-    counts = torch.stack([count_frames(hidden, batch.valid) for batch, hidden in batches]).sum(0)
-    total_counts = add_up(fabric, counts)
-    shares = total_counts / fabric.world_size
+    # Processes average their gradients, so each divides by its share of the frames of all processes.
+    counts = add_up(fabric, torch.stack([count_frames(hidden, batch.valid) for batch, hidden in batches]))  # (parts, 2)
+    total_counts = counts.sum(0)
+    by_parts = config.objective.average == "parts"
+    weights = counts * config.train.accumulate if by_parts else total_counts.expand_as(counts)
+    shares = weights / fabric.world_size
     totals = torch.zeros(3, device=fabric.device)
     for part, (batch, hidden) in enumerate(batches, start=1):
         waiting = part < len(batches)
@@ -60,7 +62,7 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
             targets = learner.target(batch, pattern)
             predictions = learner.wrapped(batch, hidden, pattern).predictions
             sums = frame_sums(predictions, targets, hidden, batch.valid, config.objective)
-            loss = sums.loss(config.objective.visible_weight, *shares)
+            loss = sums.loss(config.objective.visible_weight, *shares[part - 1])
             fabric.backward(loss)
         totals += torch.stack([loss.detach(), sums.hidden.detach(), sums.visible.detach()])
     norm = fabric.clip_gradients(

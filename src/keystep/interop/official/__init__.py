@@ -5,7 +5,20 @@ variant. Every file is read with ``weights_only=True``. What needs true segment 
 """
 
 from keystep.interop.official.archives import open_archive
-from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, load, model_config, rename
+from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, RELEASED, Released, load, model_config, rename
+from keystep.interop.official.heads import LinearHead, load_head
 from keystep.interop.official.importing import ImportOptions, import_archive
 
-__all__ = ["ARCHITECTURE_KEYS", "ImportOptions", "import_archive", "load", "model_config", "open_archive", "rename"]
+__all__ = [
+    "ARCHITECTURE_KEYS",
+    "RELEASED",
+    "ImportOptions",
+    "LinearHead",
+    "Released",
+    "import_archive",
+    "load",
+    "load_head",
+    "model_config",
+    "open_archive",
+    "rename",
+]

@@ -1,23 +1,25 @@
-"""The authors' checkpoints (GitHub FelTris/pjepa) as keystep models: names and settings mapped, nothing else.
+"""The authors' encoders as keystep models: names and settings mapped, nothing else.
 
-Their files hold a plain state dict, or one inside a bundle with an ``architecture`` or a training ``config``. Files are
-read with ``weights_only=True``. Models with their ``clip_causal`` attention or two-axis positions need true segment
-boundaries: ORACLE.
+A file holds a plain state dict, or one inside a bundle with an ``architecture`` or a training ``config``. The released
+files are plain: what they are is known by their SHA-256. Models with ``clip_causal`` attention or two-axis positions
+need true segment boundaries: ORACLE.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from keystep.config import ModelConfig, build
 from keystep.errors import InputError
-from keystep.interop.official.reading import read_payload
-from keystep.persistence import load_strict
+from keystep.interop.official.reading import read_payload, tensors_of
+from keystep.persistence import check_fit
 from keystep.pjepa import PJEPA
 
 ARCHITECTURE_KEYS = (
@@ -54,55 +56,85 @@ _POSITIONS = {
 }
 
 
-def _released(d_in: int, d_model: int, heads: int, attention: str, block: int, rope: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Released:
+    """A file of the release, with what it does not say itself.
+
+    sha256: the first eight digits, all that is published.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    architecture: Mapping[str, Any]
+
+
+def _architecture_of(d_in: int, d_model: int, heads: int, attention: str, block: int, rope: str) -> dict[str, Any]:
     sizes = {"d_in": d_in, "d_model": d_model, "enc_depth": 4, "enc_heads": heads, "pred_depth": 2, "pred_heads": heads}
     modes = {"student_encoder_attention": attention, "student_encoder_block_size": block, "rope_mode": rope}
     return sizes | {"drop_path_prob": 0.0} | modes
 
 
-RELEASED = {
-    "e15967fc": _released(768, 768, 8, "block_causal", 32, "1d_flat"),  # lemon_plstitch_block32.pt
-    "b8e785d1": _released(2048, 1408, 16, "block_causal", 64, "1d_flat"),  # assembly101_tsm_block64.pt
-    "787987c3": _released(2048, 1408, 16, "clip_causal", 64, "2d_clip_frame"),  # assembly101_tsm_clip.pt
-    "4798a917": _released(2048, 1408, 16, "clip_causal", 64, "2d_clip_frame"),  # egoprocel_fact_features_clip.pt
-    "9c6cb835": _released(1408, 1408, 16, "clip_causal", 64, "2d_clip_frame"),  # egoprocel_pooled_clip.pt
-}
-"""Architectures of the released files by the start of their SHA-256; the files themselves do not say them."""
+_BLOCK_64 = ("block_causal", 64, "1d_flat")
+_CLIP = ("clip_causal", 64, "2d_clip_frame")
+_LEMON = _architecture_of(768, 768, 8, "block_causal", 32, "1d_flat")
+RELEASED = (
+    Released("lemon_plstitch_block32.pt", 172_522_460, "e15967fc", _LEMON),
+    Released("assembly101_tsm_block64.pt", 583_007_046, "b8e785d1", _architecture_of(2048, 1408, 16, *_BLOCK_64)),
+    Released("assembly101_tsm_clip.pt", 583_007_046, "787987c3", _architecture_of(2048, 1408, 16, *_CLIP)),
+    Released("egoprocel_fact_features_clip.pt", 583_007_046, "4798a917", _architecture_of(2048, 1408, 16, *_CLIP)),
+    Released("egoprocel_pooled_clip.pt", 579_397_446, "9c6cb835", _architecture_of(1408, 1408, 16, *_CLIP)),
+)
+"""The five encoders of the release (Hugging Face FelTris/pjepa, registry ``artifacts.json``)."""
 
 
-def load(path: Path | str, architecture: Mapping[str, Any] | None = None) -> PJEPA:
+def load(path: Path | str, architecture: Mapping[str, Any] | None = None, sha256: str | None = None) -> PJEPA:
     """A keystep model in eval mode with the weights of one of the authors' checkpoint files.
 
     Args:
         architecture: the ten settings of `ARCHITECTURE_KEYS`, for a bare state dict that is no released file.
+        sha256: the file's expected SHA-256, or the first eight digits of it or more; another file is refused.
 
     Raises:
-        InputError: no such file, a damaged one or one with more than plain tensors; an architecture that is missing,
-            incomplete or does not fit the weights.
+        InputError: no such file, another one than expected, a damaged one or one with more than plain tensors; an
+            architecture that is missing, incomplete, or does not fit the file.
     """
     path = Path(path)
     payload = read_payload(path)
-    tensors = payload.get("model_state_dict", payload)
-    settings = architecture or _architecture(path, payload)
-    model = PJEPA(model_config(settings, str(path)))
-    load_strict(model, rename(tensors, str(path)), str(path))
+    if sha256 is not None:
+        _check_hash(path, sha256)
+    theirs = _state_dict(path, payload)
+    config = model_config(_settled(path, payload, architecture), str(path))
+    with torch.device("meta"):  # names and shapes only: the numbers come from the file
+        model = PJEPA(config)
+    own = {_their_name(name): tensor for name, tensor in model.state_dict().items()}
+    check_fit(own, theirs, str(path))
+    model.load_state_dict(rename(theirs), assign=True)
     return model.eval()
 
 
-def rename(tensors: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Their names -> ours: the student encoder is our context encoder, the rest keeps its name."""
-    other = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
-    if other:
-        raise InputError(f"{source}: {other[0]!r} is no tensor; this is no P-JEPA state dict")
-    return {name.replace("student_enc.", "encoder.", 1): value.float() for name, value in tensors.items()}
+def _their_name(name: str) -> str:
+    return f"student_enc.{name.removeprefix('encoder.')}" if name.startswith("encoder.") else name
+
+
+def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their names -> ours: the student encoder is our context encoder, the rest keeps its name. float32 copies."""
+    return {
+        name.replace("student_enc.", "encoder.", 1): tensor.to(torch.float32, copy=True)
+        for name, tensor in tensors.items()
+    }
 
 
 def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
-    """Our config of their architecture."""
+    """Our config of their architecture.
+
+    Raises:
+        InputError: a setting is missing, unknown or has a value that makes no model; names ``source``.
+    """
     missing = sorted(set(ARCHITECTURE_KEYS) - set(architecture))
     unknown = sorted(set(architecture) - set(ARCHITECTURE_KEYS))
     if missing or unknown:
-        problem = f"misses {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
+        problem = f"misses {', '.join(missing)}" if missing else f"has unknown {', '.join(map(str, unknown))}"
         raise InputError(f"{source}: the architecture {problem}; it needs exactly {', '.join(ARCHITECTURE_KEYS)}")
     kind = _mode(architecture["student_encoder_attention"], _ATTENTION, source)
     attention = {"kind": kind}
@@ -123,7 +155,10 @@ def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
         "centring": False,
         "readout": "last",
     }
-    return build(ModelConfig, settings)
+    try:
+        return build(ModelConfig, settings)
+    except InputError as error:
+        raise InputError(f"{source}: its architecture makes no model: {error}") from error
 
 
 def _mode(text: str, names: Mapping[str, str], source: str) -> str:
@@ -133,23 +168,67 @@ def _mode(text: str, names: Mapping[str, str], source: str) -> str:
     return names[key]
 
 
-def _architecture(path: Path, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """From the file itself, or by its hash."""
+def _state_dict(path: Path, payload: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The file's weights under their own names."""
+    tensors = tensors_of(path, payload, "model_state_dict")
+    if "fc.weight" in tensors or "foreground_fc.weight" in tensors or "classifier.weight" in tensors:
+        raise InputError(f"{path}: a linear head, no encoder; read it with keystep.interop.official.load_head")
+    return tensors
+
+
+def _settled(path: Path, payload: Mapping[str, Any], given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The architecture: as the file itself says, or its hash, or the caller, who must not contradict them."""
+    known = _stated(path, payload)
+    if known is None and given is None:
+        raise _unknown(path)
+    if known is None or given is None:
+        return known or given or {}
+    if model_config(known, str(path)) != model_config(given, "the given architecture"):
+        apart = [key for key in ARCHITECTURE_KEYS if known[key] != given[key]]
+        listed = ", ".join(f"{key} {known[key]!r}, not {given[key]!r}" for key in apart)
+        raise InputError(f"{path}: has another architecture than the one given: {listed}; leave it out")
+    return known
+
+
+def _stated(path: Path, payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if "architecture" in payload:
-        given: Mapping[str, Any] = payload["architecture"]
-        return given
+        stated = payload["architecture"]
+        if not isinstance(stated, Mapping):
+            raise InputError(f"{path}: its architecture is a {type(stated).__name__}, not names and values")
+        return stated
     if "config" in payload:
         return _from_training_config(payload["config"], path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest[:8] in RELEASED:
-        return RELEASED[digest[:8]]
-    raise InputError(
-        f"{path}: a bare state dict (SHA-256 {digest[:8]}...) that is none of the released files; give its architecture"
+    digest = _sha256(path)
+    return next((file.architecture for file in RELEASED if digest.startswith(file.sha256)), None)
+
+
+def _unknown(path: Path) -> InputError:
+    """Why a bare state dict cannot be used as it is."""
+    digest, size = _sha256(path), path.stat().st_size
+    namesake = next((file for file in RELEASED if file.name == path.name), None)
+    if namesake is not None:
+        return InputError(
+            f"{path}: not the released {namesake.name}: {size:,} bytes with SHA-256 {digest[:8]}..., expected "
+            f"{namesake.size:,} with {namesake.sha256}...; download it again, or give its architecture"
+        )
+    return InputError(
+        f"{path}: a bare state dict (SHA-256 {digest[:8]}...) that is none of the released files; give its "
+        f"architecture: {', '.join(ARCHITECTURE_KEYS)}"
     )
 
 
-def _from_training_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _check_hash(path: Path, expected: str) -> None:
+    digest = _sha256(path)
+    if len(expected) < 8 or not digest.startswith(expected.lower()):
+        raise InputError(f"{path}: SHA-256 is {digest}, not {expected}; download it again (at least 8 digits count)")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_training_config(config: Any, path: Path) -> dict[str, Any]:
     try:
         model, ssl = config["model"], config["ssl"]
         return {

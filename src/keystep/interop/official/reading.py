@@ -1,32 +1,34 @@
-"""Reading the authors' torch files: plain tensors and numbers only, memory-mapped where their format allows it."""
+"""Opening the authors' files without trusting them."""
 
 from __future__ import annotations
 
 import logging
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from keystep.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def read_payload(path: Path, mmap: bool = True) -> dict[str, Any]:
-    """The dictionary in a torch file, on the CPU; with ``mmap``, its tensors stay on disk until they are used.
+def read_payload(path: Path) -> dict[str, Any]:
+    """The dictionary in a torch file; its tensors stay on disk, memory-mapped, until they are used.
 
-    Only ``weights_only=True`` is ever used: a file cannot run code. Files in torch's format of before 2020, which is no
-    zip, cannot be mapped; they are read into memory, with a warning.
+    Read with ``weights_only=True``: a file that would run code is refused. (Files of the format before torch 1.6 cannot
+    be mapped; they are read whole, with a warning.)
 
     Raises:
-        InputError: no such file, a damaged one, one with more than plain tensors, or no dictionary in it.
+        InputError: no such file, a damaged one, one with more than plain tensors, or no dictionary.
     """
     try:
-        mapped = mmap and _is_zip(path)
-        if mmap and not mapped:
+        mapped = _is_zip(path)
+        if not mapped:
             log.warning("%s: torch's old format cannot be memory-mapped; all of it is read into memory", path)
         payload = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
@@ -41,7 +43,7 @@ def read_payload(path: Path, mmap: bool = True) -> dict[str, Any]:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a whole torch file: {line}") from error
     if not isinstance(payload, dict):
-        raise InputError(f"{path}: holds a {type(payload).__name__}, not a dictionary")
+        raise InputError(f"{path}: holds a {type(payload).__name__}, expected names and values")
     return payload
 
 
@@ -49,3 +51,21 @@ def _is_zip(path: Path) -> bool:
     """By its first bytes, so that a zip that was cut off counts as one."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
+
+
+def tensors_of(path: Path, payload: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
+    """A state dict: that under the first of the keys ``wrappers`` that is there, or else the payload itself.
+
+    Raises:
+        InputError: something in it is no finite floating tensor.
+    """
+    found = next((payload[key] for key in wrappers if key in payload), payload)
+    if not isinstance(found, Mapping):
+        raise InputError(f"{path}: its {wrappers[0]} is a {type(found).__name__}, no state dict")
+    for name, value in found.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(f"{path}: {name!r} is {kind}, not a tensor of weights; this is no state dict of P-JEPA's")
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{path}: {name!r} holds NaN or infinity; the file is damaged or the training failed")
+    return dict(found)
