@@ -82,7 +82,7 @@ def test_whole_videos_keep_their_features_times_gaps_and_splits(fact: tuple[Path
     assert {*split.train, *split.valid} == {"P01", "P02"} and split.test == ("P03",)
     assert imported.splits == {"1": {"train": 2, "valid": 0, "test": 1}}
     counts = imported.plan.counts
-    assert (counts["rows"], counts["rows of videos that the archive lacks"]) == (7, 1)
+    assert (counts["manifest rows"], counts["manifest rows of videos that the archive lacks"]) == (7, 1)
     assert (counts["videos without slots"], counts["slots that several segments claim"]) == (1, 4)
     provenance = json.loads((tmp_path / "out" / "store.json").read_text())["provenance"]
     assert provenance["archive"]["metadata"]["version"] == "egoprocel_fact_npy_frame_pt_v1"
@@ -283,8 +283,15 @@ def test_bad_times_are_left_out_too_and_nothing_usable_is_refused(fact: tuple[Pa
     assert not (tmp_path / "out").exists(), "found before anything is written"
     assert sorted(run(archive, tmp_path / "out", *manifests, on_error="skip").done) == ["P01", "P03"]
     payload["tokens"][:] = torch.inf
-    with pytest.raises(InputError, match="none of its 3 videos can be used; the first: "):
+    with pytest.raises(InputError, match="none of its 4 videos can be used; the first: "):
         run(saved(tmp_path / "worse.pt", payload), tmp_path / "worse", on_error="skip", source_rate=Fraction(4))
+
+
+def test_an_archive_of_empty_videos_is_refused(tmp_path: Path) -> None:
+    archive = saved(tmp_path / "a.pt", packed({"a.pt": fact_times(0)}))
+    with pytest.raises(InputError, match="none of its 1 videos can be used; the first: it has no slots"):
+        run(archive, tmp_path / "out", source_rate=Fraction(4))
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_shards_stop_before_anything_is_written_or_cost_their_videos(tmp_path: Path) -> None:

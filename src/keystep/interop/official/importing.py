@@ -83,13 +83,7 @@ def import_archive(options: ImportOptions, problems: Problems, progress: Progres
     manifest = read_manifests(options.manifests) if options.manifests else None
     limit = _background_limit(options, archive, manifest)
     slicing = Slicing(options.sequence, options.boundaries, options.every, limit)
-    lacking = archive.missing()
-    if lacking and problems.on_error == "raise":
-        raise InputError(f"{lacking[0]}: no such shard ({len(lacking)} of them lack); download all, or skip bad videos")
-    if manifest is None:
-        plan = plan_archive(archive, options.every)
-    else:
-        plan = plan_manifest(archive, manifest, slicing, problems)
+    plan = _plan(archive, manifest, slicing, problems)
     timeline = Timeline(rate=(options.source_rate or archive.rate or _estimated_rate(archive)) / options.every)
     store = FeatureStore(
         options.out, timeline, "native", _provenance(options, archive, manifest, plan, slicing)
@@ -103,11 +97,28 @@ def import_archive(options: ImportOptions, problems: Problems, progress: Progres
         tick(item.name)
     done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
     if not done:
-        first = next(iter(problems.skipped.values()))
-        raise InputError(f"{options.archive}: none of its {len(plan.items)} videos can be used; the first: {first}")
+        raise _nothing(archive, problems)
     imported = Imported(archive, plan, timeline, done, {}, plan.notes)
     _write_splits(options.out, imported)
     return imported
+
+
+def _plan(archive: Archive, manifest: Manifest | None, slicing: Slicing, problems: Problems) -> Plan:
+    lacking = archive.missing()
+    if lacking and problems.on_error == "raise":
+        raise InputError(f"{lacking[0]}: no such shard ({len(lacking)} of them lack); download all, or skip bad videos")
+    if manifest is None:
+        plan = plan_archive(archive, slicing.every)
+    else:
+        plan = plan_manifest(archive, manifest, slicing, problems)
+    if not plan.items:
+        raise _nothing(archive, problems)
+    return plan
+
+
+def _nothing(archive: Archive, problems: Problems) -> InputError:
+    first = next(iter(problems.skipped.values()), "it has no slots")
+    return InputError(f"{archive.path}: none of its {len(archive.names)} videos can be used; the first: {first}")
 
 
 def _check_values(options: ImportOptions) -> None:

@@ -119,8 +119,8 @@ class _Planner:
             raise InputError(f"{archive.path}: has no video of the manifests, such as {first!r}; it has {held!r}")
         self.plan.count("videos without slots", len(archive.lengths) - len(self.videos))
         self.plan.count("videos without rows", sum(not takes for takes in self.by_path.values()))
-        self.plan.count("rows", sum(map(len, manifest.takes.values())))
-        self.plan.count("rows of videos that the archive lacks", lacking)
+        self.plan.count("manifest rows", sum(map(len, manifest.takes.values())))
+        self.plan.count("manifest rows of videos that the archive lacks", lacking)
 
     def whole_videos(self) -> None:
         """Every video; the slots outside of all segments have no label."""
