@@ -168,6 +168,55 @@ def report(
 
 
 @app.command()
+def stream(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    source: Annotated[str, typer.Argument(help="A feature file (.npy), a folder that grows, or - for standard input.")],
+    head: Annotated[Path, typer.Option(help="What 'keystep eval' wrote: RESULT/heads/NAME-causal-seed0.safetensors.")],
+    source_rate: SourceRate = None,
+    rate: Annotated[str | None, typer.Option(help="Frames a second of the model; by default as the head says.")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a file to take at once (default 32; 1 with --realtime).")
+    ] = None,
+    input_format: Annotated[
+        str, typer.Option(help="Of standard input: 'jsonl' (numbers, or time and features) or 'float32' (raw).")
+    ] = "jsonl",
+    idle: Annotated[float, typer.Option(min=0, help="Seconds without a new file after which a folder is done.")] = 30.0,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Feed a file at the pace it was recorded.")] = False,
+    view: Annotated[bool, typer.Option("--view", help="Show what happens in the terminal.")] = False,
+    provisional: Annotated[
+        bool, typer.Option("--provisional", help="Also say what an open block looks like now (final: false).")
+    ] = False,
+    half_life: Annotated[float, typer.Option(help="Average probabilities over the past, seconds; 0: not.")] = 0.0,
+    hold: Annotated[float, typer.Option(help="Announce a step once it has led for so many seconds.")] = 0.0,
+    on_gap: Annotated[str, typer.Option(help="Missing frames: 'stop', 'bridge' (go on), 'restart' (forget).")] = "stop",
+    state: Annotated[
+        Path | None, typer.Option(help="Keep the stream's state here, and go on from it where it exists.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON lines here instead of to standard output.")] = None,
+) -> None:
+    """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
+    from keystep.cli.streaming import StreamOptions, stream_source
+
+    options = StreamOptions(
+        head=head,
+        source_rate=source_rate,
+        rate=rate,
+        chunk=chunk,
+        input_format=input_format,
+        idle=idle,
+        realtime=realtime,
+        view=view,
+        provisional=provisional,
+        half_life=half_life,
+        hold=hold,
+        on_gap=on_gap,
+        state=state,
+        out=out,
+    )
+    stream_source(model, source, options, Console(stderr=True, highlight=False))
+
+
+@app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
     file: Annotated[Path, typer.Argument(help="The checkpoint file.")],

@@ -13,7 +13,7 @@ from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.evals.controls import Position
 from keystep.evals.metrics import segmentation_scores
-from keystep.evals.probe import ProbeConfig, fit_probe
+from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 
 Representation = Mapping[str, np.ndarray]
 """Video name -> (T, D) float32 at the folder's pooled rate."""
@@ -29,6 +29,7 @@ class Run:
     scores: the metrics on the test videos, 0-100.
     correct: (videos,) right frames of each test video, for the bootstrap.
     predictions: test video -> (T,) class ids at the pooled rate.
+    probe: the head that was chosen.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class Run:
     weight_decay: float
     correct: np.ndarray
     predictions: dict[str, np.ndarray]
+    probe: LinearProbe
 
 
 @dataclass
@@ -153,6 +155,7 @@ class Judge:
             weight_decay=probe.weight_decay,
             correct=np.array([(a == b).sum() for a, b in zip(at_frames, truths, strict=True)]),
             predictions=predictions,
+            probe=probe,
         )
 
     def _at_frames(self, name: str, predictions: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ is best on the validation videos is returned; test videos never enter here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from keystep.errors import InputError
+from keystep.heads import Affine, LinearHead
 
 Array = npt.NDArray[Any]
 
@@ -84,6 +85,11 @@ class LinearProbe:
         if frames.shape[1] != len(self.weight):
             raise InputError(f"the probe reads width {len(self.weight)}, but the latents have {frames.shape[1]}")
         return np.asarray(frames @ self.weight + self.bias, dtype=np.float32)
+
+    def head(self, names: Sequence[str] = (), origin: Mapping[str, str] | None = None) -> LinearHead:
+        """The same as a head that can be saved and run on a stream."""
+        steps = Affine(torch.from_numpy(self.weight).T.contiguous(), torch.from_numpy(self.bias))
+        return LinearHead(steps, names=tuple(names), origin=origin or {})
 
     def predict(self, latents: Array) -> npt.NDArray[np.int64]:
         """(T, D) -> (T,) class indices."""

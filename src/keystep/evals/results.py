@@ -5,6 +5,7 @@
     result.json    rows, gate, geometry, with config, data fingerprint, versions and the command
     pictures.npz   a few test videos: true and predicted steps, PCA colours, self-similarity
     training.json  the curves of the runs that were judged
+    heads/         the linear heads of the learned rows, for `keystep stream`
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from keystep.errors import InputError
 from keystep.evals.judge import Judge, Representation
 from keystep.evals.protocol import Evaluation
 from keystep.files import replacing, write_json
+from keystep.heads import LinearHead
 
-RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
-OURS = (RESULT, PICTURES, TRAINING, "report.html", "pictures")
+RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.json", "heads"
+OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures")
 """What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
 FORMAT_VERSION = 1
@@ -52,6 +54,27 @@ def save_evaluation(
         write_json(temporary / TRAINING, curves)
         with (temporary / PICTURES).open("wb") as file:
             np.savez_compressed(file, **picture_arrays(evaluation))  # type: ignore[arg-type]  # numpy types the names of its options only
+        for name, head in learned_heads(evaluation, models).items():
+            head.save(temporary / HEADS / f"{name}.safetensors")
+
+
+def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, LinearHead]:
+    """``<model>-<mode>-seed<N>`` -> the head of a model's own latents, with what it has to be used with."""
+    folder = evaluation.judge.folder
+    weights = {(record["name"], record["seed"]): record["weights"] for record in models}
+    heads = {}
+    for row in evaluation.rows:
+        for run in row.runs:
+            name = row.name.removesuffix(" (ORACLE)")
+            if (name, run.seed) in weights:
+                origin = {
+                    "weights": str(weights[name, run.seed]),
+                    "mode": row.mode,
+                    "rate": str(folder.timeline.rate),
+                    "oracle": str(row.family == "oracle" or "ORACLE" in row.name),
+                }
+                heads[f"{name.replace('/', '_')}-{row.mode}-seed{run.seed}"] = run.probe.head(folder.classes, origin)
+    return heads
 
 
 def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Curves]:

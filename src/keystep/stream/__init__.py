@@ -6,8 +6,23 @@ A causal model answers at once. A block-causal one answers when a block is compl
 the frames of the open block would be if the video ended now.
 """
 
+from keystep.stream.live import LiveSteps, Reading
 from keystep.stream.saving import load, save
+from keystep.stream.smoothing import Smoothing
 from keystep.stream.state import StreamState
 from keystep.stream.steps import delays, finish, init, provisional, reset, step
 
-__all__ = ["StreamState", "delays", "finish", "init", "load", "provisional", "reset", "save", "step"]
+__all__ = [
+    "LiveSteps",
+    "Reading",
+    "Smoothing",
+    "StreamState",
+    "delays",
+    "finish",
+    "init",
+    "load",
+    "provisional",
+    "reset",
+    "save",
+    "step",
+]

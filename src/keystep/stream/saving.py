@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ FORMAT = "keystep-stream"
 FORMAT_VERSION = "1"
 
 
-def save(path: Path | str, model: PJEPA, state: StreamState) -> None:
-    """Write a stream's state to one safetensors file, whole or not at all."""
+def save(path: Path | str, model: PJEPA, state: StreamState, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a stream's state to one safetensors file, whole or not at all; ``extra`` is plain data to keep with it."""
     tensors = {"positions": state.cache.positions, "waiting": state.waiting, "total": state.total}
     for block in range(state.config.depth):
         tensors[f"keys.{block}"] = state.cache.keys(block)
@@ -28,6 +29,7 @@ def save(path: Path | str, model: PJEPA, state: StreamState) -> None:
         "config": state.config.model_dump_json(),
         "weights": weights_signature(model),
         "counts": json.dumps([state.frames, state.held, state.given, state.cache.geometry]),
+        "extra": json.dumps(dict(extra or {})),
     }
     save_tensors(Path(path), tensors, record)
 
@@ -38,6 +40,11 @@ def load(path: Path | str, model: PJEPA) -> StreamState:
     Raises:
         InputError: no such file, a damaged one, another format or version, or another model's state.
     """
+    return load_with_extra(path, model)[0]
+
+
+def load_with_extra(path: Path | str, model: PJEPA) -> tuple[StreamState, dict[str, Any]]:
+    """What `load` gives, and the plain data that was kept with it."""
     path = Path(path)
     record = read_metadata(path)
     if record.get("format") != FORMAT:
@@ -52,7 +59,7 @@ def load(path: Path | str, model: PJEPA) -> StreamState:
     keys, values = (
         [tensors[f"{part}.{block}"].to(device) for block in range(model.config.depth)] for part in ("keys", "values")
     )
-    return StreamState(
+    state = StreamState(
         config=model.config,
         frames=tuple(frames),
         cache=Cache.rebuilt(tensors["positions"].to(device), keys, values, start, capacity),
@@ -61,6 +68,7 @@ def load(path: Path | str, model: PJEPA) -> StreamState:
         total=tensors["total"].to(device),
         given=tuple(given),
     )
+    return state, json.loads(record.get("extra", "{}"))
 
 
 def _counts(path: Path, record: dict[str, str]) -> Any:

@@ -6,14 +6,13 @@ variant. Every file is read with ``weights_only=True``. What needs true segment 
 
 from keystep.interop.official.archives import open_archive
 from keystep.interop.official.checkpoints import ARCHITECTURE_KEYS, RELEASED, Released, load, model_config, rename
-from keystep.interop.official.heads import LinearHead, load_head
+from keystep.interop.official.heads import load_head
 from keystep.interop.official.importing import ImportOptions, import_archive
 
 __all__ = [
     "ARCHITECTURE_KEYS",
     "RELEASED",
     "ImportOptions",
-    "LinearHead",
     "Released",
     "import_archive",
     "load",

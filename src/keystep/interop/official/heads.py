@@ -1,76 +1,18 @@
-"""The authors' linear heads: class probabilities of each frame from the latents of their encoders."""
+"""The authors' linear heads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from keystep.errors import InputError
+from keystep.heads import Affine, LinearHead
 from keystep.interop.official.reading import read_payload, tensors_of
 
 PLAIN = ("fc", "classifier")
 FOREGROUND, ACTIVITY = "foreground_fc", "activity_fc"
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """``x @ weight.T + bias``; weight (K, D), bias (K,)."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., K)"""
-        return torch.nn.functional.linear(x, self.weight, self.bias)
-
-
-@dataclass(frozen=True, eq=False)
-class LinearHead:
-    """One affine map for the classes, or one for the steps beside one for "is there a step at all" (``activity``).
-
-    steps: scores of all classes; with ``activity``, of all but the background, in the order of their ids.
-    activity: scores of (no step, a step), or None.
-    background: class id of the background, with ``activity`` only.
-    """
-
-    steps: Affine
-    activity: Affine | None = None
-    background: int = 0
-
-    @property
-    def classes(self) -> int:
-        """Number of classes, the background included."""
-        return len(self.steps.bias) + (self.activity is not None)
-
-    def probabilities(self, latents: Tensor) -> Tensor:
-        """(..., D) -> (..., classes), each frame's summing to 1."""
-        steps = self.steps(self._checked(latents)).softmax(-1)
-        if self.activity is None:
-            return steps
-        nothing, something = self.activity(latents).softmax(-1).unbind(-1)
-        steps = steps * something[..., None]
-        before, after = steps[..., : self.background], steps[..., self.background :]
-        return torch.cat([before, nothing[..., None], after], dim=-1)
-
-    def predict(self, latents: Tensor) -> Tensor:
-        """(..., D) -> (...) int64 class ids by the authors' rule: the best step wherever there is one at all.
-
-        (Which need not be the likeliest class: the background may beat each single step and not all together.)
-        """
-        best = self.steps(self._checked(latents)).argmax(-1)
-        if self.activity is None:
-            return best
-        best = best + (best >= self.background)  # the background has no score among the steps
-        return torch.where(self.activity(latents).argmax(-1) == 1, best, self.background)
-
-    def _checked(self, latents: Tensor) -> Tensor:
-        width = self.steps.weight.shape[1]
-        if latents.shape[-1] != width:
-            raise InputError(f"this head reads latents {width} wide, not {latents.shape[-1]}")
-        return latents
 
 
 def load_head(path: Path | str, background: int = 0) -> LinearHead:
