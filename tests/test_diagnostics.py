@@ -171,6 +171,18 @@ def test_looking_twice_gives_the_same_numbers_and_leaves_no_gradient() -> None:
     assert first.probe_accuracy is not None and 0 <= first.probe_accuracy <= 100
 
 
+def test_monitor_crops_without_any_label_leave_the_probe_to_the_others() -> None:
+    model, target = parts("ema", None)
+    shapes = [batch.valid.shape for batch, _ in crops()]
+    nothing = [torch.full(shape, -100) for shape in shapes]
+    look = Monitor(crops(), nothing, ObjectiveConfig()).look(model, target, AttentionPattern())
+    assert look.probe_accuracy is None
+    some = [labels.clone() for labels in nothing]
+    some[0][:2, :4] = torch.tensor([0, 1, 0, 1])
+    look = Monitor(crops(), some, ObjectiveConfig()).look(model, target, AttentionPattern())
+    assert look.probe_accuracy is not None
+
+
 def test_padding_leaves_the_numbers_as_they_are() -> None:
     model, target = parts("features", WIDTH)
     spoiled = [

@@ -132,8 +132,9 @@ class Monitor:
         rows, labels = [], []
         for (latent, _), label in zip(encoded, self.labels, strict=True):
             for sequence, ids in zip(latent, label.to(latent.device), strict=True):
-                rows.append(sequence[ids >= 0].float())
-                labels.append(ids[ids >= 0])
+                if (ids >= 0).any():
+                    rows.append(sequence[ids >= 0].float())
+                    labels.append(ids[ids >= 0])
         if len(rows) < 2:
             return None
         return ridge_accuracy(

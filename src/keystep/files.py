@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+import tokenize
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,39 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected an object, found {type(data).__name__}")
     return data
+
+
+def write_lines(path: Path, lines: Iterable[object]) -> None:
+    """A text file with one item a line, in one piece."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """Memory-map the one array of a ``.npy`` file.
+
+    Raises:
+        InputError: missing, truncated or foreign file, pickled objects, or an archive of arrays.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # the last two: a broken header
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable .npy array, or cut off: {reason}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: an archive of arrays; expected a single one")
+    return array
+
+
+def sample_bytes(path: Path, block: int = 1 << 16, blocks: int = 16) -> bytes:
+    """A file's size and 16 blocks of 64 KiB spread evenly over it, both ends included; small files are read whole."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        parts = [size.to_bytes(8, "little")]
+        for place in range(blocks) if size > block * blocks else [0]:
+            file.seek(place * (size - block) // (blocks - 1))
+            parts.append(file.read(block if size > block * blocks else -1))
+    return b"".join(parts)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

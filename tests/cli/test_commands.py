@@ -263,7 +263,7 @@ def test_help_is_instant_because_torch_is_not_loaded() -> None:
     code += "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "inspect", "pretrain", "encode", "eval", "report", "config", "convert"):
+    for command in ("demo", "inspect", "pretrain", "encode", "eval", "report", "config", "convert", "import"):
         assert command in done.stdout
 
 
@@ -326,3 +326,43 @@ def test_a_run_that_died_before_its_first_checkpoint_can_be_resumed(keystep: Run
     shutil.rmtree(tmp_path / "run" / "model")
     assert keystep("pretrain", "--resume", tmp_path / "run")[0] == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == whole
+
+
+def test_a_folder_with_gaps_and_explicit_times_goes_through_every_command(
+    keystep: Run, data: Path, tmp_path: Path
+) -> None:
+    (data / "times").mkdir()
+    for index in range(8):
+        path = data / "groundTruth" / f"video{index}.txt"
+        lines = path.read_text().split("\n")
+        path.write_text("\n".join(["(unlabelled)"] * 9 + lines[9:20] + ["(unlabelled)"] * 6 + lines[26:]))
+        if index < 5:
+            np.save(data / "times" / f"video{index}.npy", np.arange(50 + 5 * index) / 4 + 0.05)
+    status, said, _ = keystep("inspect", data, "--source-rate", 4, "--picture", tmp_path / "p.png")
+    said = " ".join(said.split())
+    assert status == 0 and "unlabelled: 120 frames" in said
+    assert "5 of 8 videos have explicit times, up to 0.050 s from the regular timeline at 4 Hz" in said
+    pretrain(keystep, data, tmp_path / "run", "--set", "model.attention.kind=segment_causal")
+    options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "result", *QUICK)
+    status, _, error = keystep("eval", data, "--source-rate", 4, "--rate", 2, *options)
+    assert status == 0, error
+    options = ("--source-rate", 4, "--rate", 2, "--out", tmp_path / "latents")
+    assert keystep("encode", tmp_path / "run", data, *options)[0] == 0
+    carried = np.load(tmp_path / "latents" / "times" / "video1.npy")
+    np.testing.assert_allclose(carried[:3], [0.175, 0.675, 1.175])
+    assert len(carried) == 28 and not (tmp_path / "latents" / "times" / "video6.npy").exists()
+
+
+def test_inspect_lists_times_and_segments_that_do_not_fit(keystep: Run, data: Path, tmp_path: Path) -> None:
+    for part in ("times", "segments"):
+        (data / part).mkdir()
+    np.save(data / "times" / "video1.npy", np.arange(5) / 4)
+    (data / "segments" / "video2.txt").write_text("1\n")
+    status, said, _ = keystep("inspect", data, "--source-rate", 4, "--picture", tmp_path / "p.png")
+    assert status == 1 and "5 times for 55 slots" in said and "its 1 segments have 1 frames" in said
+
+
+def test_a_test_video_without_any_label_is_refused_before_the_judging(keystep: Run, data: Path, tmp_path: Path) -> None:
+    (data / "groundTruth" / "video7.txt").write_text("(unlabelled)\n" * 85)
+    status, _, error = keystep("eval", data, "--source-rate", 4, "--out", tmp_path / "result", *QUICK)
+    assert status == 2 and "no frame of 'video7' has a label" in error

@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 
 from keystep.data.annotation import (
+    IGNORED,
+    UNLABELLED,
     hold_out,
     read_labels,
     read_lines,
     read_mapping,
+    read_segments,
     read_split,
     split_names,
 )
@@ -92,6 +95,32 @@ def test_a_missing_final_newline_loses_no_frame(tmp_path: Path) -> None:
 def test_a_class_outside_the_mapping_is_named_with_file_line_and_value(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"v\.txt, line 3: class 'tie' is not in mapping\.txt \(2 classes\)"):
         read_labels(write(tmp_path / "v.txt", "wait\nwait\ntie\ntie\n"), ("wait", "tie a knot"))
+
+
+def test_an_unlabelled_frame_has_no_class_unless_a_class_has_that_very_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.txt", f"wait\n{UNLABELLED}\nwait\n")
+    assert read_labels(path, ("tie", "wait")).tolist() == [1, IGNORED, 1]
+    assert read_labels(path, (UNLABELLED, "wait")).tolist() == [1, 0, 1]
+
+
+def test_segments_number_the_frames(tmp_path: Path) -> None:
+    assert read_segments(write(tmp_path / "v.txt", "2\n1\n3"), 6).tolist() == [0, 0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2\n0\n4\n", "line 2: '0' is no segment length"),
+        ("2\n-1\n5\n", "line 2: '-1' is no segment length"),
+        ("2\n4.0\n", "line 2: '4.0' is no segment length"),
+        ("²\n4\n", "line 1: '²' is no segment length"),
+        ("2\n3\n", r"its 2 segments have 5 frames; the video has 6"),
+        ("", r"its 0 segments have 0 frames; the video has 6"),
+    ],
+)
+def test_segments_that_do_not_make_up_the_video_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"v\.txt.*{message}"):
+        read_segments(write(tmp_path / "v.txt", text), 6)
 
 
 def test_video_names_with_dots_stay_whole_with_or_without_an_ending(splits: Callable[..., Path]) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from keystep.config import MaskingConfig, TrainConfig
-from keystep.data.crops import Crops, collate, length_buckets, segment_lengths
+from keystep.data.annotation import segment_lengths
+from keystep.data.crops import Crops, collate, length_buckets
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 from keystep.masking import hidden_count

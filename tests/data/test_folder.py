@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keystep.data.folder import LENGTH_TOLERANCE, FeatureFolder, open_array, open_folder, pool_mean
+from keystep.data.folder import LENGTH_TOLERANCE, FeatureFolder, open_array, open_folder
 from keystep.data.problems import Problems
+from keystep.data.slots import pool_mean
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]
@@ -277,6 +278,129 @@ def test_pooled_labels_are_the_majority_and_ties_go_to_the_smaller_id(make_folde
     folder = opened(root, rate=HZ / 3)
     assert folder.labels("a")[-1] == 1, "the last group holds one frame, and padding has no vote"
     assert len(folder.frame_labels("a")) == 40 and folder.frame_labels("a")[3] == 2
+
+
+def test_a_pooled_slot_is_unlabelled_only_where_nothing_in_it_has_a_label(make_folder: MakeFolder) -> None:
+    root = make_folder(lengths={"a": 10, "b": 50})
+    gap = "(unlabelled)"
+    (root / "groundTruth" / "a.txt").write_text("\n".join([gap] * 3 + ["cut"] + [gap] * 4 + ["wait", gap]))
+    assert opened(root).labels("a").tolist() == [-100] * 3 + [1] + [-100] * 4 + [0, -100]
+    assert opened(root, rate=HZ / 4).labels("a").tolist() == [1, -100, 0]
+
+
+def write_times(root: Path, name: str, times: np.ndarray) -> None:
+    (root / "times").mkdir(exist_ok=True)
+    np.save(root / "times" / f"{name}.npy", times)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "expected"), [("center", [0.2, 1.1, 2.0]), ("right", [0.5, 1.5, 2.0]), ("left", [0.0, 0.7, 2.0])]
+)
+def test_explicit_times_are_pooled_as_the_alignment_says(
+    make_folder: MakeFolder, alignment: str, expected: list[float]
+) -> None:
+    root = make_folder(lengths={"a": 7, "b": 50}, labelled=False)
+    timeline = {"rate": "4", "start": "1", "alignment": alignment}
+    (root / "store.json").write_text(json.dumps({"time_axis": 1, "timeline": timeline}))
+    times = np.array([0.0, 0.1, 0.5, 0.7, 1.1, 1.5, 2.0])
+    write_times(root, "a", times)
+    folder = open_folder(root)
+    assert folder.has_times("a") and not folder.has_times("b")
+    assert np.array_equal(folder.times("a"), times) and np.array_equal(folder.times("a", 2, 5), times[2:5])
+    pooled = open_folder(root, rate=Fraction(4, 3))
+    np.testing.assert_allclose(pooled.times("a"), expected)
+    np.testing.assert_allclose(pooled.times("a", 1, 2), expected[1:2])
+
+
+@pytest.mark.parametrize("pool", [1, 3])
+def test_times_without_a_file_are_those_of_the_timeline(make_folder: MakeFolder, pool: int) -> None:
+    root = make_folder(labelled=False)
+    timeline = {"rate": "30000/1001", "start": "1/2", "alignment": "right"}
+    (root / "store.json").write_text(json.dumps({"time_axis": 1, "timeline": timeline}))
+    folder = open_folder(root, rate=Fraction(30000, 1001) / pool)
+    expected = [float(folder.timeline.seconds(index)) for index in range(folder.length("video0"))]
+    np.testing.assert_allclose(folder.times("video0"), expected, atol=1e-12)
+    np.testing.assert_allclose(folder.times("video0", 2, 4), expected[2:4], atol=1e-12)
+
+
+def test_times_are_cut_with_the_features(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    write_labels(root, "video1", 43)
+    write_times(root, "video1", np.arange(45) / 10)
+    assert np.array_equal(opened(root).times("video1"), np.arange(43) / 10)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.arange(44) / 10, "44 times for 45 slots"),
+        (np.arange(45), r"type int64, shape \(45,\); expected float64"),
+        (np.zeros(45, np.float32), "type float32"),
+        (np.zeros((45, 1)), r"shape \(45, 1\)"),
+        (np.where(np.arange(45) == 7, np.nan, 1.0), "the time of slot 7 is nan"),
+    ],
+)
+def test_times_that_do_not_fit_are_refused_in_one_line(
+    make_folder: MakeFolder, times: np.ndarray, message: str
+) -> None:
+    root = make_folder()
+    write_times(root, "video1", times)
+    with pytest.raises(InputError, match=rf"times/video1\.npy: .*{message}") as refusal:
+        opened(root).times("video1")
+    assert "\n" not in str(refusal.value)
+    (root / "times" / "video1.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(InputError, match=r"times/video1\.npy: not a readable"):
+        opened(root).times("video1")
+
+
+def write_segments(root: Path, name: str, lengths: list[int]) -> None:
+    (root / "segments").mkdir(exist_ok=True)
+    (root / "segments" / f"{name}.txt").write_text("".join(f"{length}\n" for length in lengths))
+
+
+def test_segments_are_the_runs_of_labels_unless_a_file_tells_them(make_folder: MakeFolder) -> None:
+    root = make_folder(lengths={"a": 10, "b": 50})
+    (root / "groundTruth" / "a.txt").write_text("wait\n" * 6 + "cut\n" * 4)
+    assert opened(root).segment_lengths("a") == [6, 4]
+    assert opened(root).segment_lengths("a", 4, 9) == [2, 3]
+    write_segments(root, "a", [2, 4, 3, 1])
+    assert opened(root).segment_lengths("a") == [2, 4, 3, 1]
+    assert opened(root).segment_lengths("a", 1, 7) == [1, 4, 1]
+    write_segments(root, "a", [2, 4, 3])
+    with pytest.raises(InputError, match=r"segments/a\.txt: its 3 segments have 9 frames; the video has 10"):
+        opened(root).segment_lengths("a")
+
+
+@pytest.mark.parametrize("pool", [2, 3, 4, 7])
+def test_a_pooled_slot_belongs_to_the_segment_of_its_middle_frame(make_folder: MakeFolder, pool: int) -> None:
+    root = make_folder(lengths={"a": 41, "b": 50}, labelled=False)
+    (root / "store.json").write_text(json.dumps({"time_axis": 1}))
+    lengths = [5, 1, 8, 2, 2, 20, 3]
+    write_segments(root, "a", lengths)
+    owner = [segment for segment, length in enumerate(lengths) for _ in range(length)]
+    groups = [list(range(41))[first : first + pool] for first in range(0, 41, pool)]
+    slow = [owner[group[(len(group) - 1) // 2]] for group in groups]
+    counts = [slow.count(segment) for segment in dict.fromkeys(slow)]
+    folder = opened(root, rate=HZ / pool)
+    assert folder.segment_lengths("a") == counts and sum(counts) == folder.length("a")
+
+
+def test_segments_count_in_the_fingerprint_but_times_do_not(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    before = opened(root).fingerprint()
+    write_times(root, "video0", np.arange(40) / 10)
+    assert opened(root).fingerprint() == before, "older runs of a folder without segments stay resumable"
+    write_segments(root, "video0", [20, 20])
+    first = opened(root).fingerprint()
+    write_segments(root, "video0", [10, 30])
+    assert len({before, first, opened(root).fingerprint()}) == 3
+
+
+def test_sequences_that_true_boundaries_shaped_are_called_oracle_on_every_reading(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "store.json").write_text(json.dumps({"time_axis": 1, "provenance": {"oracle": "cut at true bounds"}}))
+    folder = opened(root)
+    assert folder.oracle == "cut at true bounds" and folder.problems.notes == ["ORACLE: cut at true bounds"]
 
 
 @pytest.mark.parametrize("time_axis", [0, 1])

@@ -109,3 +109,29 @@ def test_labels_at_another_rate_are_not_copied(make_folder: MakeFolder, tmp_path
     source = open_folder(make_folder(), source_rate=Fraction(30), rate=Fraction(10))
     with pytest.raises(InputError, match=r"features at 10 Hz do not fit the labels of .* at 30 Hz"):
         FeatureStore(tmp_path / "out", source.timeline).create().copy_annotation(source)
+
+
+def test_labels_segments_and_times_are_written_beside_the_features_and_read_again(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, TIMELINE).create()
+    (tmp_path / "mapping.txt").write_text("0 wait\n1 tie a knot\n")
+    labels, times = ["tie a knot"] * 7 + ["(unlabelled)"] * 2 + ["wait"] * 3, np.arange(12) ** 2 / 7
+    store.add("v", features(), labels=labels, segments=[3, 4, 2, 3], times=times)
+    folder = open_folder(tmp_path)
+    assert folder.labels("v").tolist() == [1] * 7 + [-100] * 2 + [0] * 3
+    assert folder.segment_lengths("v") == [3, 4, 2, 3] and np.array_equal(folder.times("v"), times)
+
+
+def test_nothing_is_written_beside_features_that_are_refused(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, TIMELINE).create()
+    with pytest.raises(InputError, match="not finite"):
+        store.add("v", np.full((3, 2), np.nan), labels=["wait"] * 3, segments=[3], times=np.zeros(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store.json"]
+
+
+def test_segments_are_copied_with_the_labels(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "segments").mkdir()
+    (root / "segments" / "video0.txt").write_text("15\n25\n")
+    source = open_folder(root, source_rate=TIMELINE.rate)
+    FeatureStore(tmp_path / "out", TIMELINE).create().copy_annotation(source)
+    assert (tmp_path / "out" / "segments" / "video0.txt").read_text() == "15\n25\n"

@@ -393,3 +393,39 @@ def test_unusable_input_is_refused_in_one_line_that_names_the_video(
 def test_an_unknown_protocol_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="unknown protocol 'mof'; known: pooled, video-mean, fact, official"):
         segmentation_scores([[1]], [[1]], protocol="mof")
+
+
+# --- frames without a label ---
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_scores_with_unlabelled_frames_are_those_of_the_videos_without_them(protocol: str) -> None:
+    generator = random.Random(1)
+    for _ in range(60):
+        videos = [random_video(generator, (0, 1, 2)) for _ in range(generator.randint(1, 4))]
+        with_gaps, without = [], []
+        for prediction, truth in videos:
+            truth = [-100 if generator.random() < 0.3 else label for label in truth]
+            if truth and set(truth) == {-100}:
+                truth[0] = 1
+            with_gaps.append((prediction, truth))
+            without.append(
+                ([p for p, t in zip(prediction, truth, strict=True) if t != -100], [t for t in truth if t != -100])
+            )
+        scores = [
+            segmentation_scores(*[list(column) for column in zip(*pairs, strict=True)], [0], protocol)
+            for pairs in (with_gaps, without)
+        ]
+        assert scores[0] == scores[1]
+
+
+def test_a_video_without_any_label_counts_nowhere() -> None:
+    known = ([1, 1, 2, 2], [1, 1, 1, 2])
+    alone = segmentation_scores([known[0]], [known[1]])
+    assert segmentation_scores([known[0], [1, 2]], [known[1], [-100, -100]]) == alone
+    assert segmentation_scores([[1, 2]], [[-100, -100]]) == dict.fromkeys(KEYS, 0.0)
+
+
+def test_a_gap_joins_what_stands_on_both_sides() -> None:
+    truth = [1, 1, -100, -100, 1, 1]
+    assert segment_matches([1, 1, 2, 2, 1, 1], truth).tolist() == [[1, 0, 0]] * 3

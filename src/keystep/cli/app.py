@@ -246,6 +246,52 @@ def convert(
     console.print(f"{out}: {model.config.attention}, {sizes}{oracle}", soft_wrap=True, markup=False)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
+    archive: Annotated[Path, typer.Argument(help="The archive file; of LEMON, its index.pt.")],
+    out: Annotated[Path, typer.Option(help="The feature folder to write; an import that was stopped goes on.")],
+    manifest: Annotated[
+        list[Path] | None, typer.Option(help="CSV with labelled segments. Repeat for train and test.")
+    ] = None,
+    sequence: Annotated[
+        str, typer.Option(help="'whole': videos as they are. 'segments': the authors' training sequences (ORACLE).")
+    ] = "whole",
+    boundaries: Annotated[
+        str, typer.Option(help="'exact', or 'float32': the authors' rounding of times on a segment's bounds.")
+    ] = "exact",
+    every: Annotated[int, typer.Option(help="Keep every N-th slot; the authors use 4 for LEMON.")] = 1,
+    background_limit: Annotated[
+        int | None, typer.Option(help="First slots to keep of background in 'segments'; 0: all. EgoProceL's: 1024.")
+    ] = None,
+    source_rate: Annotated[
+        str | None, typer.Option(help="Slots a second in the archive, instead of what it says or its times tell.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    on_error: OnError = "raise",
+) -> None:
+    """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
+    from keystep.cli.importing import import_official
+    from keystep.data.timeline import parse_rate
+    from keystep.errors import InputError
+    from keystep.interop.official.importing import ImportOptions
+
+    if source != "official":
+        raise InputError(f"no importer for {source!r}; there is: official")
+    options = ImportOptions(
+        archive=archive,
+        out=out,
+        manifests=tuple(manifest or ()),
+        sequence=sequence,  # type: ignore[arg-type]  # checked before anything is read
+        boundaries=boundaries,  # type: ignore[arg-type]
+        every=every,
+        background_limit=background_limit,
+        source_rate=None if source_rate is None else parse_rate(source_rate),
+        half=half,
+    )
+    import_official(options, on_error, console)
+
+
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
     from keystep.config import RunConfig, assignments, build, preset_settings, read_yaml

@@ -15,21 +15,31 @@ from keystep.errors import InputError
 
 def open_data(root: Path, source_rate: str | None, rate: str | None, on_error: str) -> FeatureFolder:
     """The folder at the asked rate."""
-    if on_error not in get_args(OnError):
-        raise InputError(f"--on-error {on_error!r} is none of {', '.join(get_args(OnError))}")
     return open_folder(
         root,
         source_rate=None if source_rate is None else parse_rate(source_rate),
         rate=None if rate is None else parse_rate(rate),
-        problems=Problems(on_error=cast(OnError, on_error)),
+        problems=open_problems(on_error),
     )
+
+
+def open_problems(on_error: str) -> Problems:
+    """What ``--on-error`` asks for."""
+    if on_error not in get_args(OnError):
+        raise InputError(f"--on-error {on_error!r} is none of {', '.join(get_args(OnError))}")
+    return Problems(on_error=cast(OnError, on_error))
+
+
+def list_skipped(problems: Problems, console: Console) -> None:
+    """What was left out."""
+    for line in problems.skipped.values():
+        console.print(f"left out: {line}", soft_wrap=True, style="yellow", markup=False)
 
 
 def list_problems(folder: FeatureFolder, console: Console) -> None:
     """What was left out, and what was accepted with a remark."""
     problems = folder.problems
-    for line in problems.skipped.values():
-        console.print(f"left out: {line}", soft_wrap=True, style="yellow", markup=False)
+    list_skipped(problems, console)
     for line in problems.notes[:5]:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     if len(problems.notes) > 5:

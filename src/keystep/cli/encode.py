@@ -15,6 +15,8 @@ from keystep.data.store import FeatureStore, Layout
 from keystep.errors import InputError
 from keystep.evals.encoding import encode_videos
 
+_MADE = "made with the true segment boundaries"
+
 
 def encode_folder(
     model_path: str,
@@ -40,6 +42,7 @@ def encode_folder(
     folder = open_data(data, source_rate, rate, on_error)
     check_fits(found, folder, console)
     upsample = folder.pool if layout == "mstcn" else 1
+    oracle = "; ".join(filter(None, (folder.oracle, _MADE if found.model.config.oracle else "")))
     store = FeatureStore(
         out,
         folder.source if layout == "mstcn" else folder.timeline,
@@ -49,7 +52,7 @@ def encode_folder(
             "weights": found.fingerprint,
             "features": folder.fingerprint(),
             "attention": str(pattern or found.model.config.attention),
-            "oracle": found.model.config.oracle,
+            "oracle": oracle,
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
         },
@@ -62,8 +65,9 @@ def encode_folder(
     with counting(console, "encoding", len(names)) as tick:
         for name, latents in encode_videos(found.model, folder, names, pattern, tick):
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
-            store.add(name, held.astype(np.float16 if half else np.float32))
+            times = folder.times(name) if layout == "native" and folder.has_times(name) else None
+            store.add(name, held.astype(np.float16 if half else np.float32), times=times)
     list_problems(folder, console)
     done = len(folder.videos) - len(folder.problems.skipped)
-    oracle = "  ORACLE: made with the true segment boundaries" if found.model.config.oracle else ""
-    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}{oracle}", soft_wrap=True)
+    marked = f"  ORACLE: {oracle}" if oracle else ""
+    console.print(f"{out}: {done} videos, {found.model.config.dim} wide, layout {layout}{marked}", soft_wrap=True)

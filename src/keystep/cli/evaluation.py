@@ -12,6 +12,7 @@ from keystep.cli.data import list_problems, open_data
 from keystep.cli.models import FoundModel, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.config import assignments, build
+from keystep.data.annotation import IGNORED
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
@@ -72,9 +73,16 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
         raise InputError(f"background {unknown[0]!r} is no class of {folder.root / 'mapping.txt'}")
     chosen = folder.split(split)
     for name in chosen.train + chosen.valid + chosen.test:
-        folder.problems.attempt(name, lambda name=name: (folder.features(name), folder.frame_labels(name)))  # type: ignore[misc]
+        folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
     background = tuple(folder.classes.index(name) for name in config.background)
     return Judge(folder, folder.split(split), config.probe, background, config.protocol)
+
+
+def _read(folder: FeatureFolder, name: str) -> None:
+    """Everything of one video that may be bad."""
+    folder.features(name)
+    if (folder.frame_labels(name) == IGNORED).all():
+        raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
 def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from keystep.cli.data import open_data
 from keystep.cli.progress import counting
-from keystep.data.annotation import PARTS, split_names
-from keystep.data.crops import segment_lengths
+from keystep.data.annotation import IGNORED, PARTS, segment_lengths, split_names
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.files import replacing
@@ -26,7 +25,7 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
     folder = open_data(data, source_rate if known else "1", rate if known else None, "skip")
     with counting(console, "reading", len(folder.videos)) as tick:
         for name in folder.videos:
-            folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
+            folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
             tick(name)
     problems = list(folder.problems.skipped.values())
     labelled = sorted(path.name.removesuffix(".txt") for path in (data / "groundTruth").glob("*.txt"))
@@ -38,7 +37,10 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
     counts = _class_counts(folder)
     if counts:
         console.print(_class_table(folder, counts))
+        _describe_gaps(folder, counts, console)
     problems += _describe_splits(folder, console)
+    if known:
+        _note_times(folder)
     for line in folder.problems.notes:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for line in problems:
@@ -46,6 +48,32 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
     _draw(folder, lengths, counts, picture, known)
     console.print(f"{len(problems)} problems, {len(folder.problems.notes)} notes; picture: {picture}", soft_wrap=True)
     return not problems
+
+
+def _read(folder: FeatureFolder, name: str) -> None:
+    """Everything of one video that may be bad."""
+    folder.features(name)
+    folder.times(name)
+    if (folder.root / "segments" / f"{name}.txt").exists():
+        folder.segment_lengths(name)
+
+
+def _sound(folder: FeatureFolder) -> list[str]:
+    return [name for name in folder.videos if name not in folder.problems.skipped]
+
+
+def _note_times(folder: FeatureFolder) -> None:
+    """Say how many videos have explicit times, and how far those are from the regular timeline."""
+    timeline = folder.timeline
+    apart = []
+    for name in filter(folder.has_times, _sound(folder)):
+        times = folder.times(name)
+        apart.append(np.abs(times - float(timeline.start) - np.arange(len(times)) / float(timeline.rate)).max())
+    if apart:
+        folder.problems.notes.append(
+            f"{len(apart)} of {len(folder.videos)} videos have explicit times, up to {max(apart):,.3f} s from the "
+            f"regular timeline at {float(timeline.rate):g} Hz"
+        )
 
 
 def _length_line(folder: FeatureFolder, lengths: np.ndarray, known: bool) -> str:
@@ -63,14 +91,22 @@ def _class_counts(folder: FeatureFolder) -> dict[str, tuple[int, int]]:
     """Class -> (frames, segments) over the labelled videos, by falling number of frames."""
     frames = np.zeros(len(folder.classes), dtype=int)
     segments = np.zeros(len(folder.classes), dtype=int)
-    for name, video in folder.videos.items():
-        if video.labels is not None and name not in folder.problems.skipped:
+    for name in _sound(folder):
+        if folder.video(name).labels is not None:
             labels = folder.frame_labels(name)
-            frames += np.bincount(labels, minlength=len(frames))
             starts = np.cumsum([0, *segment_lengths(labels)[:-1]])
-            segments += np.bincount(labels[starts], minlength=len(frames))
+            for count, ids in ((frames, labels), (segments, labels[starts])):
+                count += np.bincount(ids[ids != IGNORED], minlength=len(count))
     order = np.argsort(-frames, kind="stable")
     return {folder.classes[index]: (int(frames[index]), int(segments[index])) for index in order}
+
+
+def _describe_gaps(folder: FeatureFolder, counts: dict[str, tuple[int, int]], console: Console) -> None:
+    """Print the share of unlabelled frames in labelled videos, if there are any."""
+    total = sum(folder.video(name).frames for name in _sound(folder) if folder.video(name).labels is not None)
+    gaps = total - sum(frames for frames, _ in counts.values())
+    if gaps:
+        console.print(f"unlabelled: {gaps:,} frames, {100 * gaps / total:.1f} % of the labelled videos", soft_wrap=True)
 
 
 def _class_table(folder: FeatureFolder, counts: dict[str, tuple[int, int]]) -> Table:

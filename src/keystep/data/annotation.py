@@ -1,5 +1,7 @@
 """Labels and splits as the field writes them: ``mapping.txt``, ``groundTruth/*.txt``, ``splits/*.bundle``.
 
+Two additions of ours: a frame may be `UNLABELLED`, and ``segments/*.txt`` may say where segments end.
+
 METRICS.md's traps are kept out here: a file without a final newline loses nothing, video names keep their dots, class
 names keep their spaces, and whatever does not fit is named with file, line and value.
 """
@@ -20,6 +22,8 @@ PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
 IGNORED = -100
 """The class id of frames without a label; losses and scores leave them out."""
+UNLABELLED = "(unlabelled)"
+"""The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of that very name."""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -66,9 +70,9 @@ def read_mapping(path: Path) -> tuple[str, ...]:
 
 
 def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
-    """(T,) int64 class ids from one class name a line."""
+    """(T,) int64 class ids from one class name a line; `IGNORED` for `UNLABELLED` frames."""
     lines = read_lines(path)
-    ids = {name: index for index, name in enumerate(classes)}
+    ids = {UNLABELLED: IGNORED} | {name: index for index, name in enumerate(classes)}
     try:
         return np.array([ids[line] for line in lines], dtype=np.int64)
     except KeyError as error:
@@ -77,6 +81,28 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
             f"{path}, line {number}: class {error.args[0]!r} is not in mapping.txt ({len(classes)} classes); add it "
             "there, or correct the line"
         ) from error
+
+
+def segment_lengths(labels: np.ndarray) -> list[int]:
+    """Lengths of the maximal runs of one label."""
+    changes = np.flatnonzero(np.diff(labels)) + 1
+    return [int(length) for length in np.diff(changes, prepend=0, append=len(labels)) if length]
+
+
+def read_segments(path: Path, frames: int) -> np.ndarray:
+    """(frames,) int64: the number of each frame's segment, 0, 1, ..., from one length a line.
+
+    Raises:
+        InputError: a length that is no whole number above 0, or lengths that do not sum to the video's frames.
+    """
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if not (line.isascii() and line.isdecimal() and int(line) > 0):
+            raise InputError(f"{path}, line {number}: {line!r} is no segment length; write whole numbers above 0")
+    lengths = [int(line) for line in lines]
+    if sum(lengths) != frames:
+        raise InputError(f"{path}: its {len(lengths)} segments have {sum(lengths)} frames; the video has {frames}")
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Crops(Dataset[TrainingBatch]):
         video = self.videos[self._order(epoch)[place]]
         rng = np.random.default_rng((self.train.seed, 1, index))
         start, stop = self._crop(video, rng)
-        segments = segment_lengths(self.folder.labels(video)[start:stop]) if self.with_segments else None
+        segments = self.folder.segment_lengths(video, start, stop) if self.with_segments else None
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -110,7 +110,7 @@ class Crops(Dataset[TrainingBatch]):
             length = self.folder.length(video)
             start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
             return start, min(length, start + self.train.crop)
-        lengths = segment_lengths(self.folder.labels(video))
+        lengths = self.folder.segment_lengths(video)
         first = int(rng.integers(0, max(1, len(lengths) - self.train.crop_segments + 1)))
         start = sum(lengths[:first])
         return start, start + sum(lengths[first : first + self.train.crop_segments])
@@ -124,12 +124,6 @@ def collate(samples: Sequence[Sample]) -> TrainingBatch:
     for row, frames in enumerate(hidden):
         mask[row, : len(frames)] = torch.from_numpy(frames)
     return batch, mask
-
-
-def segment_lengths(labels: np.ndarray) -> list[int]:
-    """Lengths of the maximal runs of one label."""
-    changes = np.flatnonzero(np.diff(labels)) + 1
-    return [int(length) for length in np.diff(changes, prepend=0, append=len(labels)) if length]
 
 
 def length_buckets(lengths: dict[str, int], frames: int) -> list[list[str]]:

@@ -7,6 +7,8 @@ Both layouts look alike on disk, so one reader serves both::
     mapping.txt              "id name" a line               (optional, with groundTruth)
     splits/*.splitK.bundle   video names of train/valid/test (optional)
     store.json               timeline and orientation       (always in keystep's own folders)
+    times/<video>.npy        (T,) float64 seconds of each slot, where they do not follow the timeline  (optional)
+    segments/<video>.txt     one length a line, where neighbouring segments may share a label          (optional)
 
 MS-TCN folders hold (D, T) arrays, some of them (T, D); ours hold (T, D). Arrays stay on disk and are memory-mapped.
 """
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,11 +28,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keystep.data.annotation import IGNORED, Split, read_labels, read_mapping, read_split
+from keystep.data.annotation import (
+    Split,
+    read_labels,
+    read_mapping,
+    read_segments,
+    read_split,
+    segment_lengths,
+)
 from keystep.data.problems import Problems
+from keystep.data.slots import pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import read_json
+from keystep.files import open_npy, read_json, sample_bytes
 
 LENGTH_TOLERANCE = 16
 """Frames by which features and labels of one video may differ; the surplus is cut and reported."""
@@ -65,6 +74,8 @@ class FeatureFolder:
     pool: int = 1
     classes: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
+    oracle: str = ""
+    """What true boundaries had to do with these features, where they had; a note says so on every reading."""
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -114,16 +125,43 @@ class FeatureFolder:
         return read_labels(video.labels, self.classes)[: video.frames]
 
     def labels(self, name: str) -> np.ndarray:
-        """(T,) int64: the most frequent class in each pooled slot (the smaller id on ties)."""
-        frames = self.frame_labels(name)
-        if self.pool == 1:
-            return frames
-        padded = np.full(self.length(name) * self.pool, IGNORED)
-        padded[: len(frames)] = frames
-        groups = padded.reshape(-1, self.pool)
-        counts = np.stack([(groups == label).sum(axis=1) for label in range(len(self.classes))], axis=1)
-        majority: np.ndarray = counts.argmax(axis=1)
-        return majority
+        """(T,) int64: the most frequent class in each pooled slot (the smaller id on ties).
+
+        `IGNORED` only where no frame of the slot has a label.
+        """
+        return pool_labels(self.frame_labels(name), self.pool, len(self.classes))
+
+    def segment_lengths(self, name: str, start: int = 0, stop: int | None = None) -> list[int]:
+        """Lengths of the true segments in slots ``start`` to ``stop`` at the pooled rate.
+
+        From ``segments/<video>.txt`` where it is (a pooled slot belongs to the segment of its middle frame, so a short
+        segment may vanish); else the runs of equal labels.
+        """
+        path, frames = self.root / "segments" / f"{name}.txt", self.video(name).frames
+        if not path.exists():
+            return segment_lengths(self.labels(name)[start:stop])
+        first = np.arange(0, frames, self.pool)
+        middle = (first + np.minimum(first + self.pool, frames) - 1) // 2
+        return segment_lengths(read_segments(path, frames)[middle][start:stop])
+
+    def has_times(self, name: str) -> bool:
+        """Whether the video's slots have explicit times."""
+        return self._times_path(name).exists()
+
+    def times(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(stop - start,) float64 seconds that slots ``start`` to ``stop`` at the pooled rate stand for.
+
+        From ``times/<video>.npy`` where it is, else from the timeline.
+        """
+        if not self.has_times(name):
+            index = np.arange(self.length(name), dtype=np.float64)
+            return (float(self.timeline.start) + index / float(self.timeline.rate))[start:stop]
+        video = self.video(name)
+        on_disk = read_times(self._times_path(name), open_array(video.features).shape[video.time_axis])
+        return pool_times(on_disk[: video.frames], self.pool, self.source.alignment)[start:stop]
+
+    def _times_path(self, name: str) -> Path:
+        return self.root / "times" / f"{self.video(name).name}.npy"
 
     def split(self, name: str) -> Split:
         """A split of ``splits/``; videos that were skipped as unreadable are left out of it."""
@@ -139,7 +177,10 @@ class FeatureFolder:
         for name, video in sorted(self.videos.items()):
             digest.update(json.dumps([name, video.frames, video.width, video.time_axis]).encode())
             for path in (video.features, video.labels):
-                digest.update(b"-" if path is None else _samples(path))
+                digest.update(b"-" if path is None else sample_bytes(path))
+            segments = self.root / "segments" / f"{name}.txt"
+            if segments.exists():
+                digest.update(b"segments" + sample_bytes(segments))
         return digest.hexdigest()
 
 
@@ -175,7 +216,10 @@ def open_folder(
     if not videos:
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
-    return FeatureFolder(root, videos, source, pool, classes, problems)
+    oracle = _oracle(store)
+    if oracle:
+        problems.notes.append(f"ORACLE: {oracle}")
+    return FeatureFolder(root, videos, source, pool, classes, problems, oracle)
 
 
 def _videos(
@@ -238,6 +282,13 @@ def _read_store(path: Path) -> dict[str, Any]:
     if type(axis) is not int or axis not in (0, 1):
         raise InputError(f"{path}: expected an object with time_axis 0 for (T, D) or 1 for (D, T)")
     return store
+
+
+def _oracle(store: dict[str, Any]) -> str:
+    """What store.json says of true boundaries."""
+    provenance = store.get("provenance")
+    told = provenance.get("oracle") if isinstance(provenance, dict) else None
+    return told if isinstance(told, str) else ""
 
 
 def _source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
@@ -323,30 +374,13 @@ def _video(
     )
 
 
-def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
-    """Means over groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
-    if factor == 1 or len(rows) == 0:
-        return rows
-    starts = np.arange(0, len(rows), factor)
-    sums = np.add.reduceat(rows, starts, axis=0)
-    sizes = np.diff(np.append(starts, len(rows)))
-    means: np.ndarray = (sums / sizes[:, None]).astype(np.float32)
-    return means
-
-
 def open_array(path: Path) -> np.ndarray:
     """Memory-map a 2-D float array.
 
     Raises:
         InputError: missing, truncated or foreign file, wrong number of axes, a type that is not floating.
     """
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # the last two: a broken header
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable .npy array, or cut off: {reason}") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: an archive of arrays; expected a single one")
+    array = open_npy(path)
     if array.ndim != 2:
         raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
     if array.dtype.kind != "f":
@@ -354,14 +388,3 @@ def open_array(path: Path) -> np.ndarray:
     if 0 in array.shape:
         raise InputError(f"{path}: an empty video, shape {array.shape}")
     return array
-
-
-def _samples(path: Path, block: int = 1 << 16, blocks: int = 16) -> bytes:
-    """A file's size and 16 blocks of 64 KiB spread evenly over it, both ends included; small files are read whole."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        parts = [size.to_bytes(8, "little")]
-        for place in range(blocks) if size > block * blocks else [0]:
-            file.seek(place * (size - block) // (blocks - 1))
-            parts.append(file.read(block if size > block * blocks else -1))
-    return b"".join(parts)

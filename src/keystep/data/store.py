@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 from keystep.data.folder import FeatureFolder
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import read_json, replacing, write_array, write_json
+from keystep.files import read_json, replacing, write_array, write_json, write_lines
 
 Layout = Literal["native", "mstcn"]
 FORMAT_VERSION = 1
@@ -48,17 +49,31 @@ class FeatureStore:
             changed = [key for key in record if before.get(key) != after[key]]
             if changed:
                 key = changed[0]
-                raise InputError(
-                    f"{path}: written with {key} {before.get(key)}, now {after[key]}; choose another folder"
-                )
+                old, new = _differing(before.get(key), after[key])
+                raise InputError(f"{path}: written with {key} {old}, now {new}; choose another folder")
             return self
         if (self.root / "features").exists():
             raise InputError(f"{self.root}: has features that keystep did not write; choose another folder")
         write_json(path, record)
         return self
 
-    def add(self, video: str, features: np.ndarray, details: dict[str, Any] | None = None) -> None:
-        """Write one video's (T, D) features; once the array is there, the video is complete.
+    def add(
+        self,
+        video: str,
+        features: np.ndarray,
+        details: dict[str, Any] | None = None,
+        *,
+        labels: Sequence[str] | None = None,
+        segments: Sequence[int] | None = None,
+        times: np.ndarray | None = None,
+    ) -> None:
+        """Write one video's (T, D) features and what belongs to them; once the array is there, the video is complete.
+
+        Args:
+            details: more for the small ``<video>.json`` beside a native array.
+            labels: T class names, `annotation.UNLABELLED` where there is none.
+            segments: lengths of the true segments, where the runs of equal labels do not tell them.
+            times: (T,) seconds of each slot, where the timeline does not tell them.
 
         Raises:
             InputError: not (T, D) finite floats, no frames, or a name that is no plain file name.
@@ -69,6 +84,15 @@ class FeatureStore:
             raise InputError(
                 f"features of {video!r}, shape {features.shape}, type {features.dtype}: not finite (T, D) floats"
             )
+        if labels is not None:
+            assert len(labels) == len(features)
+            write_lines(self.root / "groundTruth" / f"{video}.txt", labels)
+        if segments is not None:
+            assert sum(segments) == len(features)
+            write_lines(self.root / "segments" / f"{video}.txt", segments)
+        if times is not None:
+            assert times.shape == (len(features),)
+            write_array(self.root / "times" / f"{video}.npy", times.astype(np.float64))
         if self.layout == "native":
             record = {"slots": len(features), "width": features.shape[1], "timeline": self.timeline.to_json()}
             write_json(self.root / "features" / f"{video}.json", record | (details or {}))
@@ -76,7 +100,7 @@ class FeatureStore:
         write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
 
     def copy_annotation(self, source: FeatureFolder) -> None:
-        """Labels, classes and splits of the folder that the features came from, unchanged.
+        """Labels, segments, classes and splits of the folder that the features came from, unchanged.
 
         Raises:
             InputError: the features written here have another rate than those labels.
@@ -86,11 +110,19 @@ class FeatureStore:
                 f"{self.root}: features at {self.timeline.rate} Hz do not fit the labels of {source.root} at "
                 f"{source.source.rate} Hz"
             )
-        for name in ("groundTruth", "splits", "mapping.txt"):
+        for name in ("groundTruth", "segments", "splits", "mapping.txt"):
             if (source.root / name).exists():
                 names = {path.name for path in (source.root / name).iterdir()} if (source.root / name).is_dir() else ()
                 with replacing(self.root / name, names) as temporary:
                     _copy(source.root / name, temporary)
+
+
+def _differing(old: Any, new: Any) -> tuple[Any, Any]:
+    """Of two objects, only what differs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old, new
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return {key: old.get(key) for key in keys}, {key: new.get(key) for key in keys}
 
 
 def _copy(source: Path, to: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from keystep.batch import SequenceBatch
-from keystep.data.crops import length_buckets, segment_lengths
+from keystep.data.crops import length_buckets
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
@@ -40,7 +40,7 @@ def encode_videos(
             progress(name)
         if not read:
             continue
-        segments = [segment_lengths(folder.labels(name)) for name in read] if oracle else None
+        segments = [folder.segment_lengths(name) for name in read] if oracle else None
         batch = SequenceBatch.pad(list(read.values()), segments)
         with torch.inference_mode():
             latents = model.encode(batch.features, batch.valid, batch.segment_lengths, pattern).float().cpu().numpy()

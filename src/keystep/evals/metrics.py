@@ -9,6 +9,8 @@ convention is a named `Protocol`, one row of `PROTOCOLS`, so that a table can sa
   earliest among equals), and is a true positive where that is >= k and no earlier prediction took the segment;
 - background is what the caller names, nothing is guessed from names: its segments are dropped without merging their
   neighbours, in the prediction and in the truth, and the foreground accuracy leaves out frames whose truth it is;
+- frames whose true class id is -100 have no label: they are cut out of the prediction and of the truth before segments
+  are formed, so what stood on both sides of a gap meets, and a video without any labelled frame counts nowhere;
 - every score is a finite number: edit is 100 where no segment is left on either side, and any other score that has
   nothing to score (no frame, no foreground frame, no segment on either side) is 0, never a free point.
 
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -117,9 +120,10 @@ def tally_video(prediction: Labels, truth: Labels, background: Background = (), 
     """
     predicted, true, dropped = _checked(prediction, truth, background, name)
     right, kept = predicted == true, ~np.isin(true, dropped)
+    counts = float(len(true) > 0 or len(truth) == 0)  # not where all frames were cut out
     return Tally(
         frames=np.array([[right.sum(), right.size], [(right & kept).sum(), kept.sum()]], dtype=np.int64),
-        edit=np.array([edit_score(predicted, true, dropped), 1.0]),
+        edit=counts * np.array([edit_score(predicted, true, dropped), 1.0]),
         matches=segment_matches(predicted, true, dropped),
     )
 
@@ -184,7 +188,7 @@ def _scores(tally: Tally, protocol: Protocol) -> dict[str, float]:
     return {
         "accuracy": foreground if protocol.foreground_only else everywhere,
         "accuracy_foreground": foreground,
-        "edit": float(tally.edit[0] / tally.edit[1]),
+        "edit": float(tally.edit[0] / tally.edit[1]) if tally.edit[1] else np.nan,
     } | {
         f"f1@{100 * overlap:.0f}": _f1(hits, false, missed, protocol.epsilon)
         for overlap, (hits, false, missed) in zip(OVERLAPS, tally.matches.tolist(), strict=True)
@@ -217,7 +221,7 @@ def _levenshtein(first: Array, second: Array) -> int:
 
 
 def _checked(prediction: Labels, truth: Labels, background: Background, name: str = "video") -> tuple[Array, ...]:
-    """The three label arguments as arrays that can be compared with each other."""
+    """The three label arguments as arrays that can be compared with each other, without the unlabelled frames."""
     if isinstance(background, str) or not isinstance(background, Iterable):
         raise InputError(f"background is a collection of classes, such as [{background!r}], not {background!r} alone")
     predicted, true = _as_labels(prediction, f"{name}: the prediction"), _as_labels(truth, f"{name}: the truth")
@@ -227,7 +231,8 @@ def _checked(prediction: Labels, truth: Labels, background: Background, name: st
     for what, labels in (("prediction", predicted), ("background", dropped)):
         if len(labels) and len(true) and labels.dtype.kind != true.dtype.kind:
             raise InputError(f"{name}: {what} and truth must be both class ids or both class names")
-    return predicted, true, dropped
+    labelled = true != IGNORED if true.dtype.kind == "i" else np.ones(len(true), dtype=bool)
+    return predicted[labelled], true[labelled], dropped
 
 
 def _as_labels(labels: Any, name: str) -> Array:

@@ -11,7 +11,8 @@ from typing import IO, Literal
 
 import numpy as np
 
-from keystep.data.folder import open_array, pool_mean
+from keystep.data.folder import open_array
+from keystep.data.slots import pool_mean
 from keystep.errors import InputError
 
 Format = Literal["jsonl", "float32"]

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from keystep import persistence
 from keystep.config import ModelConfig, RunConfig, build, read_yaml, write_yaml
-from keystep.data.crops import Crops, TrainingBatch, collate, segment_lengths
+from keystep.data.crops import Crops, TrainingBatch, collate
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.problems import Problems
 from keystep.data.statistics import Statistics, measure
@@ -304,7 +304,7 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
         if features is None:
             continue
         ids = folder.labels(name)[start:stop] if labelled else None
-        segments = segment_lengths(ids) if config.model.oracle and ids is not None else None
+        segments = folder.segment_lengths(name, start, stop) if config.model.oracle else None
         batches.append(collate([(features, hidden, segments)]))
         if ids is not None:
             labels.append(pad_labels([ids], stop - start))

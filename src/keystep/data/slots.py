@@ -1,0 +1,74 @@
+"""What belongs to slots: features, labels and times averaged over groups of them, and explicit times on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from keystep.data.annotation import IGNORED
+from keystep.data.timeline import Alignment
+from keystep.errors import InputError
+from keystep.files import open_npy
+
+
+def read_times(path: Path, slots: int) -> np.ndarray:
+    """(slots,) float64 seconds of each slot on disk. They need not rise: a sequence may repeat stretches of a video.
+
+    Raises:
+        InputError: unreadable, another type or number of axes, another length, or a time that is not finite.
+    """
+    times = open_npy(path)
+    if times.dtype != np.float64 or times.ndim != 1:
+        raise InputError(
+            f"{path}: type {times.dtype}, shape {times.shape}; expected float64 (T,), seconds of each slot"
+        )
+    if len(times) != slots:
+        raise InputError(f"{path}: {len(times)} times for {slots} slots; write one a slot, or remove the file")
+    finite = np.isfinite(times)
+    if not finite.all():
+        slot = int(finite.argmin())
+        raise InputError(f"{path}: the time of slot {slot} is {times[slot]}; write seconds, or remove the file")
+    return np.array(times)
+
+
+def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
+    """Means over groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
+    if factor == 1 or len(rows) == 0:
+        return rows
+    starts = np.arange(0, len(rows), factor)
+    sums = np.add.reduceat(rows, starts, axis=0)
+    sizes = np.diff(np.append(starts, len(rows)))
+    means: np.ndarray = (sums / sizes[:, None]).astype(np.float32)
+    return means
+
+
+def pool_labels(frames: np.ndarray, factor: int, classes: int) -> np.ndarray:
+    """(T,) -> (ceil(T / factor),) class ids: the most frequent class in each group, the smaller id on ties.
+
+    `IGNORED` only where no frame of the group has a label.
+    """
+    if factor == 1:
+        return frames
+    padded = np.full(-(-len(frames) // factor) * factor, IGNORED)
+    padded[: len(frames)] = frames
+    groups = padded.reshape(-1, factor)
+    counts = np.stack([(groups == label).sum(axis=1) for label in range(classes)], axis=1)
+    majority: np.ndarray = np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORED)
+    return majority
+
+
+def pool_times(times: np.ndarray, factor: int, alignment: Alignment) -> np.ndarray:
+    """(T,) -> (ceil(T / factor),) seconds that groups of slots stand for, as `Timeline.pooled` has it.
+
+    The mean of a group's times (``center``), its last one (``right``) or its first one (``left``); the last group may
+    be shorter.
+    """
+    if factor == 1 or not len(times):
+        return times
+    starts = np.arange(0, len(times), factor)
+    stops = np.append(starts[1:], len(times))
+    if alignment == "center":
+        means: np.ndarray = np.add.reduceat(times, starts) / (stops - starts)
+        return means
+    return times[starts if alignment == "left" else stops - 1]

@@ -1,0 +1,236 @@
+"""The authors' archives and manifests -> a feature folder of ours, video by video, so that a killed import goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from keystep.data.annotation import PARTS, UNLABELLED
+from keystep.data.problems import Problems
+from keystep.data.store import FeatureStore
+from keystep.data.timeline import Timeline
+from keystep.errors import InputError
+from keystep.files import sample_bytes, write_lines
+from keystep.interop.official.archives import Archive, open_archive
+from keystep.interop.official.manifests import Manifest, read_manifests
+from keystep.interop.official.planning import Item, Plan, Sequences, Slicing, plan_archive, plan_manifest
+from keystep.interop.official.slicing import Boundaries
+
+BACKGROUND_LIMIT = 1024
+"""First slots of a background segment that the authors' EgoProceL sequences keep."""
+REGULAR_SECONDS = 1e-3
+"""Times that differ more than this from the regular timeline are written explicitly."""
+ORACLE = "the sequences are labelled segments end to end, as the authors train: true boundaries shaped them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What to import, and how."""
+
+    archive: Path
+    out: Path
+    manifests: tuple[Path, ...] = ()
+    sequence: Sequences = "whole"
+    boundaries: Boundaries = "exact"
+    every: int = 1
+    background_limit: int | None = None
+    """None: the authors' choice."""
+    source_rate: Fraction | None = None
+    """Slots a second in the archive, where it does not say so or says it wrong."""
+    half: bool = False
+    """Store float16 instead of float32."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What stands in the folder now."""
+
+    archive: Archive
+    plan: Plan
+    timeline: Timeline
+    done: dict[str, Item]
+    """The sequences that are complete, by name."""
+    splits: dict[str, dict[str, int]]
+    """Split -> part -> videos."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def hours(self) -> float:
+        """Hours of slots at the timeline's rate."""
+        return float(sum(item.length for item in self.done.values()) / self.timeline.rate / 3600)
+
+
+Progress = Callable[[int], Callable[[str], None]]
+"""Called with the number of sequences to write; gives a function to call after each, with its name."""
+
+
+def import_archive(options: ImportOptions, problems: Problems, progress: Progress) -> Imported:
+    """Write what is not there yet. Nothing is written before archive, manifests and options are known to fit.
+
+    Raises:
+        InputError: an option, archive or manifest that cannot be used; a bad video, unless ``problems`` skips it; a
+            folder that was written with other options.
+    """
+    _check_values(options)
+    archive = open_archive(options.archive)
+    manifest = read_manifests(options.manifests) if options.manifests else None
+    limit = _background_limit(options, archive, manifest)
+    slicing = Slicing(options.sequence, options.boundaries, options.every, limit)
+    plan = _plan(archive, manifest, slicing, problems)
+    timeline = Timeline(rate=(options.source_rate or archive.rate or _estimated_rate(archive)) / options.every)
+    store = FeatureStore(
+        options.out, timeline, "native", _provenance(options, archive, manifest, plan, slicing)
+    ).create()
+    if plan.classes:
+        write_lines(options.out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(plan.classes)))
+    todo = [item for item in plan.items if not _path(options.out, item).exists()]
+    tick = progress(len(todo))
+    for item in todo:
+        problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
+        tick(item.name)
+    done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
+    if not done:
+        raise _nothing(archive, problems)
+    imported = Imported(archive, plan, timeline, done, {}, plan.notes)
+    _write_splits(options.out, imported)
+    return imported
+
+
+def _plan(archive: Archive, manifest: Manifest | None, slicing: Slicing, problems: Problems) -> Plan:
+    lacking = archive.missing()
+    if lacking and problems.on_error == "raise":
+        raise InputError(f"{lacking[0]}: no such shard ({len(lacking)} of them lack); download all, or skip bad videos")
+    if manifest is None:
+        plan = plan_archive(archive, slicing.every)
+    else:
+        plan = plan_manifest(archive, manifest, slicing, problems)
+    if not plan.items:
+        raise _nothing(archive, problems)
+    return plan
+
+
+def _nothing(archive: Archive, problems: Problems) -> InputError:
+    first = next(iter(problems.skipped.values()), "it has no slots")
+    return InputError(f"{archive.path}: none of its {len(archive.names)} videos can be used; the first: {first}")
+
+
+def _check_values(options: ImportOptions) -> None:
+    for name, value, known in (
+        ("--sequence", options.sequence, get_args(Sequences)),
+        ("--boundaries", options.boundaries, get_args(Boundaries)),
+    ):
+        if value not in known:
+            raise InputError(f"{name} {value!r} is none of {', '.join(known)}")
+    if options.every < 1:
+        raise InputError(f"--every {options.every}: keep every slot (1) or every N-th one")
+    if options.sequence == "segments" and not options.manifests:
+        raise InputError("--sequence segments: needs --manifest, the segments to make the sequences of")
+    if options.background_limit is not None and (options.background_limit < 0 or options.sequence == "whole"):
+        raise InputError(f"--background-limit {options.background_limit}: 0 or more, with --sequence segments only")
+
+
+def _background_limit(options: ImportOptions, archive: Archive, manifest: Manifest | None) -> int:
+    if manifest is not None and archive.kind != "packed":
+        own = "has its own labels" if archive.kind == "surgical" else "has no labels"
+        raise InputError(f"{archive.path}: a {archive.kind} archive {own} and no manifest; leave out --manifest")
+    if options.background_limit is None:
+        cut = options.sequence == "segments" and manifest is not None and manifest.kind == "egoprocel"
+        return BACKGROUND_LIMIT if cut else 0
+    if manifest is not None and manifest.kind == "assembly101":
+        raise InputError(f"--background-limit {options.background_limit}: Assembly101 has no background class")
+    return options.background_limit
+
+
+def _estimated_rate(archive: Archive) -> Fraction:
+    """Slots a second from the times: the median over videos of four slots' duration, snapped to a simple fraction."""
+    rates = []
+    for video in archive.order():
+        times = np.zeros(0)
+        with suppress(InputError):  # a bad video is named when it is imported
+            times = archive.video(video).times
+        steps = min(4, len(times) - 1)
+        duration = float(np.median(times[steps:] - times[:-steps])) if steps > 0 else 0.0
+        if duration > 0:
+            rates.append(steps / duration)
+    rate = Fraction(float(np.median(rates))).limit_denominator(12) if rates else Fraction(0)
+    if rate <= 0:
+        raise InputError(f"{archive.path}: its times do not tell how many slots a second; give it with --source-rate 4")
+    return rate
+
+
+def _provenance(
+    options: ImportOptions, archive: Archive, manifest: Manifest | None, plan: Plan, slicing: Slicing
+) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "importer": "keystep import official",
+        "archive": {
+            "file": archive.path.name,
+            "kind": archive.kind,
+            "sha256_of_samples": hashlib.sha256(sample_bytes(archive.path)).hexdigest(),
+            "metadata": archive.metadata,
+        },
+        "every": options.every,
+        "type": "float16" if options.half else "float32",
+        "counts": plan.counts,
+    }
+    if manifest is not None:
+        record |= {
+            "manifests": {digest: Path(file).name for file, digest in manifest.hashes.items()},
+            "sequence": slicing.sequence,
+            "boundaries": slicing.boundaries,
+            "background_limit": slicing.background_limit,
+        }
+    if options.sequence == "segments":
+        record["oracle"] = ORACLE
+    return record
+
+
+def _path(out: Path, item: Item) -> Path:
+    return out / "features" / f"{item.name}.npy"
+
+
+def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, options: ImportOptions) -> None:
+    """Read one sequence from the archive and write it with what belongs to it."""
+    video = archive.video(item.video)
+    features, times, labels = video.features[:: options.every], video.times[:: options.every], item.labels
+    if labels is None and plan.classes and video.labels is not None:
+        labels = video.labels[:: options.every]
+    if item.slots is not None:
+        features, times = features[item.slots], times[item.slots]
+    with np.errstate(over="ignore"):  # said below
+        features = features.astype(np.float16 if options.half else np.float32)
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        why = "NaN or infinite numbers" + (" (or above 65,504, too large for --half)" if options.half else "")
+        raise InputError(f"{archive.path}: {video.name!r} has {why} in slot {int(finite.argmin())} of {item.name!r}")
+    regular = np.arange(len(times)) / float(store.timeline.rate)
+    explicit = item.slots is not None or float(np.abs(times - regular).max()) > REGULAR_SECONDS
+    store.add(
+        item.name,
+        features,
+        {"source": video.name},
+        labels=None if labels is None else [plan.classes[label] if label >= 0 else UNLABELLED for label in labels],
+        segments=item.lengths,
+        times=times if explicit else None,
+    )
+
+
+def _write_splits(out: Path, imported: Imported) -> None:
+    """Bundles of the videos that are there; a split that cannot train or test is noted instead."""
+    for split, parts in imported.plan.splits.items():
+        usable = {part: [name for name in parts[part] if name in imported.done] for part in PARTS}
+        lacking = [part for part in ("train", "test") if not usable[part]]
+        if lacking:
+            imported.notes.append(f"split {split} is not written: no {lacking[0]} videos")
+            continue
+        for part, names in usable.items():
+            if names:
+                write_lines(out / "splits" / f"{part}.split{split}.bundle", names)
+        imported.splits[split] = {part: len(names) for part, names in usable.items()}

@@ -1,0 +1,196 @@
+"""The authors' segment manifests: CSV files with one row a labelled segment, of Assembly101 or of EgoProceL (FACT).
+
+Both say the video, the split, the class and the bounds in seconds. Assembly101 also says the action type: a *take* is
+what one recording and view shows of one action type; in EgoProceL a take is a video. Other columns are not read.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from keystep.data.annotation import UNLABELLED
+from keystep.errors import InputError
+
+Kind = Literal["assembly101", "egoprocel"]
+BACKGROUND = 0
+"""EgoProceL's class id of what is no step."""
+SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
+"""Their names of splits -> ours."""
+MOST_CLASSES = 100_000
+
+_COMMON = ("video_path", "official_split", "start_sec", "end_sec")
+_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "assembly101": (*_COMMON, "action_id", "action_type"),
+    "egoprocel": (*_COMMON, "fact_step_id", "fact_step_name"),
+}
+
+
+class Segment(NamedTuple):
+    """A labelled stretch of a video in seconds; sorted by start, end, class and id, the authors' order."""
+
+    start: float
+    end: float
+    label: int
+    uid: str
+
+
+class Take(NamedTuple):
+    """One of the authors' training sequences: an action type (empty for EgoProceL) and a path in the archive."""
+
+    action_type: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of all files together."""
+
+    kind: Kind
+    takes: dict[Take, list[Segment]]
+    """The segments of each take, sorted."""
+    splits: dict[Take, str]
+    """train, valid or test."""
+    classes: tuple[str, ...]
+    """As many as the largest class id + 1."""
+    hashes: dict[str, str]
+    """File -> its SHA-256."""
+    notes: list[str]
+
+
+class _Row(NamedTuple):
+    take: Take
+    split: str
+    segment: Segment
+    class_name: str
+
+
+def read_manifests(paths: Sequence[Path]) -> Manifest:
+    """Read one or more manifests of one data set, such as train and test.
+
+    Raises:
+        InputError: a file of neither kind or of another kind than the first, the same file twice, a take in two splits,
+            or an unusable row, with file and line.
+    """
+    kinds: list[Kind] = []
+    takes: dict[Take, list[Segment]] = {}
+    splits: dict[Take, str] = {}
+    names: dict[int, str] = {}
+    hashes: dict[str, str] = {}
+    notes: dict[str, None] = {}
+    for path in paths:
+        kind, rows = _read(path)
+        kinds.append(kind)
+        if kind != kinds[0]:
+            raise InputError(f"{path}: a manifest of {kind}, but {paths[0]} is one of {kinds[0]}; import one data set")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest in hashes.values():
+            raise InputError(f"{path}: this manifest is given twice")
+        hashes[str(path)] = digest
+        for row in rows:
+            takes.setdefault(row.take, []).append(row.segment)
+            if splits.setdefault(row.take, row.split) != row.split:
+                raise InputError(f"{path}: {row.take.path!r} is both in {splits[row.take]} and in {row.split}")
+            label = row.segment.label
+            if names.setdefault(label, row.class_name) != row.class_name:
+                notes[f"class {label} is called {names[label]!r} and {row.class_name!r}; the first is used"] = None
+    for segments in takes.values():
+        segments.sort()
+    return Manifest(kinds[0], takes, splits, _class_names(names), hashes, list(notes))
+
+
+def _read(path: Path) -> tuple[Kind, list[_Row]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            kind = _kind(path, reader.fieldnames or ())
+            rows = [_row(kind, values, f"{path}, line {reader.line_num}") for values in reader]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file: {error}") from error
+    if not rows:
+        raise InputError(f"{path}: no segments; expected one a row")
+    return kind, rows
+
+
+def _kind(path: Path, columns: Sequence[str]) -> Kind:
+    """Whose manifest it is, by its columns."""
+    kind: Kind = "egoprocel" if "fact_step_id" in columns or "fact_step_name" in columns else "assembly101"
+    missing = [column for column in _COLUMNS[kind] if column not in columns]
+    if missing:
+        raise InputError(
+            f"{path}: no column {missing[0]!r}; a manifest needs {', '.join(_COMMON)} and either action_id, "
+            "action_type (Assembly101) or fact_step_id, fact_step_name (EgoProceL)"
+        )
+    return kind
+
+
+def _row(kind: Kind, values: Mapping[str, str | None], where: str) -> _Row:
+    row = {column: (values[column] or "").strip() for column in _COLUMNS[kind]}
+    empty = [column for column, value in row.items() if not value and column != "fact_step_name"]
+    if empty:
+        raise InputError(f"{where}: no {empty[0]}")
+    start, end = (_seconds(row[column], column, where) for column in ("start_sec", "end_sec"))
+    if end < start:
+        raise InputError(f"{where}: the segment ends at {row['end_sec']} s, before its start at {row['start_sec']} s")
+    split = row["official_split"].lower()
+    if split not in SPLITS:
+        raise InputError(f"{where}: official_split {row['official_split']!r} is none of {', '.join(SPLITS)}")
+    column = "action_id" if kind == "assembly101" else "fact_step_id"
+    label = _class_id(row[column], column, where)
+    if kind == "assembly101":
+        name = f"action {label}"
+    else:
+        name = "background" if label == BACKGROUND else row["fact_step_name"]
+    return _Row(
+        take=Take(row.get("action_type", ""), archive_path(row["video_path"])),
+        split=SPLITS[split],
+        segment=Segment(start, end, label, (values.get("sample_uid") or "").strip()),
+        class_name=name,
+    )
+
+
+def archive_path(video: str) -> str:
+    """Where a video of a manifest lies in the archive: ``.mp4`` and ``.avi`` become ``.pt``."""
+    path = PurePosixPath(video)
+    return str(path.with_suffix(".pt")) if path.suffix.lower() in (".mp4", ".avi") else video
+
+
+def _seconds(text: str, column: str, where: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise InputError(f"{where}: {column} {text!r} is no number of seconds")
+    return seconds
+
+
+def _class_id(text: str, column: str, where: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) >= MOST_CLASSES:
+        raise InputError(f"{where}: {column} {text!r} is no class id; expected a whole number, 0 to {MOST_CLASSES - 1}")
+    return int(text)
+
+
+def _class_names(names: Mapping[int, str]) -> tuple[str, ...]:
+    """Names of the classes 0 to the largest id."""
+    return unique_names([names.get(label, "") for label in range(max(names) + 1)])
+
+
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """One-line class names, no two alike: missing ones become ``class ID``; repeated ones get their id appended."""
+    plain = [" ".join(name.split()) or f"class {label}" for label, name in enumerate(names)]
+    counts = Counter([*plain, UNLABELLED])
+    unique = [name if counts[name] == 1 else f"{name} {label}" for label, name in enumerate(plain)]
+    return tuple(unique) if unique == plain else unique_names(unique)

@@ -1,0 +1,224 @@
+"""What an import will write: names, slots, labels and splits of every sequence, settled before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from keystep.data.annotation import PARTS
+from keystep.data.problems import Problems
+from keystep.errors import InputError
+from keystep.interop.official.archives import Archive
+from keystep.interop.official.manifests import SPLITS, Manifest, Segment, Take, unique_names
+from keystep.interop.official.slicing import Boundaries, on_bounds, take_slots, whole_labels
+
+Sequences = Literal["whole", "segments"]
+SUFFIXES = (".pt", ".npy", ".mp4", ".avi")
+CHOLEC80 = {"1": (32, 40, 80), "2": (40, 40, 80)}
+"""Split -> the last video of train, valid and test."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sequence to write."""
+
+    name: str
+    """Plain file name of the video in the feature folder."""
+    video: int
+    """Its number in the archive."""
+    length: int
+    labels: np.ndarray | None = None
+    """(length,) int64 from a manifest; surgical archives bring their own."""
+    slots: np.ndarray | None = None
+    """(length,) slot of the (thinned) video that each slot repeats; None: all of them."""
+    lengths: list[int] | None = None
+    """Slots of each true segment, where a take is made of segments."""
+
+
+@dataclass
+class Plan:
+    """Everything to write, in the order in which it lies in the archive."""
+
+    items: list[Item] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    splits: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Split -> train, valid or test -> names."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What was skipped, cut or claimed twice; stored with the data."""
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, what: str, number: int) -> None:
+        """Add to a count."""
+        self.counts[what] = self.counts.get(what, 0) + number
+
+
+def plan_archive(archive: Archive, every: int) -> Plan:
+    """Every video as it is, with the labels and splits that the archive itself has."""
+    plan = Plan(classes=unique_names(archive.classes) if archive.classes else ())
+    videos = archive.order()
+    plan.count("videos without slots", len(archive.lengths) - len(videos))
+    names = plain_names([archive.names[video] for video in videos], archive.path)
+    for video, name in zip(videos, names, strict=True):
+        plan.items.append(Item(name, video, -(-int(archive.lengths[video]) // every)))
+    if str(archive.metadata.get("dataset", "")).lower() == "cholec80":
+        plan.splits = cholec80_splits(names)
+    elif archive.splits:
+        plan.splits = _known_splits({name: archive.splits[video] for video, name in zip(videos, names, strict=True)})
+    return plan
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How segments become sequences."""
+
+    sequence: Sequences = "whole"
+    """Whole videos with gaps, or the authors' training sequences of labelled segments."""
+    boundaries: Boundaries = "exact"
+    every: int = 1
+    """Keep every so-manieth slot of a video, before anything else."""
+    background_limit: int = 0
+    """First slots of a background segment that a training sequence keeps; 0: all."""
+
+
+def plan_manifest(archive: Archive, manifest: Manifest, slicing: Slicing, problems: Problems) -> Plan:
+    """Whole videos with the manifest's labels, or the authors' training sequences.
+
+    Raises:
+        InputError: no row belongs to a video of the archive, a video in two splits, a name that cannot be a file's, or
+            bad times (unless ``problems`` skips them).
+    """
+    planner = _Planner(archive, manifest, slicing, problems)
+    if slicing.sequence == "whole":
+        planner.whole_videos()
+    else:
+        planner.takes()
+    return planner.plan
+
+
+class _Planner:
+    """Puts a plan together from an archive and its manifest."""
+
+    def __init__(self, archive: Archive, manifest: Manifest, slicing: Slicing, problems: Problems) -> None:
+        self.archive, self.manifest, self.slicing, self.problems = archive, manifest, slicing, problems
+        self.plan = Plan(classes=manifest.classes, notes=list(manifest.notes))
+        self.videos = {archive.names[video]: video for video in archive.order()}
+        self.by_path: dict[str, list[Take]] = {path: [] for path in self.videos}
+        lacking = 0
+        for take, segments in manifest.takes.items():
+            if take.path in self.by_path:
+                self.by_path[take.path].append(take)
+            else:
+                lacking += len(segments)
+        if not any(self.by_path.values()):
+            first, held = next(iter(manifest.takes)).path, archive.names[0]
+            raise InputError(f"{archive.path}: has no video of the manifests, such as {first!r}; it has {held!r}")
+        self.plan.count("videos without slots", len(archive.lengths) - len(self.videos))
+        self.plan.count("videos without rows", sum(not takes for takes in self.by_path.values()))
+        self.plan.count("manifest rows", sum(map(len, manifest.takes.values())))
+        self.plan.count("manifest rows of videos that the archive lacks", lacking)
+
+    def whole_videos(self) -> None:
+        """Every video; the slots outside of all segments have no label."""
+        parts: dict[str, str] = {}
+        for path, name in zip(self.videos, plain_names(list(self.videos), self.archive.path), strict=True):
+            length, labels = -(-int(self.archive.lengths[self.videos[path]]) // self.slicing.every), None
+            if self.by_path[path]:
+                times = self._times(path, name)
+                if times is None:
+                    continue
+                segments = sorted(segment for take in self.by_path[path] for segment in self.manifest.takes[take])
+                labels, shared = whole_labels(times, segments, self.slicing.boundaries)
+                self.plan.count("slots that several segments claim", shared)
+                self._count_bounds(times, segments)
+                parts[name] = self._split(path)
+            self.plan.items.append(Item(name, self.videos[path], length, labels))
+        self.plan.splits = _one_split(parts)
+
+    def takes(self) -> None:
+        """The labelled segments of each take end to end; videos without rows are left out."""
+        parts: dict[str, str] = {}
+        takes = [take for takes in self.by_path.values() for take in sorted(takes)]
+        names = plain_names([str(PurePosixPath(take.action_type, take.path)) for take in takes], self.archive.path)
+        for take, name in zip(takes, names, strict=True):
+            times = self._times(take.path, name)
+            if times is None:
+                continue
+            segments = self.manifest.takes[take]
+            built = take_slots(times, segments, self.slicing.boundaries, self.slicing.background_limit)
+            video = self.videos[take.path]
+            self.plan.items.append(Item(name, video, len(built.slots), built.labels, built.slots, built.lengths))
+            self.plan.count("slots that overlapping segments repeat", len(built.slots) - len(np.unique(built.slots)))
+            self.plan.count("background slots cut off", built.cut)
+            self._count_bounds(times, segments)
+            parts[name] = self.manifest.splits[take]
+        self.plan.splits = _one_split(parts)
+
+    def _times(self, path: str, name: str) -> np.ndarray | None:
+        """(T,) of the thinned video; None for a bad video that is to be skipped."""
+        return self.problems.attempt(name, lambda: self.archive.video(self.videos[path]).times[:: self.slicing.every])
+
+    def _split(self, path: str) -> str:
+        found = sorted({self.manifest.splits[take] for take in self.by_path[path]})
+        if len(found) > 1:
+            raise InputError(f"{self.archive.path}: the manifests have {path!r} in {found[0]} and in {found[1]}")
+        return found[0]
+
+    def _count_bounds(self, times: np.ndarray, segments: Sequence[Segment]) -> None:
+        found = on_bounds(times, segments)
+        self.plan.count("slots exactly on a bound", found.slots)
+        self.plan.count("of them, slots that float32 puts before the bound", found.moved)
+
+
+def plain_names(paths: Sequence[str], source: Path) -> list[str]:
+    """File names of videos: the path in the archive without its ending, ``/`` as ``__``.
+
+    Raises:
+        InputError: two paths that give one name, or a name that no file should have.
+    """
+    names: dict[str, str] = {}
+    for path in paths:
+        stem = next((path.removesuffix(suffix) for suffix in SUFFIXES if path.endswith(suffix)), path)
+        name = "__".join(PurePosixPath(stem).parts)
+        if not name or name != name.strip() or name.startswith(".") or not name.isprintable():
+            raise InputError(f"{source}: {path!r} cannot name a file; rename it in the archive")
+        if name in names:
+            raise InputError(f"{source}: {names[name]!r} and {path!r} would both be called {name!r}; rename one")
+        names[name] = path
+    return list(names)
+
+
+def _one_split(parts: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Split 1 from name -> train, valid or test; their only evaluation part is our test part, whatever its name."""
+    split: dict[str, list[str]] = {part: [name for name, own in parts.items() if own == part] for part in PARTS}
+    if not split["test"]:
+        split["test"], split["valid"] = split["valid"], []
+    return {"1": split}
+
+
+def _known_splits(splits: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Split 1 from the archive's own words, where they are more than one and all known."""
+    words = {word.lower() for word in splits.values()}
+    if len(words) < 2 or not words <= set(SPLITS):
+        return {}
+    return _one_split({name: SPLITS[word.lower()] for name, word in splits.items()})
+
+
+def cholec80_splits(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Split 1: videos 1-32, 33-40, 41-80 train, choose and test; split 2: 1-40 train, 41-80 test.
+
+    By the number at the end of each name; videos without one from 1 to 80 are in no split.
+    """
+    numbers = {name: int(found[1]) for name in names if (found := re.search(r"(\d+)$", name))}
+    splits = {}
+    for split, lasts in CHOLEC80.items():
+        firsts = (1, *(last + 1 for last in lasts[:-1]))
+        splits[split] = {
+            part: [name for name, number in numbers.items() if first <= number <= last]
+            for part, first, last in zip(PARTS, firsts, lasts, strict=True)
+        }
+    return splits
