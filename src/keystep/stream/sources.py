@@ -12,7 +12,7 @@ from typing import IO, Literal
 import numpy as np
 
 from keystep.data.folder import open_array
-from keystep.data.slots import pool_mean
+from keystep.data.slots import pool_mean, pool_times
 from keystep.errors import InputError
 
 Format = Literal["jsonl", "float32"]
@@ -114,7 +114,7 @@ def pooled(chunks: Iterator[Chunk], factor: int) -> Iterator[Chunk]:
 
 
 def _pooled(rows: list[np.ndarray], times: list[float] | None, factor: int) -> Chunk:
-    moments = None if times is None else pool_mean(np.array(times)[:, None], factor)[:, 0].tolist()
+    moments = None if times is None else pool_times(np.array(times), factor, "center").tolist()
     return Chunk(pool_mean(np.stack(rows), factor), moments)
 
 
