@@ -1,6 +1,7 @@
 """The files that `export_step` writes: read back, they give the numbers of `keystep.stream`."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from keystep.export.artefact import limited
 
 MakeModel = Callable[..., keystep.PJEPA]
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "export.md").read_text()
 MEMORY = {"kind": "causal", "window": 5, "stride": 3, "memory": 17}
 PLAIN = {"input_norm": "layer", "centring": False, "readout": "last"}
 
@@ -241,20 +243,19 @@ def test_the_example_streams_where_torch_cannot_be_imported(
 
 def test_the_lines_in_the_docs_are_those_of_the_example() -> None:
     example = (ROOT / "examples" / "stream_without_torch.py").read_text().split('"""', 2)[2].strip()
-    page = (ROOT / "docs" / "export.md").read_text()
-    assert example.replace("  # noqa: PTH123", "") in page
+    assert example.replace("  # noqa: PTH123", "") in PAGE
 
 
-def test_the_command_writes_everything_and_says_how_exact_it_is(
+def test_the_commands_in_the_docs_write_what_they_say_and_how_exact_it_is(
     make_model: MakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from keystep.cli import main
 
-    make_model({"kind": "bidirectional"}, live_attention={"kind": "causal"}).save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    make_model({"kind": "bidirectional"}, live_attention={"kind": "causal"}).save_pretrained("runs/pjepa")
 
-    def keystep_export(*arguments: object) -> tuple[int, str, str]:
-        command = ["keystep", "export", tmp_path / "model", "--out", tmp_path / "out", *arguments]
-        monkeypatch.setattr(sys, "argv", [str(argument) for argument in command])
+    def run_command(command: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", command.split())
         try:
             main()
             status = 0
@@ -263,15 +264,16 @@ def test_the_command_writes_everything_and_says_how_exact_it_is(
         said = capsys.readouterr()
         return status, said.out, said.err
 
-    status, _, error = keystep_export()
+    status, _, error = run_command("keystep export runs/pjepa --out exported")
     assert status == 2 and error.count("\n") == 1 and "--window N" in error
-    status, said, error = keystep_export("--torch", "--int8", "--window", 6, "--frames", 2)
-    assert status == 0, error
-    assert "causal, window 6; 2 frames of 1 stream a call, the first answered 1 frames late" in said
-    assert "not the latents of the model without a window" in said
-    names = ("step.pt2: ", "step.onnx: ", "step.int8.onnx: ")
-    assert all(f"{tmp_path / 'out'}/{name}" in said for name in names) and error == ""
-    record = json.loads((tmp_path / "out" / "step.json").read_text())
-    assert record["limited_to_window"] == 6 and record["model"] == str(tmp_path / "model")
+    status, said, _ = run_command("keystep export runs/pjepa --out exported --torch --window 6 --frames 2")
+    assert status == 0 and "causal, window 6; 2 frames of 1 stream a call, the first answered 1 frame late" in said
+    for command in re.findall(r"^keystep export [^#\n]*", PAGE, flags=re.MULTILINE):
+        status, said, error = run_command(command)
+        assert status == 0 and error == "", f"{command}: {error}"
+        assert "exported/step.onnx: " in said and "not the latents of the model without a window" in said
+    assert sorted(path.name for path in Path("exported").iterdir()) == sorted(artefact.FILES)
+    record = json.loads(Path("exported/step.json").read_text())
+    assert record["limited_to_window"] == 512 and record["model"] == "runs/pjepa"
     int8 = record["files"]["step.int8.onnx"]
     assert int8["compared_with"] == "step.onnx" and 0 < int8["mean_difference"] < int8["largest_difference"] < 0.5

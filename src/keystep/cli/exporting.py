@@ -46,6 +46,10 @@ def export_model(
         )
     if INT8 in record["files"]:
         lines.append("note: int8 is coarser; measure on your own features what it costs you")
+        if record["frames"] * record["streams"] > 1:
+            lines.append(
+                "note: in int8 the frames and streams of one call share a scale, so they move each other a little"
+            )
     if window is not None:
         lines.append(f"note: attention limited to {window} frames: not the latents of the model without a window")
     for line in lines:
@@ -53,5 +57,9 @@ def export_model(
 
 
 def _calls(frames: int, streams: int) -> str:
-    many = f"{frames} frame{'s' if frames > 1 else ''} of {streams} stream{'s' if streams > 1 else ''} a call"
-    return many + (", answered at once" if frames == 1 else f", the first answered {frames - 1} frames late")
+    late = f"the first answered {_count(frames - 1, 'frame')} late" if frames > 1 else "answered at once"
+    return f"{_count(frames, 'frame')} of {_count(streams, 'stream')} a call, {late}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -59,8 +59,10 @@ def export_step(
     if onnx:
         onnx_files.need_packages()
     model = limited(model, window)
-    block = model.config.stream_attention.block if model.config.stream_attention else None
-    step = ExportedStep(model, frames or block or 1, streams, head).eval()
+    if frames is None:
+        pattern = model.config.stream_attention
+        frames = (pattern and pattern.block) or 1
+    step = ExportedStep(model, frames, streams, head).eval()
     with replacing(Path(folder), FILES) as temporary, torch.no_grad():
         temporary.mkdir()
         program = torch.export.export(step, (torch.zeros(step.input_shape), *step.initial()))
