@@ -292,6 +292,28 @@ def import_(
     import_official(options, on_error, console)
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option(help="Folder for step.json and the programs.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="step.onnx, for ONNX Runtime (the default).")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="step.pt2, a torch.export program.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also step.int8.onnx: smaller, faster, coarser.")] = False,
+    frames: Annotated[int | None, typer.Option(help="Frames a call; by default 1, or the model's block.")] = None,
+    streams: Annotated[int, typer.Option(help="Streams that run in step.")] = 1,
+    window: Annotated[
+        int | None, typer.Option(help="Limit attention to so many frames, for models without a window.")
+    ] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="Linear head that 'keystep eval' wrote: adds class probabilities.")
+    ] = None,
+) -> None:
+    """Write one step of the model's stream as a program that runs without keystep, checked against keystep.stream."""
+    from keystep.cli.exporting import export_model
+
+    export_model(model, out, onnx, torch, int8, frames, streams, window, head, console)
+
+
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
     from keystep.config import RunConfig, assignments, build, preset_settings, read_yaml

@@ -14,6 +14,7 @@ from keystep.config import RunConfig
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.files import read_json
+from keystep.heads import LinearHead
 from keystep.persistence import CONFIG
 from keystep.pjepa import PJEPA
 from keystep.train.run import run_config
@@ -74,6 +75,21 @@ def _newest(run: Path, config: RunConfig) -> Path:
     if not checkpoints.steps():
         raise InputError(f"{run}: this run has no model and no checkpoint yet")
     return checkpoints.path(checkpoints.steps()[-1])
+
+
+def head_of(found: FoundModel, path: Path, console: Console) -> LinearHead:
+    """The head in a file, for a live stream of the model that it was fitted on.
+
+    Raises:
+        InputError: no head, or one of another model.
+    """
+    head = LinearHead.load(path)
+    if head.origin.get("weights") not in (None, found.fingerprint):
+        raise InputError(f"{path}: was fitted on another model than {found.source}; 'keystep eval' fits one for it")
+    if head.origin.get("mode") == "offline":
+        line = f"{path} was fitted on offline latents, which see the future; take the causal head of the same eval"
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+    return head
 
 
 def check_fits(found: FoundModel, folder: FeatureFolder, console: Console) -> None:

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from keystep.cli.live_view import LiveView
-from keystep.cli.models import FoundModel, find_model
+from keystep.cli.models import FoundModel, find_model, head_of
 from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError, Interrupted
 from keystep.heads import LinearHead
@@ -52,8 +52,8 @@ class StreamOptions:
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
     """Read, step, write, until the source ends or Ctrl-C; the state is saved where that was asked for."""
     torch.set_num_threads(options.threads)
-    found, head = find_model(model_path), LinearHead.load(options.head)
-    _check_head(found, head, options.head, messages)
+    found = find_model(model_path)
+    head = head_of(found, options.head, messages)
     timeline, pool = _timeline(head, found, options)
     live = LiveSteps(
         found.model,
@@ -196,14 +196,6 @@ def _timeline(head: LinearHead, found: FoundModel, options: StreamOptions) -> tu
     timeline = Timeline(rate=source)
     pool = timeline.pool_factor(parse_rate(rate))
     return timeline.pooled(pool), pool
-
-
-def _check_head(found: FoundModel, head: LinearHead, path: Path, messages: Console) -> None:
-    if head.origin.get("weights") not in (None, found.fingerprint):
-        raise InputError(f"{path}: was fitted on another model than {found.source}; 'keystep eval' fits one for it")
-    if head.origin.get("mode") == "offline":
-        line = f"{path} was fitted on offline latents, which see the future; take the causal head of the same eval"
-        messages.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
