@@ -95,6 +95,7 @@ class Row:
                     "valid_accuracy": run.valid_accuracy,
                     "learning_rate": run.learning_rate,
                     "weight_decay": run.weight_decay,
+                    "correct": [int(count) for count in run.correct],
                 }
                 for run in self.runs
             ],

@@ -145,6 +145,8 @@ def _data_record(judge: Judge) -> dict[str, Any]:
         "validation": split.rule,
         "videos": {part: len(split.part(part)) for part in PARTS},
         "slots": {part: sum(folder.length(name) for name in split.part(part)) for part in PARTS},
+        "test_videos": list(split.test),
+        "test_frames": [int(count) for count in judge.frames],
         "left_out": folder.problems.skipped,
         "notes": folder.problems.notes,
     }

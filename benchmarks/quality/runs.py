@@ -1,0 +1,76 @@
+"""The study's training runs: each in a folder of its own, never done twice, and taken up where it was stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from keystep.config import RunConfig, build, read_yaml
+from keystep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One variant on one fold with one seed."""
+
+    variant: str
+    fold: str
+    seed: int
+    folder: Path
+    layers: tuple[Mapping[str, Any], ...]
+    """Settings, later ones on top."""
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "model" / "config.json").exists()
+
+    def run(self) -> None:
+        """Train, or go on with a run that was stopped.
+
+        Raises:
+            InputError: the folder holds a run with other settings; the training failed.
+        """
+        wanted = build(RunConfig, *self.layers)
+        if (self.folder / "config.yaml").exists():
+            found = build(RunConfig, read_yaml(self.folder / "config.yaml"))
+            if _asked(found) != _asked(wanted):
+                raise InputError(f"{self.folder}: holds a run with other settings; choose another --out")
+            if self.done:
+                return
+            command = ["--resume", str(self.folder)]
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder.with_suffix(".yaml")
+            file.write_text(yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False))
+            command = ["--config", str(file), "--out", str(self.folder)]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(
+            [sys.executable, "-m", "keystep", "pretrain", *command], capture_output=True, text=True, env=one_thread
+        )
+        if done.returncode:
+            raise InputError(f"{self.folder}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def run_all(jobs: Sequence[Job], at_once: int) -> None:
+    """Train what is not trained yet, so many at a time, with a line for each."""
+    todo = [job for job in jobs if not job.done]
+    print(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done already", flush=True)
+    with ThreadPoolExecutor(at_once) as pool:
+        for number, (job, _) in enumerate(zip(todo, pool.map(Job.run, todo), strict=True), start=1):
+            print(f"  {number} of {len(todo)}: {job.variant}, fold {job.fold}, seed {job.seed}", flush=True)
+
+
+def _asked(config: RunConfig) -> dict[str, Any]:
+    """Settings without what the data fill in."""
+    settings = config.model_dump(mode="json")
+    for name in ("input_dim", "output_dim"):
+        settings["model"].pop(name)
+    return settings
