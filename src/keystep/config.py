@@ -249,8 +249,16 @@ class DataConfig(Config):
     """Work at this rate by averaging; None keeps the source rate."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
+    with_valid: bool = False
+    """Pretrain on the split's validation videos, too, as the authors' recipes do (they have no such part)."""
     on_error: OnError = "raise"
     """``skip`` leaves bad videos out and lists them."""
+
+    @model_validator(mode="after")
+    def _valid_of_a_split(self) -> Self:
+        if self.with_valid and self.split is None:
+            raise ValueError("with_valid without a split: all videos are trained on anyway; leave it out")
+        return self
 
 
 class RunConfig(Config):

@@ -154,6 +154,7 @@ def test_every_layout_converts_and_loads_again_to_the_same_bits(layout: str, tmp
     assert again.config == model.config
     assert model.mask_token.dtype == torch.float32
     assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training and not again.training
 
 
 def test_positions_of_half_an_hour_survive_bfloat16(bare: Path) -> None:

@@ -189,3 +189,19 @@ def test_working_a_batch_off_in_parts_gives_the_same_model(mstcn: Path, tmp_path
     one, four = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name in one:
         torch.testing.assert_close(one[name], four[name], atol=1e-4, rtol=0)
+
+
+def test_the_validation_part_is_trained_on_only_if_asked_for(mstcn: Path, tmp_path: Path) -> None:
+    seen = {}
+    for asked in (False, True):
+        config = build(
+            RunConfig,
+            SETTINGS,
+            {"data": {"root": mstcn, "source_rate": 4, "split": "1", "with_valid": asked}, "train": {"steps": 2}},
+        )
+        pretrain(config, tmp_path / str(asked))
+        state = tmp_path / str(asked) / "checkpoints" / "step-00000002" / "state.json"
+        seen[asked] = set(json.loads(state.read_text())["videos"])
+    assert seen[True] - seen[False] == {"video.3"}
+    with pytest.raises(InputError, match="with_valid without a split"):
+        build(RunConfig, {"data": {"root": mstcn, "with_valid": True}})

@@ -102,6 +102,10 @@ def pretrain(
     with TrainingProgress(console) as progress:
         model = train(settled, run, resume=resume is not None, progress=progress)
     console.print(f"model: {model}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
+    if settled.model.oracle:
+        console.print("ORACLE: this model needs true segment boundaries wherever it is used")
+    elif settled.train.crop_segments is not None:
+        console.print("note: its crops followed true segments; the model itself needs none")
     console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
 
 

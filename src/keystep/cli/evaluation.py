@@ -161,6 +161,7 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
 def _table(record: dict[str, Any]) -> Table:
     table = Table(
         title=f"{record['data']['name']}, split {record['data']['split']}, frame-wise linear probe, test videos"
+        + (", ORACLE" if record["data"]["oracle"] else "")
     )
     table.add_column("representation")
     table.add_column("mode")

@@ -89,6 +89,9 @@ def head_of(found: FoundModel, path: Path, console: Console) -> LinearHead:
     if head.origin.get("mode") == "offline":
         line = f"{path} was fitted on offline latents, which see the future; take the causal head of the same eval"
         console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+    if head.origin.get("oracle") == "True":
+        line = f"ORACLE: {path} was fitted on what true boundaries shaped; a live system has none"
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
     return head
 
 

@@ -115,8 +115,8 @@ class _Study:
         self.best_smoothing: dict[Mode, Representation] = {}
         self.architectures: list[ModelConfig] = []
         test = judge.split.test
-        self.evaluation.shown["features"] = {name: self.raw[name] for name in test}
-        self.evaluation.geometry["raw features"] = median_geometry([self.raw[name] for name in test])
+        self.evaluation.shown[self.marked("features")] = {name: self.raw[name] for name in test}
+        self.evaluation.geometry[self.marked("raw features")] = median_geometry([self.raw[name] for name in test])
 
     def add(
         self,
@@ -130,7 +130,11 @@ class _Study:
         delay: float | None = None,
         detail: str = "",
     ) -> Row:
-        """Judge a representation; another seed of a known row joins it."""
+        """Judge a representation; another seed of a known row joins it.
+
+        Whatever was made of a folder that true boundaries shaped is ORACLE itself.
+        """
+        name = self.marked(name)
         self.progress(f"{name} ({mode}, seed {seed})" if seed else f"{name} ({mode})")
         run = self.judge.run(representation, seed)
         self.evaluation.fits += 1
@@ -140,6 +144,10 @@ class _Study:
             self.evaluation.rows.append(row)
         row.runs.append(run)
         return row
+
+    def marked(self, name: str) -> str:
+        """The name of a row, with ORACLE in it wherever that is so."""
+        return _oracle(name) if self.judge.folder.oracle else name
 
     def smoothing(self, mode: Mode) -> None:
         """Moving averages: the width that is best on validation, then the same with the clock beside it."""
@@ -194,11 +202,11 @@ class _Study:
         twin = "untrained encoder" + (f" {number + 1}" if number else "")
         name = entrant.name
         if entrant.model.config.oracle:
-            name, twin = f"{name} (ORACLE)", f"{twin} (ORACLE)"
+            name, twin = _oracle(name), _oracle(twin)
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
         for mode, pattern in _patterns(entrant.model).items():
             self.model(name, family, mode, entrant.model, pattern, entrant.seed)
-            row = self.evaluation.find(twin, mode)
+            row = self.evaluation.find(self.marked(twin), mode)
             if row is None or entrant.seed not in {run.seed for run in row.runs}:
                 self.model(twin, "untrained", mode, _untrained(entrant), pattern, entrant.seed)
 
@@ -212,6 +220,7 @@ class _Study:
         seed: int,
     ) -> None:
         """A model's latents alone, and beside the best smoothing of the same mode."""
+        name = self.marked(name)
         wait = _delay(pattern, self.rate)
         delay = None if wait is None else wait + self.slot_delay
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
@@ -258,6 +267,10 @@ class _Study:
 
     def _transformed(self, control: Control) -> Representation:
         return {name: control.transform(features) for name, features in self.raw.items()}
+
+
+def _oracle(name: str) -> str:
+    return name if "(ORACLE)" in name else f"{name} (ORACLE)"
 
 
 def _strongest(rows: Sequence[Row]) -> Row:

@@ -138,6 +138,7 @@ def _data_record(judge: Judge) -> dict[str, Any]:
     return {
         "name": folder.root.resolve().name,
         "fingerprint": folder.fingerprint(),
+        "oracle": folder.oracle,
         "rate_hz": float(folder.timeline.rate),
         "width": folder.width,
         "classes": list(folder.classes),

@@ -27,7 +27,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from keystep import persistence
-from keystep.config import ModelConfig, RunConfig, build, read_yaml, write_yaml
+from keystep.config import DataConfig, ModelConfig, RunConfig, build, read_yaml, write_yaml
 from keystep.data.crops import Crops, TrainingBatch, collate
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.problems import Problems
@@ -237,8 +237,7 @@ def _read_data(
         log.warning(
             "%s (%d such notes; keystep inspect lists them)", folder.problems.notes[0], len(folder.problems.notes)
         )
-    split = None if data.split is None else folder.split(data.split)
-    videos = tuple(sorted(folder.videos)) if split is None else split.train
+    videos, held_out = _parts(folder, data)
     done = iter(range(1, len(videos) + 1))
     statistics, readable = measure(
         folder,
@@ -248,7 +247,15 @@ def _read_data(
         smooth=config.target.smooth,
         progress=lambda video: progress.reading(next(done), len(videos)),
     )
-    return folder, readable, () if split is None else split.valid, statistics
+    return folder, readable, held_out, statistics
+
+
+def _parts(folder: FeatureFolder, data: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(videos to train on, videos held out for the monitor)."""
+    if data.split is None:
+        return tuple(sorted(folder.videos)), ()
+    split = folder.split(data.split)
+    return (split.train + split.valid, ()) if data.with_valid else (split.train, split.valid)
 
 
 def _fresh_model(config: RunConfig) -> PJEPA:
