@@ -43,7 +43,7 @@ def attend(
     if pattern.window is None and pattern.kind == "causal" and key_places is None:
         out = scaled_dot_product_attention(query, key, value, is_causal=True)  # padding comes last: nobody sees it
         return out if places.valid is None else out.masked_fill(~places.valid[:, None, :, None], 0.0)
-    return _attend_in_tiles(query, key, value, planned(pattern, places, key_places, _can_merge(query)))
+    return _attend_in_tiles(query, key, value, planned(pattern, places, key_places, cores=_can_merge(query)))
 
 
 def _attend_to_all(query: Tensor, key: Tensor, value: Tensor, places: Places, keys: Places) -> Tensor:
@@ -84,7 +84,8 @@ def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: Plan) -> T
     else:
         index = plan.far_keys.index[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])  # (B, H, M, d)
         far_key, far_value = key.gather(2, index), value.gather(2, index)
-    out: Tensor = _Tiled.apply(query, key, value, far_key, far_value, plan)  # type: ignore[no-untyped-call]
+    weighed = plan.overlap or (torch.is_grad_enabled() and _can_merge(query))  # a backward pass is then cheaper
+    out: Tensor = _Tiled.apply(query, key, value, far_key, far_value, plan, weighed)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -93,24 +94,34 @@ class _Tiled(torch.autograd.Function):
 
     As one function because autograd over a loop of slices allocates a full-size gradient for every slice, which makes
     the backward pass quadratic. The backward pass computes each tile's weights again, so nothing of its size is kept.
+    If ``weighed``, by a kernel that returns each query's sum of exponentials, so that its tiles can be merged and the
+    outputs need not be computed again.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, far_key: Tensor, far_value: Tensor, plan: Plan
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        far_key: Tensor,
+        far_value: Tensor,
+        plan: Plan,
+        weighed: bool,
     ) -> Tensor:
-        out = torch.zeros_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-        total = query.new_full(query.shape[:3], float("-inf"))  # logarithm of each query's sum of exponentials
+        batch, heads, rows, width = query.shape
+        out = query.new_zeros(batch, rows, heads, width).transpose(1, 2)  # laid out as the projection reads it
+        total = query.new_full((batch, heads, rows) if weighed else (), float("-inf"))  # log of sums of exponentials
         for tile, mask in plan.masks(query.dtype):
             part, inputs = out[:, :, tile.rows], _inputs(tile, query, key, value, far_key, far_value)
-            if plan.merged:
+            if weighed:
                 _merge(part, total[:, :, tile.rows], *_kernel()(*inputs, attn_mask=mask))
             else:
                 part.copy_(scaled_dot_product_attention(*inputs, attn_mask=mask))
         if plan.blind is not None:
             out.masked_fill_(plan.blind[:, None], 0.0)
         ctx.save_for_backward(query, key, value, far_key, far_value, out, total)
-        ctx.plan = plan
+        ctx.plan, ctx.weighed = plan, weighed
         return out
 
     @staticmethod
@@ -124,7 +135,7 @@ class _Tiled(torch.autograd.Function):
         for tile, mask in ctx.plan.masks(query.dtype):
             inputs = _inputs(tile, query, key, value, far_key, far_value)
             grad_part, part = grad_out[:, :, tile.rows], out[:, :, tile.rows]
-            if ctx.plan.merged:
+            if ctx.weighed:
                 weights = (part, total[:, :, tile.rows])
                 parts = _kernel("_backward")(grad_part, *inputs, *weights, 0.0, False, attn_mask=mask)
             else:
@@ -134,7 +145,7 @@ class _Tiled(torch.autograd.Function):
             for near, far, part in ((grad_key, grad_far_key, parts[1]), (grad_value, grad_far_value, parts[2])):
                 near[:, :, tile.near] += part[:, :, :split]
                 far[:, :, tile.far] += part[:, :, split:]
-        return *grads, None
+        return *grads, None, None
 
 
 def _inputs(

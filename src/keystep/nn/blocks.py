@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -14,20 +12,17 @@ from keystep.nn.places import Places
 from keystep.nn.rope import RotaryTables, rotary_tables, rotate
 
 CHUNK = 1024
-"""Tokens that pass through the wide maps at a time on a CPU, when no gradients are wanted: what is wider than D stays
-small, and its memory is used again instead of being asked for anew."""
+"""Tokens that pass through the wide maps at a time, on a CPU and when no gradients are wanted: what is wider than D
+stays small, and its memory is used again instead of being asked for anew."""
 
 
-def _chunks(x: Tensor) -> list[slice]:
-    """Stretches of tokens of (B, T, D) to work on in turn; one for all where that is better."""
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        return [slice(0, x.shape[1])]
-    return [slice(start, start + CHUNK) for start in range(0, x.shape[1], CHUNK)]
+def _at_once(x: Tensor) -> bool:
+    """Whether all tokens of (B, T, D) are better mapped together than in chunks."""
+    return torch.is_grad_enabled() or x.shape[1] <= CHUNK or x.device.type != "cpu"
 
 
-def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """What `_chunks` took apart."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)  # type: ignore[arg-type]
+def _chunks(length: int) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, length, CHUNK)]
 
 
 class Attention(nn.Module):
@@ -46,14 +41,16 @@ class Attention(nn.Module):
 
     def heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
         """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d)."""
-        chunks = [self._heads_of(x[:, span], rotary[span]) for span in _chunks(x)]
-        query, key, value = (_joined(parts, dim=2) for parts in zip(*chunks, strict=True))
+        if _at_once(x):
+            return self._heads_of(x, rotary)
+        chunks = [self._heads_of(x[:, span], rotary[span]) for span in _chunks(x.shape[1])]
+        query, key, value = (torch.cat(parts, dim=2) for parts in zip(*chunks, strict=True))
         return query, key, value
 
     def _heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
-        # Attention reads keys and values often: a copy, head by head, costs less than its jumps from token to token.
-        query, key, value = heads.permute(2, 0, 3, 1, 4).contiguous().unbind()
+        # Attention reads keys and values often: copies, head by head, cost less than jumps from token to token.
+        query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))
         return rotate(query, rotary), rotate(key, rotary), value
 
     def mix(self, attended: Tensor) -> Tensor:
@@ -72,7 +69,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        return _joined([self._map(x[:, span]) for span in _chunks(x)], dim=1)
+        if _at_once(x):
+            return self._map(x)
+        return torch.cat([self._map(x[:, span]) for span in _chunks(x.shape[1])], dim=1)
 
     def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))

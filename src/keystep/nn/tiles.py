@@ -59,7 +59,8 @@ class Tile(NamedTuple):
 class Plan:
     """What attention works out from places alone, once for all blocks of a network.
 
-    tiles: every query's visible keys, each in one tile. If ``merged``, a query's keys may lie in several tiles.
+    tiles: each visible pair of a query and a key in one of them.
+    overlap: whether a query's keys may lie in several tiles, so that these have to be merged.
     near, far: the keys that each query sees within the window, and among the strided ones; each tile's mask is made
         from them when it is needed, and forgotten.
     far_keys: the strided keys, moved together.
@@ -67,7 +68,7 @@ class Plan:
     """
 
     tiles: list[Tile]
-    merged: bool
+    overlap: bool
     near: Spans
     far: Spans
     far_keys: Packing | None
@@ -91,20 +92,20 @@ class Plan:
             yield tile, mask
 
 
-def planned(pattern: AttentionPattern, queries: Places, key_places: Places | None, merged: bool) -> Plan:
-    """The plan, kept with the queries' places so that the next block finds it.
+def planned(pattern: AttentionPattern, queries: Places, key_places: Places | None, cores: bool) -> Plan:
+    """The plan, with or without cores, kept with the queries' places so that the next block finds it.
 
     The keys' places are kept too, which makes sure that no other object gets their id.
     """
-    name = (pattern, TILE, CORE, merged, None if key_places is None else id(key_places))
+    name = (pattern, TILE, CORE, cores, None if key_places is None else id(key_places))
     if name not in queries.memo:
-        plan = _plan(pattern, queries, queries if key_places is None else key_places, merged)
+        plan = _plan(pattern, queries, queries if key_places is None else key_places, cores)
         queries.memo[name] = (plan, key_places)
     kept: Plan = queries.memo[name][0]
     return kept
 
 
-def _plan(pattern: AttentionPattern, queries: Places, keys: Places, merged: bool) -> Plan:
+def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool) -> Plan:
     near, far_keys = _near_spans(pattern, queries, keys), None
     far = Spans(torch.zeros_like(near.first), torch.zeros_like(near.stop))
     if pattern.stride is not None:
@@ -112,8 +113,9 @@ def _plan(pattern: AttentionPattern, queries: Places, keys: Places, merged: bool
         far_keys = Packing(kept if keys.valid is None else kept & keys.valid)
         far = _far_spans(pattern, queries, far_keys.places(keys))
     blind = near.empty & far.empty
-    tiles = _tiles_around_cores(near, far, blind, keys.positions.shape[1]) if merged else _tiles(near, far)
-    return Plan(tiles, merged, near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
+    around = _tiles_around_cores(near, far, blind, keys.positions.shape[1]) if cores else []
+    tiles = around or _tiles(near, far)
+    return Plan(tiles, bool(around), near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
 
 
 def _near_spans(pattern: AttentionPattern, queries: Places, keys: Places) -> Spans:
@@ -148,13 +150,17 @@ def _spans(first: Tensor, stop: Tensor, valid: Tensor | None, keys: int) -> Span
 
 
 def _tiles_around_cores(near: Spans, far: Spans, blind: Tensor, keys: int) -> list[Tile]:
-    """The cores, then small tiles for what each query sees before its core and behind it.
+    """The cores, then small tiles for what each query sees before its core and behind it. Nothing if no core pays.
 
     blind: (B, Tq) bool, queries whose output is thrown away, so that they may see any core.
     """
+    if keys < CORE:
+        return []
     begin = _cut(near.first.masked_fill(blind, 0), CORE).amax((0, 2))  # (cores,)
     end = _cut(near.stop.masked_fill(blind, keys), CORE).amin((0, 2))
     worthwhile = end - begin >= CORE
+    if not bool(worthwhile.any()):
+        return []
     begin, end = (x.masked_fill(~worthwhile, keys) for x in (begin, end))  # without a core, all keys lie before it
     nothing = slice(0, 0)
     cores = [
