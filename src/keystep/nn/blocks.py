@@ -43,8 +43,11 @@ class Attention(nn.Module):
         """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d)."""
         if _at_once(x):
             return self._heads_of(x, rotary)
-        chunks = [self._heads_of(x[:, span], rotary[span]) for span in _chunks(x.shape[1])]
-        query, key, value = (torch.cat(parts, dim=2) for parts in zip(*chunks, strict=True))
+        batch, length, dim = x.shape
+        query, key, value = x.new_empty(3, batch, self.heads, length, dim // self.heads)
+        for span in _chunks(length):
+            parts = self._heads_of(x[:, span], rotary[span])
+            query[:, :, span], key[:, :, span], value[:, :, span] = parts
         return query, key, value
 
     def _heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +74,10 @@ class MLP(nn.Module):
         """(B, T, D) -> (B, T, D)"""
         if _at_once(x):
             return self._map(x)
-        return torch.cat([self._map(x[:, span]) for span in _chunks(x.shape[1])], dim=1)
+        out = torch.empty_like(x)
+        for span in _chunks(x.shape[1]):
+            out[:, span] = self._map(x[:, span])
+        return out
 
     def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))
