@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from keystep.nn import attention
+from keystep.nn import tiles
 from keystep.nn.attention import AttentionPattern, attend
 from keystep.nn.places import Places
 from measure import GEMM, Cost, flops_per_cpu_second, gemm, gemm_rate, growth, interleaved
@@ -23,10 +23,10 @@ PASSES = {"forward": 2, "forward + backward": 7}  # matrix products of T x W x d
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    attention.TILE = options.tile
+    tiles.TILE = options.tile
     windowed = _pattern(options)
     patterns = {"windowed": windowed, "full": AttentionPattern(kind="causal")}
-    print(f"{windowed}; {options.heads} heads x {options.dim}, tiles of {attention.TILE}, {options.threads} thread(s)")
+    print(f"{windowed}; {options.heads} heads x {options.dim}, tiles of {tiles.TILE}, {options.threads} thread(s)")
     print(f"{'':30}{'T':>8}{'CPU s':>9}{'wall s':>9}{'GiB':>7}{'GEMM %':>8}")
     costs: dict[str, dict[int, float]] = {}
     for length in options.lengths:
@@ -95,7 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--stride", type=int, help="with --memory: strided keys beyond the window")
     parser.add_argument("--memory", type=int)
-    parser.add_argument("--tile", type=int, default=attention.TILE)
+    parser.add_argument("--tile", type=int, default=tiles.TILE)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 

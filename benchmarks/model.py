@@ -31,46 +31,61 @@ HIDDEN = 0.6
 
 def main() -> None:
     options = _options()
-    if options.one:
-        print(json.dumps(_measure(options, options.lengths[0])))
-        return
     config = _config(options)
+    if options.one:
+        print(json.dumps(measured(config, options.work, options.lengths[0], options.threads, options.rounds)))
+        return
     print(
         f"{options.preset}, {options.work}, {config.attention}; torch {torch.__version__}, {options.threads} thread(s)"
     )
     print(f"{'T':>8}{'CPU s':>9}{'wall s':>9}{'frames/CPU s':>14}{'extra GiB':>11}{'peak GiB':>10}{'GEMM %':>8}")
     rows = []
     for length in options.lengths:
-        rows.append(row := _in_own_process(length))
+        rows.append(row := in_own_process(*sys.argv, "--one", "--lengths", str(length)))  # options that come last win
         print(
             f"{length:>8}{row['cpu']:9.2f}{row['wall']:9.2f}{length / row['cpu']:14.0f}{row['extra']:11.2f}"
             f"{row['peak']:10.2f}{100 * row['share']:8.0f}",
             flush=True,
         )
-    exponents = [growth(options.lengths, [max(row[what], 1e-3) for row in rows]) for what in ("cpu", "extra")]
-    print(f"growth: CPU seconds as T^{exponents[0]:.2f}, extra memory as T^{exponents[1]:.2f}")
+    print(growths(options.lengths, rows))
 
 
-def _in_own_process(length: int) -> dict[str, float]:
-    """The same command for one length; options that come last win."""
-    command = [sys.executable, *sys.argv, "--one", "--lengths", str(length)]
-    row: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+def in_own_process(*command: str) -> dict[str, float]:
+    """What a script prints as JSON, the script and its options given."""
+    finished = subprocess.run([sys.executable, *command], check=True, stdout=subprocess.PIPE, text=True)
+    row: dict[str, float] = json.loads(finished.stdout)
     return row
 
 
-def _measure(options: argparse.Namespace, length: int) -> dict[str, float]:
+def growths(lengths: list[int], rows: list[dict[str, float]]) -> str:
+    """How time and memory grow with the length, in words."""
+    exponents = [growth(lengths, [max(row[what], 1e-3) for row in rows]) for what in ("cpu", "extra")]
+    return f"growth: CPU seconds as T^{exponents[0]:.2f}, extra memory as T^{exponents[1]:.2f}"
+
+
+def measured(
+    config: ModelConfig,
+    work: str,
+    length: int,
+    threads: int,
+    rounds: int,
+    masking: MaskingConfig | None = None,
+) -> dict[str, float]:
+    """One row: ``encode`` or ``train`` on one video of random features.
+
+    cpu, wall: seconds, median. extra, peak: GiB above what was held before the call, and of the whole process.
+    share: of the FLOP per CPU second of a matrix product. gemm: that product's.
+    """
     torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    config = _config(options)
-    model = PJEPA(config)
-    features = torch.randn(1, length, options.width)
-    work = _encode(model, features) if options.work == "encode" else _training_step(model, features)
-    share = 1.0 if options.work == "encode" else 1 - HIDDEN
-    costs = interleaved({GEMM: gemm(), "work": work}, options.rounds)
+    torch.set_num_threads(threads)
+    assert config.input_dim is not None
+    work_once = made_work(config, work, length, masking or MaskingConfig(kind="spans", ratio=HIDDEN))
+    costs = interleaved({GEMM: gemm(), "work": work_once}, rounds)
     cost, ceiling = costs["work"], gemm_rate(costs[GEMM])
+    share = 1.0 if work == "encode" else 1 - HIDDEN
     flops = _forward_flops(config, config.attention, config.depth, length, share)
-    flops += 2 * length * share * options.width * config.dim
-    if options.work == "train":
+    flops += 2 * length * share * config.input_dim * config.dim
+    if work == "train":
         flops += _forward_flops(config, config.predictor_attention, config.predictor_depth, length, 1.0)
         flops *= 3  # the backward pass multiplies twice as much
     return {
@@ -79,7 +94,15 @@ def _measure(options: argparse.Namespace, length: int) -> dict[str, float]:
         "extra": (cost.extra_bytes or 0) / 2**30,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "share": flops / cost.cpu / ceiling,
+        "gemm": ceiling,
     }
+
+
+def made_work(config: ModelConfig, work: str, length: int, masking: MaskingConfig) -> Callable[[], object]:
+    """A model with random weights and a video of random features, ready to be put to work."""
+    model = PJEPA(config)
+    features = torch.randn(1, length, model.encoder.proj[1].in_features)
+    return _encode(model, features) if work == "encode" else _training_step(model, features, masking)
 
 
 def _encode(model: PJEPA, features: torch.Tensor) -> Callable[[], object]:
@@ -87,11 +110,11 @@ def _encode(model: PJEPA, features: torch.Tensor) -> Callable[[], object]:
     return lambda: model.encode(features)
 
 
-def _training_step(model: PJEPA, features: torch.Tensor) -> Callable[[], object]:
+def _training_step(model: PJEPA, features: torch.Tensor, masking: MaskingConfig) -> Callable[[], object]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     length = features.shape[1]
     batch = SequenceBatch(features, torch.ones(1, length, dtype=torch.bool))
-    drawn = draw_hidden(length, MaskingConfig(kind="spans", ratio=HIDDEN), np.random.default_rng(0))
+    drawn = draw_hidden(length, masking, np.random.default_rng(0))
     hidden, targets = torch.from_numpy(drawn)[None], torch.randn(1, length, model.config.dim)
 
     def step() -> None:

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from keystep.errors import InputError
-from keystep.nn import attention
+from keystep.nn import attention, tiles
 from keystep.nn.attention import AttentionPattern, attend, attend_reference, visible
 from keystep.nn.places import Packing, Places, lay_out
 
+Case = tuple[AttentionPattern, tuple[int, int], Places, Places | None]
 TOLERANCE = 2e-5
 WINDOWED = [
     AttentionPattern(kind="bidirectional", window=64),
@@ -42,14 +43,15 @@ def layouts(draw: st.DrawFn, frames: int, batch: int, segments: Tensor) -> Place
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[AttentionPattern, int, Places, Places | None]:
-    """A pattern, a tile size, the queries' places and perhaps other ones for the keys."""
+def cases(draw: st.DrawFn) -> Case:
+    """A pattern, sizes of tiles and cores, the queries' places and perhaps other ones for the keys."""
     frames, batch = draw(st.sampled_from([1, 2, 7, 16, 33])), draw(st.sampled_from([1, 3]))
     parts = [frames // 3, frames - frames // 3] if frames > 2 else [frames, 0]
     segments = torch.tensor([parts] * batch)
     queries = draw(layouts(frames, batch, segments))
     keys = draw(st.none() | layouts(frames, batch, segments))
-    return draw(patterns()), draw(st.sampled_from([1, 3, 8, 128])), queries, keys
+    tile = draw(st.sampled_from([1, 3, 8, 128]))
+    return draw(patterns()), (tile, tile * draw(st.sampled_from([1, 2, 5]))), queries, keys
 
 
 def random_heads(queries: Places, keys: Places | None, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -88,13 +90,15 @@ def by_hand(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
 
 @settings(max_examples=250, deadline=None)
 @given(cases())
-def test_attend_agrees_with_the_reference_in_outputs_and_gradients(
-    case: tuple[AttentionPattern, int, Places, Places | None],
-) -> None:
-    pattern, tile, queries, keys = case
+@pytest.mark.parametrize("merging", [True, False])
+def test_attend_agrees_with_the_reference_in_outputs_and_gradients(merging: bool, case: Case) -> None:
+    pattern, (tile, core), queries, keys = case
     heads = random_heads(queries, keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "TILE", tile)
+        patch.setattr(tiles, "TILE", tile)
+        patch.setattr(tiles, "CORE", core)
+        if not merging:
+            patch.setattr(attention, "_can_merge", lambda query: False)
         out = attend(*heads, pattern, queries, keys)
         expected = attend_reference(*heads, pattern, queries, keys)
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
@@ -106,7 +110,7 @@ def test_attend_agrees_with_the_reference_in_outputs_and_gradients(
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_the_rule_is_what_three_loops_say(case: tuple[AttentionPattern, int, Places, Places | None]) -> None:
+def test_the_rule_is_what_three_loops_say(case: Case) -> None:
     pattern, _, queries, keys = case
     keys = keys or queries
     seen = visible(pattern, queries, keys)
@@ -114,7 +118,7 @@ def test_the_rule_is_what_three_loops_say(case: tuple[AttentionPattern, int, Pla
 
 
 @pytest.mark.parametrize("pattern", [*WINDOWED, AttentionPattern(kind="block_causal", block=50)], ids=str)
-@pytest.mark.parametrize("length", [127, 128, 129, 300])
+@pytest.mark.parametrize("length", [tiles.TILE - 1, tiles.TILE, tiles.TILE + 1, 400])
 def test_attend_agrees_with_the_reference_around_the_real_tile(pattern: AttentionPattern, length: int) -> None:
     valid = torch.arange(length) < torch.tensor([[length], [length - 100]])
     segments = torch.tensor([[length - 60, 60], [length - 120, 20]])
@@ -124,6 +128,43 @@ def test_attend_agrees_with_the_reference_around_the_real_tile(pattern: Attentio
     torch.testing.assert_close(out, expected, atol=TOLERANCE, rtol=0)
     grads, wanted = (torch.autograd.grad(x.square().sum(), heads) for x in (out, expected))
     torch.testing.assert_close(grads, wanted, atol=TOLERANCE, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        AttentionPattern(kind="block_causal", block=64),
+        AttentionPattern(kind="segment_causal"),
+        AttentionPattern(kind="causal", window=1600),
+        AttentionPattern(kind="bidirectional", window=1600),
+        AttentionPattern(kind="causal", window=1600, stride=16, memory=1700),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("scale", "dtype"), [(1.0, torch.float32), (30.0, torch.float64)])
+def test_attend_agrees_with_the_reference_where_there_are_cores(
+    pattern: AttentionPattern, scale: float, dtype: torch.dtype
+) -> None:
+    """Sharp attention too, where the parts of a query weigh very differently."""
+    length = 3 * tiles.CORE + 100
+    valid = torch.arange(length) < torch.tensor([[length], [length - 200]])
+    places = lay_out(valid, torch.tensor([[length - 900, 900], [length - 1500, 1300]]))
+    assert any(tile.full for tile in tiles.planned(pattern, places, None, cores=True).tiles)
+    query, key, value = (x[:, :1] for x in random_heads(places, None, dtype))
+    heads = [(scale * query).detach().requires_grad_(), key, value]
+    out, expected = attend(*heads, pattern, places), attend_reference(*heads, pattern, places)
+    torch.testing.assert_close(out, expected, atol=TOLERANCE, rtol=0)
+    grads, wanted = (torch.autograd.grad(x.square().sum(), heads) for x in (out, expected))
+    torch.testing.assert_close(grads, wanted, atol=TOLERANCE, rtol=1e-4)
+
+
+def test_parts_are_merged_only_where_the_kernel_tells_their_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, on other devices and in half precision, each query keeps to one tile."""
+    assert attention._can_merge(torch.zeros(1)) and attention._can_merge(torch.zeros(1).double())
+    assert not attention._can_merge(torch.zeros(1).bfloat16())
+    assert not attention._can_merge(torch.zeros(1, device="meta"))
+    monkeypatch.setattr(attention, "KERNEL", "no_such_kernel")
+    assert not attention._can_merge(torch.zeros(1))
 
 
 def weights_of(pattern: AttentionPattern, length: int) -> Tensor:
@@ -167,10 +208,12 @@ def test_a_video_of_padding_alone_gives_zeros_and_finite_gradients(kind: str) ->
 
 
 @pytest.mark.parametrize("pattern", WINDOWED, ids=str)
+@pytest.mark.parametrize("core", [3, tiles.CORE])
 def test_gradients_are_the_derivatives_in_double_precision(
-    pattern: AttentionPattern, monkeypatch: pytest.MonkeyPatch
+    pattern: AttentionPattern, core: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "TILE", 3)
+    monkeypatch.setattr(tiles, "TILE", 3)
+    monkeypatch.setattr(tiles, "CORE", core)
     pattern = pattern.model_copy(update={"window": 3, **({"stride": 2, "memory": 6} if pattern.stride else {})})
     valid = torch.tensor([[True] * 8, [True] * 5 + [False] * 3])
     places = lay_out(valid, torch.tensor([[5, 3], [2, 3]]))
@@ -205,8 +248,8 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("pattern", WINDOWED, ids=str)
-def test_no_tensor_of_all_pairs_is_ever_made_for_a_window(pattern: AttentionPattern) -> None:
+@pytest.mark.parametrize("pattern", [*WINDOWED, AttentionPattern(kind="block_causal", block=64)], ids=str)
+def test_no_tensor_of_all_pairs_is_ever_made(pattern: AttentionPattern) -> None:
     length = 4096
     places = lay_out(torch.ones(1, length, dtype=torch.bool), torch.full((1, 64), 64))
     heads = random_heads(places, None)
@@ -218,8 +261,8 @@ def test_no_tensor_of_all_pairs_is_ever_made_for_a_window(pattern: AttentionPatt
 
 def test_blocks_share_one_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[AttentionPattern] = []
-    plan: Callable[..., object] = attention._plan
-    monkeypatch.setattr(attention, "_plan", lambda pattern, *rest: (made.append(pattern), plan(pattern, *rest))[1])
+    plan: Callable[..., object] = tiles._plan
+    monkeypatch.setattr(tiles, "_plan", lambda pattern, *rest: (made.append(pattern), plan(pattern, *rest))[1])
     places, other = lay_out(torch.ones(1, 9, dtype=torch.bool)), lay_out(torch.ones(1, 9, dtype=torch.bool))
     heads = random_heads(places, None)
     first, second = (AttentionPattern(kind="causal", window=window) for window in (2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig
@@ -9,6 +10,19 @@ from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern, attend
 from keystep.nn.places import Places
 from keystep.nn.rope import RotaryTables, rotary_tables, rotate
+
+CHUNK = 1024
+"""Tokens that pass through the wide maps at a time, on a CPU and when no gradients are wanted: what is wider than D
+stays small, and its memory is used again instead of being asked for anew."""
+
+
+def _at_once(x: Tensor) -> bool:
+    """Whether all tokens of (B, T, D) are better mapped together than in chunks."""
+    return torch.is_grad_enabled() or x.shape[1] <= CHUNK or x.device.type != "cpu"
+
+
+def _chunks(length: int) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, length, CHUNK)]
 
 
 class Attention(nn.Module):
@@ -27,8 +41,19 @@ class Attention(nn.Module):
 
     def heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
         """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d)."""
+        if _at_once(x):
+            return self._heads_of(x, rotary)
+        batch, length, dim = x.shape
+        query, key, value = x.new_empty(3, batch, self.heads, length, dim // self.heads)
+        for span in _chunks(length):
+            parts = self._heads_of(x[:, span], rotary[span])
+            query[:, :, span], key[:, :, span], value[:, :, span] = parts
+        return query, key, value
+
+    def _heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()
+        # Attention reads keys and values often: copies, head by head, cost less than jumps from token to token.
+        query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))
         return rotate(query, rotary), rotate(key, rotary), value
 
     def mix(self, attended: Tensor) -> Tensor:
@@ -47,6 +72,14 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
+        if _at_once(x):
+            return self._map(x)
+        out = torch.empty_like(x)
+        for span in _chunks(x.shape[1]):
+            out[:, span] = self._map(x[:, span])
+        return out
+
+    def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))
         return out
 

@@ -32,6 +32,10 @@ class RotaryTables:
     turn: Tensor
     mirror: Tensor | None
 
+    def __getitem__(self, span: slice) -> RotaryTables:
+        """The tables of a stretch of tokens."""
+        return RotaryTables(self.turn[:, :, span], None if self.mirror is None else self.mirror[:, :, span])
+
 
 def rotary_tables(
     frames: Tensor,
