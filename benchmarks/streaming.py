@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 import keystep
 from keystep.config import ModelConfig, build, preset_settings
 from keystep.nn.attention import AttentionPattern
+from peers import GRU, CausalTCN
 
 Step = Callable[[], object]
 
@@ -138,40 +138,20 @@ def _floor(model: keystep.PJEPA, options: argparse.Namespace) -> Step:
 
 
 def _gru(options: argparse.Namespace) -> Step:
-    gru, head = nn.GRU(1024, 1024), nn.Linear(1024, 202)
-    entry = nn.Linear(options.width, 1024)
-    frame, state = torch.randn(1, 1, options.width), torch.zeros(1, 1, 1024)
+    network, frame = GRU(options.width), torch.randn(1, 1, options.width)
+    state = torch.zeros(1, 1, 1024)
 
     def step() -> None:
         nonlocal state
-        out, state = gru(entry(frame), state)
-        head(out)
+        _, state = network(frame, state)
 
     return step
 
 
-class _Stage(nn.Module):
-    """Ten causal dilated convolutions with a residual around each."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.entry, self.exit = nn.Conv1d(width, 64, 1), nn.Conv1d(64, classes, 1)
-        self.dilated = nn.ModuleList(nn.Conv1d(64, 64, 3, dilation=2**level) for level in range(10))
-        self.pointwise = nn.ModuleList(nn.Conv1d(64, 64, 1) for _ in range(10))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, width, T) -> (1, classes, T)"""
-        x = self.entry(x)
-        for level, (dilated, pointwise) in enumerate(zip(self.dilated, self.pointwise, strict=True)):
-            x = x + pointwise(functional.relu(dilated(functional.pad(x, (2 * 2**level, 0)))))
-        out: torch.Tensor = self.exit(x)
-        return out
-
-
 def _tcn(options: argparse.Namespace) -> Step:
-    stages = nn.Sequential(_Stage(options.width, 202), *(_Stage(202, 202) for _ in range(3)))
-    seen = torch.randn(1, options.width, options.seen)
-    return lambda: stages(seen)
+    network = CausalTCN(options.width)
+    seen = torch.randn(1, options.seen, options.width)
+    return lambda: network(seen)
 
 
 def _once(step: Step) -> float:
