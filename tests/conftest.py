@@ -3,6 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import keystep
+from keystep.config import ModelConfig, build
 
 CLASSES = ("wait", "cut", "tie a knot")
 MakeFolder = Callable[..., Path]
@@ -15,6 +19,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: its data may not be shipped with the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., keystep.PJEPA]:
+    """A small random model, the same each time, with the given attention and no second mode."""
+
+    def make(pattern: dict, **changes: object) -> keystep.PJEPA:
+        settings = {"input_dim": 5, "dim": 16, "depth": 2, "heads": 2, "live_attention": None, "attention": pattern}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = keystep.PJEPA(build(ModelConfig, settings, changes)).eval()
+            if model.config.input_norm == "channel":
+                model.encoder.proj[0].mean.normal_()
+        return model
+
+    return make
 
 
 @pytest.fixture

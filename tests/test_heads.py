@@ -30,7 +30,7 @@ def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         LinearHead.load(path)
     save_tensors(path, {"x": torch.zeros(1)})
-    with pytest.raises(InputError, match="not a head of keystep's"):
+    with pytest.raises(InputError, match="not a head that 'keystep eval' wrote"):
         LinearHead.load(path)
     save_tensors(path, {"x": torch.zeros(1)}, {"format": "keystep-head", "version": "7"})
     with pytest.raises(InputError, match="format version 7; this keystep reads 1"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.persistence import load_tensors, read_metadata, save_tensors
+from keystep.persistence import check_format, load_tensors, read_metadata, save_tensors
 
 FORMAT = "keystep-head"
 FORMAT_VERSION = "1"
@@ -98,10 +98,7 @@ class LinearHead:
         """
         path = Path(path)
         header = read_metadata(path)
-        if header.get("format") != FORMAT:
-            raise InputError(f"{path}: not a head of keystep's (no format {FORMAT!r}); 'keystep eval' writes heads")
-        if header.get("version") != FORMAT_VERSION:
-            raise InputError(f"{path}: format version {header.get('version')}; this keystep reads {FORMAT_VERSION}")
+        check_format(path, header, FORMAT, FORMAT_VERSION, "a head that 'keystep eval' wrote")
         tensors = load_tensors(path)
         record = json.loads(header["head"])
         layers = {

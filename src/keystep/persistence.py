@@ -71,6 +71,18 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise InputError(f"{path}: not a whole safetensors file: {error}") from error
 
 
+def check_format(path: Path, record: Mapping[str, str], name: str, version: str, what: str) -> None:
+    """Refuse a file whose header does not say that it is of this format and version.
+
+    Raises:
+        InputError: another format (it is not ``what``), or another version.
+    """
+    if record.get("format") != name:
+        raise InputError(f"{path}: not {what} (no format {name!r})")
+    if record.get("version") != version:
+        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {version}")
+
+
 def weights_signature(module: nn.Module) -> str:
     """A hash that tells models apart by the first numbers of every tensor: quick, and any training moves them all."""
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keystep.errors import InputError
-from keystep.persistence import load_tensors, read_metadata, save_tensors, weights_signature
+from keystep.persistence import check_format, load_tensors, read_metadata, save_tensors, weights_signature
 from keystep.pjepa import PJEPA
 from keystep.stream.cache import Cache
 from keystep.stream.state import StreamState
@@ -47,10 +47,7 @@ def load_with_extra(path: Path | str, model: PJEPA) -> tuple[StreamState, dict[s
     """What `load` gives, and the plain data that was kept with it."""
     path = Path(path)
     record = read_metadata(path)
-    if record.get("format") != FORMAT:
-        raise InputError(f"{path}: not a stream's state (no format {FORMAT!r})")
-    if record.get("version") != FORMAT_VERSION:
-        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {FORMAT_VERSION}")
+    check_format(path, record, FORMAT, FORMAT_VERSION, "a stream's state")
     if record.get("config") != model.config.model_dump_json() or record.get("weights") != weights_signature(model):
         raise InputError(f"{path}: the state of another model; load the model that the stream was begun with")
     tensors = load_tensors(path)
