@@ -4,10 +4,10 @@
     OMP_WAIT_POLICY=PASSIVE python benchmarks/streaming.py hours --preset small --hours 10
 
 ``steps``: rows are timed in turn, round after round, in one process, with the window full (without a window: with
-``--seen`` frames behind). The floor multiplies every weight matrix, and every kept key and value, with one vector and
-does nothing else. Peers: a GRU 1024 wide with carried state, and four stages of ten causal dilated convolutions of 64
-maps, which, as published, runs again over the last ``--seen`` frames for each new one. Compare ratios, not milliseconds
-of two days.
+``--seen`` frames behind). The floor is one product that reads as many numbers as the encoder has weights, keys and
+values, once; "the products alone" multiplies each weight matrix, and the kept keys and values, and does nothing else.
+Peers: a GRU 1024 wide with carried state, and four stages of ten causal dilated convolutions of 64 maps, which, as
+published, runs again over the last ``--seen`` frames for each new one. Compare ratios, not milliseconds of two days.
 
 ``hours``: one stream, frame after frame; median and 99th percentile of each hour, and the process's memory.
 """
@@ -30,6 +30,7 @@ from keystep.nn.attention import AttentionPattern
 from peers import GRU, CausalTCN
 
 Step = Callable[[], object]
+FLOOR = "floor: memory read once"
 
 
 def main() -> None:
@@ -48,7 +49,8 @@ def steps(model: keystep.PJEPA, options: argparse.Namespace) -> None:
     assert pattern is not None
     one = pattern.block or 1
     rows: dict[str, tuple[Step, int]] = {
-        "floor: the products alone": (_floor(model, options), one),
+        FLOOR: (_memory_floor(model, options), one),
+        "the products alone": (_products(model, options), one),
         f"keystep, {one} frame(s) a step": (_stream(model, one, options), one),
     }
     if one == 1:
@@ -61,7 +63,7 @@ def steps(model: keystep.PJEPA, options: argparse.Namespace) -> None:
             count = max(3, min(options.steps, int(options.steps * 0.01 / _once(step))))
             times[name] += [_once(step) for _ in range(count)]
     print(f"{'':40}{'p50 ms':>9}{'p99 ms':>9}{'p99/p50':>9}{'ms a frame':>12}{'x floor':>9}{'frames/s':>10}")
-    floor = float(np.median(times["floor: the products alone"]))
+    floor = float(np.median(times[FLOOR]))
     for name, (_, frames) in rows.items():
         p50, p99 = np.percentile(times[name], [50, 99])
         print(
@@ -116,13 +118,26 @@ def _fresh(model: keystep.PJEPA) -> keystep.stream.StreamState:
     return keystep.stream.init(model)
 
 
-def _floor(model: keystep.PJEPA, options: argparse.Namespace) -> Step:
+def _kept(model: keystep.PJEPA, options: argparse.Namespace) -> int:
+    """Frames whose keys and values a step reads."""
+    pattern = model.config.stream_attention
+    assert pattern is not None
+    return (pattern.window or options.seen) + (pattern.block or 1) - 1
+
+
+def _memory_floor(model: keystep.PJEPA, options: argparse.Namespace) -> Step:
+    weights = sum(p.numel() for p in model.encoder.parameters())
+    numbers = weights + 2 * model.config.depth * model.config.dim * _kept(model, options)
+    matrix, vector = torch.randn(numbers // 1024, 1024), torch.randn(1024)
+    return lambda: matrix @ vector
+
+
+def _products(model: keystep.PJEPA, options: argparse.Namespace) -> Step:
     pattern, config = model.config.stream_attention, model.config
     assert pattern is not None
-    count = pattern.block or 1
+    count, kept = pattern.block or 1, _kept(model, options)
     weights = [p for p in model.encoder.parameters() if p.ndim == 2]
     inputs = {weight.shape[1]: torch.randn(count, weight.shape[1]) for weight in weights}
-    kept = (pattern.window or options.seen) + count - 1
     width = config.dim // config.heads
     cache = [torch.randn(config.heads, kept, width) for _ in range(2 * config.depth)]
     query, shares = torch.randn(config.heads, count, width), torch.randn(config.heads, count, kept)
