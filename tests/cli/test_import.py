@@ -93,7 +93,7 @@ def nothing(archive: Path, manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (cut_off, (), "fact.pt: not a whole torch file"),
+        (cut_off, (), "fact.pt: cut off: 12,"),
         (lead_out, (), "'../../P3.pt', which leads out of the archive"),
         (hold_code, (), "fact.pt: holds more than plain tensors and numbers"),
         (turn_a_segment_round, (), "train.csv, line 2: the segment ends at"),

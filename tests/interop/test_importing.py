@@ -84,6 +84,7 @@ def test_whole_videos_keep_their_features_times_gaps_and_splits(fact: tuple[Path
     counts = imported.plan.counts
     assert (counts["manifest rows"], counts["manifest rows of videos that the archive lacks"]) == (7, 1)
     assert (counts["videos without slots"], counts["slots that several segments claim"]) == (1, 4)
+    assert counts["segments outside of their video, left out"] == 0
     provenance = json.loads((tmp_path / "out" / "store.json").read_text())["provenance"]
     assert provenance["archive"]["metadata"]["version"] == "egoprocel_fact_npy_frame_pt_v1"
     assert sorted(provenance["manifests"].values()) == ["test.csv", "train.csv"] and provenance["counts"] == counts
@@ -346,7 +347,8 @@ def test_paths_become_plain_names_of_which_no_two_are_alike(tmp_path: Path) -> N
         (["a/b.pt", "a__b.pt"], r"'a/b\.pt' and 'a__b\.pt' would both be called 'a__b'"),
         (["a.pt", "a.npy"], "would both be called 'a'"),
         ([".hidden.pt"], "cannot name a file"),
-        (["a\nb.pt"], "cannot name a file"),
+        (["a\nb.pt"], r"'a\\nb\.pt' cannot name a file"),
+        (["x" * 300 + ".pt"], r"'x+\.\.\. is too long to name a file"),
         ([" .pt"], "cannot name a file"),
         ([".pt"], "cannot name a file"),
     ):
