@@ -80,6 +80,7 @@ def test_whole_videos_keep_their_features_times_gaps_and_splits(fact: tuple[Path
     tenths = [5 * (slot // 2) + 2 * (slot % 2) for slot in range(30)]
     slow = [-100 if not 12 <= t < 57 else 1 if t < 30 else 0 for t in tenths]
     assert folder.labels("P02").tolist() == slow, "the segment that starts later wins; gaps have no label"
+    assert folder.segment_lengths("P02") == [slow.count(-100) - 7, 7, 11, 7], "ORACLE models see gaps as segments"
     split = folder.split("1")
     assert {*split.train, *split.valid} == {"P01", "P02"} and split.test == ("P03",)
     assert imported.splits == {"1": {"train": 2, "valid": 0, "test": 1}}
