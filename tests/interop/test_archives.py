@@ -277,6 +277,11 @@ def test_shards_are_checked_by_ids_and_paths_where_they_have_them(tmp_path: Path
     assert open_archive(index).video(0).name == "a", "neither can be asked for"
 
 
+def test_paths_may_be_stale_where_there_are_ids(tmp_path: Path) -> None:
+    index = write_lemon(tmp_path, dict.fromkeys("ab", 4), paths=["/home/a.pt", "/home/a.pt"])
+    assert [open_archive(index).video(number).name for number in (0, 1)] == ["a", "b"]
+
+
 def test_parameters_in_an_archive_are_plain_numbers(tmp_path: Path) -> None:
     payload = packed(VIDEOS)
     wrapped = {key: torch.nn.Parameter(payload[key]) for key in ("tokens", "times")}

@@ -134,8 +134,8 @@ def open_archive(path: Path | str, *, verify: bool = False) -> Archive:
 
 
 def _open_index(payload: Mapping[str, Any], path: Path, verify: bool) -> Archive:
-    named_by = {key: _names(payload, key, path) for key in ("video_ids", "paths") if payload.get(key) is not None}
-    names = named_by.get("video_ids") or _names(payload, "paths", path)
+    named_by = {key: _strings(payload, key, path) for key in ("video_ids", "paths") if payload.get(key) is not None}
+    names = _names(payload, "video_ids" if "video_ids" in named_by else "paths", path)
     for key, others in named_by.items():
         if len(others) != len(names):
             raise InputError(f"{path}: {key} has {len(others)} values for {len(names)} videos")
@@ -165,7 +165,7 @@ def _open_index(payload: Mapping[str, Any], path: Path, verify: bool) -> Archive
         classes=(),
         rate=_rate(payload, path),
         metadata=_metadata(payload),
-        rows=_Shards(named_by, files, shard_ids, local, lengths, width, verify),
+        rows=_Shards(names, named_by, files, shard_ids, local, lengths, width, verify),
     )
 
 
@@ -218,6 +218,7 @@ class _Shards:
 
     def __init__(
         self,
+        names: Sequence[str],
         named_by: Mapping[str, Sequence[str]],
         files: list[Path],
         shard_ids: np.ndarray,
@@ -226,23 +227,21 @@ class _Shards:
         width: int,
         verify: bool,
     ) -> None:
-        self.named_by, self.files = named_by, files
+        self.names, self.named_by, self.files = names, named_by, files
         self.shard_ids, self.local, self.lengths, self.width = shard_ids, local, lengths, width
         self._unverified = set(range(len(files))) if verify else set()
         self._open: tuple[int, _Packed, Mapping[str, Sequence[str]]] | None = None
 
     def read(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
         rows, held = self._shard(int(self.shard_ids[index]))
-        place, (known, *_) = int(self.local[index]), self.named_by.values()
-        name, count = quoted(known[index]), len(rows.offsets) - 1
+        place, name, count = int(self.local[index]), quoted(self.names[index]), len(rows.offsets) - 1
         if place >= count:
             raise InputError(f"{rows.path}: the index says that {name} is its video {place}; it has {count}")
-        for key, theirs in held.items():
-            if theirs[place] != self.named_by[key][index]:
-                said = (
-                    f"its video {place} is {quoted(theirs[place])}, the index says {quoted(self.named_by[key][index])}"
-                )
-                raise InputError(f"{rows.path}: {said}")
+        for key, theirs in list(held.items())[:1]:  # ids, or else paths, which may be written in another way
+            ours = self.named_by[key][index]
+            if theirs[place] != ours:
+                said = f"{quoted(theirs[place])}, the index says {quoted(ours)}"
+                raise InputError(f"{rows.path}: its video {place} is {said}")
         features, times, labels = rows.read(place)
         if len(features) != self.lengths[index]:
             raise InputError(f"{rows.path}: {name} has {len(features)} tokens, the index says {self.lengths[index]}")
