@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig, build
-from keystep.errors import InputError
+from keystep.errors import InputError, named
 from keystep.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: 
     missing = sorted(set(own) - set(tensors))
     unexpected = sorted(set(tensors) - set(own))
     shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, the model needs {tuple(own[name].shape)}"
+        f"{named(name)} is {tuple(tensors[name].shape)}, the model needs {tuple(own[name].shape)}"
         for name in sorted(set(own) & set(tensors))
         if own[name].shape != tensors[name].shape
     ]
-    listed = (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
+    listed = (("missing", missing), ("unexpected", [named(name) for name in unexpected]), ("misshapen", shapes))
     problems = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in listed if names]
     if problems:
         raise InputError(f"{source}: weights do not fit this model: {'; '.join(problems)}")

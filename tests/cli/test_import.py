@@ -63,7 +63,12 @@ def test_an_imported_folder_goes_through_every_command(
     for part in ("times", "groundTruth", *(("segments",) if sequence == "segments" else ())):
         for path in (data / part).iterdir():
             assert (tmp_path / "latents" / part / path.name).read_bytes() == path.read_bytes()
+    status, _, error = keystep("encode", run, data, "--out", tmp_path / "mstcn", "--layout", "mstcn")
+    assert status == 0, error
+    for path in (data / "times").iterdir():
+        assert (tmp_path / "mstcn" / "times" / path.name).read_bytes() == path.read_bytes()
     status, said, _ = keystep("inspect", tmp_path / "latents", "--picture", tmp_path / "p.png")
+    assert "was stopped" not in said
     assert status == 0 and "made with the true segment boundaries" in said
     assert ("true boundaries shaped them" in said) == (sequence == "segments"), "latents of such sequences stay ORACLE"
 
@@ -93,7 +98,7 @@ def nothing(archive: Path, manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (cut_off, (), "fact.pt: not a whole torch file"),
+        (cut_off, (), "fact.pt: cut off: 12,"),
         (lead_out, (), "'../../P3.pt', which leads out of the archive"),
         (hold_code, (), "fact.pt: holds more than plain tensors and numbers"),
         (turn_a_segment_round, (), "train.csv, line 2: the segment ends at"),
@@ -117,6 +122,32 @@ def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(
     )
     assert status == 2 and message in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "data").exists()
+
+
+def test_damage_is_found_with_verify_and_a_stopped_import_says_so_wherever_it_is_read(
+    keystep: Run, release: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, *manifests = release
+    whole, data = archive.read_bytes(), tmp_path / "data"
+    options = ("--manifest", manifests[0], "--manifest", manifests[1], "--out", data)
+    content = bytearray(whole)
+    content[content.index(torch.load(archive)["tokens"][300].numpy().tobytes())] ^= 1
+    archive.write_bytes(content)
+    status, _, error = keystep("import", "official", archive, *options, "--verify")
+    assert status == 2 and "fact.pt: damaged: fact/data/" in error and not data.exists()
+    archive.write_bytes(whole)
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keystep.interop.official.importing._write_splits", stop)
+        assert keystep("import", "official", archive, *options, "--verify")[0] != 0
+    stopped = "what wrote this folder was stopped; run it again to finish"
+    status, said, _ = keystep("inspect", data, "--picture", tmp_path / "p.png")
+    assert status == 0 and f"note: {stopped}" in " ".join(said.split())
+    assert keystep("import", "official", archive, *options)[0] == 0
+    assert stopped not in " ".join(keystep("inspect", data, "--picture", tmp_path / "p.png")[1].split())
 
 
 def test_skipped_videos_are_listed_and_other_sources_refused(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keystep.data.folder import open_folder
-from keystep.data.store import FeatureStore
+from keystep.data.store import NAMES, FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 
@@ -135,3 +135,53 @@ def test_segments_are_copied_with_the_labels(make_folder: MakeFolder, tmp_path: 
     source = open_folder(root, source_rate=TIMELINE.rate)
     FeatureStore(tmp_path / "out", TIMELINE).create().copy_annotation(source)
     assert (tmp_path / "out" / "segments" / "video0.txt").read_text() == "15\n25\n"
+
+
+def test_a_folder_in_which_nothing_was_finished_is_begun_anew(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, TIMELINE, "native", {"model": "a"}).create()
+    for name in ("groundTruth/v.txt", "segments/v.txt", "features/v.json", "mapping.txt", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("of a run that was killed within its first video\n")
+    FeatureStore(tmp_path, TIMELINE, "native", {"model": "b"}).create().add("w", features())
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["features/w.json", "features/w.npy", "notes.txt", "store.json"]
+    with pytest.raises(InputError, match=r"written with provenance \{'model': 'b'\}, now \{'model': 'a'\}"):
+        FeatureStore(tmp_path, TIMELINE, "native", {"model": "a"}).create()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "store.json").write_text('{"time_axis": 1}')
+    with pytest.raises(InputError, match="choose another folder"):
+        FeatureStore(tmp_path / "other", TIMELINE).create()
+
+
+def test_names_of_files_are_kept_but_not_compared(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, TIMELINE, "native", {"hash": "1", NAMES: ["a.pt"]}).create().add("v", features())
+    FeatureStore(tmp_path, TIMELINE, "native", {"hash": "1", NAMES: ["b.pt"]}).create()
+    assert json.loads((tmp_path / "store.json").read_text())["provenance"] == {"hash": "1", "files": ["a.pt"]}
+    with pytest.raises(InputError, match=r"written with provenance \{'hash': '1'\}, now \{'hash': '2'\}"):
+        FeatureStore(tmp_path, TIMELINE, "native", {"hash": "2", NAMES: ["a.pt"]}).create()
+
+
+def test_a_folder_says_that_it_is_not_complete_until_it_is_finished(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, TIMELINE, "native", {"oracle": "true bounds"}).create()
+    store.add("v", features())
+    assert open_folder(tmp_path).problems.notes == [
+        "ORACLE: true bounds; what wrote this folder was stopped; run it again to finish"
+    ]
+    store.finish()
+    assert open_folder(tmp_path).problems.notes == ["ORACLE: true bounds"]
+    written = (tmp_path / "store.json").stat().st_mtime_ns
+    FeatureStore(tmp_path, TIMELINE, "native", {"oracle": "true bounds"}).create().finish()
+    assert (tmp_path / "store.json").stat().st_mtime_ns == written
+
+
+def test_times_are_copied_for_the_slots_that_are_used(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "times").mkdir()
+    times = np.arange(40) ** 2 / 7
+    np.save(root / "times" / "video0.npy", times)
+    labels = (root / "groundTruth" / "video0.txt").read_text().splitlines()[:37]
+    (root / "groundTruth" / "video0.txt").write_text("\n".join(labels) + "\n")
+    source = open_folder(root, source_rate=TIMELINE.rate, rate=TIMELINE.rate / 2)
+    FeatureStore(tmp_path / "out", TIMELINE, "mstcn").create().copy_annotation(source)
+    assert np.array_equal(np.load(tmp_path / "out" / "times" / "video0.npy"), times[:37])
+    assert [path.name for path in (tmp_path / "out" / "times").iterdir()] == ["video0.npy"]

@@ -63,6 +63,11 @@ def test_a_head_with_activity_gives_the_best_step_where_there_is_one(tmp_path: P
         (layers(fc=3) | {"fc.scale": torch.ones(3)}, "no linear head"),
         (layers(fc=3, classifier=3), "layers classifier, fc; expected"),
         (layers(other=3), "layers other; expected fc or classifier"),
+        (layers(**{"evil\n\x1b[31m": 3}), r"layers 'evil\\n\\x1b\[31m'; expected fc or classifier"),
+        (
+            layers(**{f"layer{number:04}": 1 for number in range(2000)}),
+            "layers layer0000, layer0001, layer0002; expected",
+        ),
         (layers(foreground_fc=3, activity_fc=3), "activity_fc is .3, 6.; expected .2, D."),
         ({"fc.weight": torch.zeros(3, 6), "fc.bias": torch.zeros(4)}, "no affine map"),
         ({"fc.weight": torch.full((3, 6), torch.inf), "fc.bias": torch.zeros(3)}, "NaN or infinity"),

@@ -1,6 +1,8 @@
 """An imported folder holds what the archive and the manifest say, slot for slot, and never half of it."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -78,15 +80,18 @@ def test_whole_videos_keep_their_features_times_gaps_and_splits(fact: tuple[Path
     tenths = [5 * (slot // 2) + 2 * (slot % 2) for slot in range(30)]
     slow = [-100 if not 12 <= t < 57 else 1 if t < 30 else 0 for t in tenths]
     assert folder.labels("P02").tolist() == slow, "the segment that starts later wins; gaps have no label"
+    assert folder.segment_lengths("P02") == [slow.count(-100) - 7, 7, 11, 7], "ORACLE models see gaps as segments"
     split = folder.split("1")
     assert {*split.train, *split.valid} == {"P01", "P02"} and split.test == ("P03",)
     assert imported.splits == {"1": {"train": 2, "valid": 0, "test": 1}}
     counts = imported.plan.counts
     assert (counts["manifest rows"], counts["manifest rows of videos that the archive lacks"]) == (7, 1)
     assert (counts["videos without slots"], counts["slots that several segments claim"]) == (1, 4)
+    assert counts["segments outside of their video, left out"] == 0
     provenance = json.loads((tmp_path / "out" / "store.json").read_text())["provenance"]
     assert provenance["archive"]["metadata"]["version"] == "egoprocel_fact_npy_frame_pt_v1"
-    assert sorted(provenance["manifests"].values()) == ["test.csv", "train.csv"] and provenance["counts"] == counts
+    assert provenance["files"] == ["fact.pt", "train.csv", "test.csv"] and provenance["counts"] == counts
+    assert provenance["manifests"] == [hashlib.sha256(file.read_bytes()).hexdigest() for file in manifests]
 
 
 def test_takes_glue_segments_together_and_keep_true_lengths_and_original_times(
@@ -236,9 +241,13 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(fact: tuple[Path, 
         run(archive, tmp_path / "out", *manifests, seen=stop)
     features = tmp_path / "out" / "features"
     assert [path.name for path in features.glob("*.npy")] == ["P01.npy"] and not (tmp_path / "out" / "splits").exists()
+    assert open_folder(tmp_path / "out").problems.notes == [
+        "what wrote this folder was stopped; run it again to finish"
+    ]
     written = (features / "P01.npy").stat().st_mtime_ns
     run(archive, tmp_path / "out", *manifests)
     run(archive, tmp_path / "once", *manifests)
+    assert not open_folder(tmp_path / "out").problems.notes
     assert (features / "P01.npy").stat().st_mtime_ns == written, "done is done"
     files = [path.relative_to(tmp_path / "once") for path in (tmp_path / "once").rglob("*") if path.is_file()]
     assert len(files) > 12
@@ -254,6 +263,59 @@ def test_other_options_into_the_same_folder_are_refused(fact: tuple[Path, ...], 
             run(archive, tmp_path / "out", *manifests, **options)
     with pytest.raises(InputError, match="choose another folder"):
         run(archive, tmp_path / "out", manifests[0])
+
+
+def test_renamed_files_with_the_same_content_go_on(fact: tuple[Path, ...], tmp_path: Path) -> None:
+    archive, *manifests = fact
+    run(archive, tmp_path / "out", *manifests)
+    (tmp_path / "moved").mkdir()
+    moved = [Path(shutil.copy(file, tmp_path / "moved" / f"my {file.name}")) for file in fact]
+    (tmp_path / "out" / "features" / "P02.npy").unlink()
+    assert len(run(moved[0], tmp_path / "out", *moved[1:]).done) == 3
+    moved[1].write_text(moved[1].read_text().replace("crack egg", "crack eggs"))
+    with pytest.raises(InputError, match=r"written with provenance \{'manifests': .*choose another folder"):
+        run(moved[0], tmp_path / "out", *moved[1:])
+
+
+def test_the_advice_of_a_failed_import_can_be_followed(fact: tuple[Path, ...], tmp_path: Path) -> None:
+    _, *manifests = fact
+    payload = packed(VIDEOS)
+    payload["tokens"][:, 2] = 1e6
+    archive = saved(tmp_path / "large.pt", payload)
+    with pytest.raises(InputError, match="too large for --half"):
+        run(archive, tmp_path / "out", *manifests, half=True)
+    assert len(run(archive, tmp_path / "out", *manifests).done) == 3, "without --half"
+    payload["tokens"][3, 2] = torch.nan
+    archive = saved(tmp_path / "nan.pt", payload)
+    with pytest.raises(InputError, match="NaN"):
+        run(archive, tmp_path / "nan", *manifests)
+    run(archive, tmp_path / "nan", on_error="skip")
+    folder = open_folder(tmp_path / "nan")
+    assert sorted(folder.videos) == ["P02", "P03"] and not folder.classes, "nothing is left of the first attempt"
+
+
+def test_segments_without_slots_are_counted_and_those_outside_left_out_of_whole_videos(tmp_path: Path) -> None:
+    rows = [
+        egoprocel_row("P01.pt", 0.0, 3.0, 1),
+        egoprocel_row("P01.pt", 3.05, 3.1, 2),
+        egoprocel_row("P01.pt", 50, 60, 3),
+    ]
+    archive = saved(tmp_path / "a.pt", packed({"P01.pt": fact_times(20)}))
+    manifest = write_csv(tmp_path / "m.csv", rows)
+    without, beyond = "segments without a slot of their own, which got the nearest", "segments outside of their video"
+    whole = run(archive, tmp_path / "whole", manifest)
+    assert whole.plan.counts[without] == 1 and whole.plan.counts[f"{beyond}, left out"] == 1
+    assert open_folder(tmp_path / "whole").labels("P01").tolist() == [1] * 12 + [2] + [-100] * 7
+    takes = run(archive, tmp_path / "takes", manifest, sequence="segments")
+    assert takes.plan.counts[without] == 2
+    assert open_folder(tmp_path / "takes").labels("P01").tolist() == [1] * 12 + [2, 3], "as the authors do"
+
+
+def test_nested_metadata_stands_in_the_provenance(tmp_path: Path) -> None:
+    more = {"backbone": {"name": "plstitch", "sizes": [16, 224]}, "preprocessing": {"mean": [0.5, 0.5, 0.5]}}
+    run(write_lemon(tmp_path / "lemon", {"a": 4}, **more), tmp_path / "out")
+    metadata = json.loads((tmp_path / "out" / "store.json").read_text())["provenance"]["archive"]["metadata"]
+    assert {key: metadata[key] for key in more} == more
 
 
 def test_a_bad_video_stops_the_import_or_is_left_out_of_features_labels_and_splits(
@@ -333,6 +395,16 @@ def test_the_rate_is_told_by_the_times_and_overridden_by_the_user(
     assert open_folder(tmp_path / "said").has_times("a")
 
 
+@pytest.mark.parametrize("value", [np.nan, -1.0])
+def test_times_that_are_bad_in_every_video_are_what_is_said(tmp_path: Path, value: float) -> None:
+    times = fact_times(6)
+    times[3] = value
+    archive = saved(tmp_path / "a.pt", packed({"a.pt": times, "b.pt": times}))
+    for on_error in ("raise", "skip"):
+        with pytest.raises(InputError, match=rf"a\.pt: 'a\.pt' has the time {value} in slot 3; times must be finite"):
+            run(archive, tmp_path / "out", on_error=on_error)
+
+
 def test_times_that_tell_no_rate_ask_for_one(tmp_path: Path) -> None:
     archive = saved(tmp_path / "a.pt", packed({"a.pt": fact_times(1)}))
     with pytest.raises(InputError, match=r"give it with --source-rate 4"):
@@ -346,7 +418,8 @@ def test_paths_become_plain_names_of_which_no_two_are_alike(tmp_path: Path) -> N
         (["a/b.pt", "a__b.pt"], r"'a/b\.pt' and 'a__b\.pt' would both be called 'a__b'"),
         (["a.pt", "a.npy"], "would both be called 'a'"),
         ([".hidden.pt"], "cannot name a file"),
-        (["a\nb.pt"], "cannot name a file"),
+        (["a\nb.pt"], r"'a\\nb\.pt' cannot name a file"),
+        (["x" * 300 + ".pt"], r"'x+\.\.\. is too long to name a file"),
         ([" .pt"], "cannot name a file"),
         ([".pt"], "cannot name a file"),
     ):
@@ -368,6 +441,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(fact: tu
         ((archive, out), {"sequence": "segments"}, "needs --manifest"),
         ((archive, out, train), {"sequence": "takes"}, "--sequence 'takes' is none of whole, segments"),
         ((archive, out, train), {"boundaries": "near"}, "--boundaries 'near' is none of exact, float32"),
+        ((archive, out), {"boundaries": "float32"}, "--boundaries float32: needs --manifest"),
         ((archive, out, train), {"every": 0}, "--every 0"),
         ((archive, out, train), {"background_limit": 5}, "with --sequence segments only"),
         ((archive, out, train), {"background_limit": -5, "sequence": "segments"}, "0 or more"),

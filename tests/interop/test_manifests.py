@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from release import assembly_row, egoprocel_row, fact_times, write_csv
 
 from keystep.errors import InputError
-from keystep.interop.official.manifests import Segment, Take, archive_path, read_manifests, unique_names
+from keystep.interop.official.manifests import Segment, Take, archive_path, half_decimal, read_manifests, unique_names
 from keystep.interop.official.slicing import (
     Boundaries,
     first_slots,
     on_bounds,
+    own_slots,
     segment_slots,
     take_slots,
     whole_labels,
@@ -26,7 +27,7 @@ def test_an_egoprocel_manifest_gives_takes_by_video_and_classes_by_name(tmp_path
     train = write_csv(
         tmp_path / "train.csv",
         [
-            egoprocel_row("P01.pt", 4, 9, 3, "crack egg"),
+            egoprocel_row("P01.pt", 4, 9, 3, "Crack egg (OPEN it)"),
             egoprocel_row("P01.pt", 0, 4, 0),
             egoprocel_row("P02.pt", 0, 2, 1, "stir"),
         ],
@@ -36,7 +37,7 @@ def test_an_egoprocel_manifest_gives_takes_by_video_and_classes_by_name(tmp_path
     assert manifest.kind == "egoprocel"
     assert [(s.start, s.end, s.label) for s in manifest.takes[Take("", "P01.pt")]] == [(0, 4, 0), (4, 9, 3)]
     assert manifest.splits == {Take("", "P01.pt"): "train", Take("", "P02.pt"): "train", Take("", "P03.pt"): "test"}
-    assert manifest.classes == ("background", "stir 1", "class 2", "crack egg", "class 4", "stir 5")
+    assert manifest.classes == ("background", "stir 1", "class 2", "Crack egg (OPEN it)", "class 4", "stir 5")
     assert len(manifest.hashes) == 2 and not manifest.notes
 
 
@@ -65,6 +66,7 @@ def test_only_video_endings_become_archive_endings() -> None:
 
 def test_class_names_fit_on_a_line_and_no_two_are_alike() -> None:
     assert unique_names(["a", "b  c\n", "", "(unlabelled)"]) == ("a", "b c", "class 2", "(unlabelled) 3")
+    assert unique_names(["Open\x1b[31m Door", "open\x1b[31m door"]) == ("Open\ufffd[31m Door", "open\ufffd[31m door")
     assert unique_names(["a", "a", "a 1", "b"]) == ("a 0", "a 1 1", "a 1 2", "b")
     names = unique_names(["x 3", "x", "y", "x", "x 1 1", "x 1", "x 3 0"])
     assert len(set(names)) == 7
@@ -78,10 +80,12 @@ BAD_ROWS = {
     "start that is none": ({"start_sec": "soon"}, "start_sec 'soon' is no number of seconds"),
     "start nan": ({"start_sec": "nan"}, "start_sec 'nan' is no number"),
     "end infinite": ({"end_sec": "1e999"}, "end_sec '1e999' is no number"),
-    "end before start": ({"end_sec": "-1.0"}, r"the segment ends at -1\.0 s, before its start at 0\.000000 s"),
+    "end before start": ({"end_sec": "-1.0"}, "the segment ends at -1 s, before its start at 0 s"),
     "negative id": ({"fact_step_id": "-2"}, "fact_step_id '-2' is no class id"),
     "id that is none": ({"fact_step_id": "1.5"}, "fact_step_id '1.5' is no class id"),
     "huge id": ({"fact_step_id": "99999999999"}, "fact_step_id '99999999999' is no class id"),
+    "id of 5,000 digits": ({"fact_step_id": "9" * 5000}, r"fact_step_id '9+\.\.\. is no class id"),
+    "a start for a terminal": ({"start_sec": "\x1b[31m"}, r"start_sec '\\x1b\[31m' is no number"),
     "no video": ({"video_path": " "}, "no video_path"),
     "unknown split": ({"official_split": "dev"}, "official_split 'dev' is none of train, val"),
 }
@@ -141,8 +145,9 @@ def test_manifests_that_do_not_belong_together_are_refused(tmp_path: Path) -> No
         read_manifests([first, other])
     with pytest.raises(InputError, match=r"a\.csv: this manifest is given twice"):
         read_manifests([first, first])
-    both = write_csv(tmp_path / "c.csv", [egoprocel_row("P01.pt", 4, 5, 1, split="test")])
-    with pytest.raises(InputError, match=r"c\.csv: 'P01\.pt' is both in train and in test"):
+    rows = [egoprocel_row("P02.pt", 4, 5, 1, split="test"), egoprocel_row("P01.pt", 4, 5, 1, split="test")]
+    both = write_csv(tmp_path / "c.csv", rows)
+    with pytest.raises(InputError, match=r"c\.csv, line 3: 'P01\.pt' is both in train and in test"):
         read_manifests([first, both])
     renamed = write_csv(tmp_path / "d.csv", [egoprocel_row("P02.pt", 0, 4, 1, "another")])
     manifest = read_manifests([first, renamed])
@@ -153,7 +158,7 @@ def test_manifests_that_do_not_belong_together_are_refused(tmp_path: Path) -> No
 
 
 def segment(start: float, end: float, label: int = 1) -> Segment:
-    return Segment(start, end, label, "")
+    return Segment(start, end, "", label)
 
 
 def slow_exact(tenths: list[int], start: int, end: int) -> list[int]:
@@ -188,6 +193,52 @@ def test_exact_slicing_is_that_of_the_decimals_before_rounding(video: tuple[list
         assert list(range(first, stop)) == slow_exact(tenths, start, end)
 
 
+FRAMES_A_SECOND, STRIDE = 30, 8
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 4, 6, 17])
+@given(st.integers(0, 400), st.lists(st.tuples(st.integers(-9, 500), st.integers(-9, 500)), min_size=1, max_size=8))
+def test_exact_slicing_finds_the_frames_that_rounded_bounds_stand_for(
+    decimals: int, first: int, pairs: list[tuple[int, int]]
+) -> None:
+    """Assembly101's slots and bounds are whole frames of 30 a second, which few decimals write exactly."""
+    frames = [STRIDE * (first + slot) for slot in range(60)]
+    times = (np.array(frames) / FRAMES_A_SECOND).astype(np.float32).astype(np.float64)
+    bounds = sorted(tuple(max(0, frames[0] + place) for place in sorted(pair)) for pair in pairs)
+    texts = [[f"{bound / FRAMES_A_SECOND:.{decimals}f}" for bound in pair] for pair in bounds]
+    segments = [
+        Segment(float(start), float(end), "", 1, (half_decimal(start), half_decimal(end))) for start, end in texts
+    ]
+    for (start, end), (begin, stop) in zip(bounds, segment_slots(times, segments, "exact"), strict=True):
+        assert list(range(begin, stop)) == slow_exact(frames, start, end)
+
+
+def test_the_tolerance_is_one_float32_step_and_half_of_the_last_decimal_and_no_more() -> None:
+    for moment in (5.7, 300.3, 4100.0, 8000.1):
+        step = float(np.spacing(np.float32(moment)))
+        for half in (5e-7, 5e-3):
+            for apart, own in ((0.9 * step + 0.9 * half, True), (1.5 * step + half, False), (step + 2 * half, False)):
+                times = np.array([moment - 1, moment - apart, moment + 1])
+                piece = Segment(moment, moment + 9, "", 1, (half, half))
+                assert own_slots(times, [piece], "exact") == [(1 if own else 2, 3)], (moment, half, apart)
+
+
+def test_half_of_the_last_decimal_is_read_from_the_text(tmp_path: Path) -> None:
+    texts = {"5.700000": 5e-7, "5.70": 5e-3, "5.266": 5e-4, "5.7": 5e-3, "6": 5e-3, "5e-05": 5e-6, "1e2": 5e-3}
+    assert {text: half_decimal(text) for text in texts} == pytest.approx(texts)
+    row = egoprocel_row("P01.pt", 0, 4, 1) | {"start_sec": "0.267", "end_sec": "4.0000"}
+    ((segments,),) = [read_manifests([write_csv(tmp_path / "m.csv", [row])]).takes.values()]
+    assert segments[0].halves == pytest.approx((5e-4, 5e-5))
+
+
+def test_segments_are_sorted_by_start_end_and_sample_id(tmp_path: Path) -> None:
+    rows = [egoprocel_row("P01.pt", 0, 4, label) | {"sample_uid": uid} for label, uid in ((1, "c"), (3, "a"), (2, "b"))]
+    (segments,) = read_manifests(
+        [write_csv(tmp_path / "m.csv", [*rows, egoprocel_row("P01.pt", 0, 2, 4)])]
+    ).takes.values()
+    assert [piece.label for piece in segments] == [4, 3, 2, 1]
+
+
 @given(fact_video())
 def test_float32_slicing_is_the_authors_comparison(video: tuple[list[int], list[tuple[int, int]]]) -> None:
     tenths, bounds = video
@@ -207,7 +258,7 @@ def test_adjoining_segments_that_start_on_slots_get_them_exactly_and_lose_a_thir
     assert counts == (7999, 2361), "30 %, the number that OFFICIAL.md says"
     naive = sum(float(np.float32(start)) < start for start in starts[1:])
     assert counts.moved == naive
-    lost = first_slots(times, np.array(starts[1:]), "float32") - np.arange(1, 8000)
+    lost = first_slots(times, np.array(starts[1:]), np.zeros(7999), "float32") - np.arange(1, 8000)
     assert set(lost.tolist()) == {0, 1} and lost.sum() == naive
 
 
@@ -230,8 +281,23 @@ def test_a_segment_without_slots_takes_the_nearest_to_its_middle_and_the_earlier
 
 def test_whole_videos_keep_gaps_and_the_later_of_overlapping_segments() -> None:
     times = np.arange(10.0)
-    labels, shared = whole_labels(times, [segment(1, 4, 5), segment(3, 6, 7), segment(8, 9, 5)], "exact")
-    assert labels.tolist() == [-100, 5, 5, 7, 7, 7, -100, -100, 5, -100] and shared == 1
+    found = whole_labels(times, [segment(1, 4, 5), segment(3, 6, 7), segment(8, 9, 5)], "exact")
+    assert found.labels.tolist() == [-100, 5, 5, 7, 7, 7, -100, -100, 5, -100]
+    assert (found.shared, found.nearest, found.outside) == (1, 0, 0)
+
+
+def test_segments_outside_of_their_video_leave_its_first_and_last_labels_alone() -> None:
+    times = 3 + fact_times(20).astype(np.float64)  # 3.0, 3.2, 3.5, ... 7.7 s
+    inner = [segment(3.0, 4.0, 1), segment(4.1, 4.15, 2), segment(7.0, 8.0, 3)]
+    near = [segment(2.8, 2.89, 4), segment(7.81, 9.0, 5)]
+    far = [segment(0.0, 2.7, 6), segment(7.9, 8.4, 7), segment(600.0, 700.0, 8)]
+    found = whole_labels(times, sorted([*inner, *near, *far]), "exact")
+    assert found.labels.tolist() == [1, 1, 1, 1, -100, 2, *[-100] * 10, 3, 3, 3, 5]
+    assert (found.nearest, found.outside) == (3, 3), "half a slot is 0.125 s"
+    alone = whole_labels(times, far, "float32")
+    assert (alone.labels == -100).all() and (alone.nearest, alone.outside) == (0, 3)
+    take = take_slots(times, sorted([*inner, *far]), "exact")
+    assert take.nearest == 4 and take.slots[[0, -1]].tolist() == [0, 19], "takes keep the authors' rule, and count"
 
 
 def test_takes_are_their_segments_end_to_end_as_a_slow_reference_builds_them() -> None:

@@ -272,6 +272,9 @@ def import_(
         str | None, typer.Option(help="Slots a second in the archive, instead of what it says or its times tell.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the archive with its checksums, which reads all of it first.")
+    ] = False,
     on_error: OnError = "raise",
 ) -> None:
     """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
@@ -292,6 +295,7 @@ def import_(
         background_limit=background_limit,
         source_rate=None if source_rate is None else parse_rate(source_rate),
         half=half,
+        verify=verify,
     )
     import_official(options, on_error, console)
 

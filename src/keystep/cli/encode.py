@@ -65,8 +65,9 @@ def encode_folder(
     with counting(console, "encoding", len(names)) as tick:
         for name, latents in encode_videos(found.model, folder, names, pattern, tick):
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
-            times = folder.times(name) if layout == "native" and folder.has_times(name) else None
+            times = folder.times(name) if folder.pool != upsample and folder.has_times(name) else None
             store.add(name, held.astype(np.float16 if half else np.float32), times=times)
+    store.finish()
     list_problems(folder, console)
     done = len(folder.videos) - len(folder.problems.skipped)
     marked = f"  ORACLE: {oracle}" if oracle else ""

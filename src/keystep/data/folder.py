@@ -217,8 +217,11 @@ def open_folder(
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
     oracle = _oracle(store)
-    if oracle:
-        problems.notes.append(f"ORACLE: {oracle}")
+    told = [f"ORACLE: {oracle}"] if oracle else []
+    if store.get("complete") is False:
+        told.append("what wrote this folder was stopped; run it again to finish")
+    if told:  # one note, and the first: some commands show no more
+        problems.notes.insert(0, "; ".join(told))
     return FeatureFolder(root, videos, source, pool, classes, problems, oracle)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +13,13 @@ import numpy as np
 
 from keystep.data.folder import FeatureFolder
 from keystep.data.timeline import Timeline
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
 from keystep.files import read_json, replacing, write_array, write_json, write_lines
 
 Layout = Literal["native", "mstcn"]
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "keystep-features", 1
+NAMES = "files"
+"""Key of the provenance under which names of files stand: for people to read, not compared when a run goes on."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,14 @@ class FeatureStore:
     """What made the features: model, weights hash, command."""
 
     def create(self) -> FeatureStore:
-        """Write ``store.json``; a folder written with other settings is refused rather than mixed."""
+        """Write ``store.json``; a folder written with other settings is refused rather than mixed.
+
+        A folder in which no video was finished, as a run that failed at once leaves it, is begun anew.
+        """
         record = {
-            "format": "keystep-features",
+            "format": FORMAT,
             "version": FORMAT_VERSION,
+            "complete": False,
             "time_axis": 0 if self.layout == "native" else 1,
             "timeline": self.timeline.to_json(),
             "provenance": self.provenance or {},
@@ -45,17 +51,34 @@ class FeatureStore:
         path = self.root / "store.json"
         if path.exists():
             before = read_json(path)
-            after = json.loads(json.dumps(record))
-            changed = [key for key in record if before.get(key) != after[key]]
-            if changed:
-                key = changed[0]
-                old, new = _differing(before.get(key), after[key])
-                raise InputError(f"{path}: written with {key} {old}, now {new}; choose another folder")
-            return self
-        if (self.root / "features").exists():
+            old, new = _settings(before), _settings(json.loads(json.dumps(record)))
+            changed = [key for key in new if old.get(key) != new[key]]
+            if not changed:
+                return self
+            if before.get("format") != FORMAT or any((self.root / "features").glob("*.npy")):
+                apart = _differing(old.get(changed[0]), new[changed[0]])
+                was, now = (quoted(value, 300) for value in apart)
+                raise InputError(f"{path}: written with {changed[0]} {was}, now {now}; choose another folder")
+            self._clear()
+        elif (self.root / "features").exists():
             raise InputError(f"{self.root}: has features that keystep did not write; choose another folder")
         write_json(path, record)
         return self
+
+    def _clear(self) -> None:
+        """Remove what was written for a video that was never finished, and the classes."""
+        patterns = ("features/*.json", "groundTruth/*.txt", "segments/*.txt", "times/*.npy", "mapping.txt")
+        try:
+            for path in [path for pattern in patterns for path in self.root.glob(pattern)]:
+                path.unlink()
+        except OSError as error:
+            raise InputError(f"{self.root}: cannot be written: {error.strerror}") from error
+
+    def finish(self) -> None:
+        """Say in ``store.json`` that everything is there; until then, readers are told that the run was stopped."""
+        record = read_json(self.root / "store.json")
+        if record.get("complete") is not True:
+            write_json(self.root / "store.json", record | {"complete": True})
 
     def add(
         self,
@@ -100,7 +123,7 @@ class FeatureStore:
         write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
 
     def copy_annotation(self, source: FeatureFolder) -> None:
-        """Labels, segments, classes and splits of the folder that the features came from, unchanged.
+        """Labels, segments, classes, splits and explicit times of the folder that the features came from, unchanged.
 
         Raises:
             InputError: the features written here have another rate than those labels.
@@ -115,6 +138,17 @@ class FeatureStore:
                 names = {path.name for path in (source.root / name).iterdir()} if (source.root / name).is_dir() else ()
                 with replacing(self.root / name, names) as temporary:
                     _copy(source.root / name, temporary)
+        on_disk = replace(source, pool=1)  # an equal rate means the same slots
+        for name in filter(source.has_times, source.videos):
+            write_array(self.root / "times" / f"{name}.npy", on_disk.times(name))
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """What a folder has to have in common with a run that goes on in it."""
+    settings = {key: value for key, value in record.items() if key != "complete"}
+    if isinstance(settings.get("provenance"), dict):
+        settings["provenance"] = {key: value for key, value in settings["provenance"].items() if key != NAMES}
+    return settings
 
 
 def _differing(old: Any, new: Any) -> tuple[Any, Any]:

@@ -11,7 +11,9 @@ Their "tokens" are our features; video v has the rows offsets[v] to offsets[v + 
 
 from __future__ import annotations
 
-import math
+import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,10 +25,13 @@ import torch
 from torch import Tensor
 
 from keystep.data.timeline import parse_rate
-from keystep.errors import InputError
+from keystep.errors import InputError, named, quoted
 from keystep.interop.official.reading import read_payload
 
 Kind = Literal["packed", "surgical", "sharded"]
+MOST_METADATA = 4096
+"""Letters of JSON that a value may have to be kept as metadata."""
+MOST_SLOTS_A_SECOND = 1000
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,8 @@ class Archive:
     """Class names of a surgical archive."""
     rate: Fraction | None
     """Nominal slots a second, where the archive says so."""
-    metadata: dict[str, str | int | float]
-    """What else it says of itself."""
+    metadata: dict[str, Any]
+    """What else it says of itself, as far as it is plain and short."""
     rows: _Packed | _Shards
 
     def video(self, index: int) -> ArchiveVideo:
@@ -75,7 +80,8 @@ class Archive:
         if not np.isfinite(times).all() or (np.diff(times) < 0).any():
             slot = int(np.argmin(np.isfinite(times) & (np.diff(times, prepend=-np.inf) >= 0)))
             raise InputError(
-                f"{self.path}: {name!r} has the time {times[slot]} in slot {slot}; times must be finite and never fall"
+                f"{self.path}: {quoted(name)} has the time {times[slot]} in slot {slot}; times must be finite and "
+                "never fall"
             )
         return ArchiveVideo(name, features.numpy(), times, None if labels is None else labels.numpy())
 
@@ -88,17 +94,20 @@ class Archive:
         return [] if isinstance(self.rows, _Packed) else [path for path in self.rows.files if not path.exists()]
 
 
-def open_archive(path: Path | str) -> Archive:
+def open_archive(path: Path | str, *, verify: bool = False) -> Archive:
     """Open an archive of any kind; of a sharded one, the index, whose shards are opened when they are needed.
+
+    Args:
+        verify: compare all of each file with its checksums when it is opened, which reads it once more.
 
     Raises:
         InputError: missing, damaged or unsafe file, another layout, or numbers that do not fit together, with the file
             and the value.
     """
     path = Path(path)
-    payload = read_payload(path)
+    payload = read_payload(path, verify=verify)
     if {"shards", "shard_ids", "local_indices"} <= set(payload):
-        return _open_index(payload, path)
+        return _open_index(payload, path, verify)
     rows = _Packed.check(payload, path)
     surgical = "phase_labels" in payload
     names = _names(payload, "video_ids" if surgical and "video_ids" in payload else "paths", path)
@@ -124,8 +133,12 @@ def open_archive(path: Path | str) -> Archive:
     )
 
 
-def _open_index(payload: Mapping[str, Any], path: Path) -> Archive:
-    names = _names(payload, "video_ids" if "video_ids" in payload else "paths", path)
+def _open_index(payload: Mapping[str, Any], path: Path, verify: bool) -> Archive:
+    named_by = {key: _strings(payload, key, path) for key in ("video_ids", "paths") if payload.get(key) is not None}
+    names = _names(payload, "video_ids" if "video_ids" in named_by else "paths", path)
+    for key, others in named_by.items():
+        if len(others) != len(names):
+            raise InputError(f"{path}: {key} has {len(others)} values for {len(names)} videos")
     shard_ids, local, lengths = (
         _integers(payload, key, len(names), path) for key in ("shard_ids", "local_indices", "num_tokens")
     )
@@ -136,9 +149,12 @@ def _open_index(payload: Mapping[str, Any], path: Path) -> Archive:
             raise InputError(f"{path}: {key} has {values[wrong.argmax()]}, with {len(files)} shards")
     if (lengths < 0).any():
         raise InputError(f"{path}: num_tokens has {lengths.min()}; lengths cannot be negative")
-    width = payload.get("feature_dim")
-    if type(width) is not int or width < 1:
-        raise InputError(f"{path}: feature_dim {width!r} is no width of features")
+    place, times = Counter(zip(shard_ids.tolist(), local.tolist(), strict=True)).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{path}: {times} videos are video {place[1]} of shard {place[0]}; each has its own place")
+    width = _width(payload, path)
+    if width is None:
+        raise InputError(f"{path}: no feature_dim in it, the width of the features")
     return Archive(
         path=path,
         kind="sharded",
@@ -149,7 +165,7 @@ def _open_index(payload: Mapping[str, Any], path: Path) -> Archive:
         classes=(),
         rate=_rate(payload, path),
         metadata=_metadata(payload),
-        rows=_Shards(names, files, shard_ids, local, lengths, width),
+        rows=_Shards(names, named_by, files, shard_ids, local, lengths, width, verify),
     )
 
 
@@ -170,7 +186,7 @@ class _Packed:
     def check(cls, payload: Mapping[str, Any], path: Path) -> _Packed:
         missing = sorted({"tokens", "times", "offsets"} - set(payload))
         if missing:
-            held = ", ".join(sorted(map(str, payload))[:8])
+            held = ", ".join(map(named, sorted(payload)[:8]))
             raise InputError(f"{path}: no {missing[0]} in it; this is no feature archive (it holds {held})")
         tokens, times, labels = (payload.get(key) for key in ("tokens", "times", "phase_labels"))
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype not in _FLOATS or not tokens.shape[1]:
@@ -181,8 +197,10 @@ class _Packed:
             not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS or labels.shape != tokens.shape[:1]
         ):
             raise InputError(f"{path}: phase_labels are {_what(labels)}; expected one for each of {len(tokens)} tokens")
-        if payload.get("feature_dim") not in (None, tokens.shape[1]):
-            raise InputError(f"{path}: feature_dim {payload['feature_dim']}, but tokens are {tokens.shape[1]} wide")
+        if _width(payload, path) not in (None, tokens.shape[1]):
+            raise InputError(
+                f"{path}: feature_dim {quoted(payload['feature_dim'])}, but tokens are {tokens.shape[1]} wide"
+            )
         offsets = _offsets(payload["offsets"], len(tokens), path)
         return cls(path, tokens, times, offsets, None if labels is None else labels.long())
 
@@ -201,40 +219,49 @@ class _Shards:
     def __init__(
         self,
         names: Sequence[str],
+        named_by: Mapping[str, Sequence[str]],
         files: list[Path],
         shard_ids: np.ndarray,
         local: np.ndarray,
         lengths: np.ndarray,
         width: int,
+        verify: bool,
     ) -> None:
-        self.names, self.files = names, files
+        self.names, self.named_by, self.files = names, named_by, files
         self.shard_ids, self.local, self.lengths, self.width = shard_ids, local, lengths, width
-        self._open: tuple[int, _Packed, Sequence[Any]] | None = None
+        self._unverified = set(range(len(files))) if verify else set()
+        self._open: tuple[int, _Packed, Mapping[str, Sequence[str]]] | None = None
 
     def read(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        rows, names = self._shard(int(self.shard_ids[index]))
-        place, name = int(self.local[index]), self.names[index]
-        count = len(rows.offsets) - 1
+        rows, held = self._shard(int(self.shard_ids[index]))
+        place, name, count = int(self.local[index]), quoted(self.names[index]), len(rows.offsets) - 1
         if place >= count:
-            raise InputError(f"{rows.path}: the index says that {name!r} is its video {place}; it has {count}")
-        if names and str(names[place]) != name:
-            raise InputError(f"{rows.path}: its video {place} is {names[place]!r}, the index says {name!r}")
+            raise InputError(f"{rows.path}: the index says that {name} is its video {place}; it has {count}")
+        for key, theirs in list(held.items())[:1]:  # ids, or else paths, which may be written in another way
+            ours = self.named_by[key][index]
+            if theirs[place] != ours:
+                said = f"{quoted(theirs[place])}, the index says {quoted(ours)}"
+                raise InputError(f"{rows.path}: its video {place} is {said}")
         features, times, labels = rows.read(place)
         if len(features) != self.lengths[index]:
-            raise InputError(f"{rows.path}: {name!r} has {len(features)} tokens, the index says {self.lengths[index]}")
+            raise InputError(f"{rows.path}: {name} has {len(features)} tokens, the index says {self.lengths[index]}")
         return features, times, labels
 
-    def _shard(self, number: int) -> tuple[_Packed, Sequence[Any]]:
+    def _shard(self, number: int) -> tuple[_Packed, Mapping[str, Sequence[str]]]:
+        """The rows of a shard, and what it calls its videos where the index says that too."""
         if self._open is None or self._open[0] != number:
             self._open = None  # let go of the old one first
             path = self.files[number]
-            payload = read_payload(path)
-            rows, names = _Packed.check(payload, path), payload.get("video_ids", ())
+            payload = read_payload(path, verify=number in self._unverified)
+            self._unverified.discard(number)
+            rows = _Packed.check(payload, path)
             if rows.tokens.shape[1] != self.width:
                 raise InputError(f"{path}: tokens are {rows.tokens.shape[1]} wide, the index says {self.width}")
-            if names and len(names) != len(rows.offsets) - 1:
-                raise InputError(f"{path}: {len(rows.offsets)} offsets for {len(names)} videos")
-            self._open = number, rows, names
+            held = {key: _strings(payload, key, path) for key in self.named_by if payload.get(key) is not None}
+            for key, names in held.items():
+                if len(names) != len(rows.offsets) - 1:
+                    raise InputError(f"{path}: {len(rows.offsets)} offsets for {len(names)} {key}")
+            self._open = number, rows, held
         return self._open[1], self._open[2]
 
     def order(self) -> list[int]:
@@ -266,14 +293,27 @@ def _offsets(value: object, total: int, path: Path) -> np.ndarray:
 
 
 def _strings(payload: Mapping[str, Any], key: str, path: Path) -> list[str]:
+    """A list of names that can be written down; whole numbers count as names."""
     values = payload.get(key)
-    if (
-        not isinstance(values, (list, tuple))
-        or not values
-        or not all(isinstance(value, (str, int)) for value in values)
-    ):
+    if key not in payload:
+        raise InputError(f"{path}: no {key} in it")
+    plain = isinstance(values, (list, tuple)) and len(values) > 0
+    if not plain or not all(isinstance(value, str) or type(value) is int for value in values or ()):
         raise InputError(f"{path}: {key} is no list of names, but {_what(values)}")
-    return [str(value) for value in values]
+    names = [value if isinstance(value, str) else quoted(value) for value in values or ()]
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{path}: {key} has {quoted(name)}, which is no text that can be written") from error
+    return names
+
+
+def _width(payload: Mapping[str, Any], path: Path) -> int | None:
+    width = payload.get("feature_dim")
+    if width is not None and (type(width) is not int or width < 1):
+        raise InputError(f"{path}: feature_dim {quoted(width)} is no width of features")
+    return width
 
 
 def _integers(payload: Mapping[str, Any], key: str, count: int, path: Path) -> np.ndarray:
@@ -282,7 +322,10 @@ def _integers(payload: Mapping[str, Any], key: str, count: int, path: Path) -> n
     plain = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
     if not plain and not (isinstance(value, Tensor) and value.ndim == 1 and value.dtype in _INTEGERS):
         raise InputError(f"{path}: {key} is {_what(value)}; expected one whole number for each video")
-    numbers = np.asarray(value, dtype=np.int64)
+    try:
+        numbers = np.asarray(value, dtype=np.int64)
+    except OverflowError as error:
+        raise InputError(f"{path}: {key} has a number that does not fit into 64 bits") from error
     if len(numbers) != count:
         raise InputError(f"{path}: {key} has {len(numbers)} values for {count} videos")
     return numbers
@@ -293,17 +336,17 @@ def _names(payload: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
     names = _strings(payload, key, path)
     for name in names:
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(f"{path}: {key} has {name!r}, which leads out of the archive; not imported")
-    if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise InputError(f"{path}: {key} has {twice!r} twice; names must be unique")
+            raise InputError(f"{path}: {key} has {quoted(name)}, which leads out of the archive; not imported")
+    (most, times), *_ = Counter(names).most_common(1)
+    if times > 1:
+        raise InputError(f"{path}: {key} has {quoted(most)} twice; names must be unique")
     return tuple(names)
 
 
 def _shard_path(index: Path, text: str) -> Path:
     """A shard beside the index. (Links are followed: download caches consist of them.)"""
-    if PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts:
-        raise InputError(f"{index}: shard {text!r} leads out of the index's folder; not opened")
+    if PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts or not text.isprintable():
+        raise InputError(f"{index}: shard {quoted(text)} leads out of the index's folder; not opened")
     return index.parent / text
 
 
@@ -320,17 +363,34 @@ def _rate(payload: Mapping[str, Any], path: Path) -> Fraction | None:
     rate = payload.get("target_fps")
     if rate is None:
         return None
+    number = type(rate) in (int, float)
     try:
-        return parse_rate(rate).limit_denominator(1001)
+        if not number and not (isinstance(rate, str) and re.fullmatch(r"[0-9./]{1,20}", rate)):
+            raise InputError("no number")
+        parsed = parse_rate(quoted(rate) if number else rate)
+        if not 1 <= parsed * MOST_SLOTS_A_SECOND <= MOST_SLOTS_A_SECOND**2:
+            raise InputError("too large or too small")
     except InputError as error:
-        raise InputError(f"{path}: target_fps: {error}") from error
+        raise InputError(f"{path}: target_fps {quoted(rate)} is no number of slots a second: {error}") from error
+    return parsed.limit_denominator(MOST_SLOTS_A_SECOND + 1)
 
 
-def _metadata(payload: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """Plain strings and numbers, without where the shards once lay."""
-    return {
-        str(key): value
-        for key, value in payload.items()
-        if isinstance(value, (str, int, float)) and key != "shard_root" and value not in (math.inf, -math.inf)
-        if value == value  # no NaN
-    }
+_NOT_METADATA = {
+    *("paths", "video_paths", "video_ids", "splits", "source_splits", "phase_class_names"),
+    *("shards", "shard_root", "shard_ids", "local_indices", "num_tokens", "durations_sec"),
+}
+"""What is read above, what only repeats it, and where the shards once lay."""
+
+
+def _metadata(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Strings, numbers, lists and dictionaries; what is too long to keep says so."""
+    kept: dict[str, Any] = {}
+    for key, value in payload.items():
+        if key in _NOT_METADATA or isinstance(value, Tensor):
+            continue
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # a tensor, NaN or endless nesting inside of it
+            continue
+        kept[key] = json.loads(text) if len(text) <= MOST_METADATA else f"(not kept: {len(text):,} letters)"
+    return kept

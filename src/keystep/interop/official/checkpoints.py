@@ -8,6 +8,7 @@ need true segment boundaries: ORACLE.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor
 
 from keystep.config import ModelConfig, build
-from keystep.errors import InputError
-from keystep.interop.official.reading import read_payload, tensors_of
+from keystep.errors import InputError, one_line, quoted
+from keystep.interop.official.reading import check_file, read_payload, tensors_of
 from keystep.persistence import check_fit
 from keystep.pjepa import PJEPA
 
@@ -100,17 +101,46 @@ def load(path: Path | str, architecture: Mapping[str, Any] | None = None, sha256
             architecture that is missing, incomplete, or does not fit the file.
     """
     path = Path(path)
-    payload = read_payload(path)
-    if sha256 is not None:
+    size = next((file.size for file in RELEASED if file.name == path.name), None)
+    check_file(path, size)
+    if sha256 is not None:  # before anything is unpickled
         _check_hash(path, sha256)
+    payload = read_payload(path, size, verify=True)
     theirs = _state_dict(path, payload)
     config = model_config(_settled(path, payload, architecture), str(path))
+    _check_sizes(path, theirs, config)
     with torch.device("meta"):  # names and shapes only: the numbers come from the file
         model = PJEPA(config)
     own = {_their_name(name): tensor for name, tensor in model.state_dict().items()}
     check_fit(own, theirs, str(path))
     model.load_state_dict(rename(theirs), assign=True)
     return model.eval()
+
+
+def _check_sizes(path: Path, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Compare depths and widths before a model is built: one of absurd size would never be finished.
+
+    Raises:
+        InputError: the architecture says another number than the weights.
+    """
+    projection = tensors.get("student_enc.proj.1.weight")
+    if projection is None or projection.ndim != 2:
+        raise InputError(f"{path}: no matrix student_enc.proj.1.weight in it; this is no state dict of P-JEPA's")
+    said = {
+        "enc_depth": (config.depth, _blocks(tensors, "student_enc")),
+        "pred_depth": (config.predictor_depth, _blocks(tensors, "predictor")),
+        "d_model": (config.dim, len(projection)),
+        "d_in": (config.input_dim, projection.shape[1]),
+    }
+    for name, (stated, held) in said.items():
+        if stated != held:
+            raise InputError(f"{path}: the architecture says {name} {stated}, the weights {held}; they do not fit")
+
+
+def _blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many blocks the names tell."""
+    found = (re.match(rf"{prefix}\.blocks\.(\d+)\.", name) for name in tensors)
+    return len({match[1] for match in found if match})
 
 
 def _their_name(name: str) -> str:
@@ -132,9 +162,9 @@ def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
         InputError: a setting is missing, unknown or has a value that makes no model; names ``source``.
     """
     missing = sorted(set(ARCHITECTURE_KEYS) - set(architecture))
-    unknown = sorted(set(architecture) - set(ARCHITECTURE_KEYS))
+    unknown = sorted(quoted(key) for key in set(architecture) - set(ARCHITECTURE_KEYS))
     if missing or unknown:
-        problem = f"misses {', '.join(missing)}" if missing else f"has unknown {', '.join(map(str, unknown))}"
+        problem = f"misses {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown[:3])}"
         raise InputError(f"{source}: the architecture {problem}; it needs exactly {', '.join(ARCHITECTURE_KEYS)}")
     kind = _mode(architecture["student_encoder_attention"], _ATTENTION, source)
     attention = {"kind": kind}
@@ -157,14 +187,14 @@ def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
     }
     try:
         return build(ModelConfig, settings)
-    except InputError as error:
-        raise InputError(f"{source}: its architecture makes no model: {error}") from error
+    except (ValueError, RecursionError) as error:  # also what Python says of numbers and lists too large to print
+        raise InputError(f"{source}: its architecture makes no model: {one_line(error)}") from error
 
 
-def _mode(text: str, names: Mapping[str, str], source: str) -> str:
-    key = str(text).lower().replace("-", "_")
-    if key not in names:
-        raise InputError(f"{source}: unknown mode {text!r}; known: {', '.join(names)}")
+def _mode(text: object, names: Mapping[str, str], source: str) -> str:
+    key = text.lower().replace("-", "_") if isinstance(text, str) else None
+    if key is None or key not in names:
+        raise InputError(f"{source}: unknown mode {quoted(text)}; known: {', '.join(names)}")
     return names[key]
 
 
@@ -185,7 +215,7 @@ def _settled(path: Path, payload: Mapping[str, Any], given: Mapping[str, Any] | 
         return known or given or {}
     if model_config(known, str(path)) != model_config(given, "the given architecture"):
         apart = [key for key in ARCHITECTURE_KEYS if known[key] != given[key]]
-        listed = ", ".join(f"{key} {known[key]!r}, not {given[key]!r}" for key in apart)
+        listed = ", ".join(f"{key} {quoted(known[key])}, not {quoted(given[key])}" for key in apart)
         raise InputError(f"{path}: has another architecture than the one given: {listed}; leave it out")
     return known
 
@@ -238,4 +268,4 @@ def _from_training_config(config: Any, path: Path) -> dict[str, Any]:
             **{key: ssl[key] for key in ("student_encoder_attention", "student_encoder_block_size", "rope_mode")},
         }
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: its config does not describe the architecture: no {error}") from error
+        raise InputError(f"{path}: its config does not describe the architecture: no {one_line(error)}") from error

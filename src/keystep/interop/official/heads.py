@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from keystep.errors import InputError
+from keystep.errors import InputError, named
 from keystep.heads import Affine, LinearHead
 from keystep.interop.official.reading import read_payload, tensors_of
 
@@ -25,10 +26,10 @@ def load_head(path: Path | str, background: int = 0) -> LinearHead:
         InputError: no such file, a damaged or unsafe one, or no linear head.
     """
     path = Path(path)
-    tensors = tensors_of(path, read_payload(path), "model_state_dict", "state_dict")
+    tensors = tensors_of(path, read_payload(path, verify=True), "model_state_dict", "state_dict")
     names = sorted({name.rpartition(".")[0] for name in tensors})
     if sorted(tensors) != sorted(f"{name}.{part}" for name in names for part in ("weight", "bias")):
-        raise InputError(f"{path}: no linear head: it holds {', '.join(sorted(tensors)[:3])}...")
+        raise InputError(f"{path}: no linear head: it holds {_some(tensors)}...")
     layers = {name: _affine(path, name, tensors) for name in names}
     if names == [ACTIVITY, FOREGROUND]:
         head = LinearHead(layers[FOREGROUND], layers[ACTIVITY], background)
@@ -40,7 +41,12 @@ def load_head(path: Path | str, background: int = 0) -> LinearHead:
     if len(names) == 1 and names[0] in PLAIN:
         return LinearHead(layers[names[0]])
     known = f"{' or '.join(PLAIN)}, or {FOREGROUND} with {ACTIVITY}"
-    raise InputError(f"{path}: no linear head that is known: layers {', '.join(names)}; expected {known}")
+    raise InputError(f"{path}: no linear head that is known: layers {_some(names)}; expected {known}")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three of them."""
+    return ", ".join(map(named, sorted(names)[:3]))
 
 
 def _affine(path: Path, name: str, tensors: dict[str, Tensor]) -> Affine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +13,14 @@ import numpy as np
 
 from keystep.data.annotation import PARTS, UNLABELLED
 from keystep.data.problems import Problems
-from keystep.data.store import FeatureStore
+from keystep.data.store import NAMES, FeatureStore
 from keystep.data.timeline import Timeline
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
 from keystep.files import sample_bytes, write_lines
 from keystep.interop.official.archives import Archive, open_archive
 from keystep.interop.official.manifests import Manifest, read_manifests
 from keystep.interop.official.planning import Item, Plan, Sequences, Slicing, plan_archive, plan_manifest
-from keystep.interop.official.slicing import Boundaries
+from keystep.interop.official.slicing import Boundaries, slot_seconds
 
 BACKGROUND_LIMIT = 1024
 """First slots of a background segment that the authors' EgoProceL sequences keep."""
@@ -46,6 +45,8 @@ class ImportOptions:
     """Slots a second in the archive, where it does not say so or says it wrong."""
     half: bool = False
     """Store float16 instead of float32."""
+    verify: bool = False
+    """Compare the archive with its checksums first."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def import_archive(options: ImportOptions, problems: Problems, progress: Progres
             folder that was written with other options.
     """
     _check_values(options)
-    archive = open_archive(options.archive)
+    archive = open_archive(options.archive, verify=options.verify)
     manifest = read_manifests(options.manifests) if options.manifests else None
     limit = _background_limit(options, archive, manifest)
     slicing = Slicing(options.sequence, options.boundaries, options.every, limit)
@@ -100,6 +101,7 @@ def import_archive(options: ImportOptions, problems: Problems, progress: Progres
         raise _nothing(archive, problems)
     imported = Imported(archive, plan, timeline, done, {}, plan.notes)
     _write_splits(options.out, imported)
+    store.finish()
     return imported
 
 
@@ -132,6 +134,8 @@ def _check_values(options: ImportOptions) -> None:
         raise InputError(f"--every {options.every}: keep every slot (1) or every N-th one")
     if options.sequence == "segments" and not options.manifests:
         raise InputError("--sequence segments: needs --manifest, the segments to make the sequences of")
+    if options.boundaries != "exact" and not options.manifests:
+        raise InputError(f"--boundaries {options.boundaries}: needs --manifest, whose bounds it is about")
     if options.background_limit is not None and (options.background_limit < 0 or options.sequence == "whole"):
         raise InputError(f"--background-limit {options.background_limit}: 0 or more, with --sequence segments only")
 
@@ -150,15 +154,17 @@ def _background_limit(options: ImportOptions, archive: Archive, manifest: Manife
 
 def _estimated_rate(archive: Archive) -> Fraction:
     """Slots a second from the times: the median over videos of four slots' duration, snapped to a simple fraction."""
-    rates = []
+    rates, bad = [], []
     for video in archive.order():
-        times = np.zeros(0)
-        with suppress(InputError):  # a bad video is named when it is imported
-            times = archive.video(video).times
-        steps = min(4, len(times) - 1)
-        duration = float(np.median(times[steps:] - times[:-steps])) if steps > 0 else 0.0
-        if duration > 0:
-            rates.append(steps / duration)
+        try:
+            seconds = slot_seconds(archive.video(video).times)
+        except InputError as error:  # named when the video is imported, unless all are like it
+            bad.append(error)
+            continue
+        if seconds > 0:
+            rates.append(1 / seconds)
+    if bad and not rates:
+        raise bad[0]
     rate = Fraction(float(np.median(rates))).limit_denominator(12) if rates else Fraction(0)
     if rate <= 0:
         raise InputError(f"{archive.path}: its times do not tell how many slots a second; give it with --source-rate 4")
@@ -171,7 +177,6 @@ def _provenance(
     record: dict[str, Any] = {
         "importer": "keystep import official",
         "archive": {
-            "file": archive.path.name,
             "kind": archive.kind,
             "sha256_of_samples": hashlib.sha256(sample_bytes(archive.path)).hexdigest(),
             "metadata": archive.metadata,
@@ -179,10 +184,11 @@ def _provenance(
         "every": options.every,
         "type": "float16" if options.half else "float32",
         "counts": plan.counts,
+        NAMES: [archive.path.name, *(path.name for path in options.manifests)],
     }
     if manifest is not None:
         record |= {
-            "manifests": {digest: Path(file).name for file, digest in manifest.hashes.items()},
+            "manifests": list(manifest.hashes.values()),
             "sequence": slicing.sequence,
             "boundaries": slicing.boundaries,
             "background_limit": slicing.background_limit,
@@ -209,7 +215,9 @@ def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, option
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         why = "NaN or infinite numbers" + (" (or above 65,504, too large for --half)" if options.half else "")
-        raise InputError(f"{archive.path}: {video.name!r} has {why} in slot {int(finite.argmin())} of {item.name!r}")
+        raise InputError(
+            f"{archive.path}: {quoted(video.name)} has {why} in slot {int(finite.argmin())} of {item.name!r}"
+        )
     regular = np.arange(len(times)) / float(store.timeline.rate)
     explicit = item.slots is not None or float(np.abs(times - regular).max()) > REGULAR_SECONDS
     store.add(

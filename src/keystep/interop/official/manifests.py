@@ -12,11 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from keystep.data.annotation import UNLABELLED
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
 
 Kind = Literal["assembly101", "egoprocel"]
 BACKGROUND = 0
@@ -24,6 +25,8 @@ BACKGROUND = 0
 SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 """Their names of splits -> ours."""
 MOST_CLASSES = 100_000
+FEWEST_DECIMALS = 2
+"""Seconds with fewer decimals count as written with two: 1.5 seldom is a rounded 1.46."""
 
 _COMMON = ("video_path", "official_split", "start_sec", "end_sec")
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
@@ -33,12 +36,14 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
 
 
 class Segment(NamedTuple):
-    """A labelled stretch of a video in seconds; sorted by start, end, class and id, the authors' order."""
+    """A labelled stretch of a video in seconds; sorted by start, end and sample id, the authors' order."""
 
     start: float
     end: float
-    label: int
     uid: str
+    label: int
+    halves: tuple[float, float] = (5e-7, 5e-7)
+    """Half of the last decimal of start and end as they are written, which is how far they may have been rounded."""
 
 
 class Take(NamedTuple):
@@ -69,6 +74,8 @@ class _Row(NamedTuple):
     split: str
     segment: Segment
     class_name: str
+    where: str
+    """File and line."""
 
 
 def read_manifests(paths: Sequence[Path]) -> Manifest:
@@ -96,10 +103,12 @@ def read_manifests(paths: Sequence[Path]) -> Manifest:
         for row in rows:
             takes.setdefault(row.take, []).append(row.segment)
             if splits.setdefault(row.take, row.split) != row.split:
-                raise InputError(f"{path}: {row.take.path!r} is both in {splits[row.take]} and in {row.split}")
+                both = f"{splits[row.take]} and in {row.split}"
+                raise InputError(f"{row.where}: {quoted(row.take.path)} is both in {both}")
             label = row.segment.label
             if names.setdefault(label, row.class_name) != row.class_name:
-                notes[f"class {label} is called {names[label]!r} and {row.class_name!r}; the first is used"] = None
+                both = f"{quoted(names[label])} and {quoted(row.class_name)}"
+                notes[f"class {label} is called {both}; the first is used"] = None
     for segments in takes.values():
         segments.sort()
     return Manifest(kinds[0], takes, splits, _class_names(names), hashes, list(notes))
@@ -143,10 +152,10 @@ def _row(kind: Kind, values: Mapping[str, str | None], where: str) -> _Row:
         raise InputError(f"{where}: no {empty[0]}")
     start, end = (_seconds(row[column], column, where) for column in ("start_sec", "end_sec"))
     if end < start:
-        raise InputError(f"{where}: the segment ends at {row['end_sec']} s, before its start at {row['start_sec']} s")
+        raise InputError(f"{where}: the segment ends at {end:.12g} s, before its start at {start:.12g} s")
     split = row["official_split"].lower()
     if split not in SPLITS:
-        raise InputError(f"{where}: official_split {row['official_split']!r} is none of {', '.join(SPLITS)}")
+        raise InputError(f"{where}: official_split {quoted(row['official_split'])} is none of {', '.join(SPLITS)}")
     column = "action_id" if kind == "assembly101" else "fact_step_id"
     label = _class_id(row[column], column, where)
     if kind == "assembly101":
@@ -156,8 +165,15 @@ def _row(kind: Kind, values: Mapping[str, str | None], where: str) -> _Row:
     return _Row(
         take=Take(row.get("action_type", ""), archive_path(row["video_path"])),
         split=SPLITS[split],
-        segment=Segment(start, end, label, (values.get("sample_uid") or "").strip()),
+        segment=Segment(
+            start,
+            end,
+            (values.get("sample_uid") or "").strip(),
+            label,
+            (half_decimal(row["start_sec"]), half_decimal(row["end_sec"])),
+        ),
         class_name=name,
+        where=where,
     )
 
 
@@ -173,13 +189,21 @@ def _seconds(text: str, column: str, where: str) -> float:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise InputError(f"{where}: {column} {text!r} is no number of seconds")
+        raise InputError(f"{where}: {column} {quoted(text)} is no number of seconds")
     return seconds
 
 
+def half_decimal(text: str) -> float:
+    """Half of the last decimal of a number as it is written: 5e-7 for 5.700000; of at least `FEWEST_DECIMALS`."""
+    exponent = Decimal(text).as_tuple().exponent
+    assert isinstance(exponent, int)  # the number is finite
+    return 0.5 * 10.0 ** min(exponent, -FEWEST_DECIMALS)
+
+
 def _class_id(text: str, column: str, where: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) >= MOST_CLASSES:
-        raise InputError(f"{where}: {column} {text!r} is no class id; expected a whole number, 0 to {MOST_CLASSES - 1}")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) >= MOST_CLASSES:
+        known = f"expected a whole number, 0 to {MOST_CLASSES - 1}"
+        raise InputError(f"{where}: {column} {quoted(text)} is no class id; {known}")
     return int(text)
 
 
@@ -189,8 +213,15 @@ def _class_names(names: Mapping[int, str]) -> tuple[str, ...]:
 
 
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
-    """One-line class names, no two alike: missing ones become ``class ID``; repeated ones get their id appended."""
-    plain = [" ".join(name.split()) or f"class {label}" for label, name in enumerate(names)]
+    """One-line class names, no two alike: missing ones become ``class ID``; repeated ones get their id appended.
+
+    What cannot be printed, such as escapes of a terminal, becomes the sign for an unknown letter.
+    """
+    words = (" ".join(name.split()) for name in names)
+    lines = [
+        "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line) for line in words
+    ]
+    plain = [line or f"class {label}" for label, line in enumerate(lines)]
     counts = Counter([*plain, UNLABELLED])
     unique = [name if counts[name] == 1 else f"{name} {label}" for label, name in enumerate(plain)]
     return tuple(unique) if unique == plain else unique_names(unique)

@@ -12,13 +12,16 @@ import numpy as np
 
 from keystep.data.annotation import PARTS
 from keystep.data.problems import Problems
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
 from keystep.interop.official.archives import Archive
 from keystep.interop.official.manifests import SPLITS, Manifest, Segment, Take, unique_names
 from keystep.interop.official.slicing import Boundaries, on_bounds, take_slots, whole_labels
 
 Sequences = Literal["whole", "segments"]
+LONGEST_NAME = 200
+"""Bytes of a video's name; file systems allow 255, endings and temporary names included."""
 SUFFIXES = (".pt", ".npy", ".mp4", ".avi")
+WITHOUT_SLOTS = "segments without a slot of their own, which got the nearest"
 CHOLEC80 = {"1": (32, 40, 80), "2": (40, 40, 80)}
 """Split -> the last video of train, valid and test."""
 
@@ -116,7 +119,8 @@ class _Planner:
                 lacking += len(segments)
         if not any(self.by_path.values()):
             first, held = next(iter(manifest.takes)).path, archive.names[0]
-            raise InputError(f"{archive.path}: has no video of the manifests, such as {first!r}; it has {held!r}")
+            named = f"such as {quoted(first)}; it has {quoted(held)}"
+            raise InputError(f"{archive.path}: has no video of the manifests, {named}")
         self.plan.count("videos without slots", len(archive.lengths) - len(self.videos))
         self.plan.count("videos without rows", sum(not takes for takes in self.by_path.values()))
         self.plan.count("manifest rows", sum(map(len, manifest.takes.values())))
@@ -132,8 +136,11 @@ class _Planner:
                 if times is None:
                     continue
                 segments = sorted(segment for take in self.by_path[path] for segment in self.manifest.takes[take])
-                labels, shared = whole_labels(times, segments, self.slicing.boundaries)
-                self.plan.count("slots that several segments claim", shared)
+                found = whole_labels(times, segments, self.slicing.boundaries)
+                labels = found.labels
+                self.plan.count("slots that several segments claim", found.shared)
+                self.plan.count(WITHOUT_SLOTS, found.nearest)
+                self.plan.count("segments outside of their video, left out", found.outside)
                 self._count_bounds(times, segments)
                 parts[name] = self._split(path)
             self.plan.items.append(Item(name, self.videos[path], length, labels))
@@ -154,6 +161,7 @@ class _Planner:
             self.plan.items.append(Item(name, video, len(built.slots), built.labels, built.slots, built.lengths))
             self.plan.count("slots that overlapping segments repeat", len(built.slots) - len(np.unique(built.slots)))
             self.plan.count("background slots cut off", built.cut)
+            self.plan.count(WITHOUT_SLOTS, built.nearest)
             self._count_bounds(times, segments)
             parts[name] = self.manifest.splits[take]
         self.plan.splits = _one_split(parts)
@@ -165,7 +173,7 @@ class _Planner:
     def _split(self, path: str) -> str:
         found = sorted({self.manifest.splits[take] for take in self.by_path[path]})
         if len(found) > 1:
-            raise InputError(f"{self.archive.path}: the manifests have {path!r} in {found[0]} and in {found[1]}")
+            raise InputError(f"{self.archive.path}: the manifests have {quoted(path)} in {found[0]} and in {found[1]}")
         return found[0]
 
     def _count_bounds(self, times: np.ndarray, segments: Sequence[Segment]) -> None:
@@ -185,9 +193,12 @@ def plain_names(paths: Sequence[str], source: Path) -> list[str]:
         stem = next((path.removesuffix(suffix) for suffix in SUFFIXES if path.endswith(suffix)), path)
         name = "__".join(PurePosixPath(stem).parts)
         if not name or name != name.strip() or name.startswith(".") or not name.isprintable():
-            raise InputError(f"{source}: {path!r} cannot name a file; rename it in the archive")
+            raise InputError(f"{source}: {quoted(path)} cannot name a file; rename it in the archive")
+        if len(name.encode()) > LONGEST_NAME:
+            raise InputError(f"{source}: {quoted(path)} is too long to name a file; rename it in the archive")
         if name in names:
-            raise InputError(f"{source}: {names[name]!r} and {path!r} would both be called {name!r}; rename one")
+            both = f"{quoted(names[name])} and {quoted(path)}"
+            raise InputError(f"{source}: {both} would both be called {quoted(name)}; rename one")
         names[name] = path
     return list(names)
 
