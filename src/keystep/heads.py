@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,13 @@ class LinearHead:
         """Number of classes, the background included."""
         return len(self.steps.bias) + (self.activity is not None)
 
+    @property
+    def signature(self) -> str:
+        """A hash of the weights, which tells heads apart."""
+        parts = [self.steps, self.activity] if self.activity else [self.steps]
+        tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
+        return hashlib.sha256(b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
+
     def name(self, identifier: int) -> str:
         """The name of a class."""
         return self.names[identifier] if self.names else f"class {identifier}"
@@ -75,11 +83,14 @@ class LinearHead:
 
         (Which need not be the likeliest class: the background may beat each single step and not all together.)
         """
-        best = self.steps(self._checked(latents)).argmax(-1)
+        return self.choose(self.probabilities(latents))
+
+    def choose(self, probabilities: Tensor) -> Tensor:
+        """(..., classes) -> (...) int64 class ids by the same rule, from probabilities that may have been smoothed."""
         if self.activity is None:
-            return best
-        best = best + (best >= self.background)  # the background has no score among the steps
-        return torch.where(self.activity(latents).argmax(-1) == 1, best, self.background)
+            return probabilities.argmax(-1)
+        steps = probabilities.index_fill(-1, torch.tensor([self.background]), -1.0)
+        return torch.where(probabilities[..., self.background] < 0.5, steps.argmax(-1), self.background)
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, whole or not at all."""

@@ -87,7 +87,7 @@ def weights_signature(module: nn.Module) -> str:
     """A hash that tells models apart by the first numbers of every tensor: quick, and any training moves them all."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode() + tensor.flatten()[:256].float().cpu().numpy().tobytes())
+        digest.update(f"{name} {tensor.dtype}".encode() + tensor.flatten()[:256].float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +19,11 @@ import pytest
 import torch
 
 from keystep.data.folder import open_folder
+from keystep.data.timeline import Timeline
 from keystep.evals.encoding import encode_videos
 from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
+from keystep.stream import LiveSteps
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -135,6 +139,137 @@ def test_a_stopped_stream_goes_on_from_its_state(keystep: Run, judged: SimpleNam
     status, _, error = keystep(*arguments(judged, judged.video, *options))
     assert status == 0 and f"going on behind frame {seen}" in error
     assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
+
+
+def test_the_lines_say_what_the_readings_are(keystep: Run, judged: SimpleNamespace) -> None:
+    """Probability, time and delay of every line, against `LiveSteps` on the same chunks."""
+    head = LinearHead.load(judged.heads / "pjepa-causal-seed0.safetensors")
+    timeline = Timeline.from_json(json.loads(head.origin["timeline"]))
+    live = LiveSteps(PJEPA.from_pretrained(judged.run / "model"), head, timeline)
+    rows = np.load(judged.video).T.astype(np.float32).reshape(40, 2, 6).mean(1)
+    expected = [reading for start in range(0, 40, 5) for reading in live.feed(rows[start : start + 5])]
+    status, said, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, "--chunk", 5))
+    assert status == 0, error
+    for line, reading in zip(readings(said), expected, strict=True):
+        assert line["probability"] == pytest.approx(reading.probability, abs=1e-4)
+        assert (line["time"], line["delay"]) == (pytest.approx(reading.time), pytest.approx(reading.delay))
+    assert len({line["delay"] for line in readings(said)}) == 5 and len({r.probability for r in expected}) > 20
+
+
+@pytest.fixture
+def blocks(judged: SimpleNamespace, tmp_path: Path) -> SimpleNamespace:
+    """The same weights answering at the end of blocks of eight frames."""
+    shutil.copytree(judged.run / "model", tmp_path / "blocks")
+    config = json.loads((tmp_path / "blocks" / "config.json").read_text())
+    config["model"]["live_attention"] |= {"kind": "block_causal", "block": 8}
+    (tmp_path / "blocks" / "config.json").write_text(json.dumps(config))
+    return SimpleNamespace(run=tmp_path / "blocks", heads=judged.heads, video=judged.video)
+
+
+def test_provisional_lines_stand_beside_final_ones(keystep: Run, blocks: SimpleNamespace) -> None:
+    options = ("--source-rate", 4, "--chunk", 3, "--provisional")
+    status, said, error = keystep(*arguments(blocks, blocks.video, *options))
+    assert status == 0, error
+    final = [line["frame"] for line in readings(said) if line["final"]]
+    early = [line["frame"] for line in readings(said) if not line["final"]]
+    assert final == list(range(40)) and set(early) >= {0, 1, 2, 9, 10}
+    plain = readings(keystep(*arguments(blocks, blocks.video, "--source-rate", 4, "--chunk", 3))[1])
+    assert plain == [line for line in readings(said) if line["final"]], "looking early changes nothing"
+
+
+@pytest.mark.parametrize("kind", ["causal", "blocks"])
+def test_a_folder_that_paused_goes_on_to_the_steps_of_the_whole(
+    keystep: Run, judged: SimpleNamespace, blocks: SimpleNamespace, tmp_path: Path, kind: str
+) -> None:
+    """Twice nothing comes for a while, in the middle of a block; what was answered early is answered again."""
+    used = blocks if kind == "blocks" else judged
+    rows = np.load(judged.video).T.reshape(40, 2, 6).mean(1)  # at the model's rate: groups do not span files
+    np.save(tmp_path / "whole.npy", rows)
+    whole = readings(keystep(*arguments(used, tmp_path / "whole.npy"))[1])
+    folder, out = tmp_path / "incoming", tmp_path / "out.jsonl"
+    folder.mkdir()
+    options = ("--state", tmp_path / "state", "--out", out, "--idle", 0.1)
+    for number, (start, stop) in enumerate(((0, 11), (11, 30), (30, 40))):
+        np.save(folder / f"{9 + number}.npy", rows[start:stop])
+        status, _, error = keystep(*arguments(used, folder, *options))
+        assert status == 0, error
+    found = readings(out.read_text())
+    assert [(r["frame"], r["step"], r["final"]) for r in found] == [(r["frame"], r["step"], r["final"]) for r in whole]
+    assert [r["probability"] for r in found] == pytest.approx([r["probability"] for r in whole], abs=2e-4)
+
+
+def test_pooled_input_that_ended_inside_a_group_goes_on_right(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
+    rows = np.load(judged.video).T
+    video, out = tmp_path / "video.npy", tmp_path / "out.jsonl"
+    for length in (41, 80):
+        np.save(video, rows[:length])
+        status, _, error = keystep(
+            *arguments(judged, video, "--source-rate", 4, "--state", tmp_path / "state", "--out", out)
+        )
+        assert status == 0, error
+    assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
+
+
+def test_sigterm_saves_as_ctrl_c_does(judged: SimpleNamespace, tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "out.jsonl"
+    options = ("--source-rate", 4, "--state", state, "--out", out, "--realtime")
+    command = [sys.executable, "-m", "keystep", *map(str, arguments(judged, judged.video, *options))]
+    playing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out.exists() and len(out.read_text().splitlines()) >= 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    playing.terminate()
+    _, said = playing.communicate(timeout=60)
+    assert playing.returncode == 130 and "stopped after frame" in said and state.exists()
+
+
+def test_a_state_of_another_source_or_head_is_refused_and_kept(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
+    state, other = tmp_path / "state", tmp_path / "other.npy"
+    shutil.copy(judged.video, other)
+    assert keystep(*arguments(judged, judged.video, "--source-rate", 4, "--state", state))[0] == 0
+    before = state.read_bytes()
+    for source, options, line in (
+        (other, {}, "the state of a stream from"),
+        (judged.video, {"mode": "offline"}, "the state of a stream with another head"),
+    ):
+        status, said, error = keystep(*arguments(judged, source, "--source-rate", 4, "--state", state, **options))
+        assert status == 2 and line in error and not said and state.read_bytes() == before
+
+
+def test_frames_whose_lines_could_not_be_written_are_answered_again(judged: SimpleNamespace, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system to stand for a full disk")
+    state = tmp_path / "state"
+    options = ("--source-rate", 4, "--state", state)
+    command = [sys.executable, "-m", "keystep", *map(str, arguments(judged, judged.video, *options))]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert [reading["frame"] for reading in readings(again.stdout)] == list(range(40))
+
+
+def test_a_reader_that_has_enough_is_no_error(judged: SimpleNamespace) -> None:
+    line = shlex.join([sys.executable, "-m", "keystep", *map(str, arguments(judged, judged.video, "--source-rate", 4))])
+    done = subprocess.run(f"{line} | head -1", shell=True, capture_output=True, text=True, timeout=120)
+    assert len(done.stdout.splitlines()) == 1 and "Traceback" not in done.stderr and "error" not in done.stderr
+
+
+def test_the_timeline_of_the_folder_counts(keystep: Run, judged: SimpleNamespace, tmp_path: Path) -> None:
+    """A backbone that looked a second ahead is a second late, and says so."""
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / "v.npy", np.load(judged.video).T.reshape(40, 2, 6).mean(1))
+    timeline = {"rate": "2", "start": "10", "window": "2", "alignment": "center"}
+    (tmp_path / "store.json").write_text(json.dumps({"time_axis": 0, "timeline": timeline}))
+    status, said, error = keystep(*arguments(judged, tmp_path / "features" / "v.npy", "--chunk", 1))
+    assert status == 0, error
+    assert [(r["time"], r["delay"]) for r in readings(said)[:2]] == [(10.0, 1.0), (10.5, 1.0)]
+    status, _, error = keystep(*arguments(judged, tmp_path / "features" / "v.npy", "--source-rate", 4))
+    assert status == 2 and "store.json: says 2 Hz, --source-rate says 4" in error
 
 
 def test_smoothing_and_the_view_work_together(keystep: Run, judged: SimpleNamespace) -> None:

@@ -98,10 +98,12 @@ def test_times_of_the_source_are_kept(make_model: MakeModel, head: LinearHead) -
         ([9.0, 9.5], "a gap: the frame at 9 s follows one at 1 s"),
         ([1.5], "2 frames came with 1 times"),
         ([1.5, float("nan")], "time goes backwards"),
+        ([1.5, 1.6], "frames at 1.5 s and 1.6 s are too close for 2 Hz"),
+        (None, "frame 3: some frames come with a time and some without"),
     ],
 )
 def test_times_that_cannot_be_are_refused_and_change_nothing(
-    make_model: MakeModel, head: LinearHead, times: list[float], line: str
+    make_model: MakeModel, head: LinearHead, times: list[float] | None, line: str
 ) -> None:
     live, undisturbed = (LiveSteps(make_model(CAUSAL), head, TIMELINE) for _ in range(2))
     for stream in (live, undisturbed):
@@ -110,7 +112,7 @@ def test_times_that_cannot_be_are_refused_and_change_nothing(
         live.feed(features(5)[3:], times)
     readings, expected = (stream.feed(features(5)[3:], [1.5, 2.0]) for stream in (live, undisturbed))
     assert [r.probability for r in readings] == [r.probability for r in expected]
-    assert live.frames == undisturbed.frames == 5
+    assert live.state.frames == undisturbed.state.frames == 5
 
 
 def test_a_bridged_gap_goes_on_and_a_restart_forgets(make_model: MakeModel, head: LinearHead) -> None:
@@ -119,13 +121,13 @@ def test_a_bridged_gap_goes_on_and_a_restart_forgets(make_model: MakeModel, head
         model = make_model(pattern)
         bridged = LiveSteps(model, head, TIMELINE, on_gap="bridge")
         found = bridged.feed(frames, times) + bridged.close()
-        assert [r.step for r in found] == offline(model, head, frames).argmax(-1).tolist() and bridged.gaps == 1
+        assert [r.step for r in found] == offline(model, head, frames).argmax(-1).tolist() and bridged.state.gaps == 1
         restarted = LiveSteps(model, head, TIMELINE, on_gap="restart")
         found = restarted.feed(frames[:8], times[:8]) + restarted.feed(frames[8:], times[8:]) + restarted.close()
         parts = torch.cat([offline(model, head, part) for part in (frames[:6], frames[6:])])
         np.testing.assert_allclose(np.stack([r.probabilities for r in found]), parts.numpy(), atol=1e-5)
         assert [r.frame for r in found] == list(range(12)) and [r.time for r in found] == times
-        assert restarted.gaps == 1
+        assert restarted.state.gaps == 1
 
 
 @pytest.mark.parametrize("pattern", [CAUSAL, BLOCKS], ids=str)
@@ -143,9 +145,68 @@ def test_a_saved_stream_goes_on_with_the_same_readings(
     assert [(r.frame, r.time, r.step, r.probability, r.delay) for r in one] == [
         (r.frame, r.time, r.step, r.probability, r.delay) for r in two
     ]
-    keystep.stream.save(tmp_path / "bare", model, first.state)
+    keystep.stream.save(tmp_path / "bare", model, first.state.stream)
     with pytest.raises(InputError, match="bare: a stream without steps"):
         second.resume(tmp_path / "bare")
+
+
+def test_a_resumed_stream_needs_its_head_and_its_rate(make_model: MakeModel, head: LinearHead, tmp_path: Path) -> None:
+    model = make_model(CAUSAL)
+    live = LiveSteps(model, head, TIMELINE)
+    live.feed(features(9))
+    live.save(tmp_path / "state", {"source": "x"})
+    other = LinearHead(Affine(head.steps.weight + 1, head.steps.bias), names=head.names)
+    with pytest.raises(InputError, match="state: the state of a stream with another head"):
+        LiveSteps(model, other, TIMELINE).resume(tmp_path / "state")
+    with pytest.raises(InputError, match=r"state: the state of a stream with the timeline .*'rate': '2'"):
+        LiveSteps(model, head, Timeline(rate=Fraction(4))).resume(tmp_path / "state")
+    again = LiveSteps(model, head, TIMELINE)
+    assert again.resume(tmp_path / "state") == {"source": "x"} and again.state.frames == 9
+
+
+def test_smoothing_goes_on_where_it_was(make_model: MakeModel, head: LinearHead, tmp_path: Path) -> None:
+    """Saved in the middle of a hold, at every frame, so that forgetting how long a step has led would show."""
+    model, frames = make_model(CAUSAL), features()
+    smoothing = Smoothing(hold=1.0)
+    whole = [r.step for r in LiveSteps(model, head, TIMELINE, smoothing).feed(frames)]
+    assert len(set(whole)) > 1
+    for cut in range(1, len(frames)):
+        first, second = (LiveSteps(model, head, TIMELINE, smoothing) for _ in range(2))
+        before = first.feed(frames[:cut])
+        first.save(tmp_path / "state")
+        second.resume(tmp_path / "state")
+        assert [r.step for r in before + second.feed(frames[cut:])] == whole
+
+
+def test_a_head_with_activity_announces_what_it_predicts(make_model: MakeModel) -> None:
+    """Eleven steps against the background: the likeliest class is not always what the head predicts."""
+    generator = torch.Generator().manual_seed(0)
+    steps, activity = (Affine(torch.randn(n, 16, generator=generator), torch.zeros(n)) for n in (11, 2))
+    head = LinearHead(steps, activity, background=3)
+    model, frames = make_model(CAUSAL), features(200)
+    latents = model.encode(torch.from_numpy(frames)[None])[0]
+    expected = head.predict(latents)
+    assert (expected != head.probabilities(latents).argmax(-1)).any()
+    found = [r.step for r in LiveSteps(model, head, TIMELINE).feed(frames)]
+    assert found == expected.tolist()
+
+
+def test_an_error_behind_a_restart_takes_nothing(make_model: MakeModel, head: LinearHead) -> None:
+    live, undisturbed = (LiveSteps(make_model(BLOCKS), head, TIMELINE, on_gap="restart") for _ in range(2))
+    for stream in (live, undisturbed):
+        stream.feed(features(6), [index / 2 for index in range(6)])
+    with pytest.raises(InputError, match="this stream takes"):
+        live.feed(np.zeros((2, 6), np.float32), [100.0, 100.5])
+    assert live.state.waiting == 2 and live.state.gaps == 0
+    after = [[r.probability for r in stream.feed(features(8)[6:], [3.0, 3.5])] for stream in (live, undisturbed)]
+    assert after[0] == after[1] and len(after[0]) == 4
+
+
+def test_hours_leave_nothing_behind_but_the_state(make_model: MakeModel, head: LinearHead) -> None:
+    live = LiveSteps(make_model(CAUSAL), head, TIMELINE)
+    for _ in range(50):
+        live.feed(features(20))
+    assert len(live.state.times) == 1
 
 
 def test_what_does_not_fit_is_refused(make_model: MakeModel, head: LinearHead) -> None:
@@ -158,4 +219,4 @@ def test_what_does_not_fit_is_refused(make_model: MakeModel, head: LinearHead) -
     broken[3, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         live.feed(broken, [0.0, 0.5, 30.0, 30.5])
-    assert live.frames == 0 and live.gaps == 0, "nothing of a refused chunk is taken"
+    assert live.state.frames == 0 and live.state.gaps == 0, "nothing of a refused chunk is taken"

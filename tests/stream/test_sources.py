@@ -98,6 +98,49 @@ def test_a_folder_without_an_end_is_done_after_a_while(tmp_path: Path) -> None:
     assert np.array_equal(together(sources.from_growing(tmp_path, 3, idle=0.2)), frames())
 
 
+def save(folder: Path, name: str, rows: np.ndarray) -> None:
+    with (folder / "part").open("wb") as file:
+        np.save(file, rows)
+    (folder / "part").rename(folder / name)
+
+
+def test_numbers_in_names_count_by_their_value(tmp_path: Path) -> None:
+    for number in range(12):
+        save(tmp_path, f"chunk_{number}.npy", frames(12)[number : number + 1])
+    (tmp_path / sources.END).touch()
+    assert np.array_equal(together(sources.from_growing(tmp_path, 3, idle=5)), frames(12))
+
+
+def test_a_file_that_comes_too_late_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path, "2.npy", frames())
+    chunks = sources.from_growing(tmp_path, 3, idle=5)
+    next(chunks)
+    save(tmp_path, "1.npy", frames())
+    with pytest.raises(InputError, match=r"1\.npy: came after 2\.npy.*names have to rise"):
+        next(chunks)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_later_run_goes_on_behind_the_last_file_whether_old_ones_are_kept_or_not(tmp_path: Path, kept: bool) -> None:
+    for number in (1, 2) if kept else ():
+        save(tmp_path, f"{number}.npy", frames())
+    save(tmp_path, "3.npy", frames(4))
+    save(tmp_path, "10.npy", frames(2))
+    (tmp_path / sources.END).touch()
+    chunks = list(sources.from_growing(tmp_path, 3, idle=5, after="2.npy"))
+    assert [(chunk.place, len(chunk.features)) for chunk in chunks] == [("3.npy", 4), ("10.npy", 2)]
+
+
+def test_files_in_a_folder_may_have_as_many_frames_as_numbers_but_no_other_width(tmp_path: Path) -> None:
+    save(tmp_path, "1.npy", frames(3))
+    save(tmp_path, "2.npy", frames().T)
+    (tmp_path / sources.END).touch()
+    chunks = sources.from_growing(tmp_path, 3, idle=5)
+    assert np.array_equal(next(chunks).features, frames(3))
+    with pytest.raises(InputError, match=r"2\.npy: shape \(3, 10\); expected \(n, 3\), one row a frame"):
+        next(chunks)
+
+
 def test_a_file_that_stays_unreadable_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", frames())
     (tmp_path / "b.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:50])
@@ -116,6 +159,12 @@ def test_pooling_and_skipping_do_not_care_about_chunks(factor: int) -> None:
     assert times == np.arange(1.0, 10.0).reshape(-1, factor).mean(1).tolist()
 
 
+def test_frames_with_and_without_times_do_not_mix() -> None:
+    with pytest.raises(InputError, match="some frames come with a time and some without"):
+        list(sources.pooled(iter([Chunk(frames(2), [0.0, 1.0]), Chunk(frames(2))]), 3))
+
+
 def test_the_last_group_may_be_shorter_as_it_is_offline() -> None:
     (chunk, last) = sources.pooled(iter([Chunk(frames(5))]), 3)
+    assert last.partial and not chunk.partial
     np.testing.assert_allclose(np.concatenate([chunk.features, last.features]), [[3, 4, 5], [10.5, 11.5, 12.5]])

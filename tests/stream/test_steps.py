@@ -185,6 +185,81 @@ def test_an_older_state_has_a_second_future(make_model: MakeModel) -> None:
     torch.testing.assert_close(third, model.encode(torch.cat([past, one, two], 1))[:, 15:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_looking_at_an_older_state_leaves_newer_ones_alone(make_model: MakeModel, pattern: dict) -> None:
+    model = make_model(pattern)
+    past, one, two, other = (random_features(1, n, seed) for seed, n in enumerate((12, 12, 12, 12)))
+    _, before = keystep.stream.step(model, past, keystep.stream.init(model))
+    _, after = keystep.stream.step(model, one, before)
+    keystep.stream.provisional(model, before)
+    keystep.stream.finish(model, before)
+    keystep.stream.step(model, other, before)
+    keystep.stream.provisional(model, after)
+    latents, state = keystep.stream.step(model, two, after)
+    rest, _ = keystep.stream.finish(model, state)
+    whole = torch.cat([past, one, two], dim=1)
+    expected = model.encode(whole)[:, after.frames[0] :]
+    torch.testing.assert_close(torch.cat([latents, rest], dim=1), expected, atol=1e-5, rtol=0)
+
+
+def test_a_stream_that_was_finished_inside_a_block_does_not_go_on(make_model: MakeModel) -> None:
+    model = make_model({"kind": "block_causal", "block": 4})
+    _, state = keystep.stream.step(model, random_features(1, 6), keystep.stream.init(model))
+    _, ended = keystep.stream.finish(model, state)
+    with pytest.raises(InputError, match="stream 0 was finished at frame 6, in the middle of a block of 4"):
+        keystep.stream.step(model, random_features(1, 6), ended)
+    latents, _ = keystep.stream.step(model, random_features(1, 6), keystep.stream.reset(ended))
+    torch.testing.assert_close(latents, model.encode(random_features(1, 6))[:, :4], atol=1e-5, rtol=0)
+    _, whole = keystep.stream.finish(model, keystep.stream.step(model, random_features(1, 2), state)[1])
+    assert keystep.stream.step(model, random_features(1, 4), whole)[0].shape == (1, 4, 16), "a whole block may end"
+
+
+def test_numbers_that_overflow_inside_the_model_are_refused_and_spoil_nothing(make_model: MakeModel) -> None:
+    model = make_model({"kind": "causal", "window": 7})
+    first, following, broken = random_features(1, 9), random_features(1, 9, 2), random_features(1, 9, 3)
+    broken[0, 4, 1] = 3e38
+    _, state = keystep.stream.step(model, first, keystep.stream.init(model))
+    with pytest.raises(InputError, match=r"frame \d+ of stream 0, or one beside it, is so large"):
+        keystep.stream.step(model, broken, state)
+    wide = broken.double()
+    wide[0, 4, 1] = 1e300  # finite until it becomes float32
+    with pytest.raises(InputError, match="frame 13 of stream 0 holds NaN or infinity"):
+        keystep.stream.step(model, wide, state)
+    expected = model.encode(torch.cat([first, following], dim=1))[:, 9:]
+    latents, after = keystep.stream.step(model, following, state)
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=0)
+    anew, _ = keystep.stream.step(model, first, keystep.stream.reset(after))
+    torch.testing.assert_close(anew, model.encode(first), atol=1e-5, rtol=0)
+
+
+def test_a_state_made_in_inference_mode_goes_on_outside_of_it(make_model: MakeModel) -> None:
+    model = make_model({"kind": "causal", "window": 20})
+    features = random_features(1, 12)
+    with torch.inference_mode():
+        _, state = keystep.stream.step(model, features[:, :7], keystep.stream.init(model))
+    latents, _ = keystep.stream.step(model, features[:, 7:], state)
+    torch.testing.assert_close(latents, model.encode(features)[:, 7:], atol=1e-5, rtol=0)
+
+
+def test_the_waiting_frames_do_not_keep_the_chunk_that_they_came_in(make_model: MakeModel) -> None:
+    model = make_model({"kind": "block_causal", "block": 4, "window": 9})
+    _, state = keystep.stream.step(model, random_features(1, 4001), keystep.stream.init(model))
+    assert state.waiting.untyped_storage().nbytes() == state.waiting.numel() * 4
+
+
+def test_the_running_mean_stays_exact_over_many_frames_far_from_zero(make_model: MakeModel) -> None:
+    """A sum in float32 would be off by more than this after so many frames."""
+    model = make_model({"kind": "causal", "window": 3}, depth=1, input_norm="layer")
+    with torch.no_grad():
+        model.encoder.proj[0].bias += 300.0
+    features = random_features(1, 40_000)
+    latents, state = keystep.stream.step(model, features[:, :39_000], keystep.stream.init(model))
+    rest, _ = keystep.stream.step(model, features[:, 39_000:], state)
+    torch.testing.assert_close(torch.cat([latents, rest], 1), model.encode(features), atol=2e-4, rtol=0)
+    projected = model.encoder.project(features)[0].double()
+    torch.testing.assert_close(state.total[0], projected[:39_000].sum(0), atol=1e-3, rtol=1e-9)
+
+
 def test_a_block_causal_stream_answers_at_the_end_of_each_block(make_model: MakeModel) -> None:
     model = make_model({"kind": "block_causal", "block": 6})
     state = keystep.stream.init(model)
@@ -259,7 +334,15 @@ def test_a_model_that_needs_the_future_cannot_stream(make_model: MakeModel) -> N
 def test_states_of_other_models_and_unknown_streams_are_refused(make_model: MakeModel) -> None:
     model, other = make_model({"kind": "causal"}), make_model({"kind": "causal", "window": 3})
     state: StreamState = keystep.stream.init(model, 2)
-    with pytest.raises(InputError, match="a model with other settings"):
+    with pytest.raises(InputError, match="belongs to another model"):
         keystep.stream.step(other, random_features(2, 3), state)
+    trained = make_model({"kind": "causal"})
+    keystep.stream.step(trained, random_features(2, 3), state)  # the same weights, wherever they are
+    with torch.no_grad():
+        trained.encoder.norm.bias += 1
+    with pytest.raises(InputError, match="belongs to another model"):
+        keystep.stream.step(trained, random_features(2, 3), state)
+    with pytest.raises(InputError, match="belongs to another model"):
+        keystep.stream.step(make_model({"kind": "causal"}).bfloat16(), random_features(2, 3), state)
     with pytest.raises(InputError, match="no stream 2 to reset; this state has 2"):
         keystep.stream.reset(state, [2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from keystep.errors import InputError, Interrupted
@@ -19,6 +20,9 @@ def main() -> None:
     except InputError as error:
         print(f"keystep: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever read our lines has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+        sys.exit(141)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"keystep: error: {place}{error.strerror or error}", file=sys.stderr)

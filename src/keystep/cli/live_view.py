@@ -42,11 +42,12 @@ class LiveView:
         self._live.stop()
 
     def show(self, readings: Sequence[Reading], seconds: float) -> None:
-        """Take up new readings, which took ``seconds`` to make."""
+        """Take up new readings; ``seconds``: what a frame took."""
         if readings:
             self.last = readings[-1]
             self.steps.extend(reading.step for reading in readings if reading.final)
-            self.milliseconds.append(1e3 * seconds / len(readings))
+        if seconds:
+            self.milliseconds.append(1e3 * seconds)
 
     def render(self) -> RenderableType:
         """The view as it is now."""
@@ -58,7 +59,7 @@ class LiveView:
         name = Text(self.head.name(reading.step), style=f"bold {_colour(reading.step)}")
         state = "" if reading.final else "  (provisional)"
         first = Text.assemble((place, "bold"), "  ", name, f"  {100 * reading.probability:.0f} %{state}")
-        speed = f"{np.median(self.milliseconds):.1f} ms a frame"
+        speed = f"{np.median(self.milliseconds or [0.0]):.1f} ms a frame"
         last = Text(f"answers {reading.delay:.2f} s after the frame   {speed}   {self.title}", style="dim")
         return Group(first, self._bars(reading), self._ribbon(), last)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 from typing import IO, cast, get_args
 
 import numpy as np
@@ -20,6 +22,7 @@ from keystep.cli.live_view import LiveView
 from keystep.cli.models import FoundModel, find_model, head_of
 from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError, Interrupted
+from keystep.files import read_json, replacing
 from keystep.heads import LinearHead
 from keystep.stream import LiveSteps, Reading, Smoothing, sources
 from keystep.stream.live import OnGap
@@ -50,96 +53,125 @@ class StreamOptions:
 
 
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
-    """Read, step, write, until the source ends or Ctrl-C; the state is saved where that was asked for."""
+    """Read, step, write, until the source ends or somebody stops it; the state is saved where that was asked for."""
     torch.set_num_threads(options.threads)
     found = find_model(model_path)
     head = head_of(found, options.head, messages)
-    timeline, pool = _timeline(head, found, options)
-    live = LiveSteps(
-        found.model,
-        head,
-        timeline,
-        Smoothing(options.half_life, options.hold),
-        cast(OnGap, _one_of("--on-gap", options.on_gap, get_args(OnGap))),
-    )
-    if options.state is not None and options.state.exists():
-        live.resume(options.state)
-        messages.print(f"going on behind frame {live.frames} ({options.state})", soft_wrap=True, markup=False)
-    chunks = _chunks(source, live, pool, options)
+    timeline, pool = _timeline(head, found, source, options)
+    _warn_of_growth(found, messages)
+    on_gap = cast(OnGap, _one_of("--on-gap", options.on_gap, get_args(OnGap)))
+    live = LiveSteps(found.model, head, timeline, Smoothing(options.half_life, options.hold), on_gap)
+    place = _resumed(live, source, options, messages)
+    chunks = _chunks(source, live, pool, place, options)
     with ExitStack() as stack:
-        out = _output(options, stack)
+        stack.enter_context(_stopping_on_terminate())
+        out = _output(options, live, stack)
         view = stack.enter_context(LiveView(messages, f"{found.source}, {source}", head)) if options.view else None
-        runner = _Runner(live, out, view, options)
+        runner = _Runner(live, out, view, source, place, options, messages)
+        runner.save()  # now: a path that cannot be written shows before hours of video do
         try:
             for chunk in chunks:
                 runner.feed(chunk)
             runner.close()
         except KeyboardInterrupt:
-            said = f"; go on with --state {options.state}" if options.state else ""
-            raise Interrupted(f"stopped after frame {live.frames}{said}") from None
-        finally:
             runner.save()
-            runner.report(messages)
+            said = f"; go on with --state {options.state}" if options.state else ""
+            raise Interrupted(f"stopped after frame {runner.safe.frames}{said}") from None
+        except (InputError, OSError):
+            runner.save()
+            raise
+        finally:
+            runner.report()
 
 
 class _Runner:
-    """Feeds the stream and hands on what it says."""
+    """Feeds the stream and hands on what it says. ``safe`` is the state behind the last frames that were said."""
 
-    def __init__(self, live: LiveSteps, out: IO[str] | None, view: LiveView | None, options: StreamOptions) -> None:
-        self.live, self.out, self.view, self.options = live, out, view, options
+    def __init__(
+        self,
+        live: LiveSteps,
+        out: IO[str] | None,
+        view: LiveView | None,
+        source: str,
+        place: str | None,
+        options: StreamOptions,
+        messages: Console,
+    ) -> None:
+        self.live, self.out, self.view, self.options, self.messages = live, out, view, options, messages
+        self.source, self.place = source, place
+        self.safe = live.state
+        self.sealed = False
+        """Whether the state on disk must stay: what follows would be told otherwise by more frames."""
         self.seconds: list[float] = []
-        self.first = live.frames
+        self.first = live.state.frames
         self.began = self.saved = time.monotonic()
         self.latest = 0.0
         """Most seconds that a chunk came later than its pace (with --realtime)."""
 
     def feed(self, chunk: Chunk) -> None:
         """One chunk through the model, and its readings out."""
+        if chunk.partial:
+            self.seal()
         if self.options.realtime:
             self._wait(len(chunk.features))
         started = time.perf_counter()
         readings = self.live.feed(chunk.features, chunk.times)
         if self.options.provisional:
             readings += self.live.provisional()
-        seconds = time.perf_counter() - started
-        self.seconds.append(seconds)
-        self._say(readings, seconds)
+        self.seconds.append(time.perf_counter() - started)
+        self._say(readings, self.seconds[-1] / max(1, len(chunk.features)))
+        self.safe, self.place = self.live.state, chunk.place
         if time.monotonic() - self.saved > SAVE_SECONDS:
-            self.save()
+            self._save_if_possible()
 
     def close(self) -> None:
-        """The source has ended."""
+        """The source has ended; more of it may come another day, so the state is that before the end."""
+        self.seal()
         self._say(self.live.close(), 0.0)
 
-    def save(self) -> None:
-        """Keep the state, where that was asked for."""
-        self.saved = time.monotonic()
-        if self.options.state is not None:
-            self.live.save(self.options.state)
+    def seal(self) -> None:
+        """Save for the last time."""
+        self.save()
+        self.sealed = True
 
-    def report(self, messages: Console) -> None:
+    def save(self) -> None:
+        """Keep the state behind what was said, where that was asked for."""
+        self.saved = time.monotonic()
+        if self.options.state is not None and not self.sealed:
+            extra = {"source": self.source, "place": self.place}
+            self.live.save(self.options.state, extra, self.safe)
+
+    def _save_if_possible(self) -> None:
+        """A disk that is full for a moment must not end a live stream."""
+        try:
+            self.save()
+        except InputError as error:
+            self.messages.print(f"warning: {error}", style="yellow", soft_wrap=True, markup=False)
+
+    def report(self) -> None:
         """How many frames, how fast."""
-        frames = self.live.frames - self.first
-        if not frames:
-            messages.print("no frames came")
+        frames, state = self.live.state.frames - self.first, self.live.state
+        if not frames or not self.seconds:
+            self.messages.print("no frames came")
             return
         p50, p99 = 1e3 * np.percentile(self.seconds, [50, 99])
         speed = frames / max(1e-9, sum(self.seconds))
-        gaps = f", {self.live.gaps} gaps" if self.live.gaps else ""
+        gaps = f", {state.gaps} gaps" if state.gaps else ""
         late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
-        messages.print(
+        self.messages.print(
             f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms); "
-            f"{speed / self.live.rate:.0f} x real time{late}; state {self.live.state.size_bytes / 2**20:.1f} MiB",
+            f"{speed / self.live.rate:.0f} x real time{late}; state {state.stream.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
 
     def _wait(self, frames: int) -> None:
         """Until the last of the next frames would have come."""
-        due = self.began + (self.live.frames - self.first + frames) / self.live.rate
+        due = self.began + (self.live.state.frames - self.first + frames) / self.live.rate
         self.latest = max(self.latest, time.monotonic() - due)
         time.sleep(max(0.0, due - time.monotonic()))
 
     def _say(self, readings: list[Reading], seconds: float) -> None:
+        """Readings out, and flushed; ``seconds``: what a frame of them took."""
         if self.out is not None:
             for reading in readings:
                 print(_line(reading, self.live.head), file=self.out, flush=True)
@@ -158,17 +190,42 @@ def _line(reading: Reading, head: LinearHead) -> str:
             "final": reading.final,
         },
         ensure_ascii=False,
+        allow_nan=False,
     )
 
 
-def _output(options: StreamOptions, stack: ExitStack) -> IO[str] | None:
-    """Where the JSON lines go; nowhere while the view has the terminal."""
-    if options.out is not None:
-        return stack.enter_context(options.out.open("a" if options.state else "w", encoding="utf-8"))
-    return None if options.view and sys.stdout.isatty() else sys.stdout
+def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> IO[str] | None:
+    """Where the JSON lines go; nowhere while the view has the terminal.
+
+    A stream that goes on first takes back what was said of frames that it will speak of again.
+    """
+    if options.out is None:
+        return None if options.view and sys.stdout.isatty() else sys.stdout
+    first = live.state.frames - live.state.waiting
+    kept = ""
+    if first and options.out.exists():
+        lines = options.out.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["frame"] < first)
+    with replacing(options.out) as temporary:
+        temporary.write_text(kept, encoding="utf-8")
+    return stack.enter_context(options.out.open("a", encoding="utf-8"))
 
 
-def _chunks(source: str, live: LiveSteps, pool: int, options: StreamOptions) -> Iterator[Chunk]:
+def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Console) -> str | None:
+    """Take up the stream where ``--state`` says so; returns the place in a growing folder."""
+    if options.state is None or not options.state.exists():
+        return None
+    extra = live.resume(options.state)
+    if extra.get("source") != source:
+        raise InputError(
+            f"{options.state}: the state of a stream from {extra.get('source')!r}, not {source!r}; give another --state"
+        )
+    messages.print(f"going on behind frame {live.state.frames} ({options.state})", soft_wrap=True, markup=False)
+    place: str | None = extra.get("place")
+    return place
+
+
+def _chunks(source: str, live: LiveSteps, pool: int, place: str | None, options: StreamOptions) -> Iterator[Chunk]:
     width = live.model.config.input_dim
     assert width is not None
     if source == "-":
@@ -177,25 +234,69 @@ def _chunks(source: str, live: LiveSteps, pool: int, options: StreamOptions) -> 
         return sources.pooled(read, pool)
     path = Path(source)
     if path.is_dir():
-        read = sources.from_growing(path, width, options.idle)
-    elif path.exists():
-        size = options.chunk or (1 if options.realtime else 32)
-        read = sources.from_array(path, width, size * pool)
-    else:
+        if pool > 1 and options.state is not None:
+            raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
+        return sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
+    if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a feature file (.npy), a folder that grows, or -")
-    return sources.pooled(sources.skipping(read, live.frames * pool), pool)
+    size = options.chunk or (1 if options.realtime else 32)
+    read = sources.from_array(path, width, size * pool)
+    return sources.pooled(sources.skipping(read, live.state.frames * pool), pool)
 
 
-def _timeline(head: LinearHead, found: FoundModel, options: StreamOptions) -> tuple[Timeline, int]:
-    """The timeline of what the model is fed, and how many source frames make one of its frames."""
-    known = head.origin.get("rate") or found.rate
-    rate = options.rate or known or options.source_rate
-    if rate is None:
+def _timeline(head: LinearHead, found: FoundModel, source: str, options: StreamOptions) -> tuple[Timeline, int]:
+    """The timeline of what the model is fed, and how many source frames make one of its frames.
+
+    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
+    it is what the head was fitted on.
+    """
+    fitted = Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
+    known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.rate)
+    given = None if options.source_rate is None else parse_rate(options.source_rate)
+    store = Path(source).parents[1] / "store.json" if Path(source).parent.name == "features" else None
+    if store is not None and store.exists():
+        own = Timeline.from_json(read_json(store).get("timeline", {"rate": "1"}))
+        if given not in (None, own.rate):
+            raise InputError(f"{store}: says {own.rate} Hz, --source-rate says {given}; drop one")
+    elif given is not None:
+        own = Timeline(rate=given)
+    elif fitted is not None and known == str(fitted.rate):
+        return fitted, 1
+    elif known is not None:
+        own = Timeline(rate=parse_rate(known))
+    else:
         raise InputError("at how many features a second? neither model nor head says; give --rate 4")
-    source: Fraction = parse_rate(options.source_rate or rate)
-    timeline = Timeline(rate=source)
-    pool = timeline.pool_factor(parse_rate(rate))
-    return timeline.pooled(pool), pool
+    pool = 1 if known is None else own.pool_factor(parse_rate(known))
+    return own.pooled(pool), pool
+
+
+def _warn_of_growth(found: FoundModel, messages: Console) -> None:
+    config = found.model.config
+    pattern = config.stream_attention
+    if pattern is not None and pattern.window is None:
+        mebibytes = 2 * config.depth * config.dim * 4 * 14_400 / 2**20
+        messages.print(
+            f"note: this model attends to all of the past: its state grows by {mebibytes:.0f} MiB an hour at 4 Hz, and "
+            "each step takes longer; for hours, pretrain with a window (--set model.live_attention.window=512)",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _stopping_on_terminate() -> Iterator[None]:
+    """Let SIGTERM, as service managers send it, act as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:

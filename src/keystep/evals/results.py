@@ -71,6 +71,7 @@ def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -
                     "weights": str(weights[name, run.seed]),
                     "mode": row.mode,
                     "rate": str(folder.timeline.rate),
+                    "timeline": json.dumps(folder.timeline.to_json()),
                     "oracle": str(row.family == "oracle" or "ORACLE" in row.name),
                 }
                 heads[f"{name.replace('/', '_')}-{row.mode}-seed{run.seed}"] = run.probe.head(folder.classes, origin)

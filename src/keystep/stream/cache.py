@@ -120,11 +120,16 @@ class Cache:
 
     def reclaim(self, later: Cache) -> None:
         """Take back the columns of a cache that grew from this one and is not used any more."""
-        if later._buffers is self._buffers:
+        if later._buffers is self._buffers and later._end == self._buffers.filled:
             self._buffers.filled = self._end
 
     def _has_room(self, count: int) -> bool:
-        return self._end == self._buffers.filled and self._end + count <= self._buffers.capacity
+        """Whether columns can be written behind this cache's: nobody did, and torch lets us.
+
+        (What was made in inference mode may not be written to outside of it.)
+        """
+        free = self._end == self._buffers.filled and self._end + count <= self._buffers.capacity
+        return free and (torch.is_inference_mode_enabled() or not self._buffers.keys[0].is_inference())
 
     def _copied(self, spare: int) -> Cache:
         """The same frames with ``spare`` free columns in new buffers."""

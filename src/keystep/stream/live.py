@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,11 @@ from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
 from keystep.stream import saving, steps
 from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
+from keystep.stream.state import StreamState
 
 OnGap = Literal["stop", "bridge", "restart"]
-GAP = 1.5
-"""Slots between two frames from which on there is a gap."""
+GAP, CROWD = 1.5, 0.5
+"""Slots between two frames from which on there is a gap, and below which they are too close for the rate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +46,32 @@ class Reading:
     probabilities: Probabilities
 
 
+@dataclass(frozen=True, eq=False)
+class LiveState:
+    """Where a stream of steps is; a value, as `StreamState` is.
+
+    frames: how many were fed. gaps: how many were bridged or restarted at. timed: whether the source gives times; None
+    before it said so. times: moments of the last frames fed, the open block's at least.
+    """
+
+    stream: StreamState
+    smoothed: Smoothed = field(default_factory=Smoothed)
+    frames: int = 0
+    gaps: int = 0
+    timed: bool | None = None
+    times: tuple[float, ...] = ()
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for the end of their block."""
+        return self.stream.held[0]
+
+
 class LiveSteps:
     """A model and a head on one stream of features.
 
-    What `feed`, `provisional` and `close` give are the steps of the offline run with the same attention, smoothed
-    causally. ``frames`` counts what was fed. An error leaves everything as it was before the call.
+    What `feed`, `provisional` and `close` give are the steps of the offline run with the same attention and head,
+    smoothed causally. An error leaves ``state`` as it was before the call; it may be kept and put back.
     """
 
     def __init__(
@@ -65,12 +87,7 @@ class LiveSteps:
         self.model, self.head, self.timeline = model, head, timeline
         self.smoothing, self.on_gap = smoothing or Smoothing(), on_gap
         self.rate = float(timeline.rate)
-        self.state = steps.init(model)
-        self.smoothed = Smoothed()
-        self.frames = 0
-        self.gaps = 0
-        self._times: list[float] = []
-        """Moments of the last frames fed, the open block's at least."""
+        self.state = LiveState(steps.init(model))
 
     def feed(self, features: np.ndarray | Tensor, times: Sequence[float] | None = None) -> list[Reading]:
         """Take the next frames (n, D_in); return readings of those that became final.
@@ -79,75 +96,111 @@ class LiveSteps:
             times: seconds of each frame, where the source knows them (then always); by default the timeline's.
 
         Raises:
-            InputError: shape or numbers that do not fit, times that go backwards, a gap (unless it is bridged or begins
-                the stream anew).
+            InputError: shape or numbers that do not fit, times that go backwards or are too close, a gap (unless it is
+                bridged or begins the stream anew).
         """
         chunk = torch.as_tensor(features)
         if chunk.ndim != 2:
             raise InputError(f"features have shape {tuple(chunk.shape)}; expected (n, D_in)")
         moments = self._moments(len(chunk), times)
         breaks = self._breaks(moments)
-        if not breaks or self.on_gap == "bridge":
-            readings = self._step(chunk, moments)
-            self.gaps += len(breaks)
-            return readings
-        return self._restart_at(breaks, chunk, moments)
+        state = replace(self.state, timed=times is not None, gaps=self.state.gaps + len(breaks))
+        restarts = breaks if self.on_gap == "restart" else []
+        readings: list[Reading] = []
+        for start, stop in pairwise(sorted({0, *restarts, len(chunk)})):
+            if start in restarts:
+                ended, state = self._closed(state)
+                readings += ended
+                state = replace(state, stream=steps.reset(state.stream), smoothed=Smoothed(), times=())
+            said, state = self._stepped(state, chunk[start:stop], moments[start:stop])
+            readings += said
+        self.state = state
+        return readings
 
     def provisional(self) -> list[Reading]:
         """Readings of the open block's frames, as if the video ended now; the next ones may revise them."""
-        latents = steps.provisional(self.model, self.state)[0]
-        count = len(latents)
-        return self._readings(latents, self.frames - count, self._times[len(self._times) - count :], final=False)[0]
+        state = self.state
+        latents = steps.provisional(self.model, state.stream)[0]
+        first, place = state.frames - len(latents), len(state.times) - len(latents)
+        return self._readings(state, latents, first, state.times[place:], final=False)[0]
 
     def close(self) -> list[Reading]:
-        """The video is over: readings of what the open block still held."""
-        latents, self.state = steps.finish(self.model, self.state)
-        return self._take(latents[0])
+        """The video is over: readings of what the open block still held. A block closed early ends the stream."""
+        readings, self.state = self._closed(self.state)
+        return readings
 
-    def save(self, path: Path | str) -> None:
-        """Write the stream's state; `resume` goes on from it. (Smoothing and gap rules are the caller's to keep.)"""
-        average = self.smoothed.average
-        saving.save(
-            path,
-            self.model,
-            self.state,
-            {
-                "frames": self.frames,
-                "times": self._times,
-                "average": None if average is None else [float(x) for x in average],
-                "announced": self.smoothed.announced,
-                "leader": self.smoothed.leader,
-                "leading": self.smoothed.leading,
-            },
-        )
+    def save(self, path: Path | str, extra: Mapping[str, Any] | None = None, state: LiveState | None = None) -> None:
+        """Write the stream's state (or an earlier one) with what it has to be used with; `resume` goes on from it.
 
-    def resume(self, path: Path | str) -> None:
-        """Go on where a stream of the same model was saved.
+        ``extra``: plain data of the caller's to keep with it. (Smoothing and gap rules are the caller's to keep, too.)
+        """
+        state = state or self.state
+        smoothed = state.smoothed
+        average = None if smoothed.average is None else [float(x) for x in smoothed.average]
+        record = {
+            "head": self.head.signature,
+            "timeline": self.timeline.to_json(),
+            "frames": state.frames,
+            "gaps": state.gaps,
+            "timed": state.timed,
+            "times": state.times,
+            "smoothed": [average, smoothed.announced, smoothed.leader, smoothed.leading],
+            "extra": dict(extra or {}),
+        }
+        saving.save(path, self.model, state.stream, record)
+
+    def resume(self, path: Path | str) -> dict[str, Any]:
+        """Go on where a stream was saved; returns the caller's extra data.
 
         Raises:
-            InputError: no such file, a damaged one, or the state of another model or of a bare stream.
+            InputError: no such file, a damaged one, the state of another model, head or rate, or of a bare stream.
         """
-        self.state, extra = saving.load_with_extra(path, self.model)
-        if not extra:
+        stream, record = saving.load_with_extra(path, self.model)
+        if not record:
             raise InputError(f"{path}: a stream without steps; load it with keystep.stream.load")
-        average = None if extra["average"] is None else np.array(extra["average"], np.float32)
-        self.smoothed = Smoothed(average, extra["announced"], extra["leader"], extra["leading"])
-        self.frames, self._times = extra["frames"], extra["times"]
+        if record["head"] != self.head.signature:
+            raise InputError(f"{path}: the state of a stream with another head; give the head that it was begun with")
+        if record["timeline"] != self.timeline.to_json():
+            before = record["timeline"]
+            raise InputError(
+                f"{path}: the state of a stream with the timeline {before}, not {self.timeline.to_json()}; give the "
+                "rate that it was begun with"
+            )
+        average, announced, leader, leading = record["smoothed"]
+        average = None if average is None else np.array(average, np.float32)
+        self.state = LiveState(
+            stream,
+            Smoothed(average, announced, leader, leading),
+            record["frames"],
+            record["gaps"],
+            record["timed"],
+            tuple(record["times"]),
+        )
+        extra: dict[str, Any] = record["extra"]
+        return extra
 
     def _moments(self, count: int, times: Sequence[float] | None) -> list[float]:
+        """Seconds of the next frames, held to the order and to the rate."""
+        state = self.state
+        if state.timed not in (None, times is not None):
+            raise InputError(f"frame {state.frames}: some frames come with a time and some without; give all, or none")
         if times is None:
-            times = [float(self.timeline.seconds(self.frames + index)) for index in range(count)]
+            return [float(self.timeline.seconds(state.frames + index)) for index in range(count)]
         moments = [float(time) for time in times]
         if len(moments) != count:
             raise InputError(f"{count} frames came with {len(moments)} times; give one for each")
-        for before, after in pairwise([*self._times[-1:], *moments]):
+        for before, after in pairwise([*state.times[-1:], *moments]):
             if not after > before:
                 raise InputError(f"time goes backwards: a frame at {after:g} s follows one at {before:g} s")
+            if (after - before) * self.rate < CROWD:
+                raise InputError(
+                    f"frames at {before:g} s and {after:g} s are too close for {self.rate:g} Hz; give the source's rate"
+                )
         return moments
 
     def _breaks(self, moments: list[float]) -> list[int]:
         """Indices of the frames that follow on a gap."""
-        known = [*self._times[-1:], *moments]
+        known = [*self.state.times[-1:], *moments]
         offset = len(known) - len(moments)
         found = [i for i in range(1, len(known)) if (known[i] - known[i - 1]) * self.rate > GAP]
         if found and self.on_gap == "stop":
@@ -158,41 +211,30 @@ class LiveSteps:
             )
         return [index - offset for index in found]
 
-    def _restart_at(self, breaks: list[int], chunk: Tensor, moments: list[float]) -> list[Reading]:
-        """Finish before each gap and begin anew behind it."""
-        if not bool(chunk.isfinite().all()):
-            raise InputError("a frame holds NaN or infinity")
-        readings = []
-        for start, stop in pairwise(sorted({0, *breaks, len(chunk)})):
-            if start in breaks:
-                readings += self.close()
-                self.state, self.smoothed, self._times = steps.reset(self.state), Smoothed(), []
-                self.gaps += 1
-            readings += self._step(chunk[start:stop], moments[start:stop])
-        return readings
+    def _stepped(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
+        latents, stream = steps.step(self.model, chunk[None], state.stream)
+        after = replace(state, stream=stream, frames=state.frames + len(chunk), times=(*state.times, *moments))
+        return self._taken(after, latents[0])
 
-    def _step(self, chunk: Tensor, moments: list[float]) -> list[Reading]:
-        latents, self.state = steps.step(self.model, chunk[None], self.state)
-        self.frames += len(chunk)
-        self._times += moments
-        return self._take(latents[0])
+    def _closed(self, state: LiveState) -> tuple[list[Reading], LiveState]:
+        latents, stream = steps.finish(self.model, state.stream)
+        return self._taken(replace(state, stream=stream), latents[0])
 
-    def _take(self, latents: Tensor) -> list[Reading]:
+    def _taken(self, state: LiveState, latents: Tensor) -> tuple[list[Reading], LiveState]:
         """Readings of the latents that became final; what waits still comes after them."""
-        waiting = self.state.held[0]
-        first = self.frames - waiting - len(latents)
-        place = len(self._times) - waiting - len(latents)
-        readings, self.smoothed = self._readings(latents, first, self._times[place:], final=True)
-        self._times = self._times[-max(1, waiting) :]
-        return readings
+        first = state.frames - state.waiting - len(latents)
+        place = len(state.times) - state.waiting - len(latents)
+        readings, smoothed = self._readings(state, latents, first, state.times[place:], final=True)
+        return readings, replace(state, smoothed=smoothed, times=state.times[-max(1, state.waiting) :])
 
+    @torch.no_grad()
     def _readings(
-        self, latents: Tensor, first: int, times: Sequence[float], final: bool
+        self, state: LiveState, latents: Tensor, first: int, times: Sequence[float], final: bool
     ) -> tuple[list[Reading], Smoothed]:
-        smoothed, readings = self.smoothed, []
-        now = self._times[-1] if self._times else 0.0
-        for index, row in enumerate(self._probabilities(latents)):
-            smoothed = smoothed.then(row, self.smoothing, self.rate)
+        smoothed, readings = state.smoothed, []
+        now = state.times[-1] if state.times else 0.0
+        for index, row in enumerate(self.head.probabilities(latents.float().cpu()).numpy()):
+            smoothed = smoothed.then(row, self.smoothing, self.rate, self._choose)
             assert smoothed.announced is not None and smoothed.average is not None
             readings.append(
                 Reading(
@@ -207,6 +249,5 @@ class LiveSteps:
             )
         return readings, smoothed
 
-    @torch.no_grad()
-    def _probabilities(self, latents: Tensor) -> Iterator[Any]:
-        return iter(self.head.probabilities(latents.float().cpu()).numpy())
+    def _choose(self, probabilities: Probabilities) -> int:
+        return int(self.head.choose(torch.from_numpy(probabilities)))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 from keystep.errors import InputError
 from keystep.persistence import check_format, load_tensors, read_metadata, save_tensors, weights_signature
@@ -20,14 +21,14 @@ FORMAT_VERSION = "1"
 def save(path: Path | str, model: PJEPA, state: StreamState, extra: Mapping[str, Any] | None = None) -> None:
     """Write a stream's state to one safetensors file, whole or not at all; ``extra`` is plain data to keep with it."""
     tensors = {"positions": state.cache.positions, "waiting": state.waiting, "total": state.total}
-    for block in range(state.config.depth):
+    for block in range(model.config.depth):
         tensors[f"keys.{block}"] = state.cache.keys(block)
         tensors[f"values.{block}"] = state.cache.values(block)
     record = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "config": state.config.model_dump_json(),
-        "weights": weights_signature(model),
+        "config": model.config.model_dump_json(),
+        "weights": state.weights,
         "counts": json.dumps([state.frames, state.held, state.given, state.cache.geometry]),
         "extra": json.dumps(dict(extra or {})),
     }
@@ -57,6 +58,8 @@ def load_with_extra(path: Path | str, model: PJEPA) -> tuple[StreamState, dict[s
         [tensors[f"{part}.{block}"].to(device) for block in range(model.config.depth)] for part in ("keys", "values")
     )
     state = StreamState(
+        owner=ref(model),
+        weights=record["weights"],
         config=model.config,
         frames=tuple(frames),
         cache=Cache.rebuilt(tensors["positions"].to(device), keys, values, start, capacity),

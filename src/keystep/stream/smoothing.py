@@ -7,6 +7,7 @@ until then the old one stands. Neither makes an answer later; a change of steps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,11 @@ import numpy.typing as npt
 from keystep.errors import InputError
 
 Probabilities = npt.NDArray[np.float32]
+Choose = Callable[[Probabilities], int]
+
+
+def _likeliest(probabilities: Probabilities) -> int:
+    return int(probabilities.argmax())
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,15 @@ class Smoothed:
     leader: int = 0
     leading: int = 0
 
-    def then(self, probabilities: Probabilities, smoothing: Smoothing, rate: float) -> Smoothed:
-        """After one more frame's (C,) probabilities, at ``rate`` frames a second."""
+    def then(
+        self, probabilities: Probabilities, smoothing: Smoothing, rate: float, choose: Choose = _likeliest
+    ) -> Smoothed:
+        """After one more frame's (C,) probabilities, at ``rate`` frames a second; ``choose`` names a step for them."""
         average = probabilities
         if self.average is not None and smoothing.half_life:
             share = 0.5 ** (1 / (rate * smoothing.half_life))  # that the past keeps
             average = share * self.average + (1 - share) * probabilities
-        leader = int(average.argmax())
+        leader = choose(average)
         leading = self.leading + 1 if leader == self.leader and self.announced is not None else 1
         patient = self.announced is not None and leading < smoothing.hold * rate
         return replace(

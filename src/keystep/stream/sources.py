@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -23,10 +25,17 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """features: (n, D) float32. times: seconds of each frame, or None where the source does not know them."""
+    """Frames that came together.
+
+    features: (n, D) float32. times: seconds of each frame, or None where the source does not know them.
+    place: how far the source is behind these frames, as `from_growing` takes it up again; None for other sources.
+    partial: the last, incomplete group of a pooled source, which more frames would change.
+    """
 
     features: np.ndarray
     times: list[float] | None = None
+    place: str | None = None
+    partial: bool = False
 
 
 def from_array(path: Path, width: int, size: int) -> Iterator[Chunk]:
@@ -50,38 +59,71 @@ def from_bytes(stream: IO[bytes], width: int) -> Iterator[Chunk]:
         left += piece
         whole = len(left) // size * size
         if whole:
-            yield Chunk(np.frombuffer(left[:whole], dtype="<f4").reshape(-1, width))
+            yield Chunk(np.frombuffer(left[:whole], dtype="<f4").reshape(-1, width).astype(np.float32))
         left = left[whole:]
     if left:
         raise InputError(f"standard input ended inside a frame: {len(left)} of its {size} bytes")
 
 
-def from_growing(folder: Path, width: int, idle: float) -> Iterator[Chunk]:
-    """The .npy files of a folder by name, (n, D) each, and those that come; ends with a file ``END``, or after ``idle``
-    seconds without a new one.
+def from_growing(folder: Path, width: int, idle: float, after: str | None = None) -> Iterator[Chunk]:
+    """The .npy files of a folder, (n, D) each, and those that come, numbers in names in their order (2 before 10).
 
-    Write them elsewhere and rename them into place: a file that cannot be read is waited for, then an error.
+    Ends with a file ``END``, or after ``idle`` seconds without a new one. Write files elsewhere and rename them into
+    place: one that cannot be read is waited for, then it is an error. Files that were read may be removed.
+
+    Args:
+        after: the last file that an earlier run has read.
+
+    Raises:
+        InputError: a file that does not fit, or one that belongs before one that was read already.
     """
-    done = ""
+    last, seen = after, {name for name in _names(folder) if after is not None and _natural(name) <= _natural(after)}
     waiting_since = time.monotonic()
     while True:
         over = (folder / END).exists()  # looked at first: what came before it will still be read
-        fresh = sorted(path for path in folder.glob("*.npy") if not path.name.startswith("."))
-        fresh = [path for path in fresh if path.name > done]
         expired = time.monotonic() - waiting_since > idle
-        for path in fresh:
+        fresh = _fresh(folder, seen, last)
+        for name in fresh:
+            path = folder / name
             try:
-                rows = np.array(_by_frames(open_array(path), path, width), dtype=np.float32)
+                rows = _checked(open_array(path), path, width)
             except InputError:
                 if over or expired:
                     raise
                 break  # perhaps it is still being written
-            yield Chunk(rows)
-            done, waiting_since = path.name, time.monotonic()
+            yield Chunk(rows, place=name)
+            last, waiting_since = name, time.monotonic()
+            seen.add(name)
         else:
             if over or (expired and not fresh):
                 return
         time.sleep(POLL_SECONDS)
+
+
+def _fresh(folder: Path, seen: set[str], last: str | None) -> list[str]:
+    """Names of the files to read next, in order."""
+    names = _names(folder)
+    seen &= names  # what was removed need not be remembered
+    fresh = sorted(names - seen, key=_natural)
+    if fresh and last is not None and _natural(fresh[0]) <= _natural(last):
+        raise InputError(f"{folder / fresh[0]}: came after {last}, which belongs behind it; names have to rise")
+    return fresh
+
+
+def _names(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.name.endswith(".npy") and not entry.name.startswith(".")}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts numbers in names by their value."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _checked(array: np.ndarray, path: Path, width: int) -> np.ndarray:
+    if array.shape[1] != width:
+        raise InputError(f"{path}: shape {array.shape}; expected (n, {width}), one row a frame")
+    return np.array(array, dtype=np.float32)
 
 
 def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
@@ -89,33 +131,46 @@ def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
     for chunk in chunks:
         left = chunk.features[frames:]
         if len(left):
-            yield Chunk(left, None if chunk.times is None else chunk.times[frames:])
+            yield replace(chunk, features=left, times=None if chunk.times is None else chunk.times[frames:])
         frames = max(0, frames - len(chunk.features))
 
 
 def pooled(chunks: Iterator[Chunk], factor: int) -> Iterator[Chunk]:
-    """Means over groups of ``factor`` frames, a group's time being its mean too; the last one may be shorter."""
+    """Means over groups of ``factor`` frames, a group's time being its mean too; the last one may be shorter.
+
+    Raises:
+        InputError: some frames with a time and some without.
+    """
     if factor == 1:
         yield from chunks
         return
-    rows: list[np.ndarray] = []
-    times: list[float] = []
-    timed = False
+    rest: Chunk | None = None
     for chunk in chunks:
-        rows += list(chunk.features)
-        times += chunk.times or []
-        timed = chunk.times is not None
-        whole = len(rows) // factor * factor
+        joined = chunk if rest is None else _joined(rest, chunk)
+        whole = len(joined.features) // factor * factor
         if whole:
-            yield _pooled(rows[:whole], times[:whole] if timed else None, factor)
-            rows, times = rows[whole:], times[whole:]
-    if rows:
-        yield _pooled(rows, times if timed else None, factor)
+            yield _pooled(joined, slice(0, whole), factor)
+        rest = replace(
+            joined,
+            features=joined.features[whole:],
+            times=None if joined.times is None else joined.times[whole:],
+        )
+    if rest is not None and len(rest.features):
+        yield replace(_pooled(rest, slice(None), factor), partial=True)
 
 
-def _pooled(rows: list[np.ndarray], times: list[float] | None, factor: int) -> Chunk:
-    moments = None if times is None else pool_times(np.array(times), factor, "center").tolist()
-    return Chunk(pool_mean(np.stack(rows), factor), moments)
+def _joined(first: Chunk, second: Chunk) -> Chunk:
+    if not len(first.features):
+        return second
+    if (first.times is None) != (second.times is None):
+        raise InputError("some frames come with a time and some without; give all, or none")
+    times = None if first.times is None or second.times is None else first.times + second.times
+    return replace(second, features=np.concatenate([first.features, second.features]), times=times)
+
+
+def _pooled(chunk: Chunk, span: slice, factor: int) -> Chunk:
+    times = None if chunk.times is None else pool_times(np.array(chunk.times[span]), factor, "center").tolist()
+    return replace(chunk, features=pool_mean(chunk.features[span], factor), times=times)
 
 
 def _by_frames(array: np.ndarray, path: Path, width: int) -> np.ndarray:
@@ -136,7 +191,7 @@ def _frame(line: str, number: int, width: int) -> Chunk:
         moment = record.get("time") if isinstance(record, dict) else None
         features = np.array(values, dtype=np.float32)
         times = None if moment is None else [float(moment)]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"standard input, line {number}: not a list of numbers or an object with features: {line.strip()[:60]!r}"
         ) from error

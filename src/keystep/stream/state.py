@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import ReferenceType
 
 from torch import Tensor
 
 from keystep.config import ModelConfig
+from keystep.pjepa import PJEPA
 from keystep.stream.cache import Cache
 
 
@@ -16,7 +18,7 @@ class StreamState:
 
     The B streams of a state take chunks of the same length and know nothing of each other. Each can be reset.
 
-    config: the model that the state belongs to.
+    owner, weights, config: the model that the state belongs to, the signature of its weights, and its settings.
     frames: of each stream, the index of the next frame to encode.
     cache: keys and values of past frames.
     waiting: (B, n, D_in) frames of the open blocks, each stream's first ones (block-causal models only).
@@ -26,6 +28,8 @@ class StreamState:
         a block; then the shorter rows of its latents end in zeros.
     """
 
+    owner: ReferenceType[PJEPA]
+    weights: str
     config: ModelConfig
     frames: tuple[int, ...]
     cache: Cache

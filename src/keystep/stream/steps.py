@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from keystep.nn.attention import AttentionPattern, attend_seen, visible
 from keystep.nn.blocks import Readout
 from keystep.nn.centring import running_centre
 from keystep.nn.places import Packing, Places
+from keystep.persistence import weights_signature
 from keystep.pjepa import PJEPA
 from keystep.stream.cache import NOTHING, Cache
 from keystep.stream.state import StreamState
@@ -32,6 +34,8 @@ def init(model: PJEPA, batch_size: int = 1) -> StreamState:
     assert config.input_dim is not None
     none = (0,) * batch_size
     return StreamState(
+        owner=ref(model),
+        weights=weights_signature(model),
         config=config,
         frames=none,
         cache=Cache.empty(batch_size, config.depth, config.heads, config.dim // config.heads, weight),
@@ -50,10 +54,12 @@ def step(model: PJEPA, chunk: Tensor, state: StreamState) -> tuple[Tensor, Strea
     as before.
 
     Raises:
-        InputError: another batch size or width than the state's, a frame that is not finite, another model's state.
+        InputError: another batch size or width than the state's, a frame that is not finite or so large that the
+            model's numbers overflow, another model's state, a stream that was finished in the middle of a block.
     """
     chunk = _checked(model, chunk, state)
     block = _pattern(model).block or 1
+    _check_blocks(state, block)
     lengths = [held + chunk.shape[1] for held in state.held]
     ready = [length // block * block for length in lengths]
     rows = _rows(state.waiting, state.held, chunk)
@@ -124,7 +130,7 @@ def _rows(waiting: Tensor, held: Sequence[int], chunk: Tensor) -> Tensor:
 def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """(B, max(lengths), D_in): of each row, so many frames from its ``first`` on."""
     if len(set(first)) == 1 and len(set(lengths)) == 1:
-        return rows[:, first[0] : first[0] + lengths[0]]
+        return rows[:, first[0] : first[0] + lengths[0]].clone()  # not a view that keeps the whole chunk
     index = torch.arange(rows.shape[1], device=rows.device)
     starts = torch.tensor(first, device=rows.device)[:, None]
     ends = starts + torch.tensor(lengths, device=rows.device)[:, None]
@@ -173,6 +179,7 @@ def _advance_piece(
         x = x + block.mlp(block.norm2(x))  # type: ignore[operator]
         outputs.add(x)
     latents = outputs.mean()
+    _check_latents(latents, real, state)
     next_frames = tuple(frame + count for frame, count in zip(state.frames, counts, strict=True))
     if pattern.window is not None:
         cache = cache.keeping(_kept(pattern, cache.positions, torch.tensor(next_frames, device=frames.device)))
@@ -214,9 +221,32 @@ def _pattern(model: PJEPA) -> AttentionPattern:
 
 
 def _check_owner(model: PJEPA, state: StreamState) -> None:
-    if state.config is not model.config and state.config != model.config:
+    if state.owner() is model:
+        return
+    if state.config != model.config or state.weights != weights_signature(model):
+        raise InputError("this state belongs to another model; begin with keystep.stream.init(model)")
+
+
+def _check_blocks(state: StreamState, block: int) -> None:
+    """Refuse to go on where a block was closed before its time: what follows would not be the offline latents."""
+    for row, (frame, held) in enumerate(zip(state.frames, state.held, strict=True)):
+        if frame % block and not held:
+            raise InputError(
+                f"stream {row} was finished at frame {frame}, in the middle of a block of {block}; go on from the "
+                "state before finish, or reset the stream"
+            )
+
+
+def _check_latents(latents: Tensor, real: Tensor | None, state: StreamState) -> None:
+    """Refuse what would stay in the keys and values and spoil every frame that comes."""
+    finite = latents.isfinite().all(-1)
+    if real is not None:
+        finite = finite | ~real
+    if not bool(finite.all()):
+        row, frame = (~finite).nonzero()[0].tolist()
         raise InputError(
-            "this state belongs to a model with other settings; begin anew with keystep.stream.init(model)"
+            f"frame {state.frames[row] + frame} of stream {row}, or one beside it, is so large that the model's "
+            "numbers overflow; look for broken features"
         )
 
 
@@ -226,8 +256,9 @@ def _checked(model: PJEPA, chunk: Tensor, state: StreamState) -> Tensor:
     expected = (state.waiting.shape[0], state.waiting.shape[2])
     if chunk.ndim != 3 or (chunk.shape[0], chunk.shape[2]) != expected:
         raise InputError(f"chunk has shape {tuple(chunk.shape)}; this stream takes ({expected[0]}, n, {expected[1]})")
+    chunk = chunk.to(model.mask_token)  # first: what is finite in float64 need not be so in float32
     finite = chunk.isfinite().all(-1)
     if not bool(finite.all()):
         row, frame = (~finite).nonzero()[0].tolist()
         raise InputError(f"frame {state.frames[row] + state.held[row] + frame} of stream {row} holds NaN or infinity")
-    return chunk.to(model.mask_token)
+    return chunk
