@@ -5,11 +5,16 @@
 Every case gets the same random frames, one call each in turn, with full buffers (keys and values of the whole window),
 on one thread. "in place": keys and values bound to one buffer for input and output. Memory floor: a matrix-vector
 product over as many bytes as weights, keys and values have in float32, which a step of one frame has to read.
+
+    python benchmarks/export.py --accuracy demo
+
+What int8 costs the causal head of the model that `make demo` trains, on the test videos of its data set.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -23,7 +28,13 @@ import torch
 
 from keystep import stream
 from keystep.config import ModelConfig, build, preset_settings
+from keystep.data.folder import open_folder
+from keystep.evals.metrics import segmentation_scores
 from keystep.export import ExportedStep, export_step
+from keystep.export.artefact import limited
+from keystep.export.check import of_videos
+from keystep.export.onnx_files import OnnxStep
+from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
 
 Step = Callable[[torch.Tensor], object]
@@ -33,6 +44,14 @@ FLOOR = "memory floor"
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
+    if options.accuracy is None:
+        _time(options)
+    else:
+        _accuracy(options.accuracy, options.window)
+
+
+def _time(options: argparse.Namespace) -> None:
+    """Every case in turn, behind what the files are."""
     torch.manual_seed(0)
     settings = preset_settings(options.preset).get("model", {})
     model = PJEPA(build(ModelConfig, settings, {"input_dim": options.width})).eval()
@@ -53,6 +72,36 @@ def main() -> None:
         middle, high = statistics.median(samples), float(np.quantile(samples, 0.99))
         floor = middle / statistics.median(times[FLOOR])
         print(f"{name:<34}{1e3 * middle:8.2f}{1e3 * high:8.2f}{1e3 * middle / record['frames']:11.2f}{floor:10.2f}")
+
+
+@torch.no_grad()
+def _accuracy(demo: Path, window: int) -> None:
+    """Scores of the causal head on every test video: without a window, with it in float32, and in int8."""
+    model = PJEPA.from_pretrained(demo / "runs" / "pjepa" / "model").eval()
+    head = LinearHead.load(demo / "report" / "heads" / "pjepa-causal-seed0.safetensors")
+    folder = open_folder(demo / "data")
+    names = folder.split("1").test
+    videos, truths = [folder.features(name) for name in names], [folder.labels(name) for name in names]
+    pattern = model.config.stream_attention
+    encoded = [model.encode(torch.from_numpy(video)[None], pattern=pattern)[0] for video in videos]
+    steps = {f"keystep, {pattern}": [head.probabilities(latents).argmax(-1).numpy() for latents in encoded]}
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "exported"
+        record = export_step(model, out, window=window, int8=True, head=head, features=videos)
+        step = ExportedStep(limited(model, window), record["frames"], 1, head)
+        for name in ("step.onnx", "step.int8.onnx"):
+            function = OnnxStep(out / name)
+            runs = [of_videos(step, [video]).run(function, step.frames) for video in videos]
+            steps[f"{name}, window {window}"] = [probabilities[0].argmax(-1).numpy() for _, probabilities in runs]
+    baseline = np.concatenate(list(steps.values())[1])
+    print(f"{len(videos)} test videos of split 1, {len(baseline)} frames, longest {max(map(len, videos))}")
+    print(f"int8 on them: {json.dumps(record['files']['step.int8.onnx']['features'], indent=2)}")
+    print(f"{'':<26}{'accuracy':>10}{'edit':>8}{'F1@10':>8}{'F1@25':>8}{'F1@50':>8}{'changed':>10}")
+    for name, predictions in steps.items():
+        scores = segmentation_scores(predictions, truths)
+        row = "".join(f"{scores[key]:8.2f}" for key in ("edit", "f1@10", "f1@25", "f1@50"))
+        changed = 100 * float((np.concatenate(predictions) != baseline).mean())
+        print(f"{name:<26}{scores['accuracy']:10.2f}{row}{changed:8.2f} %")
 
 
 def _interleaved(cases: dict[str, Step], features: torch.Tensor, steps: int) -> dict[str, list[float]]:
@@ -160,6 +209,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=2048, help="of the features")
     parser.add_argument("--frames", type=int, default=1, help="a call")
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--accuracy", type=Path, metavar="DEMO", help="folder of 'keystep demo': scores, not times")
+    parser.add_argument("--window", type=int, default=512, help="of attention, with --accuracy")
     return parser.parse_args()
 
 

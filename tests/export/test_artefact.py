@@ -16,7 +16,7 @@ import torch
 
 import keystep
 from keystep.errors import InputError
-from keystep.export import ExportedStep, artefact, check, export_step, onnx_files
+from keystep.export import ExportedStep, artefact, check, export_step, onnx_files, step
 from keystep.export.artefact import limited
 from keystep.heads import Affine, LinearHead
 
@@ -135,7 +135,7 @@ def test_the_running_mean_stays_exact_over_144_000_frames(exported: Callable[[st
 def test_keys_and_values_may_be_written_over_their_old_ones(exported: Callable[[str], Exported]) -> None:
     """What ``shareable`` promises, as docs/export.md does it: one buffer for input and output, and the same bits."""
     _, step, folder, record = exported("memory")
-    features = random_features(2, 60)
+    features = random_features(2, 600)
     function = onnx_files.OnnxStep(folder / "step.onnx")
     expected = run(function, features, 1, step.initial())[0]
     session, value = function.session, onnxruntime.OrtValue.ortvalue_from_numpy
@@ -173,6 +173,81 @@ def test_the_record_says_all_that_a_runner_needs(exported: Callable[[str], Expor
     assert outputs == named + [(part["output"], part["shape"]) for part in state]
     for checked in record["files"].values():
         assert checked["compared_with"] == "keystep.stream" and 0 < checked["largest_difference"] < 1e-5
+        probabilities = checked["probabilities"]
+        assert 0 < probabilities["mean_difference"] < probabilities["largest_difference"] < 1e-5
+        assert probabilities["changed"] == 0
+
+
+@torch.no_grad()
+def test_int8_is_measured_on_the_given_videos_and_what_it_moves_is_recorded(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """Against runs of both files over the same videos, each from its first frame, the last half call left out."""
+    model = make_model({"kind": "causal", "window": 7})
+    head = LinearHead(Affine(torch.randn(30, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(30)))
+    videos = [3 * random_features(1, frames, seed)[0].numpy() for frames, seed in ((401, 5), (200, 6))]
+    record = export_step(model, tmp_path / "out", frames=2, int8=True, head=head, features=videos)
+    said = record["files"]["step.int8.onnx"]["features"]
+    assert (said["videos"], said["frames"]) == (2, 600)
+    fine, rough = (onnx_files.OnnxStep(tmp_path / "out" / name) for name in ("step.onnx", "step.int8.onnx"))
+    initial = ExportedStep(model, 2, 1, head).initial()
+    runs = [[run(step, torch.tensor(x[None, : len(x) // 2 * 2]), 2, initial) for x in videos] for step in (rough, fine)]
+    (latents, probabilities), right = ([torch.cat(part, dim=1) for part in zip(*run, strict=True)] for run in runs)
+    apart = (latents - right[0]).abs()
+    assert (said["largest_difference"], said["mean_difference"]) == pytest.approx(
+        (float(apart.max()), float(apart.mean()))
+    )
+    apart, of_classes = (probabilities - right[1]).abs(), said["probabilities"]
+    assert of_classes["largest_difference"] == pytest.approx(float(apart.max())) and apart.max() > 1e-3
+    assert of_classes["mean_difference"] == pytest.approx(float(apart.mean()))
+    changed = (probabilities.argmax(-1) != right[1].argmax(-1)).double().mean()
+    assert of_classes["changed"] == pytest.approx(float(changed), abs=1e-6) and 0 < changed < 0.5
+    alone = export_step(model, tmp_path / "out", frames=2, int8=True, features=videos[0])["files"]["step.int8.onnx"]
+    assert alone["features"]["frames"] == 400 and "probabilities" not in alone["features"]
+
+
+BROKEN = np.ones((8, 5), np.float32)
+BROKEN[6, 2] = np.nan
+UNSUITED = [
+    (np.ones((8, 4)), r"features 1: shape \(8, 4\); a call reads 2 frames of 5 numbers"),
+    ([np.ones((8, 5)), np.ones((1, 5))], r"features 2: shape \(1, 5\)"),
+    (BROKEN, "features 1: NaN or infinite value in frame 6"),
+]
+
+
+@pytest.mark.parametrize(("features", "line"), UNSUITED)
+def test_videos_that_cannot_be_measured_on_are_refused(
+    make_model: MakeModel, tmp_path: Path, features: np.ndarray, line: str
+) -> None:
+    model = make_model(MEMORY)
+    with pytest.raises(InputError, match=line):
+        export_step(model, tmp_path / "out", frames=2, int8=True, features=features)
+    with pytest.raises(InputError, match="no int8 file is asked for; add --int8"):
+        export_step(model, tmp_path / "out", frames=2, features=features)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", ["step.pt2", "step.onnx"])
+def test_a_file_with_wrong_probabilities_is_never_written(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Its latents are right: a head that went into the program with its classes swapped."""
+    forward = step._Head.forward
+    monkeypatch.setattr(step._Head, "forward", lambda self, latents: forward(self, latents).flip(-1))
+    options = {"onnx": broken == "step.onnx", "torch_program": broken == "step.pt2"}
+    with pytest.raises(InputError, match=rf"{broken} is not what keystep\.stream computes: probabilities differ"):
+        export_step(make_model(MEMORY), tmp_path / "out", head=HEAD, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_steep_head_is_no_reason_to_refuse_right_files() -> None:
+    """It turns the rounding of latents into large differences of probabilities; the record says how large."""
+    head = LinearHead(Affine(1e3 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(3)))
+    latents = 1e-3 * random_features(1, 64).repeat(1, 1, 4)[..., :16]
+    moved = latents + 5e-5 * latents.sign()
+    right, got = ((x, head.probabilities(x)) for x in (latents, moved))
+    said = artefact._exact("step.onnx", got, right, head)
+    assert said["probabilities"]["largest_difference"] > check.TOLERANCE > said["largest_difference"]
 
 
 def test_a_window_given_at_export_limits_the_attention(make_model: MakeModel) -> None:
@@ -259,6 +334,8 @@ def test_the_commands_in_the_docs_write_what_they_say_and_how_exact_it_is(
 
     monkeypatch.chdir(tmp_path)
     make_model({"kind": "bidirectional"}, live_attention={"kind": "causal"}).save_pretrained("runs/pjepa")
+    replace(HEAD, origin={"rate": "5/2", "mode": "causal"}).save("head.safetensors")
+    np.save("video.npy", random_features(1, 60)[0].numpy().T)
 
     def run_command(command: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", command.split())
@@ -278,6 +355,13 @@ def test_the_commands_in_the_docs_write_what_they_say_and_how_exact_it_is(
         status, said, error = run_command(command)
         assert status == 0 and error == "", f"{command}: {error}"
         assert "exported/step.onnx: " in said and "not the latents of the model without a window" in said
+        record = json.loads(Path("exported/step.json").read_text())
+        assert record["rate"] == ("5/2" if "--head" in command else None)
+        assert ("--features FILE.npy measures" in said) == ("--int8" in command and "--features" not in command)
+        assert said.count("probabilities by at most") == (3 if "--head" in command else 0)  # onnx, int8, int8 on video
+        assert ("int8 on 1 video of yours: latents differ by" in said) == ("--features" in command)
+        measured = record["files"].get("step.int8.onnx", {}).get("features", {"frames": 0})
+        assert measured["frames"] == (60 if "--features" in command else 0)
     assert sorted(path.name for path in Path("exported").iterdir()) == sorted(artefact.FILES)
     record = json.loads(Path("exported/step.json").read_text())
     assert record["limited_to_window"] == 512 and record["model"] == "runs/pjepa"

@@ -315,11 +315,12 @@ def export(
     head: Annotated[
         Path | None, typer.Option(help="Linear head that 'keystep eval' wrote: adds class probabilities.")
     ] = None,
+    features: Annotated[list[Path] | None, typer.Option(help="Feature files to measure what --int8 costs.")] = None,
 ) -> None:
     """Write one step of the model's stream as a program that runs without keystep, checked against keystep.stream."""
     from keystep.cli.exporting import export_model
 
-    export_model(model, out, onnx, torch, int8, frames, streams, window, head, console)
+    export_model(model, out, onnx, torch, int8, frames, streams, window, head, features or [], console)
 
 
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from keystep.cli.models import find_model, head_of
+from keystep.cli.models import FoundModel, find_model, head_of
 from keystep.export import export_step
 from keystep.export.artefact import INT8, RECORD
+from keystep.stream.sources import from_array
 
 
 def export_model(
@@ -21,6 +24,7 @@ def export_model(
     streams: int,
     window: int | None,
     head: Path | None,
+    features: list[Path],
     console: Console,
 ) -> None:
     """Write the folder and say what is in it, and how far its numbers are from `keystep.stream`."""
@@ -36,6 +40,7 @@ def export_model(
         torch_program=torch_program,
         int8=int8,
         head=fitted,
+        features=[_frames(path, found) for path in features],
         source=found.source,
         rate=found.rate,
     )
@@ -44,11 +49,17 @@ def export_model(
         size = (out / name).stat().st_size / 2**20
         lines.append(
             f"{out / name}: {size:.1f} MiB; differs from {checked['compared_with']} by at most "
-            f"{checked['largest_difference']:.1e}, {checked['mean_difference']:.1e} on average "
-            f"({checked['frames']} random frames, latents up to {checked['largest_latent']:.1f})"
+            f"{_apart(checked)} ({checked['frames']} random frames, latents up to {checked['largest_latent']:.1f})"
         )
     if INT8 in record["files"]:
-        lines.append("note: int8 is coarser; measure on your own features what it costs you")
+        measured = record["files"][INT8].get("features")
+        if measured:
+            lines.append(
+                f"int8 on {_count(measured['videos'], 'video')} of yours: latents differ by at most {_apart(measured)} "
+                f"({_count(measured['frames'], 'frame')}, latents up to {measured['largest_latent']:.1f})"
+            )
+        else:
+            lines.append("note: int8 is coarser; --features FILE.npy measures on your own frames what it costs you")
         if record["frames"] * record["streams"] > 1:
             lines.append(
                 "note: in int8 the frames and streams of one call share a scale, so they move each other a little"
@@ -57,6 +68,27 @@ def export_model(
         lines.append(f"note: attention limited to {window} frames: not the latents of the model without a window")
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
+
+
+def _frames(path: Path, found: FoundModel) -> np.ndarray:
+    """(T, D_in) float32 of a feature file."""
+    width = found.model.config.input_dim
+    assert width is not None
+    chunks = [chunk.features for chunk in from_array(path, width, 4096)]
+    return np.concatenate([np.empty((0, width), np.float32), *chunks])
+
+
+def _apart(measured: dict[str, Any]) -> str:
+    """Largest and mean difference of latents, and what a head makes of it."""
+    said = f"{measured['largest_difference']:.1e}, {measured['mean_difference']:.1e} on average"
+    probabilities = measured.get("probabilities")
+    if probabilities is None:
+        return said
+    return (
+        f"{said}, probabilities by at most {probabilities['largest_difference']:.1e}, "
+        f"{probabilities['mean_difference']:.1e} on average, the likeliest class in "
+        f"{100 * probabilities['changed']:.2f} % of frames"
+    )
 
 
 def _calls(frames: int, streams: int) -> str:

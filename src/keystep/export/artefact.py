@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from keystep import __version__
@@ -35,6 +37,7 @@ def export_step(
     torch_program: bool = False,
     int8: bool = False,
     head: LinearHead | None = None,
+    features: np.ndarray | Sequence[np.ndarray] = (),
     source: str | None = None,
     rate: str | Fraction | None = None,
 ) -> dict[str, Any]:
@@ -47,13 +50,17 @@ def export_step(
         window: for models without one: how many frames attention is limited to from now on.
         int8: also with int8 weights; brings ``step.onnx`` with it.
         head: gives class probabilities as a second output.
-        source, rate: what to write down as the model's name and its rate in Hz.
+        features: one video or several, (T, D_in) at the model's rate, on which the cost of int8 is measured as well.
+        source, rate: what to write down as the model's name and its rate in Hz (None: the head's).
 
     Raises:
         InputError: the model cannot run on a stream of bounded memory, numbers do not fit, a package is missing, the
             folder holds something else, or a file does not give the right numbers.
     """
     onnx = onnx or int8
+    videos = [features] if isinstance(features, np.ndarray) else list(features)
+    if videos and not int8:
+        raise InputError("features measure what int8 costs, and no int8 file is asked for; add --int8")
     if not onnx and not torch_program:
         raise InputError("nothing to write: choose an ONNX file, a torch program, or both")
     if onnx:
@@ -63,23 +70,29 @@ def export_step(
         pattern = model.config.stream_attention
         frames = (pattern and pattern.block) or 1
     step = ExportedStep(model, frames, streams, head).eval()
+    real = check.of_videos(step, videos)
     with replacing(Path(folder), FILES) as temporary, torch.no_grad():
         temporary.mkdir()
         program = torch.export.export(step, (torch.zeros(step.input_shape), *step.initial()))
-        checked = check.prepare(model, step)
+        trial, right = check.prepare(model, step, head)
         files = {}
         if torch_program:
             torch.export.save(program, temporary / TORCH)
-            loaded = torch.export.load(temporary / TORCH).module()
-            files[TORCH] = _described(checked.difference(checked.run(loaded, step.frames)), TORCH)
+            got = trial.run(torch.export.load(temporary / TORCH).module(), step.frames)
+            files[TORCH] = _exact(TORCH, got, right, head)
         if onnx:
             onnx_files.write(step, program, temporary / ONNX)
-            latents = checked.run(onnx_files.OnnxStep(temporary / ONNX), step.frames)
-            files[ONNX] = _described(checked.difference(latents), ONNX)
+            fine = onnx_files.OnnxStep(temporary / ONNX)
+            got = trial.run(fine, step.frames)
+            files[ONNX] = _exact(ONNX, got, right, head)
         if int8:
             onnx_files.write_int8(temporary / ONNX, temporary / INT8)
-            rough = checked.run(onnx_files.OnnxStep(temporary / INT8), step.frames)
-            files[INT8] = _described(checked.difference(rough, latents), INT8)
+            rough = onnx_files.OnnxStep(temporary / INT8)
+            files[INT8] = {"compared_with": ONNX, **_apart(trial.run(rough, step.frames), got)}
+            if videos:
+                outputs = [real.run(function, step.frames) for function in (rough, fine)]
+                files[INT8]["features"] = {"videos": len(videos), **_apart(*outputs)}
+        rate = (head.origin.get("rate") if head else None) if rate is None else rate
         record = {**_record(model, step, window, source, rate), "files": files}
         record["classes"] = [head.name(index) for index in range(head.classes)] if head else None
         write_json(temporary / RECORD, record)
@@ -134,16 +147,36 @@ def _record(
     }
 
 
-def _described(difference: check.Difference, name: str) -> dict[str, Any]:
-    """What the record says of a file, unless its numbers are wrong."""
-    if name != INT8 and not difference.is_rounding:
-        raise InputError(
-            f"{name} is not what keystep.stream computes: they differ by {difference.largest:.1e}; nothing was written"
-        )
-    return {
-        "compared_with": ONNX if name == INT8 else "keystep.stream",
-        "frames": difference.frames,
-        "largest_difference": difference.largest,
-        "mean_difference": difference.mean,
-        "largest_latent": difference.scale,
+def _exact(name: str, got: check.Outputs, right: check.Outputs, head: LinearHead | None) -> dict[str, Any]:
+    """What the record says of a file, unless its numbers are wrong.
+
+    Its probabilities are judged by its own latents: a steep head makes much of the rounding of latents.
+    """
+    judged = {"latents": check.difference(got[0], right[0])}
+    if head is not None:
+        judged["probabilities"] = check.difference(got[1], head.probabilities(got[0]))
+    for output, difference in judged.items():
+        if not difference.is_rounding:
+            raise InputError(
+                f"{name} is not what keystep.stream computes: {output} differ by {difference.largest:.1e}; "
+                "nothing was written"
+            )
+    return {"compared_with": "keystep.stream", **_apart(got, right)}
+
+
+def _apart(got: check.Outputs, right: check.Outputs) -> dict[str, Any]:
+    """How far one run is from another, for the record."""
+    latents, *rest = map(check.difference, got, right)
+    said: dict[str, Any] = {
+        "frames": latents.frames,
+        "largest_difference": latents.largest,
+        "mean_difference": latents.mean,
+        "largest_latent": latents.scale,
     }
+    for probabilities in rest:
+        said["probabilities"] = {
+            "largest_difference": probabilities.largest,
+            "mean_difference": probabilities.mean,
+            "changed": probabilities.changed,
+        }
+    return said
