@@ -1,0 +1,71 @@
+"""The parts of benchmarks/quality that can be wrong without showing: its variants, and how folds are put together."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from keystep.config import RunConfig, build
+from keystep.evals.bootstrap import paired_bootstrap
+
+STUDY = Path(__file__).parents[1] / "benchmarks" / "quality"
+VARIANTS = yaml.safe_load((STUDY / "variants.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def study_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_run_that_differs_from_the_base(name: str) -> None:
+    base = build(RunConfig, {"data": {"root": "DATA"}})
+    assert (build(RunConfig, {"data": {"root": "DATA"}}, VARIANTS[name]) == base) == (name == "base")
+
+
+def row(name: str, family: str, correct: list[list[int]], frames: list[int]) -> dict:
+    runs = []
+    for seed, counts in enumerate(correct):
+        scores = dict.fromkeys(("accuracy", "edit", "f1@50"), 100 * sum(counts) / sum(frames))
+        runs.append({"seed": seed, "correct": counts, "scores": scores})
+    return {"name": name, "mode": "offline", "family": family, "runs": runs}
+
+
+def result(frames: list[int], ours: list[list[int]], rivals: dict[str, list[list[int]]], chosen: str) -> dict:
+    """One fold's result file, as far as the study reads it; validation chose one of the rivals."""
+    rows = [row("ours", "learned", ours, frames), *(row(n, "control", c, frames) for n, c in rivals.items())]
+    line = {"claim": "alone, against the best smoothing", "mode": "offline", "first": "ours", "second": chosen}
+    return {"rows": rows, "gate": [line], "data": {"test_frames": frames, "test_videos": ["v"] * len(frames)}}
+
+
+def test_folds_are_compared_video_by_video_against_the_rival_that_each_chose() -> None:
+    from folds import mean_scores, pooled_gate
+
+    rng = np.random.default_rng(0)
+    frames = [[100, 80, 120], [90, 110]]
+    ours, a, b = ([rng.integers(20, 80, (3, len(f))).tolist() for f in frames] for _ in range(3))
+    results = [
+        result(frames[fold], ours[fold], {"a": a[fold][:1], "b": b[fold][:1]}, chosen)
+        for fold, chosen in enumerate("ab")
+    ]
+    (line,) = pooled_gate(results)
+    assert line.rivals == ("a", "b")
+    rival = np.concatenate([a[0][:1], b[1][:1]], axis=1)
+    assert line.difference == paired_bootstrap(np.concatenate(ours, axis=1), rival, np.concatenate(frames))
+    scores = {score.name: score for score in mean_scores(results)}
+    by_seed = [[100 * sum(ours[fold][seed]) / sum(frames[fold]) for seed in range(3)] for fold in range(2)]
+    assert scores["ours"].mean["accuracy"] == pytest.approx(np.mean(by_seed))
+    assert scores["ours"].spread["accuracy"] == pytest.approx(np.mean(by_seed, axis=0).std(ddof=1))
+
+
+def test_the_best_variant_is_so_in_both_modes_together() -> None:
+    from screening import best_variant
+
+    scores = {
+        "one": {"offline": {"alone": 70.0}, "causal": {"alone": 50.0}},
+        "two": {"offline": {"alone": 65.0}, "causal": {"alone": 60.0}},
+        "offline only": {"offline": {"alone": 90.0}},
+    }
+    assert best_variant(scores, list(scores)) == "two"
