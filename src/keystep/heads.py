@@ -89,7 +89,8 @@ class LinearHead:
         """(..., classes) -> (...) int64 class ids by the same rule, from probabilities that may have been smoothed."""
         if self.activity is None:
             return probabilities.argmax(-1)
-        steps = probabilities.index_fill(-1, torch.tensor([self.background]), -1.0)
+        background = torch.tensor([self.background], device=probabilities.device)
+        steps = probabilities.index_fill(-1, background, -1.0)
         return torch.where(probabilities[..., self.background] < 0.5, steps.argmax(-1), self.background)
 
     def save(self, path: Path | str) -> None:

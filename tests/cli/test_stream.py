@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -251,6 +252,20 @@ def test_frames_whose_lines_could_not_be_written_are_answered_again(judged: Simp
     assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert [reading["frame"] for reading in readings(again.stdout)] == list(range(40))
+
+
+def test_lines_can_go_to_a_pipe_and_not_into_a_foreign_file(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
+    pipe, out, state = tmp_path / "pipe", tmp_path / "out", tmp_path / "state"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        assert keystep(*arguments(judged, judged.video, "--source-rate", 4, "--out", pipe, "--state", state))[0] == 0
+        assert len((reader.stdout or io.StringIO()).readlines()) == 40
+    assert pipe.is_fifo()
+    out.write_text("my notes\n")
+    status, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, "--out", out, "--state", state))
+    assert status == 2 and "out, line 1: not a line of keystep stream" in error and out.read_text() == "my notes\n"
 
 
 def test_a_reader_that_has_enough_is_no_error(judged: SimpleNamespace) -> None:

@@ -202,13 +202,24 @@ def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> IO[str
     if options.out is None:
         return None if options.view and sys.stdout.isatty() else sys.stdout
     first = live.state.frames - live.state.waiting
-    kept = ""
-    if first and options.out.exists():
-        lines = options.out.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["frame"] < first)
+    if not (first and options.out.is_file()):
+        return stack.enter_context(options.out.open("w", encoding="utf-8"))  # a pipe or a device, too
     with replacing(options.out) as temporary:
-        temporary.write_text(kept, encoding="utf-8")
+        temporary.write_text("".join(_said_before(options.out, first)), encoding="utf-8")
     return stack.enter_context(options.out.open("a", encoding="utf-8"))
+
+
+def _said_before(out: Path, first: int) -> Iterator[str]:
+    """The whole lines of an output that speak of frames before ``first``."""
+    for number, line in enumerate(out.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        try:
+            frame = json.loads(line)["frame"]
+        except (ValueError, TypeError, KeyError) as error:
+            if not line.endswith("\n"):
+                return  # cut off when the stream was killed
+            raise InputError(f"{out}, line {number}: not a line of keystep stream; choose another --out") from error
+        if line.endswith("\n") and frame < first:
+            yield line
 
 
 def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Console) -> str | None:
