@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keystep.config import ModelConfig, build, preset_settings
+from keystep.config import ModelConfig, preset_settings
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
+from keystep.settings import build
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 CLASSES = 202

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import keystep
-from keystep.config import ModelConfig, build
+from keystep.config import ModelConfig
+from keystep.settings import build
 
 CLASSES = ("wait", "cut", "tie a knot")
 MakeFolder = Callable[..., Path]

@@ -5,19 +5,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from keystep.config import (
-    PRESETS,
-    ModelConfig,
-    RunConfig,
-    TargetConfig,
-    assignments,
-    build,
-    preset_settings,
-    read_yaml,
-    write_yaml,
-)
+from keystep.config import PRESETS, ModelConfig, RunConfig, TargetConfig, preset_settings
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
+from keystep.settings import assignments, build, read_yaml, write_yaml
 
 DATA: dict[str, Any] = {"data": {"root": "features"}}
 

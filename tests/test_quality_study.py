@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from keystep.config import RunConfig, build
+from keystep.config import RunConfig
 from keystep.evals.bootstrap import paired_bootstrap
+from keystep.settings import build
 
 STUDY = Path(__file__).parents[1] / "benchmarks" / "quality"
 VARIANTS = yaml.safe_load((STUDY / "variants.yaml").read_text())

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from keystep.config import RunConfig, build, preset_settings, read_yaml
+from keystep.config import RunConfig, preset_settings
 from keystep.interop import official
+from keystep.settings import build, read_yaml
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))

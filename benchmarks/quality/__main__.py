@@ -24,7 +24,6 @@ from screening import CONTROLS, MODES, Scores, Screen, best_variant
 
 from keystep.cli.evaluation import judge_models, model_records
 from keystep.cli.models import find_model
-from keystep.config import assignments
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.timeline import parse_rate
 from keystep.evals.probe import ProbeConfig
@@ -32,6 +31,7 @@ from keystep.evals.protocol import EvalConfig
 from keystep.evals.report import write_report
 from keystep.evals.results import curves_of, load_result, save_evaluation
 from keystep.files import write_json
+from keystep.settings import assignments
 
 RECONSTRUCTION = "reconstruction"
 VARIANTS = Path(__file__).with_name("variants.yaml")

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from keystep.config import RunConfig, build, read_yaml
+from keystep.config import RunConfig
 from keystep.errors import InputError
+from keystep.settings import build, read_yaml
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,24 +60,17 @@ class Screen:
 
     def model(self, job: Job) -> Scores:
         """A trained model in each mode that it has: alone, and beside the best moving average."""
+        model = find_model(str(job.folder)).model
         found: Scores = {}
-        for mode in MODES:
+        for mode, pattern in _patterns(model).items():
             name = f"{job.variant}-{job.seed}-{mode}"
+            latents = cache(lambda pattern=pattern: dict(encode_videos(model, self.folder, self.names, pattern)))
 
-            def alone(mode: str = mode) -> Videos:
-                return self._encoded(job, mode)
+            def beside(mode: str = mode, latents: Callable[[], Videos] = latents) -> Videos:
+                return {n: np.concatenate([latents()[n], self.smoothed[mode][n]], axis=1) for n in self.names}
 
-            def beside(mode: str = mode) -> Videos:
-                latents = self._encoded(job, mode)
-                return {n: np.concatenate([latents[n], self.smoothed[mode][n]], axis=1) for n in self.names}
-
-            if _pattern(job, mode) is not None:
-                found[mode] = {"alone": self._cached(name, alone), "beside": self._cached(f"{name}-beside", beside)}
+            found[mode] = {"alone": self._cached(name, latents), "beside": self._cached(f"{name}-beside", beside)}
         return found
-
-    def _encoded(self, job: Job, mode: str) -> Videos:
-        model = _load(job)
-        return dict(encode_videos(model, self.folder, self.names, _pattern(job, mode)))
 
     def _cached(self, name: str, videos: Callable[[], Videos]) -> float:
         """The probe's validation accuracy; computed where it is not on disk yet."""
@@ -102,13 +96,8 @@ def best_variant(scores: dict[str, Scores], variants: Sequence[str]) -> str:
     return max(whole, key=lambda name: np.mean([scores[name][mode]["alone"] for mode in MODES]))
 
 
-def _load(job: Job) -> PJEPA:
-    return find_model(str(job.folder)).model
-
-
-def _pattern(job: Job, mode: str) -> AttentionPattern | None:
-    """The attention of a mode, or None where the model does not have it."""
-    config = _load(job).config
-    if mode == "causal":
-        return config.stream_attention
-    return None if config.attention == config.stream_attention else config.attention
+def _patterns(model: PJEPA) -> dict[str, AttentionPattern]:
+    """The attention of each mode that the model has."""
+    own, live = model.config.attention, model.config.stream_attention
+    patterns = {} if own == live else {"offline": own}
+    return patterns if live is None else patterns | {"causal": live}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from keystep.config import ModelConfig, build
+from keystep.config import ModelConfig
 from keystep.data.folder import open_folder
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
@@ -16,6 +16,7 @@ from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import Entrant, Evaluation, evaluate
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
+from keystep.settings import build
 
 PROBE = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0, 0.1), epochs=2, min_steps=30)
 

@@ -22,7 +22,7 @@ from release import (
     write_lemon,
 )
 
-from keystep.config import ModelConfig, build
+from keystep.config import ModelConfig
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
 from keystep.errors import InputError
@@ -30,6 +30,7 @@ from keystep.evals.encoding import encode_videos
 from keystep.interop.official.importing import Imported, ImportOptions, import_archive
 from keystep.interop.official.planning import cholec80_splits, plain_names
 from keystep.pjepa import PJEPA
+from keystep.settings import build
 
 
 def run(

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from keystep.config import RunConfig, build, read_yaml
+from keystep.config import RunConfig
 from keystep.errors import InputError
+from keystep.settings import build, read_yaml
 from keystep.train.run import pretrain, run_config
 
 SETTINGS = {

@@ -237,9 +237,9 @@ def convert(
     ] = None,
 ) -> None:
     """Turn a foreign checkpoint into a keystep model folder."""
-    from keystep.config import read_yaml
     from keystep.errors import InputError
     from keystep.interop import official
+    from keystep.settings import read_yaml
 
     if source != "official":
         raise InputError(f"no converter for {source!r}; there is: official")
@@ -325,8 +325,9 @@ def export(
 
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
-    from keystep.config import RunConfig, assignments, build, preset_settings, read_yaml
+    from keystep.config import RunConfig, preset_settings
     from keystep.errors import InputError
+    from keystep.settings import assignments, build, read_yaml
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]

@@ -9,13 +9,14 @@ from rich.console import Console
 from keystep.cli.evaluation import judge_models, model_records, show_report
 from keystep.cli.models import find_model
 from keystep.cli.progress import TrainingProgress
-from keystep.config import RunConfig, build
+from keystep.config import RunConfig
 from keystep.data.folder import open_folder
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import curves_of, save_evaluation
+from keystep.settings import build
 from keystep.train.run import pretrain
 
 SETTINGS = {

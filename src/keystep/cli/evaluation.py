@@ -11,7 +11,6 @@ from rich.table import Table
 from keystep.cli.data import list_problems, open_data
 from keystep.cli.models import FoundModel, check_fits, find_model
 from keystep.cli.progress import counting
-from keystep.config import assignments, build
 from keystep.data.annotation import IGNORED
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
@@ -21,6 +20,7 @@ from keystep.evals.report import write_report
 from keystep.evals.results import OURS, curves_of, load_result, save_evaluation
 from keystep.evals.table import main_line, markdown_table, verdict
 from keystep.files import check_ours
+from keystep.settings import assignments, build
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 

@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
 from keystep.heads import Affine, LinearHead
 
@@ -27,9 +28,6 @@ Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)
 Decays = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-IGNORED = -100
-"""Frames with this label are neither trained on nor scored."""
 
 _ROWS = 16_384  # frames scored at once, so that the scores of a whole grid fit in memory
 _BETAS = (0.9, 0.999)

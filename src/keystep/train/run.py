@@ -27,7 +27,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from keystep import persistence
-from keystep.config import DataConfig, ModelConfig, RunConfig, build, read_yaml, write_yaml
+from keystep.config import DataConfig, ModelConfig, RunConfig
 from keystep.data.crops import Crops, TrainingBatch, collate
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.problems import Problems
@@ -36,6 +36,7 @@ from keystep.diagnostics import Health, Monitor, pad_labels
 from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
+from keystep.settings import build, read_yaml, write_yaml
 from keystep.target import build_target, channel_norm
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keystep.config import ModelConfig, build
+from keystep.config import ModelConfig
 from keystep.errors import InputError, one_line, quoted
 from keystep.interop.official.reading import check_file, read_payload, tensors_of
 from keystep.persistence import check_fit
 from keystep.pjepa import PJEPA
+from keystep.settings import build
 
 ARCHITECTURE_KEYS = (
     "d_in",
