@@ -121,3 +121,37 @@ def test_half_precision_is_compared_in_float32() -> None:
     predictions, targets = tensors()
     distance = frame_distance(predictions.bfloat16(), targets.bfloat16(), ObjectiveConfig())
     assert distance.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [*DISTANCES, "classes"])
+def test_unknown_targets_count_nowhere_not_even_in_the_gradient(kind: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    classes, count = 5, 3
+    config = ObjectiveConfig(distance="l1" if kind == "classes" else kind)  # type: ignore[arg-type]
+    predictions = torch.randn(2, 7, count * classes if kind == "classes" else count, generator=generator)
+    predictions.requires_grad_()
+    unknown = torch.rand(2, 7, count, generator=generator) < 0.4
+    unknown[0, 0] = True  # a frame of which nothing is known
+    if kind == "classes":
+        targets = torch.randint(classes, (2, 7, count), generator=generator)
+        marked = targets.masked_fill(unknown, -100)
+    else:
+        targets = torch.randn(2, 7, count, generator=generator)
+        marked = targets.masked_fill(unknown, math.nan)
+    found = frame_distance(predictions, marked, config)
+    for row in range(2):
+        for frame in range(7):
+            known = [place for place in range(count) if not unknown[row, frame, place]]
+            guesses = predictions[row, frame].detach()
+            if kind == "classes":
+                parts = [
+                    slow_cross_entropy(guesses[p * classes : (p + 1) * classes].tolist(), int(targets[row, frame, p]))
+                    for p in known
+                ]
+            else:
+                parts = [slow_distance([float(guesses[p])], [float(targets[row, frame, p])], kind) for p in known]
+            assert found[row, frame].item() == pytest.approx(sum(parts) / max(1, len(parts)), abs=1e-5)
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert predictions.grad is not None
+    gradient = predictions.grad.view(2, 7, count, -1)
+    assert bool((gradient[unknown] == 0).all()) and bool((gradient[~unknown] != 0).any())

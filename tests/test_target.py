@@ -11,7 +11,7 @@ from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
-from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, Target, build_target
+from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, Target, build_target, prediction_width, shifts_of
 
 WIDTH = 5
 FULL, CAUSAL = AttentionPattern(), AttentionPattern(kind="causal")
@@ -93,20 +93,20 @@ def test_many_steps_of_following_are_an_exponential_average() -> None:
 
 @pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
 def test_no_target_has_anything_to_train(kind: str) -> None:
-    config = TargetConfig(kind=kind, clusters=4)  # type: ignore[arg-type]
+    config = TargetConfig(kind=kind, clusters=4, offsets=(0,))  # type: ignore[arg-type]
     learned = encoder()
     target = build_target(config, learned, statistics(), 0)
     assert not any(parameter.requires_grad for parameter in target.parameters())
     assert all(parameter.requires_grad for parameter in learned.parameters())
     assert not target(batch(), FULL).requires_grad
-    assert target.output_dim == {"ema": None, "features": WIDTH, "clusters": 4}[kind]
+    assert prediction_width(config, WIDTH, 16, 5) == {"ema": None, "features": WIDTH, "clusters": 4}[kind]
 
 
 @pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
 @pytest.mark.parametrize("pattern", [FULL, CAUSAL], ids=str)
 def test_nan_at_padding_changes_no_target(kind: str, pattern: AttentionPattern) -> None:
     for normalise in ("none", "frame", "time"):
-        config = TargetConfig(kind=kind, clusters=4, normalise=normalise, smooth=3)  # type: ignore[arg-type]
+        config = TargetConfig(kind=kind, clusters=4, normalise=normalise, smooth=3, offsets=(0,))  # type: ignore[arg-type]
         target = build_target(config, encoder(), statistics(), 0)
         clean, dirty = target(batch(), pattern), target(batch(float("nan")), pattern)
         assert torch.equal(clean[batch().valid], dirty[batch().valid])
@@ -184,7 +184,7 @@ def test_too_few_frames_for_the_clusters_are_refused() -> None:
 def test_a_targets_state_comes_back_from_its_tensors() -> None:
     made = batch()
     for kind in ("ema", "features", "clusters"):
-        config = TargetConfig(kind=kind, clusters=4)
+        config = TargetConfig(kind=kind, clusters=4, offsets=(0,))
         first = build_target(config, encoder(), statistics(), 0)
         other = Statistics(*(2 * part for part in (statistics().mean, statistics().deviation, statistics().sample)))
         second: Target = build_target(config, Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2)), other, 5)
@@ -204,3 +204,51 @@ def test_the_sample_that_is_clustered_is_smoothed_as_the_targets_are() -> None:
     targets = FeatureTarget(statistics, centring=False, smooth=5)(padded, AttentionPattern())
     np.testing.assert_allclose(targets[0].numpy(), by_hand, atol=1e-5)
     np.testing.assert_allclose(targets[1, :6].numpy(), smoothed(frames[:6], 5), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
+def test_a_neighbourhood_is_each_frames_targets_at_the_offsets_and_unknown_outside_of_the_crop(kind: str) -> None:
+    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0))  # type: ignore[arg-type]
+    alone = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, rate=5)
+    single, found = alone(batch(), FULL), build_target(config, encoder(), statistics(), 0, rate=5)(batch(), FULL)
+    single = single if single.ndim == 3 else single[..., None]
+    width, shifts = single.shape[-1], (-2, 0, 5)
+    assert found.shape[-1] == 3 * width and found.dtype == single.dtype
+    wanted_width = prediction_width(config, WIDTH, 16, 5)
+    assert wanted_width == (3 * 4 if kind == "clusters" else found.shape[-1])
+    for row, length in enumerate(batch().lengths.tolist()):
+        for frame in range(length):
+            for place, shift in enumerate(shifts):
+                part = found[row, frame, place * width : (place + 1) * width]
+                if 0 <= frame + shift < length:
+                    assert torch.equal(part, single[row, frame + shift])
+                else:
+                    assert bool((part.isnan() if part.is_floating_point() else part == -100).all())
+
+
+def test_offsets_are_rounded_to_frames_and_counted_once() -> None:
+    assert shifts_of((-8, -1, 0, 0.4, 1, 8), rate=1) == (-8, -1, 0, 1, 8)
+    assert shifts_of((-8, 8), rate=0.05) == (0,)
+
+
+def test_a_neighbourhood_follows_the_encoder() -> None:
+    learned = encoder()
+    target = build_target(TargetConfig(kind="ema", offsets=(0, 1)), learned, statistics(), 0)
+    with torch.no_grad():
+        learned.proj[1].weight.add_(1)
+    target.follow(learned, 0.0)
+    assert torch.equal(target.state_dict()["target.encoder.proj.1.weight"], learned.proj[1].weight)
+
+
+def test_features_wider_than_the_components_are_reduced_to_the_leading_ones() -> None:
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
+    sample = (rng.normal(size=(4000, WIDTH)) * [9, 4, 1, 0.1, 0.1] @ directions.T).astype(np.float32)
+    measured = Statistics(np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32), sample)
+    target = FeatureTarget(measured, centring=False, smooth=1, components=2)
+    made = SequenceBatch.pad([torch.from_numpy(sample[:50])])
+    found = target(made, FULL)[0].double().numpy()
+    scale = np.sqrt((81 + 16) / 2)
+    wanted = sample[:50] @ directions[:, :2] / scale
+    np.testing.assert_allclose(np.abs(found), np.abs(wanted), atol=0.05)
+    assert FeatureTarget(measured, centring=False, smooth=1, components=WIDTH).basis is None

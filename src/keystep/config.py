@@ -17,6 +17,7 @@ from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 
+Offsets = Annotated[tuple[float, ...], Field(min_length=1)]
 Rate = Annotated[Fraction, BeforeValidator(parse_rate), PlainSerializer(str)]
 
 
@@ -48,6 +49,9 @@ class ModelConfig(Config):
     streams; None for a model with one mode."""
     predictor_attention: AttentionPattern = AttentionPattern(kind="causal")
     """The paper's predictor is causal, whatever the encoder is."""
+    visible_predictions: Literal["predictor", "encoder"] = "encoder"
+    """What a visible frame's prediction is read from: the predictor, as at hidden frames (the paper), or the frame's
+    latent itself through one linear map, so that what is predicted has to stand in the latent."""
     rotary: Literal["relative", "tiled"] = "relative"
     """``tiled`` is the authors' variant, for their checkpoints only: its scores are no function of distance."""
     positions: Literal["frame", "segment"] = "frame"
@@ -58,7 +62,7 @@ class ModelConfig(Config):
     centring: bool = True
     """Subtract each video's mean from its features: that of all its frames where attention sees the future, that of the
     frames so far where it does not. The paper does not; it takes out who and where, and leaves what is done."""
-    readout: Literal["last", "mean"] = "mean"
+    readout: Literal["last", "mean"] = "last"
     """What `encode` returns: the last block's output, or the mean over the blocks' (each normalised)."""
     output_dim: int | None = Field(default=None, ge=1)
     """Width of what the predictor predicts; None: latents, without a projection. Filled in from the target."""
@@ -95,9 +99,9 @@ class ModelConfig(Config):
 class TargetConfig(Config):
     """What the predictor has to predict at hidden frames."""
 
-    kind: Literal["ema", "features", "clusters"] = "clusters"
-    """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself (masked
-    reconstruction). ``clusters``: the k-means cluster of the input frame."""
+    kind: Literal["ema", "features", "clusters"] = "features"
+    """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself; with ``offsets``
+    (0,), masked reconstruction. ``clusters``: the k-means cluster of the input frame (as HuBERT)."""
     layers: int = Field(default=1, ge=1)
     """ema: average the outputs of the last so many blocks."""
     normalise: Literal["none", "frame", "time"] = "none"
@@ -107,6 +111,12 @@ class TargetConfig(Config):
     final_momentum: float | None = Field(default=None, ge=0, le=1)
     """ema: momentum at the last step, reached along a cosine; None keeps it constant."""
     clusters: int = Field(default=128, ge=2)
+    components: int | None = Field(default=64, ge=1)
+    """features: predict this many leading principal components of the frames instead of all channels, where those are
+    more; None: all channels."""
+    offsets: Offsets = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+    """Seconds from a frame at which the targets lie that it has to predict, side by side: with more than one, its latent
+    has to say what its neighbourhood looks like. (0,): its own target alone (the paper)."""
     smooth: int = Field(default=1, ge=1)
     """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
     single frames need not be predicted."""
@@ -140,9 +150,9 @@ class MaskingConfig(Config):
 class ObjectiveConfig(Config):
     """How a prediction is compared with its target."""
 
-    distance: Literal["l1", "l2", "smooth_l1"] = "l1"
+    distance: Literal["l1", "l2", "smooth_l1"] = "l2"
     """For ``ema`` and ``features`` targets; clusters are always compared by cross-entropy."""
-    visible_weight: float = Field(default=0.5, ge=0)
+    visible_weight: float = Field(default=1.0, ge=0)
     """Weight of the same loss on visible frames; 0 in the paper."""
     average: Literal["frames", "parts"] = "frames"
     """``frames``: every frame of a batch weighs the same. ``parts``: every accumulated part does, however many frames
@@ -307,11 +317,12 @@ PRESETS: dict[str, dict[str, Any]] = {
             "live_attention": None,
             "input_norm": "layer",
             "centring": False,
+            "visible_predictions": "predictor",
             "readout": "last",
         },
-        "target": {"kind": "ema"},
+        "target": {"kind": "ema", "offsets": (0,)},
         "masking": {"kind": "random", "ratio": 0.6},
-        "objective": {"visible_weight": 0.0, "average": "parts"},
+        "objective": {"distance": "l1", "visible_weight": 0.0, "average": "parts"},
         "train": {
             "batch_size": 48,
             "accumulate": 2,

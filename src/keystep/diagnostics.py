@@ -15,7 +15,7 @@ from torch import Tensor
 from keystep.config import ObjectiveConfig
 from keystep.data.crops import TrainingBatch
 from keystep.nn.attention import AttentionPattern
-from keystep.objectives import frame_distance
+from keystep.objectives import UNKNOWN, frame_distance
 from keystep.pjepa import PJEPA
 from keystep.target import Target
 
@@ -106,24 +106,29 @@ class Monitor:
         )
 
     def _losses(self, predictions: Tensor, targets: Tensor, copies: Tensor) -> dict[str, float]:
-        """predictions (N, K), targets and copies (N, K) or (N,), all at hidden frames."""
+        """predictions (N, K), targets and copies (N, K), (N, n) or (N,), all at hidden frames."""
 
         def distance(guess: Tensor) -> float:
             return float(frame_distance(guess[None], targets[None], self.objective).mean())
 
         if targets.is_floating_point():
-            constant = targets.median(0).values if self.objective.distance == "l1" else targets.mean(0)
+            middle = targets.nanmedian(0).values if self.objective.distance == "l1" else targets.nanmean(0)
+            constant = middle.nan_to_num(0.0).expand_as(targets)  # a column may be unknown throughout
             return {
                 "hidden_loss": distance(predictions),
-                "mean_loss": distance(constant.expand_as(targets)),
-                "copy_loss": distance(copies),
+                "mean_loss": distance(constant),
+                "copy_loss": distance(torch.where(copies.isnan(), constant, copies)),
             }
-        shares = torch.bincount(targets, minlength=predictions.shape[-1]).float() / len(targets)
+        targets, copies = (ids if ids.ndim == 2 else ids[:, None] for ids in (targets, copies))  # (N, n)
+        scores = predictions.reshape(*targets.shape, -1)  # (N, n, classes)
+        known = targets != UNKNOWN
+        counts = torch.stack([torch.bincount(ids[ids >= 0], minlength=scores.shape[-1]) for ids in targets.T]).float()
+        shares = counts / counts.sum(1, keepdim=True).clamp(min=1)  # (n, classes)
         return {
             "hidden_loss": distance(predictions),
-            "mean_loss": distance(shares.clamp(min=1e-9).log().expand_as(predictions)),
-            "hidden_accuracy": 100 * float((predictions.argmax(-1) == targets).float().mean()),
-            "copy_accuracy": 100 * float((copies == targets).float().mean()),
+            "mean_loss": distance(shares.clamp(min=1e-9).log().expand_as(scores).flatten(1)),
+            "hidden_accuracy": 100 * float((scores.argmax(-1) == targets)[known].float().mean()),
+            "copy_accuracy": 100 * float((copies == targets)[known].float().mean()),
         }
 
     def _probe(self, encoded: Sequence[tuple[Tensor, Tensor]]) -> float | None:

@@ -11,16 +11,29 @@ from torch.nn import functional
 from keystep.config import ObjectiveConfig
 
 
-def frame_distance(predictions: Tensor, targets: Tensor, config: ObjectiveConfig) -> Tensor:
-    """(B, T) distance of each frame, averaged over channels.
+UNKNOWN = -100
+"""The class id of a target that does not exist, such as one beyond the end of the crop; among floats it is NaN."""
 
-    Integer targets (B, T) are classes and compared by cross-entropy; float targets (B, T, K) by ``config.distance``.
+
+def frame_distance(predictions: Tensor, targets: Tensor, config: ObjectiveConfig) -> Tensor:
+    """(B, T) distance of each frame, averaged over what is known of its targets; 0 where nothing is.
+
+    Float targets (B, T, K), NaN where unknown, are compared by ``config.distance``. Integer targets, (B, T) or for n
+    classes a frame (B, T, n), -100 where unknown, are compared by cross-entropy with predictions (B, T, n x classes).
     """
     predictions = predictions.float()
-    if not targets.is_floating_point():
-        return functional.cross_entropy(predictions.transpose(1, 2), targets, reduction="none")
-    distances = {"l1": functional.l1_loss, "l2": functional.mse_loss, "smooth_l1": functional.smooth_l1_loss}
-    return distances[config.distance](predictions, targets.float(), reduction="none").mean(-1)
+    if targets.is_floating_point():
+        known = ~targets.isnan()
+        wanted = torch.where(known, targets.float(), predictions.detach())
+        distances = {"l1": functional.l1_loss, "l2": functional.mse_loss, "smooth_l1": functional.smooth_l1_loss}
+        distance = distances[config.distance](predictions, wanted, reduction="none")
+    else:
+        targets = targets if targets.ndim == predictions.ndim else targets[..., None]
+        known = targets != UNKNOWN
+        scores = predictions.reshape(targets.numel(), -1)  # (B x T x n, classes)
+        distance = functional.cross_entropy(scores, targets.flatten(), reduction="none", ignore_index=UNKNOWN)
+        distance = distance.view(targets.shape)
+    return distance.sum(-1) / known.sum(-1).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,10 @@ def frame_sums(
 ) -> FrameSums:
     """Sum the distances over hidden and over visible frames of a batch; padding counts nowhere.
 
-    predictions (B, T, K); targets (B, T, K) or (B, T) int64; hidden, valid (B, T) bool.
+    predictions and targets as in `frame_distance`; hidden, valid (B, T) bool.
     """
     padding = ~valid  # blanked before, not after: the gradient of a NaN times zero would still be NaN
-    targets = targets.masked_fill(padding[..., None] if targets.is_floating_point() else padding, 0)
+    targets = targets.masked_fill(padding if targets.ndim == 2 else padding[..., None], 0)
     distance = frame_distance(predictions.masked_fill(padding[..., None], 0), targets, config)
     hidden, visible = hidden & valid, ~hidden & valid
     return FrameSums(

@@ -7,6 +7,8 @@ each optimiser step it may follow the encoder. Its state is saved with the train
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -19,13 +21,11 @@ from keystep.data.statistics import Statistics
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.centring import centre
 from keystep.nn.encoder import ChannelNorm, Encoder
+from keystep.objectives import UNKNOWN
 
 
 class Target(nn.Module):
     """Base of the targets: nothing to train, nothing to follow."""
-
-    output_dim: int | None = None
-    """Width that the predictor needs; None when it predicts latents."""
 
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """Targets at every frame, (B, T, K) float or (B, T) int64; what stands at padding means nothing."""
@@ -64,19 +64,24 @@ class EmaTarget(Target):
 
 
 class FeatureTarget(Target):
-    """The standardised input itself, smoothed if asked for: masked reconstruction."""
+    """The standardised input itself, smoothed and reduced if asked for: masked reconstruction."""
 
-    def __init__(self, statistics: Statistics, centring: bool, smooth: int) -> None:
+    basis: Tensor | None
+
+    def __init__(self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None) -> None:
         super().__init__()
         self.norm, self.centring, self.smooth = channel_norm(statistics), centring, smooth
-        self.output_dim = len(statistics.mean)
+        reduced = components is not None and components < len(statistics.mean)
+        self.register_buffer("basis", _principal(statistics, components) if reduced else None)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """(B, T, D_in), centred over each crop's valid frames if the model's input is; zeros at padding."""
+        """(B, T, D_in or components), centred over each crop's valid frames if the model's input is; zeros at padding."""
         frames = self.norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
         if self.centring:
             frames = centre(frames, batch.valid)
+        if self.basis is not None:
+            frames = frames @ self.basis
         return frames if self.smooth == 1 else _smoothed(frames, batch.valid, self.smooth)
 
 
@@ -89,7 +94,6 @@ class ClusterTarget(FeatureTarget):
         super().__init__(statistics, centring, smooth)
         sample = (statistics.sample - statistics.mean) / statistics.deviation
         self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
-        self.output_dim = clusters
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
@@ -99,13 +103,53 @@ class ClusterTarget(FeatureTarget):
         return (self.centres.square().sum(-1) - 2 * frames @ self.centres.T).argmin(-1)
 
 
-def build_target(config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> Target:
-    """The target that a config asks for."""
+class Neighbourhood(Target):
+    """The targets of several frames around each, side by side; unknown where there is no such frame in the crop."""
+
+    def __init__(self, target: Target, shifts: Sequence[int]) -> None:
+        super().__init__()
+        self.target, self.shifts = target, tuple(shifts)
+
+    @torch.no_grad()
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """(B, T, n x K) float, NaN where unknown, or (B, T, n) int64, -100 where unknown."""
+        targets: Tensor = self.target(batch, pattern)
+        unknown: float = float("nan") if targets.is_floating_point() else UNKNOWN
+        if targets.ndim == 2:
+            targets = targets[..., None]
+        targets = targets.masked_fill(~batch.valid[..., None], unknown)
+        return torch.cat([_shifted(targets, shift, unknown) for shift in self.shifts], dim=-1)
+
+    def follow(self, encoder: Encoder, momentum: float) -> None:
+        self.target.follow(encoder, momentum)
+
+
+def build_target(
+    config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int, rate: float | Fraction = 1
+) -> Target:
+    """The target that a config asks for, for features at ``rate`` frames a second."""
     if config.kind == "ema":
-        return EmaTarget(encoder, config)
-    if config.kind == "features":
-        return FeatureTarget(statistics, encoder.centring, config.smooth)
-    return ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed)
+        target: Target = EmaTarget(encoder, config)
+    elif config.kind == "features":
+        target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components)
+    else:
+        target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed)
+    shifts = shifts_of(config.offsets, rate)
+    return target if shifts == (0,) else Neighbourhood(target, shifts)
+
+
+def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float | Fraction) -> int | None:
+    """How many numbers a frame's prediction has; None where it is one latent, which needs no map of its own."""
+    shifts = shifts_of(config.offsets, rate)
+    if config.kind == "ema":
+        return None if shifts == (0,) else dim * len(shifts)
+    features = min(input_dim, config.components or input_dim)
+    return (features if config.kind == "features" else config.clusters) * len(shifts)
+
+
+def shifts_of(offsets: Sequence[float], rate: float | Fraction) -> tuple[int, ...]:
+    """Offsets in seconds as frames, each once, rising."""
+    return tuple(sorted({round(seconds * float(rate)) for seconds in offsets}))
 
 
 def channel_norm(statistics: Statistics) -> ChannelNorm:
@@ -114,6 +158,26 @@ def channel_norm(statistics: Statistics) -> ChannelNorm:
     norm.mean.copy_(torch.from_numpy(statistics.mean))
     norm.deviation.copy_(torch.from_numpy(statistics.deviation))
     return norm
+
+
+def _shifted(targets: Tensor, shift: int, unknown: float) -> Tensor:
+    """(B, T, K): at each frame the target ``shift`` frames later, or ``unknown``."""
+    length = targets.shape[1]
+    shift = max(-length, min(length, shift))
+    moved = targets.roll(-shift, dims=1)
+    if shift > 0:
+        moved[:, length - shift :] = unknown
+    elif shift < 0:
+        moved[:, :-shift] = unknown
+    return moved
+
+
+def _principal(statistics: Statistics, components: int) -> Tensor:
+    """(D_in, components): the leading principal components of standardised frames, scaled to a mean variance of 1."""
+    sample = (statistics.sample - statistics.sample.mean(0)) / statistics.deviation
+    values, vectors = np.linalg.eigh(sample.T.astype(np.float64) @ sample / len(sample))
+    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
+    return torch.from_numpy((vectors / np.sqrt(max(values.mean(), 1e-12))).astype(np.float32))
 
 
 def _smoothed(frames: Tensor, valid: Tensor, width: int) -> Tensor:

@@ -64,6 +64,7 @@ def made_row(name: str, family: str, mode: str, accuracy: float, seeds: int, del
         "delay": delay,
         "detail": "",
         "width": 64,
+        "beside": "smoothing" if "++" in name else "",
         "mean": {metric: float(np.mean([run[metric] for run in scores])) for metric in METRICS},
         "spread": {
             metric: float(np.std([run[metric] for run in scores], ddof=1)) if seeds > 1 else None for metric in METRICS
@@ -90,7 +91,7 @@ def made_result(rows: tuple[Any, ...] = ROWS, gate: tuple[Result, ...] = (ALONE,
     """A result.json in memory."""
     return {
         "format": "keystep-result",
-        "version": 1,
+        "version": 2,
         "created": "2025-01-01T00:00:00+00:00",
         "command": "keystep eval data --model 'pjepa=runs/a,runs/b'",
         "software": {"keystep": "0.1.0", "python": "3.11"},

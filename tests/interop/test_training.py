@@ -153,4 +153,4 @@ def test_averaging_over_frames_is_another_loss_than_over_parts(small: Learner) -
 
 def test_the_target_of_the_paper_is_the_last_layer_as_it_is() -> None:
     config = build(RunConfig, preset_settings("paper"), {"data": {"root": "DATA"}}).target
-    assert config == TargetConfig(kind="ema", layers=1, normalise="none", momentum=0.999)
+    assert config == TargetConfig(kind="ema", layers=1, normalise="none", momentum=0.999, offsets=(0,))

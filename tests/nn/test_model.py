@@ -216,3 +216,22 @@ def test_a_frame_that_is_no_number_is_named() -> None:
         made_model().encode(features)
     with pytest.raises(InputError, match=f"3 wide; this model reads {WIDTH}"):
         made_model().encode(made_features(2, 6)[..., :3])
+
+
+@pytest.mark.parametrize("output_dim", [None, 7])
+def test_visible_frames_may_be_predicted_from_their_latents_alone(output_dim: int | None) -> None:
+    model = made_model(output_dim=output_dim)
+    batch = SequenceBatch(made_features(2, 9), torch.arange(9) < torch.tensor([[9], [6]]))
+    hidden = torch.rand(2, 9, generator=torch.Generator().manual_seed(3)) < 0.5
+    latents, predictions = model(batch, hidden)
+    seen = batch.valid & ~hidden
+    assert model.predictor.visible_output is not None
+    torch.testing.assert_close(predictions[seen], model.predictor.visible_output(latents[seen]))
+    assert not bool(predictions[~batch.valid].any())
+    with torch.no_grad():
+        for parameter in model.predictor.blocks.parameters():
+            parameter.add_(0.1)
+    changed = model(batch, hidden).predictions
+    torch.testing.assert_close(changed[seen], predictions[seen])
+    assert not torch.equal(changed[hidden & batch.valid], predictions[hidden & batch.valid])
+    assert made_model(visible_predictions="predictor").predictor.visible_output is None

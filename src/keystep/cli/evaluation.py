@@ -197,4 +197,5 @@ def _flat(groups: list[Group]) -> list[tuple[str, int, FoundModel]]:
 
 
 def _reconstructs(found: FoundModel) -> bool:
-    return found.config is not None and found.config.target.kind == "features"
+    """Whether it was trained on each frame's own features alone: the control of masked reconstruction."""
+    return found.config is not None and found.config.target.kind == "features" and found.config.target.offsets == (0,)

@@ -20,6 +20,8 @@ Representation = Mapping[str, np.ndarray]
 
 Family = Literal["raw", "control", "untrained", "reconstruction", "learned", "oracle"]
 Mode = Literal["offline", "causal"]
+Beside = Literal["", "position", "smoothing"]
+"""What a model's latents are concatenated with: nothing, the clock, or the best moving average."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Row:
     """Seconds after a frame before its representation is final; None: when the video is over."""
     detail: str = ""
     width: int = 0
+    beside: Beside = ""
     runs: list[Run] = field(default_factory=list)
 
     @property
@@ -86,6 +89,7 @@ class Row:
             "delay": self.delay,
             "detail": self.detail,
             "width": self.width,
+            "beside": self.beside,
             "mean": {metric: self.mean(metric) for metric in self.runs[0].scores},
             "spread": {metric: self.spread(metric) for metric in self.runs[0].scores},
             "runs": [

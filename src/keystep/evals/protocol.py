@@ -22,7 +22,7 @@ from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.controls import Control, Position
 from keystep.evals.encoding import encode_videos
 from keystep.evals.geometry import Geometry, median_geometry
-from keystep.evals.judge import Family, Judge, Mode, Representation, Row
+from keystep.evals.judge import Beside, Family, Judge, Mode, Representation, Row
 from keystep.evals.probe import ProbeConfig
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
@@ -129,6 +129,7 @@ class _Study:
         position: Position = "none",
         delay: float | None = None,
         detail: str = "",
+        beside: Beside = "",
     ) -> Row:
         """Judge a representation; another seed of a known row joins it.
 
@@ -140,7 +141,8 @@ class _Study:
         self.evaluation.fits += 1
         row = self.evaluation.find(name, mode)
         if row is None:
-            row = Row(name, family, mode, position, delay, detail, width=next(iter(representation.values())).shape[1])
+            width = next(iter(representation.values())).shape[1]
+            row = Row(name, family, mode, position, delay, detail, width, beside)
             self.evaluation.rows.append(row)
         row.runs.append(run)
         return row
@@ -219,22 +221,31 @@ class _Study:
         pattern: AttentionPattern,
         seed: int,
     ) -> None:
-        """A model's latents alone, and beside the best smoothing of the same mode."""
+        """A model's latents alone, beside the best smoothing of the same mode, and a learned one's beside the clock."""
         name = self.marked(name)
         wait = _delay(pattern, self.rate)
         delay = None if wait is None else wait + self.slot_delay
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
         position: Position = "elapsed" if mode == "causal" else "progress"
         self.add(name, family, mode, latents, seed=seed, position=position, delay=delay, detail=str(pattern))
-        beside = {
-            video: np.concatenate([latents[video], self.best_smoothing[mode][video]], axis=1) for video in latents
-        }
-        smooth_delay = delay if mode == "causal" else None
-        self.add(f"{name} ++ moving average", family, mode, beside, seed=seed, position=position, delay=smooth_delay)
+        beside: list[tuple[Beside, str, Representation, float | None]] = [
+            ("smoothing", f"{name} ++ moving average", self.best_smoothing[mode], delay if mode == "causal" else None)
+        ]
+        if family == "learned":
+            beside.append(("position", f"{name} + {position}", self._clock(position), delay))
+        for what, row_name, other, row_delay in beside:
+            both = {video: np.concatenate([latents[video], other[video]], axis=1) for video in latents}
+            self.add(row_name, family, mode, both, seed=seed, position=position, delay=row_delay, beside=what)
         if family == "learned" and f"{name}, {mode}" not in self.evaluation.geometry:
             test = {video: latents[video] for video in self.judge.split.test}
             self.evaluation.geometry[f"{name}, {mode}"] = median_geometry(list(test.values()))
             self.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
+
+    def _clock(self, position: Position) -> Representation:
+        """What a moving average has beside it when it knows the position."""
+        if position == "progress":
+            return {name: controls.progress(len(raw)) for name, raw in self.raw.items()}
+        return {name: controls.elapsed(len(raw), self.rate) for name, raw in self.raw.items()}
 
     def compare(self) -> None:
         """RECIPE's gate for each learned row; the row to beat is chosen by validation accuracy."""
@@ -251,12 +262,18 @@ class _Study:
             here = [row for row in rows if row.mode == mode]
             simple = [row for row in here if row.family == "control"]
             smooth = [row for row in simple if row.name.startswith("moving average")]
-            rivals = [row for row in here if row.family in ("untrained", "reconstruction") and "++" in row.name]
+            rivals = [
+                row for row in here if row.family in ("untrained", "reconstruction") and row.beside == "smoothing"
+            ]
             for row in here:
-                if row.family == "learned" and "++" not in row.name:
+                if row.family != "learned":
+                    continue
+                if row.beside == "":
                     self._compare("alone, against the best smoothing", row, _strongest(smooth))
                     self._compare("alone, against the best control", row, _strongest(simple))
-                elif row.family == "learned":
+                elif row.beside == "position":
+                    self._compare("beside the clock, against the best smoothing", row, _strongest(smooth))
+                else:
                     for rival in rivals:
                         self._compare(f"beside smoothing, against {rival.name.partition(' ++')[0]} there", row, rival)
 

@@ -191,7 +191,7 @@ def _against(result: Result, line: Result) -> str:
 
 def _without_gate(result: Result) -> str:
     """Nothing was compared: say what was measured, and that it shows nothing."""
-    learned = [row for row in result["rows"] if row["family"] == "learned" and "++" not in row["name"]]
+    learned = [row for row in result["rows"] if row["family"] == "learned" and not row["beside"]]
     if learned:
         row = next((row for row in learned if not is_oracle(row)), learned[0])
         return (

@@ -18,6 +18,8 @@ class Predictor(Trunk):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.predictor_depth, config.predictor_heads or config.heads)
         self.output = nn.Identity() if config.output_dim is None else nn.Linear(config.dim, config.output_dim)
+        from_encoder = config.visible_predictions == "encoder"
+        self.visible_output = nn.Linear(config.dim, config.output_dim or config.dim) if from_encoder else None
 
     def forward(
         self, latents: Tensor, batch: SequenceBatch, hidden: Tensor, mask_token: Tensor, pattern: AttentionPattern
@@ -32,4 +34,7 @@ class Predictor(Trunk):
         packing = Packing(batch.valid)
         places = packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts))
         predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), places, pattern))
+        if self.visible_output is not None:
+            at_hidden, seen = packing.pack(hidden[..., None]), self.visible_output(packing.pack(latents))
+            predictions = torch.where(at_hidden, predictions, seen)
         return packing.unpack(predictions)

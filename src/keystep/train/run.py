@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -37,7 +38,7 @@ from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
 from keystep.settings import build, read_yaml, write_yaml
-from keystep.target import build_target, channel_norm
+from keystep.target import build_target, channel_norm, prediction_width
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints
 from keystep.train.step import Learner, StepResult, add_up, build_optimizer, train_step
@@ -86,7 +87,7 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     fabric = _fabric(config)
     folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
     config = _settled(config, folder, videos)
-    learner = _build(config, fabric, statistics)
+    learner = _build(config, fabric, statistics, folder.timeline.rate)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
     start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero and not resume:
@@ -268,7 +269,7 @@ def _fresh_model(config: RunConfig) -> PJEPA:
 
 def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
     """The config with what only the data can say: the widths, and the steps where epochs are given."""
-    output_dim = {"ema": None, "features": folder.width, "clusters": config.target.clusters}[config.target.kind]
+    output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
     widths = {"input_dim": folder.width, "output_dim": output_dim}
     train = config.train
     steps = train.steps if train.epochs is None else train.epochs * train.steps_an_epoch(len(videos))
@@ -280,12 +281,12 @@ def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) ->
     )
 
 
-def _build(config: RunConfig, fabric: Fabric, statistics: Statistics) -> Learner:
+def _build(config: RunConfig, fabric: Fabric, statistics: Statistics, rate: Fraction) -> Learner:
     """Model, target and optimiser on their device."""
     model = _fresh_model(config)
     if config.model.input_norm == "channel":
         model.encoder.proj[0] = channel_norm(statistics)
-    target = build_target(config.target, model.encoder, statistics, config.train.seed).to(fabric.device)
+    target = build_target(config.target, model.encoder, statistics, config.train.seed, rate).to(fabric.device)
     if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine
         for tensor in target.state_dict().values():
             tensor.copy_(fabric.broadcast(tensor))

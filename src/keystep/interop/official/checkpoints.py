@@ -184,6 +184,7 @@ def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
         "positions": _mode(architecture["rope_mode"], _POSITIONS, source),
         "input_norm": "layer",
         "centring": False,
+        "visible_predictions": "predictor",
         "readout": "last",
     }
     try:
