@@ -19,7 +19,7 @@ import yaml
 from folds import Line, Score, mean_scores, pooled_gate
 from pictures import draw_gate, draw_screen
 from rich.console import Console
-from runs import Job, run_all
+from runs import Job, side_by_side
 from screening import CONTROLS, MODES, Scores, Screen, best_variant
 
 from keystep.cli.evaluation import judge_models, model_records
@@ -58,10 +58,18 @@ class Study:
     def screen(self) -> dict[str, Scores]:
         """Validation accuracies of controls and variants on the first fold, first seed."""
         fold, seed = self.options.folds[0], self.options.seeds[0]
-        jobs = {name: self.job(name, fold, seed) for name in self.variants}
-        run_all(list(jobs.values()), self.options.jobs)
+        jobs = [self.job(name, fold, seed) for name in self.variants]
         screen = Screen(self.folder(), fold, self.out / "screen", ProbeConfig())
-        scores = screen.controls() | {name: screen.model(job) for name, job in jobs.items()}
+        scores = screen.controls()
+
+        def scored(job: Job) -> Scores:
+            job.run()
+            return screen.model(job)
+
+        for job, found in side_by_side(scored, jobs, self.options.jobs):
+            scores[job.variant] = found
+            alone = ", ".join(f"{mode} {values['alone']:.1f}" for mode, values in found.items())
+            print(f"  {len(scores) - len(CONTROLS)} of {len(jobs)}: {job.variant}: {alone}", flush=True)
         write_json(self.out / "screen.json", scores)
         (self.out / "screen.md").write_text(screen_table(scores, len(jobs), fold))
         draw_screen(self.out / "screen.png", scores, CONTROLS)
@@ -70,10 +78,14 @@ class Study:
 
     def confirm(self, variant: str) -> None:
         """Every fold and seed of one variant and of its reconstruction twin, judged on test videos."""
-        names = [variant, RECONSTRUCTION]
-        options = self.options
-        run_all([self.job(n, f, s) for f in options.folds for s in options.seeds for n in names], options.jobs)
-        results = [self._judged(fold, names) for fold in options.folds]
+        names, options = [variant, RECONSTRUCTION], self.options
+        jobs = [self.job(n, f, s) for f in options.folds for s in options.seeds for n in names]
+        for number, (job, _) in enumerate(side_by_side(Job.run, jobs, options.jobs), start=1):
+            print(f"  trained {number} of {len(jobs)}: {job.variant}, fold {job.fold}, seed {job.seed}", flush=True)
+        results = []
+        for fold, result in side_by_side(lambda fold: self._judged(fold, names), options.folds, options.jobs):
+            results.append(result)
+            print(f"  judged fold {fold}", flush=True)
         lines, scores = pooled_gate(results), mean_scores(results)
         videos = sum(len(result["data"]["test_videos"]) for result in results)
         text = confirm_table(scores, lines, variant, len(options.folds), len(options.seeds), videos)
@@ -88,7 +100,7 @@ class Study:
                 (name, [find_model(str(self.job(name, fold, seed).folder)) for seed in self.options.seeds])
                 for name in names
             ]
-            evaluation = judge_models(self.folder(), fold, groups, EvalConfig(), Console(stderr=True))
+            evaluation = judge_models(self.folder(), fold, groups, EvalConfig(), Console(quiet=True))
             runs = {f"{n}, seed {s}": self.job(n, fold, s).folder for n in names for s in self.options.seeds}
             save_evaluation(place, evaluation, curves_of(runs), model_records(groups))
             write_report(place)

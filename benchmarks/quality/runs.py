@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 import yaml
 
 from keystep.config import RunConfig
 from keystep.errors import InputError
 from keystep.settings import build, read_yaml
+
+Thing = TypeVar("Thing")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,11 @@ class Job:
             raise InputError(f"{self.folder}: {done.stderr.strip().splitlines()[-1]}")
 
 
-def run_all(jobs: Sequence[Job], at_once: int) -> None:
-    """Train what is not trained yet, so many at a time, with a line for each."""
-    todo = [job for job in jobs if not job.done]
-    print(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done already", flush=True)
+def side_by_side(work: Callable[[Thing], Made], things: Sequence[Thing], at_once: int) -> Iterator[tuple[Thing, Made]]:
+    """(thing, what was made of it), so many at a time on one thread each, in the order of the things."""
+    torch.set_num_threads(1 if at_once > 1 else torch.get_num_threads())
     with ThreadPoolExecutor(at_once) as pool:
-        for number, (job, _) in enumerate(zip(todo, pool.map(Job.run, todo), strict=True), start=1):
-            print(f"  {number} of {len(todo)}: {job.variant}, fold {job.fold}, seed {job.seed}", flush=True)
+        yield from zip(things, pool.map(work, things), strict=True)
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:
