@@ -115,8 +115,8 @@ class TargetConfig(Config):
     """features: predict this many leading principal components of the frames instead of all channels, where those are
     more; None: all channels."""
     offsets: Offsets = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
-    """Seconds from a frame at which the targets lie that it has to predict, side by side: with more than one, its latent
-    has to say what its neighbourhood looks like. (0,): its own target alone (the paper)."""
+    """Seconds from a frame at which the targets lie that it has to predict, side by side: with more than one, its
+    latent has to say what its neighbourhood looks like. (0,): its own target alone (the paper)."""
     smooth: int = Field(default=1, ge=1)
     """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
     single frames need not be predicted."""

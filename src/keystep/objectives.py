@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from keystep.config import ObjectiveConfig
 
-
 UNKNOWN = -100
 """The class id of a target that does not exist, such as one beyond the end of the crop; among floats it is NaN."""
 

@@ -76,7 +76,7 @@ class FeatureTarget(Target):
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """(B, T, D_in or components), centred over each crop's valid frames if the model's input is; zeros at padding."""
+        """(B, T, D_in or components), centred over each crop's valid frames if the model's input is; padding is 0."""
         frames = self.norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
         if self.centring:
             frames = centre(frames, batch.valid)

@@ -7,7 +7,9 @@ import pytest
 from keystep.data.annotation import (
     IGNORED,
     UNLABELLED,
+    Split,
     hold_out,
+    labelled_share,
     read_labels,
     read_lines,
     read_mapping,
@@ -204,3 +206,17 @@ def test_videos_left_out_as_bad_are_gone_from_every_part_but_never_all(splits: C
     assert {*split.train, *split.valid} == {"a", "b"} and split.test == ("c",)
     with pytest.raises(InputError, match=r"test\.split1\.bundle: nothing is left of this split, all its 2 videos"):
         read_split(folder, "1", ("a", "b"), left_out=("bad", "worse", "c"))
+
+
+def test_fewer_labels_are_a_part_of_more_and_no_part_is_left_without() -> None:
+    split = Split("1", NAMES[:14], NAMES[14:17], NAMES[17:], "from a file")
+    before = labelled_share(split, 1.0)
+    assert before == split
+    for share, count in ((0.5, 7), (0.33, 5), (0.15, 2), (0.001, 1)):
+        now = labelled_share(split, share)
+        assert len(now.train) == count and 1 <= len(now.valid) <= len(before.valid)
+        assert set(now.train) <= set(before.train) and set(now.valid) <= set(before.valid)
+        assert now.test == split.test
+        shuffled = labelled_share(Split("1", NAMES[:14][::-1], NAMES[14:17], NAMES[17:], ""), share)
+        assert set(shuffled.train) == set(now.train)
+        before = now

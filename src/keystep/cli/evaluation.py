@@ -11,7 +11,7 @@ from rich.table import Table
 from keystep.cli.data import list_problems, open_data
 from keystep.cli.models import FoundModel, check_fits, find_model
 from keystep.cli.progress import counting
-from keystep.data.annotation import IGNORED
+from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
@@ -71,11 +71,17 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
     unknown = sorted(set(config.background) - set(folder.classes))
     if unknown:
         raise InputError(f"background {unknown[0]!r} is no class of {folder.root / 'mapping.txt'}")
-    chosen = folder.split(split)
+    chosen = labelled_share(folder.split(split), config.label_share)
     for name in chosen.train + chosen.valid + chosen.test:
         folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
+    chosen = labelled_share(folder.split(split), config.label_share)  # again: bad videos are left out of it now
+    if config.label_share < 1:
+        folder.problems.notes.append(
+            f"labels of {config.label_share:.0%} of the videos: {len(chosen.train)} to train probes on, "
+            f"{len(chosen.valid)} to choose by"
+        )
     background = tuple(folder.classes.index(name) for name in config.background)
-    return Judge(folder, folder.split(split), config.probe, background, config.protocol)
+    return Judge(folder, chosen, config.probe, background, config.protocol, config.label_share)
 
 
 def _read(folder: FeatureFolder, name: str) -> None:

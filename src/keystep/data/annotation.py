@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -130,10 +130,26 @@ def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple
     The rule looks at nothing but names, so it does not move when files are listed in another order. Videos of one
     person may fall on both sides: give a ``valid`` bundle where that matters.
     """
-    ranked = sorted(videos, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    count = min(max(1, round(len(ranked) * share)), len(ranked) - 1)
-    held = set(ranked[:count])
+    count = min(max(1, round(len(videos) * share)), len(videos) - 1)
+    held = set(_ranked(videos)[:count])
     return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
+
+
+def labelled_share(split: Split, share: float) -> Split:
+    """The split with labels for ``share`` of its training and of its validation videos, at least one of each.
+
+    A smaller share is a part of a larger one: the videos are ranked by SHA-256 of the name, as in `hold_out`.
+    """
+
+    def kept(videos: tuple[str, ...]) -> tuple[str, ...]:
+        first = set(_ranked(videos)[: max(1, round(len(videos) * share))])
+        return tuple(name for name in videos if name in first)
+
+    return replace(split, train=kept(split.train), valid=kept(split.valid))
+
+
+def _ranked(videos: Collection[str]) -> list[str]:
+    return sorted(videos, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
 def split_names(folder: Path) -> list[str]:

@@ -115,6 +115,8 @@ class Judge:
     probe: ProbeConfig
     background: tuple[int, ...] = ()
     protocol: str = "pooled"
+    label_share: float = 1.0
+    """Share of the training and validation videos that the split's parts were cut down to."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from keystep.config import Config, ModelConfig
 from keystep.data.folder import FeatureFolder
@@ -38,6 +39,8 @@ class EvalConfig(Config):
     """Classes left out of edit, F1 and the foreground accuracy."""
     protocol: str = "pooled"
     """Convention of the metrics: pooled, video-mean, fact or official."""
+    label_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training and validation videos whose labels the probes may use; a smaller one is part of a larger."""
 
 
 @dataclass(frozen=True)

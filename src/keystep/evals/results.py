@@ -145,6 +145,7 @@ def _data_record(judge: Judge) -> dict[str, Any]:
         "classes": list(folder.classes),
         "split": split.name,
         "validation": split.rule,
+        "label_share": judge.label_share,
         "videos": {part: len(split.part(part)) for part in PARTS},
         "slots": {part: sum(folder.length(name) for name in split.part(part)) for part in PARTS},
         "test_videos": list(split.test),
