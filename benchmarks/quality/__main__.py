@@ -13,14 +13,16 @@ Everything is kept under ``--out`` and nothing is done twice: a stopped study go
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from folds import Line, Score, mean_scores, pooled_gate
-from pictures import draw_gate, draw_screen
+from folds import mean_scores, pooled_gate
+from pictures import draw_gate, draw_screen, draw_shares
 from rich.console import Console
 from runs import Job, side_by_side
-from screening import CONTROLS, MODES, Scores, Screen, best_variant
+from screening import CONTROLS, Scores, Screen, best_variant
+from tables import confirm_table, screen_table, shares_table
 
 from keystep.cli.evaluation import judge_models, model_records
 from keystep.cli.models import find_model
@@ -34,6 +36,8 @@ from keystep.files import write_json
 from keystep.settings import assignments
 
 RECONSTRUCTION = "reconstruction"
+REFERENCES = (RECONSTRUCTION, "reconstruction-l1", "clusters", "paper")
+"""What a winner is compared with, so it cannot be the winner."""
 VARIANTS = Path(__file__).with_name("variants.yaml")
 
 
@@ -76,82 +80,48 @@ class Study:
         print((self.out / "screen.md").read_text())
         return scores
 
-    def confirm(self, variant: str) -> None:
-        """Every fold and seed of one variant and of its reconstruction twin, judged on test videos."""
-        names, options = [variant, RECONSTRUCTION], self.options
+    def confirm(self, variants: Sequence[str]) -> None:
+        """Every fold and seed of these variants and of masked reconstruction, judged on test videos together."""
+        names, options = [*dict.fromkeys([*variants, RECONSTRUCTION])], self.options
         jobs = [self.job(n, f, s) for f in options.folds for s in options.seeds for n in names]
         for number, (job, _) in enumerate(side_by_side(Job.run, jobs, options.jobs), start=1):
             print(f"  trained {number} of {len(jobs)}: {job.variant}, fold {job.fold}, seed {job.seed}", flush=True)
-        results = []
-        for fold, result in side_by_side(lambda fold: self._judged(fold, names), options.folds, options.jobs):
-            results.append(result)
-            print(f"  judged fold {fold}", flush=True)
+        results = self._judged(names, 1.0)
         lines, scores = pooled_gate(results), mean_scores(results)
         videos = sum(len(result["data"]["test_videos"]) for result in results)
-        text = confirm_table(scores, lines, variant, len(options.folds), len(options.seeds), videos)
+        text = confirm_table(scores, lines, variants, len(options.folds), len(options.seeds), videos)
         (self.out / "confirm.md").write_text(text)
         draw_gate(self.out / "confirm.png", lines)
         print(text)
+        if options.shares:
+            by_share = {share: mean_scores(self._judged(names, share)) for share in options.shares} | {1.0: scores}
+            (self.out / "shares.md").write_text(shares_table(by_share))
+            draw_shares(self.out / "shares.png", by_share)
+            print(shares_table(by_share))
 
-    def _judged(self, fold: str, names: list[str]) -> dict:
-        place = self.out / "judged" / f"fold{fold}-{names[0]}"
+    def _judged(self, names: Sequence[str], share: float) -> list[dict]:
+        """The result of each fold with so many of its training videos labelled."""
+        results = []
+        for fold, result in side_by_side(
+            lambda fold: self._judged_fold(fold, names, share), self.options.folds, self.options.jobs
+        ):
+            results.append(result)
+            print(f"  judged fold {fold}, {share:.0%} of the videos labelled", flush=True)
+        return results
+
+    def _judged_fold(self, fold: str, names: Sequence[str], share: float) -> dict:
+        place = self.out / "judged" / f"fold{fold}-labels{100 * share:g}-{'-'.join(names)}"
         if not (place / "result.json").exists():
             groups = [
                 (name, [find_model(str(self.job(name, fold, seed).folder)) for seed in self.options.seeds])
                 for name in names
             ]
-            evaluation = judge_models(self.folder(), fold, groups, EvalConfig(), Console(quiet=True))
+            config = EvalConfig(label_share=share)
+            evaluation = judge_models(self.folder(), fold, groups, config, Console(quiet=True))
             runs = {f"{n}, seed {s}": self.job(n, fold, s).folder for n in names for s in self.options.seeds}
             save_evaluation(place, evaluation, curves_of(runs), model_records(groups))
             write_report(place)
         return load_result(place)[0]
-
-
-def screen_table(scores: dict[str, Scores], variants: int, fold: str) -> str:
-    """Markdown; the best first, by the mean over modes of what a variant reads alone."""
-
-    def cell(name: str, mode: str, read: str) -> str:
-        value = scores[name].get(mode, {}).get(read)
-        return "–" if value is None else f"{value:.1f}"
-
-    def rank(name: str) -> float:
-        values = [scores[name][mode]["alone"] for mode in MODES if mode in scores[name]]
-        return -sum(values) / max(1, len(values))
-
-    heads = ["row", *(f"{mode}, {read}" for mode in MODES for read in ("alone", "beside smoothing"))]
-    lines = [
-        f"{variants} variants tried, one seed each, fold {fold}; frame accuracy on *validation* videos, which chose.",
-        "",
-        f"| {' | '.join(heads)} |",
-        f"|{'---|' * len(heads)}",
-    ]
-    for name in sorted(scores, key=rank):
-        marked = f"*{name}* (control)" if name in CONTROLS else name
-        cells = [cell(name, mode, read) for mode in MODES for read in ("alone", "beside")]
-        lines.append(f"| {' | '.join([marked, *cells])} |")
-    return "\n".join(lines) + "\n"
-
-
-def confirm_table(scores: list[Score], lines: list[Line], variant: str, folds: int, seeds: int, videos: int) -> str:
-    """Markdown: rows, then the gate."""
-    text = [
-        f"`{variant}` over {folds} folds x {seeds} seeds, {videos} test videos. Mean over folds and seeds, ± deviation",
-        "over seeds. Widths and probe settings were chosen on validation videos.",
-        "",
-        "| representation | mode | accuracy | edit | F1@50 |",
-        "|---|---|---|---|---|",
-    ]
-    for score in scores:
-        cells = [f"{score.mean[m]:.1f}" + (f" ± {score.spread[m]:.1f}" if score.spread[m] else "") for m in score.mean]
-        text.append(f"| {score.name} | {score.mode} | {' | '.join(cells)} |")
-    text += ["", "| mode | claim | difference | 95 % interval | |", "|---|---|---|---|---|"]
-    for line in lines:
-        d = line.difference
-        verdict = "**holds**" if line.holds else "does not hold"
-        rivals = ", ".join(sorted(set(line.rivals)))
-        cells = [line.mode, f"{line.first} {line.claim} ({rivals})", f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}"]
-        text.append(f"| {' | '.join([*cells, verdict])} |")
-    return "\n".join(text) + "\n"
 
 
 def _options() -> argparse.Namespace:
@@ -166,19 +136,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, one thread each")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="for all runs: train.steps=1500")
     parser.add_argument("--screen-only", action="store_true", help="leave the test part alone")
-    parser.add_argument("--confirm", help="judge this variant instead of the best one of the screen")
+    parser.add_argument("--confirm", nargs="+", help="judge these variants instead of the best one of the screen")
+    parser.add_argument("--shares", nargs="*", type=float, default=[], help="also with labels for these shares: 0.15")
     return parser.parse_args()
 
 
 def main() -> None:
     options = _options()
     study = Study(options)
-    variant = options.confirm
-    if variant is None:
-        variant = best_variant(study.screen(), [name for name in study.variants if name != RECONSTRUCTION])
-        print(f"best on validation: {variant}")
+    variants = options.confirm
+    if variants is None:
+        variants = [best_variant(study.screen(), [name for name in study.variants if name not in REFERENCES])]
+        print(f"best on validation: {variants[0]}")
     if not options.screen_only:
-        study.confirm(variant)
+        study.confirm(variants)
 
 
 if __name__ == "__main__":

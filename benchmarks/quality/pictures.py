@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from folds import Line
+from folds import Line, Score
 from matplotlib.figure import Figure
 from screening import MODES, Scores
 
@@ -44,6 +44,26 @@ def draw_gate(path: Path, lines: Sequence[Line]) -> None:
     axes.set_yticks(range(len(lines)), [f"{line.mode}: {line.claim}" for line in reversed(lines)], fontsize=8)
     axes.set(xlabel="points of frame accuracy on test videos, 95 % interval over videos and seeds")
     axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def draw_shares(path: Path, by_share: Mapping[float, Sequence[Score]]) -> None:
+    """Test accuracy of every row against the share of videos with labels, a panel for each mode."""
+    shares = sorted(by_share)
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels = figure.subplots(1, len(MODES), sharey=True)
+    for axes, mode in zip(panels, MODES, strict=True):
+        names = [score.name for score in by_share[shares[-1]] if score.mode == mode and score.family != "oracle"]
+        for number, name in enumerate(names):
+            found = {s: next((x for x in by_share[s] if (x.name, x.mode) == (name, mode)), None) for s in shares}
+            points = [(100 * share, x.mean["accuracy"]) for share, x in found.items() if x is not None]
+            learned = any(x is not None and x.family == "learned" for x in found.values())
+            style = {"linewidth": 2.5 if learned else 1, "linestyle": "-" if learned else "--"}
+            axes.plot(*zip(*points, strict=True), "o", markersize=3, color=f"C{number % 10}", label=name, **style)
+        axes.set(title=mode, xlabel="videos with labels, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    panels[0].set_ylabel("frame accuracy on test videos, %")
     _save(figure, path)
 
 
