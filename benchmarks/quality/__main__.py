@@ -38,6 +38,8 @@ from keystep.settings import assignments
 RECONSTRUCTION = "reconstruction"
 REFERENCES = (RECONSTRUCTION, "reconstruction-l1", "clusters", "paper")
 """What a winner is compared with, so it cannot be the winner."""
+SCREEN_PROBE = ProbeConfig(learning_rates=(3e-3, 1e-2), weight_decays=(0.0, 0.3), max_frames=600_000)
+"""A smaller grid and fewer passes than `keystep eval` takes: enough to choose by."""
 VARIANTS = Path(__file__).with_name("variants.yaml")
 
 
@@ -63,7 +65,7 @@ class Study:
         """Validation accuracies of controls and variants on the first fold, first seed."""
         fold, seed = self.options.folds[0], self.options.seeds[0]
         jobs = [self.job(name, fold, seed) for name in self.variants]
-        screen = Screen(self.folder(), fold, self.out / "screen", ProbeConfig())
+        screen = Screen(self.folder(), fold, self.out / "screen", SCREEN_PROBE)
         scores = screen.controls()
 
         def scored(job: Job) -> Scores:
