@@ -21,12 +21,11 @@ from keystep.train.run import pretrain
 
 SETTINGS = {
     "data": {"split": "1"},
-    "target": {"clusters": 32, "smooth": 9},
     "train": {"steps": 240, "crop": 256, "monitor_every": 80, "save_every": 80},
 }
 PROBE = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0, 0.1), epochs=10, min_steps=300)
 """A smaller grid and fewer passes than `keystep eval` takes, to be done in minutes."""
-RECONSTRUCTION = {"target": {"kind": "features", "smooth": 1}}
+RECONSTRUCTION = {"target": {"offsets": [0]}}
 
 
 def run_demo(out: Path, console: Console) -> None:
