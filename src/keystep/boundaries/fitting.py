@@ -11,7 +11,7 @@ import numpy as np
 
 from keystep.boundaries.config import SegmenterConfig, slots
 from keystep.boundaries.segmenter import Segmenter, local_peaks
-from keystep.boundaries.sources import Features, Latents, Source, Surprise
+from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
 from keystep.data.discovered import read_record
 from keystep.data.folder import FeatureFolder
 from keystep.data.timeline import parse_rate
@@ -33,7 +33,7 @@ def fit(
 ) -> Segmenter:
     """Measure what is usual on the videos, then choose the threshold from the heights of the local peaks there.
 
-    Each video is read twice. ``probabilities``: the model's predictor gives logits of clusters.
+    Most sources read each video twice. ``probabilities``: the model's predictor gives logits of clusters.
 
     Raises:
         InputError: a source that needs a model and has none, or another model than it needs; no peak to learn from.
@@ -41,14 +41,18 @@ def fit(
     rate = folder.timeline.rate
     source = make_source(config, rate, folder.width, model, probabilities)
     spread = _Spread(slots(config.span, rate) if config.source == "surprise" else None)
+    kept: dict[str, np.ndarray] = {}
     for name in videos:
-        rows, state = source.step(folder.features(name), source.begin())
-        spread.add(np.concatenate([rows, source.finish(state)]))
+        rows = all_rows(source, folder.features(name))
+        spread.add(rows)
+        if config.source == "surprise":  # slow to get, and small
+            kept[name] = rows
         progress(name)
     rough = Segmenter(config, rate, source, spread.scale(), 0.0)
     heights, frames = [], 0
     for name in videos:
-        scores = rough.scores(folder.features(name))
+        rows = kept[name] if name in kept else all_rows(source, folder.features(name))
+        scores = rough.scores(rows)
         heights.append(scores[local_peaks(scores, rough.shortest - 1)])
         frames += folder.length(name)
         progress(name)
@@ -107,7 +111,7 @@ def load(path: Path, model: PJEPA | None = None) -> Segmenter:
     try:
         rate, scale = parse_rate(record["rate"]), np.array(record["scale"], dtype=np.float64)
         threshold, probabilities = float(record["threshold"]), bool(record["probabilities"])
-        width = record["width"] or (model.config.input_dim if model else 0)
+        width = int(record["width"] or (model.config.input_dim if model else None) or 0)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: {error!r}; run 'keystep segment' again") from error
     return Segmenter(config, rate, make_source(config, rate, width, model, probabilities), scale, threshold)

@@ -79,10 +79,9 @@ class Segmenter:
         starts += self.finish(state)
         return [int(length) for length in np.diff([0, *starts, len(features)])]
 
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """(T - 2 window + 1,) scores of a whole video, the first of which is that of frame ``window``."""
-        rows, state = self.source.step(features, self.source.begin())
-        return self._scores(self._scaled(np.concatenate([rows, self.source.finish(state)]), 0))
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """(T - 2 window + 1,) scores of a whole video's rows, the first of which is that of frame ``window``."""
+        return self._scores(self._scaled(rows, 0))
 
     def begin(self) -> SegmenterState:
         """The state before the first frame."""
@@ -149,9 +148,10 @@ class Segmenter:
         sums = np.zeros((count, rows.shape[1]))
         for shift in range(self.window):
             sums += rows[shift : shift + count]
-        change = (sums[self.window :] - sums[: -self.window]) / self.window
+        change: np.ndarray = (sums[self.window :] - sums[: -self.window]) / self.window
         if self.config.source == "surprise":
-            return change[:, 0]
+            rise: np.ndarray = change[:, 0]
+            return rise
         size: np.ndarray = np.sqrt(np.square(change).mean(1))
         return size
 

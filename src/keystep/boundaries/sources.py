@@ -17,6 +17,7 @@ from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 from keystep.stream import steps
+from keystep.stream.state import StreamState
 
 
 class Source(Protocol):
@@ -34,6 +35,12 @@ class Source(Protocol):
 
     def finish(self, state: Any) -> np.ndarray:
         """Rows of what still waits, when the video is over."""
+
+
+def all_rows(source: Source, features: np.ndarray) -> np.ndarray:
+    """(T, D) rows of a whole video, (T, D_in)."""
+    rows, state = source.step(features, source.begin())
+    return np.concatenate([rows, source.finish(state)])
 
 
 @dataclass(frozen=True)
@@ -65,16 +72,16 @@ class Latents:
     def __post_init__(self) -> None:
         causal_pattern(self.model)
 
-    def begin(self) -> steps.StreamState:
+    def begin(self) -> StreamState:
         """A stream of the model."""
         return steps.init(self.model)
 
-    def step(self, frames: np.ndarray, state: steps.StreamState) -> tuple[np.ndarray, steps.StreamState]:
+    def step(self, frames: np.ndarray, state: StreamState) -> tuple[np.ndarray, StreamState]:
         """The latents of the frames."""
         latents, state = steps.step(self.model, torch.from_numpy(frames)[None], state)
         return latents[0].float().cpu().numpy(), state
 
-    def finish(self, state: steps.StreamState) -> np.ndarray:
+    def finish(self, state: StreamState) -> np.ndarray:
         """Nothing waits."""
         return np.zeros((0, self.model.config.dim), np.float32)
 
@@ -151,8 +158,8 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     """Jensen-Shannon divergence of the distributions behind two sets of logits, (..., C) each: 0 to log 2."""
     logs = [first.log_softmax(-1), second.log_softmax(-1)]
     middle = torch.logaddexp(*logs) - np.log(2)
-    apart = [(log.exp() * (log - middle)).sum(-1) for log in logs]
-    return (apart[0] + apart[1]) / 2
+    apart: Tensor = sum((log.exp() * (log - middle)).sum(-1) for log in logs) / 2
+    return apart
 
 
 def causal_pattern(model: PJEPA) -> AttentionPattern:

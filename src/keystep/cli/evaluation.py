@@ -34,12 +34,13 @@ def evaluate_folder(
     rate: str | None,
     settings: list[str],
     on_error: str,
+    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Judge, save, draw, say."""
     check_ours(out, OURS)
     config = build(EvalConfig, assignments(settings))
-    folder = open_data(data, source_rate, rate, on_error)
+    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
     groups = [_group(text) for text in models]
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
@@ -136,7 +137,7 @@ def _recipe(found: FoundModel) -> str:
     if found.config is None:
         return str(found.model.config)
     train = found.config.train.model_copy(update={"seed": 0})
-    data = found.config.data.model_copy(update={"root": Path()})
+    data = found.config.data.model_copy(update={"root": Path(), "boundaries": None})
     return str(found.config.model_copy(update={"train": train, "data": data}))
 
 

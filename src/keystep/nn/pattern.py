@@ -46,7 +46,7 @@ class AttentionPattern(BaseModel):
 
     @property
     def oracle(self) -> bool:
-        """Whether it reads segment boundaries: true ones, unless the model says otherwise (`ModelConfig.boundaries`)."""
+        """Whether it reads segment boundaries: true ones, unless `ModelConfig.boundaries` says otherwise."""
         return self.kind == "segment_causal"
 
     def __str__(self) -> str:
