@@ -132,8 +132,9 @@ class Segmenter:
     def _scaled(self, rows: np.ndarray, first: int) -> np.ndarray:
         """Rows (n, D) of frames from ``first`` on, divided by what is usual."""
         if self.config.source != "surprise":
-            return rows / self.scale
-        scaled: np.ndarray = rows / self.scale[(first + np.arange(len(rows))) % len(self.scale), None]
+            scaled: np.ndarray = rows / self.scale
+        else:
+            scaled = rows / self.scale[(first + np.arange(len(rows))) % len(self.scale), None]
         return scaled
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:

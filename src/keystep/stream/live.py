@@ -82,6 +82,11 @@ class LiveSteps:
         smoothing: Smoothing | None = None,
         on_gap: OnGap = "stop",
     ) -> None:
+        if model.config.segments is not None and model.config.stream_attention is model.config.attention:
+            raise InputError(
+                "this model answers when a segment has ended, which steps on a stream do not wait for yet; "
+                "keystep.stream.LiveSegments gives its latents"
+            )
         if head.width != model.config.dim:
             raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")
         self.model, self.head, self.timeline = model, head, timeline
