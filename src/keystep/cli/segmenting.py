@@ -56,7 +56,7 @@ def segment_folder(
             found_lengths[name] = segmenter.segment(folder.features(name))
             tick(name)
     record = to_record(segmenter) | _origin(folder, fitted_on, found)
-    write_boundaries(out, found_lengths, record)
+    write_boundaries(out, found_lengths, record, list(folder.videos))
     list_problems(folder, console)
     for line in _report(folder, split, found_lengths, segmenter, tolerance):
         console.print(line, soft_wrap=True, markup=False)

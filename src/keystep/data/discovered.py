@@ -59,9 +59,11 @@ def check_free(root: Path, videos: Sequence[str]) -> None:
     check_ours(root, _names(videos))
 
 
-def write_boundaries(root: Path, videos: Mapping[str, Sequence[int]], record: Mapping[str, Any]) -> None:
-    """Write a whole folder, or nothing; one that `keystep segment` wrote for these videos before is replaced."""
-    with replacing(root, _names(list(videos))) as temporary:
+def write_boundaries(
+    root: Path, videos: Mapping[str, Sequence[int]], record: Mapping[str, Any], known: Sequence[str] = ()
+) -> None:
+    """Write a whole folder, or nothing; one of these videos, or of others that are ``known``, is replaced."""
+    with replacing(root, _names([*videos, *known])) as temporary:
         temporary.mkdir()
         for video, lengths in videos.items():
             write_lines(temporary / f"{video}.txt", lengths)
