@@ -82,6 +82,8 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     keystep: Run, data: Path, tmp_path: Path
 ) -> None:
     found, run, out = tmp_path / "found", tmp_path / "run", tmp_path / "latents"
+    for part, names in (("train", "video0\nvideo6"), ("test", "video1")):
+        (data / "splits" / f"{part}.split2.bundle").write_text(names)
     segment(keystep, data, found)
     said = pretrain(keystep, data, run, *DISCOVERED, "--set", f"data.boundaries={found}")
     assert "ORACLE" not in said and "give eval and encode --boundaries DIR" in said
@@ -100,6 +102,10 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     lengths = [int(n) for path in found.glob("*.txt") for n in path.read_text().split()]
     assert rows["clip"]["mode"] == "causal" and not rows["clip"]["oracle"]
     assert rows["clip"]["delay"] == rows["discovered segments' means"]["delay"] == (max(lengths) + 4) / 4
+    segment(keystep, data, found, "--split", 2)
+    status, said, error = keystep("eval", data, "--model", f"clip={run}", "--out", result, *options, *QUICK)
+    assert status == 0 and "fitted, without labels, on 1 of the test videos" in said, error
+    segment(keystep, data, found)
     live = LiveSegments(PJEPA.from_pretrained(run / "model"), fitting.load(found / "segmenter.json"))
     features = open_folder(data, source_rate=parse_rate(4)).features("video5")
     latents = torch.cat([live.feed(features[:31]), live.feed(features[31:]), live.close()])

@@ -14,7 +14,7 @@ from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]
-RECORD = {"rate": "2", "look_ahead_slots": 3}
+RECORD = {"rate": "2", "look_ahead_slots": 3, "fitted_on": ["a"]}
 
 
 @pytest.fixture

@@ -94,6 +94,9 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
         if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
     test = set(folder.split(split).test)
+    fitted = test & set(folder.discovered.fitted_on) if folder.discovered else set()
+    if fitted:
+        _warn(f"the boundaries were fitted, without labels, on {len(fitted)} of the test videos", folder, console)
     for name, models in groups:
         if len({found.fingerprint for found in models}) < len(models):
             raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
@@ -108,8 +111,13 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
                 line = f"nothing is known of the videos that {name} ({found.source}) was trained on"
             else:
                 continue
-            folder.problems.notes.append(line)
-            console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+            _warn(line, folder, console)
+
+
+def _warn(line: str, folder: FeatureFolder, console: Console) -> None:
+    """Say it now, and in the result."""
+    folder.problems.notes.append(line)
+    console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
 
 
 def model_records(groups: list[Group]) -> list[dict[str, Any]]:

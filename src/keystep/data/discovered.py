@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keystep.data.annotation import read_segments
+from keystep.data.annotation import read_segments, segment_lengths
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.files import check_ours, read_json, replacing, write_json, write_lines
@@ -33,20 +33,23 @@ class Discovered:
     """The segments of a folder's videos.
 
     rate: slots a second. look_ahead: slots after a segment's first one that were seen before it began.
+    fitted_on: the videos that the segmenter was fitted on, without labels.
     """
 
     root: Path
     rate: Fraction
     look_ahead: int
+    fitted_on: tuple[str, ...]
     videos: Mapping[str, tuple[int, ...]]
     signature: str
     """SHA-256 over the segments and how they were found."""
 
-    def lengths(self, video: str) -> tuple[int, ...]:
-        """Slots of each segment of a video."""
+    def lengths(self, video: str, start: int = 0, stop: int | None = None) -> list[int]:
+        """Lengths of the segments in slots ``start`` to ``stop`` of a video."""
         if video not in self.videos:
             raise InputError(f"{self.root}: no {video}.txt; run 'keystep segment' on all videos that are used")
-        return self.videos[video]
+        lengths = self.videos[video]
+        return segment_lengths(np.repeat(np.arange(len(lengths)), lengths)[start:stop])
 
     def delay(self, videos: Sequence[str]) -> float:
         """Seconds until a frame of these videos is final, at most: the longest segment, and what is seen beyond it."""
@@ -93,13 +96,14 @@ def read_boundaries(root: Path, rate: Fraction, slots: Mapping[str, int]) -> Dis
     record = read_record(root / SEGMENTER)
     try:
         own, look_ahead = parse_rate(record["rate"]), int(record["look_ahead_slots"])
+        fitted_on = tuple(record["fitted_on"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{root / SEGMENTER}: damaged: {error!r}; run 'keystep segment' again") from error
     if own != rate:
         raise InputError(f"{root}: boundaries at {own} Hz do not fit features at {rate} Hz; give --rate {own}")
     videos = {name: _lengths(root / f"{name}.txt", count) for name, count in slots.items() if _has(root, name)}
     digest = hashlib.sha256(repr([sorted(record.items(), key=str), sorted(videos.items())]).encode())
-    return Discovered(root, own, look_ahead, videos, digest.hexdigest())
+    return Discovered(root, own, look_ahead, fitted_on, videos, digest.hexdigest())
 
 
 def _names(videos: Sequence[str]) -> set[str]:

@@ -38,10 +38,10 @@ from keystep.data.annotation import (
 )
 from keystep.data.discovered import Boundaries, Discovered, read_boundaries
 from keystep.data.problems import Problems
-from keystep.data.slots import pool_labels, pool_mean, pool_times, read_times
+from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import open_npy, read_json, sample_bytes
+from keystep.files import read_json, sample_bytes
 
 LENGTH_TOLERANCE = 16
 """Frames by which features and labels of one video may differ; the surplus is cut and reported."""
@@ -161,8 +161,7 @@ class FeatureFolder:
             return self.segment_lengths(name, start, stop)
         if self.discovered is None:
             raise InputError(f"{self.root}: no discovered boundaries; give the folder that 'keystep segment' wrote")
-        numbers = np.repeat(np.arange(len(lengths := self.discovered.lengths(name))), lengths)
-        return segment_lengths(numbers[start:stop])
+        return self.discovered.lengths(name, start, stop)
 
     def has_times(self, name: str) -> bool:
         """Whether the video's slots have explicit times."""
@@ -403,19 +402,3 @@ def _video(
         width=width,
         time_axis=axis,
     )
-
-
-def open_array(path: Path) -> np.ndarray:
-    """Memory-map a 2-D float array.
-
-    Raises:
-        InputError: missing, truncated or foreign file, wrong number of axes, a type that is not floating.
-    """
-    array = open_npy(path)
-    if array.ndim != 2:
-        raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
-    if array.dtype.kind != "f":
-        raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64")
-    if 0 in array.shape:
-        raise InputError(f"{path}: an empty video, shape {array.shape}")
-    return array
