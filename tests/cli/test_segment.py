@@ -106,6 +106,19 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     status, said, error = keystep("eval", data, "--model", f"clip={run}", "--out", result, *options, *QUICK)
     assert status == 0 and "fitted, without labels, on 1 of the test videos" in said, error
     segment(keystep, data, found)
+    head = result / "heads" / "clip-causal-seed0.safetensors"
+    streamed = ("stream", run, data / "features" / "video5.npy", "--head", head)
+    status, said, error = keystep(*streamed, "--boundaries", found)
+    assert status == 0 and len(said.splitlines()) == 75, error
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(75)) and all(line["final"] for line in lines)
+    for options, line in (
+        ((), "attends by discovered segments; give --boundaries DIR"),
+        (("--boundaries", found, "--segmenter-model", run), "segmenter.json: needs no model: drop --segmenter-model"),
+        (("--boundaries", found, "--state", out), "cannot be saved yet"),
+    ):
+        status, _, error = keystep(*streamed, *options)
+        assert status == 2 and line in error
     live = LiveSegments(PJEPA.from_pretrained(run / "model"), fitting.load(found / "segmenter.json"))
     features = open_folder(data, source_rate=parse_rate(4)).features("video5")
     latents = torch.cat([live.feed(features[:31]), live.feed(features[31:]), live.close()])

@@ -165,6 +165,53 @@ def test_what_has_no_segments_to_close_or_knows_them_from_the_annotation_is_refu
         keystep.stream.init(make_model(SEGMENTS))
     with pytest.raises(InputError, match="needs no segmenter"):
         LiveSegments(causal, segmenter())
-    head = LinearHead(Affine(torch.zeros(3, 16), torch.zeros(3)), names=("a", "b", "c"))
-    with pytest.raises(InputError, match="LiveSegments gives its latents"):
+
+
+@pytest.fixture
+def head() -> LinearHead:
+    weight = torch.randn(3, 16, generator=torch.Generator().manual_seed(3))
+    return LinearHead(Affine(weight, torch.zeros(3)), names=("wait", "cut", "tie"))
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_readings_are_the_offline_steps_and_no_later_than_promised(
+    make_model: MakeModel, head: LinearHead, size: int
+) -> None:
+    model, found, frames = discovered(make_model, SEGMENTS), segmenter(), features(1, 60)
+    live = LiveSteps(model, head, Timeline(rate=Fraction(2)), segmenter=found)
+    readings = [r for start in range(0, 60, size) for r in live.feed(frames[0, start : start + size])]
+    promised = LiveSegments(model, found).delay + live.timeline.look_ahead + (size - 1) / 2
+    assert readings and max(reading.delay for reading in readings) <= promised
+    now = live.provisional()
+    assert [r.frame for r in now] == list(range(len(readings), 60)) and not any(r.final for r in now)
+    readings += live.close()
+    lengths = torch.tensor([found.segment(frames[0].numpy())])
+    expected = head.probabilities(model.encode(frames, segment_lengths=lengths)[0])
+    assert [r.frame for r in readings] == list(range(60)) and [r.time for r in readings] == [n / 2 for n in range(60)]
+    np.testing.assert_allclose(np.stack([r.probabilities for r in readings]), expected, atol=1e-5)
+    assert live.close() == []
+    with pytest.raises(InputError, match="this stream is over"):
+        live.feed(frames[0])
+
+
+def test_a_restart_begins_the_segments_anew(make_model: MakeModel, head: LinearHead) -> None:
+    model, found, frames = discovered(make_model, SEGMENTS), segmenter(), features(1, 60)
+    live = LiveSteps(model, head, Timeline(rate=Fraction(2)), on_gap="restart", segmenter=found)
+    readings = live.feed(frames[0], [n / 2 + (50 if n >= 33 else 0) for n in range(60)]) + live.close()
+    parts = []
+    for part in (frames[:, :33], frames[:, 33:]):
+        lengths = torch.tensor([found.segment(part[0].numpy())])
+        parts.append(head.probabilities(model.encode(part, segment_lengths=lengths)[0]))
+    np.testing.assert_allclose(np.stack([r.probabilities for r in readings]), torch.cat(parts), atol=1e-5)
+
+
+def test_steps_need_a_segmenter_of_their_rate_and_are_not_saved(
+    make_model: MakeModel, head: LinearHead, tmp_path: Path
+) -> None:
+    model = discovered(make_model, SEGMENTS)
+    with pytest.raises(InputError, match="give the segmenter that finds them"):
         LiveSteps(model, head, Timeline(rate=Fraction(2)))
+    with pytest.raises(InputError, match="fitted at 2 Hz, the stream has 4 Hz"):
+        LiveSteps(model, head, Timeline(rate=Fraction(4)), segmenter=segmenter())
+    with pytest.raises(InputError, match="cannot be saved yet"):
+        LiveSteps(model, head, Timeline(rate=Fraction(2)), segmenter=segmenter()).save(tmp_path / "state")

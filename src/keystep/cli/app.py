@@ -234,6 +234,10 @@ def stream(
         Path | None, typer.Option(help="Keep the stream's state here, and go on from it where it exists.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON lines here instead of to standard output.")] = None,
+    boundaries: Found = None,
+    segmenter_model: Annotated[
+        str | None, typer.Option(help="The model that the boundaries were found with, if they were found with one.")
+    ] = None,
 ) -> None:
     """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
     from keystep.cli.streaming import StreamOptions, stream_source
@@ -254,6 +258,8 @@ def stream(
         threads=threads,
         state=state,
         out=out,
+        boundaries=boundaries,
+        segmenter_model=segmenter_model,
     )
     stream_source(model, source, options, Console(stderr=True, highlight=False))
 

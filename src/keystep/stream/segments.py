@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +17,49 @@ if TYPE_CHECKING:
     from keystep.boundaries import Segmenter, SegmenterState
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentsState:
+class SegmentsState(NamedTuple):
     """Where model and segmenter are on one stream; a value."""
 
     stream: StreamState
     segmenter: SegmenterState
+
+
+def begin(model: PJEPA, segmenter: Segmenter) -> SegmentsState:
+    """The state before the first frame.
+
+    Raises:
+        InputError: the model does not attend by discovered segments.
+    """
+    if model.config.segments != "discovered":
+        raise InputError(f"this model attends {model.config.describe(model.config.attention)}: it needs no segmenter")
+    return SegmentsState(steps.init(model), segmenter.begin())
+
+
+def advance(
+    model: PJEPA, segmenter: Segmenter, features: np.ndarray | Tensor, state: SegmentsState
+) -> tuple[Tensor, SegmentsState]:
+    """Take the next frames (n, D_in); the latents that became final, (m, D), and the new state."""
+    frames = torch.as_tensor(features)
+    _, stream = steps.step(model, frames[None], state.stream)  # checks them, and holds them
+    starts, found = segmenter.step(frames.float().cpu().numpy(), state.segmenter)
+    latents, stream = _closed(model, starts, stream)
+    return latents, SegmentsState(stream, found)
+
+
+def end(model: PJEPA, segmenter: Segmenter, state: SegmentsState) -> tuple[Tensor, SegmentsState]:
+    """The video is over: the latents of all frames that wait, and the state before the first frame of another video."""
+    latents, stream = _closed(model, segmenter.finish(state.segmenter), state.stream)
+    rest, stream = steps.finish(model, stream)
+    return torch.cat([latents, rest[0]]), SegmentsState(steps.reset(stream), segmenter.begin())
+
+
+def _closed(model: PJEPA, starts: list[int], stream: StreamState) -> tuple[Tensor, StreamState]:
+    """End a segment before each of the frames ``starts``."""
+    parts = [stream.waiting.new_zeros(0, model.config.dim)]
+    for start in starts:
+        latents, stream = steps.close_segments(model, [start - stream.frames[0]], stream)
+        parts.append(latents[0])
+    return torch.cat(parts), stream
 
 
 class LiveSegments:
@@ -34,12 +70,8 @@ class LiveSegments:
     """
 
     def __init__(self, model: PJEPA, segmenter: Segmenter) -> None:
-        if model.config.segments != "discovered":
-            raise InputError(
-                f"this model attends {model.config.describe(model.config.attention)}: it needs no segmenter"
-            )
         self.model, self.segmenter = model, segmenter
-        self.state = SegmentsState(steps.init(model), segmenter.begin())
+        self.state = begin(model, segmenter)
 
     @property
     def delay(self) -> float | None:
@@ -55,12 +87,9 @@ class LiveSegments:
         """Frames whose segment has not ended, as far as is known."""
         return self.state.stream.held[0]
 
-    def feed(self, features: np.ndarray) -> Tensor:
+    def feed(self, features: np.ndarray | Tensor) -> Tensor:
         """Take the next frames (n, D_in); return the latents that became final, (m, D), in order."""
-        _, stream = steps.step(self.model, torch.from_numpy(features)[None], self.state.stream)
-        starts, segmenter = self.segmenter.step(features, self.state.segmenter)
-        latents, stream = self._closed(starts, stream)
-        self.state = SegmentsState(stream, segmenter)
+        latents, self.state = advance(self.model, self.segmenter, features, self.state)
         return latents
 
     def provisional(self) -> Tensor:
@@ -69,16 +98,5 @@ class LiveSegments:
 
     def close(self) -> Tensor:
         """The video is over: the latents of all frames that wait. The next frame begins another video."""
-        starts = self.segmenter.finish(self.state.segmenter)
-        latents, stream = self._closed(starts, self.state.stream)
-        rest, stream = steps.finish(self.model, stream)
-        self.state = SegmentsState(steps.reset(stream), self.segmenter.begin())
-        return torch.cat([latents, rest[0]])
-
-    def _closed(self, starts: list[int], stream: StreamState) -> tuple[Tensor, StreamState]:
-        """End a segment before each of the frames ``starts``."""
-        parts = [stream.waiting.new_zeros(0, self.model.config.dim)]
-        for start in starts:
-            latents, stream = steps.close_segments(self.model, [start - stream.frames[0]], stream)
-            parts.append(latents[0])
-        return torch.cat(parts), stream
+        latents, self.state = end(self.model, self.segmenter, self.state)
+        return latents
