@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import keystep
 from keystep.boundaries import Segmenter, SegmenterConfig, fitting
+from keystep.boundaries.agreement import agreement
 from keystep.boundaries.sources import Features, Latents, Source, Surprise
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
@@ -82,6 +83,14 @@ def test_boundaries_are_the_high_peaks_of_the_change_at_least_so_far_apart(seed:
     found, frames = segmenter(longest=longest), steps_of_a_video(150, seed)
     starts = by_definition(frames.astype(np.float64), found)
     assert len(starts) > 3 and [0, *np.cumsum(found.segment(frames))] == [0, *starts, 150]
+
+
+def test_changes_of_look_are_found_where_they_are() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(8, 40, 40)
+    video = np.repeat(rng.normal(size=(40, 5)), true, axis=0) + 0.2 * rng.normal(size=(true.sum(), 5))
+    found = replace(segmenter(longest=None), scale=np.ones(5), threshold=0.4)
+    assert agreement(found.segment(video.astype(np.float32)), list(true), 1).f1 > 95
 
 
 @pytest.mark.parametrize("name", ["features", "endless", "latents", "surprise"])

@@ -119,6 +119,8 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     ):
         status, _, error = keystep(*streamed, *options)
         assert status == 2 and line in error
+    status, _, error = keystep("segment", data, "--source-rate", 4, "--model", run, "--out", tmp_path / "own")
+    assert status == 2 and "boundaries cannot be found with it" in error and not (tmp_path / "own").exists()
     live = LiveSegments(PJEPA.from_pretrained(run / "model"), fitting.load(found / "segmenter.json"))
     features = open_folder(data, source_rate=parse_rate(4)).features("video5")
     latents = torch.cat([live.feed(features[:31]), live.feed(features[31:]), live.close()])

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import check_fits, find_model
+from keystep.cli.models import check_boundaries, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.data.store import FeatureStore, Layout
 from keystep.errors import InputError
@@ -42,6 +42,7 @@ def encode_folder(
             raise InputError(f"{found.source}: this model has no live_attention; leave out --live")
     folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
     check_fits(found, folder, console)
+    check_boundaries(found, folder)
     upsample = folder.pool if layout == "mstcn" else 1
     oracle = "; ".join(filter(None, (folder.oracle, _MADE if found.model.config.oracle else "")))
     store = FeatureStore(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import FoundModel, check_fits, find_model
+from keystep.cli.models import FoundModel, check_boundaries, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.data.annotation import IGNORED
 from keystep.data.folder import FeatureFolder
@@ -104,6 +104,7 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
             raise InputError(f"--model {name}: its runs differ in more than the seed; give them different names")
         for found in models:
             check_fits(found, folder, console)
+            check_boundaries(found, folder)
             seen = sorted(test & set(found.videos))
             if seen:
                 line = f"{name} ({found.source}) was pretrained, without labels, on {len(seen)} of the test videos"

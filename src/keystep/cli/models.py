@@ -109,7 +109,6 @@ def check_fits(found: FoundModel, folder: FeatureFolder, console: Console) -> No
         raise InputError(
             f"{found.source}: reads features {found.model.config.input_dim} wide; {folder.root} has {folder.width}"
         )
-    check_boundaries(found, folder)
     rate = str(folder.timeline.rate)
     if found.rate is not None and found.rate != rate:
         line = f"{found.source} was trained at {found.rate} Hz and reads {rate} Hz here; give --rate {found.rate}"
