@@ -188,7 +188,12 @@ def test_derived_values_follow_the_settings() -> None:
     assert ModelConfig().stream_attention == causal
     assert ModelConfig(live_attention=None).stream_attention is None
     assert ModelConfig(positions="segment").oracle and not ModelConfig().oracle
-    assert ModelConfig(attention=AttentionPattern(kind="segment_causal")).oracle
+    segments = AttentionPattern(kind="segment_causal")
+    told, found = ModelConfig(attention=segments), ModelConfig(attention=segments, boundaries="discovered")
+    assert told.oracle and told.segments == "true" and told.stream_attention == causal
+    assert not found.oracle and found.segments == "discovered" and found.stream_attention == segments
+    assert told.describe(segments) == "segment_causal (ORACLE)"
+    assert found.describe(segments) == "segment_causal (discovered boundaries)" and found.describe(block) == str(block)
     assert str(AttentionPattern(kind="segment_causal", window=9)) == "segment_causal, window 9 (ORACLE)"
 
 

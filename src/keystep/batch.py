@@ -20,7 +20,7 @@ class SequenceBatch:
     features: (B, T, D_in) float; whatever stands at padding is never read.
     valid: (B, T) bool, True at real frames. Padding may stand anywhere, though `pad` puts it at the end.
     segment_lengths: (B, S) int64 or None: lengths of consecutive segments, zeros only at the end of a row; each row
-        sums to that sequence's number of valid frames. Only oracle models read it.
+        sums to that sequence's number of valid frames. Only models that attend by segment read it.
     starts: (B,) int64 or None: where in its video each sequence begins; None when all begin at frame 0.
 
     (Not a dataclass, because Fabric would take a frozen one apart to cast its tensors, and fail.)
@@ -55,7 +55,7 @@ class SequenceBatch:
     ) -> SequenceBatch:
         """One batch from sequences of shape (T_i, D_in), zeros behind the shorter ones.
 
-        segments: lengths of each sequence's segments, for oracle models.
+        segments: lengths of each sequence's segments, for models that read them.
         """
         if not sequences:
             raise InputError("a batch needs at least one sequence")

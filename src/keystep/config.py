@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from keystep.data.discovered import Boundaries
 from keystep.data.problems import OnError
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
@@ -55,7 +56,10 @@ class ModelConfig(Config):
     rotary: Literal["relative", "tiled"] = "relative"
     """``tiled`` is the authors' variant, for their checkpoints only: its scores are no function of distance."""
     positions: Literal["frame", "segment"] = "frame"
-    """``segment``: 2-D positions (segment, frame in it); needs true boundaries, so its results are ORACLE."""
+    """``segment``: 2-D positions (segment, frame in it); needs boundaries, and true ones make its results ORACLE."""
+    boundaries: Boundaries = "true"
+    """Of models that read segments, whose: the ``true`` ones (ORACLE), or those that `keystep segment` ``discovered``
+    without labels, which a live system has too."""
     input_norm: Literal["layer", "channel"] = "channel"
     """``layer``: LayerNorm of each feature vector, as in the paper. ``channel``: each channel standardised by its mean
     and deviation over the training videos, which keeps the scale of a vector."""
@@ -80,6 +84,12 @@ class ModelConfig(Config):
             raise ValueError(f"live_attention {self.live_attention.kind!r} sees the future; use causal or block_causal")
         return self
 
+    @model_validator(mode="after")
+    def _discovered_for_segments(self) -> Self:
+        if self.boundaries == "discovered" and self.attention.kind != "segment_causal":
+            raise ValueError(f"boundaries 'discovered' are for segment_causal attention, not {self.attention.kind}")
+        return self
+
     @property
     def averaged_blocks(self) -> int:
         """How many blocks' outputs make a latent."""
@@ -87,13 +97,27 @@ class ModelConfig(Config):
 
     @property
     def stream_attention(self) -> AttentionPattern | None:
-        """The attention that a live stream can use: the model's own if it never looks ahead, else the live one."""
-        return self.attention if self.attention.kind in ("causal", "block_causal") else self.live_attention
+        """The attention that a live stream can use: the model's own if it never looks ahead, else the live one.
+
+        Discovered segments end within what a stream has seen, true ones are known to nobody.
+        """
+        own = self.attention.kind in ("causal", "block_causal") or self.boundaries == "discovered"
+        return self.attention if own else self.live_attention
 
     @property
     def oracle(self) -> bool:
         """Whether the model reads true segment boundaries."""
-        return self.positions == "segment" or self.attention.oracle
+        return self.segments == "true"
+
+    @property
+    def segments(self) -> Boundaries | None:
+        """Whose segments the model reads, if it reads any."""
+        return self.boundaries if self.positions == "segment" or self.attention.kind == "segment_causal" else None
+
+    def describe(self, pattern: AttentionPattern) -> str:
+        """One of the model's patterns in words, with ORACLE in it wherever that is so."""
+        text = str(pattern)
+        return text if self.oracle else text.replace("(ORACLE)", "(discovered boundaries)")
 
 
 class TargetConfig(Config):
@@ -254,6 +278,8 @@ class DataConfig(Config):
     """Work at this rate by averaging; None keeps the source rate."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
+    boundaries: Path | None = None
+    """A folder that `keystep segment` wrote, for models whose boundaries are ``discovered``."""
     with_valid: bool = False
     """Pretrain on the split's validation videos, too, as the authors' recipes do (they have no such part)."""
     on_error: OnError = "raise"
@@ -275,6 +301,15 @@ class RunConfig(Config):
     masking: MaskingConfig = MaskingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _boundaries_are_read(self) -> Self:
+        if (self.model.segments == "discovered") != (self.data.boundaries is not None):
+            raise ValueError(
+                f"model.boundaries {self.model.boundaries!r} with data.boundaries {self.data.boundaries}: discovered "
+                "boundaries need the folder that 'keystep segment' wrote, and nothing else reads one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_layers(self) -> Self:

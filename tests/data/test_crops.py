@@ -39,7 +39,15 @@ def folder(make_folder: MakeFolder) -> FeatureFolder:
 def crops(folder: FeatureFolder, process: int = 0, processes: int = 1, segments: bool = False, **train: Any) -> Crops:
     config = TrainConfig(**{"steps": 12, "batch_size": 4, "crop": 16, **train})
     masking = MaskingConfig(longest=8)
-    return Crops(folder, sorted(LENGTHS), config, masking, process=process, processes=processes, with_segments=segments)
+    return Crops(
+        folder,
+        sorted(LENGTHS),
+        config,
+        masking,
+        process=process,
+        processes=processes,
+        segments="true" if segments else None,
+    )
 
 
 def contents(batch: tuple[Any, torch.Tensor]) -> list[tuple[bytes, bytes]]:

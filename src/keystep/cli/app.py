@@ -27,6 +27,9 @@ SourceRate = Annotated[
 Rate = Annotated[str | None, typer.Option(help="Work at this rate by averaging; a whole fraction of the source rate.")]
 OnError = Annotated[str, typer.Option(help="'raise' stops at a bad video, 'skip' leaves it out and lists it.")]
 Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
+Found = Annotated[
+    Path | None, typer.Option(help="What 'keystep segment' wrote, for models that attend by discovered boundaries.")
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, such as --set train.steps=4000. Repeat as needed.")
 ]
@@ -104,6 +107,8 @@ def pretrain(
     console.print(f"model: {model}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
+    elif settled.model.segments:
+        console.print("note: it attends by discovered boundaries; give eval and encode --boundaries DIR")
     elif settled.train.crop_segments is not None:
         console.print("note: its crops followed true segments; the model itself needs none")
     console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
@@ -121,6 +126,33 @@ def config(
 
 
 @app.command()
+def segment(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for <video>.txt (segment lengths) and segmenter.json.")],
+    model: Annotated[str | None, typer.Option(help="A run or model folder, for 'latents' and 'surprise'.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="'features', 'latents' or 'surprise'; by default features, or the model's latents."),
+    ] = None,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    split: Annotated[
+        str | None, typer.Option(help="Fit on this split's training videos only; needed for an honest eval.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="window, shortest, longest, quantile, per_minute, span, context. Repeat as needed."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Seconds within which a true boundary counts as hit.")] = 1.0,
+    on_error: OnError = "raise",
+) -> None:
+    """Find where steps begin, without labels and with a stated look-ahead, for models that attend by segment."""
+    from keystep.cli.segmenting import segment_folder
+
+    segment_folder(data, out, model, source, source_rate, rate, split, settings or [], tolerance, on_error, console)
+
+
+@app.command()
 def encode(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
     data: Data,
@@ -133,11 +165,12 @@ def encode(
     rate: Rate = None,
     on_error: OnError = "raise",
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    boundaries: Found = None,
 ) -> None:
     """Write latents of whole videos; finished videos are not done again."""
     from keystep.cli.encode import encode_folder
 
-    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, console)
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, boundaries, console)
 
 
 @app.command("eval")
@@ -153,11 +186,12 @@ def evaluate(
     rate: Rate = None,
     settings: Set = None,
     on_error: OnError = "raise",
+    boundaries: Found = None,
 ) -> None:
     """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
     from keystep.cli.evaluation import evaluate_folder
 
-    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
+    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console)
 
 
 @app.command()
@@ -200,6 +234,10 @@ def stream(
         Path | None, typer.Option(help="Keep the stream's state here, and go on from it where it exists.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON lines here instead of to standard output.")] = None,
+    boundaries: Found = None,
+    segmenter_model: Annotated[
+        str | None, typer.Option(help="The model that the boundaries were found with, if they were found with one.")
+    ] = None,
 ) -> None:
     """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
     from keystep.cli.streaming import StreamOptions, stream_source
@@ -220,6 +258,8 @@ def stream(
         threads=threads,
         state=state,
         out=out,
+        boundaries=boundaries,
+        segmenter_model=segmenter_model,
     )
     stream_source(model, source, options, Console(stderr=True, highlight=False))
 
@@ -247,7 +287,9 @@ def convert(
     model.save_pretrained(out)
     oracle = "  ORACLE: it needs true segment boundaries" if model.config.oracle else ""
     sizes = f"reads {model.config.input_dim} numbers a frame, gives {model.config.dim}"
-    console.print(f"{out}: {model.config.attention}, {sizes}{oracle}", soft_wrap=True, markup=False)
+    console.print(
+        f"{out}: {model.config.describe(model.config.attention)}, {sizes}{oracle}", soft_wrap=True, markup=False
+    )
 
 
 @app.command("import")

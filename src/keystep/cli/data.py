@@ -13,13 +13,23 @@ from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 
 
-def open_data(root: Path, source_rate: str | None, rate: str | None, on_error: str) -> FeatureFolder:
+def open_data(
+    root: Path,
+    source_rate: str | None,
+    rate: str | None,
+    on_error: str,
+    *,
+    boundaries: Path | None = None,
+    labels_needed: bool = True,
+) -> FeatureFolder:
     """The folder at the asked rate."""
     return open_folder(
         root,
         source_rate=None if source_rate is None else parse_rate(source_rate),
         rate=None if rate is None else parse_rate(rate),
         problems=open_problems(on_error),
+        labels_needed=labels_needed,
+        boundaries=boundaries,
     )
 
 

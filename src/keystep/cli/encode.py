@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import check_fits, find_model
+from keystep.cli.models import check_boundaries, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.data.store import FeatureStore, Layout
 from keystep.errors import InputError
@@ -28,6 +28,7 @@ def encode_folder(
     rate: str | None,
     on_error: str,
     half: bool,
+    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Encode what is not there yet; the folder is complete and consistent after every video."""
@@ -39,8 +40,9 @@ def encode_folder(
         pattern = found.model.config.live_attention
         if pattern is None:
             raise InputError(f"{found.source}: this model has no live_attention; leave out --live")
-    folder = open_data(data, source_rate, rate, on_error)
+    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
     check_fits(found, folder, console)
+    check_boundaries(found, folder)
     upsample = folder.pool if layout == "mstcn" else 1
     oracle = "; ".join(filter(None, (folder.oracle, _MADE if found.model.config.oracle else "")))
     store = FeatureStore(
@@ -51,7 +53,7 @@ def encode_folder(
             "model": found.source,
             "weights": found.fingerprint,
             "features": folder.fingerprint(),
-            "attention": str(pattern or found.model.config.attention),
+            "attention": found.model.config.describe(pattern or found.model.config.attention),
             "oracle": oracle,
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",

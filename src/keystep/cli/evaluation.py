@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import FoundModel, check_fits, find_model
+from keystep.cli.models import FoundModel, check_boundaries, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
@@ -34,12 +34,13 @@ def evaluate_folder(
     rate: str | None,
     settings: list[str],
     on_error: str,
+    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Judge, save, draw, say."""
     check_ours(out, OURS)
     config = build(EvalConfig, assignments(settings))
-    folder = open_data(data, source_rate, rate, on_error)
+    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
     groups = [_group(text) for text in models]
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
@@ -94,11 +95,14 @@ def _read(folder: FeatureFolder, name: str) -> None:
 def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:
     """Refuse what cannot be compared, and note models that have seen test videos or whose past is unknown."""
     names = [name for name, _ in groups]
-    reserved = ("raw", "moving average", "nine offsets", "untrained", "true segments")
+    reserved = ("raw", "moving average", "nine offsets", "untrained", "true segments", "discovered segments")
     for name in names:
         if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
     test = set(folder.split(split).test)
+    fitted = test & set(folder.discovered.fitted_on) if folder.discovered else set()
+    if fitted:
+        _warn(f"the boundaries were fitted, without labels, on {len(fitted)} of the test videos", folder, console)
     for name, models in groups:
         if len({found.fingerprint for found in models}) < len(models):
             raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
@@ -106,6 +110,7 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
             raise InputError(f"--model {name}: its runs differ in more than the seed; give them different names")
         for found in models:
             check_fits(found, folder, console)
+            check_boundaries(found, folder)
             seen = sorted(test & set(found.videos))
             if seen:
                 line = f"{name} ({found.source}) was pretrained, without labels, on {len(seen)} of the test videos"
@@ -113,8 +118,13 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
                 line = f"nothing is known of the videos that {name} ({found.source}) was trained on"
             else:
                 continue
-            folder.problems.notes.append(line)
-            console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
+            _warn(line, folder, console)
+
+
+def _warn(line: str, folder: FeatureFolder, console: Console) -> None:
+    """Say it now, and in the result."""
+    folder.problems.notes.append(line)
+    console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)
 
 
 def model_records(groups: list[Group]) -> list[dict[str, Any]]:
@@ -142,7 +152,7 @@ def _recipe(found: FoundModel) -> str:
     if found.config is None:
         return str(found.model.config)
     train = found.config.train.model_copy(update={"seed": 0})
-    data = found.config.data.model_copy(update={"root": Path()})
+    data = found.config.data.model_copy(update={"root": Path(), "boundaries": None})
     return str(found.config.model_copy(update={"train": train, "data": data}))
 
 

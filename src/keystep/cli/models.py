@@ -95,6 +95,14 @@ def head_of(found: FoundModel, path: Path, console: Console) -> LinearHead:
     return head
 
 
+def check_boundaries(found: FoundModel, folder: FeatureFolder) -> None:
+    """Refuse a model of discovered boundaries where there are none."""
+    if found.model.config.segments == "discovered" and folder.discovered is None:
+        raise InputError(
+            f"{found.source}: attends by discovered boundaries; give --boundaries DIR, which 'keystep segment' writes"
+        )
+
+
 def check_fits(found: FoundModel, folder: FeatureFolder, console: Console) -> None:
     """Refuse features of another width, and warn of another rate than the model was trained at."""
     if found.model.config.input_dim != folder.width:

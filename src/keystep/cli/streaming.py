@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from keystep.boundaries import Segmenter
+from keystep.boundaries.fitting import load as load_segmenter
 from keystep.cli.live_view import LiveView
 from keystep.cli.models import FoundModel, find_model, head_of
+from keystep.data.discovered import SEGMENTER, read_record
 from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError, Interrupted
 from keystep.files import read_json, replacing
@@ -50,6 +53,8 @@ class StreamOptions:
     threads: int
     state: Path | None
     out: Path | None
+    boundaries: Path | None
+    segmenter_model: str | None
 
 
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
@@ -60,7 +65,8 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     timeline, pool = _timeline(head, found, source, options)
     _warn_of_growth(found, messages)
     on_gap = cast(OnGap, _one_of("--on-gap", options.on_gap, get_args(OnGap)))
-    live = LiveSteps(found.model, head, timeline, Smoothing(options.half_life, options.hold), on_gap)
+    smoothing = Smoothing(options.half_life, options.hold)
+    live = LiveSteps(found.model, head, timeline, smoothing, on_gap, _segmenter(found, options))
     place = _resumed(live, source, options, messages)
     chunks = _chunks(source, live, pool, place, options)
     with ExitStack() as stack:
@@ -82,6 +88,25 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             raise
         finally:
             runner.report()
+
+
+def _segmenter(found: FoundModel, options: StreamOptions) -> Segmenter | None:
+    """What says where segments end, for models that attend by discovered ones."""
+    discovered = found.model.config.segments == "discovered"
+    if discovered != (options.boundaries is not None):
+        needs = "attends by discovered segments; give" if discovered else "does not attend by discovered segments; drop"
+        raise InputError(f"{found.source}: {needs} --boundaries DIR, which 'keystep segment' writes")
+    if options.boundaries is None:
+        return None
+    if options.state is not None:
+        raise InputError("--state: a stream with --boundaries cannot be saved yet; leave it out")
+    model = None if options.segmenter_model is None else find_model(options.segmenter_model)
+    path = options.boundaries / SEGMENTER
+    weights = (read_record(path).get("model") or {}).get("weights")
+    if weights != (model and model.fingerprint):
+        told = f"was fitted with model {weights[:12]}...: give that one" if weights else "needs no model: drop"
+        raise InputError(f"{path}: {told} --segmenter-model")
+    return load_segmenter(path, None if model is None else model.model)
 
 
 class _Runner:

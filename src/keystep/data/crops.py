@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, TrainConfig
+from keystep.data.discovered import Boundaries
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
@@ -18,7 +19,7 @@ from keystep.masking import draw_hidden
 TrainingBatch = tuple[SequenceBatch, Tensor]
 """Crops, and (B, T) bool: the frames to hide."""
 Sample = tuple[np.ndarray, np.ndarray, list[int] | None]
-"""One crop's features (T, D_in), its hidden frames (T,) bool, and its segment lengths for oracle models."""
+"""One crop's features (T, D_in), its hidden frames (T,) bool, and its segment lengths for models that read them."""
 
 
 class Crops(Dataset[TrainingBatch]):
@@ -39,13 +40,13 @@ class Crops(Dataset[TrainingBatch]):
         train: TrainConfig,
         masking: MaskingConfig,
         *,
-        with_segments: bool = False,
+        segments: Boundaries | None = None,
         process: int = 0,
         processes: int = 1,
     ) -> None:
         self.folder, self.videos = folder, tuple(videos)
         self.train, self.masking = train, masking
-        self.with_segments = with_segments
+        self.segments = segments
         self.process = process
         self.share, rest = divmod(train.batch_size, train.accumulate * processes)
         if rest or not self.videos:
@@ -87,7 +88,7 @@ class Crops(Dataset[TrainingBatch]):
         video = self.videos[self._order(epoch)[place]]
         rng = np.random.default_rng((self.train.seed, 1, index))
         start, stop = self._crop(video, rng)
-        segments = self.folder.segment_lengths(video, start, stop) if self.with_segments else None
+        segments = self.folder.segments(video, self.segments, start, stop)
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
 
     def _order(self, epoch: int) -> np.ndarray:

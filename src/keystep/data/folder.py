@@ -20,7 +20,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -36,11 +36,12 @@ from keystep.data.annotation import (
     read_split,
     segment_lengths,
 )
+from keystep.data.discovered import Boundaries, Discovered, read_boundaries
 from keystep.data.problems import Problems
-from keystep.data.slots import pool_labels, pool_mean, pool_times, read_times
+from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import open_npy, read_json, sample_bytes
+from keystep.files import read_json, sample_bytes
 
 LENGTH_TOLERANCE = 16
 """Frames by which features and labels of one video may differ; the surplus is cut and reported."""
@@ -76,6 +77,8 @@ class FeatureFolder:
     problems: Problems = field(default_factory=Problems)
     oracle: str = ""
     """What true boundaries had to do with these features, where they had; a note says so on every reading."""
+    discovered: Discovered | None = None
+    """Segments at the pooled rate that were found without labels."""
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -144,6 +147,22 @@ class FeatureFolder:
         middle = (first + np.minimum(first + self.pool, frames) - 1) // 2
         return segment_lengths(read_segments(path, frames)[middle][start:stop])
 
+    def segments(
+        self, name: str, whose: Boundaries | None, start: int = 0, stop: int | None = None
+    ) -> list[int] | None:
+        """Lengths of the segments in slots ``start`` to ``stop`` that a model reads; None for one that reads none.
+
+        Raises:
+            InputError: discovered ones are asked for, and there are none for this folder or video.
+        """
+        if whose is None:
+            return None
+        if whose == "true":
+            return self.segment_lengths(name, start, stop)
+        if self.discovered is None:
+            raise InputError(f"{self.root}: no discovered boundaries; give the folder that 'keystep segment' wrote")
+        return self.discovered.lengths(name, start, stop)
+
     def has_times(self, name: str) -> bool:
         """Whether the video's slots have explicit times."""
         return self._times_path(name).exists()
@@ -181,6 +200,8 @@ class FeatureFolder:
             segments = self.root / "segments" / f"{name}.txt"
             if segments.exists():
                 digest.update(b"segments" + sample_bytes(segments))
+        if self.discovered is not None:
+            digest.update(self.discovered.signature.encode())
         return digest.hexdigest()
 
 
@@ -191,6 +212,7 @@ def open_folder(
     rate: Fraction | None = None,
     problems: Problems | None = None,
     labels_needed: bool = True,
+    boundaries: Path | None = None,
 ) -> FeatureFolder:
     """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
 
@@ -199,6 +221,7 @@ def open_folder(
         rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
         problems: what to do with bad videos (default: raise at the first).
         labels_needed: False to note unusable labels and go on without them, as pretraining does.
+        boundaries: a folder that `keystep segment` wrote for these videos at this rate.
 
     Raises:
         InputError: no usable video, unknown rate or orientation, or any bad video (unless ``problems`` skips it).
@@ -222,7 +245,11 @@ def open_folder(
         told.append("what wrote this folder was stopped; run it again to finish")
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
-    return FeatureFolder(root, videos, source, pool, classes, problems, oracle)
+    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle)
+    if boundaries is None:
+        return folder
+    slots = {name: folder.length(name) for name in videos}
+    return replace(folder, discovered=read_boundaries(boundaries, folder.timeline.rate, slots))
 
 
 def _videos(
@@ -375,19 +402,3 @@ def _video(
         width=width,
         time_axis=axis,
     )
-
-
-def open_array(path: Path) -> np.ndarray:
-    """Memory-map a 2-D float array.
-
-    Raises:
-        InputError: missing, truncated or foreign file, wrong number of axes, a type that is not floating.
-    """
-    array = open_npy(path)
-    if array.ndim != 2:
-        raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
-    if array.dtype.kind != "f":
-        raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64")
-    if 0 in array.shape:
-        raise InputError(f"{path}: an empty video, shape {array.shape}")
-    return array

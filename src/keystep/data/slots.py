@@ -1,4 +1,4 @@
-"""What belongs to slots: features, labels and times averaged over groups of them, and explicit times on disk."""
+"""What belongs to slots: arrays and explicit times on disk, and features, labels and times averaged over groups."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from keystep.data.annotation import IGNORED
 from keystep.data.timeline import Alignment
 from keystep.errors import InputError
 from keystep.files import open_npy
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Memory-map a 2-D float array.
+
+    Raises:
+        InputError: missing, truncated or foreign file, wrong number of axes, a type that is not floating.
+    """
+    array = open_npy(path)
+    if array.ndim != 2:
+        raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
+    if array.dtype.kind != "f":
+        raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64")
+    if 0 in array.shape:
+        raise InputError(f"{path}: an empty video, shape {array.shape}")
+    return array
 
 
 def read_times(path: Path, slots: int) -> np.ndarray:

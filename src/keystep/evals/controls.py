@@ -200,9 +200,9 @@ class FramePCA:
 
 
 def segment_means(features: Array, labels: Array) -> Frames:
-    """ORACLE: each frame replaced by the mean of its true segment (maximal run of one label). Not causal.
+    """Each frame replaced by the mean of its segment, the maximal run of one label. ORACLE if the labels are true ones.
 
-    labels: (T,) of any type that can be compared. It shows what the true boundaries alone are worth.
+    labels: (T,) of any type that can be compared. It shows what boundaries alone are worth.
     """
     frames, truth = _frames(features), np.asarray(labels)
     if truth.shape != (len(frames),):

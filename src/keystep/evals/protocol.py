@@ -29,6 +29,7 @@ from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 SEEDS_FOR_A_CLAIM = 3
+DISCOVERED_MEANS = "discovered segments' means"
 
 
 class EvalConfig(Config):
@@ -40,7 +41,7 @@ class EvalConfig(Config):
     protocol: str = "pooled"
     """Convention of the metrics: pooled, video-mean, fact or official."""
     label_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the training and validation videos whose labels the probes may use; a smaller one is part of a larger."""
+    """Share of the training and validation videos whose labels the probes may use; fewer are a part of more."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def evaluate(
     for mode in _modes(entrants):
         study.smoothing(mode)
         study.offsets(mode)
+    if any(entrant.model.config.segments == "discovered" for entrant in entrants):
+        study.discovered_means()
     for entrant in entrants:
         study.entrant(entrant)
     study.compare()
@@ -198,6 +201,18 @@ class _Study:
         labels = self.judge.folder.labels
         return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in self.raw.items()}
 
+    def discovered_means(self) -> None:
+        """The same with discovered segments, and with what a stream knows: the centre so far, and the same delay."""
+        folder = self.judge.folder
+        means = {}
+        for name, raw in self.raw.items():
+            lengths = folder.segments(name, "discovered") or []
+            numbers = np.repeat(np.arange(len(lengths)), lengths)
+            means[name] = controls.segment_means(controls.running_centre(raw), numbers)
+        assert folder.discovered is not None
+        delay = folder.discovered.delay(self.judge.videos) + self.slot_delay
+        self.add(DISCOVERED_MEANS, "control", "causal", means, delay=delay, detail="running-centred, nothing learned")
+
     def entrant(self, entrant: Entrant) -> None:
         """A model and its untrained twin, in every mode that it has; one twin serves all models of its architecture."""
         architecture = entrant.model.config.model_copy(update={"output_dim": None})  # the encoder's part
@@ -227,10 +242,21 @@ class _Study:
         """A model's latents alone, beside the best smoothing of the same mode, and a learned one's beside the clock."""
         name = self.marked(name)
         wait = _delay(pattern, self.rate)
+        if pattern.kind == "segment_causal" and self.judge.folder.discovered and not model.config.oracle:
+            wait = self.judge.folder.discovered.delay(self.judge.videos)
         delay = None if wait is None else wait + self.slot_delay
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
         position: Position = "elapsed" if mode == "causal" else "progress"
-        self.add(name, family, mode, latents, seed=seed, position=position, delay=delay, detail=str(pattern))
+        self.add(
+            name,
+            family,
+            mode,
+            latents,
+            seed=seed,
+            position=position,
+            delay=delay,
+            detail=model.config.describe(pattern),
+        )
         beside: list[tuple[Beside, str, Representation, float | None]] = [
             ("smoothing", f"{name} ++ moving average", self.best_smoothing[mode], delay if mode == "causal" else None)
         ]
@@ -263,7 +289,8 @@ class _Study:
             )
         for mode in self.best_smoothing:
             here = [row for row in rows if row.mode == mode]
-            simple = [row for row in here if row.family == "control"]
+            means = self.evaluation.find(self.marked(DISCOVERED_MEANS), mode)
+            simple = [row for row in here if row.family == "control" and row is not means]
             smooth = [row for row in simple if row.name.startswith("moving average")]
             rivals = [
                 row for row in here if row.family in ("untrained", "reconstruction") and row.beside == "smoothing"
@@ -274,6 +301,8 @@ class _Study:
                 if row.beside == "":
                     self._compare("alone, against the best smoothing", row, _strongest(smooth))
                     self._compare("alone, against the best control", row, _strongest(simple))
+                    if means is not None and row.delay == means.delay:
+                        self._compare("alone, against its segments' means", row, means)
                 elif row.beside == "position":
                     self._compare("beside the clock, against the best smoothing", row, _strongest(smooth))
                 else:

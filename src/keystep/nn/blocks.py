@@ -129,7 +129,9 @@ class Trunk(nn.Module):
         if not self.by_segment:
             return rotary_tables(places.positions, self.head_dim, self.rotary)
         if places.segments is None:
-            raise InputError("positions by segment need segment_lengths, the true segment boundaries (ORACLE)")
+            raise InputError(
+                "positions by segment need segment_lengths: the true boundaries (ORACLE), or discovered ones"
+            )
         return rotary_tables(places.positions, self.head_dim, self.rotary, places.segments, places.segment_frames)
 
 

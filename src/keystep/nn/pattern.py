@@ -23,8 +23,8 @@ class AttentionPattern(BaseModel):
 
     kind: Literal["bidirectional", "causal", "block_causal", "segment_causal"] = "bidirectional"
     """``bidirectional``: all frames. ``causal``: none that is later. ``block_causal``: the own block of ``block``
-    frames and all earlier ones. ``segment_causal``: the own true segment and all earlier ones (ORACLE: needs true
-    boundaries)."""
+    frames and all earlier ones. ``segment_causal``: the own segment and all earlier ones (ORACLE, unless the
+    model's boundaries are discovered ones)."""
     block: int | None = Field(default=None, ge=1)
     """block_causal: frames in a block."""
     window: int | None = Field(default=None, ge=1)
@@ -46,7 +46,7 @@ class AttentionPattern(BaseModel):
 
     @property
     def oracle(self) -> bool:
-        """Whether it reads true segment boundaries."""
+        """Whether it reads segment boundaries: true ones, unless `ModelConfig.boundaries` says otherwise."""
         return self.kind == "segment_causal"
 
     def __str__(self) -> str:
@@ -101,6 +101,8 @@ def rank(pattern: AttentionPattern, places: Places) -> Tensor:
         return places.positions // pattern.block
     if pattern.kind == "segment_causal":
         if places.segments is None:
-            raise InputError("segment_causal attention needs segment_lengths, the true segment boundaries (ORACLE)")
+            raise InputError(
+                "segment_causal attention needs segment_lengths: the true boundaries (ORACLE), or discovered ones"
+            )
         return places.segments
     return torch.zeros_like(places.positions)

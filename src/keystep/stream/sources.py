@@ -13,8 +13,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from keystep.data.folder import open_array
-from keystep.data.slots import pool_mean, pool_times
+from keystep.data.slots import open_array, pool_mean, pool_times
 from keystep.errors import InputError
 
 Format = Literal["jsonl", "float32"]

@@ -97,7 +97,7 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
         videos,
         config.train,
         config.masking,
-        with_segments=config.model.oracle,
+        segments=config.model.segments,
         process=fabric.global_rank,
         processes=fabric.world_size,
     )
@@ -234,6 +234,7 @@ def _read_data(
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
         labels_needed=config.model.oracle or config.train.crop_segments is not None,
+        boundaries=data.boundaries,
     )
     if folder.problems.notes:
         log.warning(
@@ -313,7 +314,7 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
         if features is None:
             continue
         ids = folder.labels(name)[start:stop] if labelled else None
-        segments = folder.segment_lengths(name, start, stop) if config.model.oracle else None
+        segments = folder.segments(name, config.model.segments, start, stop)
         batches.append(collate([(features, hidden, segments)]))
         if ids is not None:
             labels.append(pad_labels([ids], stop - start))

@@ -1,0 +1,152 @@
+"""``keystep segment``, and the models that read what it wrote."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from keystep.boundaries import fitting
+from keystep.data.folder import open_folder
+from keystep.data.timeline import parse_rate
+from keystep.pjepa import PJEPA
+from keystep.stream import LiveSegments
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = (
+    *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2", "--set", "target.clusters=8"),
+    *("--set", "train.steps=4", "--set", "train.crop=32", "--set", "train.batch_size=2"),
+)
+QUICK = ("--set", "probe.epochs=1", "--set", "probe.min_steps=20", "--set", "probe.learning_rates=[0.01]")
+SEGMENTS = ("--set", "model.attention.kind=segment_causal", "--set", "model.live_attention=null")
+DISCOVERED = (*SEGMENTS, "--set", "model.boundaries=discovered")
+FOUND = ("--set", "window=0.5", "--set", "shortest=1", "--set", "longest=5")
+
+
+def segment(keystep: Run, data: Path, out: Path, *options: object) -> str:
+    status, said, error = keystep("segment", data, "--source-rate", 4, "--split", 1, "--out", out, *FOUND, *options)
+    assert status == 0, error
+    return " ".join(said.split())
+
+
+def pretrain(keystep: Run, data: Path, run: Path, *options: object) -> str:
+    status, said, error = keystep("pretrain", data, "--source-rate", 4, "--split", 1, "--out", run, *SMALL, *options)
+    assert status == 0, error
+    return said
+
+
+def test_boundaries_of_every_video_with_how_they_were_found(keystep: Run, data: Path, tmp_path: Path) -> None:
+    said = segment(keystep, data, tmp_path / "found")
+    assert "boundaries within 1 s of true ones, 1 validation videos: F1" in said and "3 test videos" in said
+    assert "8 videos" in said and "look-ahead 1 s" in said and "equally spaced" in said
+    record = json.loads((tmp_path / "found" / "segmenter.json").read_text())
+    assert record["fitted_on"] == [f"video{index}" for index in range(4)] and record["look_ahead_seconds"] == 1.0
+    folder = open_folder(data, source_rate=parse_rate(4))
+    assert record["data"]["fingerprint"] == folder.fingerprint() and record["settings"]["window"] == 0.5
+    for name in folder.videos:
+        lengths = [int(line) for line in (tmp_path / "found" / f"{name}.txt").read_text().split()]
+        assert sum(lengths) == folder.length(name) and max(lengths) <= 20
+    written = {path.name: path.read_bytes() for path in (tmp_path / "found").glob("*.txt")}
+    segment(keystep, data, tmp_path / "found")
+    assert written == {path.name: path.read_bytes() for path in (tmp_path / "found").glob("*.txt")}
+
+
+def test_labels_change_no_boundary_and_need_not_exist(keystep: Run, data: Path, tmp_path: Path) -> None:
+    segment(keystep, data, tmp_path / "with")
+    (data / "mapping.txt").unlink()
+    for path in (data / "groundTruth").iterdir():
+        path.unlink()
+    (data / "store.json").write_text('{"time_axis": 1}')
+    said = segment(keystep, data, tmp_path / "without")
+    assert "true ones" not in said
+    for name in ("video0.txt", "video7.txt"):
+        assert (tmp_path / "with" / name).read_text() == (tmp_path / "without" / name).read_text()
+
+
+@pytest.mark.parametrize("source", ["latents", "surprise"])
+def test_a_model_finds_boundaries_too(keystep: Run, data: Path, tmp_path: Path, source: str) -> None:
+    pretrain(keystep, data, tmp_path / "run")
+    options = ("--model", tmp_path / "run", "--source", source, "--set", "span=1", "--set", "context=5")
+    segment(keystep, data, tmp_path / "found", *options)
+    record = json.loads((tmp_path / "found" / "segmenter.json").read_text())
+    assert record["model"]["weights"] and record["probabilities"] == (source == "surprise")
+    model = PJEPA.from_pretrained(tmp_path / "run" / "model")
+    found = fitting.load(tmp_path / "found" / "segmenter.json", model)
+    lengths = found.segment(open_folder(data, source_rate=parse_rate(4)).features("video6"))
+    assert [str(length) for length in lengths] == (tmp_path / "found" / "video6.txt").read_text().split()
+
+
+def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live(
+    keystep: Run, data: Path, tmp_path: Path
+) -> None:
+    found, run, out = tmp_path / "found", tmp_path / "run", tmp_path / "latents"
+    for part, names in (("train", "video0\nvideo6"), ("test", "video1")):
+        (data / "splits" / f"{part}.split2.bundle").write_text(names)
+    segment(keystep, data, found)
+    said = pretrain(keystep, data, run, *DISCOVERED, "--set", f"data.boundaries={found}")
+    assert "ORACLE" not in said and "give eval and encode --boundaries DIR" in said
+    for command in (("encode", run, data, "--out", out), ("eval", data, "--model", f"clip={run}", *QUICK)):
+        status, _, error = keystep(*command, "--source-rate", 4)
+        assert status == 2 and "attends by discovered boundaries; give --boundaries DIR" in error
+    options = ("--source-rate", 4, "--boundaries", found)
+    status, said, error = keystep("encode", run, data, "--out", out, *options)
+    assert status == 0 and "ORACLE" not in said, error
+    store = json.loads((out / "store.json").read_text())["provenance"]
+    assert store["attention"] == "segment_causal (discovered boundaries)" and store["oracle"] == ""
+    result = tmp_path / "result"
+    status, said, error = keystep("eval", data, "--model", f"clip={run}", "--out", result, *options, *QUICK)
+    assert status == 0, error
+    rows = {row["name"]: row for row in json.loads((result / "result.json").read_text())["rows"]}
+    lengths = [int(n) for path in found.glob("*.txt") for n in path.read_text().split()]
+    assert rows["clip"]["mode"] == "causal" and not rows["clip"]["oracle"]
+    assert rows["clip"]["delay"] == rows["discovered segments' means"]["delay"] == (max(lengths) + 4) / 4
+    segment(keystep, data, found, "--split", 2)
+    status, said, error = keystep("eval", data, "--model", f"clip={run}", "--out", result, *options, *QUICK)
+    assert status == 0 and "fitted, without labels, on 1 of the test videos" in said, error
+    segment(keystep, data, found)
+    head = result / "heads" / "clip-causal-seed0.safetensors"
+    streamed = ("stream", run, data / "features" / "video5.npy", "--head", head)
+    status, said, error = keystep(*streamed, "--boundaries", found)
+    assert status == 0 and len(said.splitlines()) == 75, error
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(75)) and all(line["final"] for line in lines)
+    for options, line in (
+        ((), "attends by discovered segments; give --boundaries DIR"),
+        (("--boundaries", found, "--segmenter-model", run), "segmenter.json: needs no model: drop --segmenter-model"),
+        (("--boundaries", found, "--state", out), "cannot be saved yet"),
+    ):
+        status, _, error = keystep(*streamed, *options)
+        assert status == 2 and line in error
+    status, _, error = keystep("segment", data, "--source-rate", 4, "--model", run, "--out", tmp_path / "own")
+    assert status == 2 and "boundaries cannot be found with it" in error and not (tmp_path / "own").exists()
+    live = LiveSegments(PJEPA.from_pretrained(run / "model"), fitting.load(found / "segmenter.json"))
+    features = open_folder(data, source_rate=parse_rate(4)).features("video5")
+    latents = torch.cat([live.feed(features[:31]), live.feed(features[31:]), live.close()])
+    np.testing.assert_allclose(latents, np.load(out / "features" / "video5.npy"), atol=1e-5)
+
+
+def test_what_cannot_be_is_one_line_and_nothing_is_written(keystep: Run, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def refused(line: str, *options: object, command: str = "segment") -> None:
+        status, _, error = keystep(command, data, "--source-rate", 4, "--out", out, *options)
+        assert status == 2 and line in error and len(error.strip().splitlines()) == 1, error
+        assert not out.exists()
+
+    refused("--source latents needs --model RUN", "--source", "latents")
+    refused("--source features uses no model", "--source", "features", "--model", tmp_path)
+    refused("did you mean window?", "--set", "windows=3")
+    refused("source: Input should be 'features', 'latents' or 'surprise'", "--source", "sound")
+    refused("make window smaller", "--set", "window=100", "--set", "longest=null")
+    discovered = (*SMALL, *DISCOVERED)
+    refused("need the folder that 'keystep segment' wrote", *discovered, command="pretrain")
+    refused("nothing else reads one", *SMALL, "--set", "data.boundaries=x", command="pretrain")
+    refused("x/segmenter.json: no such file", *discovered, "--set", "data.boundaries=x", command="pretrain")
+    poisoned = np.load(data / "features" / "video1.npy")
+    poisoned[0, 11] = np.inf
+    np.save(data / "features" / "video1.npy", poisoned)
+    refused("video1.npy: NaN or infinite value in frame 11")
+    status, said, _ = keystep("segment", data, "--source-rate", 4, "--out", out, "--on-error", "skip")
+    assert status == 0 and "left out" in said and "7 videos" in said and not (out / "video1.txt").exists()
