@@ -20,7 +20,7 @@ import yaml
 from folds import mean_scores, pooled_gate
 from pictures import draw_gate, draw_screen, draw_shares
 from rich.console import Console
-from runs import Job, side_by_side
+from runs import Job, run_keystep, side_by_side
 from screening import CONTROLS, Scores, Screen, best_variant
 from tables import confirm_table, screen_table, shares_table
 
@@ -51,15 +51,35 @@ class Study:
         self.variants: dict[str, dict] = yaml.safe_load(options.variants.read_text())
         self.common = assignments(options.settings)
 
-    def folder(self) -> FeatureFolder:
+    def folder(self, boundaries: Path | None = None) -> FeatureFolder:
         source = None if self.options.source_rate is None else parse_rate(self.options.source_rate)
         rate = None if self.options.rate is None else parse_rate(self.options.rate)
-        return open_folder(self.options.data, source_rate=source, rate=rate)
+        return open_folder(self.options.data, source_rate=source, rate=rate, boundaries=boundaries)
 
     def job(self, variant: str, fold: str, seed: int) -> Job:
+        settings = self.variants[variant]
         data = {"root": self.options.data, "source_rate": self.options.source_rate, "rate": self.options.rate}
-        layers = ({"data": {**data, "split": fold}}, self.common, self.variants[variant], {"train": {"seed": seed}})
-        return Job(variant, fold, seed, self.out / "runs" / f"{variant}-fold{fold}-seed{seed}", layers)
+        boundaries = None
+        if settings.get("model", {}).get("boundaries") == "discovered":
+            boundaries = self._discovered(fold)
+        layers = (
+            {"data": {**data, "split": fold, "boundaries": boundaries}},
+            self.common,
+            settings,
+            {"train": {"seed": seed}},
+        )
+        return Job(variant, fold, seed, self.out / "runs" / f"{variant}-fold{fold}-seed{seed}", layers, boundaries)
+
+    def _discovered(self, fold: str) -> Path:
+        """Boundaries in the features, fitted on the fold's training videos."""
+        place = self.out / "boundaries" / f"fold{fold}"
+        if not place.exists():
+            options = [self.options.data, "--split", fold, "--out", place]
+            for name in ("source_rate", "rate"):
+                value = getattr(self.options, name)
+                options += [] if value is None else [f"--{name.replace('_', '-')}", value]
+            run_keystep("segment", *options)
+        return place
 
     def screen(self) -> dict[str, Scores]:
         """Validation accuracies of controls and variants on the first fold, first seed."""
@@ -70,7 +90,7 @@ class Study:
 
         def scored(job: Job) -> Scores:
             job.run()
-            return screen.model(job)
+            return screen.model(job, self.folder(job.boundaries))
 
         for job, found in side_by_side(scored, jobs, self.options.jobs):
             scores[job.variant] = found
@@ -114,13 +134,12 @@ class Study:
     def _judged_fold(self, fold: str, names: Sequence[str], share: float) -> dict:
         place = self.out / "judged" / f"fold{fold}-labels{100 * share:g}-{'-'.join(names)}"
         if not (place / "result.json").exists():
-            groups = [
-                (name, [find_model(str(self.job(name, fold, seed).folder)) for seed in self.options.seeds])
-                for name in names
-            ]
+            jobs = {name: [self.job(name, fold, seed) for seed in self.options.seeds] for name in names}
+            groups = [(name, [find_model(str(job.folder)) for job in seeds]) for name, seeds in jobs.items()]
+            boundaries = next((job.boundaries for seeds in jobs.values() for job in seeds if job.boundaries), None)
             config = EvalConfig(label_share=share)
-            evaluation = judge_models(self.folder(), fold, groups, config, Console(quiet=True))
-            runs = {f"{n}, seed {s}": self.job(n, fold, s).folder for n in names for s in self.options.seeds}
+            evaluation = judge_models(self.folder(boundaries), fold, groups, config, Console(quiet=True))
+            runs = {f"{job.variant}, seed {job.seed}": job.folder for seeds in jobs.values() for job in seeds}
             save_evaluation(place, evaluation, curves_of(runs), model_records(groups))
             write_report(place)
         return load_result(place)[0]

@@ -32,6 +32,8 @@ class Job:
     folder: Path
     layers: tuple[Mapping[str, Any], ...]
     """Settings, later ones on top."""
+    boundaries: Path | None = None
+    """Discovered segments, where the variant attends by them."""
 
     @property
     def done(self) -> bool:
@@ -56,12 +58,20 @@ class Job:
             file = self.folder.with_suffix(".yaml")
             file.write_text(yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False))
             command = ["--config", str(file), "--out", str(self.folder)]
-        one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        done = subprocess.run(
-            [sys.executable, "-m", "keystep", "pretrain", *command], capture_output=True, text=True, env=one_thread
-        )
-        if done.returncode:
-            raise InputError(f"{self.folder}: {done.stderr.strip().splitlines()[-1]}")
+        run_keystep("pretrain", *command)
+
+
+def run_keystep(*command: object) -> None:
+    """Run a command on one thread of its own.
+
+    Raises:
+        InputError: it failed; the last line that it said.
+    """
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    words = [sys.executable, "-m", "keystep", *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, env=one_thread)
+    if done.returncode:
+        raise InputError(f"{' '.join(words[2:])}: {done.stderr.strip().splitlines()[-1]}")
 
 
 def side_by_side(work: Callable[[Thing], Made], things: Sequence[Thing], at_once: int) -> Iterator[tuple[Thing, Made]]:
