@@ -1,3 +1,4 @@
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from keystep.config import PRESETS, ModelConfig, RunConfig, TargetConfig, preset_settings
+from keystep.config import PRESETS, ModelConfig, RunConfig, TargetConfig, TrainConfig, preset_settings
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 from keystep.settings import assignments, build, read_yaml, write_yaml
@@ -34,7 +35,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(settings: dict[st
 
 def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
     with pytest.raises(InputError) as caught:
-        run({"train": {"steps": 0, "clip": "much", "lr": 1}, "masking": {"ratio": 1.5}, "extra": 1})
+        run({"train": {"steps": -1, "clip": "much", "lr": 1}, "masking": {"ratio": 1.5}, "extra": 1})
     said = str(caught.value)
     for part in ("train.steps: ", ", not 0", "train.clip: ", "'much'", "train.lr", "masking.ratio: ", "1.5", "extra"):
         assert part in said
@@ -56,6 +57,9 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"target": {"kind": "pixels"}}, r"target\.kind.*'pixels'"),
         ({"target": {"momentum": 1.01}}, r"target\.momentum.*1\.01"),
         ({"target": {"smooth": 4}}, "smooth 4 has no middle frame; make it odd"),
+        ({"target": {"scales": [1, 8]}}, "scales 8 has no middle frame; make it odd"),
+        ({"target": {"kind": "clusters", "scales": [1, 9]}}, "clusters have no averages; set smooth"),
+        ({"target": {"offsets": []}}, "at least 1 item"),
         ({"train": 5}, r"train: .*not 5"),
         (
             {"model": {"attention": {"kind": "block_causal"}}},
@@ -183,7 +187,7 @@ def test_a_config_file_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, 
 
 def test_derived_values_follow_the_settings() -> None:
     causal, block = AttentionPattern(kind="causal"), AttentionPattern(kind="block_causal", block=4)
-    assert ModelConfig(depth=3).averaged_blocks == 3 and ModelConfig(readout="last").averaged_blocks == 1
+    assert ModelConfig(depth=3, readout="mean").averaged_blocks == 3 and ModelConfig(readout="last").averaged_blocks == 1
     assert ModelConfig(attention=block).stream_attention == block
     assert ModelConfig().stream_attention == causal
     assert ModelConfig(live_attention=None).stream_attention is None
@@ -214,3 +218,13 @@ def test_every_setting_that_is_not_plain_has_its_meaning_under_it() -> None:
 
 def test_momentum_may_stay_or_rise() -> None:
     assert TargetConfig().final_momentum is None and TargetConfig(final_momentum=1).final_momentum == 1
+
+
+def test_steps_follow_from_the_data_unless_they_are_given() -> None:
+    train = TrainConfig(batch_size=4, crop=512)
+    assert train.settled_steps([100]) == 400
+    assert train.settled_steps([10_000] * 20) == math.ceil(12 * 200_000 / (4 * 512))
+    short = [100] * 9_000  # crops are no longer than their videos
+    assert train.settled_steps(short) == 12 * 9_000 // 4
+    assert TrainConfig(steps=7).settled_steps([10_000] * 20) == 7
+    assert TrainConfig(epochs=3, batch_size=4).settled_steps([100] * 10) == 9

@@ -252,3 +252,18 @@ def test_features_wider_than_the_components_are_reduced_to_the_leading_ones() ->
     wanted = sample[:50] @ directions[:, :2] / scale
     np.testing.assert_allclose(np.abs(found), np.abs(wanted), atol=0.05)
     assert FeatureTarget(measured, centring=False, smooth=1, components=WIDTH).basis is None
+
+
+@pytest.mark.parametrize("kind", ["ema", "features"])
+def test_scales_are_averages_side_by_side(kind: str) -> None:
+    config = TargetConfig(kind=kind, offsets=(0, 2), scales=(1, 5))  # type: ignore[arg-type]
+    single = build_target(config.model_copy(update={"offsets": (0,), "scales": (1,)}), encoder(), statistics(), 0)
+    found = build_target(config, encoder(), statistics(), 0)(batch(), FULL)
+    assert found.shape[-1] == prediction_width(config, WIDTH, 16, 1)
+    parts = dict(zip([(1, 0), (1, 2), (5, 0), (5, 2)], found.chunk(4, dim=-1), strict=True))
+    for row, length in enumerate(batch().lengths.tolist()):
+        frames = single(batch(), FULL)[row, :length].numpy()
+        for (width, shift), part in parts.items():
+            wanted = smoothed(frames, width) if width > 1 else frames
+            np.testing.assert_allclose(part[row, : max(0, length - shift)].numpy(), wanted[shift:], atol=1e-5)
+            assert bool(part[row, max(0, length - shift) : length].isnan().all())

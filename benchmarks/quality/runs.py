@@ -48,7 +48,7 @@ class Job:
         wanted = build(RunConfig, *self.layers)
         if (self.folder / "config.yaml").exists():
             found = build(RunConfig, read_yaml(self.folder / "config.yaml"))
-            if _asked(found) != _asked(wanted):
+            if _asked(found, wanted) != _asked(wanted, wanted):
                 raise InputError(f"{self.folder}: holds a run with other settings; choose another --out")
             if self.done:
                 return
@@ -81,9 +81,11 @@ def side_by_side(work: Callable[[Thing], Made], things: Sequence[Thing], at_once
         yield from zip(things, pool.map(work, things), strict=True)
 
 
-def _asked(config: RunConfig) -> dict[str, Any]:
+def _asked(config: RunConfig, wanted: RunConfig) -> dict[str, Any]:
     """Settings without what the data fill in."""
     settings = config.model_dump(mode="json")
     for name in ("input_dim", "output_dim"):
         settings["model"].pop(name)
+    if not wanted.train.steps:
+        settings["train"].pop("steps")
     return settings

@@ -6,7 +6,9 @@ nearest one; errors list everything that is wrong at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +21,11 @@ from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 
 Offsets = Annotated[tuple[float, ...], Field(min_length=1)]
+Scales = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Rate = Annotated[Fraction, BeforeValidator(parse_rate), PlainSerializer(str)]
+
+PASSES, LEAST_STEPS = 12, 400
+"""How long to train where nothing is said: docs/quality.md."""
 
 
 class Config(BaseModel):
@@ -145,10 +151,17 @@ class TargetConfig(Config):
     """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
     single frames need not be predicted."""
 
+    scales: Scales = (1,)
+    """ema, features: predict the targets' averages over each of these odd numbers of frames, side by side."""
+
     @model_validator(mode="after")
-    def _smooth_is_odd(self) -> Self:
-        if self.smooth % 2 == 0:
-            raise ValueError(f"smooth {self.smooth} has no middle frame; make it odd")
+    def _widths_are_odd(self) -> Self:
+        for name, widths in (("smooth", (self.smooth,)), ("scales", self.scales)):
+            for width in widths:
+                if width % 2 == 0:
+                    raise ValueError(f"{name} {width} has no middle frame; make it odd")
+        if self.kind == "clusters" and self.scales != (1,):
+            raise ValueError(f"scales {list(self.scales)}: clusters have no averages; set smooth")
         return self
 
 
@@ -186,12 +199,13 @@ class ObjectiveConfig(Config):
 class TrainConfig(Config):
     """The optimisation."""
 
-    steps: int = Field(default=2000, ge=1)
-    """Optimiser steps."""
+    steps: int = Field(default=0, ge=0)
+    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 400 at least
+    (docs/quality.md)."""
     epochs: int | None = Field(default=None, ge=1)
     """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
     then worked out from the data."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Crops an optimiser step sees, over all devices."""
     crop: int = Field(default=512, ge=2)
     """Frames of a crop, drawn anywhere in a video; shorter videos are used whole."""
@@ -257,6 +271,13 @@ class TrainConfig(Config):
                 "shared evenly; give steps"
             )
         return self
+
+    def settled_steps(self, lengths: Sequence[int]) -> int:
+        """Optimiser steps over videos of so many frames each."""
+        if self.epochs is not None:
+            return self.epochs * self.steps_an_epoch(len(lengths))
+        seen = sum(min(length, self.crop) for length in lengths) / len(lengths) * self.batch_size  # frames a step
+        return self.steps or max(LEAST_STEPS, ceil(PASSES * sum(lengths) / seen))
 
     def batches_an_epoch(self, videos: int) -> int:
         """Batches, the accumulated parts of steps, in one pass over so many videos."""
@@ -331,7 +352,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "live_attention": {"kind": "causal", "window": 512},
             "predictor_attention": {"kind": "causal", "window": 512},
         },
-        "train": {"learning_rate": 3e-4, "crop": 2048},
+        "train": {"steps": 2000, "batch_size": 8, "learning_rate": 3e-4, "crop": 2048},
     },
     "surgical": {
         "model": {
@@ -341,7 +362,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "attention": {"kind": "block_causal", "block": 32},
             "live_attention": None,
         },
-        "train": {"learning_rate": 1e-4, "crop": 4096},
+        "train": {"steps": 2000, "batch_size": 8, "learning_rate": 1e-4, "crop": 4096},
     },
     "paper": {
         "model": {
@@ -359,6 +380,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "masking": {"kind": "random", "ratio": 0.6},
         "objective": {"distance": "l1", "visible_weight": 0.0, "average": "parts"},
         "train": {
+            "steps": 2000,
             "batch_size": 48,
             "accumulate": 2,
             "crop": 2048,

@@ -104,21 +104,28 @@ class ClusterTarget(FeatureTarget):
 
 
 class Neighbourhood(Target):
-    """The targets of several frames around each, side by side; unknown where there is no such frame in the crop."""
+    """What stands around each frame: a target's averages over several widths, at several frames before and after it.
 
-    def __init__(self, target: Target, shifts: Sequence[int]) -> None:
+    Side by side, and unknown where there is no such frame in the crop.
+    """
+
+    def __init__(self, target: Target, shifts: Sequence[int], widths: Sequence[int] = (1,)) -> None:
         super().__init__()
-        self.target, self.shifts = target, tuple(shifts)
+        self.target, self.shifts, self.widths = target, tuple(shifts), tuple(widths)
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """(B, T, n x K) float, NaN where unknown, or (B, T, n) int64, -100 where unknown."""
-        targets: Tensor = self.target(batch, pattern)
-        unknown: float = float("nan") if targets.is_floating_point() else UNKNOWN
-        if targets.ndim == 2:
-            targets = targets[..., None]
-        targets = targets.masked_fill(~batch.valid[..., None], unknown)
-        return torch.cat([_shifted(targets, shift, unknown) for shift in self.shifts], dim=-1)
+        """(B, T, widths x shifts x K) float, NaN where unknown, or (B, T, shifts) int64, -100 where unknown."""
+        single: Tensor = self.target(batch, pattern)
+        unknown: float = float("nan") if single.is_floating_point() else UNKNOWN
+        if single.ndim == 2:
+            single = single[..., None]
+        parts = []
+        for width in self.widths:
+            targets = single if width == 1 else _smoothed(single, batch.valid, width)
+            targets = targets.masked_fill(~batch.valid[..., None], unknown)
+            parts += [_shifted(targets, shift, unknown) for shift in self.shifts]
+        return torch.cat(parts, dim=-1)
 
     def follow(self, encoder: Encoder, momentum: float) -> None:
         self.target.follow(encoder, momentum)
@@ -135,16 +142,16 @@ def build_target(
     else:
         target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed)
     shifts = shifts_of(config.offsets, rate)
-    return target if shifts == (0,) else Neighbourhood(target, shifts)
+    return target if (shifts, config.scales) == ((0,), (1,)) else Neighbourhood(target, shifts, config.scales)
 
 
 def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float | Fraction) -> int | None:
     """How many numbers a frame's prediction has; None where it is one latent, which needs no map of its own."""
-    shifts = shifts_of(config.offsets, rate)
+    count = len(shifts_of(config.offsets, rate)) * len(config.scales)
     if config.kind == "ema":
-        return None if shifts == (0,) else dim * len(shifts)
+        return None if count == 1 else dim * count
     features = min(input_dim, config.components or input_dim)
-    return (features if config.kind == "features" else config.clusters) * len(shifts)
+    return (features if config.kind == "features" else config.clusters) * count
 
 
 def shifts_of(offsets: Sequence[float], rate: float | Fraction) -> tuple[int, ...]:

@@ -272,12 +272,11 @@ def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) ->
     """The config with what only the data can say: the widths, and the steps where epochs are given."""
     output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
     widths = {"input_dim": folder.width, "output_dim": output_dim}
-    train = config.train
-    steps = train.steps if train.epochs is None else train.epochs * train.steps_an_epoch(len(videos))
+    steps = config.train.settled_steps([folder.length(name) for name in videos])
     return config.model_copy(
         update={
             "model": build(ModelConfig, config.model.model_dump(), widths),
-            "train": train.model_copy(update={"steps": steps}),
+            "train": config.train.model_copy(update={"steps": steps}),
         }
     )
 
