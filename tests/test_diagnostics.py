@@ -41,7 +41,7 @@ def parts(kind: str, output_dim: int | None) -> tuple[PJEPA, Any]:
     model = PJEPA(ModelConfig(input_dim=WIDTH, dim=16, depth=2, heads=2, output_dim=output_dim)).eval()
     sample = randn(200, WIDTH).numpy()
     statistics = Statistics(sample.mean(0), sample.std(0), sample)
-    return model, build_target(TargetConfig(kind=kind, clusters=6, offsets=(0,)), model.encoder, statistics, 0)  # type: ignore[arg-type]
+    return model, build_target(TargetConfig(kind=kind, clusters=6, offsets=(0,)), model.encoder, statistics, 0, 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])

@@ -39,7 +39,12 @@ def result(frames: list[int], ours: list[list[int]], rivals: dict[str, list[list
     """One fold's result file, as far as the study reads it; validation chose one of the rivals."""
     rows = [row("ours", "learned", ours, frames), *(row(n, "control", c, frames) for n, c in rivals.items())]
     line = {"claim": "alone, against the best smoothing", "mode": "offline", "first": "ours", "second": chosen}
-    return {"rows": rows, "gate": [line], "data": {"test_frames": frames, "test_videos": ["v"] * len(frames)}}
+    line["later"] = False
+    return {
+        "rows": rows,
+        "gate": [line],
+        "data": {"test_frames": frames, "test_videos": [f"v{count}" for count in frames]},
+    }
 
 
 def test_folds_are_compared_video_by_video_against_the_rival_that_each_chose() -> None:
@@ -56,6 +61,14 @@ def test_folds_are_compared_video_by_video_against_the_rival_that_each_chose() -
     assert line.rivals == ("a", "b")
     rival = np.concatenate([a[0][:1], b[1][:1]], axis=1)
     assert line.difference == paired_bootstrap(np.concatenate(ours, axis=1), rival, np.concatenate(frames))
+    (fewer,) = pooled_gate(results, without={"v80", "v90"})
+    left = [0, 2, 4]
+    assert fewer.difference == paired_bootstrap(
+        np.concatenate(ours, axis=1)[:, left], rival[:, left], np.concatenate(frames)[left]
+    )
+    results[1]["gate"][0]["later"] = True
+    (waits,) = pooled_gate(results)
+    assert not line.later and waits.later and not waits.holds, "one fold that waits longer is no fair win"
     scores = {score.name: score for score in mean_scores(results)}
     by_seed = [[100 * sum(ours[fold][seed]) / sum(frames[fold]) for seed in range(3)] for fold in range(2)]
     assert scores["ours"].mean["accuracy"] == pytest.approx(np.mean(by_seed))

@@ -95,7 +95,7 @@ def test_many_steps_of_following_are_an_exponential_average() -> None:
 def test_no_target_has_anything_to_train(kind: str) -> None:
     config = TargetConfig(kind=kind, clusters=4, offsets=(0,))  # type: ignore[arg-type]
     learned = encoder()
-    target = build_target(config, learned, statistics(), 0)
+    target = build_target(config, learned, statistics(), 0, 1)
     assert not any(parameter.requires_grad for parameter in target.parameters())
     assert all(parameter.requires_grad for parameter in learned.parameters())
     assert not target(batch(), FULL).requires_grad
@@ -107,7 +107,7 @@ def test_no_target_has_anything_to_train(kind: str) -> None:
 def test_nan_at_padding_changes_no_target(kind: str, pattern: AttentionPattern) -> None:
     for normalise in ("none", "frame", "time"):
         config = TargetConfig(kind=kind, clusters=4, normalise=normalise, smooth=3, offsets=(0,))  # type: ignore[arg-type]
-        target = build_target(config, encoder(), statistics(), 0)
+        target = build_target(config, encoder(), statistics(), 0, 1)
         clean, dirty = target(batch(), pattern), target(batch(float("nan")), pattern)
         assert torch.equal(clean[batch().valid], dirty[batch().valid])
         assert bool(torch.isfinite(dirty.float()).all())
@@ -185,9 +185,9 @@ def test_a_targets_state_comes_back_from_its_tensors() -> None:
     made = batch()
     for kind in ("ema", "features", "clusters"):
         config = TargetConfig(kind=kind, clusters=4, offsets=(0,))
-        first = build_target(config, encoder(), statistics(), 0)
+        first = build_target(config, encoder(), statistics(), 0, 1)
         other = Statistics(*(2 * part for part in (statistics().mean, statistics().deviation, statistics().sample)))
-        second: Target = build_target(config, Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2)), other, 5)
+        second: Target = build_target(config, Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2)), other, 5, 1)
         wanted: Tensor = first(made, FULL)
         assert not torch.equal(second(made, FULL), wanted)
         second.load_state_dict(first.state_dict())
@@ -233,7 +233,7 @@ def test_offsets_are_rounded_to_frames_and_counted_once() -> None:
 
 def test_a_neighbourhood_follows_the_encoder() -> None:
     learned = encoder()
-    target = build_target(TargetConfig(kind="ema", offsets=(0, 1)), learned, statistics(), 0)
+    target = build_target(TargetConfig(kind="ema", offsets=(0, 1)), learned, statistics(), 0, 1)
     with torch.no_grad():
         learned.proj[1].weight.add_(1)
     target.follow(learned, 0.0)
@@ -257,8 +257,8 @@ def test_features_wider_than_the_components_are_reduced_to_the_leading_ones() ->
 @pytest.mark.parametrize("kind", ["ema", "features"])
 def test_scales_are_averages_side_by_side(kind: str) -> None:
     config = TargetConfig(kind=kind, offsets=(0, 2), scales=(1, 5))  # type: ignore[arg-type]
-    single = build_target(config.model_copy(update={"offsets": (0,), "scales": (1,)}), encoder(), statistics(), 0)
-    found = build_target(config, encoder(), statistics(), 0)(batch(), FULL)
+    single = build_target(config.model_copy(update={"offsets": (0,), "scales": (1,)}), encoder(), statistics(), 0, 1)
+    found = build_target(config, encoder(), statistics(), 0, 1)(batch(), FULL)
     assert found.shape[-1] == prediction_width(config, WIDTH, 16, 1)
     parts = dict(zip([(1, 0), (1, 2), (5, 0), (5, 2)], found.chunk(4, dim=-1), strict=True))
     for row, length in enumerate(batch().lengths.tolist()):

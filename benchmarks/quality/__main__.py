@@ -4,8 +4,9 @@
 
 1. *Screen*: every variant of ``variants.yaml`` is trained once on the first fold, and a linear probe on its training
    videos is scored on its validation videos. The test part is not touched. How many variants were tried is printed.
-2. *Confirm*: the variant that is best there (or ``--confirm NAME``) and masked reconstruction are trained for every
-   fold and seed, and judged by `keystep eval`'s protocol on the test videos, over all folds together.
+2. *Confirm*: the variant that is best there (or those of ``--confirm NAME...``) and masked reconstruction are trained
+   for every fold and seed, and judged by `keystep eval`'s protocol on the test videos, over all folds together; with
+   ``--shares 0.15 0.33``, also with labels for that share of the videos only.
 
 Everything is kept under ``--out`` and nothing is done twice: a stopped study goes on with the same command.
 """
@@ -13,6 +14,7 @@ Everything is kept under ``--out`` and nothing is done twice: a stopped study go
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +24,13 @@ from pictures import draw_gate, draw_screen, draw_shares
 from rich.console import Console
 from runs import Job, run_keystep, side_by_side
 from screening import CONTROLS, Scores, Screen, best_variant
-from tables import confirm_table, screen_table, shares_table
+from tables import confirm_table, gate_table, screen_table, shares_table
 
 from keystep.cli.evaluation import judge_models, model_records
 from keystep.cli.models import find_model
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.timeline import parse_rate
+from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.report import write_report
@@ -36,7 +39,7 @@ from keystep.files import write_json
 from keystep.settings import assignments
 
 RECONSTRUCTION = "reconstruction"
-REFERENCES = (RECONSTRUCTION, "reconstruction-l1", "clusters", "paper")
+REFERENCES = (RECONSTRUCTION, "reconstruction-l1", "clusters", "ema-random")
 """What a winner is compared with, so it cannot be the winner."""
 SCREEN_PROBE = ProbeConfig(learning_rates=(3e-3, 1e-2), weight_decays=(0.0, 0.3), max_frames=600_000)
 """A smaller grid and fewer passes than `keystep eval` takes: enough to choose by."""
@@ -50,6 +53,24 @@ class Study:
         self.options, self.out = options, options.out
         self.variants: dict[str, dict] = yaml.safe_load(options.variants.read_text())
         self.common = assignments(options.settings)
+
+    def check(self) -> None:
+        """Refuse what would fail after hours.
+
+        Raises:
+            InputError: an unknown variant or split, a share that is none.
+        """
+        unknown = sorted({*(self.options.confirm or ()), RECONSTRUCTION} - set(self.variants))
+        if unknown:
+            raise InputError(
+                f"{self.options.variants}: no variant {unknown[0]!r}; there are {', '.join(self.variants)}"
+            )
+        wrong = [share for share in self.options.shares if not 0 < share < 1]
+        if wrong:
+            raise InputError(f"--shares {wrong[0]:g}: give shares between 0 and 1, such as 0.15")
+        folder = self.folder()
+        for fold in self.options.folds:
+            folder.split(fold)
 
     def folder(self, boundaries: Path | None = None) -> FeatureFolder:
         source = None if self.options.source_rate is None else parse_rate(self.options.source_rate)
@@ -85,7 +106,7 @@ class Study:
         """Validation accuracies of controls and variants on the first fold, first seed."""
         fold, seed = self.options.folds[0], self.options.seeds[0]
         jobs = [self.job(name, fold, seed) for name in self.variants]
-        screen = Screen(self.folder(), fold, self.out / "screen", SCREEN_PROBE)
+        screen = Screen(self.folder(), fold, self.out / "screen" / f"fold{fold}", SCREEN_PROBE)
         scores = screen.controls()
 
         def scored(job: Job) -> Scores:
@@ -110,8 +131,14 @@ class Study:
             print(f"  trained {number} of {len(jobs)}: {job.variant}, fold {job.fold}, seed {job.seed}", flush=True)
         results = self._judged(names, 1.0)
         lines, scores = pooled_gate(results), mean_scores(results)
-        videos = sum(len(result["data"]["test_videos"]) for result in results)
-        text = confirm_table(scores, lines, variants, len(options.folds), len(options.seeds), videos)
+        videos = [name for result in results for name in result["data"]["test_videos"]]
+        text = confirm_table(scores, lines, variants, len(options.folds), len(options.seeds), len(videos))
+        chosen_by = set(self.folder().split(options.folds[0]).valid) & set(videos)
+        if 0 < len(chosen_by) < len(set(videos)) - 1:
+            text += (
+                f"\nThe variant was chosen by {len(chosen_by)} videos that are test videos of another fold. "
+                "Without them:\n\n" + gate_table(pooled_gate(results, without=chosen_by))
+            )
         (self.out / "confirm.md").write_text(text)
         draw_gate(self.out / "confirm.png", lines)
         print(text)
@@ -132,7 +159,8 @@ class Study:
         return results
 
     def _judged_fold(self, fold: str, names: Sequence[str], share: float) -> dict:
-        place = self.out / "judged" / f"fold{fold}-labels{100 * share:g}-{'-'.join(names)}"
+        seeds = ".".join(map(str, self.options.seeds))
+        place = self.out / "judged" / f"fold{fold}-labels{100 * share:g}-seeds{seeds}-{'-'.join(names)}"
         if not (place / "result.json").exists():
             jobs = {name: [self.job(name, fold, seed) for seed in self.options.seeds] for name in names}
             groups = [(name, [find_model(str(job.folder)) for job in seeds]) for name, seeds in jobs.items()]
@@ -164,7 +192,15 @@ def _options() -> argparse.Namespace:
 
 def main() -> None:
     options = _options()
+    try:
+        _run(options)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(options: argparse.Namespace) -> None:
     study = Study(options)
+    study.check()
     variants = options.confirm
     if variants is None:
         variants = [best_variant(study.screen(), [name for name in study.variants if name not in REFERENCES])]

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
 
 Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the gate, over all folds. ``rivals``: the row that each fold's validation videos chose."""
+    """One line of the gate, over all folds. ``rivals``: the row that each fold's validation videos chose. ``later``: in
+    some fold it answers later than its rival, which is no fair win."""
 
     claim: str
     mode: str
     first: str
     rivals: tuple[str, ...]
     difference: Difference
+    later: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.difference.low > 0 and self.difference.seeds[0] >= 3
+        return self.difference.low > 0 and self.difference.seeds[0] >= SEEDS_FOR_A_CLAIM and not self.later
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,35 @@ class Score:
     spread: dict[str, float]
 
 
-def pooled_gate(results: Sequence[Result]) -> list[Line]:
-    """The folds' gates with their videos together, paired by video."""
-    frames = np.concatenate([result["data"]["test_frames"] for result in results])
-    claims = {(line["claim"].partition(" (")[0], line["mode"], line["first"]): None for line in results[0]["gate"]}
+def pooled_gate(results: Sequence[Result], without: Collection[str] = ()) -> list[Line]:
+    """The folds' gates with their videos together, paired by video; lines that every fold has.
+
+    without: videos to leave out, such as those by which the variant was chosen.
+    """
+    kept = [np.array([name not in without for name in result["data"]["test_videos"]]) for result in results]
+    frames = np.concatenate(
+        [np.array(result["data"]["test_frames"])[keep] for result, keep in zip(results, kept, strict=True)]
+    )
     lines = []
-    for claim, mode, first in claims:
-        rivals = [_rival(result, claim, mode, first) for result in results]
+    for key in dict.fromkeys(_key(line) for line in results[0]["gate"]):
+        same = [next((line for line in result["gate"] if _key(line) == key), None) for result in results]
+        found = [line for line in same if line is not None]
+        if len(found) < len(results):
+            continue
+        claim, mode, first = key
         ours, theirs = (
-            np.concatenate([_correct(result, name, mode) for result, name in zip(results, names, strict=True)], axis=1)
-            for names in ([first] * len(results), rivals)
+            np.concatenate(
+                [
+                    _correct(result, line[side], mode)[:, keep]
+                    for result, line, keep in zip(results, found, kept, strict=True)
+                ],
+                axis=1,
+            )
+            for side in ("first", "second")
         )
-        lines.append(Line(claim, mode, first, tuple(rivals), paired_bootstrap(ours, theirs, frames)))
+        rivals = tuple(line["second"] for line in found)
+        later = any(line["later"] for line in found)
+        lines.append(Line(claim, mode, first, rivals, paired_bootstrap(ours, theirs, frames), later))
     return lines
 
 
@@ -75,13 +95,9 @@ def _deviation(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def _rival(result: Result, claim: str, mode: str, first: str) -> str:
-    line = next(
-        line
-        for line in result["gate"]
-        if line["claim"].partition(" (")[0] == claim and line["mode"] == mode and line["first"] == first
-    )
-    return str(line["second"])
+def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What makes two folds' lines the same comparison, whatever rival validation chose."""
+    return line["claim"].partition(" (")[0], line["mode"], line["first"]
 
 
 def _correct(result: Result, name: str, mode: str) -> np.ndarray:

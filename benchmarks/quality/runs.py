@@ -45,19 +45,17 @@ class Job:
         Raises:
             InputError: the folder holds a run with other settings; the training failed.
         """
-        wanted = build(RunConfig, *self.layers)
+        wanted, asked = build(RunConfig, *self.layers), self.folder.with_suffix(".yaml")
         if (self.folder / "config.yaml").exists():
-            found = build(RunConfig, read_yaml(self.folder / "config.yaml"))
-            if _asked(found, wanted) != _asked(wanted, wanted):
+            if not asked.exists() or build(RunConfig, read_yaml(asked)) != wanted:
                 raise InputError(f"{self.folder}: holds a run with other settings; choose another --out")
             if self.done:
                 return
             command = ["--resume", str(self.folder)]
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = self.folder.with_suffix(".yaml")
-            file.write_text(yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False))
-            command = ["--config", str(file), "--out", str(self.folder)]
+            asked.write_text(yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False))
+            command = ["--config", str(asked), "--out", str(self.folder)]
         run_keystep("pretrain", *command)
 
 
@@ -79,13 +77,3 @@ def side_by_side(work: Callable[[Thing], Made], things: Sequence[Thing], at_once
     torch.set_num_threads(1 if at_once > 1 else torch.get_num_threads())
     with ThreadPoolExecutor(at_once) as pool:
         yield from zip(things, pool.map(work, things), strict=True)
-
-
-def _asked(config: RunConfig, wanted: RunConfig) -> dict[str, Any]:
-    """Settings without what the data fill in."""
-    settings = config.model_dump(mode="json")
-    for name in ("input_dim", "output_dim"):
-        settings["model"].pop(name)
-    if not wanted.train.steps:
-        settings["train"].pop("steps")
-    return settings

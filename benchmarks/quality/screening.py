@@ -12,6 +12,7 @@ from runs import Job
 
 from keystep.cli.models import find_model
 from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
 from keystep.evals import controls
 from keystep.evals.encoding import encode_videos
 from keystep.evals.probe import ProbeConfig, fit_probe
@@ -96,6 +97,8 @@ class Screen:
 def best_variant(scores: dict[str, Scores], variants: Sequence[str]) -> str:
     """The highest mean over the modes, alone; a variant that lacks a mode cannot win."""
     whole = [name for name in variants if set(scores[name]) == set(MODES)]
+    if not whole:
+        raise InputError(f"none of the {len(variants)} variants has both modes; name the one to judge with --confirm")
     return max(whole, key=lambda name: np.mean([scores[name][mode]["alone"] for mode in MODES]))
 
 

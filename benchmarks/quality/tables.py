@@ -40,7 +40,7 @@ def confirm_table(
     text = [
         f"{', '.join(variants)} over {folds} folds x {seeds} seeds, {videos} test videos. Mean over folds and seeds, "
         "± deviation",
-        "over seeds. Widths and probe settings were chosen on validation videos.",
+        "over seeds. Widths and probe settings were chosen on each fold's validation videos.",
         "",
         "| representation | mode | accuracy | edit | F1@50 |",
         "|---|---|---|---|---|",
@@ -48,10 +48,15 @@ def confirm_table(
     for score in scores:
         cells = [f"{score.mean[m]:.1f}" + (f" ± {score.spread[m]:.1f}" if score.spread[m] else "") for m in score.mean]
         text.append(f"| {score.name} | {score.mode} | {' | '.join(cells)} |")
-    text += ["", "| mode | claim | difference | 95 % interval | |", "|---|---|---|---|---|"]
+    return "\n".join([*text, "", gate_table(lines)])
+
+
+def gate_table(lines: Sequence[Line]) -> str:
+    """What may be claimed over all folds."""
+    text = ["| mode | claim | difference | 95 % interval | |", "|---|---|---|---|---|"]
     for line in lines:
         d = line.difference
-        verdict = "**holds**" if line.holds else "does not hold"
+        verdict = "**holds**" if line.holds else "does not hold" + (": it answers later" if line.later else "")
         rivals = ", ".join(sorted(set(line.rivals)))
         cells = [line.mode, f"{line.first} {line.claim} ({rivals})", f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}"]
         text.append(f"| {' | '.join([*cells, verdict])} |")

@@ -75,7 +75,8 @@ class ModelConfig(Config):
     readout: Literal["last", "mean"] = "last"
     """What `encode` returns: the last block's output, or the mean over the blocks' (each normalised)."""
     output_dim: int | None = Field(default=None, ge=1)
-    """Width of what the predictor predicts; None: latents, without a projection. Filled in from the target."""
+    """Width of what is predicted; None: one latent, which the predictor gives without a projection. Filled in from the
+    target."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -200,8 +201,8 @@ class TrainConfig(Config):
     """The optimisation."""
 
     steps: int = Field(default=0, ge=0)
-    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 400 at least
-    (docs/quality.md)."""
+    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 400 steps at least
+    (docs/quality.md says why)."""
     epochs: int | None = Field(default=None, ge=1)
     """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
     then worked out from the data."""
@@ -261,6 +262,12 @@ class TrainConfig(Config):
                 f"batch_size {self.batch_size} cannot be shared by {self.nodes} nodes x {self.devices} devices x "
                 f"{self.accumulate} accumulated parts"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_known(self) -> Self:
+        if self.crop_segments is not None and not self.steps and self.epochs is None:
+            raise ValueError("crop_segments: crops have no fixed length, so steps cannot be worked out; give steps")
         return self
 
     @model_validator(mode="after")

@@ -24,7 +24,8 @@ class Output(NamedTuple):
     """What one training pass gives.
 
     latents: (B, T, D) of the context encoder, zeros at hidden frames and padding.
-    predictions: (B, T, D or output_dim) of the predictor at every frame, zeros at padding.
+    predictions: (B, T, D or output_dim) at every frame, zeros at padding; `ModelConfig.visible_predictions` says what
+        those of visible frames are read from.
     """
 
     latents: Tensor

@@ -1,7 +1,8 @@
-"""What hidden frames should be predicted as, behind one interface.
+"""What frames should be predicted as, behind one interface.
 
-Every target is a module without gradients: called with a batch it gives (B, T, K) floats or (B, T) class ids, and after
-each optimiser step it may follow the encoder. Its state is saved with the training, never with the model.
+Every target is a module without gradients: called with a batch it gives (B, T, K) floats, or class ids (B, T) or
+(B, T, n), and after each optimiser step it may follow the encoder. Its state is saved with the training, never with
+the model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Target(nn.Module):
     """Base of the targets: nothing to train, nothing to follow."""
 
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """Targets at every frame, (B, T, K) float or (B, T) int64; what stands at padding means nothing."""
+        """Targets at every frame, (B, T, K) float or (B, T[, n]) int64; what stands at padding means nothing."""
         raise AssertionError("a target says what it gives")
 
     def follow(self, encoder: Encoder, momentum: float) -> None:
@@ -64,7 +65,7 @@ class EmaTarget(Target):
 
 
 class FeatureTarget(Target):
-    """The standardised input itself, smoothed and reduced if asked for: masked reconstruction."""
+    """The standardised input itself, smoothed and reduced if asked for."""
 
     basis: Tensor | None
 
@@ -132,7 +133,7 @@ class Neighbourhood(Target):
 
 
 def build_target(
-    config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int, rate: float | Fraction = 1
+    config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int, rate: float | Fraction
 ) -> Target:
     """The target that a config asks for, for features at ``rate`` frames a second."""
     if config.kind == "ema":
@@ -150,8 +151,12 @@ def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float
     count = len(shifts_of(config.offsets, rate)) * len(config.scales)
     if config.kind == "ema":
         return None if count == 1 else dim * count
-    features = min(input_dim, config.components or input_dim)
-    return (features if config.kind == "features" else config.clusters) * count
+    return (feature_width(config, input_dim) if config.kind == "features" else config.clusters) * count
+
+
+def feature_width(config: TargetConfig, input_dim: int) -> int:
+    """How many numbers of one frame a ``features`` target has."""
+    return min(input_dim, config.components or input_dim)
 
 
 def shifts_of(offsets: Sequence[float], rate: float | Fraction) -> tuple[int, ...]:
@@ -181,8 +186,12 @@ def _shifted(targets: Tensor, shift: int, unknown: float) -> Tensor:
 
 def _principal(statistics: Statistics, components: int) -> Tensor:
     """(D_in, components): the leading principal components of standardised frames, scaled to a mean variance of 1."""
-    sample = (statistics.sample - statistics.sample.mean(0)) / statistics.deviation
-    values, vectors = np.linalg.eigh(sample.T.astype(np.float64) @ sample / len(sample))
+    sample, mean = statistics.sample, statistics.sample.mean(0)
+    covariance = np.zeros((len(mean), len(mean)))
+    for rows in np.array_split(sample, len(sample) // 4096 + 1):  # the whole sample in float64 would take gigabytes
+        part = ((rows - mean) / statistics.deviation).astype(np.float64)
+        covariance += part.T @ part / len(sample)
+    values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
     return torch.from_numpy((vectors / np.sqrt(max(values.mean(), 1e-12))).astype(np.float32))
 

@@ -21,6 +21,7 @@ from keystep.evals.results import OURS, curves_of, load_result, save_evaluation
 from keystep.evals.table import main_line, markdown_table, verdict
 from keystep.files import check_ours
 from keystep.settings import assignments, build
+from keystep.target import feature_width
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
@@ -72,17 +73,19 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
     unknown = sorted(set(config.background) - set(folder.classes))
     if unknown:
         raise InputError(f"background {unknown[0]!r} is no class of {folder.root / 'mapping.txt'}")
-    chosen = labelled_share(folder.split(split), config.label_share)
-    for name in chosen.train + chosen.valid + chosen.test:
+    listed = folder.split(split)
+    for name in listed.train + listed.valid + listed.test:
         folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
-    chosen = labelled_share(folder.split(split), config.label_share)  # again: bad videos are left out of it now
+    readable = folder.split(split)  # bad videos are left out of it now
+    chosen = labelled_share(readable, config.label_share)
     if config.label_share < 1:
         folder.problems.notes.append(
             f"labels of {config.label_share:.0%} of the videos: {len(chosen.train)} to train probes on, "
             f"{len(chosen.valid)} to choose by"
         )
     background = tuple(folder.classes.index(name) for name in config.background)
-    return Judge(folder, chosen, config.probe, background, config.protocol, config.label_share)
+    unlabelled = tuple(name for name in readable.train if name not in chosen.train)
+    return Judge(folder, chosen, config.probe, background, config.protocol, config.label_share, unlabelled)
 
 
 def _read(folder: FeatureFolder, name: str) -> None:
@@ -214,4 +217,8 @@ def _flat(groups: list[Group]) -> list[tuple[str, int, FoundModel]]:
 
 def _reconstructs(found: FoundModel) -> bool:
     """Whether it was trained on each frame's own features alone: the control of masked reconstruction."""
-    return found.config is not None and found.config.target.kind == "features" and found.config.target.offsets == (0,)
+    if found.config is None or found.config.target.kind != "features":
+        return False
+    config = found.model.config
+    assert config.input_dim is not None
+    return config.output_dim == feature_width(found.config.target, config.input_dim)

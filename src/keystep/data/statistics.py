@@ -16,7 +16,7 @@ SAMPLE_FRAMES = 50_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean, deviation: (D_in,) float32 over all frames. sample: (N, D_in) float32 frames for k-means."""
+    """mean, deviation: (D_in,) float32 over all frames. sample: (N, D_in) float32 frames for k-means and PCA."""
 
     mean: np.ndarray
     deviation: np.ndarray

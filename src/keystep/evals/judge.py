@@ -117,11 +117,18 @@ class Judge:
     protocol: str = "pooled"
     label_share: float = 1.0
     """Share of the training and validation videos that the split's parts were cut down to."""
+    unlabelled: tuple[str, ...] = ()
+    """Training videos that were cut off: no probe sees them, but what needs no labels may."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:
         """All videos of the split."""
         return self.split.train + self.split.valid + self.split.test
+
+    @property
+    def pretraining(self) -> tuple[str, ...]:
+        """All training videos, with or without labels."""
+        return self.split.train + self.unlabelled
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:

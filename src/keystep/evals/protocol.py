@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from threading import Lock
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 SEEDS_FOR_A_CLAIM = 3
+ONE_AT_A_TIME = Lock()
+"""Torch's generator belongs to the process: evaluations in two threads would draw each other's numbers."""
 DISCOVERED_MEANS = "discovered segments' means"
 
 
@@ -94,7 +97,7 @@ class Evaluation:
 def evaluate(
     judge: Judge, entrants: Sequence[Entrant], progress: Callable[[str], None] = lambda line: None
 ) -> Evaluation:
-    """Judge the controls, then every entrant alone and beside the best smoothing, offline and causal."""
+    """Judge the controls, then every entrant alone, beside smoothing and beside the clock, offline and causal."""
     study = _Study(judge, progress)
     study.add("raw features", "raw", "causal", study.raw, delay=study.slot_delay)
     study.add("true segments' means (ORACLE)", "oracle", "offline", study.segment_means())
@@ -171,10 +174,14 @@ class _Study:
 
     def offsets(self, mode: Mode) -> None:
         """Nine moments around (or before) each frame side by side."""
-        train = [self.raw[name] for name in self.judge.split.train]
+        train = [self._read(name) for name in self.judge.pretraining]
         candidates = controls.offset_controls(train, self.rate, causal=mode == "causal")
         control = candidates[self._choose(candidates, mode)]
         self._add_control("nine offsets", mode, control, len(candidates))
+
+    def _read(self, name: str) -> np.ndarray:
+        """A video's features; those without labels are not kept."""
+        return self.raw[name] if name in self.raw else self.judge.folder.features(name)
 
     def _choose(self, candidates: Sequence[Control], mode: Mode) -> int:
         """The candidate whose probe is best on validation."""
@@ -215,7 +222,7 @@ class _Study:
 
     def entrant(self, entrant: Entrant) -> None:
         """A model and its untrained twin, in every mode that it has; one twin serves all models of its architecture."""
-        architecture = entrant.model.config.model_copy(update={"output_dim": None})  # the encoder's part
+        architecture = _encoder_part(entrant.model.config)
         if architecture not in self.architectures:
             self.architectures.append(architecture)
         number = self.architectures.index(architecture)
@@ -318,6 +325,13 @@ class _Study:
         return {name: control.transform(features) for name, features in self.raw.items()}
 
 
+def _encoder_part(config: ModelConfig) -> ModelConfig:
+    """The config with nothing in it that the encoder does not read."""
+    plain = ModelConfig(dim=config.dim, heads=config.heads)
+    names = ("output_dim", "predictor_depth", "predictor_heads", "predictor_attention", "visible_predictions")
+    return config.model_copy(update={name: getattr(plain, name) for name in names})
+
+
 def _oracle(name: str) -> str:
     return name if "(ORACLE)" in name else f"{name} (ORACLE)"
 
@@ -361,7 +375,7 @@ def _slot_delay(folder: FeatureFolder) -> float:
 
 def _untrained(entrant: Entrant) -> PJEPA:
     """The same architecture with the same input statistics and fresh weights."""
-    with torch.random.fork_rng(devices=[]):
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.manual_seed(entrant.seed)
         fresh = PJEPA(entrant.model.config)
     fresh.load_state_dict({**fresh.state_dict(), **dict(entrant.model.named_buffers())})

@@ -38,7 +38,7 @@ from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
 from keystep.settings import build, read_yaml, write_yaml
-from keystep.target import build_target, channel_norm, prediction_width
+from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints
 from keystep.train.step import Learner, StepResult, add_up, build_optimizer, train_step
@@ -272,7 +272,20 @@ def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) ->
     """The config with what only the data can say: the widths, and the steps where epochs are given."""
     output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
     widths = {"input_dim": folder.width, "output_dim": output_dim}
-    steps = config.train.settled_steps([folder.length(name) for name in videos])
+    lengths = [folder.length(name) for name in videos]
+    shifts = shifts_of(config.target.offsets, folder.timeline.rate)
+    if len(config.target.offsets) > 1 and len(shifts) == 1:
+        log.warning(
+            "target.offsets are all within half a frame of each other at %s frames a second: a frame's target is that "
+            "of one frame alone; set target.offsets to longer times",
+            float(folder.timeline.rate),
+        )
+    longest = min(max(lengths), config.train.crop)
+    if config.train.crop_segments is None and min(abs(shift) for shift in shifts) >= longest:
+        raise InputError(
+            f"target.offsets {list(config.target.offsets)} all reach beyond the longest crop, {longest} frames"
+        )
+    steps = config.train.settled_steps(lengths)
     return config.model_copy(
         update={
             "model": build(ModelConfig, config.model.model_dump(), widths),
