@@ -87,3 +87,15 @@ def test_a_full_disk_keeps_the_old_model(saved: tuple[keystep.PJEPA, Path], monk
         model.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["model"], "no temporary is left"
+
+
+def test_models_of_version_1_predict_visible_frames_as_they_did(saved: tuple[keystep.PJEPA, Path]) -> None:
+    before = keystep.PJEPA(CONFIG.model_copy(update={"visible_predictions": "predictor"})).eval()
+    before.save_pretrained(saved[1])
+    path = saved[1] / "config.json"
+    record = json.loads(path.read_text())
+    record["version"] = 1
+    del record["model"]["visible_predictions"]
+    path.write_text(json.dumps(record))
+    again = keystep.PJEPA.from_pretrained(saved[1])
+    assert again.config == before.config and again.predictor.visible_output is None

@@ -187,7 +187,9 @@ def test_a_targets_state_comes_back_from_its_tensors() -> None:
         config = TargetConfig(kind=kind, clusters=4, offsets=(0,))
         first = build_target(config, encoder(), statistics(), 0, 1)
         other = Statistics(*(2 * part for part in (statistics().mean, statistics().deviation, statistics().sample)))
-        second: Target = build_target(config, Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2)), other, 5, 1)
+        second: Target = build_target(
+            config, Encoder(ModelConfig(input_dim=WIDTH, dim=16, depth=3, heads=2)), other, 5, 1
+        )
         wanted: Tensor = first(made, FULL)
         assert not torch.equal(second(made, FULL), wanted)
         second.load_state_dict(first.state_dict())

@@ -1,5 +1,6 @@
 """The table is honest: what it lists, what it compares, and what it may look at."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.probe import ProbeConfig
-from keystep.evals.protocol import Entrant, Evaluation, evaluate
+from keystep.evals.protocol import Entrant, Evaluation, _untrained, evaluate
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
 from keystep.settings import build
@@ -78,6 +79,38 @@ def test_seeds_of_one_name_share_a_row_and_controls_are_run_once(evaluation: Eva
     assert control and len(control.runs) == 1 and control.spread("accuracy") is None
     untrained = evaluation.find("untrained encoder", "causal")
     assert untrained and [run.seed for run in untrained.runs] == [0, 1, 2]
+
+
+def test_learned_rows_stand_beside_the_clock_too(evaluation: Evaluation) -> None:
+    for mode, position, columns in (("offline", "progress", 1), ("causal", "elapsed", 2)):
+        alone, timed = (evaluation.find(name, mode) for name in ("pjepa", f"pjepa + {position}"))  # type: ignore[arg-type]
+        assert alone and timed and timed.width == alone.width + columns and timed.beside == "position"
+        claims = [line for line in evaluation.gate if line.first == timed.name and line.mode == mode]
+        assert [line.claim for line in claims] == ["beside the clock, against the best smoothing"]
+        assert evaluation.find(f"reconstruction + {position}", mode) is None  # type: ignore[arg-type]
+
+
+def test_encoders_that_differ_in_their_predictor_only_have_one_untrained_twin(judge: Judge) -> None:
+    other = model(3, visible_predictions="predictor", predictor_depth=1, output_dim=8)
+    found = evaluate(judge, [Entrant("a", 0, model(0)), Entrant("b", 0, other)])
+    assert found.find("untrained encoder", "causal") and not found.find("untrained encoder 2", "causal")
+
+
+def test_untrained_rows_are_the_same_in_threads(judge: Judge) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        return _untrained(Entrant("pjepa", seed, model_0)).mask_token
+
+    model_0 = model(0)
+    alone = [weights(seed) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(a, b) for a, b in zip(alone, pool.map(weights, range(12)), strict=True))
+
+
+def test_what_needs_no_labels_reads_the_videos_without_labels_too(judge: Judge) -> None:
+    cut = replace(judge, split=replace(judge.split, train=judge.split.train[:1]), unlabelled=judge.split.train[1:])
+    assert set(cut.pretraining) == set(judge.pretraining) == set(judge.split.train)
+    few, all_videos = (evaluate(each, [Entrant("pjepa", 0, model(0))]) for each in (cut, judge))
+    assert few.rows[0].runs[0].probe.valid_accuracy != all_videos.rows[0].runs[0].probe.valid_accuracy
 
 
 def test_the_gate_compares_with_smoothing_and_with_what_untrained_and_reconstruction_add(

@@ -11,14 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from keystep.config import RunConfig
+from keystep.config import LEAST_STEPS, RunConfig
 from keystep.errors import InputError
 from keystep.settings import build, read_yaml
 from keystep.train.run import pretrain, run_config
 
 SETTINGS = {
     "model": {"dim": 16, "depth": 2, "heads": 2, "predictor_depth": 1},
-    "target": {"clusters": 8},
     "train": {
         "steps": 12,
         "batch_size": 4,
@@ -54,7 +53,7 @@ def assert_same_bits(first: Path, second: Path) -> None:
     [
         {},
         {"target": {"kind": "ema", "final_momentum": 1.0, "momentum": 0.9}},
-        {"target": {"kind": "features"}, "masking": {"kind": "random"}},
+        {"target": {"kind": "clusters", "clusters": 8}, "masking": {"kind": "random"}},
         {"train": {"accumulate": 2}},
         {"train": {"epochs": 6, "accumulate": 2, "crop_segments": 2, "bucket": 2}, "objective": {"average": "parts"}},
     ],
@@ -206,3 +205,25 @@ def test_the_validation_part_is_trained_on_only_if_asked_for(mstcn: Path, tmp_pa
     assert seen[True] - seen[False] == {"video.3"}
     with pytest.raises(InputError, match="with_valid without a split"):
         build(RunConfig, {"data": {"root": mstcn, "with_valid": True}})
+
+
+def test_steps_are_worked_out_from_the_data_and_written_down(mstcn: Path, tmp_path: Path) -> None:
+    config = settings(mstcn, steps=0, monitor_every=1000, save_every=1000, log_every=100)
+    run = tmp_path / "run"
+    pretrain(config, run)
+    assert run_config(run).train.steps == LEAST_STEPS
+    with pytest.raises(InputError, match="steps cannot be worked out; give steps"):
+        settings(mstcn, steps=0, crop_segments=2)
+
+
+def test_offsets_that_mean_nothing_at_this_rate_are_said(
+    mstcn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def with_offsets(offsets: list[float]) -> RunConfig:
+        return build(RunConfig, settings(mstcn, steps=1).model_dump(), {"target": {"offsets": offsets}})
+
+    with pytest.raises(InputError, match=r"\[100.0\] all reach beyond the longest crop, 24 frames"):
+        pretrain(with_offsets([100.0]), tmp_path / "far")
+    assert not (tmp_path / "far").exists()
+    pretrain(with_offsets([-0.1, 0.0, 0.1]), tmp_path / "near")
+    assert "target.offsets are all within half a frame" in caplog.text
