@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import keystep
 from keystep.boundaries import Segmenter, SegmenterConfig, fitting
 from keystep.boundaries.agreement import agreement
-from keystep.boundaries.sources import Features, Latents, Source, Surprise
+from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 
@@ -45,7 +45,7 @@ def segmenters(make_model: MakeModel) -> dict[str, Segmenter]:
         "features": segmenter(),
         "endless": segmenter(longest=None),
         "latents": segmenter(Latents(model), "latents"),
-        "surprise": segmenter(Surprise(model, span=4, context=9, probabilities=True), "surprise"),
+        "surprise": segmenter(Surprise(model, span=4, context=9, clusters=7), "surprise"),
     }
 
 
@@ -126,7 +126,7 @@ def test_lengths_keep_their_bounds(segmenters: dict[str, Segmenter]) -> None:
 
 
 def test_surprise_depends_on_nothing_later_and_is_lower_where_the_model_sees_the_frame(make_model: MakeModel) -> None:
-    source = Surprise(make_model(CAUSAL, output_dim=7), span=4, context=9, probabilities=True)
+    source = Surprise(make_model(CAUSAL, output_dim=7), span=4, context=9, clusters=7)
     video = steps_of_a_video(22)
     rows, state = source.step(video, source.begin())
     assert len(rows) == 20 and len(source.finish(state)) == 2 and (rows >= 0).all() and (rows <= np.log(2)).all()
@@ -136,13 +136,33 @@ def test_surprise_depends_on_nothing_later_and_is_lower_where_the_model_sees_the
     assert np.abs(source.step(changed, source.begin())[0][10:] - rows[10:]).max() > 1e-3
 
 
+def test_surprise_compares_the_clusters_of_each_offset_and_averages(make_model: MakeModel) -> None:
+    """A model of three offsets against three that have one of them each."""
+    together = make_model(CAUSAL, output_dim=12)
+    video, alone = steps_of_a_video(22), []
+    for offset in range(3):
+        single = make_model(CAUSAL, output_dim=4)
+        rows = slice(4 * offset, 4 * offset + 4)
+        single.load_state_dict(
+            {
+                name: tensor[rows] if "predictor.output" in name or "visible_output" in name else tensor
+                for name, tensor in together.state_dict().items()
+            }
+        )
+        alone.append(Surprise(single, span=4, context=9, clusters=4))
+    found = all_rows(Surprise(together, span=4, context=9, clusters=4), video)
+    np.testing.assert_allclose(found, np.mean([all_rows(source, video) for source in alone], axis=0), atol=1e-6)
+    with pytest.raises(InputError, match="12 outputs are no logits of 5 clusters"):
+        Surprise(together, span=4, context=9, clusters=5)
+
+
 def test_models_that_see_the_future_find_no_boundaries(make_model: MakeModel) -> None:
     for model in (make_model({"kind": "bidirectional"}), make_model({"kind": "block_causal", "block": 4})):
         with pytest.raises(InputError, match="boundaries cannot be found with it"):
             Latents(model)
     ahead = make_model(CAUSAL, predictor_attention={"kind": "bidirectional"})
     with pytest.raises(InputError, match="surprise needs a causal one"):
-        Surprise(ahead, span=4, context=9, probabilities=False)
+        Surprise(ahead, span=4, context=9)
 
 
 @pytest.fixture
@@ -175,7 +195,7 @@ def test_a_segmenter_comes_back_from_its_file(
 
     model = None if name == "features" else make_model(CAUSAL, output_dim=7)
     config = SegmenterConfig(source=name, span=2, context=5)  # type: ignore[arg-type]
-    found = fitting.fit(folder, ["v0", "v1"], config, model, probabilities=True)
+    found = fitting.fit(folder, ["v0", "v1"], config, model, clusters=7)
     write_boundaries(tmp_path / "out", {}, fitting.to_record(found))
     again = fitting.load(tmp_path / "out" / "segmenter.json", model)
     video = folder.features("v3")

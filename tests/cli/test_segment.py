@@ -67,11 +67,11 @@ def test_labels_change_no_boundary_and_need_not_exist(keystep: Run, data: Path, 
 
 @pytest.mark.parametrize("source", ["latents", "surprise"])
 def test_a_model_finds_boundaries_too(keystep: Run, data: Path, tmp_path: Path, source: str) -> None:
-    pretrain(keystep, data, tmp_path / "run")
+    pretrain(keystep, data, tmp_path / "run", "--set", "target.kind=clusters", "--set", "target.offsets=[-1,0,1]")
     options = ("--model", tmp_path / "run", "--source", source, "--set", "span=1", "--set", "context=5")
     segment(keystep, data, tmp_path / "found", *options)
     record = json.loads((tmp_path / "found" / "segmenter.json").read_text())
-    assert record["model"]["weights"] and record["probabilities"] == (source == "surprise")
+    assert record["model"]["weights"] and record["clusters"] == (8 if source == "surprise" else None)
     model = PJEPA.from_pretrained(tmp_path / "run" / "model")
     found = fitting.load(tmp_path / "found" / "segmenter.json", model)
     lengths = found.segment(open_folder(data, source_rate=parse_rate(4)).features("video6"))

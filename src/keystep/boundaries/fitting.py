@@ -28,18 +28,18 @@ def fit(
     config: SegmenterConfig,
     model: PJEPA | None = None,
     *,
-    probabilities: bool = False,
+    clusters: int | None = None,
     progress: Tick = lambda video: None,
 ) -> Segmenter:
     """Measure what is usual on the videos, then choose the threshold from the heights of the local peaks there.
 
-    Most sources read each video twice. ``probabilities``: the model's predictor gives logits of clusters.
+    Most sources read each video twice. ``clusters``: the model predicts logits of so many, see `Surprise`.
 
     Raises:
         InputError: a source that needs a model and has none, or another model than it needs; no peak to learn from.
     """
     rate = folder.timeline.rate
-    source = make_source(config, rate, folder.width, model, probabilities)
+    source = make_source(config, rate, folder.width, model, clusters)
     spread = _Spread(slots(config.span, rate) if config.source == "surprise" else None)
     kept: dict[str, np.ndarray] = {}
     for name in videos:
@@ -71,7 +71,7 @@ def choose_threshold(heights: np.ndarray, minutes: float, config: SegmenterConfi
 
 
 def make_source(
-    config: SegmenterConfig, rate: Fraction, width: int, model: PJEPA | None, probabilities: bool
+    config: SegmenterConfig, rate: Fraction, width: int, model: PJEPA | None, clusters: int | None
 ) -> Source:
     """What the settings name, for features ``width`` wide."""
     if config.source == "features":
@@ -82,7 +82,7 @@ def make_source(
         raise InputError(f"features are {width} wide; the model reads {model.config.input_dim}")
     if config.source == "latents":
         return Latents(model)
-    return Surprise(model, slots(config.span, rate), slots(config.context, rate), probabilities)
+    return Surprise(model, slots(config.span, rate), slots(config.context, rate), clusters)
 
 
 def to_record(segmenter: Segmenter) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def to_record(segmenter: Segmenter) -> dict[str, Any]:
         "threshold": segmenter.threshold,
         "scale": segmenter.scale.tolist(),
         "width": source.width if isinstance(source, Features) else None,
-        "probabilities": isinstance(source, Surprise) and source.probabilities,
+        "clusters": source.clusters if isinstance(source, Surprise) else None,
     }
 
 
@@ -110,11 +110,11 @@ def load(path: Path, model: PJEPA | None = None) -> Segmenter:
     config = build(SegmenterConfig, record.get("settings", {}))
     try:
         rate, scale = parse_rate(record["rate"]), np.array(record["scale"], dtype=np.float64)
-        threshold, probabilities = float(record["threshold"]), bool(record["probabilities"])
+        threshold, clusters = float(record["threshold"]), record["clusters"]
         width = int(record["width"] or (model.config.input_dim if model else None) or 0)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: {error!r}; run 'keystep segment' again") from error
-    return Segmenter(config, rate, make_source(config, rate, width, model, probabilities), scale, threshold)
+    return Segmenter(config, rate, make_source(config, rate, width, model, clusters), scale, threshold)
 
 
 class _Spread:

@@ -80,9 +80,10 @@ def _fit(
     folder: FeatureFolder, videos: Sequence[str], config: SegmenterConfig, found: FoundModel | None, console: Console
 ) -> Segmenter:
     model = None if found is None else found.model
-    logits = found is not None and found.config is not None and found.config.target.kind == "clusters"
+    target = found.config.target if found is not None and found.config is not None else None
+    clusters = target.clusters if target is not None and target.kind == "clusters" else None
     with counting(console, f"fitting on {config.source}", 2 * len(videos)) as tick:
-        return fit(folder, videos, config, model, probabilities=logits, progress=tick)
+        return fit(folder, videos, config, model, clusters=clusters, progress=tick)
 
 
 def _origin(folder: FeatureFolder, videos: Sequence[str], found: FoundModel | None) -> dict[str, Any]:
