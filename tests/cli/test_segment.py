@@ -78,6 +78,20 @@ def test_a_model_finds_boundaries_too(keystep: Run, data: Path, tmp_path: Path, 
     assert [str(length) for length in lengths] == (tmp_path / "found" / "video6.txt").read_text().split()
 
 
+def test_surprise_needs_a_model_that_learned_what_to_say_of_visible_frames(
+    keystep: Run, data: Path, tmp_path: Path
+) -> None:
+    silent = ("--set", "objective.visible_weight=0")
+    pretrain(keystep, data, tmp_path / "latent", *silent)
+    pretrain(keystep, data, tmp_path / "predictor", *silent, "--set", "model.visible_predictions=predictor")
+    options = ("--source", "surprise", "--set", "span=1", "--set", "context=5")
+    command = ("segment", data, "--source-rate", 4, "--out", tmp_path / "found", "--model", tmp_path / "latent")
+    status, _, error = keystep(*command, *options)
+    assert status == 2 and "never learned what to say of a frame it sees" in error
+    assert len(error.strip().splitlines()) == 1 and not (tmp_path / "found").exists()
+    segment(keystep, data, tmp_path / "found", "--model", tmp_path / "predictor", *options)
+
+
 def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live(
     keystep: Run, data: Path, tmp_path: Path
 ) -> None:
@@ -138,9 +152,16 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(keystep: Run, data: P
     refused("--source latents needs --model RUN", "--source", "latents")
     refused("--source features uses no model", "--source", "features", "--model", tmp_path)
     refused("did you mean window?", "--set", "windows=3")
+    refused("window: Input should be less than or equal to 86400", "--set", "window=1e300")
+    for name in ("window", "shortest", "longest", "span", "context", "per_minute"):
+        refused(f"{name}: Input should be a finite number, not inf", "--set", f"{name}=.inf")
+    refused("--tolerance inf: give a number of seconds", "--tolerance", "inf")
+    refused("--set source=latents: give --source latents instead", "--set", "source=latents")
     refused("source: Input should be 'features', 'latents' or 'surprise'", "--source", "sound")
     refused("make window smaller", "--set", "window=100", "--set", "longest=null")
     discovered = (*SMALL, *DISCOVERED)
+    both = ("--set", "model.live_attention={kind: causal}", "--set", "data.boundaries=x")
+    refused("set model.live_attention=null", *discovered, *both, command="pretrain")
     refused("need the folder that 'keystep segment' wrote", *discovered, command="pretrain")
     refused("nothing else reads one", *SMALL, "--set", "data.boundaries=x", command="pretrain")
     refused("x/segmenter.json: no such file", *discovered, "--set", "data.boundaries=x", command="pretrain")
@@ -148,5 +169,6 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(keystep: Run, data: P
     poisoned[0, 11] = np.inf
     np.save(data / "features" / "video1.npy", poisoned)
     refused("video1.npy: NaN or infinite value in frame 11")
+    refused("no split '9'; splits/ has 1", "--split", 9)
     status, said, _ = keystep("segment", data, "--source-rate", 4, "--out", out, "--on-error", "skip")
     assert status == 0 and "left out" in said and "7 videos" in said and not (out / "video1.txt").exists()
