@@ -187,6 +187,41 @@ def test_the_threshold_is_a_quantile_of_the_peaks_or_leaves_a_wished_rate(folder
     assert boundaries(per_minute=6) == round(6 * float(minutes))
 
 
+@pytest.mark.parametrize("choice", [{"quantile": 0.5}, {"quantile": 0.8}, {"per_minute": 4}], ids=str)
+def test_a_fitted_segmenter_of_latents_finds_live_what_it_finds_offline(
+    folder: FeatureFolder, make_model: MakeModel, choice: dict
+) -> None:
+    """Float noise differs with the chunks; were the threshold some peak's height, that peak would come and go."""
+    names = list(folder.videos)
+    config = SegmenterConfig(source="latents", window=1.5, shortest=2, longest=None, **choice)
+    found = fitting.fit(folder, names, config, make_model(CAUSAL))
+    rng = np.random.default_rng(0)
+    for name in names:
+        video = folder.features(name)
+        offline = list(np.cumsum(found.segment(video))[:-1])
+        chunkings = [[size] * 200 for size in (1, 2, 3, 5, 7, 11, 16, 31, 64)]
+        chunkings += [rng.integers(0, 20, 40).tolist() for _ in range(10)]
+        for sizes in chunkings:
+            assert run(found, video, sizes) == offline
+
+
+@given(
+    heights=st.lists(
+        st.floats(-1, 9, allow_subnormal=False).map(lambda height: round(height, 3)), min_size=1, max_size=9
+    ),
+    quantile=st.floats(0, 0.99),
+)
+def test_the_threshold_is_no_peaks_height_and_divides_the_peaks_as_the_quantile_does(
+    heights: list[float], quantile: float
+) -> None:
+    peaks = np.array(heights)
+    threshold = fitting.choose_threshold(peaks, 1.0, SegmenterConfig(quantile=quantile))
+    assert threshold not in heights or threshold == 0
+    assert (peaks >= threshold).tolist() == (peaks >= np.quantile(peaks, quantile, method="higher")).tolist()
+    wanted = fitting.choose_threshold(peaks, 1.0, SegmenterConfig(per_minute=3))
+    assert (peaks >= wanted).tolist() == (peaks >= np.sort(peaks)[::-1][:3][-1]).tolist()
+
+
 @pytest.mark.parametrize("name", ["features", "latents", "surprise"])
 def test_a_segmenter_comes_back_from_its_file(
     folder: FeatureFolder, make_model: MakeModel, tmp_path: Path, name: str

@@ -26,7 +26,8 @@ class SegmenterConfig(Config):
     longest: Seconds | None = 60.0
     """End a segment after so many seconds whatever happens, so that a stream's delay has a bound; None: never."""
     quantile: float = Field(default=0.5, ge=0, lt=1)
-    """Share of the local peaks on the training videos that are too low to be a boundary."""
+    """Share of the local peaks on the training videos that are too low to be a boundary. The threshold lies midway
+    between the lowest that is high enough and the next lower one."""
     per_minute: float | None = Field(default=None, gt=0)
     """Choose the threshold so that the training videos have so many peaks a minute instead."""
     span: Seconds = 2.0

@@ -61,13 +61,20 @@ def fit(
 
 
 def choose_threshold(heights: np.ndarray, minutes: float, config: SegmenterConfig) -> float:
-    """The lowest height of a boundary: a quantile of the peaks', or what leaves so many a minute."""
+    """What divides the peaks that are boundaries, all above a quantile or so many a minute, from the others.
+
+    It lies midway between the lowest of the ones and the highest of the others (zero where there are none), so that
+    float noise moves none of them across.
+    """
     if not len(heights):
         raise InputError(f"no video is longer than two windows of {config.window:g} s; make window smaller")
     if config.per_minute is None:
-        return float(np.quantile(heights, config.quantile))
-    wanted = max(1, round(config.per_minute * minutes))
-    return float(np.sort(heights)[::-1][min(wanted, len(heights)) - 1])
+        lowest = float(np.quantile(heights, config.quantile, method="higher"))
+    else:
+        wanted = max(1, round(config.per_minute * minutes))
+        lowest = float(np.sort(heights)[::-1][min(wanted, len(heights)) - 1])
+    lower = heights[heights < lowest]
+    return (lowest + (float(lower.max()) if len(lower) else min(0.0, 2 * lowest))) / 2
 
 
 def make_source(
