@@ -14,6 +14,7 @@ import keystep
 from keystep.boundaries import Segmenter, SegmenterConfig, fitting
 from keystep.boundaries.agreement import agreement
 from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
+from keystep.data.discovered import write_boundaries
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 
@@ -226,18 +227,39 @@ def test_the_threshold_is_no_peaks_height_and_divides_the_peaks_as_the_quantile_
 def test_a_segmenter_comes_back_from_its_file(
     folder: FeatureFolder, make_model: MakeModel, tmp_path: Path, name: str
 ) -> None:
-    from keystep.data.discovered import write_boundaries
-
     model = None if name == "features" else make_model(CAUSAL, output_dim=7)
     config = SegmenterConfig(source=name, span=2, context=5)  # type: ignore[arg-type]
     found = fitting.fit(folder, ["v0", "v1"], config, model, clusters=7)
-    write_boundaries(tmp_path / "out", {}, fitting.to_record(found))
+    write_boundaries(tmp_path / "out", {}, fitting.to_record(found) | {"fitted_on": ["v0", "v1"]})
     again = fitting.load(tmp_path / "out" / "segmenter.json", model)
     video = folder.features("v3")
     assert again.segment(video) == found.segment(video) and again.look_ahead == found.look_ahead
     if model is not None:
         with pytest.raises(InputError, match="needs a model"):
             fitting.load(tmp_path / "out" / "segmenter.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "line"),
+    [
+        ("features", {"scale": [1.0] * 4}, "scale: 4 numbers instead of 5"),
+        ("features", {"width": None}, "features without a width"),
+        ("features", {"settings": {"windo": 3}}, r"settings: unknown setting windo \(did you mean window\?\)"),
+        ("latents", {"scale": [1.0] * 5}, "scale: 5 numbers instead of 16"),
+        ("surprise", {"scale": [1.0] * 5}, "scale: 5 numbers instead of 4"),
+        ("surprise", {"clusters": "drop"}, "surprise without clusters"),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_it(
+    segmenters: dict[str, Segmenter], tmp_path: Path, name: str, changes: dict, line: str
+) -> None:
+    found = segmenters[name]
+    record = fitting.to_record(found) | {"fitted_on": ["v0"]} | changes
+    record = {key: value for key, value in record.items() if value != "drop"}
+    write_boundaries(tmp_path / "out", {}, record)
+    model = None if name == "features" else found.source.model  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=rf"out/segmenter\.json: damaged: {line}; run 'keystep segment' again"):
+        fitting.load(tmp_path / "out" / "segmenter.json", model)
 
 
 def test_settings_and_videos_that_leave_nothing_to_choose_are_refused(folder: FeatureFolder) -> None:
@@ -247,4 +269,6 @@ def test_settings_and_videos_that_leave_nothing_to_choose_are_refused(folder: Fe
         fitting.fit(folder, ["v0"], SegmenterConfig(window=100, longest=None))
     with pytest.raises(InputError, match=r"shape \(5,\)"):
         segmenter().step(np.zeros(5, np.float32), segmenter().begin())
+    with pytest.raises(InputError, match="frames are 3 wide; the segmenter was fitted on 5"):
+        segmenter().step(np.zeros((2, 3), np.float32), segmenter().begin())
     assert replace(segmenter(), threshold=9.0).segment(steps_of_a_video(50)) == [20, 20, 10], "cut where it is too long"

@@ -12,9 +12,8 @@ import numpy as np
 from keystep.boundaries.config import SegmenterConfig, slots
 from keystep.boundaries.segmenter import Segmenter, local_peaks
 from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
-from keystep.data.discovered import read_record
+from keystep.data.discovered import damaged, read_record
 from keystep.data.folder import FeatureFolder
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
 from keystep.settings import build
@@ -114,14 +113,19 @@ def load(path: Path, model: PJEPA | None = None) -> Segmenter:
         InputError: no such file, a damaged one, or a model that is missing or does not fit.
     """
     record = read_record(path)
-    config = build(SegmenterConfig, record.get("settings", {}))
     try:
-        rate, scale = parse_rate(record["rate"]), np.array(record["scale"], dtype=np.float64)
-        threshold, clusters = float(record["threshold"]), record["clusters"]
-        width = int(record["width"] or (model.config.input_dim if model else None) or 0)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {error!r}; run 'keystep segment' again") from error
-    return Segmenter(config, rate, make_source(config, rate, width, model, clusters), scale, threshold)
+        config = build(SegmenterConfig, record.settings)
+    except InputError as error:
+        raise damaged(path, f"settings: {error}") from error
+    if config.source == "surprise" and "clusters" not in record.model_fields_set:
+        raise damaged(path, "surprise without clusters")  # earlier versions compared logits of all offsets as one
+    if config.source == "features" and record.width is None:
+        raise damaged(path, "features without a width")
+    width = record.width if model is None or config.source == "features" else model.config.input_dim
+    source = make_source(config, record.rate, width or 0, model, record.clusters)
+    if len(record.scale) != source.divisors:
+        raise damaged(path, f"scale: {len(record.scale)} numbers instead of {source.divisors}")
+    return Segmenter(config, record.rate, source, np.array(record.scale), record.threshold)
 
 
 class _Spread:

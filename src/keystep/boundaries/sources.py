@@ -27,6 +27,10 @@ class Source(Protocol):
     def delay(self) -> int:
         """Frames after its own that a row waits for, at most."""
 
+    @property
+    def divisors(self) -> int:
+        """How many numbers say what is usual of its rows (`Segmenter.scale`)."""
+
     def begin(self) -> Any:
         """The state before the first frame."""
 
@@ -49,6 +53,11 @@ class Features:
 
     width: int
     delay: int = 0
+
+    @property
+    def divisors(self) -> int:
+        """One a channel."""
+        return self.width
 
     def begin(self) -> None:
         """Nothing to remember."""
@@ -73,6 +82,11 @@ class Latents:
 
     def __post_init__(self) -> None:
         causal_pattern(self.model)
+
+    @property
+    def divisors(self) -> int:
+        """One a channel."""
+        return self.model.config.dim
 
     def begin(self) -> StreamState:
         """A stream of the model."""
@@ -130,6 +144,11 @@ class Surprise:
     def delay(self) -> int:
         """A span's first frame waits for the last one."""
         return self.span - 1
+
+    @property
+    def divisors(self) -> int:
+        """One a place in a span."""
+        return self.span
 
     def begin(self) -> SurpriseState:
         """No frames yet."""

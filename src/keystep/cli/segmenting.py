@@ -108,11 +108,13 @@ def _fit(
 
 
 def _origin(folder: FeatureFolder, videos: Sequence[str], found: FoundModel | None) -> dict[str, Any]:
-    """What the segmenter was fitted on."""
+    """What the segmenter, and the model that it reads, were fitted on."""
     return {
         "data": {"name": folder.root.resolve().name, "fingerprint": folder.fingerprint()},
         "fitted_on": list(videos),
-        "model": None if found is None else {"source": found.source, "weights": found.fingerprint},
+        "model": None
+        if found is None
+        else {"source": found.source, "weights": found.fingerprint, "videos": list(found.videos)},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
