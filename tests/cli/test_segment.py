@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from keystep.boundaries import fitting
+from keystep.cli.evaluation import open_judge
 from keystep.data.folder import open_folder
 from keystep.data.timeline import parse_rate
+from keystep.errors import InputError
+from keystep.evals.protocol import EvalConfig
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSegments
 
@@ -111,7 +114,7 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     assert store["attention"] == "segment_causal (discovered boundaries)" and store["oracle"] == ""
     result = tmp_path / "result"
     status, said, error = keystep("eval", data, "--model", f"clip={run}", "--out", result, *options, *QUICK)
-    assert status == 0, error
+    assert status == 0 and "trained with other boundaries" not in said and "were fitted" not in said, error
     rows = {row["name"]: row for row in json.loads((result / "result.json").read_text())["rows"]}
     lengths = [int(n) for path in found.glob("*.txt") for n in path.read_text().split()]
     assert rows["clip"]["mode"] == "causal" and not rows["clip"]["oracle"]
@@ -119,6 +122,7 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     segment(keystep, data, found, "--split", 2)
     status, said, error = keystep("eval", data, "--model", f"clip={run}", "--out", result, *options, *QUICK)
     assert status == 0 and "fitted, without labels, on 1 of the test videos" in said, error
+    assert "model) was trained with other boundaries, or the data changed since" in said
     segment(keystep, data, found)
     head = result / "heads" / "clip-causal-seed0.safetensors"
     streamed = ("stream", run, data / "features" / "video5.npy", "--head", head)
@@ -139,6 +143,47 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     features = open_folder(data, source_rate=parse_rate(4)).features("video5")
     latents = torch.cat([live.feed(features[:31]), live.feed(features[31:]), live.close()])
     np.testing.assert_allclose(latents, np.load(out / "features" / "video5.npy"), atol=1e-5)
+
+
+def test_a_leak_through_the_model_behind_the_boundaries_is_told(keystep: Run, data: Path, tmp_path: Path) -> None:
+    """Its pretraining saw all videos; the segmenter itself was fitted on training videos only."""
+    everything = ("pretrain", data, "--source-rate", 4, "--out", tmp_path / "all", *SMALL)
+    status, _, error = keystep(*everything)
+    assert status == 0, error
+    segment(keystep, data, tmp_path / "found", "--model", tmp_path / "all")
+    pretrain(keystep, data, tmp_path / "run", *DISCOVERED, "--set", f"data.boundaries={tmp_path / 'found'}")
+    judged = ("eval", data, "--model", f"clip={tmp_path / 'run'}", "--boundaries", tmp_path / "found", *QUICK)
+    status, said, error = keystep(*judged, "--source-rate", 4, "--out", tmp_path / "result")
+    assert status == 0 and "the boundaries, or their model, were fitted, without labels, on 3 of the test" in said, (
+        error
+    )
+    notes = json.loads((tmp_path / "result" / "result.json").read_text())["data"]["notes"]
+    assert any("on 3 of the test videos" in note for note in notes)
+
+
+def test_videos_without_boundaries_show_before_anything_is_done(keystep: Run, data: Path, tmp_path: Path) -> None:
+    found, out = tmp_path / "found", tmp_path / "out"
+    segment(keystep, data, found)
+    settings = (*SMALL, *DISCOVERED, "--set", f"data.boundaries={found}")
+    pretrain(keystep, data, tmp_path / "run", *settings)
+    for name in ("video1", "video4", "video6"):  # to train on, for the monitor, to test on
+        lengths = (found / f"{name}.txt").read_text()
+        (found / f"{name}.txt").unlink()
+        line = f"no {name}.txt; run 'keystep segment' on all videos that are used"
+        if name != "video6":
+            status, _, error = keystep("pretrain", data, "--source-rate", 4, "--split", 1, "--out", out, *settings)
+            assert status == 2 and line in error and len(error.strip().splitlines()) == 1 and not out.exists()
+        folder = open_folder(data, source_rate=parse_rate(4), boundaries=found)
+        with pytest.raises(InputError, match=line):
+            open_judge(folder, "1", EvalConfig())
+        encoded = ("encode", tmp_path / "run", data, "--source-rate", 4, "--boundaries", found, "--out", out)
+        status, _, error = keystep(*encoded)
+        assert status == 2 and line in error and not out.exists()
+        (found / f"{name}.txt").write_text(lengths)
+    (found / "video1.txt").unlink()
+    pretrain(keystep, data, out, *settings, "--on-error", "skip")
+    state = json.loads(next(out.glob("checkpoints/*/state.json")).read_text())
+    assert state["videos"] == ["video0", "video2", "video3"]
 
 
 def test_what_cannot_be_is_one_line_and_nothing_is_written(keystep: Run, data: Path, tmp_path: Path) -> None:

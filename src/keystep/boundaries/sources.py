@@ -179,7 +179,7 @@ class Surprise:
         hidden[0, behind:] = True
         expected, seen = self.model(batch, hidden, causal_pattern(self.model)).predictions[:, behind:].double()
         if self.clusters is None:
-            surprise = (expected - seen).abs().mean(-1)
+            surprise: Tensor = (expected - seen).abs().mean(-1)
         else:  # (n, offsets, clusters)
             logits = [answers.unflatten(-1, (-1, self.clusters)) for answers in (expected, seen)]
             surprise = divergence(*logits).mean(-1)
