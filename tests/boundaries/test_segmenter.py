@@ -231,7 +231,7 @@ def test_a_segmenter_comes_back_from_its_file(
     config = SegmenterConfig(source=name, span=2, context=5)  # type: ignore[arg-type]
     found = fitting.fit(folder, ["v0", "v1"], config, model, clusters=7)
     write_boundaries(tmp_path / "out", {}, fitting.to_record(found) | {"fitted_on": ["v0", "v1"]})
-    again = fitting.load(tmp_path / "out" / "segmenter.json", model)
+    again = fitting.load(str(tmp_path / "out" / "segmenter.json"), model)
     video = folder.features("v3")
     assert again.segment(video) == found.segment(video) and again.look_ahead == found.look_ahead
     if model is not None:

@@ -1,6 +1,8 @@
 """``keystep segment``, and the models that read what it wrote."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +186,24 @@ def test_videos_without_boundaries_show_before_anything_is_done(keystep: Run, da
     pretrain(keystep, data, out, *settings, "--on-error", "skip")
     state = json.loads(next(out.glob("checkpoints/*/state.json")).read_text())
     assert state["videos"] == ["video0", "video2", "video3"]
+
+
+def test_the_commands_and_the_python_of_the_page_run(keystep: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data.parent)
+    video = np.load(data / "features" / "video6.npy").T
+    np.save("video.npy", video)
+    names = {"DATA": data.name, "--source-rate 30 --rate 5": "--source-rate 4"}
+    page = (Path(__file__).parents[2] / "docs" / "boundaries.md").read_text()
+    quick = {"pretrain": SMALL, "eval": QUICK}
+    for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):
+        for line in block.replace("\\\n", "").splitlines():
+            for word, own in names.items():
+                line = line.replace(word, own)
+            command = shlex.split(line)[1:]
+            status, _, error = keystep(*command, *quick.get(command[0], ()))
+            assert status == 0, f"{line}: {error}"
+    (python,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(python, {"model": PJEPA.from_pretrained("runs/segments/model"), "frames": video})
 
 
 def test_what_cannot_be_is_one_line_and_nothing_is_written(keystep: Run, data: Path, tmp_path: Path) -> None:

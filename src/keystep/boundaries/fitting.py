@@ -106,12 +106,13 @@ def to_record(segmenter: Segmenter) -> dict[str, Any]:
     }
 
 
-def load(path: Path, model: PJEPA | None = None) -> Segmenter:
+def load(path: Path | str, model: PJEPA | None = None) -> Segmenter:
     """The segmenter in a ``segmenter.json``; ``model``: the one it was fitted with, where it needs one.
 
     Raises:
         InputError: no such file, a damaged one, or a model that is missing or does not fit.
     """
+    path = Path(path)
     record = read_record(path)
     try:
         config = build(SegmenterConfig, record.settings)

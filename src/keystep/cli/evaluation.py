@@ -67,7 +67,10 @@ def judge_models(
 
 
 def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
-    """Read every video of the split once, so that bad ones show (or are left out) before any work is done."""
+    """Read every video of the split once, so that bad ones show (or are left out) before any work is done.
+
+    Where there are discovered boundaries, a video without is a bad one.
+    """
     if not folder.classes:
         raise InputError(f"{folder.root}: no mapping.txt and groundTruth/; judging needs labels")
     unknown = sorted(set(config.background) - set(folder.classes))
