@@ -54,6 +54,12 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"data": {"rate": "fast"}}, r"data\.rate.*'fast' is no rate in Hz"),
         ({"data": {"rate": 0}}, r"data\.rate.*above 0 Hz"),
         ({"data": {"on_error": "ignore"}}, r"data\.on_error.*'ignore'"),
+        ({"target": {"offsets": [0, float("inf")]}}, r"target\.offsets\.1: Input should be a finite number"),
+        ({"train": {"learning_rate": float("nan")}}, r"train\.learning_rate: Input should be a finite number"),
+        (
+            {"model": {"attention": {"kind": "segment_causal"}, "boundaries": "discovered"}},
+            "live_attention 'causal' would train a mode that nothing uses.*set model.live_attention=null",
+        ),
         ({"target": {"kind": "pixels"}}, r"target\.kind.*'pixels'"),
         ({"target": {"momentum": 1.01}}, r"target\.momentum.*1\.01"),
         ({"target": {"smooth": 4}}, "smooth 4 has no middle frame; make it odd"),
@@ -195,7 +201,8 @@ def test_derived_values_follow_the_settings() -> None:
     assert ModelConfig(live_attention=None).stream_attention is None
     assert ModelConfig(positions="segment").oracle and not ModelConfig().oracle
     segments = AttentionPattern(kind="segment_causal")
-    told, found = ModelConfig(attention=segments), ModelConfig(attention=segments, boundaries="discovered")
+    told = ModelConfig(attention=segments)
+    found = ModelConfig(attention=segments, boundaries="discovered", live_attention=None)
     assert told.oracle and told.segments == "true" and told.stream_attention == causal
     assert not found.oracle and found.segments == "discovered" and found.stream_attention == segments
     assert told.describe(segments) == "segment_causal (ORACLE)"

@@ -29,9 +29,15 @@ PASSES, LEAST_STEPS = 12, 400
 
 
 class Config(BaseModel):
-    """Base of all settings: immutable, unknown names refused, documented by the lines under the fields."""
+    """Base of all settings: immutable, finite, unknown names refused, documented by the lines under the fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
+    )
 
 
 class ModelConfig(Config):
@@ -95,6 +101,11 @@ class ModelConfig(Config):
     def _discovered_for_segments(self) -> Self:
         if self.boundaries == "discovered" and self.attention.kind != "segment_causal":
             raise ValueError(f"boundaries 'discovered' are for segment_causal attention, not {self.attention.kind}")
+        if self.boundaries == "discovered" and self.live_attention is not None:
+            raise ValueError(
+                f"live_attention {self.live_attention.kind!r} would train a mode that nothing uses: with discovered "
+                "boundaries the model's own attention is its live one; set model.live_attention=null"
+            )
         return self
 
     @property

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import keystep
 from keystep.boundaries import Segmenter, SegmenterConfig, fitting
 from keystep.boundaries.agreement import agreement
-from keystep.boundaries.sources import Features, Latents, Source, Surprise
+from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
+from keystep.data.discovered import write_boundaries
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 
@@ -45,7 +46,7 @@ def segmenters(make_model: MakeModel) -> dict[str, Segmenter]:
         "features": segmenter(),
         "endless": segmenter(longest=None),
         "latents": segmenter(Latents(model), "latents"),
-        "surprise": segmenter(Surprise(model, span=4, context=9, probabilities=True), "surprise"),
+        "surprise": segmenter(Surprise(model, span=4, context=9, clusters=7), "surprise"),
     }
 
 
@@ -126,7 +127,7 @@ def test_lengths_keep_their_bounds(segmenters: dict[str, Segmenter]) -> None:
 
 
 def test_surprise_depends_on_nothing_later_and_is_lower_where_the_model_sees_the_frame(make_model: MakeModel) -> None:
-    source = Surprise(make_model(CAUSAL, output_dim=7), span=4, context=9, probabilities=True)
+    source = Surprise(make_model(CAUSAL, output_dim=7), span=4, context=9, clusters=7)
     video = steps_of_a_video(22)
     rows, state = source.step(video, source.begin())
     assert len(rows) == 20 and len(source.finish(state)) == 2 and (rows >= 0).all() and (rows <= np.log(2)).all()
@@ -136,13 +137,33 @@ def test_surprise_depends_on_nothing_later_and_is_lower_where_the_model_sees_the
     assert np.abs(source.step(changed, source.begin())[0][10:] - rows[10:]).max() > 1e-3
 
 
+def test_surprise_compares_the_clusters_of_each_offset_and_averages(make_model: MakeModel) -> None:
+    """A model of three offsets against three that have one of them each."""
+    together = make_model(CAUSAL, output_dim=12)
+    video, alone = steps_of_a_video(22), []
+    for offset in range(3):
+        single = make_model(CAUSAL, output_dim=4)
+        rows = slice(4 * offset, 4 * offset + 4)
+        single.load_state_dict(
+            {
+                name: tensor[rows] if "predictor.output" in name or "visible_output" in name else tensor
+                for name, tensor in together.state_dict().items()
+            }
+        )
+        alone.append(Surprise(single, span=4, context=9, clusters=4))
+    found = all_rows(Surprise(together, span=4, context=9, clusters=4), video)
+    np.testing.assert_allclose(found, np.mean([all_rows(source, video) for source in alone], axis=0), atol=1e-6)
+    with pytest.raises(InputError, match="12 outputs are no logits of 5 clusters"):
+        Surprise(together, span=4, context=9, clusters=5)
+
+
 def test_models_that_see_the_future_find_no_boundaries(make_model: MakeModel) -> None:
     for model in (make_model({"kind": "bidirectional"}), make_model({"kind": "block_causal", "block": 4})):
         with pytest.raises(InputError, match="boundaries cannot be found with it"):
             Latents(model)
     ahead = make_model(CAUSAL, predictor_attention={"kind": "bidirectional"})
     with pytest.raises(InputError, match="surprise needs a causal one"):
-        Surprise(ahead, span=4, context=9, probabilities=False)
+        Surprise(ahead, span=4, context=9)
 
 
 @pytest.fixture
@@ -167,22 +188,78 @@ def test_the_threshold_is_a_quantile_of_the_peaks_or_leaves_a_wished_rate(folder
     assert boundaries(per_minute=6) == round(6 * float(minutes))
 
 
+@pytest.mark.parametrize("choice", [{"quantile": 0.5}, {"quantile": 0.8}, {"per_minute": 4}], ids=str)
+def test_a_fitted_segmenter_of_latents_finds_live_what_it_finds_offline(
+    folder: FeatureFolder, make_model: MakeModel, choice: dict
+) -> None:
+    """Float noise differs with the chunks; were the threshold some peak's height, that peak would come and go."""
+    names = list(folder.videos)
+    config = SegmenterConfig(source="latents", window=1.5, shortest=2, longest=None, **choice)
+    found = fitting.fit(folder, names, config, make_model(CAUSAL))
+    rng = np.random.default_rng(0)
+    for name in names:
+        video = folder.features(name)
+        offline = list(np.cumsum(found.segment(video))[:-1])
+        chunkings = [[size] * 200 for size in (1, 2, 3, 5, 7, 11, 16, 31, 64)]
+        chunkings += [rng.integers(0, 20, 40).tolist() for _ in range(10)]
+        for sizes in chunkings:
+            assert run(found, video, sizes) == offline
+
+
+@given(
+    heights=st.lists(
+        st.floats(-1, 9, allow_subnormal=False).map(lambda height: round(height, 3)), min_size=1, max_size=9
+    ),
+    quantile=st.floats(0, 0.99),
+)
+def test_the_threshold_is_no_peaks_height_and_divides_the_peaks_as_the_quantile_does(
+    heights: list[float], quantile: float
+) -> None:
+    peaks = np.array(heights)
+    threshold = fitting.choose_threshold(peaks, 1.0, SegmenterConfig(quantile=quantile))
+    assert threshold not in heights or threshold == 0
+    assert (peaks >= threshold).tolist() == (peaks >= np.quantile(peaks, quantile, method="higher")).tolist()
+    wanted = fitting.choose_threshold(peaks, 1.0, SegmenterConfig(per_minute=3))
+    assert (peaks >= wanted).tolist() == (peaks >= np.sort(peaks)[::-1][:3][-1]).tolist()
+
+
 @pytest.mark.parametrize("name", ["features", "latents", "surprise"])
 def test_a_segmenter_comes_back_from_its_file(
     folder: FeatureFolder, make_model: MakeModel, tmp_path: Path, name: str
 ) -> None:
-    from keystep.data.discovered import write_boundaries
-
     model = None if name == "features" else make_model(CAUSAL, output_dim=7)
     config = SegmenterConfig(source=name, span=2, context=5)  # type: ignore[arg-type]
-    found = fitting.fit(folder, ["v0", "v1"], config, model, probabilities=True)
-    write_boundaries(tmp_path / "out", {}, fitting.to_record(found))
-    again = fitting.load(tmp_path / "out" / "segmenter.json", model)
+    found = fitting.fit(folder, ["v0", "v1"], config, model, clusters=7)
+    write_boundaries(tmp_path / "out", {}, fitting.to_record(found) | {"fitted_on": ["v0", "v1"]})
+    again = fitting.load(str(tmp_path / "out" / "segmenter.json"), model)
     video = folder.features("v3")
     assert again.segment(video) == found.segment(video) and again.look_ahead == found.look_ahead
     if model is not None:
         with pytest.raises(InputError, match="needs a model"):
             fitting.load(tmp_path / "out" / "segmenter.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "line"),
+    [
+        ("features", {"scale": [1.0] * 4}, "scale: 4 numbers instead of 5"),
+        ("features", {"width": None}, "features without a width"),
+        ("features", {"settings": {"windo": 3}}, r"settings: unknown setting windo \(did you mean window\?\)"),
+        ("latents", {"scale": [1.0] * 5}, "scale: 5 numbers instead of 16"),
+        ("surprise", {"scale": [1.0] * 5}, "scale: 5 numbers instead of 4"),
+        ("surprise", {"clusters": "drop"}, "surprise without clusters"),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_it(
+    segmenters: dict[str, Segmenter], tmp_path: Path, name: str, changes: dict, line: str
+) -> None:
+    found = segmenters[name]
+    record = fitting.to_record(found) | {"fitted_on": ["v0"]} | changes
+    record = {key: value for key, value in record.items() if value != "drop"}
+    write_boundaries(tmp_path / "out", {}, record)
+    model = None if name == "features" else found.source.model  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=rf"out/segmenter\.json: damaged: {line}; run 'keystep segment' again"):
+        fitting.load(tmp_path / "out" / "segmenter.json", model)
 
 
 def test_settings_and_videos_that_leave_nothing_to_choose_are_refused(folder: FeatureFolder) -> None:
@@ -192,4 +269,6 @@ def test_settings_and_videos_that_leave_nothing_to_choose_are_refused(folder: Fe
         fitting.fit(folder, ["v0"], SegmenterConfig(window=100, longest=None))
     with pytest.raises(InputError, match=r"shape \(5,\)"):
         segmenter().step(np.zeros(5, np.float32), segmenter().begin())
+    with pytest.raises(InputError, match="frames are 3 wide; the segmenter was fitted on 5"):
+        segmenter().step(np.zeros((2, 3), np.float32), segmenter().begin())
     assert replace(segmenter(), threshold=9.0).segment(steps_of_a_video(50)) == [20, 20, 10], "cut where it is too long"

@@ -14,7 +14,15 @@ from keystep.data.folder import FeatureFolder, open_folder
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]
-RECORD = {"rate": "2", "look_ahead_slots": 3, "fitted_on": ["a"]}
+RECORD = {
+    "settings": {},
+    "rate": "2",
+    "look_ahead_slots": 3,
+    "threshold": 0.5,
+    "scale": [1.0, 2.0],
+    "width": 2,
+    "fitted_on": ["a"],
+}
 
 
 @pytest.fixture
@@ -55,6 +63,28 @@ def test_other_boundaries_are_other_data(root: Path, found: Path, tmp_path: Path
     assert before == opened(root, found).fingerprint() != opened(root, None).fingerprint()
     write_boundaries(found, {"a": [4, 3], "b": [5]}, RECORD)
     assert opened(root, found).fingerprint() != before
+    write_boundaries(found, {"a": [3, 4], "b": [5]}, RECORD | {"threshold": 0.6})
+    assert opened(root, found).fingerprint() != before
+
+
+def test_the_same_boundaries_by_another_command_are_the_same_data(root: Path, found: Path) -> None:
+    named = {"command": "keystep segment ./a", "data": {"name": "a"}, "fitted_on": ["b", "a"]}
+    before = opened(root, found).fingerprint()
+    write_boundaries(found, {"a": [3, 4], "b": [5]}, RECORD | named)
+    assert opened(root, found).fingerprint() == before
+
+
+def test_what_the_model_of_a_segmenter_was_trained_on_belongs_to_its_past(root: Path, found: Path) -> None:
+    def past(model: dict | None) -> tuple[set[str], bool]:
+        write_boundaries(found, {"a": [3, 4], "b": [5]}, RECORD | {"model": model})
+        discovered = opened(root, found).discovered
+        assert discovered is not None
+        return set(discovered.fitted_on), discovered.whole_past
+
+    model = {"source": "runs/a", "weights": "0123"}
+    assert past(None) == ({"a"}, True)
+    assert past(model | {"videos": ["a", "c"]}) == ({"a", "c"}, True)
+    assert past(model) == ({"a"}, False), "of a model that says nothing, nothing is known"
 
 
 def no_record(found: Path) -> None:
@@ -69,6 +99,14 @@ def damaged(found: Path) -> None:
     record = json.loads((found / "segmenter.json").read_text())
     del record["look_ahead_slots"]
     (found / "segmenter.json").write_text(json.dumps(record))
+
+
+def says(**changes: object) -> Callable[[Path], None]:
+    def harm(found: Path) -> None:
+        record = json.loads((found / "segmenter.json").read_text())
+        (found / "segmenter.json").write_text(json.dumps(record | changes))
+
+    return harm
 
 
 def other_rate(found: Path) -> None:
@@ -89,7 +127,18 @@ def no_number(found: Path) -> None:
     [
         (no_record, "segmenter.json: no such file; 'keystep segment' writes folders"),
         (foreign, "not a segmenter of format"),
-        (damaged, "damaged: KeyError"),
+        (damaged, r"segmenter\.json: damaged: look_ahead_slots: Field required; run 'keystep segment' again"),
+        (says(settings=[1]), r"segmenter\.json: damaged: settings: Input should be a valid dictionary"),
+        (says(settings=None), "damaged: settings: Input should be a valid dictionary"),
+        (says(settings="window"), "damaged: settings: Input should be a valid dictionary"),
+        (says(scale=[1.0, 0.0]), r"damaged: scale\.1: Input should be greater than 0"),
+        (says(scale=[1.0, float("inf")]), r"damaged: scale\.1: Input should be a finite number"),
+        (says(scale=[]), "damaged: scale: Tuple should have at least 1 item"),
+        (says(threshold=float("nan")), "damaged: threshold: Input should be a finite number"),
+        (says(fitted_on="a"), "damaged: fitted_on: Input should be a valid tuple"),
+        (says(fitted_on=[["a"]]), r"damaged: fitted_on\.0: Input should be a valid string"),
+        (says(model="runs/a"), "damaged: model: Input should be a valid dictionary"),
+        (says(rate=["2"]), r"damaged: rate: .* is no rate in Hz"),
         (other_rate, "boundaries at 3 Hz do not fit features at 2 Hz; give --rate 3"),
         (too_short, r"a\.txt: its 1 segments have 3 frames; the video has 7"),
         (no_number, r"b\.txt, line 1: 'five' is no segment length"),
@@ -97,8 +146,9 @@ def no_number(found: Path) -> None:
 )
 def test_what_does_not_fit_is_one_line(root: Path, found: Path, harm: Callable[[Path], None], line: str) -> None:
     harm(found)
-    with pytest.raises(InputError, match=line):
+    with pytest.raises(InputError, match=line) as caught:
         opened(root, found)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_a_folder_of_boundaries_is_replaced(found: Path) -> None:

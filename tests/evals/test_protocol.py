@@ -148,7 +148,8 @@ def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: J
 
 
 def test_models_of_discovered_boundaries_are_causal_and_say_how_late_they_answer(judge: Judge, tmp_path: Path) -> None:
-    record = {"rate": "2", "look_ahead_slots": 3, "fitted_on": ["v0"]}
+    fitted = {"settings": {}, "threshold": 0.5, "scale": [1.0], "fitted_on": ["v0"]}
+    record = {"rate": "2", "look_ahead_slots": 3, **fitted}
     segments = {name: [7, judge.folder.length(name) - 7] for name in judge.videos}
     clip = model(0, attention={"kind": "segment_causal"}, boundaries="discovered", live_attention=None)
     with pytest.raises(InputError, match="no discovered boundaries"):

@@ -12,9 +12,8 @@ import numpy as np
 from keystep.boundaries.config import SegmenterConfig, slots
 from keystep.boundaries.segmenter import Segmenter, local_peaks
 from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
-from keystep.data.discovered import read_record
+from keystep.data.discovered import damaged, read_record
 from keystep.data.folder import FeatureFolder
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
 from keystep.settings import build
@@ -28,18 +27,18 @@ def fit(
     config: SegmenterConfig,
     model: PJEPA | None = None,
     *,
-    probabilities: bool = False,
+    clusters: int | None = None,
     progress: Tick = lambda video: None,
 ) -> Segmenter:
     """Measure what is usual on the videos, then choose the threshold from the heights of the local peaks there.
 
-    Most sources read each video twice. ``probabilities``: the model's predictor gives logits of clusters.
+    Most sources read each video twice. ``clusters``: the model predicts logits of so many, see `Surprise`.
 
     Raises:
         InputError: a source that needs a model and has none, or another model than it needs; no peak to learn from.
     """
     rate = folder.timeline.rate
-    source = make_source(config, rate, folder.width, model, probabilities)
+    source = make_source(config, rate, folder.width, model, clusters)
     spread = _Spread(slots(config.span, rate) if config.source == "surprise" else None)
     kept: dict[str, np.ndarray] = {}
     for name in videos:
@@ -61,17 +60,24 @@ def fit(
 
 
 def choose_threshold(heights: np.ndarray, minutes: float, config: SegmenterConfig) -> float:
-    """The lowest height of a boundary: a quantile of the peaks', or what leaves so many a minute."""
+    """What divides the peaks that are boundaries, all above a quantile or so many a minute, from the others.
+
+    It lies midway between the lowest of the ones and the highest of the others (zero where there are none), so that
+    float noise moves none of them across.
+    """
     if not len(heights):
         raise InputError(f"no video is longer than two windows of {config.window:g} s; make window smaller")
     if config.per_minute is None:
-        return float(np.quantile(heights, config.quantile))
-    wanted = max(1, round(config.per_minute * minutes))
-    return float(np.sort(heights)[::-1][min(wanted, len(heights)) - 1])
+        lowest = float(np.quantile(heights, config.quantile, method="higher"))
+    else:
+        wanted = max(1, round(config.per_minute * minutes))
+        lowest = float(np.sort(heights)[::-1][min(wanted, len(heights)) - 1])
+    lower = heights[heights < lowest]
+    return (lowest + (float(lower.max()) if len(lower) else min(0.0, 2 * lowest))) / 2
 
 
 def make_source(
-    config: SegmenterConfig, rate: Fraction, width: int, model: PJEPA | None, probabilities: bool
+    config: SegmenterConfig, rate: Fraction, width: int, model: PJEPA | None, clusters: int | None
 ) -> Source:
     """What the settings name, for features ``width`` wide."""
     if config.source == "features":
@@ -82,7 +88,7 @@ def make_source(
         raise InputError(f"features are {width} wide; the model reads {model.config.input_dim}")
     if config.source == "latents":
         return Latents(model)
-    return Surprise(model, slots(config.span, rate), slots(config.context, rate), probabilities)
+    return Surprise(model, slots(config.span, rate), slots(config.context, rate), clusters)
 
 
 def to_record(segmenter: Segmenter) -> dict[str, Any]:
@@ -96,25 +102,31 @@ def to_record(segmenter: Segmenter) -> dict[str, Any]:
         "threshold": segmenter.threshold,
         "scale": segmenter.scale.tolist(),
         "width": source.width if isinstance(source, Features) else None,
-        "probabilities": isinstance(source, Surprise) and source.probabilities,
+        "clusters": source.clusters if isinstance(source, Surprise) else None,
     }
 
 
-def load(path: Path, model: PJEPA | None = None) -> Segmenter:
+def load(path: Path | str, model: PJEPA | None = None) -> Segmenter:
     """The segmenter in a ``segmenter.json``; ``model``: the one it was fitted with, where it needs one.
 
     Raises:
         InputError: no such file, a damaged one, or a model that is missing or does not fit.
     """
+    path = Path(path)
     record = read_record(path)
-    config = build(SegmenterConfig, record.get("settings", {}))
     try:
-        rate, scale = parse_rate(record["rate"]), np.array(record["scale"], dtype=np.float64)
-        threshold, probabilities = float(record["threshold"]), bool(record["probabilities"])
-        width = int(record["width"] or (model.config.input_dim if model else None) or 0)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {error!r}; run 'keystep segment' again") from error
-    return Segmenter(config, rate, make_source(config, rate, width, model, probabilities), scale, threshold)
+        config = build(SegmenterConfig, record.settings)
+    except InputError as error:
+        raise damaged(path, f"settings: {error}") from error
+    if config.source == "surprise" and "clusters" not in record.model_fields_set:
+        raise damaged(path, "surprise without clusters")  # earlier versions compared logits of all offsets as one
+    if config.source == "features" and record.width is None:
+        raise damaged(path, "features without a width")
+    width = record.width if model is None or config.source == "features" else model.config.input_dim
+    source = make_source(config, record.rate, width or 0, model, record.clusters)
+    if len(record.scale) != source.divisors:
+        raise damaged(path, f"scale: {len(record.scale)} numbers instead of {source.divisors}")
+    return Segmenter(config, record.rate, source, np.array(record.scale), record.threshold)
 
 
 class _Spread:

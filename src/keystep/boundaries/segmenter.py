@@ -1,5 +1,10 @@
 """Boundaries from change points, offline and frame by frame, with a stated look-ahead.
 
+However a video is cut into chunks, the source ``features`` gives the same boundaries, bit for bit. The numbers of a
+model differ by float noise from one chunking to another (1e-6 or so), so with ``latents`` a boundary may differ where a
+peak ties with another one nearby or with the threshold to within that. ``surprise`` works on whole spans: the same
+calls whatever the chunks.
+
 A score says how much the rows of a source differ between the ``window`` frames before a frame and the ``window`` frames
 from it on. A boundary is a frame whose score is high enough and the highest for ``shortest`` frames around.
 """
@@ -140,8 +145,8 @@ class Segmenter:
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         """(max(0, n - 2 window + 1),) of each frame that has a window of (n, D) rows on either side.
 
-        The sums run over the window in the same order for every frame, so chunks change no bit. Of surprise, only a
-        rise counts.
+        The sums run over the window in the same order for every frame, so chunks change no bit here. Of surprise, only
+        a rise counts.
         """
         count = len(rows) - self.window + 1
         if count <= self.window:

@@ -27,6 +27,10 @@ class Source(Protocol):
     def delay(self) -> int:
         """Frames after its own that a row waits for, at most."""
 
+    @property
+    def divisors(self) -> int:
+        """How many numbers say what is usual of its rows (`Segmenter.scale`)."""
+
     def begin(self) -> Any:
         """The state before the first frame."""
 
@@ -45,16 +49,23 @@ def all_rows(source: Source, features: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Features:
-    """The frames themselves. (Their differences do not see a video's mean, so it need not be removed.)"""
+    """The frames themselves, bit for bit. (Their differences do not see a video's mean, so it need not be removed.)"""
 
     width: int
     delay: int = 0
+
+    @property
+    def divisors(self) -> int:
+        """One a channel."""
+        return self.width
 
     def begin(self) -> None:
         """Nothing to remember."""
 
     def step(self, frames: np.ndarray, state: None) -> tuple[np.ndarray, None]:
         """The frames."""
+        if frames.shape[1] != self.width:
+            raise InputError(f"frames are {frames.shape[1]} wide; the segmenter was fitted on {self.width}")
         return frames, None
 
     def finish(self, state: None) -> np.ndarray:
@@ -64,13 +75,18 @@ class Features:
 
 @dataclass(frozen=True)
 class Latents:
-    """Causal latents of a model, as `keystep.stream` gives them."""
+    """Causal latents of a model, as `keystep.stream` gives them: equal for all chunkings up to float noise."""
 
     model: PJEPA
     delay: int = 0
 
     def __post_init__(self) -> None:
         causal_pattern(self.model)
+
+    @property
+    def divisors(self) -> int:
+        """One a channel."""
+        return self.model.config.dim
 
     def begin(self) -> StreamState:
         """A stream of the model."""
@@ -98,20 +114,27 @@ class SurpriseState:
 class Surprise:
     """How far what a model expects of a frame lies from what it says when it sees it, (n, 1).
 
-    Stretches of ``span`` frames are hidden one after the other, each behind the ``context`` frames before it. Both
-    answers come from the predictor, so this suits every target: ``probabilities`` says that its outputs are logits,
-    which are compared by the Jensen-Shannon divergence; others by the mean absolute difference. Attention is causal,
-    so a frame's surprise depends on nothing later, but it is worked out when its span is over. A prediction gets worse
-    with each frame since the last visible one: compare with the usual surprise at the same place in a span.
+    Stretches of ``span`` frames are hidden one after the other, each behind the ``context`` frames before it. What is
+    expected comes from the predictor; what is said of a visible frame from the predictor too, or, where the model's
+    ``visible_predictions`` are the encoder's, from the frame's latent through one linear map. (That map learns only
+    from ``objective.visible_weight``; the model does not know whether it did.) Both answer the same question, so this
+    suits every target. ``clusters``: the answers are logits of so many clusters, for one or several offsets side by
+    side, which are compared by the Jensen-Shannon divergence, averaged over the offsets; None: they are numbers, which
+    are compared by the mean absolute difference. Attention is causal, so a frame's surprise depends on nothing later,
+    but it is worked out when its span is over. A prediction gets worse with each frame since the last visible one:
+    compare with the usual surprise at the same place in a span.
     """
 
     model: PJEPA
     span: int
     context: int
-    probabilities: bool
+    clusters: int | None = None
 
     def __post_init__(self) -> None:
         causal_pattern(self.model)
+        width = self.model.config.output_dim or self.model.config.dim
+        if self.clusters is not None and width % self.clusters:
+            raise InputError(f"the model's {width} outputs are no logits of {self.clusters} clusters at some offsets")
         if self.model.config.predictor_attention.kind != "causal":
             raise InputError(
                 f"the model's predictor attends {self.model.config.predictor_attention}; surprise needs a causal one"
@@ -121,6 +144,11 @@ class Surprise:
     def delay(self) -> int:
         """A span's first frame waits for the last one."""
         return self.span - 1
+
+    @property
+    def divisors(self) -> int:
+        """One a place in a span."""
+        return self.span
 
     def begin(self) -> SurpriseState:
         """No frames yet."""
@@ -150,7 +178,11 @@ class Surprise:
         hidden = torch.zeros_like(batch.valid)
         hidden[0, behind:] = True
         expected, seen = self.model(batch, hidden, causal_pattern(self.model)).predictions[:, behind:].double()
-        surprise = divergence(expected, seen) if self.probabilities else (expected - seen).abs().mean(-1)
+        if self.clusters is None:
+            surprise: Tensor = (expected - seen).abs().mean(-1)
+        else:  # (n, offsets, clusters)
+            logits = [answers.unflatten(-1, (-1, self.clusters)) for answers in (expected, seen)]
+            surprise = divergence(*logits).mean(-1)
         return surprise.float().cpu().numpy()
 
 

@@ -43,6 +43,9 @@ def encode_folder(
     folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
     check_fits(found, folder, console)
     check_boundaries(found, folder)
+    names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
+    if found.model.config.segments == "discovered":
+        names = list(folder.with_boundaries(names))
     upsample = folder.pool if layout == "mstcn" else 1
     oracle = "; ".join(filter(None, (folder.oracle, _MADE if found.model.config.oracle else "")))
     store = FeatureStore(
@@ -63,7 +66,6 @@ def encode_folder(
         store.copy_annotation(folder)
     else:
         console.print("note: labels are not copied, they are at another rate than these latents", soft_wrap=True)
-    names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
     with counting(console, "encoding", len(names)) as tick:
         for name, latents in encode_videos(found.model, folder, names, pattern, tick):
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents

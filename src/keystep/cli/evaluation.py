@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def judge_models(
 
 
 def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
-    """Read every video of the split once, so that bad ones show (or are left out) before any work is done."""
+    """Read every video of the split once, so that bad ones show (or are left out) before any work is done.
+
+    Where there are discovered boundaries, a video without is a bad one.
+    """
     if not folder.classes:
         raise InputError(f"{folder.root}: no mapping.txt and groundTruth/; judging needs labels")
     unknown = sorted(set(config.background) - set(folder.classes))
@@ -91,6 +95,8 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
 def _read(folder: FeatureFolder, name: str) -> None:
     """Everything of one video that may be bad."""
     folder.features(name)
+    if folder.discovered is not None:
+        folder.discovered.lengths(name)
     if (folder.frame_labels(name) == IGNORED).all():
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
@@ -103,9 +109,9 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
         if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
     test = set(folder.split(split).test)
-    fitted = test & set(folder.discovered.fitted_on) if folder.discovered else set()
-    if fitted:
-        _warn(f"the boundaries were fitted, without labels, on {len(fitted)} of the test videos", folder, console)
+    for line in _past_of_boundaries(folder, test):
+        _warn(line, folder, console)
+    fingerprint = folder.fingerprint() if folder.discovered else ""
     for name, models in groups:
         if len({found.fingerprint for found in models}) < len(models):
             raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
@@ -114,6 +120,9 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
         for found in models:
             check_fits(found, folder, console)
             check_boundaries(found, folder)
+            if _trained_on_others(found, folder, fingerprint):
+                line = f"{name} ({found.source}) was trained with other boundaries, or the data changed since"
+                _warn(line, folder, console)
             seen = sorted(test & set(found.videos))
             if seen:
                 line = f"{name} ({found.source}) was pretrained, without labels, on {len(seen)} of the test videos"
@@ -122,6 +131,26 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
             else:
                 continue
             _warn(line, folder, console)
+
+
+def _past_of_boundaries(folder: FeatureFolder, test: set[str]) -> Iterator[str]:
+    """What has to be said of the videos that the discovered boundaries were fitted on."""
+    if folder.discovered is None:
+        return
+    seen = test & folder.discovered.fitted_on
+    if seen:
+        yield f"the boundaries, or their model, were fitted, without labels, on {len(seen)} of the test videos"
+    if not folder.discovered.whole_past:
+        yield "nothing is known of the videos that the model behind the boundaries was trained on"
+
+
+def _trained_on_others(found: FoundModel, folder: FeatureFolder, fingerprint: str) -> bool:
+    """Whether a model of discovered boundaries is known to have learned from others of the same folder."""
+    data = found.config.data if found.config else None
+    if data is None or found.data_fingerprint is None or found.model.config.segments != "discovered":
+        return False
+    same = data.root.resolve() == folder.root.resolve() and found.rate in (None, str(folder.timeline.rate))
+    return same and found.data_fingerprint != fingerprint
 
 
 def _warn(line: str, folder: FeatureFolder, console: Console) -> None:

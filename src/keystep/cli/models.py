@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -41,9 +42,19 @@ class FoundModel:
     @cached_property
     def videos(self) -> tuple[str, ...]:
         """The videos it was trained on; empty where that is not known."""
-        states = sorted(self.run.glob(f"checkpoints/*/{STATE}")) if self.run else []
-        videos = read_json(states[-1]).get("videos") if states else None
+        videos = self._state.get("videos")
         return tuple(videos) if isinstance(videos, list) else ()
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        """The fingerprint of the folder that it was trained on, boundaries included, where that is known."""
+        fingerprint = self._state.get("fingerprint")
+        return fingerprint if isinstance(fingerprint, str) else None
+
+    @cached_property
+    def _state(self) -> dict[str, Any]:
+        states = sorted(self.run.glob(f"checkpoints/*/{STATE}")) if self.run else []
+        return read_json(states[-1]) if states else {}
 
     @property
     def rate(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,25 @@ def segment_folder(
     console: Console,
 ) -> None:
     """Fit on training videos, segment all, write everything or nothing, and say how it compares with the labels."""
+    given = assignments(settings)
+    if "source" in given:
+        raise InputError(f"--set source={given['source']}: give --source {given['source']} instead")
+    if not isfinite(tolerance):
+        raise InputError(f"--tolerance {tolerance}: give a number of seconds")
     chosen = {"source": source or ("features" if model_path is None else "latents")}
-    config = build(SegmenterConfig, assignments(settings), chosen)
+    config = build(SegmenterConfig, given, chosen)
     if (config.source == "features") != (model_path is None):
         needs = "needs --model RUN" if model_path is None else "uses no model; leave out --model"
         raise InputError(f"--source {config.source} {needs}")
     folder = open_data(data, source_rate, rate, on_error, labels_needed=False)
     check_free(out, list(folder.videos))
+    if split is not None:
+        folder.split(split)  # a bad one shows now, not when every video was read
     found = None if model_path is None else find_model(model_path)
     if found is not None:
         check_fits(found, folder, console)
+        if config.source == "surprise":
+            _check_answers(found)
     readable = _readable(folder, console)
     fitted_on = readable if split is None else folder.split(split).train
     segmenter = _fit(folder, fitted_on, config, found, console)
@@ -62,6 +72,17 @@ def segment_folder(
         console.print(line, soft_wrap=True, markup=False)
     ahead = f"look-ahead {record['look_ahead_seconds']:g} s"
     console.print(f"{out}: {_summary(found_lengths, float(segmenter.rate))}, {ahead}", soft_wrap=True, markup=False)
+
+
+def _check_answers(found: FoundModel) -> None:
+    """Refuse surprise where what the model says of visible frames is known to have been learned from nothing."""
+    if found.config is None or found.config.objective.visible_weight > 0:
+        return
+    if found.model.config.visible_predictions == "encoder":
+        raise InputError(
+            f"{found.source}: trained with objective.visible_weight=0, so it never learned what to say of a frame it "
+            "sees, and surprise means nothing; use --source latents, or pretrain with a weight above 0"
+        )
 
 
 def _readable(folder: FeatureFolder, console: Console) -> tuple[str, ...]:
@@ -80,17 +101,20 @@ def _fit(
     folder: FeatureFolder, videos: Sequence[str], config: SegmenterConfig, found: FoundModel | None, console: Console
 ) -> Segmenter:
     model = None if found is None else found.model
-    logits = found is not None and found.config is not None and found.config.target.kind == "clusters"
+    target = found.config.target if found is not None and found.config is not None else None
+    clusters = target.clusters if target is not None and target.kind == "clusters" else None
     with counting(console, f"fitting on {config.source}", 2 * len(videos)) as tick:
-        return fit(folder, videos, config, model, probabilities=logits, progress=tick)
+        return fit(folder, videos, config, model, clusters=clusters, progress=tick)
 
 
 def _origin(folder: FeatureFolder, videos: Sequence[str], found: FoundModel | None) -> dict[str, Any]:
-    """What the segmenter was fitted on."""
+    """What the segmenter, and the model that it reads, were fitted on."""
     return {
         "data": {"name": folder.root.resolve().name, "fingerprint": folder.fingerprint()},
         "fitted_on": list(videos),
-        "model": None if found is None else {"source": found.source, "weights": found.fingerprint},
+        "model": None
+        if found is None
+        else {"source": found.source, "weights": found.fingerprint, "videos": list(found.videos)},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 

@@ -102,7 +102,8 @@ def _segmenter(found: FoundModel, options: StreamOptions) -> Segmenter | None:
         raise InputError("--state: a stream with --boundaries cannot be saved yet; leave it out")
     model = None if options.segmenter_model is None else find_model(options.segmenter_model)
     path = options.boundaries / SEGMENTER
-    weights = (read_record(path).get("model") or {}).get("weights")
+    origin = read_record(path).model
+    weights = origin and origin.weights
     if weights != (model and model.fingerprint):
         told = f"was fitted with model {weights[:12]}...: give that one" if weights else "needs no model: drop"
         raise InputError(f"{path}: {told} --segmenter-model")

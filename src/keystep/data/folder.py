@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -162,6 +162,21 @@ class FeatureFolder:
         if self.discovered is None:
             raise InputError(f"{self.root}: no discovered boundaries; give the folder that 'keystep segment' wrote")
         return self.discovered.lengths(name, start, stop)
+
+    def with_boundaries(self, videos: Sequence[str]) -> tuple[str, ...]:
+        """Those of the videos that have discovered segments; others are refused, or left out as bad ones are.
+
+        Raises:
+            InputError: a video without, unless ``problems`` skips it; or none is left.
+        """
+        found = tuple(
+            name
+            for name in videos
+            if self.problems.attempt(name, lambda name=name: self.segments(name, "discovered")) is not None  # type: ignore[misc]
+        )
+        if videos and not found:
+            raise InputError(f"{self.problems.skipped[videos[0]]}; none of {len(videos)} videos is left")
+        return found
 
     def has_times(self, name: str) -> bool:
         """Whether the video's slots have explicit times."""

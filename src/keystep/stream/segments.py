@@ -65,8 +65,9 @@ def _closed(model: PJEPA, starts: list[int], stream: StreamState) -> tuple[Tenso
 class LiveSegments:
     """A model and the segmenter that tells it where its segments end, on one stream of features.
 
-    What comes out are the latents of `PJEPA.encode` with the segments of `Segmenter.segment`, whatever the chunks. An
-    error leaves ``state`` as it was before the call; it may be kept and put back.
+    What comes out are the latents of `PJEPA.encode` with the segments of `Segmenter.segment`, whatever the chunks (if
+    the segmenter reads a model's latents, but for near-ties, see `keystep.boundaries.segmenter`). An error leaves
+    ``state`` as it was before the call; it may be kept and put back.
     """
 
     def __init__(self, model: PJEPA, segmenter: Segmenter) -> None:

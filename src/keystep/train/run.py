@@ -241,6 +241,8 @@ def _read_data(
             "%s (%d such notes; keystep inspect lists them)", folder.problems.notes[0], len(folder.problems.notes)
         )
     videos, held_out = _parts(folder, data)
+    if config.model.segments == "discovered":  # what lacks them shows now, not when a crop falls on it
+        videos, held_out = folder.with_boundaries(videos), folder.with_boundaries(held_out)
     done = iter(range(1, len(videos) + 1))
     statistics, readable = measure(
         folder,
