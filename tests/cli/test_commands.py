@@ -15,7 +15,7 @@ import yaml
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = (
-    *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2", "--set", "target.clusters=8"),
+    *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2"),
     *("--set", "train.steps=4", "--set", "train.crop=32", "--set", "train.batch_size=2"),
 )
 """Settings of a model that trains in a blink."""
@@ -31,7 +31,7 @@ def pretrain(keystep: Run, data: Path, run: Path, *options: object) -> None:
 
 def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path: Path) -> None:
     pretrain(keystep, data, tmp_path / "a")
-    pretrain(keystep, data, tmp_path / "b", "--set", "target.kind=features")
+    pretrain(keystep, data, tmp_path / "b", "--set", "target.offsets=[0]")
     models = ("--model", f"pjepa={tmp_path / 'a'}", "--model", f"reconstruction={tmp_path / 'b'}")
     result = tmp_path / "result"
     status, said, error = keystep("eval", data, "--source-rate", 4, *models, "--out", result, *QUICK)
@@ -39,7 +39,7 @@ def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path
     assert "untrained encoder" in said and "does not hold" in said and "report.html" in said
     record = json.loads((result / "result.json").read_text())
     learned, control = record["models"]
-    assert learned["settings"]["target"]["kind"] == "clusters" and control["settings"]["target"]["kind"] == "features"
+    assert len(learned["settings"]["target"]["offsets"]) == 9 and control["settings"]["target"]["offsets"] == [0]
     assert learned["weights"] != control["weights"] and record["data"]["fingerprint"] and record["command"]
     families = {row["name"]: row["family"] for row in record["rows"]}
     assert families["pjepa"] == "learned" and families["reconstruction"] == "reconstruction"

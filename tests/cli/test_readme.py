@@ -24,7 +24,7 @@ def test_the_commands_and_the_python_of_the_readme_run(
     assert [command[1] for command in commands] == ["inspect", "pretrain", "eval", "encode", "stream"]
     for command in commands:
         quick = {
-            "pretrain": ["--set", "train.steps=2", "--set", "target.clusters=8"],
+            "pretrain": ["--set", "train.steps=2"],
             "eval": ["--set", "probe.min_steps=5"],
         }
         status, _, error = keystep(*command[1:], *quick.get(command[1], []))

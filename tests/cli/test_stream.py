@@ -46,7 +46,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         (data / "groundTruth" / f"{name}.txt").write_text("\n".join(("wait", "cut", "tie a knot")[i] for i in labels))
     for part, chosen in (("train", names[:3]), ("valid", names[3:4]), ("test", names[4:])):
         (data / "splits" / f"{part}.split1.bundle").write_text("\n".join(chosen))
-    settings = ["model.dim=16", "model.heads=2", "model.depth=2", "target.clusters=8", "train.steps=4", "train.crop=32"]
+    settings = ["model.dim=16", "model.heads=2", "model.depth=2", "train.steps=4", "train.crop=32"]
     run, result = root / "run", root / "result"
     options = [value for setting in settings for value in ("--set", setting)]
     common = [str(data), "--source-rate", "4", "--rate", "2", "--split", "1"]

@@ -14,7 +14,6 @@ def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, 
         "model.dim": 16,
         "model.depth": 2,
         "model.heads": 2,
-        "target.clusters": 8,
         "train.crop": 24,
         "train.batch_size": 4,
         "train.steps": 8,
@@ -34,10 +33,11 @@ def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, 
     "settings",
     [
         {},
+        {"target.kind": "clusters", "target.clusters": 8},
         {"target.kind": "ema", "target.momentum": 0.9, "train.accumulate": 2, "objective.visible_weight": 0},
         {"objective.average": "parts", "train.accumulate": 2},
     ],
-    ids=["clusters", "ema, accumulated", "averaged over parts"],
+    ids=["features", "clusters", "ema, accumulated", "averaged over parts"],
 )
 def test_two_gloo_processes_give_the_weights_of_one(mstcn: Path, tmp_path: Path, settings: dict[str, object]) -> None:
     """The crops differ in length, so a mean of means would be wrong; only frame-weighted sums agree."""

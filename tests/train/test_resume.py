@@ -57,7 +57,7 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {"train": {"accumulate": 2}},
         {"train": {"epochs": 6, "accumulate": 2, "crop_segments": 2, "bucket": 2}, "objective": {"average": "parts"}},
     ],
-    ids=["clusters", "ema", "reconstruction", "accumulated", "epochs"],
+    ids=["features", "ema", "clusters", "accumulated", "epochs"],
 )
 def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
     mstcn: Path, tmp_path: Path, change: dict
@@ -82,7 +82,6 @@ def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
     for name, value in {
         "model.dim": 16,
         "model.heads": 2,
-        "target.clusters": 8,
         "train.crop": 24,
         "train.batch_size": 4,
         "train.steps": steps,
