@@ -59,7 +59,7 @@ def test_context_predictions_teacher_and_loss_equal_the_authors(golden: Path, ca
     predicted, expected = output.predictions[here.valid], here.stored["predictor_full"][here.valid]
     torch.testing.assert_close(predicted, expected, **TOLERANCE)
     torch.testing.assert_close(targets, here.stored["teacher_full"], **TOLERANCE)
-    objective = ObjectiveConfig(visible_weight=0)
+    objective = ObjectiveConfig(distance="l1", visible_weight=0)
     sums = frame_sums(output.predictions, targets, here.hidden, here.valid, objective)
     loss = sums.loss(0, *count_frames(here.hidden, here.valid))
     torch.testing.assert_close(loss, here.stored["loss"].squeeze(), atol=5e-6, rtol=0)

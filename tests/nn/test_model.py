@@ -138,7 +138,7 @@ def test_gaps_between_real_frames_keep_their_places(pattern: AttentionPattern) -
     valid = torch.rand(2, 60, generator=torch.Generator().manual_seed(1)) < 0.7
     every = SequenceBatch(features, torch.ones_like(valid))
     with torch.no_grad():
-        expected = model.encoder(every, valid, pattern, model.config.depth)
+        expected = model.encoder(every, valid, pattern, model.config.averaged_blocks)
     torch.testing.assert_close(model.encode(features, valid), expected, atol=1e-5, rtol=0)
     assert torch.equal(expected[~valid], torch.zeros_like(expected[~valid]))
 
