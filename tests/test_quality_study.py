@@ -42,7 +42,7 @@ def result(frames: list[int], ours: list[list[int]], rivals: dict[str, list[list
     line["later"] = False
     return {
         "rows": rows,
-        "gate": [line],
+        "pairs": [line],
         "data": {"test_frames": frames, "test_videos": [f"v{count}" for count in frames]},
     }
 
@@ -61,12 +61,13 @@ def test_folds_are_compared_video_by_video_against_the_rival_that_each_chose() -
     assert line.rivals == ("a", "b")
     rival = np.concatenate([a[0][:1], b[1][:1]], axis=1)
     assert line.difference == paired_bootstrap(np.concatenate(ours, axis=1), rival, np.concatenate(frames))
+    assert pooled_gate(results, without={"v100", "v80", "v120", "v90"}) == [], "one video is left: no interval"
     (fewer,) = pooled_gate(results, without={"v80", "v90"})
     left = [0, 2, 4]
     assert fewer.difference == paired_bootstrap(
         np.concatenate(ours, axis=1)[:, left], rival[:, left], np.concatenate(frames)[left]
     )
-    results[1]["gate"][0]["later"] = True
+    results[1]["pairs"][0]["later"] = True
     (waits,) = pooled_gate(results)
     assert not line.later and waits.later and not waits.holds, "one fold that waits longer is no fair win"
     scores = {score.name: score for score in mean_scores(results)}

@@ -43,7 +43,7 @@ class Score:
 
 
 def pooled_gate(results: Sequence[Result], without: Collection[str] = ()) -> list[Line]:
-    """The folds' gates with their videos together, paired by video; lines that every fold has.
+    """What every fold compares, with the folds' videos together, paired by video: one test video a fold is enough.
 
     without: videos to leave out, such as those by which the variant was chosen.
     """
@@ -51,9 +51,11 @@ def pooled_gate(results: Sequence[Result], without: Collection[str] = ()) -> lis
     frames = np.concatenate(
         [np.array(result["data"]["test_frames"])[keep] for result, keep in zip(results, kept, strict=True)]
     )
+    if len(frames) < 2:
+        return []  # no interval
     lines = []
-    for key in dict.fromkeys(_key(line) for line in results[0]["gate"]):
-        same = [next((line for line in result["gate"] if _key(line) == key), None) for result in results]
+    for key in dict.fromkeys(_key(line) for line in results[0]["pairs"]):
+        same = [next((line for line in result["pairs"] if _key(line) == key), None) for result in results]
         found = [line for line in same if line is not None]
         if len(found) < len(results):
             continue

@@ -179,6 +179,7 @@ def test_one_test_video_gives_a_table_without_a_gate(judge: Judge) -> None:
     single = Judge(judge.folder, replace(judge.split, test=judge.split.test[:1]), PROBE)
     result = evaluate(single, [Entrant("pjepa", 0, model(0))])
     assert result.rows and not result.gate
+    assert {row.name for _, row, _ in result.pairs} >= {"pjepa", "pjepa ++ moving average"}, "folds may pool them"
 
 
 def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> None:

@@ -82,7 +82,10 @@ class Evaluation:
 
     judge: Judge
     rows: list[Row] = field(default_factory=list)
+    pairs: list[tuple[str, Row, Row]] = field(default_factory=list)
+    """(claim, row, the row to beat, chosen by validation accuracy): what the gate compares."""
     gate: list[Comparison] = field(default_factory=list)
+    """Each pair's difference; empty where there are too few test videos for an interval."""
     geometry: dict[str, Geometry] = field(default_factory=dict)
     shown: dict[str, Representation] = field(default_factory=dict)
     """Name -> representation of the test videos, for the pictures: raw features and the first learned latents."""
@@ -286,14 +289,13 @@ class _Study:
     def compare(self) -> None:
         """RECIPE's gate for each learned row; the row to beat is chosen by validation accuracy."""
         rows = self.evaluation.rows
-        if len(self.judge.split.test) < 2:
-            self.judge.folder.problems.notes.append("one test video: nothing can be compared, intervals need two")
-            return
         learned = any(row.family == "learned" for row in rows)
         if learned and not any(row.family == "reconstruction" for row in rows):
             self.judge.folder.problems.notes.append(
                 "no masked reconstruction was judged beside the learned rows: the gate lacks that comparison"
             )
+        if len(self.judge.split.test) < 2:
+            self.judge.folder.problems.notes.append("one test video: nothing can be compared, intervals need two")
         for mode in self.best_smoothing:
             here = [row for row in rows if row.mode == mode]
             means = self.evaluation.find(self.marked(DISCOVERED_MEANS), mode)
@@ -317,12 +319,19 @@ class _Study:
                         self._compare(f"beside smoothing, against {rival.name.partition(' ++')[0]} there", row, rival)
 
     def _compare(self, claim: str, row: Row, rival: Row) -> None:
-        difference = paired_bootstrap(row.correct, rival.correct, self.judge.frames)
-        later = row.delay is not None and rival.delay is not None and row.delay > rival.delay + 1e-9
-        self.evaluation.gate.append(Comparison(claim, row.mode, row.name, rival.name, difference, later))
+        self.evaluation.pairs.append((claim, row, rival))
+        if len(self.judge.split.test) > 1:
+            difference = paired_bootstrap(row.correct, rival.correct, self.judge.frames)
+            line = Comparison(claim, row.mode, row.name, rival.name, difference, answers_later(row, rival))
+            self.evaluation.gate.append(line)
 
     def _transformed(self, control: Control) -> Representation:
         return {name: control.transform(features) for name, features in self.raw.items()}
+
+
+def answers_later(row: Row, rival: Row) -> bool:
+    """Whether a row is final later than its rival, so that it has seen more of the future."""
+    return row.delay is not None and rival.delay is not None and row.delay > rival.delay + 1e-9
 
 
 def _encoder_part(config: ModelConfig) -> ModelConfig:

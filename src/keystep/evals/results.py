@@ -26,7 +26,7 @@ import numpy as np
 from keystep.data.annotation import PARTS
 from keystep.errors import InputError
 from keystep.evals.judge import Judge, Representation
-from keystep.evals.protocol import Evaluation
+from keystep.evals.protocol import Evaluation, answers_later
 from keystep.files import replacing, write_json
 from keystep.heads import LinearHead
 
@@ -118,6 +118,16 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             "probes_fitted": evaluation.fits,
         },
         "rows": [row.to_json() for row in evaluation.rows],
+        "pairs": [
+            {
+                "claim": claim,
+                "mode": row.mode,
+                "first": row.name,
+                "second": rival.name,
+                "later": answers_later(row, rival),
+            }
+            for claim, row, rival in evaluation.pairs
+        ],
         "gate": [
             {
                 "claim": line.claim,
