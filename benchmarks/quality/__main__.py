@@ -143,10 +143,14 @@ class Study:
         draw_gate(self.out / "confirm.png", lines)
         print(text)
         if options.shares:
-            by_share = {share: mean_scores(self._judged(names, share)) for share in options.shares} | {1.0: scores}
-            (self.out / "shares.md").write_text(shares_table(by_share))
+            fewer = {share: self._judged(names, share) for share in options.shares}
+            by_share = {share: mean_scores(found) for share, found in fewer.items()} | {1.0: scores}
+            text = shares_table(by_share)
+            for share, found in fewer.items():
+                text += f"\n{share:.0%} of the videos labelled:\n\n{gate_table(pooled_gate(found))}"
+            (self.out / "shares.md").write_text(text)
             draw_shares(self.out / "shares.png", by_share)
-            print(shares_table(by_share))
+            print(text)
 
     def _judged(self, names: Sequence[str], share: float) -> list[dict]:
         """The result of each fold with so many of its training videos labelled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 from folds import Line, Score
 from matplotlib.figure import Figure
 from screening import MODES, Scores
@@ -49,7 +50,7 @@ def draw_gate(path: Path, lines: Sequence[Line]) -> None:
 
 def draw_shares(path: Path, by_share: Mapping[float, Sequence[Score]]) -> None:
     """Test accuracy of every row against the share of videos with labels, a panel for each mode."""
-    shares = sorted(by_share)
+    shares, colours = sorted(by_share), matplotlib.colormaps["tab20"]
     figure = Figure(figsize=(11, 5), layout="constrained")
     panels = figure.subplots(1, len(MODES), sharey=True)
     for axes, mode in zip(panels, MODES, strict=True):
@@ -59,7 +60,7 @@ def draw_shares(path: Path, by_share: Mapping[float, Sequence[Score]]) -> None:
             points = [(100 * share, x.mean["accuracy"]) for share, x in found.items() if x is not None]
             learned = any(x is not None and x.family == "learned" for x in found.values())
             style = {"linewidth": 2.5 if learned else 1, "linestyle": "-" if learned else "--"}
-            axes.plot(*zip(*points, strict=True), "o", markersize=3, color=f"C{number % 10}", label=name, **style)
+            axes.plot(*zip(*points, strict=True), "o", markersize=3, color=colours(number), label=name, **style)
         axes.set(title=mode, xlabel="videos with labels, %")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
