@@ -152,13 +152,13 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
 
 
 def _predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.ndarray]:
-    """Label -> predicted ids: raw features, then for each mode the best smoothing and the learned rows."""
+    """Label -> predicted ids: raw features, then for each mode the best smoothing and the learned rows, clock aside."""
     stored, chosen = _part(arrays, f"{index}/prediction/"), dict[str, np.ndarray]()
     rows = [row for row in result["rows"] if row["family"] == "raw"]
     for mode in sections(result):
         here = [row for row in result["rows"] if row["mode"] == mode]
         rows += [row for row in (best_control(result, mode, "moving average"),) if row]
-        rows += [row for row in here if row["family"] == "learned"]
+        rows += [row for row in here if row["family"] == "learned" and row["beside"] != "position"]
     for row in rows:
         key = f"{row['name']}, {row['mode']}"
         if key in stored:
