@@ -1,5 +1,6 @@
 """The parts of benchmarks/quality that can be wrong without showing: its variants, and how folds are put together."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from keystep.config import RunConfig
+from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.evals.bootstrap import paired_bootstrap
 from keystep.settings import build
 
@@ -85,3 +87,28 @@ def test_the_best_variant_is_so_in_both_modes_together() -> None:
         "offline only": {"offline": {"alone": 90.0}},
     }
     assert best_variant(scores, list(scores)) == "two"
+
+
+def test_the_command_screens_a_folder_that_it_has_never_seen_and_does_nothing_twice(tmp_path: Path) -> None:
+    small = {"train_videos": 3, "valid_videos": 2, "test_videos": 2, "feature_dim": 8, "max_frames": 220}
+    generate(tmp_path / "data", SyntheticConfig(min_frames=200, **small))
+    variants = {"base": {}, "reconstruction": VARIANTS["reconstruction"]}
+    (tmp_path / "variants.yaml").write_text(yaml.safe_dump(variants))
+    settings = ("train.steps=3", "train.crop=64", "model.dim=16", "model.depth=1", "model.heads=2")
+    command = [
+        *(sys.executable, STUDY, tmp_path / "data", "--out", tmp_path / "out", "--jobs", 2, "--seeds", 0),
+        *("--variants", tmp_path / "variants.yaml", "--screen-only"),
+        *(word for setting in settings for word in ("--set", setting)),
+    ]
+    first, again, other, unknown = (
+        subprocess.run([str(word) for word in [*command, *more]], capture_output=True, text=True)
+        for more in ([], [], ["--set", "train.steps=4"], ["--confirm", "bse"])
+    )
+    assert first.returncode == again.returncode == 0, first.stderr
+    table = (tmp_path / "out" / "screen.md").read_text()
+    assert "2 variants tried" in table and "| base |" in table and "*nine offsets* (control)" in table
+    assert (tmp_path / "out" / "screen.png").stat().st_size > 10_000
+    assert again.stdout == first.stdout
+    assert other.returncode and "holds a run with other settings; choose another --out" in other.stderr
+    assert unknown.returncode and "no variant 'bse'; there are base, reconstruction" in unknown.stderr
+    assert "Traceback" not in other.stderr + unknown.stderr
