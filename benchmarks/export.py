@@ -27,7 +27,7 @@ import onnxruntime
 import torch
 
 from keystep import stream
-from keystep.config import ModelConfig, preset_settings
+from keystep.config import ModelConfig
 from keystep.data.folder import open_folder
 from keystep.evals.metrics import segmentation_scores
 from keystep.export import ExportedStep, export_step
@@ -36,6 +36,7 @@ from keystep.export.check import of_videos
 from keystep.export.onnx_files import OnnxStep
 from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
+from keystep.presets import preset_settings
 from keystep.settings import build
 
 Step = Callable[[torch.Tensor], object]

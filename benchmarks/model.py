@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from keystep.batch import SequenceBatch
-from keystep.config import MaskingConfig, ModelConfig, preset_settings
+from keystep.config import MaskingConfig, ModelConfig
 from keystep.masking import draw_hidden
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
+from keystep.presets import preset_settings
 from keystep.settings import build
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keystep.config import ModelConfig, preset_settings
+from keystep.config import ModelConfig
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
+from keystep.presets import preset_settings
 from keystep.settings import build
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 

@@ -25,8 +25,9 @@ import torch
 from torch.nn import functional
 
 import keystep
-from keystep.config import ModelConfig, preset_settings
+from keystep.config import ModelConfig
 from keystep.nn.attention import AttentionPattern
+from keystep.presets import preset_settings
 from keystep.settings import build
 from peers import GRU, CausalTCN
 

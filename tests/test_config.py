@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from keystep.config import PRESETS, ModelConfig, RunConfig, TargetConfig, TrainConfig, preset_settings
+from keystep.config import ModelConfig, RunConfig, TargetConfig, TrainConfig
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
+from keystep.presets import PRESETS, preset_settings
 from keystep.settings import assignments, build, read_yaml, write_yaml
 
 DATA: dict[str, Any] = {"data": {"root": "features"}}

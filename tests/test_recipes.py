@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from keystep.config import RunConfig, preset_settings
+from keystep.config import RunConfig
 from keystep.interop import official
+from keystep.presets import preset_settings
 from keystep.settings import build, read_yaml
 
 FOLDER = Path(__file__).parents[1] / "recipes"

@@ -99,7 +99,7 @@ def _deviation(values: np.ndarray) -> float:
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
     """What makes two folds' lines the same comparison, whatever rival validation chose."""
-    return line["claim"].partition(" (")[0], line["mode"], line["first"]
+    return line["claim"], line["mode"], line["first"]
 
 
 def _correct(result: Result, name: str, mode: str) -> np.ndarray:

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from keystep.data.discovered import Boundaries
 from keystep.data.problems import OnError
 from keystep.data.timeline import parse_rate
-from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 
 Offsets = Annotated[tuple[float, ...], Field(min_length=1)]
@@ -139,7 +138,7 @@ class ModelConfig(Config):
 
 
 class TargetConfig(Config):
-    """What the predictor has to predict at hidden frames."""
+    """What has to be predicted of a frame."""
 
     kind: Literal["ema", "features", "clusters"] = "features"
     """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself; with ``offsets``
@@ -162,7 +161,6 @@ class TargetConfig(Config):
     smooth: int = Field(default=1, ge=1)
     """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
     single frames need not be predicted."""
-
     scales: Scales = (1,)
     """ema, features: predict the targets' averages over each of these odd numbers of frames, side by side."""
 
@@ -357,63 +355,3 @@ class RunConfig(Config):
                 f"target.layers {self.target.layers} are more than the encoder's {self.model.depth} blocks"
             )
         return self
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    "small": {
-        "model": {
-            "dim": 384,
-            "depth": 6,
-            "heads": 6,
-            "attention": {"kind": "bidirectional", "window": 512},
-            "live_attention": {"kind": "causal", "window": 512},
-            "predictor_attention": {"kind": "causal", "window": 512},
-        },
-        "train": {"steps": 2000, "batch_size": 8, "learning_rate": 3e-4, "crop": 2048},
-    },
-    "surgical": {
-        "model": {
-            "dim": 768,
-            "depth": 4,
-            "heads": 8,
-            "attention": {"kind": "block_causal", "block": 32},
-            "live_attention": None,
-        },
-        "train": {"steps": 2000, "batch_size": 8, "learning_rate": 1e-4, "crop": 4096},
-    },
-    "paper": {
-        "model": {
-            "dim": 1408,
-            "depth": 4,
-            "heads": 16,
-            "attention": {"kind": "block_causal", "block": 64},
-            "live_attention": None,
-            "input_norm": "layer",
-            "centring": False,
-            "visible_predictions": "predictor",
-            "readout": "last",
-        },
-        "target": {"kind": "ema", "offsets": (0,)},
-        "masking": {"kind": "random", "ratio": 0.6},
-        "objective": {"distance": "l1", "visible_weight": 0.0, "average": "parts"},
-        "train": {
-            "steps": 2000,
-            "batch_size": 48,
-            "accumulate": 2,
-            "crop": 2048,
-            "learning_rate": 1e-4,
-            "schedule": "drop",
-            "warmup": 0,
-            "decay_all": True,
-        },
-    },
-}
-"""Partial run configs by name; ``paper`` is the authors' recipe without true boundaries."""
-
-
-def preset_settings(name: str) -> dict[str, Any]:
-    """The settings that a preset changes."""
-    if name not in PRESETS:
-        raise InputError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[name]

@@ -367,8 +367,9 @@ def export(
 
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
-    from keystep.config import RunConfig, preset_settings
+    from keystep.config import RunConfig
     from keystep.errors import InputError
+    from keystep.presets import preset_settings
     from keystep.settings import assignments, build, read_yaml
 
     given = {name: value for name, value in flags.items() if value is not None}

@@ -8,7 +8,8 @@ import textwrap
 import yaml
 from pydantic import BaseModel
 
-from keystep.config import RunConfig, preset_settings
+from keystep.config import RunConfig
+from keystep.presets import preset_settings
 from keystep.settings import build
 
 

@@ -271,22 +271,11 @@ def _fresh_model(config: RunConfig) -> PJEPA:
 
 
 def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
-    """The config with what only the data can say: the widths, and the steps where epochs are given."""
+    """The config with what only the data can say: the widths, and the steps where none are given."""
     output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
     widths = {"input_dim": folder.width, "output_dim": output_dim}
     lengths = [folder.length(name) for name in videos]
-    shifts = shifts_of(config.target.offsets, folder.timeline.rate)
-    if len(config.target.offsets) > 1 and len(shifts) == 1:
-        log.warning(
-            "target.offsets are all within half a frame of each other at %s frames a second: a frame's target is that "
-            "of one frame alone; set target.offsets to longer times",
-            float(folder.timeline.rate),
-        )
-    longest = min(max(lengths), config.train.crop)
-    if config.train.crop_segments is None and min(abs(shift) for shift in shifts) >= longest:
-        raise InputError(
-            f"target.offsets {list(config.target.offsets)} all reach beyond the longest crop, {longest} frames"
-        )
+    _check_offsets(config, lengths, folder.timeline.rate)
     steps = config.train.settled_steps(lengths)
     return config.model_copy(
         update={
@@ -294,6 +283,22 @@ def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) ->
             "train": config.train.model_copy(update={"steps": steps}),
         }
     )
+
+
+def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) -> None:
+    """Refuse offsets that no crop reaches, and say it where the rate makes one of them all."""
+    shifts = shifts_of(config.target.offsets, rate)
+    if len(config.target.offsets) > 1 and len(shifts) == 1:
+        log.warning(
+            "target.offsets are all within half a frame of each other at %s frames a second: a frame's target is that "
+            "of one frame alone; set target.offsets to longer times",
+            float(rate),
+        )
+    longest = min(max(lengths), config.train.crop)
+    if config.train.crop_segments is None and min(abs(shift) for shift in shifts) >= longest:
+        raise InputError(
+            f"target.offsets {list(config.target.offsets)} all reach beyond the longest crop, {longest} frames"
+        )
 
 
 def _build(config: RunConfig, fabric: Fabric, statistics: Statistics, rate: Fraction) -> Learner:
