@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keystep.data.folder import LENGTH_TOLERANCE, FeatureFolder, open_array, open_folder
+from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.layout import LENGTH_TOLERANCE
 from keystep.data.problems import Problems
-from keystep.data.slots import pool_mean
+from keystep.data.slots import open_array, pool_mean
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]

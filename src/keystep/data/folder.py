@@ -17,14 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
@@ -37,28 +34,12 @@ from keystep.data.annotation import (
     segment_lengths,
 )
 from keystep.data.discovered import Boundaries, Discovered, read_boundaries
+from keystep.data.layout import Video, feature_files, find_videos, oracle_of, read_store, source_timeline
 from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import read_json, sample_bytes
-
-LENGTH_TOLERANCE = 16
-"""Frames by which features and labels of one video may differ; the surplus is cut and reported."""
-
-
-@dataclass(frozen=True)
-class Video:
-    """Where one video's features lie, and how long it is at the folder's pooled rate."""
-
-    name: str
-    features: Path
-    labels: Path | None
-    frames: int
-    """Slots on disk that are used (after cutting to the labels)."""
-    width: int
-    time_axis: int
-    """0 for (T, D) on disk, 1 for (D, T)."""
+from keystep.files import sample_bytes
 
 
 @dataclass(frozen=True)
@@ -243,18 +224,18 @@ def open_folder(
     """
     root = Path(root)
     problems = problems or Problems()
-    paths = _feature_files(root)
-    store = _read_store(root / "store.json")
-    source = _source_timeline(root, store, source_rate)
+    paths = feature_files(root)
+    store = read_store(root / "store.json")
+    source = source_timeline(root, store, source_rate)
     pool = 1 if rate is None else source.pool_factor(rate)
     classes = read_mapping(root / "mapping.txt") if (root / "mapping.txt").exists() else ()
     if labels_needed and not classes and (root / "groundTruth").is_dir():
         raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' a line")
-    videos = _videos(root, paths, store.get("time_axis"), classes, problems, labels_needed)
+    videos = find_videos(root, paths, store.get("time_axis"), classes, problems, labels_needed)
     if not videos:
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
-    oracle = _oracle(store)
+    oracle = oracle_of(store)
     told = [f"ORACLE: {oracle}"] if oracle else []
     if store.get("complete") is False:
         told.append("what wrote this folder was stopped; run it again to finish")
@@ -265,155 +246,3 @@ def open_folder(
         return folder
     slots = {name: folder.length(name) for name in videos}
     return replace(folder, discovered=read_boundaries(boundaries, folder.timeline.rate, slots))
-
-
-def _videos(
-    root: Path,
-    paths: list[Path],
-    time_axis: int | None,
-    classes: tuple[str, ...],
-    problems: Problems,
-    labels_needed: bool,
-) -> dict[str, Video]:
-    """Measure every array, find the orientation and width that fit most, and check each video against them."""
-    shapes: dict[Path, tuple[int, int]] = {}
-    label_lengths: dict[Path, int] = {}
-    for path in paths:
-
-        def measure(path: Path = path) -> None:
-            shape = open_array(path).shape
-            if classes and label_path(path).exists():
-                with _label_problems(path, problems, labels_needed):
-                    label_lengths[path] = _label_count(label_path(path), classes)
-            shapes[path] = (shape[0], shape[1])
-
-        problems.attempt(path.stem, measure)
-    if not shapes:
-        return {}
-    axis = _find_time_axis(root, shapes, label_lengths) if time_axis is None else time_axis
-    width = Counter(shape[1 - axis] for shape in shapes.values()).most_common(1)[0][0]
-    videos = {}
-    for path, shape in shapes.items():
-        video = problems.attempt(
-            path.stem,
-            lambda path=path, shape=shape: _video(  # type: ignore[misc]
-                path, shape, axis, width, label_lengths.get(path), problems, labels_needed
-            ),
-        )
-        if video is not None:
-            videos[video.name] = video
-    return videos
-
-
-def _feature_files(root: Path) -> list[Path]:
-    """``features/*.npy`` without the hidden files that some systems leave beside them."""
-    try:
-        paths = sorted(path for path in (root / "features").iterdir() if path.suffix == ".npy")
-    except (FileNotFoundError, NotADirectoryError):
-        paths = []
-    except OSError as error:
-        raise InputError(f"{root / 'features'}: cannot be read: {error.strerror}") from error
-    paths = [path for path in paths if not path.name.startswith(".")]
-    if not paths:
-        raise InputError(f"{root}: no features/*.npy here; keystep reads a folder with one array a video")
-    return paths
-
-
-def _read_store(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    store = read_json(path)
-    axis = store.get("time_axis", 0)
-    if type(axis) is not int or axis not in (0, 1):
-        raise InputError(f"{path}: expected an object with time_axis 0 for (T, D) or 1 for (D, T)")
-    return store
-
-
-def _oracle(store: dict[str, Any]) -> str:
-    """What store.json says of true boundaries."""
-    provenance = store.get("provenance")
-    told = provenance.get("oracle") if isinstance(provenance, dict) else None
-    return told if isinstance(told, str) else ""
-
-
-def _source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
-    if "timeline" not in store:
-        if source_rate is None:
-            raise InputError(f"{root}: no store.json says how many features a second; give it with --source-rate 30")
-        return Timeline(rate=source_rate)
-    timeline = Timeline.from_json(store["timeline"])
-    if source_rate is not None and source_rate != timeline.rate:
-        raise InputError(f"{root}: store.json says {timeline.rate} Hz, --source-rate says {source_rate}; drop one")
-    return timeline
-
-
-def _label_count(path: Path, classes: tuple[str, ...]) -> int:
-    count = len(read_labels(path, classes))
-    if count == 0:
-        raise InputError(f"{path}: no labels; delete the file if this video has none")
-    return count
-
-
-@contextmanager
-def _label_problems(path: Path, problems: Problems, labels_needed: bool) -> Iterator[None]:
-    """Let a problem with a video's labels through, or make it a note where labels are not needed."""
-    try:
-        yield
-    except InputError as error:
-        if labels_needed:
-            raise
-        problems.notes.append(f"{path.stem}: labels not used: {error}")
-
-
-def label_path(features: Path) -> Path:
-    """Where the labels of ``root/features/<video>.npy`` lie."""
-    return features.parents[1] / "groundTruth" / f"{features.name.removesuffix('.npy')}.txt"
-
-
-def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]) -> Literal[0, 1]:
-    """Which axis is time: the one that fits the labels; failing that, the one whose length varies."""
-
-    def fits(axis: int) -> tuple[int, int, int]:
-        apart = [abs(shapes[path][axis] - length) for path, length in label_lengths.items()]
-        near = sum(difference <= LENGTH_TOLERANCE for difference in apart)
-        return near, len({shape[axis] for shape in shapes.values()}), apart.count(0)
-
-    if fits(0) == fits(1):
-        shape, length = next(iter(shapes.values()), None), next(iter(label_lengths.values()), None)
-        raise InputError(
-            f"{root}: cannot tell time from width: first array has shape {shape}, its labels {length} lines; write "
-            '{"time_axis": 1} into store.json for (D, T) arrays, 0 for (T, D)'
-        )
-    return 0 if fits(0) > fits(1) else 1
-
-
-def _video(
-    path: Path,
-    shape: tuple[int, int],
-    axis: int,
-    width: int,
-    labels: int | None,
-    problems: Problems,
-    labels_needed: bool,
-) -> Video:
-    if shape[1 - axis] != width:
-        raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
-    frames, fits = shape[axis], False
-    with _label_problems(path, problems, labels_needed):
-        if labels is not None and abs(labels - frames) > LENGTH_TOLERANCE:
-            raise InputError(
-                f"{path}: {frames} frames of features (shape {shape}) but {labels} labels in groundTruth/; "
-                f"more than {LENGTH_TOLERANCE} apart"
-            )
-        fits = labels is not None
-    if fits and labels is not None and labels != frames:
-        problems.notes.append(f"{path.stem}: {frames} features, {labels} labels; used the first {min(frames, labels)}")
-        frames = min(frames, labels)
-    return Video(
-        name=path.name.removesuffix(".npy"),
-        features=path,
-        labels=label_path(path) if fits else None,
-        frames=frames,
-        width=width,
-        time_axis=axis,
-    )
