@@ -1,0 +1,1 @@
+"""From video to features: decoding by presentation time, pretrained backbones, folders with an exact timeline."""

@@ -1,0 +1,91 @@
+"""Weights of other people: safe reading, and which file it was."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from keystep.errors import InputError, one_line
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which checkpoints commonly keep the state dict."""
+
+
+def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
+    """Names and tensors of a checkpoint: ``.safetensors``, ``.npz`` or torch's own format; code in it is never run.
+
+    Args:
+        inside: the key under which the state dict stands; by default the usual ones are tried.
+
+    Raises:
+        InputError: missing, damaged or of another kind; no tensors under that key.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        SafetensorError,
+    ) as error:
+        raise InputError(f"{path}: not readable as weights, or cut off: {one_line(error, 120)}") from error
+    for key in (inside,) if inside is not None else WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+            break
+    else:
+        if inside is not None:
+            raise InputError(f"{path}: holds no {inside!r}")
+    tensors = (
+        {name: value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, dict) else {}
+    )
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors by name")
+    return tensors
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
+    """Fill a module with tensors of exactly its names and shapes.
+
+    Raises:
+        InputError: a missing or unknown name, or a shape that differs; the first of each is named.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    apart = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    said = []
+    if missing:
+        said.append(f"{len(missing)} tensors are missing, such as {missing[0]}")
+    if unknown:
+        said.append(f"{len(unknown)} are unknown, such as {unknown[0]}")
+    if apart:
+        name = min(apart)
+        said.append(f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}")
+    if said:
+        raise InputError(f"{path}: not the weights of this model: {'; '.join(said)}")
+    module.load_state_dict(tensors)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
