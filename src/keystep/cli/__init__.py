@@ -10,7 +10,7 @@ from keystep.errors import InputError, Interrupted
 
 def main() -> None:
     """Run a command; what the user can mend is one line on standard error and exit status 2."""
-    from keystep.cli.app import app
+    from keystep.cli.commands import app
 
     try:
         app()

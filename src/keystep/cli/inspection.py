@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import open_data
+from keystep.cli.inspect_frames import draw_frames, partial_notes
 from keystep.cli.progress import counting
 from keystep.data.annotation import IGNORED, PARTS, segment_lengths, split_names
 from keystep.data.folder import FeatureFolder
@@ -41,12 +42,15 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
     problems += _describe_splits(folder, console)
     if known:
         _note_times(folder)
+    folder.problems.notes += partial_notes(folder)
     for line in folder.problems.notes:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for line in problems:
         console.print(f"problem: {line}", style="red", soft_wrap=True, markup=False)
     _draw(folder, lengths, counts, picture, known)
-    console.print(f"{len(problems)} problems, {len(folder.problems.notes)} notes; picture: {picture}", soft_wrap=True)
+    beside = picture.with_name(f"{picture.stem}-frames{picture.suffix}")
+    pictures = f"{picture}, {beside}" if draw_frames(folder, beside) else f"{picture}"
+    console.print(f"{len(problems)} problems, {len(folder.problems.notes)} notes; picture: {pictures}", soft_wrap=True)
     return not problems
 
 

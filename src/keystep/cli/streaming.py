@@ -22,12 +22,13 @@ from keystep.boundaries import Segmenter
 from keystep.boundaries.fitting import load as load_segmenter
 from keystep.cli.live_view import LiveView
 from keystep.cli.models import FoundModel, find_model, head_of
+from keystep.cli.stream_picture import StreamPicture
+from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.data.discovered import SEGMENTER, read_record
-from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError, Interrupted
-from keystep.files import read_json, replacing
+from keystep.files import replacing
 from keystep.heads import LinearHead
-from keystep.stream import LiveSteps, Reading, Smoothing, sources
+from keystep.stream import LiveSteps, Reading, Smoothing
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
 
@@ -39,12 +40,7 @@ class StreamOptions:
     """What `keystep stream` was asked to do; see its ``--help``."""
 
     head: Path
-    source_rate: str | None
-    rate: str | None
-    chunk: int | None
-    input_format: str
-    idle: float
-    realtime: bool
+    source: SourceOptions
     view: bool
     provisional: bool
     half_life: float
@@ -55,6 +51,7 @@ class StreamOptions:
     out: Path | None
     boundaries: Path | None
     segmenter_model: str | None
+    picture: Path | None
 
 
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
@@ -62,18 +59,21 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     torch.set_num_threads(options.threads)
     found = find_model(model_path)
     head = head_of(found, options.head, messages)
-    timeline, pool = _timeline(head, found, source, options)
+    opened = open_source(source, head, found, options.source)
+    if opened.note:
+        messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
     _warn_of_growth(found, messages)
-    on_gap = cast(OnGap, _one_of("--on-gap", options.on_gap, get_args(OnGap)))
+    on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
-    live = LiveSteps(found.model, head, timeline, smoothing, on_gap, _segmenter(found, options))
+    live = LiveSteps(found.model, head, opened.timeline, smoothing, on_gap, _segmenter(found, options))
     place = _resumed(live, source, options, messages)
-    chunks = _chunks(source, live, pool, place, options)
+    chunks = opened.chunks(live.state.frames, place)
     with ExitStack() as stack:
         stack.enter_context(_stopping_on_terminate())
         out = _output(options, live, stack)
         view = stack.enter_context(LiveView(messages, f"{found.source}, {source}", head)) if options.view else None
-        runner = _Runner(live, out, view, source, place, options, messages)
+        picture = None if options.picture is None else StreamPicture(options.picture, head, opened.video)
+        runner = _Runner(live, out, view, picture, source, place, options, messages)
         runner.save()  # now: a path that cannot be written shows before hours of video do
         try:
             for chunk in chunks:
@@ -88,6 +88,8 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             raise
         finally:
             runner.report()
+            if picture is not None and picture.draw():
+                messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 
 
 def _segmenter(found: FoundModel, options: StreamOptions) -> Segmenter | None:
@@ -118,17 +120,21 @@ class _Runner:
         live: LiveSteps,
         out: IO[str] | None,
         view: LiveView | None,
+        picture: StreamPicture | None,
         source: str,
         place: str | None,
         options: StreamOptions,
         messages: Console,
     ) -> None:
-        self.live, self.out, self.view, self.options, self.messages = live, out, view, options, messages
+        self.live, self.out, self.view, self.picture = live, out, view, picture
+        self.options, self.messages = options, messages
         self.source, self.place = source, place
         self.safe = live.state
         self.sealed = False
         """Whether the state on disk must stay: what follows would be told otherwise by more frames."""
         self.seconds: list[float] = []
+        self.making: list[float] = []
+        """Seconds that the features of each chunk took, where they are made here."""
         self.first = live.state.frames
         self.began = self.saved = time.monotonic()
         self.latest = 0.0
@@ -138,13 +144,14 @@ class _Runner:
         """One chunk through the model, and its readings out."""
         if chunk.partial:
             self.seal()
-        if self.options.realtime:
+        if self.options.source.realtime:
             self._wait(len(chunk.features))
         started = time.perf_counter()
         readings = self.live.feed(chunk.features, chunk.times)
         if self.options.provisional:
             readings += self.live.provisional()
         self.seconds.append(time.perf_counter() - started)
+        self.making.append(chunk.seconds)
         self._say(readings, self.seconds[-1] / max(1, len(chunk.features)))
         self.safe, self.place = self.live.state, chunk.place
         if time.monotonic() - self.saved > SAVE_SECONDS:
@@ -181,12 +188,13 @@ class _Runner:
             self.messages.print("no frames came")
             return
         p50, p99 = 1e3 * np.percentile(self.seconds, [50, 99])
-        speed = frames / max(1e-9, sum(self.seconds))
+        speed = frames / max(1e-9, sum(self.seconds) + sum(self.making))
+        made = f" after {1e3 * np.median(self.making):.1f} ms for its features" if any(self.making) else ""
         gaps = f", {state.gaps} gaps" if state.gaps else ""
         late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
         self.messages.print(
-            f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms); "
-            f"{speed / self.live.rate:.0f} x real time{late}; state {state.stream.size_bytes / 2**20:.1f} MiB",
+            f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms){made}"
+            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.stream.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
 
@@ -203,6 +211,8 @@ class _Runner:
                 print(_line(reading, self.live.head), file=self.out, flush=True)
         if self.view is not None:
             self.view.show(readings, seconds)
+        if self.picture is not None:
+            self.picture.take(readings)
 
 
 def _line(reading: Reading, head: LinearHead) -> str:
@@ -262,51 +272,6 @@ def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Con
     return place
 
 
-def _chunks(source: str, live: LiveSteps, pool: int, place: str | None, options: StreamOptions) -> Iterator[Chunk]:
-    width = live.model.config.input_dim
-    assert width is not None
-    if source == "-":
-        form = _one_of("--input-format", options.input_format, get_args(sources.Format))
-        read = sources.from_lines(sys.stdin, width) if form == "jsonl" else sources.from_bytes(sys.stdin.buffer, width)
-        return sources.pooled(read, pool)
-    path = Path(source)
-    if path.is_dir():
-        if pool > 1 and options.state is not None:
-            raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
-        return sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give a feature file (.npy), a folder that grows, or -")
-    size = options.chunk or (1 if options.realtime else 32)
-    read = sources.from_array(path, width, size * pool)
-    return sources.pooled(sources.skipping(read, live.state.frames * pool), pool)
-
-
-def _timeline(head: LinearHead, found: FoundModel, source: str, options: StreamOptions) -> tuple[Timeline, int]:
-    """The timeline of what the model is fed, and how many source frames make one of its frames.
-
-    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
-    it is what the head was fitted on.
-    """
-    fitted = Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
-    known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.rate)
-    given = None if options.source_rate is None else parse_rate(options.source_rate)
-    store = Path(source).parents[1] / "store.json" if Path(source).parent.name == "features" else None
-    if store is not None and store.exists():
-        own = Timeline.from_json(read_json(store).get("timeline", {"rate": "1"}))
-        if given not in (None, own.rate):
-            raise InputError(f"{store}: says {own.rate} Hz, --source-rate says {given}; drop one")
-    elif given is not None:
-        own = Timeline(rate=given)
-    elif fitted is not None and known == str(fitted.rate):
-        return fitted, 1
-    elif known is not None:
-        own = Timeline(rate=parse_rate(known))
-    else:
-        raise InputError("at how many features a second? neither model nor head says; give --rate 4")
-    pool = 1 if known is None else own.pool_factor(parse_rate(known))
-    return own.pooled(pool), pool
-
-
 def _warn_of_growth(found: FoundModel, messages: Console) -> None:
     config = found.model.config
     pattern = config.stream_attention
@@ -334,9 +299,3 @@ def _stopping_on_terminate() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise InputError(f"{option} {value!r} is none of {', '.join(known)}")
-    return value

@@ -8,6 +8,7 @@ Both layouts look alike on disk, so one reader serves both::
     splits/*.splitK.bundle   video names of train/valid/test (optional)
     store.json               timeline and orientation       (always in keystep's own folders)
     times/<video>.npy        (T,) float64 seconds of each slot, where they do not follow the timeline  (optional)
+    seen/<video>.npy         (T, 3) source frames: first one seen, shown at the slot's moment, last one seen (optional)
     segments/<video>.txt     one length a line, where neighbouring segments may share a label          (optional)
 
 MS-TCN folders hold (D, T) arrays, some of them (T, D); ours hold (T, D). Arrays stay on disk and are memory-mapped.
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +36,15 @@ from keystep.data.annotation import (
     segment_lengths,
 )
 from keystep.data.discovered import Boundaries, Discovered, read_boundaries
-from keystep.data.layout import Video, feature_files, find_videos, oracle_of, read_store, source_timeline
+from keystep.data.layout import (
+    Video,
+    extraction_of,
+    feature_files,
+    find_videos,
+    oracle_of,
+    read_store,
+    source_timeline,
+)
 from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
@@ -58,6 +68,8 @@ class FeatureFolder:
     problems: Problems = field(default_factory=Problems)
     oracle: str = ""
     """What true boundaries had to do with these features, where they had; a note says so on every reading."""
+    extraction: dict[str, Any] | None = None
+    """How the features were made of videos, where `keystep extract` made them."""
     discovered: Discovered | None = None
     """Segments at the pooled rate that were found without labels."""
 
@@ -241,7 +253,7 @@ def open_folder(
         told.append("what wrote this folder was stopped; run it again to finish")
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
-    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle)
+    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle, extraction_of(store))
     if boundaries is None:
         return folder
     slots = {name: folder.length(name) for name in videos}

@@ -105,6 +105,14 @@ def oracle_of(store: dict[str, Any]) -> str:
     return told if isinstance(told, str) else ""
 
 
+def extraction_of(store: dict[str, Any]) -> dict[str, Any] | None:
+    """How the features were made of videos, and with which weights, where ``keystep extract`` made them."""
+    provenance = store.get("provenance")
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("extraction"), dict):
+        return None
+    return {"extraction": provenance["extraction"], "weights": provenance.get("weights")}
+
+
 def source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
     """The timeline of the arrays on disk; InputError where nothing says their rate, or two things say two."""
     if "timeline" not in store:

@@ -67,7 +67,14 @@ class FeatureStore:
 
     def _clear(self) -> None:
         """Remove what was written for a video that was never finished, and the classes."""
-        patterns = ("features/*.json", "groundTruth/*.txt", "segments/*.txt", "times/*.npy", "mapping.txt")
+        patterns = (
+            "features/*.json",
+            "groundTruth/*.txt",
+            "segments/*.txt",
+            "times/*.npy",
+            "seen/*.npy",
+            "mapping.txt",
+        )
         try:
             for path in [path for pattern in patterns for path in self.root.glob(pattern)]:
                 path.unlink()
@@ -89,6 +96,7 @@ class FeatureStore:
         labels: Sequence[str] | None = None,
         segments: Sequence[int] | None = None,
         times: np.ndarray | None = None,
+        seen: np.ndarray | None = None,
     ) -> None:
         """Write one video's (T, D) features and what belongs to them; once the array is there, the video is complete.
 
@@ -97,6 +105,7 @@ class FeatureStore:
             labels: T class names, `annotation.UNLABELLED` where there is none.
             segments: lengths of the true segments, where the runs of equal labels do not tell them.
             times: (T,) seconds of each slot, where the timeline does not tell them.
+            seen: (T, 3) source frames of each slot: the first one that went in, the one shown at its moment, the last.
 
         Raises:
             InputError: not (T, D) finite floats, no frames, or a name that is no plain file name.
@@ -116,6 +125,9 @@ class FeatureStore:
         if times is not None:
             assert times.shape == (len(features),)
             write_array(self.root / "times" / f"{video}.npy", times.astype(np.float64))
+        if seen is not None:
+            assert seen.shape == (len(features), 3)
+            write_array(self.root / "seen" / f"{video}.npy", seen)
         if self.layout == "native":
             record = {"slots": len(features), "width": features.shape[1], "timeline": self.timeline.to_json()}
             write_json(self.root / "features" / f"{video}.json", record | (details or {}))

@@ -74,6 +74,8 @@ def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -
                     "timeline": json.dumps(folder.timeline.to_json()),
                     "oracle": str(row.family == "oracle" or "ORACLE" in row.name),
                 }
+                if folder.extraction is not None:
+                    origin["extraction"] = json.dumps(folder.extraction)
                 heads[f"{name.replace('/', '_')}-{row.mode}-seed{run.seed}"] = run.probe.head(folder.classes, origin)
     return heads
 

@@ -14,6 +14,7 @@ from typing import IO, Literal
 import numpy as np
 
 from keystep.data.slots import open_array, pool_mean, pool_times
+from keystep.data.timeline import Alignment
 from keystep.errors import InputError
 
 Format = Literal["jsonl", "float32"]
@@ -29,12 +30,14 @@ class Chunk:
     features: (n, D) float32. times: seconds of each frame, or None where the source does not know them.
     place: how far the source is behind these frames, as `from_growing` takes it up again; None for other sources.
     partial: the last, incomplete group of a pooled source, which more frames would change.
+    seconds: what it took to make the features, where they were made here.
     """
 
     features: np.ndarray
     times: list[float] | None = None
     place: str | None = None
     partial: bool = False
+    seconds: float = 0.0
 
 
 def from_array(path: Path, width: int, size: int) -> Iterator[Chunk]:
@@ -134,8 +137,8 @@ def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
         frames = max(0, frames - len(chunk.features))
 
 
-def pooled(chunks: Iterator[Chunk], factor: int) -> Iterator[Chunk]:
-    """Means over groups of ``factor`` frames, a group's time being its mean too; the last one may be shorter.
+def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center") -> Iterator[Chunk]:
+    """Means over groups of ``factor`` frames, a group's time as `Timeline.pooled` has it; the last one may be shorter.
 
     Raises:
         InputError: some frames with a time and some without.
@@ -148,14 +151,15 @@ def pooled(chunks: Iterator[Chunk], factor: int) -> Iterator[Chunk]:
         joined = chunk if rest is None else _joined(rest, chunk)
         whole = len(joined.features) // factor * factor
         if whole:
-            yield _pooled(joined, slice(0, whole), factor)
+            yield _pooled(joined, slice(0, whole), factor, alignment)
         rest = replace(
             joined,
             features=joined.features[whole:],
             times=None if joined.times is None else joined.times[whole:],
+            seconds=0.0 if whole else joined.seconds,
         )
     if rest is not None and len(rest.features):
-        yield replace(_pooled(rest, slice(None), factor), partial=True)
+        yield replace(_pooled(rest, slice(None), factor, alignment), partial=True)
 
 
 def _joined(first: Chunk, second: Chunk) -> Chunk:
@@ -164,11 +168,12 @@ def _joined(first: Chunk, second: Chunk) -> Chunk:
     if (first.times is None) != (second.times is None):
         raise InputError("some frames come with a time and some without; give all, or none")
     times = None if first.times is None or second.times is None else first.times + second.times
-    return replace(second, features=np.concatenate([first.features, second.features]), times=times)
+    features, seconds = np.concatenate([first.features, second.features]), first.seconds + second.seconds
+    return replace(second, features=features, times=times, seconds=seconds)
 
 
-def _pooled(chunk: Chunk, span: slice, factor: int) -> Chunk:
-    times = None if chunk.times is None else pool_times(np.array(chunk.times[span]), factor, "center").tolist()
+def _pooled(chunk: Chunk, span: slice, factor: int, alignment: Alignment) -> Chunk:
+    times = None if chunk.times is None else pool_times(np.array(chunk.times[span]), factor, alignment).tolist()
     return replace(chunk, features=pool_mean(chunk.features[span], factor), times=times)
 
 

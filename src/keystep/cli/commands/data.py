@@ -1,0 +1,149 @@
+"""What makes, reads, checks and changes feature folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keystep.cli.base import Data, OnError, Rate, SourceRate, app, console
+
+PANEL = "Videos and features"
+
+
+@app.command(rich_help_panel=PANEL)
+def extract(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The feature folder to write; a run that was stopped goes on.")],
+    backbone: Annotated[
+        str, typer.Option(help="As 'keystep weights' lists them; hf:FOLDER_OR_ID; package.module:name.")
+    ] = "efficientnet-lite0",
+    rate: Annotated[str, typer.Option(help="Feature vectors a second (4, 3.75, 30000/1001).")] = "4",
+    window: Annotated[
+        str, typer.Option(help="'center': a clip around each moment. 'right': nothing later than it, as live streams.")
+    ] = "center",
+    weights: Annotated[Path | None, typer.Option(help="The backbone's weights; by default those in the cache.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Folder with groundTruth/*.txt, mapping.txt, splits/ of these videos to take along."),
+    ] = None,
+    label_rate: Annotated[
+        str | None, typer.Option(help="Lines of groundTruth/ a second; by default one line a frame of the video.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each has the backbone in memory.")] = 1,
+    shard: Annotated[str | None, typer.Option(help="I/N: only every N-th video, for N machines on one folder.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; by default the GPUs, if there are any.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="frames, frame_rate, hop, levels, grid: what a backbone leaves open. Repeat as needed."
+        ),
+    ] = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
+    from keystep.cli.extraction import extract_folder
+    from keystep.data.timeline import parse_rate
+    from keystep.extract.config import ExtractionConfig
+    from keystep.extract.labels import FrameLabels
+    from keystep.settings import assignments, build
+
+    given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
+    config = build(ExtractionConfig, given, assignments(settings or []))
+    known = None if labels is None else FrameLabels(labels, None if label_rate is None else parse_rate(label_rate))
+    extract_folder(videos, out, config, weights, known, workers, shard, device, on_error, console)
+
+
+@app.command(rich_help_panel=PANEL)
+def inspect(
+    data: Data,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw lengths and classes.")] = None,
+) -> None:
+    """Say what a feature folder holds, draw it, and list every problem (exit status 1 if there are any)."""
+    from keystep.cli.inspection import inspect_folder
+
+    sound = inspect_folder(data, source_rate, rate, picture or Path(f"inspect-{data.resolve().name}.png"), console)
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command(rich_help_panel=PANEL)
+def segment(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for <video>.txt (segment lengths) and segmenter.json.")],
+    model: Annotated[str | None, typer.Option(help="A run or model folder, for 'latents' and 'surprise'.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="'features', 'latents' or 'surprise'; by default features, or the model's latents."),
+    ] = None,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    split: Annotated[
+        str | None, typer.Option(help="Fit on this split's training videos only; needed for an honest eval.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="window, shortest, longest, quantile, per_minute, span, context. Repeat as needed."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Seconds within which a true boundary counts as hit.")] = 1.0,
+    on_error: OnError = "raise",
+) -> None:
+    """Find where steps begin, without labels and with a stated look-ahead, for models that attend by segment."""
+    from keystep.cli.segmenting import segment_folder
+
+    segment_folder(data, out, model, source, source_rate, rate, split, settings or [], tolerance, on_error, console)
+
+
+@app.command("import", rich_help_panel=PANEL)
+def import_(
+    source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
+    archive: Annotated[Path, typer.Argument(help="The archive file; of LEMON, its index.pt.")],
+    out: Annotated[Path, typer.Option(help="The feature folder to write; an import that was stopped goes on.")],
+    manifest: Annotated[
+        list[Path] | None, typer.Option(help="CSV with labelled segments. Repeat for train and test.")
+    ] = None,
+    sequence: Annotated[
+        str, typer.Option(help="'whole': videos as they are. 'segments': the authors' training sequences (ORACLE).")
+    ] = "whole",
+    boundaries: Annotated[
+        str, typer.Option(help="'exact', or 'float32': the authors' rounding of times on a segment's bounds.")
+    ] = "exact",
+    every: Annotated[int, typer.Option(help="Keep every N-th slot; the authors use 4 for LEMON.")] = 1,
+    background_limit: Annotated[
+        int | None, typer.Option(help="First slots to keep of background in 'segments'; 0: all. EgoProceL's: 1024.")
+    ] = None,
+    source_rate: Annotated[
+        str | None, typer.Option(help="Slots a second in the archive, instead of what it says or its times tell.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the archive with its checksums, which reads all of it first.")
+    ] = False,
+    on_error: OnError = "raise",
+) -> None:
+    """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
+    from keystep.cli.importing import import_official
+    from keystep.data.timeline import parse_rate
+    from keystep.errors import InputError
+    from keystep.interop.official.importing import ImportOptions
+
+    if source != "official":
+        raise InputError(f"no importer for {source!r}; there is: official")
+    options = ImportOptions(
+        archive=archive,
+        out=out,
+        manifests=tuple(manifest or ()),
+        sequence=sequence,  # type: ignore[arg-type]  # checked before anything is read
+        boundaries=boundaries,  # type: ignore[arg-type]
+        every=every,
+        background_limit=background_limit,
+        source_rate=None if source_rate is None else parse_rate(source_rate),
+        half=half,
+        verify=verify,
+    )
+    import_official(options, on_error, console)

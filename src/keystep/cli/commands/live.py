@@ -1,0 +1,141 @@
+"""What runs live, and what brings models in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from keystep.cli.base import Found, SourceRate, app, console
+
+PANEL = "Live streams, and other formats"
+
+
+@app.command(rich_help_panel=PANEL)
+def stream(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    source: Annotated[
+        str, typer.Argument(help="A video, a camera (0, rtsp://...), a feature file (.npy), a folder that grows, or -.")
+    ],
+    head: Annotated[Path, typer.Option(help="What 'keystep eval' wrote: RESULT/heads/NAME-causal-seed0.safetensors.")],
+    source_rate: SourceRate = None,
+    rate: Annotated[str | None, typer.Option(help="Frames a second of the model; by default as the head says.")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a file to take at once (default 32; 1 with --realtime).")
+    ] = None,
+    input_format: Annotated[
+        str, typer.Option(help="Of standard input: 'jsonl' (numbers, or time and features) or 'float32' (raw).")
+    ] = "jsonl",
+    idle: Annotated[float, typer.Option(min=0, help="Seconds without a new file after which a folder is done.")] = 30.0,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Feed a file at the pace it was recorded.")] = False,
+    view: Annotated[bool, typer.Option("--view", help="Show what happens in the terminal.")] = False,
+    provisional: Annotated[
+        bool, typer.Option("--provisional", help="Also say what an open block looks like now (final: false).")
+    ] = False,
+    half_life: Annotated[float, typer.Option(help="Average probabilities over the past, seconds; 0: not.")] = 0.0,
+    hold: Annotated[float, typer.Option(help="Announce a step once it has led for so many seconds.")] = 0.0,
+    on_gap: Annotated[str, typer.Option(help="Missing frames: 'stop', 'bridge' (go on), 'restart' (forget).")] = "stop",
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; more than one makes single frames slower on a busy machine.")
+    ] = 1,
+    state: Annotated[
+        Path | None, typer.Option(help="Keep the stream's state here, and go on from it where it exists.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON lines here instead of to standard output.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="At the end, draw what was said here (PNG).")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Of videos: as for 'keystep extract'; by default that of the head's features.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Of videos, with --backbone: 'right' (the default) or 'center'.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
+    boundaries: Found = None,
+    segmenter_model: Annotated[
+        str | None, typer.Option(help="The model that the boundaries were found with, if they were found with one.")
+    ] = None,
+) -> None:
+    """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
+    from keystep.cli.stream_sources import SourceOptions
+    from keystep.cli.streaming import StreamOptions, stream_source
+
+    options = StreamOptions(
+        head=head,
+        source=SourceOptions(
+            source_rate=source_rate,
+            rate=rate,
+            chunk=chunk,
+            input_format=input_format,
+            idle=idle,
+            realtime=realtime,
+            keeps_state=state is not None,
+            backbone=backbone,
+            window=window,
+            weights=weights,
+        ),
+        view=view,
+        provisional=provisional,
+        half_life=half_life,
+        hold=hold,
+        on_gap=on_gap,
+        threads=threads,
+        state=state,
+        out=out,
+        boundaries=boundaries,
+        segmenter_model=segmenter_model,
+        picture=picture,
+    )
+    stream_source(model, source, options, Console(stderr=True, highlight=False))
+
+
+@app.command(rich_help_panel=PANEL)
+def convert(
+    source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint file.")],
+    out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
+    architecture: Annotated[
+        Path | None, typer.Option(help="YAML with the ten architecture settings, for an unknown bare file.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse the file unless its SHA-256 begins with these digits (8 or more).")
+    ] = None,
+) -> None:
+    """Turn a foreign checkpoint into a keystep model folder."""
+    from keystep.errors import InputError
+    from keystep.interop import official
+    from keystep.settings import read_yaml
+
+    if source != "official":
+        raise InputError(f"no converter for {source!r}; there is: official")
+    model = official.load(file, read_yaml(architecture) if architecture else None, sha256)
+    model.save_pretrained(out)
+    oracle = "  ORACLE: it needs true segment boundaries" if model.config.oracle else ""
+    sizes = f"reads {model.config.input_dim} numbers a frame, gives {model.config.dim}"
+    console.print(
+        f"{out}: {model.config.describe(model.config.attention)}, {sizes}{oracle}", soft_wrap=True, markup=False
+    )
+
+
+@app.command(rich_help_panel=PANEL)
+def export(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option(help="Folder for step.json and the programs.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="step.onnx, for ONNX Runtime (the default).")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="step.pt2, a torch.export program.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also step.int8.onnx: smaller, faster, coarser.")] = False,
+    frames: Annotated[int | None, typer.Option(help="Frames a call; by default 1, or the model's block.")] = None,
+    streams: Annotated[int, typer.Option(help="Streams that run in step.")] = 1,
+    window: Annotated[
+        int | None, typer.Option(help="Limit attention to so many frames, for models without a window.")
+    ] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="Linear head that 'keystep eval' wrote: adds class probabilities.")
+    ] = None,
+    features: Annotated[list[Path] | None, typer.Option(help="Feature files to measure what --int8 costs.")] = None,
+) -> None:
+    """Write one step of the model's stream as a program that runs without keystep, checked against keystep.stream."""
+    from keystep.cli.exporting import export_model
+
+    export_model(model, out, onnx, torch, int8, frames, streams, window, head, features or [], console)

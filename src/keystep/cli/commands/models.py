@@ -1,0 +1,148 @@
+"""What trains, judges and applies models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keystep.cli.base import Data, Found, OnError, Rate, Set, SourceRate, Split, app, console
+
+PANEL = "Learning and judging"
+
+
+@app.command(rich_help_panel=PANEL)
+def demo(
+    out: Annotated[Path, typer.Option(help="Where data, runs and report go.")] = Path("demo"),
+) -> None:
+    """See it work: made-up procedures, pretraining without labels, and an honest report. Needs no download."""
+    from keystep.cli.demo import run_demo
+
+    run_demo(out, console)
+
+
+@app.command(rich_help_panel=PANEL)
+def pretrain(
+    data: Annotated[Path | None, typer.Argument(help="Folder with features/*.npy; labels are not used.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; must be empty or absent.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings (see 'keystep config').")] = None,
+    preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    split: Annotated[
+        str | None, typer.Option(help="Train on this split's training videos only; needed for an honest eval.")
+    ] = None,
+    settings: Set = None,
+    on_error: Annotated[str | None, typer.Option(help="'raise' or 'skip' bad videos.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run from its newest checkpoint.")] = None,
+) -> None:
+    """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
+    from keystep.cli.progress import TrainingProgress
+    from keystep.errors import InputError
+    from keystep.train.run import pretrain as train
+    from keystep.train.run import run_config
+
+    if resume is not None:
+        if any(value is not None for value in (data, out, config, source_rate, rate, split, settings, on_error)):
+            raise InputError("--resume takes everything from the run's config.yaml; give no other option")
+        run, settled = resume, run_config(resume)
+    else:
+        flags = {"root": data, "source_rate": source_rate, "rate": rate, "split": split, "on_error": on_error}
+        if out is None:
+            raise InputError("no folder for the run; give --out runs/NAME")
+        run, settled = out, _run_config(config, preset, flags, settings)
+    with TrainingProgress(console) as progress:
+        model = train(settled, run, resume=resume is not None, progress=progress)
+    console.print(f"model: {model}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
+    if settled.model.oracle:
+        console.print("ORACLE: this model needs true segment boundaries wherever it is used")
+    elif settled.model.segments:
+        console.print("note: it attends by discovered boundaries; give eval and encode --boundaries DIR")
+    elif settled.train.crop_segments is not None:
+        console.print("note: its crops followed true segments; the model itself needs none")
+    console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def config(
+    preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
+    schema: Annotated[bool, typer.Option("--schema", help="The JSON schema instead, for editors.")] = False,
+) -> None:
+    """Print every setting of a preset with its meaning, as a YAML file to start from."""
+    from keystep.cli.settings import commented_yaml, json_schema
+
+    print(json_schema() if schema else commented_yaml(preset))
+
+
+@app.command(rich_help_panel=PANEL)
+def encode(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the latents.")],
+    layout: Annotated[
+        str, typer.Option(help="'native': (T, D) at the pooled rate. 'mstcn': (D, T) at the source rate, with labels.")
+    ] = "native",
+    live: Annotated[bool, typer.Option("--live", help="Use the causal attention that a stream would use.")] = False,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    on_error: OnError = "raise",
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    boundaries: Found = None,
+) -> None:
+    """Write latents of whole videos; finished videos are not done again."""
+    from keystep.cli.encode import encode_folder
+
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, boundaries, console)
+
+
+@app.command("eval", rich_help_panel=PANEL)
+def evaluate(
+    data: Data,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for result, pictures and report.")] = Path("results"),
+    split: Split = "1",
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    settings: Set = None,
+    on_error: OnError = "raise",
+    boundaries: Found = None,
+) -> None:
+    """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
+    from keystep.cli.evaluation import evaluate_folder
+
+    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console)
+
+
+@app.command(rich_help_panel=PANEL)
+def report(
+    result: Annotated[Path, typer.Argument(help="A folder that 'keystep eval' wrote.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown too.")] = False,
+) -> None:
+    """Draw the report of a result again (no data or model needed)."""
+    from keystep.cli.evaluation import show_report
+
+    show_report(result, console, markdown)
+
+
+def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
+    """Preset, then file, then flags, then --set."""
+    from keystep.config import RunConfig
+    from keystep.errors import InputError
+    from keystep.presets import preset_settings
+    from keystep.settings import assignments, build, read_yaml
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
+    sections = [layer.get("data") for layer in layers]
+    if not any(isinstance(section, dict) and section.get("root") for section in sections):
+        raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
+    return build(RunConfig, *layers)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

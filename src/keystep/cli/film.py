@@ -1,0 +1,57 @@
+"""Strips of a video for pictures: its frames, its steps, its features, on one axis of seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from keystep.data.annotation import IGNORED
+from keystep.extract.backbone import Picture
+from keystep.extract.video import open_video
+
+HEIGHT = 120
+COLOURS = [*colormaps["tab20"].colors[::2], *colormaps["tab20"].colors[1::2]]  # type: ignore[attr-defined]
+UNKNOWN_COLOUR = (0.93, 0.93, 0.93)
+
+
+def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) -> None:
+    """``count`` frames of a video, each shown in the middle of its share of the seconds from ``start`` to ``stop``."""
+    source = open_video(video)
+    width = max(1, round(HEIGHT * source.info.width / source.info.height))
+    picture = Picture(height=HEIGHT, width=width)
+    share = (stop - start) / count
+    moments = [Fraction(start + (index + 0.5) * share) for index in range(count)]
+    for index, frame in enumerate(source.at(moments)):
+        left = start + index * share
+        axes.imshow(frame.rgb(picture), extent=(left, left + 0.98 * share, 0, 1), aspect="auto")
+    axes.set(xlim=(start, stop), ylim=(0, 1), yticks=[], xticks=[])
+    axes.set_frame_on(False)
+
+
+def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop: float) -> None:
+    """A ribbon of class ids, evenly spread from ``start`` to ``stop``, with a legend of those that occur."""
+    colours = np.array([UNKNOWN_COLOUR if label == IGNORED else COLOURS[label % len(COLOURS)] for label in ids])
+    axes.imshow(colours[None], extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
+    present = [label for label in np.unique(ids) if label != IGNORED]
+    patches = [Patch(color=COLOURS[label % len(COLOURS)], label=names[label]) for label in present[:20]]
+    axes.legend(handles=patches, ncols=6, fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.05))
+    axes.set(xlim=(start, stop), yticks=[], xticks=[])
+
+
+def features(axes: Axes, rows: np.ndarray, start: float, stop: float) -> None:
+    """(T, D) features as colours: their three directions of largest variance as red, green, blue."""
+    centred = rows - rows.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred[:: max(1, len(rows) // 2000)], full_matrices=False)
+    values = centred @ directions[:3].T
+    low, high = np.percentile(values, [2, 98], axis=0)
+    colours = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1)
+    shown = np.zeros((1, len(rows), 3))
+    shown[0, :, : colours.shape[1]] = colours
+    axes.imshow(shown, extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
+    axes.set(xlim=(start, stop), yticks=[])

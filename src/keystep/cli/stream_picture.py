@@ -1,0 +1,52 @@
+"""A picture of what a stream said: the video's frames, the steps as they were announced, how sure each was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keystep.cli import film
+from keystep.files import replacing
+from keystep.heads import LinearHead
+from keystep.stream import Reading
+
+
+@dataclass
+class StreamPicture:
+    """Collects readings and draws them once the stream is over.
+
+    path: where. head: for the names. video: the file that the stream came from, if it was one.
+    """
+
+    path: Path
+    head: LinearHead
+    video: Path | None = None
+    said: list[tuple[float, int, float, float]] = field(default_factory=list)
+    """Of each final reading: time, step, probability, delay."""
+
+    def take(self, readings: Sequence[Reading]) -> None:
+        """More readings; provisional ones are left out."""
+        self.said += [(r.time, r.step, r.probability, r.delay) for r in readings if r.final]
+
+    def draw(self) -> bool:
+        """Write the picture; False where nothing was said."""
+        if not self.said:
+            return False
+        times, steps, probabilities, delays = (np.array(column) for column in zip(*self.said, strict=True))
+        figure = Figure(figsize=(12, 4.6 if self.video else 3.4), layout="constrained")
+        ratios = [1.5, 0.7, 1.6] if self.video else [0.7, 1.6]
+        axes = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+        if self.video is not None:
+            film.frames(axes[0], self.video, times[0], times[-1])
+        film.steps(axes[-2], steps, [self.head.name(step) for step in range(self.head.classes)], times[0], times[-1])
+        axes[-1].plot(times, probabilities, color="#33608c", linewidth=0.9)
+        axes[-1].set(ylim=(0, 1.02), ylabel="probability", xlabel="seconds of video", xlim=(times[0], times[-1]))
+        longest = f"answers up to {max(delays):.2f} s after their frame" if max(delays) else "each answer at its frame"
+        figure.suptitle(f"{len(times):,} frames as they were announced; {longest}", fontsize=10)
+        with replacing(self.path) as temporary:
+            figure.savefig(temporary, dpi=120, format="png")
+        return True

@@ -1,0 +1,221 @@
+"""Where `keystep stream` takes its features from, at which rate, and what they saw."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from keystep.cli.models import FoundModel
+from keystep.data.timeline import Timeline, parse_rate
+from keystep.errors import InputError
+from keystep.files import read_json
+from keystep.heads import LinearHead
+from keystep.stream import sources
+from keystep.stream.sources import Chunk
+
+if TYPE_CHECKING:
+    from keystep.extract.extractor import ClipExtractor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How the source was described on the command line; see ``keystep stream --help``."""
+
+    source_rate: str | None = None
+    rate: str | None = None
+    chunk: int | None = None
+    input_format: str = "jsonl"
+    idle: float = 30.0
+    realtime: bool = False
+    keeps_state: bool = False
+    backbone: str | None = None
+    window: str | None = None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source.
+
+    timeline: of what the model is fed. chunks: (frames that were fed before, place in a growing folder) -> what comes.
+    video: the file, where it is one. note: what a person should know of it.
+    """
+
+    timeline: Timeline
+    chunks: Callable[[int, str | None], Iterator[Chunk]]
+    video: Path | None = None
+    note: str = ""
+
+
+def open_source(source: str, head: LinearHead, found: FoundModel, options: SourceOptions) -> Source:
+    """The source that a name stands for: ``-``, a feature file, a folder that grows, a video, a camera.
+
+    Raises:
+        InputError: there is none of that name, or nothing says its rate or how its features are made.
+    """
+    if _is_video(source):
+        return _video(source, head, found, options)
+    timeline, pool = _timeline(head, found, source, options)
+    width = found.model.config.input_dim
+    assert width is not None
+    if source == "-":
+        form = one_of("--input-format", options.input_format, get_args(sources.Format))
+        lines = form == "jsonl"
+        return Source(timeline, lambda frames, place: sources.pooled(_standard_input(lines, width), pool))
+    path = Path(source)
+    if path.is_dir():
+        if pool > 1 and options.keeps_state:
+            raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
+        return Source(
+            timeline, lambda frames, place: sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
+        )
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file or folder; give a feature file (.npy), a folder, a video, a camera, or -"
+        )
+    size = options.chunk or (1 if options.realtime else 32)
+
+    def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
+        read = sources.from_array(path, width, size * pool)
+        return sources.pooled(sources.skipping(read, frames * pool), pool)
+
+    return Source(timeline, chunks)
+
+
+def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
+    """The value of an option that has a few."""
+    if value not in known:
+        raise InputError(f"{option} {value!r} is none of {', '.join(known)}")
+    return value
+
+
+def _standard_input(lines: bool, width: int) -> Iterator[Chunk]:
+    return sources.from_lines(sys.stdin, width) if lines else sources.from_bytes(sys.stdin.buffer, width)
+
+
+def _timeline(head: LinearHead, found: FoundModel, source: str, options: SourceOptions) -> tuple[Timeline, int]:
+    """The timeline of what the model is fed, and how many source frames make one of its frames.
+
+    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
+    it is what the head was fitted on.
+    """
+    fitted = _fitted(head)
+    known = _model_rate(head, found, options)
+    given = None if options.source_rate is None else parse_rate(options.source_rate)
+    store = Path(source).parents[1] / "store.json" if Path(source).parent.name == "features" else None
+    if store is not None and store.exists():
+        own = Timeline.from_json(read_json(store).get("timeline", {"rate": "1"}))
+        if given not in (None, own.rate):
+            raise InputError(f"{store}: says {own.rate} Hz, --source-rate says {given}; drop one")
+    elif given is not None:
+        own = Timeline(rate=given)
+    elif fitted is not None and known == fitted.rate:
+        return fitted, 1
+    elif known is not None:
+        own = Timeline(rate=known)
+    else:
+        raise InputError("at how many features a second? neither model nor head says; give --rate 4")
+    pool = 1 if known is None else own.pool_factor(known)
+    return own.pooled(pool), pool
+
+
+def _fitted(head: LinearHead) -> Timeline | None:
+    """What the head was fitted on."""
+    return Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
+
+
+def _model_rate(head: LinearHead, found: FoundModel, options: SourceOptions) -> Fraction | None:
+    """Frames a second that the model works at, where anything says so."""
+    fitted = _fitted(head)
+    known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.rate)
+    return None if known is None else parse_rate(known)
+
+
+def _is_video(source: str) -> bool:
+    """A camera's number, an address, or a file that is no array."""
+    if source.isdecimal() or "://" in source:
+        return True
+    return source != "-" and Path(source).is_file() and Path(source).suffix != ".npy"
+
+
+def _video(source: str, head: LinearHead, found: FoundModel, options: SourceOptions) -> Source:
+    extractor = _extractor(head, options)
+    if extractor.width != found.model.config.input_dim:
+        raise InputError(
+            f"{extractor.backbone.name} gives features {extractor.width} wide; {found.source} reads "
+            f"{found.model.config.input_dim}"
+        )
+    known = _model_rate(head, found, options)
+    pool = 1 if known is None else extractor.timeline.pool_factor(known)
+    ahead = extractor.timeline.look_ahead
+    note = f"the features look {float(ahead):.2f} s ahead, and answers wait for it (extract: --window right does not)"
+    path = None if source.isdecimal() or "://" in source else Path(source)
+
+    def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
+        read = _from_video(source, path, extractor, frames * pool, options.chunk or 1)
+        return sources.pooled(read, pool, extractor.timeline.alignment)
+
+    return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "")
+
+
+def _extractor(head: LinearHead, options: SourceOptions) -> ClipExtractor:
+    """The extractor that made the features which the head was fitted on, or the one that the options describe."""
+    import torch
+
+    from keystep.extract.backbones import load_backbone
+    from keystep.extract.config import ExtractionConfig
+    from keystep.settings import build
+
+    recorded: dict[str, Any] = json.loads(head.origin.get("extraction", "{}"))
+    given = {"backbone": options.backbone, "window": options.window, "rate": options.source_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    if recorded:
+        config = build(ExtractionConfig, recorded["extraction"])
+        asked = build(ExtractionConfig, recorded["extraction"], given)
+        if asked != config:
+            raise InputError(
+                f"the head was fitted on features of {config.backbone}, {config.rate} Hz, window {config.window}; "
+                "leave --backbone, --source-rate and --window out"
+            )
+    elif "backbone" not in given or "rate" not in given:
+        raise InputError("the head does not say how its features were made; give --backbone NAME and --source-rate 4")
+    else:
+        config = build(ExtractionConfig, {"window": "right"}, given)
+    backbone = load_backbone(config, options.weights, "cuda" if torch.cuda.is_available() else "cpu")
+    if recorded and backbone.weights != recorded["weights"]:
+        raise InputError(
+            f"{config.backbone}: these weights ({backbone.weights[:12]}...) are not those of the head's features "
+            f"({recorded['weights'][:12]}...); give the same file with --weights"
+        )
+    return config.extractor(backbone)
+
+
+def _from_video(source: str, path: Path | None, extractor: ClipExtractor, skipped: int, batch: int) -> Iterator[Chunk]:
+    """Features of a video file or a live camera, as soon as they can be known."""
+    from itertools import chain
+
+    from keystep.extract.video import open_camera, open_video
+
+    video = open_camera(source) if path is None else open_video(path)
+    frames = iter(video.frames())
+    head = next(frames, None)
+    if head is None:
+        return
+    timeline = extractor.timeline
+    first = max(0, ceil((head.time - timeline.start) * timeline.rate)) + skipped
+    hold = None if path is not None else Fraction(3, 2) / timeline.rate
+    made = extractor.stream(chain([head], frames), first_slot=first, longest_hold=hold, batch=batch)
+    while True:
+        began = time.perf_counter()
+        features = next(made, None)
+        if features is None:
+            return
+        spent = time.perf_counter() - began if path is not None else 0.0
+        yield Chunk(features.features, features.times.tolist(), seconds=spent)
