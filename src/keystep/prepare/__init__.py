@@ -1,0 +1,1 @@
+"""Downloaded data sets, checked against what was published, as feature folders that everything else reads."""
