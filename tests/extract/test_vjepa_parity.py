@@ -15,7 +15,7 @@ from keystep.extract.vjepa.model import Encoder
 from keystep.extract.weights import load_strictly
 
 TOLERANCE = 1e-4
-"""Numbers are of size 1 to 5; what is measured is about 2e-5."""
+"""Numbers are of size 1 to 5; 2e-5 at most is measured."""
 
 
 def tiny(release: Release, *, width: int = 40, heads: int = 2, depth: int = 3, size: int = 64) -> VJEPAConfig:
@@ -178,6 +178,9 @@ def by_the_definition(weights: dict[str, np.ndarray], config: VJEPAConfig, clip:
 def test_features_of_2_1_are_those_of_its_definition(shape: tuple[int, int, int]) -> None:
     config = tiny("2.1", depth=5)
     encoder = shaken(Encoder(config))
+    for name, parameter in encoder.named_parameters():
+        if "embed" in name:
+            parameter.data *= 0.01  # tokens so faint that the norms' epsilon counts
     clips = random_clips(1, *shape, 3)
     weights = {name: value.double().numpy() for name, value in encoder.state_dict().items()}
     expected = torch.from_numpy(by_the_definition(weights, config, clips[0].double().numpy()))
