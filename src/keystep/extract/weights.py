@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which checkpoints commonly keep the state dict."""
 
 
-def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[str, Tensor]:
     """Names and tensors of a checkpoint: ``.safetensors``, ``.npz`` or torch's own format; code in it is never run.
 
     Args:
-        inside: the key under which the state dict stands; by default the usual ones are tried.
+        inside: the key under which the state dict stands, or several of which the first that is there counts; by
+            default the usual ones are tried.
 
     Raises:
         InputError: missing, damaged or of another kind; no tensors under that key.
@@ -36,7 +38,8 @@ def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped: what stands beside the state dict (the optimiser's numbers, often twice as many) is never read.
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (
         OSError,
         EOFError,
@@ -48,13 +51,14 @@ def read_tensors(path: Path, inside: str | None = None) -> dict[str, Tensor]:
         SafetensorError,
     ) as error:
         raise InputError(f"{path}: not readable as weights, or cut off: {one_line(error, 120)}") from error
-    for key in (inside,) if inside is not None else WRAPPERS:
+    keys = WRAPPERS if inside is None else (inside,) if isinstance(inside, str) else tuple(inside)
+    for key in keys:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
             break
     else:
         if inside is not None:
-            raise InputError(f"{path}: holds no {inside!r}")
+            raise InputError(f"{path}: holds no {' or '.join(map(repr, keys))}")
     tensors = (
         {name: value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, dict) else {}
     )

@@ -12,6 +12,7 @@ Pairs are worked on as complex numbers, which is one pass over memory instead of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,9 +57,13 @@ def rotary_tables(
         chunks = [(frames, first), (frames, second)]
     else:
         chunks = [(frames, first + second)]
-    angles = [_angles(positions, width) for positions, width in chunks]
+    return tables_of([pair_angles(positions, width) for positions, width in chunks], variant)
+
+
+def tables_of(angles: Sequence[Tensor], variant: Variant) -> RotaryTables:
+    """Tables from the angles of each chunk's pairs, (B, N, width / 2) float64 each, as `pair_angles` gives them."""
     if variant == "relative":
-        return RotaryTables(_unit(torch.cat(angles, dim=-1)[:, None]).to(torch.complex64), None)
+        return RotaryTables(_unit(torch.cat(list(angles), dim=-1)[:, None]).to(torch.complex64), None)
     tiled = torch.cat([part.repeat(1, 1, 2) for part in angles], dim=-1)[:, None]  # (B, 1, N, 2 * (d // 2))
     even, odd = _unit(tiled[..., 0::2]), _unit(tiled[..., 1::2])
     # (a + ib) -> a cos(even) - b sin(even) + i (b cos(odd) + a sin(odd))
@@ -81,8 +86,8 @@ def rotate(x: Tensor, tables: RotaryTables) -> Tensor:
     return torch.cat([out, wide[..., even:]], dim=-1).to(x.dtype) if even < x.shape[-1] else out.to(x.dtype)
 
 
-def _angles(positions: Tensor, width: int) -> Tensor:
-    """(B, N, width / 2) float64, one a pair."""
+def pair_angles(positions: Tensor, width: int) -> Tensor:
+    """(B, N, width / 2) float64, one a pair of a chunk of even ``width``, for tokens at (B, N) ``positions``."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / max(width, 1)
     return positions[..., None].double() * BASE**-exponents
 
