@@ -143,10 +143,12 @@ def test_weights_are_looked_for_in_the_users_cache(monkeypatch: pytest.MonkeyPat
     assert catalogue.weights_folder() == tmp_path / "xdg" / "keystep" / "weights"
     monkeypatch.setenv("KEYSTEP_CACHE", str(tmp_path / "own"))
     folder = catalogue.weights_folder()
-    assert folder == tmp_path / "own" / "weights" and catalogue.find("vjepa2.1") is None
+    assert folder == tmp_path / "own" / "weights" and catalogue.find("tsm") is None
     folder.mkdir(parents=True)
-    for file in ("vjepa2_1_vitG_384.pt", "vjepa2_1_vitl_dist_vitG_384.pt"):
+    files = [record.file for record in catalogue.CATALOGUE if record.backbone == "tsm" and record.file]
+    for file in ("vjepa2_1_vitG_384.pt", *reversed(files)):
         (folder / file).touch()
-    assert catalogue.find("vjepa2.1") == folder / "vjepa2_1_vitl_dist_vitG_384.pt", "the catalogue's first"
+    assert catalogue.find("tsm") == folder / files[0], "the catalogue's first"
+    assert catalogue.find("vjepa2.1-G") == folder / "vjepa2_1_vitG_384.pt"
     assert catalogue.find("vjepa2_1_vitG_384.pt") == folder / "vjepa2_1_vitG_384.pt"
-    assert catalogue.find("vjepa2") is None and catalogue.find("efficientnet-lite0") is None
+    assert catalogue.find("vjepa2-l") is None and catalogue.find("efficientnet-lite0") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keystep.cli import film
@@ -38,7 +39,7 @@ def draw_frames(folder: FeatureFolder, picture: Path) -> bool:
     return True
 
 
-def _labels(axes: film.Axes, folder: FeatureFolder, name: str, start: float, stop: float) -> None:
+def _labels(axes: Axes, folder: FeatureFolder, name: str, start: float, stop: float) -> None:
     if folder.video(name).labels is None:
         axes.set_axis_off()
         return
