@@ -38,16 +38,27 @@ class FunctionBackbone:
         self.picture, self.clip = picture, clip
         self.function, self.device = function, torch.device(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
         """Clips (n, F, H, W, 3) uint8 RGB to features (n, S, D) float32.
 
         Raises:
-            InputError: the function gives something else than it was said to.
+            InputError: other clips, or the function gives something else than it was said to.
         """
-        picture = self.picture
-        assert clips.dtype == torch.uint8 and clips.shape[1:] == (self.clip.frames, picture.height, picture.width, 3)
-        found = _called(self.function, clips.to(self.device), self.name)
+        size = (self.clip.frames, self.picture.height, self.picture.width, 3)
+        if clips.dtype != torch.uint8 or clips.shape[1:] != size:
+            raise InputError(
+                f"backbone {named(self.name)}: clips of shape {tuple(clips.shape)} and {clips.dtype}; expected "
+                f"(n, {', '.join(str(number) for number in size)}) and torch.uint8"
+            )
+        return self.checked(_called(self.function, clips.to(self.device), self.name), clips)
+
+    def checked(self, found: Tensor, clips: Tensor) -> Tensor:
+        """What the function gave for the clips as (n, S, D) float32.
+
+        Raises:
+            InputError: it is not that.
+        """
         if found.ndim == 2 and self.clip.slots == 1:
             found = found[:, None]
         expected = (len(clips), self.clip.slots, self.width)
@@ -81,8 +92,8 @@ def from_callable(
             be mixed up. By default the hash of the state dict of a module or of a module's method.
 
     Raises:
-        InputError: there is nothing to tell the weights by, or the function fails or gives something else than
-            features on a black clip.
+        InputError: there is nothing to tell the weights by, or the function gives something else than features on a
+            black clip. What the function raises by itself comes through as it is.
     """
     clip = Clip() if clip is None else clip
     module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
@@ -95,7 +106,7 @@ def from_callable(
             "found by itself"
         )
     black = torch.zeros(1, clip.frames, picture.height, picture.width, 3, dtype=torch.uint8)
-    with torch.inference_mode():
+    with torch.no_grad():
         found = _called(function, black.to(device), name)
     backbone = FunctionBackbone(
         function,
@@ -106,7 +117,7 @@ def from_callable(
         clip=clip,
         device=device,
     )
-    backbone(black)
+    backbone.checked(found, black)
     return backbone
 
 
@@ -144,7 +155,7 @@ def from_spec(spec: str, device: torch.device | str = "cpu") -> Backbone:
         found = found(device=device) if takes_device else found()
     if not is_backbone(found):
         raise InputError(
-            f"backbone {quoted(spec)}: a {type(found).__name__} is no backbone; make one with "
+            f"backbone {quoted(spec)}: an object of type {type(found).__name__} is no backbone; make one with "
             "keystep.extract.custom.from_callable"
         )
     backbone: Backbone = found

@@ -128,7 +128,7 @@ class OnlineTSM:
     def __init__(self, network: ResNet50, device: torch.device | str = "cpu") -> None:
         self.network, self.device = network, torch.device(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self, frame: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
         """The next frame of n streams, (n, H, W, 3) uint8 RGB, to features (n, 2048) and the state behind it.
 
@@ -157,7 +157,7 @@ class OnlineTSM:
         features = self.network(IMAGENET(frame[:, None].to(self.device))[:, 0], shift)
         return features, OnlineState(kept=tuple(kept))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sequence(self, frames: Tensor) -> Tensor:
         """All frames of one video at once, (T, H, W, 3) uint8 RGB, to (T, 2048): the definition, for short videos."""
         pictures = IMAGENET(frames[None].to(self.device))[0]
