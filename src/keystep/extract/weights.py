@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,15 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], path: Path | st
     if said:
         raise InputError(f"{path}: not the weights of this model: {'; '.join(said)}")
     module.load_state_dict(tensors)
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hex of all names, types, shapes and numbers; the order of the names does not matter."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def file_hash(path: Path) -> str:
