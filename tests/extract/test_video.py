@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import random
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -70,7 +72,8 @@ def test_every_frame_comes_once_in_order_with_its_time(
     frames = [(frame.index, number_of(whole(frame)), frame.time) for frame in video.frames()]
     assert [number for number, _, _ in frames] == [number for _, number, _ in frames] == list(range(len(times)))
     exact = video.info.path.suffix not in (".mkv", ".webm", ".txt")  # Matroska's clock ticks in milliseconds
-    assert all(abs(time - right) <= (0 if exact else Fraction(1, 2000)) for (_, _, time), right in zip(frames, times))
+    apart = [abs(time - right) for (_, _, time), right in zip(frames, times, strict=True)]
+    assert max(apart) <= (0 if exact else Fraction(1, 2000))
     assert video.damage == []
     assert video.info.frames in (None, len(times)) and video.info.timed == (video.info.path.suffix != ".h264")
     assert (number_of(whole(next(video.frames()))), next(video.frames()).index) == (0, 0), "a file can be read again"
@@ -94,12 +97,18 @@ def test_the_frame_at_a_moment_is_that_of_decoding_from_the_start(
 def test_key_frames_are_used_where_a_file_can_be_sought_in(
     make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One opening for listing, one for reading; the frames decoded are those of a group or two for each moment."""
+    """The frames decoded are those of a group for each moment."""
     video = open_video(make_clip(frames=250, b_frames=2, keyframe_every=10))
-    decoded = []
-    monkeypatch.setattr(Renderer, "frame", lambda self, index, *rest, old=Renderer.frame: (
-        decoded.append(index), old(self, index, *rest))[1])  # fmt: skip
-    assert [frame.index for frame in video.at([Fraction(9), Fraction(1), Fraction(8), Fraction(8)])] == [
+    decoded: list[int] = []
+    frame_of = Renderer.frame
+
+    def counting(self: Renderer, index: int, time: Fraction, picture: object) -> Frame:
+        decoded.append(index)
+        return frame_of(self, index, time, picture)
+
+    monkeypatch.setattr(Renderer, "frame", counting)
+    moments = [Fraction(9), Fraction(1), Fraction(8), Fraction(8)]
+    assert [frame.index for frame in video.at(moments)] == [
         225,
         25,
         200,
@@ -114,7 +123,7 @@ def test_turned_pictures_are_upright(make_clip: MakeClip, number_of: NumberOf, r
     """Stored as a camera held sideways records them: turned clockwise, for the player to turn back."""
 
     def stored(number: int) -> np.ndarray:
-        upright = conftest_numbered(number)
+        upright = upright_bars(number)
         upright = upright[:, ::-1] if mirrored else upright
         return np.ascontiguousarray(np.rot90(upright, -rotation // 90))
 
@@ -130,7 +139,7 @@ def test_turned_pictures_are_upright(make_clip: MakeClip, number_of: NumberOf, r
         assert np.array_equal(cropped, whole(frame)[14:34, 33:63]) and cropped.flags.c_contiguous
 
 
-def conftest_numbered(number: int) -> np.ndarray:
+def upright_bars(number: int) -> np.ndarray:
     """The picture of a number, 48 x 96, made by hand: digits of 12 bits behind white and black, before white."""
     digits = [1, 0, *(int(digit) for digit in f"{number:012b}"), 1]
     row = np.array(digits)[np.arange(96) * 15 // 96]
@@ -231,10 +240,10 @@ def index_first(path: Path) -> Path:
     ("name", "options", "said"),
     [
         ("clip.mp4", {}, r"\d+ of 100 frames could be decoded"),
-        ("clip.mkv", {"audio": 4}, r"ends at [12]\.\d s of stated 4\.\d s"),
-        ("clip.webm", {"codec": "libvpx", "b_frames": 0}, r"ends at [12]\.\d s of stated 4\.0 s"),
-        ("clip.avi", {"codec": "mpeg4"}, r"ends at [12]\.\d s of stated 4\.0 s"),
-        ("clip.flv", {}, r"ends at [12]\.\d s of stated 4\.\d s"),
+        ("clip.mkv", {"audio": 4}, r"ends at \d\.\d s of stated 4\.\d s"),
+        ("clip.webm", {"codec": "libvpx", "b_frames": 0}, r"ends at \d\.\d s of stated 4\.0 s"),
+        ("clip.avi", {"codec": "mpeg4"}, r"ends at \d\.\d s of stated 4\.0 s"),
+        ("clip.flv", {}, r"ends at \d\.\d s of stated 4\.\d s"),
         ("clip.ts", {}, None),  # a transport stream does not say how long it was
     ],
 )
@@ -242,15 +251,13 @@ def test_what_is_left_of_a_file_that_was_cut_off_is_read_and_the_loss_is_told(
     make_clip: MakeClip, number_of: NumberOf, name: str, options: dict[str, object], said: str | None
 ) -> None:
     path = make_clip(name, **{"frames": 100, "b_frames": 2, **options})
-    video = open_video(cut(index_first(path) if name == "clip.mp4" else path, 0.5))
+    video = open_video(cut(index_first(path) if name == "clip.mp4" else path, 0.7))
     assert video.damage == []
     frames = [(frame.index, number_of(whole(frame))) for frame in islice(video.frames(), 25)]
     assert frames == [(number, number) for number in range(25)] and video.damage == []
     count = sum(1 for _ in video.frames())
     assert 25 < count < 90
     if said is not None:
-        import re
-
         assert re.fullmatch(said, video.damage[0]), video.damage
         assert name != "clip.mp4" or video.damage[0].startswith(f"{count} of")
     (last,) = video.at([Fraction(100)])
@@ -281,7 +288,8 @@ def test_a_hole_in_a_matroska_file_is_told(make_clip: MakeClip) -> None:
     path = make_clip(
         "clip.mkv", codec="mjpeg", pixel_format="yuvj420p", frames=40, picture=lambda number: noise[number]
     )
-    assert not [frame for frame in open_video(path).frames() if frame.index > 39]
+    video = open_video(path)
+    assert sum(1 for _ in video.frames()) == 40 and video.damage == []
     content = bytearray(path.read_bytes())
     content[len(content) // 4 : len(content) * 3 // 4] = bytes(len(content) // 2)
     path.write_bytes(content)
@@ -360,37 +368,56 @@ def test_without_pyav_the_extra_is_named(make_clip: MakeClip, monkeypatch: pytes
             attempt()
 
 
+def resident() -> int:
+    """Bytes of memory that this process holds, those of libraries included."""
+    statistics = Path("/proc/self/statm")
+    if not statistics.exists():
+        pytest.skip("only Linux says how much memory is held now")
+    return int(statistics.read_text().split()[1]) * resource.getpagesize()
+
+
+def repeated(path: Path, times: int) -> Path:
+    """A clip of key frames, over and over again in one file."""
+    long = path.with_name(f"long{path.suffix}")
+    with av.open(str(path)) as source, av.open(str(long), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        parts = [(bytes(packet), packet.duration) for packet in source.demux(video=0) if packet.size]
+        for number in range(times * len(parts)):
+            content, duration = parts[number % len(parts)]
+            packet = av.Packet(content)
+            packet.pts = packet.dts = number * duration
+            packet.time_base, packet.duration, packet.is_keyframe = source.streams.video[0].time_base, duration, True
+            packet.stream = stream
+            target.mux(packet)
+    return long
+
+
 def test_memory_stays_flat_over_a_hundred_thousand_frames(make_clip: MakeClip) -> None:
-    options = {"preset": "ultrafast", "x264-params": "threads=1:aq-mode=0"}
-    blank = np.zeros((16, 16, 3), np.uint8)
-    path = make_clip(frames=100_000, height=16, width=16, keyframe_every=250, options=options, picture=lambda _: blank)
+    clip = make_clip("clip.mov", codec="mjpeg", pixel_format="yuvj420p", frames=100, height=16, width=32)
     picture, early = Picture(height=8, width=8), 0
-    for frame in open_video(path).frames():
-        assert frame.rgb(picture).shape == (8, 8, 3)
+    for frame in open_video(repeated(clip, 1000)).frames():
+        if frame.index % 50 == 0:
+            frame.rgb(picture)
         if frame.index == 10_000:
-            early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            early = resident()
     assert frame.index == 99_999 and frame.time == Fraction(99_999, 25)
-    assert (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - early < 16_000
-    )  # KiB; 90,000 frames hold 35,000 and more
+    assert resident() - early < 8_000_000  # 90,000 frames of 16 x 32 hold 69 MB and more
 
 
 def test_large_frames_are_let_go(make_clip: MakeClip) -> None:
-    """A turned frame is not tied to itself: without the collector, too, its megabytes are free with the last name."""
-    import gc
-
-    options = {"preset": "ultrafast"}
-    path = make_clip(frames=150, height=720, width=1280, rotation=90, options=options)
-    before, gone = 0, gc.isenabled()
+    """A turned frame is not tied to itself: its megabytes are free with the last name, without the collector, too."""
+    path = make_clip(frames=80, height=720, width=1280, rotation=90, options={"preset": "ultrafast"})
+    early, collected = 0, gc.isenabled()
     gc.disable()
     try:
         for frame in open_video(path).frames():
-            if frame.index == 50:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            if frame.index == 20:
+                early = resident()
+        late = resident()
     finally:
-        if gone:
+        if collected:
             gc.enable()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; 100 frames are 138,000
+    assert late - early < 30_000_000  # 60 frames are 83 MB
 
 
 def test_live_inputs_give_frames_from_time_zero_and_no_way_back() -> None:
@@ -429,5 +456,5 @@ def test_real_videos_have_the_frames_that_their_lists_say(shared: Path) -> None:
         rate, count = (30, 3910) if name == "balloon" else (15, counts[name])
         assert all(frame.time == Fraction(frame.index, rate) for frame in video.frames())
         assert (video.damage, video.info.frames, video.info.rate) == ([], count, rate)
-        moments = [Fraction(place, 7) for place in (400, 3, 200)]
+        moments = [Fraction(place, 7) for place in (280, 3, 200)]
         assert [frame.index for frame in video.at(moments)] == [int(moment * rate) for moment in moments]

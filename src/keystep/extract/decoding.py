@@ -36,7 +36,6 @@ class Track:
     What went wrong is counted: errors (packets that cannot be decoded), damaged (frames shown with missing parts),
     misplaced (frames dropped because of their time), skipped (bytes where no packet could be made out), stopped (why
     reading ended early). hidden: packets that the container's edits keep from being shown. shown: frames given out.
-    end: of the last packet of any track.
     only_decoding_times: the file says when frames are decoded, but not when they are shown, as AVI does; then the n-th
     frame is taken to be shown when the n-th packet is decoded, counted from the first.
     """
@@ -44,7 +43,7 @@ class Track:
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.errors = self.damaged = self.skipped = self.misplaced = self.hidden = self.shown = 0
-        self.end = Fraction(0)
+        self._ends: dict[int, int] = {}
         self.stopped: str | None = None
         self._formats = set(container.format.name.split(","))
         self.only_decoding_times = "avi" in self._formats and bool(stream.codec_context.has_b_frames)
@@ -69,7 +68,8 @@ class Track:
         """Take down what a packet says. reached: where in the file the one before it ends."""
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is not None:
-            self.end = max(self.end, (stamp + (packet.duration or 0)) * packet.time_base)
+            end = stamp + (packet.duration or 0)
+            self._ends[packet.stream_index] = max(end, self._ends.get(packet.stream_index, end))
         if "matroska" in self._formats and reached is not None and packet.pos is not None:
             gap = packet.pos - reached
             self.skipped += gap if gap > GAP else 0
@@ -129,6 +129,12 @@ class Track:
         if self.misplaced:
             lines.append(f"frames left out because their times do not rise: {self.misplaced}")
         return lines
+
+    @property
+    def end(self) -> Fraction:
+        """When the last packet of any track ends, of those read so far."""
+        tracks = self.container.streams
+        return max((ticks * tracks[index].time_base for index, ticks in self._ends.items()), default=Fraction(0))
 
     @property
     def rate(self) -> Fraction | None:

@@ -90,13 +90,14 @@ class Renderer:
 
     def __init__(self, pixel_aspect: Fraction) -> None:
         self.pixel_aspect = pixel_aspect
-        self._orientations: dict[int, Orientation] = {0: Orientation()}
+        self._orientations: dict[int, Orientation] = {}
         self._scalers: dict[Picture, Any] = {}
 
     def frame(self, index: int, time: Fraction, decoded: Any) -> Frame:
         """A PyAV frame as ours."""
         turn = self._orientation(decoded)
-        height, width = turn.size(decoded.height, max(1, round(decoded.width * self.pixel_aspect)))
+        square = decoded.width if self.pixel_aspect == 1 else max(1, round(decoded.width * self.pixel_aspect))
+        height, width = turn.size(decoded.height, square)
         return Frame(index, time, height, width, lambda picture: self._render(decoded, turn, (height, width), picture))
 
     def _orientation(self, decoded: Any) -> Orientation:
@@ -105,8 +106,9 @@ class Renderer:
             angle = decoded.rotation
         except ValueError:  # a matrix of zeros turns by no angle
             return Orientation()
-        if angle not in self._orientations:
-            self._orientations[angle] = orientation(bytes(decoded.side_data["DISPLAYMATRIX"]))
+        if angle not in self._orientations:  # 0 may be a flip, too
+            matrix = decoded.side_data.get("DISPLAYMATRIX")
+            self._orientations[angle] = Orientation() if matrix is None else orientation(bytes(matrix))
         return self._orientations[angle]
 
     def _render(self, decoded: Any, turn: Orientation, size: tuple[int, int], picture: Picture) -> np.ndarray:
