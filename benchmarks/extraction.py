@@ -3,8 +3,8 @@
     OMP_WAIT_POLICY=PASSIVE python benchmarks/extraction.py VIDEO --threads 2
     OMP_WAIT_POLICY=PASSIVE python benchmarks/extraction.py VIDEO --backbone i3d=i3d-kinetics400.safetensors --rate 4
 
-Rows run in turn, round after round, in one process. "frames/s" are frames of the *video* a second of wall time; decoding
-alone is the limit that no backbone can pass. "x real time" says how many hours of video an hour does at ``--rate``.
+Rows run in turn, round after round, in one process. "frames/s" are frames of the *video* a second of wall time;
+decoding alone is the limit that no backbone can pass. "x real time": hours of video that an hour does at ``--rate``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from keystep.extract.backbone import Picture
-from keystep.extract.backbones import load_backbone
+from keystep.extract.backbones import load_extractor
 from keystep.extract.config import ExtractionConfig
 from keystep.extract.video import open_video
 from measure import GEMM, gemm, gemm_rate, interleaved
@@ -57,8 +57,8 @@ def _resized(path: Path) -> int:
 
 def _extraction(name: str, weights: Path | None, window: str, options: argparse.Namespace) -> Callable[[], object]:
     config = ExtractionConfig(backbone=name, rate=Fraction(options.rate), window=window)
-    extractor = config.extractor(load_backbone(config, weights, "cpu"))
-    batch = max(1, 16 // extractor.sampling.clip.frames)
+    extractor = load_extractor(config, weights, "cpu")
+    batch = max(1, 16 // extractor.sees)
     return lambda: sum(len(made) for made in extractor.stream(open_video(options.video).frames(), batch=batch))
 
 

@@ -4,8 +4,8 @@
 
 VIDEOS is a folder with ``videos/*.mp4``, ``groundTruth/*.txt`` (one line a frame), ``mapping.txt`` and perhaps
 ``label_known_mask/*.npy`` (which frames' labels are exactly known). Per backbone and window: features are extracted,
-every label is checked against the source frame that it came from, and a linear probe is fitted on all videos but two: one
-to choose by, one to test on; each video is tested once. Majority is the most frequent class of the training videos.
+every label is checked against the source frame that it came from, and a linear probe is fitted on all videos but two:
+one to choose by, one to test on; each video is tested once. Majority is the training videos' most frequent class.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from keystep.extract.labels import FrameLabels
 
 def main() -> None:
     options = _options()
-    print(
-        "| backbone | window | look-ahead | probe | on exactly known frames | majority | slots |\n|---|---|---|---|---|---|---|"
-    )
+    print("| backbone | window | look-ahead | probe | on exactly known frames | majority | slots |")
+    print("|---|---|---|---|---|---|---|")
     for name in options.backbone:
         for window in ("center", "right"):
             print(_row(name, window, options), flush=True)

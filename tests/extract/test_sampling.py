@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystep.errors import InputError
+from keystep.extract.arrays import array_frames
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.frames import ArrayFrame, array_frames
+from keystep.extract.frames import Frame
 from keystep.extract.sampling import Sampling, sample
 
 PICTURE = Picture(height=1, width=1)
 
 
-def numbered(times: list[Fraction]) -> list[ArrayFrame]:
+def numbered(times: list[Fraction]) -> list[Frame]:
     """Frames whose pixel is their index."""
     return list(array_frames((np.full((1, 1, 3), index, np.uint8) for index in range(len(times))), times))
 
@@ -122,7 +123,7 @@ def test_a_slot_comes_with_the_frame_of_its_moment_and_not_a_frame_later():
     def frames():
         for index in range(9):
             came.append(index)
-            yield ArrayFrame(np.zeros((1, 1, 3), np.uint8), index, Fraction(index, 4))
+            yield from numbered([Fraction(index, 4)])
 
     for made in sample(frames(), sampling, PICTURE):
         assert made.slots == (came[-1],)

@@ -14,9 +14,9 @@ from keystep.cli.progress import VideoProgress
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
-from keystep.extract.backbones import load_backbone
+from keystep.extract.backbones import load_extractor
 from keystep.extract.config import ExtractionConfig
-from keystep.extract.extractor import ClipExtractor
+from keystep.extract.extractor import Extractor
 from keystep.extract.folder import Writing, extract_videos, find_videos
 from keystep.extract.labels import FrameLabels
 from keystep.extract.video import open_video
@@ -33,9 +33,9 @@ class MakeExtractor:
     weights: Path | None
     device: str | None
 
-    def __call__(self, worker: int) -> ClipExtractor:
+    def __call__(self, worker: int) -> Extractor:
         """The extractor of worker ``worker``."""
-        return self.config.extractor(load_backbone(self.config, self.weights, self._device(worker)))
+        return load_extractor(self.config, self.weights, self._device(worker))
 
     def _device(self, worker: int) -> str:
         if self.device is not None:
@@ -106,28 +106,26 @@ def _probe(videos: dict[str, Path], problems: Problems) -> dict[str, float]:
     return seconds
 
 
-def _provenance(config: ExtractionConfig, extractor: ClipExtractor) -> dict[str, Any]:
+def _provenance(config: ExtractionConfig, extractor: Extractor) -> dict[str, Any]:
     """What made the features: `keystep stream` builds the same extractor of it."""
     tokens = {"tokens": config.grid**2} if config.grid > 1 else {}
-    return {"extraction": config.model_dump(mode="json"), "weights": extractor.backbone.weights, **tokens}
+    return {"extraction": config.model_dump(mode="json"), "weights": extractor.weights, **tokens}
 
 
-def _batch(extractor: ClipExtractor) -> int:
+def _batch(extractor: Extractor) -> int:
     """Clips at a time: enough pictures to keep the machine busy, few enough to stay small."""
     pictures = 128 if torch.cuda.is_available() else 16
-    return max(1, pictures // extractor.sampling.clip.frames)
+    return max(1, pictures // extractor.sees)
 
 
-def _plan(videos: dict[str, Path], waiting: dict[str, Path], extractor: ClipExtractor, config: ExtractionConfig) -> str:
+def _plan(videos: dict[str, Path], waiting: dict[str, Path], extractor: Extractor, config: ExtractionConfig) -> str:
     """One line: what is going to be done, and what the features will have seen."""
-    timeline, clip = extractor.timeline, extractor.sampling.clip
+    timeline = extractor.timeline
     ahead = f"looks {float(timeline.look_ahead):.2f} s ahead" if timeline.look_ahead else "sees no future"
-    pictures = (
-        f"{clip.frames} pictures at {float(extractor.sampling.frame_rate):g} Hz" if clip.frames > 1 else "one picture"
-    )
+    pictures = "1 picture" if extractor.sees == 1 else f"{extractor.sees} pictures"
     others = len(videos) - len(waiting)
     return (
-        f"{config.backbone}, {extractor.width} wide, {float(timeline.rate):g} Hz, {pictures} a clip, window "
+        f"{config.backbone}, {extractor.width} wide, {float(timeline.rate):g} Hz, {pictures} a vector, window "
         f"{config.window}: {ahead}; {len(waiting)} videos to do"
         + (f", {others} done, bad or of other shards" if others else "")
     )
@@ -148,7 +146,7 @@ def _say(
     writing: Writing,
     notes: list[str],
     problems: Problems,
-    extractor: ClipExtractor,
+    extractor: Extractor,
     console: Console,
 ) -> None:
     list_skipped(problems, console)

@@ -21,7 +21,7 @@ from keystep.stream import sources
 from keystep.stream.sources import Chunk
 
 if TYPE_CHECKING:
-    from keystep.extract.extractor import ClipExtractor
+    from keystep.extract.extractor import Extractor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def _video(source: str, head: LinearHead, found: FoundModel, options: SourceOpti
     extractor = _extractor(head, options)
     if extractor.width != found.model.config.input_dim:
         raise InputError(
-            f"{extractor.backbone.name} gives features {extractor.width} wide; {found.source} reads "
+            f"{extractor.name} gives features {extractor.width} wide; {found.source} reads "
             f"{found.model.config.input_dim}"
         )
     known = _model_rate(head, found, options)
@@ -165,11 +165,11 @@ def _video(source: str, head: LinearHead, found: FoundModel, options: SourceOpti
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "")
 
 
-def _extractor(head: LinearHead, options: SourceOptions) -> ClipExtractor:
+def _extractor(head: LinearHead, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 
-    from keystep.extract.backbones import load_backbone
+    from keystep.extract.backbones import load_extractor
     from keystep.extract.config import ExtractionConfig
     from keystep.settings import build
 
@@ -188,20 +188,21 @@ def _extractor(head: LinearHead, options: SourceOptions) -> ClipExtractor:
         raise InputError("the head does not say how its features were made; give --backbone NAME and --source-rate 4")
     else:
         config = build(ExtractionConfig, {"window": "right"}, given)
-    backbone = load_backbone(config, options.weights, "cuda" if torch.cuda.is_available() else "cpu")
-    if recorded and backbone.weights != recorded["weights"]:
+    extractor = load_extractor(config, options.weights, "cuda" if torch.cuda.is_available() else "cpu")
+    if recorded and extractor.weights != recorded["weights"]:
         raise InputError(
-            f"{config.backbone}: these weights ({backbone.weights[:12]}...) are not those of the head's features "
+            f"{config.backbone}: these weights ({extractor.weights[:12]}...) are not those of the head's features "
             f"({recorded['weights'][:12]}...); give the same file with --weights"
         )
-    return config.extractor(backbone)
+    return extractor
 
 
-def _from_video(source: str, path: Path | None, extractor: ClipExtractor, skipped: int, batch: int) -> Iterator[Chunk]:
+def _from_video(source: str, path: Path | None, extractor: Extractor, skipped: int, batch: int) -> Iterator[Chunk]:
     """Features of a video file or a live camera, as soon as they can be known."""
     from itertools import chain
 
-    from keystep.extract.video import open_camera, open_video
+    from keystep.extract.camera import open_camera
+    from keystep.extract.video import open_video
 
     video = open_camera(source) if path is None else open_video(path)
     frames = iter(video.frames())

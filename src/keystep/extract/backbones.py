@@ -1,4 +1,4 @@
-"""Backbones by name."""
+"""Extractors by name."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from keystep.errors import InputError
 from keystep.extract import catalogue
 from keystep.extract.backbone import Backbone
 from keystep.extract.config import ExtractionConfig
+from keystep.extract.extractor import ClipExtractor, Extractor, OnlineExtractor
+from keystep.extract.sampling import Sampling
 
 CHOICES: dict[str, frozenset[str]] = {
     "efficientnet-lite0": frozenset(),
     "i3d": frozenset({"frames", "frame_rate"}),
-    "tsm": frozenset({"frame_rate"}),
+    "tsm": frozenset({"frames", "frame_rate"}),
+    "tsm-online": frozenset(),
     "vjepa": frozenset({"frames", "levels", "grid", "hop"}),
-    "hf": frozenset({"frame_rate", "hop"}),
+    "hf": frozenset({"hop"}),
     "custom": frozenset({"hop"}),
 }
 """Family of backbones -> the settings that it leaves open."""
 
 
-def load_backbone(config: ExtractionConfig, weights: Path | None, device: torch.device | str) -> Backbone:
-    """The backbone that the settings name, with its weights, ready to be used.
+def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch.device | str) -> Extractor:
+    """The backbone that the settings name, with its weights, sliding as they say.
 
     Args:
         weights: the file; None takes the one in the cache (`keystep weights`), or what comes with the backbone.
@@ -38,21 +41,32 @@ def load_backbone(config: ExtractionConfig, weights: Path | None, device: torch.
         default = ExtractionConfig.model_fields[setting].default
         if setting not in CHOICES[family] and getattr(config, setting) != default:
             raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
+    if family == "tsm-online":
+        if config.window != "right":
+            raise InputError(f"{name} sees no future; give --window right")
+        from keystep.extract import tsm
+
+        return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate)
+    backbone = _backbone(config, family, weights, device)
+    sampling = Sampling(rate=config.rate, clip=backbone.clip, window=config.window, hop=config.hop)
+    return ClipExtractor(backbone, sampling)
+
+
+def _backbone(config: ExtractionConfig, family: str, weights: Path | None, device: torch.device | str) -> Backbone:
+    name = config.backbone
     if family in ("hf", "custom"):
         if weights is not None:
             raise InputError(f"{weights}: {name} brings its own weights; leave --weights out")
-        from keystep.extract import custom
+        from keystep.extract import custom, hub
 
         if family == "custom":
-            return custom.from_spec(name)
-        return custom.from_transformers(name.removeprefix("hf:"), device=device, **_given(config, "frame_rate"))
+            return custom.from_spec(name, device)
+        return hub.from_transformers(name.removeprefix("hf:"), device)
     if family == "efficientnet-lite0":
         from keystep.extract import efficientnet
 
-        return efficientnet.load(weights, device=device)
-    path = weights or catalogue.find(name)
-    if path is None:
-        raise InputError(f"{name}: no weights here; 'keystep weights' says where they come from; give --weights FILE")
+        return efficientnet.load(weights, device)
+    path = _file(name, weights)
     if family == "i3d":
         from keystep.extract import i3d
 
@@ -60,7 +74,7 @@ def load_backbone(config: ExtractionConfig, weights: Path | None, device: torch.
     if family == "tsm":
         from keystep.extract import tsm
 
-        return tsm.load(path, device=device, **_given(config, "frame_rate"))
+        return tsm.load(path, device, **_given(config, "frames", "frame_rate"))
     from keystep.extract import vjepa
 
     options = _given(config, "frames")
@@ -68,16 +82,23 @@ def load_backbone(config: ExtractionConfig, weights: Path | None, device: torch.
 
 
 def _family(name: str) -> str:
-    if name in ("efficientnet-lite0", "i3d", "tsm"):
+    if name in CHOICES and name not in ("vjepa", "hf", "custom"):
         return name
-    if name.startswith("vjepa"):
-        return "vjepa"
     if name.startswith("hf:"):
         return "hf"
     if ":" in name:
         return "custom"
     known = ", ".join(dict.fromkeys(record.backbone for record in catalogue.CATALOGUE))
-    raise InputError(f"no backbone {name!r}; there are {known}, hf:FOLDER_OR_ID, package.module:name")
+    if name.startswith("vjepa") and name in known.split(", "):
+        return "vjepa"
+    raise InputError(f"no backbone {name!r}; there are {known}, tsm-online, hf:FOLDER_OR_ID, package.module:name")
+
+
+def _file(name: str, weights: Path | None) -> Path:
+    path = weights or catalogue.find(name)
+    if path is None:
+        raise InputError(f"{name}: no weights here; 'keystep weights' says where they come from; give --weights FILE")
+    return path
 
 
 def _given(config: ExtractionConfig, *names: str) -> dict[str, Any]:

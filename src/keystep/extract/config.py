@@ -8,9 +8,7 @@ from pydantic import Field
 
 from keystep.config import Config, Rate
 from keystep.data.timeline import parse_rate
-from keystep.extract.backbone import Backbone
-from keystep.extract.extractor import ClipExtractor
-from keystep.extract.sampling import Sampling, Window
+from keystep.extract.sampling import Window
 
 
 class ExtractionConfig(Config):
@@ -37,7 +35,3 @@ class ExtractionConfig(Config):
     ``model.tokens`` makes one of them."""
     half: bool = False
     """Store float16."""
-
-    def extractor(self, backbone: Backbone) -> ClipExtractor:
-        """The backbone, sliding as the settings say."""
-        return ClipExtractor(backbone, Sampling(rate=self.rate, clip=backbone.clip, window=self.window, hop=self.hop))

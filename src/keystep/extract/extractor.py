@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.extract.backbone import Backbone
-from keystep.extract.frames import Frame, array_frames
+from keystep.extract.arrays import array_frames
+from keystep.extract.backbone import Backbone, Clip, Picture
+from keystep.extract.frames import Frame
 from keystep.extract.sampling import Sampled, Sampling, sample
 
 
@@ -35,15 +36,26 @@ class Features:
 
 
 class Extractor(Protocol):
-    """What makes features of pictures: anything with these three can be written, stored and streamed by keystep.
+    """What makes features of pictures; anything like this can be stored and streamed by keystep.
 
-    width: numbers in a vector, D. timeline: what the slots stand for, how much of the video each saw.
+    name, weights: which network, and a SHA-256 of its weights. width: numbers in a vector, D. sees: pictures that one
+    vector is made of. timeline: what the slots stand for, how much of the video each saw.
     """
 
     @property
+    def name(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+    @property
     def width(self) -> int: ...
     @property
+    def sees(self) -> int: ...
+    @property
     def timeline(self) -> Timeline: ...
+    def __call__(self, images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Features:
+        """All features of (H, W, 3) uint8 RGB images that are shown from the given seconds on."""
+        ...
+
     def stream(
         self, frames: Iterable[Frame], *, first_slot: int = 0, longest_hold: Fraction | None = None, batch: int = 1
     ) -> Iterator[Features]:
@@ -63,13 +75,23 @@ class ClipExtractor:
             raise InputError(f"{self.backbone.name} reads {self.backbone.clip}, not {self.sampling.clip}")
 
     @property
+    def name(self) -> str:
+        return self.backbone.name
+
+    @property
+    def weights(self) -> str:
+        return self.backbone.weights
+
+    @property
     def width(self) -> int:
-        """Numbers in one vector, D."""
         return self.backbone.width
 
     @property
+    def sees(self) -> int:
+        return self.backbone.clip.frames
+
+    @property
     def timeline(self) -> Timeline:
-        """What the slots stand for, and how much of the video each saw."""
         return self.sampling.timeline
 
     def __call__(self, images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Features:
@@ -102,12 +124,82 @@ class ClipExtractor:
         pictures = torch.from_numpy(np.stack([clip.pictures for clip in clips]))  # (n, F, H, W, 3)
         made = self.backbone(pictures).float().cpu().numpy()  # (n, S, D)
         rows = np.concatenate([made[index, list(clip.keep)] for index, clip in enumerate(clips)])
-        slots = np.concatenate([clip.slots for clip in clips]).astype(np.int64)
-        times = np.array([float(self.timeline.seconds(int(slot))) for slot in slots])
-        if not np.isfinite(rows).all():
-            bad = int(np.argmin(np.isfinite(rows).all(axis=1)))
-            raise InputError(f"{self.backbone.name} gave NaN or infinity at {times[bad]:.3f} s; are the weights right?")
-        return Features(rows, slots, times, np.concatenate([clip.seen for clip in clips]))
+        slots = [slot for clip in clips for slot in clip.slots]
+        return _made(self, rows, slots, np.concatenate([clip.seen for clip in clips]))
+
+
+class OnlineNetwork(Protocol):
+    """A network that remembers: one picture after the other, its state going in and out.
+
+    name, weights, width, picture: as a `Backbone` has them.
+    """
+
+    name: str
+    weights: str
+    width: int
+    picture: Picture
+
+    def begin(self) -> Any:
+        """The state before the first picture."""
+        ...
+
+    def step(self, frame: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        """(n, H, W, 3) uint8, the next picture of n streams, to features (n, D) and the state behind it."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineExtractor:
+    """A network with a memory, such as the online TSM, over one picture a slot: it has seen all of the past."""
+
+    network: OnlineNetwork
+    rate: Fraction
+
+    @property
+    def name(self) -> str:
+        return self.network.name
+
+    @property
+    def weights(self) -> str:
+        return self.network.weights
+
+    @property
+    def width(self) -> int:
+        return self.network.width
+
+    @property
+    def sees(self) -> int:
+        return 1
+
+    @property
+    def timeline(self) -> Timeline:
+        return Timeline(rate=self.rate, window=Fraction(0), alignment="right")
+
+    def __call__(self, images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Features:
+        """As `ClipExtractor` does."""
+        return joined(list(self.stream(array_frames(images, times))))
+
+    def stream(
+        self, frames: Iterable[Frame], *, first_slot: int = 0, longest_hold: Fraction | None = None, batch: int = 1
+    ) -> Iterator[Features]:
+        """Slot by slot. ``first_slot`` saves no work, because the memory has to be filled; ``batch`` means nothing."""
+        sampling, state = Sampling(rate=self.rate, clip=Clip(), window="right"), self.network.begin()
+        first: int | None = None
+        for clip in sample(frames, sampling, self.network.picture, longest_hold=longest_hold):
+            made, state = self.network.step(torch.from_numpy(clip.pictures), state)
+            first = int(clip.seen[0, 0]) if first is None else first
+            clip.seen[:, 0] = first
+            if clip.slots[0] >= first_slot:
+                yield _made(self, made.float().cpu().numpy(), clip.slots, clip.seen)
+
+
+def _made(extractor: Extractor, rows: np.ndarray, slots: Sequence[int], seen: np.ndarray) -> Features:
+    times = np.array([float(extractor.timeline.seconds(slot)) for slot in slots])
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        bad = times[int(np.argmin(finite))]
+        raise InputError(f"{extractor.name} gave NaN or infinity at {bad:.3f} s; are the weights right?")
+    return Features(rows, np.array(slots, np.int64), times, seen)
 
 
 def joined(parts: Sequence[Features]) -> Features:

@@ -123,10 +123,19 @@ class OnlineState:
 
 
 class OnlineTSM:
-    """One frame at a time through a network with the one-way shift; what it remembers is explicit."""
+    """One frame at a time through a network with the one-way shift; what it remembers is explicit.
 
-    def __init__(self, network: ResNet50, device: torch.device | str = "cpu") -> None:
-        self.network, self.device = network, torch.device(device)
+    name, weights, width, picture: as a `Backbone` has them.
+    """
+
+    name, width, picture = "tsm-online", WIDTH, PICTURE
+
+    def __init__(self, network: ResNet50, weights: str, device: torch.device | str = "cpu") -> None:
+        self.network, self.weights, self.device = network, weights, torch.device(device)
+
+    def begin(self) -> OnlineState:
+        """Before the first frame."""
+        return OnlineState()
 
     @torch.no_grad()
     def step(self, frame: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
@@ -258,4 +267,4 @@ def load_online(weights: Path, device: torch.device | str = "cpu") -> OnlineTSM:
     Raises:
         InputError: unreadable, or the weights of another network.
     """
-    return OnlineTSM(ready(network(weights), device), device)
+    return OnlineTSM(ready(network(weights), device), file_hash(weights), device)
