@@ -1,0 +1,39 @@
+"""Backbones that need no weights, for tests: what they give can be said from the pictures."""
+
+import torch
+from torch import Tensor
+
+from keystep.extract.backbone import Clip, Picture
+from keystep.extract.custom import FunctionBackbone
+
+PICTURE = Picture(height=8, width=8, interpolation="area")
+
+
+def _cells(clips: Tensor) -> Tensor:
+    """Mean colours of four corners, of the clip's last picture, on the scale 0..1: (n, 12)."""
+    last = clips[:, -1].float() / 255  # (n, 8, 8, 3)
+    corners = [last[:, rows, columns].mean((1, 2)) for rows in CORNERS for columns in CORNERS]
+    return torch.cat(corners, dim=1)
+
+
+CORNERS = (slice(0, 4), slice(4, 8))
+
+
+def colours() -> FunctionBackbone:
+    """The colours of one picture."""
+    return FunctionBackbone(_cells, name="toy", weights="0" * 64, width=12, picture=PICTURE, clip=Clip())
+
+
+def moving() -> FunctionBackbone:
+    """The colours of the last of five pictures, a fifth of a second long."""
+    clip = Clip(frames=5, frame_rate=20)  # type: ignore[arg-type]  # a whole number is a fraction
+    return FunctionBackbone(_cells, name="toy-clips", weights="1" * 64, width=12, picture=PICTURE, clip=clip)
+
+
+def broken() -> FunctionBackbone:
+    """Gives NaN."""
+
+    def nothing(clips: Tensor) -> Tensor:
+        return torch.full((len(clips), 12), float("nan"))
+
+    return FunctionBackbone(nothing, name="toy-broken", weights="2" * 64, width=12, picture=PICTURE, clip=Clip())
