@@ -39,11 +39,11 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "variable rate": ("clip.mp4", {"times": VARIABLE, "b_frames": 2}),
     "B-frames": ("clip.mp4", {"b_frames": 3, "rate": Fraction(30_000, 1001)}),
     "B-frames across groups": ("clip.mp4", {"b_frames": 2, "options": {"x264-params": "open-gop=1"}}),
-    "refreshed by parts": ("clip.mp4", {"options": {"x264-params": "intra-refresh=1"}}),
+    "refreshed by parts": ("clip.mp4", {"frames": 100, "options": {"x264-params": "intra-refresh=1"}}),
     "Matroska": ("clip.mkv", {"b_frames": 2, "audio": 2}),
     "transport stream": ("clip.ts", {"b_frames": 2}),
     "MPEG-2": ("clip.ts", {"codec": "mpeg2video", "b_frames": 2}),
-    "hidden frames": ("clip.webm", {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}}),
+    "WebM": ("clip.webm", {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}}),
     "AVI with B-frames": ("clip.avi", {"codec": "mpeg4", "b_frames": 2}),
     "without times": ("clip.h264", {"b_frames": 2}),
     "odd size": ("clip.mp4", {"codec": "mpeg4", "height": 67, "width": 101}),
@@ -115,6 +115,26 @@ def test_key_frames_are_used_where_a_file_can_be_sought_in(
         200,
     ]
     assert len(decoded) < 60
+
+
+def test_frames_that_are_never_shown_are_not_counted(make_clip: MakeClip) -> None:
+    """VP8 hides frames that others are predicted from: here every fourth one comes once more, hidden, before itself."""
+    path = make_clip("clip.webm", codec="libvpx", keyframe_every=10, frames=40)
+    hidden = path.with_name("hidden.webm")
+    with av.open(str(path)) as source, av.open(str(hidden), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            content = bytes(packet)
+            for shown in (False, True) if number % 4 == 3 else (True,):
+                part = av.Packet(content if shown else bytes([content[0] & ~0x10]) + content[1:])
+                part.pts = part.dts = 40 * number - (0 if shown else 20)
+                part.time_base, part.is_keyframe, part.stream = Fraction(1, 1000), packet.is_keyframe, stream
+                target.mux(part)
+    video = open_video(hidden)
+    frames = [(frame.index, frame.time, whole(frame).tobytes()) for frame in video.frames()]
+    assert [time for _, time, _ in frames] == [Fraction(number, 25) for number in range(40)]
+    back = [(frame.index, frame.time, whole(frame).tobytes()) for frame in video.at([f[1] for f in frames[::-1]])]
+    assert back == frames[::-1]
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

@@ -21,10 +21,6 @@ FAR = Fraction(4)
 """Seconds ahead beyond which a key frame is looked for; up to there, decoding on is as quick."""
 
 
-INTRA = (0, 1)
-"""FFmpeg's picture types of frames that need no other: not said (uncompressed video), I."""
-
-
 @dataclass(frozen=True)
 class Key:
     """A packet that decoding can begin with: its times of presentation and of decoding, in the track's ticks."""
@@ -78,14 +74,6 @@ def read_table(track: Track, first: Fraction) -> Table | None:
 def _is_invisible(track: Track, packet: Any) -> bool:
     """Whether a VP8 frame is only there to predict others from (RFC 6386, 9.1: the show_frame bit)."""
     return bool(track.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10)
-
-
-def _is_whole(frame: Any, packet: Any) -> bool:
-    """Whether a frame is that packet's, and needs no other.
-
-    Some are marked as key frames though they only begin a refresh by parts (H.264's recovery points).
-    """
-    return bool(packet.is_discard or (frame.pts == packet.pts and frame.pict_type in INTRA))
 
 
 class Cursor:
@@ -171,7 +159,9 @@ class Cursor:
         begin = landed.pts * track.stream.time_base
         decoded = ((time, frame) for time, frame in track.timed(chain([landed], packets)) if time >= begin)
         first = next(decoded, None)
-        if first is None or first[0] - self._start > moment or not _is_whole(first[1], landed):
+        if first is None or first[0] - self._start > moment:
+            return False
+        if first[1].pts != landed.pts and not landed.is_discard:  # it only begins a refresh by parts, or is damaged
             return False
         index = table.number(first[1].pts)
         return index is not None and self._begin(chain([first], decoded), index)
