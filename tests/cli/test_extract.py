@@ -20,7 +20,7 @@ from keystep.extract.extractor import joined
 from keystep.extract.video import open_video
 
 pytest.importorskip("av", reason="needs the extra 'video'")
-from clips import write_clip  # noqa: E402  # it needs av
+from clips import write_clip  # it needs av
 
 Run = Callable[..., tuple[int, str, str]]
 CLASSES = ("wait", "cut", "tie a knot")
@@ -85,9 +85,7 @@ def test_features_labels_and_frames_seen_belong_together(
     keystep: Run, kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "features"
-    status, said, error = keystep(
-        "extract", kitchen / "videos", "--out", out, *TOY, "--rate", "4", "--labels", kitchen
-    )
+    status, said, error = keystep("extract", kitchen / "videos", "--out", out, *TOY, "--rate", "4", "--labels", kitchen)
     assert status == 0, error
     assert "5 of 5 videos, 12 wide" in said and "labels for 115 frames" in said
     folder = open_folder(out)
@@ -150,9 +148,7 @@ def test_several_processes_and_shards_give_what_one_process_gives(kitchen: Path,
         assert done.returncode == 0, done.stderr
     for name in open_folder(alone).videos:
         for part in ("features", "seen"):
-            np.testing.assert_array_equal(
-                np.load(alone / part / f"{name}.npy"), np.load(shared / part / f"{name}.npy")
-            )
+            np.testing.assert_array_equal(np.load(alone / part / f"{name}.npy"), np.load(shared / part / f"{name}.npy"))
     assert json.loads((shared / "store.json").read_text())["complete"] is True
 
 
@@ -284,5 +280,3 @@ def test_a_stream_refuses_other_features_than_the_heads(judged: SimpleNamespace)
     assert done.returncode == 2 and "leave --backbone, --source-rate and --window out" in done.stderr
     done = shell("stream", judged.run, "7", "--head", judged.head)
     assert done.returncode == 2 and done.stderr.count("error") == 1, done.stderr
-
-

@@ -1,5 +1,6 @@
 """Which pictures each slot sees, against a slow definition that looks every moment up in the whole video."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
@@ -127,6 +128,27 @@ def test_a_slot_comes_with_the_frame_of_its_moment_and_not_a_frame_later():
 
     for made in sample(frames(), sampling, PICTURE):
         assert made.slots == (came[-1],)
+
+
+def test_times_rounded_to_the_ticks_of_a_file_show_the_frames_that_they_mean():
+    exact = [Fraction(index, 30) for index in range(90)]
+    tick = Fraction(1, 1000)
+    rounded = [
+        replace(frame, time=round(frame.time / tick) * tick, slack=tick / 2) for frame in numbered(exact)
+    ]  # as Matroska stores them: the frame of 1/15 s at 0.067 s
+    for window in ("center", "right"):
+        sampling = Sampling(rate=Fraction(15), clip=Clip(frames=3, frame_rate=Fraction(30)), window=window)
+        meant = list(sample(numbered(exact), sampling, PICTURE))
+        found = list(sample(rounded, sampling, PICTURE))
+        assert [made.seen.tolist() for made in found] == [made.seen.tolist() for made in meant]
+
+
+def test_frames_a_tick_apart_are_each_shown_once():
+    tick = Fraction(1, 1000)
+    frames = [replace(frame, slack=tick / 2) for frame in numbered([index * tick for index in range(20)])]
+    sampling = Sampling(rate=Fraction(2000), clip=Clip(), window="right")
+    slots = [made.slots[0] for made in sample(frames, sampling, PICTURE)]
+    assert slots == list(range(40))  # half a tick behind the last one
 
 
 def test_a_live_source_that_stalls_leaves_slots_out_instead_of_repeating_a_frame_for_minutes():

@@ -12,6 +12,9 @@ import numpy as np
 
 from keystep.extract.backbone import Picture
 
+COARSEST = Fraction(1, 500)
+"""Seconds of a tick to which times were rounded; longer ticks are a frame's own duration (AVI), and exact."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -19,7 +22,7 @@ class Frame:
 
     index: place in the order of presentation, from 0, among the frames of the file that can be decoded.
     time: seconds from the file's start, exact. height, width: upright, with square pixels.
-    render: what `rgb` calls.
+    render: what `rgb` calls. slack: seconds by which ``time`` may be off because files count in ticks, half a tick.
 
     A frame holds its decoded picture in full size: keep many of `rgb`, not many frames. The frames of one iteration
     share a scaler, so that two threads may not ask them at once.
@@ -30,6 +33,7 @@ class Frame:
     height: int
     width: int
     render: Callable[[Picture], np.ndarray] = field(repr=False)
+    slack: Fraction = Fraction(0)
 
     def rgb(self, picture: Picture) -> np.ndarray:
         """(H, W, 3) uint8 RGB in C order: upright, resized and cropped in the middle as ``picture`` says."""
@@ -98,7 +102,10 @@ class Renderer:
         turn = self._orientation(decoded)
         square = decoded.width if self.pixel_aspect == 1 else max(1, round(decoded.width * self.pixel_aspect))
         height, width = turn.size(decoded.height, square)
-        return Frame(index, time, height, width, lambda picture: self._render(decoded, turn, (height, width), picture))
+        slack = decoded.time_base / 2 if decoded.time_base and decoded.time_base <= COARSEST else Fraction(0)
+        return Frame(
+            index, time, height, width, lambda picture: self._render(decoded, turn, (height, width), picture), slack
+        )
 
     def _orientation(self, decoded: Any) -> Orientation:
         """Read once per angle: asking a PyAV frame for its side data ties it to itself until the next collection."""

@@ -24,8 +24,9 @@ class Sampling:
     """Clips over a video: ``rate`` slots a second, each from a clip around it (``center``) or up to it (``right``).
 
     The video is sampled on a regular grid of ``frame_rate`` pictures a second, each the frame that is shown at that
-    moment, whatever the video's own rate does. A clip is F consecutive pictures of the grid. Where it reaches over an
-    end of the video, the first or last frame is repeated.
+    moment, whatever the video's own rate does (to half a tick of the file's clock: Matroska counts milliseconds). A
+    clip is F consecutive pictures of the grid. Where it reaches over an end of the video, its first or last frame is
+    repeated.
 
     With ``right``, slot i ends with the last picture at or before its moment i / rate: no future frame is used. With
     ``center``, the clip lies around the moment, and ``timeline`` says how far it looks ahead. A clip of several slots
@@ -123,7 +124,7 @@ def sample(
     sampler = _Sampler(sampling, picture, first_slot, longest_hold)
     for frame in frames:
         sampler.take(frame)
-        yield from sampler.clips(frame.time)
+        yield from sampler.clips(frame.time + frame.slack)
     yield from sampler.rest()
 
 
@@ -145,27 +146,28 @@ class _Sampler:
         """Slot whose moment has come -> index of the source frame that was shown."""
 
     def take(self, frame: Frame) -> None:
-        """The next frame has come."""
-        latest = self.latest
+        """The next frame has come. Moments within its slack count as its own."""
+        begins, latest = frame.time - frame.slack, self.latest
         if latest is None:
-            first = ceil((frame.time - self.timeline.start) * self.timeline.rate)
+            first = ceil((begins - self.timeline.start) * self.timeline.rate)
             self.first_slot = max(self.first_slot, first)
             self.group = self.first_slot // self.sampling.kept
-            self._hold(frame, floor(frame.time * self.sampling.frame_rate))
+            self._hold(frame, floor(begins * self.sampling.frame_rate))
         else:
-            self._show(latest, latest.time, frame.time)
-        self._show(frame, frame.time, None)
+            self._show(latest, latest.time + latest.slack, begins, inclusive=False)
+        self._show(frame, begins, frame.time + frame.slack, inclusive=True)
         self.latest = frame
 
-    def _show(self, frame: Frame, since: Fraction, until: Fraction | None) -> None:
-        """``frame`` is shown after ``since`` and before ``until``; or just at ``since``, where that is None."""
-        low, high = _within(since, until, Fraction(0), self.sampling.frame_rate)
+    def _show(self, frame: Frame, since: Fraction, until: Fraction, inclusive: bool) -> None:
+        """``frame`` is shown from ``since`` to ``until``, both included or neither."""
+        low, high = _within(since, until, Fraction(0), self.sampling.frame_rate, inclusive)
         if low <= high and high >= self._first_picture() and self.held[-1].frame != frame.index:
             self._hold(frame, low)
-        if until is not None and self.longest_hold is not None:
+        if not inclusive and self.longest_hold is not None:
             until = min(until, since + self.longest_hold)
-        low, high = _within(since, until, self.timeline.start, self.timeline.rate)
-        self.shown |= dict.fromkeys(range(max(low, self.first_slot), high + 1), frame.index)
+        low, high = _within(since, until, self.timeline.start, self.timeline.rate, inclusive)
+        low = max(low, self.first_slot, self.group * self.sampling.kept)  # what was said stands
+        self.shown |= dict.fromkeys(range(low, high + 1), frame.index)
 
     def _hold(self, frame: Frame, point: int) -> None:
         self.held.append(_Held(point, frame.index, frame.rgb(self.picture)))
@@ -221,9 +223,7 @@ def _point(held: _Held) -> int:
     return held.point
 
 
-def _within(since: Fraction, until: Fraction | None, start: Fraction, rate: Fraction) -> tuple[int, int]:
-    """First and last i with start + i / rate after ``since`` and before ``until``; or at ``since``, if that is None."""
-    place = (since - start) * rate
-    if until is None:
-        return ceil(place), floor(place)
-    return floor(place) + 1, ceil((until - start) * rate) - 1
+def _within(since: Fraction, until: Fraction, start: Fraction, rate: Fraction, inclusive: bool) -> tuple[int, int]:
+    """First and last i with start + i / rate between two moments, these included or not; an empty range if none is."""
+    low, high = (since - start) * rate, (until - start) * rate
+    return (ceil(low), floor(high)) if inclusive else (floor(low) + 1, ceil(high) - 1)
