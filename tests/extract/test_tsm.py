@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from keystep.errors import InputError
 from keystep.extract import tsm
 from keystep.extract.backbone import Picture
+from keystep.extract.backbones import load_extractor
 from keystep.extract.colours import IMAGENET
+from keystep.extract.config import ExtractionConfig
 from keystep.extract.custom import FunctionBackbone
 from keystep.extract.layers import ready
 from keystep.extract.weights import load_strictly
@@ -80,7 +82,7 @@ def network(checkpoint: Path) -> tsm.ResNet50:
 
 @pytest.fixture(scope="module")
 def online(network: tsm.ResNet50) -> tsm.OnlineTSM:
-    return tsm.OnlineTSM(network)
+    return tsm.OnlineTSM(network, "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +274,18 @@ def test_other_networks_are_refused_in_one_line(
     with pytest.raises(InputError, match=rf"^other\.pth: .*{line}") as info:
         load_strictly(tsm.ResNet50(), tsm.adapted(tensors, "other.pth"), "other.pth")
     assert "\n" not in str(info.value)
+
+
+def test_the_online_network_is_an_extractor_that_has_seen_all_of_the_past(checkpoint: Path):
+    config = ExtractionConfig(backbone="tsm-online", window="right", rate=Fraction(2))
+    extractor = load_extractor(config, checkpoint, "cpu")
+    frames = random_frames(7, 256).numpy()
+    made = extractor(frames, [Fraction(index, 2) for index in range(7)])
+    cropped = torch.from_numpy(frames[:, 16:240, 16:240])  # 224 in the middle of 256
+    torch.testing.assert_close(
+        torch.from_numpy(made.features), tsm.load_online(checkpoint).sequence(cropped), atol=1e-3, rtol=1e-4
+    )
+    assert made.seen[:, 0].tolist() == [0] * 7 and made.seen[:, 2].tolist() == list(range(7))
+    assert extractor.timeline.look_ahead == 0
+    with pytest.raises(InputError, match="sees no future"):
+        load_extractor(config.model_copy(update={"window": "center"}), checkpoint, "cpu")
