@@ -34,8 +34,8 @@ FOLDERS = ("coarse-annotations", "annotations/coarse-annotations", ".")
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """One assembly or disassembly of a recording.
+class Take:
+    """A sequence of theirs: one assembly or disassembly of a recording.
 
     bounds: (n, 2) int64, frames [start, end) of its segments, in order. labels: (n,) int64 class ids, `IGNORED` where
     the action is withheld.
@@ -104,13 +104,13 @@ def split_path(folder: Path, part: str, kind: str) -> Path:
     return folder / "coarse_splits" / f"{part}_coarse_{kind}.txt"
 
 
-def read_sequences(folder: Path, part: str, classes: tuple[str, ...]) -> list[Sequence]:
+def read_takes(folder: Path, part: str, classes: tuple[str, ...]) -> list[Take]:
     """The sequences of ``train``, ``val`` or ``test``, assemblies first, as far as their lists are there.
 
     Raises:
         InputError: a list or a label file that cannot be used, a sequence listed twice.
     """
-    sequences: dict[str, Sequence] = {}
+    takes: dict[str, Take] = {}
     for kind in KINDS:
         path = split_path(folder, part, kind)
         if not path.exists():
@@ -120,11 +120,11 @@ def read_sequences(folder: Path, part: str, classes: tuple[str, ...]) -> list[Se
             recording = name.removeprefix(f"{kind}_")
             if recording == name or Path(name).name != name:
                 raise InputError(f"{path}, line {number}: {quoted(line)} is no sequence {kind}_<recording>.txt")
-            if name in sequences:
+            if name in takes:
                 raise InputError(f"{path}, line {number}: {name} is listed twice")
             bounds, labels = read_segments(_label_path(folder, kind, recording), classes, withheld=part == "test")
-            sequences[name] = Sequence(kind, recording, part, bounds, labels)
-    return list(sequences.values())
+            takes[name] = Take(kind, recording, part, bounds, labels)
+    return list(takes.values())
 
 
 def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +138,8 @@ def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple
             action that is not in actions.csv, or no segment.
     """
     ids = {name: label for label, name in enumerate(classes)}
-    bounds, labels = [], []
+    bounds: list[tuple[int, int]] = []
+    labels: list[int] = []
     for number, line in enumerate(read_lines(path), start=1):
         start, end, action, *_ = (*(column.strip() for column in line.split("\t")), "", "", "")
         if not (start.isdecimal() and end.isdecimal()) or int(start) > int(end):

@@ -90,7 +90,9 @@ class _Databases:
             import lmdb
         except ImportError as error:
             place = next(iter(folders.values()))
-            raise InputError(f"{place}: reading LMDB needs lmdb; install it with: pip install 'keystep[data]'") from error
+            raise InputError(
+                f"{place}: reading LMDB needs lmdb; install it with: pip install 'keystep[data]'"
+            ) from error
         self.views = tuple(folders)
         self._folders, self._lmdb = folders, lmdb
         self._open: dict[str, Any] = {}

@@ -63,7 +63,7 @@ class Survey:
 
 
 class Preparer(Protocol):
-    """One data set in its official layout: a frozen config class (`keystep.config.Config`) whose fields are its options.
+    """One data set in its official layout: a frozen `keystep.config.Config` whose fields are its options.
 
     name: as on the command line. title: for people. source: where it officially comes from.
     """
