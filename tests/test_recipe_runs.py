@@ -35,6 +35,14 @@ def of_cholec80(root: Path) -> None:
     torch.save(surgical(videos, labels), root / "cholec80_pl_stitch_vitb16_1fps.pt")
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow features and no pictures: both have tests of their own."""
+    monkeypatch.setattr("trees.WIDTH", 32)
+    monkeypatch.setattr("keystep.prepare.frame_features.WIDTH", 32)
+    monkeypatch.setattr("keystep.evals.report.draw_all", lambda *given: {})
+
+
 TREES: dict[str, Callable[[Path], object]] = {
     "assembly101": of_assembly101,
     "breakfast": lambda root: mstcn(root, ("SIL", "pour milk", "stir")),

@@ -13,6 +13,7 @@ from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.problems import Problems
 from keystep.errors import InputError
 from keystep.prepare.coarse_annotations import read_segments
+from keystep.prepare.frame_features import open_features
 from keystep.prepare.registry import preparer
 
 FRAMES = 150
@@ -230,6 +231,17 @@ def test_a_bad_segment_is_named_with_its_line(tmp_path: Path, line: str, said: s
     path.write_text(f"0\t10\tattach cabin\n{line}")
     with pytest.raises(InputError, match=said):
         read_segments(path, ACTIONS, withheld=False)
+
+
+def test_the_frames_of_a_recording_in_lmdb_are_found_wherever_its_keys_lie(tmp_path: Path) -> None:
+    pytest.importorskip("lmdb", reason="the extra 'data' is not installed")
+    lengths = {recording: 9 + 2 * number for number, recording in enumerate(RECORDINGS[:4])}
+    write_views(tmp_path, [VIEW], lengths, first=8)
+    with open_features(tmp_path / "TSM_features") as features:
+        for recording, length in lengths.items():
+            assert features.span(recording, VIEW) == (8, 8 + length)
+            assert features.read(recording, VIEW, [8, 7 + length])[:, 2].tolist() == [8, 7 + length]
+        assert features.span(RECORDINGS[5], VIEW) is None and features.span(RECORDINGS[0][:-1], VIEW) is None
 
 
 def test_a_hole_or_a_short_value_in_lmdb_is_named_by_its_key(lmdb_root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from keystep.cli.data import list_skipped, open_problems
 from keystep.cli.progress import Tick, counting
 from keystep.data.problems import Problems
 from keystep.errors import InputError
-from keystep.prepare.registry import DATA_SETS, find_data_set, preparer
+from keystep.prepare.registry import DATA_SETS, find_data_set, options_of, preparer
 from keystep.prepare.survey import Survey
 from keystep.settings import assignments
 
@@ -51,7 +51,7 @@ def describe_data_set(name: str, console: Console) -> None:
     """What it is and what can be set."""
     kind = find_data_set(name)
     console.print(f"{kind.title}\ncomes from: {kind.source}", soft_wrap=True, markup=False)
-    for setting, field in getattr(kind, "model_fields", {}).items():
+    for setting, field in options_of(kind).model_fields.items():
         meaning = " ".join((field.description or "").split())
         console.print(f"--set {setting}={field.default}: {meaning}", soft_wrap=True, markup=False)
     console.print(f"next: keystep prepare {name} --root DIR", markup=False)

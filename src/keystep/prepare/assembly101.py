@@ -16,7 +16,6 @@ import difflib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -71,12 +70,8 @@ class _Video:
     stop: int
 
 
-class Assembly101(Config):
-    """The options of this data set."""
-
-    name: ClassVar[str] = "assembly101"
-    title: ClassVar[str] = "Assembly101: coarse steps of taking toys apart and together, TSM features"
-    source: ClassVar[str] = "assembly-101.github.io; annotations: github.com/assembly-101/assembly101-annotations"
+class Assembly101Config(Config):
+    """Which features, and how many of them."""
 
     view: str = ONE_VIEW
     """A camera, such as C10119 (the paper's) or C10095_rgb, or ``all``, one video for each."""
@@ -91,6 +86,17 @@ class Assembly101(Config):
     half: bool = False
     """Store float16 instead of float32."""
 
+
+class Assembly101:
+    """The preparer of this data set."""
+
+    name = "assembly101"
+    title = "Assembly101: coarse steps of taking toys apart and together, TSM features"
+    source = "assembly-101.github.io; annotations: github.com/assembly-101/assembly101-annotations"
+
+    def __init__(self, config: Assembly101Config | None = None) -> None:
+        self.config = config or Assembly101Config()
+
     def survey(self, root: Path) -> Survey:
         """Annotations are read whole, of features only which frames there are."""
         tree = self._tree(root)
@@ -100,9 +106,9 @@ class Assembly101(Config):
         published = dict(PUBLISHED)
         videos = [_Video(take.name, take, "", take.start, take.stop) for take in takes]
         if tree.features is not None:
-            with open_features(tree.features, self.first_frame) as features:
+            with open_features(tree.features, self.config.first_frame) as features:
                 videos, notes = self._videos(tree, features)
-            if self.view.partition("_")[0] == ONE_VIEW:
+            if self.config.view.partition("_")[0] == ONE_VIEW:
                 published |= PUBLISHED_ONE_VIEW
         for part, name in zip(PARTS, ("training videos", "validation videos", "unlabelled test videos"), strict=True):
             if any(take.part == part for take in takes):
@@ -119,13 +125,15 @@ class Assembly101(Config):
         tree = self._tree(root)
         require(Survey({}, {}, tree.missing))
         assert tree.features is not None
-        timeline = Timeline(rate=RATE / self.every)
-        provenance = {"importer": "keystep prepare assembly101", "settings": self.model_dump(mode="json")}
-        with open_features(tree.features, self.first_frame) as features:
+        timeline = Timeline(rate=RATE / self.config.every)
+        provenance = {"importer": "keystep prepare assembly101", "settings": self.config.model_dump(mode="json")}
+        with open_features(tree.features, self.config.first_frame) as features:
             videos, notes = self._videos(tree, features)
             problems.notes.extend(notes)
             if not videos:
-                raise InputError(f"{tree.features}: no features of view {self.view} for any take; download this view")
+                raise InputError(
+                    f"{tree.features}: no features of view {self.config.view} for any take; download this view"
+                )
             store = FeatureStore(out, timeline, "native", provenance).create()
             write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(tree.classes)))
             for video in videos:
@@ -152,7 +160,7 @@ class Assembly101(Config):
         if features is None:
             missing.append(Missing(root / "TSM_features", FEATURES))
         classes = read_actions(folder / "actions.csv") if (folder / "actions.csv").exists() else ()
-        parts = PARTS if self.challenge else PARTS[:2]
+        parts = PARTS if self.config.challenge else PARTS[:2]
         readable = () if _no_labels(missing) else parts
         takes = tuple(take for part in readable for take in read_takes(folder, part, classes))
         return _Tree(tuple(missing), classes, takes, features)
@@ -168,38 +176,40 @@ class Assembly101(Config):
             for view, span in spans.items():
                 if span is None:
                     continue
-                name = f"{take.name}_{view}" if self.view == "all" else take.name
+                name = f"{take.name}_{view}" if self.config.view == "all" else take.name
                 first, stop = max(take.start, span[0]), min(take.stop, span[1])
                 if stop <= first:
                     empty.append(name)
                     continue
                 videos.append(_Video(name, take, view, first, stop))
                 cut += stop - first < take.stop - take.start
-        why = {f"without features of {self.view}": absent, "with features that end before the first step": empty}
+        why = {f"without features of {self.config.view}": absent, "with features that end before the first step": empty}
         notes = [f"{len(names)} takes left out, {reason}, such as {names[0]}" for reason, names in why.items() if names]
         if cut:
             notes.append(f"{cut} takes have labels beyond their features; the surplus is left out")
         return videos, notes
 
     def _views(self, features: FrameFeatures) -> tuple[str, ...]:
-        if self.view == "all":
+        if self.config.view == "all":
             return features.views
-        exact = [view for view in features.views if view == self.view or view.partition("_")[0] == self.view]
+        exact = [
+            view for view in features.views if view == self.config.view or view.partition("_")[0] == self.config.view
+        ]
         if not exact:
-            near = difflib.get_close_matches(self.view, features.views, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(self.config.view, features.views, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]}?" if near else "give --set view=NAME"
-            raise InputError(f"no features of view {self.view!r} among {', '.join(features.views)}; {hint}")
+            raise InputError(f"no features of view {self.config.view!r} among {', '.join(features.views)}; {hint}")
         return tuple(exact)
 
     def _write(self, store: FeatureStore, features: FrameFeatures, video: _Video, classes: tuple[str, ...]) -> None:
-        thinning, take, count = Thinning(self.every, self.how), video.take, video.stop - video.first
+        thinning, take, count = Thinning(self.config.every, self.config.how), video.take, video.stop - video.first
         rows = _read(features, video, thinning)
         ids = thinning.labels(take.frame_labels(video.first, video.stop), len(classes))
         lengths = thinning.segments(take.frame_segments(video.first, video.stop))
         labelled = take.part != "test"
         store.add(
             video.name,
-            rows.astype(np.float16 if self.half else np.float32),
+            rows.astype(np.float16 if self.config.half else np.float32),
             {"recording": take.recording, "view": video.view, "first_frame": video.first},
             labels=class_names(ids, classes) if labelled else None,
             segments=lengths if labelled and lengths != segment_lengths(ids) else None,

@@ -13,6 +13,7 @@ in it, and thinned out if wanted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
@@ -36,18 +37,8 @@ ORIGIN = "zenodo.org/records/3625992 (data.zip of MS-TCN, github.com/yabufarha/m
 NEEDED = ("features", "groundTruth", "mapping.txt", "splits")
 
 
-class MSTCN(Config):
-    """One of the three data sets; the options are the same for all."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    source: ClassVar[str] = ORIGIN
-    rate: ClassVar[Fraction]
-    """Features a second."""
-    published: ClassVar[dict[str, int]]
-    """MS-TCN (Abu Farha and Gall, CVPR 2019), section 4, and its repository's README for the splits."""
-    background: ClassVar[tuple[str, ...]]
-    """What is no step. Published scores leave out GTEA's alone."""
+class MSTCNConfig(Config):
+    """How a copy is made."""
 
     every: int = Field(default=1, ge=1)
     """Frames a slot of a copy; MS-TCN takes every second frame of 50Salads."""
@@ -55,6 +46,24 @@ class MSTCN(Config):
     """``stride``: the first of those frames. ``average``: the mean of all."""
     half: bool = False
     """Store float16 instead of float32."""
+
+
+class MSTCN:
+    """One of the three data sets."""
+
+    name: str
+    title: str
+    source = ORIGIN
+    rate: Fraction
+    """Features a second."""
+    published: ClassVar[Mapping[str, int]]
+    """MS-TCN (Abu Farha and Gall, CVPR 2019), section 4, and its repository's README for the splits. The paper's 17
+    classes of 50Salads are 19 in mapping.txt, with the two that frame them."""
+    background: tuple[str, ...]
+    """What is no step. Published scores leave out GTEA's alone."""
+
+    def __init__(self, config: MSTCNConfig | None = None) -> None:
+        self.config = config or MSTCNConfig()
 
     def survey(self, root: Path) -> Survey:
         """Array headers, all labels and all splits."""
@@ -78,15 +87,15 @@ class MSTCN(Config):
         absent = sorted(set(self.background) - set(data.classes))
         if absent:
             notes.append(f"{folder / 'mapping.txt'}: no background class {absent[0]!r}")
-        return Survey(counts, self.published, (), tuple(notes), Ready(folder, self.rate))
+        return Survey(counts, self.published, (), tuple(notes), Ready(folder, data.source.rate))
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
         """A copy in keystep's own layout."""
         require(self.survey(root))
         folder = self.folder(root)
         data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
-        provenance = {"importer": f"keystep prepare {self.name}", "settings": self.model_dump(mode="json")}
-        store = FeatureStore(out, Timeline(rate=self.rate / self.every), "native", provenance).create()
+        provenance = {"importer": f"keystep prepare {self.name}", "settings": self.config.model_dump(mode="json")}
+        store = FeatureStore(out, Timeline(rate=data.source.rate / self.config.every), "native", provenance).create()
         write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(data.classes)))
         for name in data.videos:
             if not (out / "features" / f"{name}.npy").exists():
@@ -105,14 +114,14 @@ class MSTCN(Config):
         return None if (folder / "store.json").exists() else self.rate
 
     def _write(self, store: FeatureStore, data: FeatureFolder, name: str) -> None:
-        thinning = Thinning(self.every, self.how)
+        thinning = Thinning(self.config.every, self.config.how)
         rows = data.features(name)
         rows = pool_mean(rows[thinning.frames(len(rows))], thinning.pool)
         labelled = data.video(name).labels is not None
         ids = thinning.labels(data.frame_labels(name), len(data.classes)) if labelled else None
         store.add(
             name,
-            rows.astype(np.float16 if self.half else np.float32),
+            rows.astype(np.float16 if self.config.half else np.float32),
             labels=None if ids is None else class_names(ids, data.classes),
         )
 
@@ -120,31 +129,31 @@ class MSTCN(Config):
 class Breakfast(MSTCN):
     """Ten breakfasts in 18 kitchens."""
 
-    name: ClassVar[str] = "breakfast"
-    title: ClassVar[str] = "Breakfast: ten breakfast dishes, I3D features"
-    rate: ClassVar[Fraction] = Fraction(15)
-    published: ClassVar[dict[str, int]] = {"videos": 1712, "classes": 48, "splits": 4}
-    background: ClassVar[tuple[str, ...]] = ("SIL",)
+    name = "breakfast"
+    title = "Breakfast: ten breakfast dishes, I3D features"
+    rate = Fraction(15)
+    published: ClassVar[Mapping[str, int]] = {"videos": 1712, "classes": 48, "splits": 4}
+    background = ("SIL",)
 
 
 class Salads50(MSTCN):
     """Mixed salads; 17 steps and the two that frame them."""
 
-    name: ClassVar[str] = "50salads"
-    title: ClassVar[str] = "50Salads: mixed salads from above, I3D features"
-    rate: ClassVar[Fraction] = Fraction(30)
-    published: ClassVar[dict[str, int]] = {"videos": 50, "classes": 19, "splits": 5}
-    background: ClassVar[tuple[str, ...]] = ("action_start", "action_end")
+    name = "50salads"
+    title = "50Salads: mixed salads from above, I3D features"
+    rate = Fraction(30)
+    published: ClassVar[Mapping[str, int]] = {"videos": 50, "classes": 19, "splits": 5}
+    background = ("action_start", "action_end")
 
 
 class GTEA(MSTCN):
     """Seven activities of four people, seen from their heads."""
 
-    name: ClassVar[str] = "gtea"
-    title: ClassVar[str] = "GTEA: seven kitchen activities, egocentric, I3D features"
-    rate: ClassVar[Fraction] = Fraction(15)
-    published: ClassVar[dict[str, int]] = {"videos": 28, "classes": 11, "splits": 4}
-    background: ClassVar[tuple[str, ...]] = ("background",)
+    name = "gtea"
+    title = "GTEA: seven kitchen activities, egocentric, I3D features"
+    rate = Fraction(15)
+    published: ClassVar[Mapping[str, int]] = {"videos": 28, "classes": 11, "splits": 4}
+    background = ("background",)
 
 
 def _split_notes(data: FeatureFolder) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
+
+from pydantic import BaseModel
 
 from keystep.errors import InputError
 from keystep.prepare.survey import Preparer
@@ -49,4 +51,12 @@ def preparer(name: str, settings: Mapping[str, Any]) -> Preparer:
     Raises:
         InputError: an unknown data set or option (with the nearest known one), or a bad value.
     """
-    return cast("Preparer", build(find_data_set(name), settings))
+    kind = find_data_set(name)
+    return cast("Preparer", kind(build(options_of(kind), settings)))
+
+
+def options_of(kind: type[Any]) -> type[BaseModel]:
+    """The class of a preparer's options, from the annotation of its argument ``config``."""
+    annotation = get_type_hints(kind.__init__)["config"]
+    options = (option for option in get_args(annotation) or (annotation,) if issubclass(option, BaseModel))
+    return cast("type[BaseModel]", next(options))

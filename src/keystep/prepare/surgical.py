@@ -6,6 +6,7 @@ of its splits: 1 is videos 1-32 / 33-40 / 41-80, 2 is 1-40 / 41-80 without a val
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,20 +17,27 @@ from keystep.errors import InputError
 from keystep.prepare.survey import Missing, Survey, check_root, first_existing, require
 
 
-class Surgical(Config):
-    """One of the two; the options are the same for both."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    source: ClassVar[str]
-    folders: ClassVar[tuple[str, ...]]
-    file: ClassVar[str]
-    published: ClassVar[dict[str, int]]
+class SurgicalConfig(Config):
+    """How an archive is read and stored."""
 
     half: bool = False
     """Store float16 instead of float32."""
     verify: bool = False
     """Compare the archive with its checksums first, which reads all of it."""
+
+
+class Surgical:
+    """One of the two data sets."""
+
+    name: str
+    title: str
+    source: str
+    folders: tuple[str, ...]
+    file: str
+    published: ClassVar[Mapping[str, int]]
+
+    def __init__(self, config: SurgicalConfig | None = None) -> None:
+        self.config = config or SurgicalConfig()
 
     def survey(self, root: Path) -> Survey:
         """The archive is opened; its labels are read, its features are not."""
@@ -55,7 +63,7 @@ class Surgical(Config):
         from keystep.interop.official.importing import ImportOptions, import_archive
 
         require(self.survey(root))
-        options = ImportOptions(archive=self._path(root), out=out, half=self.half, verify=self.verify)
+        options = ImportOptions(archive=self._path(root), out=out, half=self.config.half, verify=self.config.verify)
         imported = import_archive(options, problems, lambda total: lambda name: None)
         problems.notes.extend(imported.notes)
 
@@ -67,22 +75,22 @@ class Surgical(Config):
 class Cholec80(Surgical):
     """80 removals of the gall bladder."""
 
-    name: ClassVar[str] = "cholec80"
-    title: ClassVar[str] = "Cholec80: phases of gall bladder removals, PL-Stitch features"
-    source: ClassVar[str] = "huggingface.co/datasets/FelTris/pjepa_features, Cholec80"
-    folders: ClassVar[tuple[str, ...]] = ("Cholec80", ".")
-    file: ClassVar[str] = "cholec80_pl_stitch_vitb16_1fps.pt"
-    published: ClassVar[dict[str, int]] = {"videos": 80, "classes": 7}
-    # EndoNet (Twinanda et al., 2017): 80 videos, 7 phases
+    name = "cholec80"
+    title = "Cholec80: phases of gall bladder removals, PL-Stitch features"
+    source = "huggingface.co/datasets/FelTris/pjepa_features, Cholec80"
+    folders = ("Cholec80", ".")
+    file = "cholec80_pl_stitch_vitb16_1fps.pt"
+    published: ClassVar[Mapping[str, int]] = {"videos": 80, "classes": 7}
+    """EndoNet (Twinanda et al., 2017)."""
 
 
 class M2CAI16(Surgical):
     """The workflow challenge of 2016."""
 
-    name: ClassVar[str] = "m2cai16"
-    title: ClassVar[str] = "M2CAI16-workflow: phases of gall bladder removals, PL-Stitch features"
-    source: ClassVar[str] = "huggingface.co/datasets/FelTris/pjepa_features, m2cai"
-    folders: ClassVar[tuple[str, ...]] = ("m2cai", ".")
-    file: ClassVar[str] = "m2cai16_pl_stitch_vitb16_1fps.pt"
-    published: ClassVar[dict[str, int]] = {"videos": 41}
-    # the authors' data card
+    name = "m2cai16"
+    title = "M2CAI16-workflow: phases of gall bladder removals, PL-Stitch features"
+    source = "huggingface.co/datasets/FelTris/pjepa_features, m2cai"
+    folders = ("m2cai", ".")
+    file = "m2cai16_pl_stitch_vitb16_1fps.pt"
+    published: ClassVar[Mapping[str, int]] = {"videos": 41}
+    """The data card of P-JEPA's authors."""

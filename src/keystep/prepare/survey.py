@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from keystep.data.problems import Problems
 from keystep.errors import InputError
@@ -63,14 +63,14 @@ class Survey:
 
 
 class Preparer(Protocol):
-    """One data set in its official layout: a frozen `keystep.config.Config` whose fields are its options.
+    """One data set in its official layout, made with its options: ``__init__`` takes one frozen config, ``config``.
 
     name: as on the command line. title: for people. source: where it officially comes from.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    source: ClassVar[str]
+    name: str
+    title: str
+    source: str
 
     def survey(self, root: Path) -> Survey:
         """Look at a downloaded tree: names and headers, not every number.
