@@ -137,12 +137,23 @@ def test_the_survey_counts_and_names_what_is_missing(
     assert "assembly101-annotations" in survey.lacking[0].source
 
 
-def test_an_empty_folder_lacks_everything_but_the_test_lists(tmp_path: Path) -> None:
+def test_an_empty_folder_lacks_annotations_and_features_and_nothing_is_written(tmp_path: Path) -> None:
     survey = preparer("assembly101", {}).survey(tmp_path)
-    assert len(survey.lacking) == 7 and len(survey.missing) == 9
-    with pytest.raises(InputError, match=r"actions.csv: missing; it comes from"):
+    assert [part.path.name for part in survey.lacking] == ["coarse-annotations", "TSM_features"]
+    with pytest.raises(InputError, match=r"coarse-annotations: missing; it comes from"):
         written(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_lists_of_the_test_part_are_not_needed(
+    arrays: tuple[Path, dict[str, list[tuple[int, int, str]]]],
+) -> None:
+    root, _ = arrays
+    for path in (root / "coarse-annotations" / "coarse_splits").glob("*_coarse_assembly.txt"):
+        path.unlink()
+    survey = preparer("assembly101", {}).survey(root)
+    assert [part.path.name for part in survey.lacking] == ["train_coarse_assembly.txt", "val_coarse_assembly.txt"]
+    assert len(survey.missing) == 3 and survey.counts["training videos"] == 4
 
 
 def test_the_challenge_part_is_written_without_labels_and_in_no_split(

@@ -152,16 +152,12 @@ class Assembly101:
             first_existing(root, coarse_annotations.FOLDERS[:2]),
         )
         features = features_folder(root)
-        needed = (folder / "actions.csv", folder / "coarse_labels")
-        missing = [Missing(path, ANNOTATIONS) for path in needed if not path.exists()]
-        for part in PARTS:
-            lists = [split_path(folder, part, kind) for kind in KINDS]
-            missing += [Missing(path, ANNOTATIONS, part != "test") for path in lists if not path.exists()]
+        missing = _missing_annotations(folder)
         if features is None:
             missing.append(Missing(root / "TSM_features", FEATURES))
         classes = read_actions(folder / "actions.csv") if (folder / "actions.csv").exists() else ()
         parts = PARTS if self.config.challenge else PARTS[:2]
-        readable = () if _no_labels(missing) else parts
+        readable = parts if classes and (folder / "coarse_labels").is_dir() else ()
         takes = tuple(take for part in readable for take in read_takes(folder, part, classes))
         return _Tree(tuple(missing), classes, takes, features)
 
@@ -217,9 +213,15 @@ class Assembly101:
         )
 
 
-def _no_labels(missing: list[Missing]) -> bool:
-    """Whether the classes or the labels are not there, without which no take can be read."""
-    return any(part.path.name in ("actions.csv", "coarse_labels") for part in missing)
+def _missing_annotations(folder: Path) -> list[Missing]:
+    """The folder, or what lacks in it; the lists of the test part are not needed."""
+    if not folder.is_dir():
+        return [Missing(folder, ANNOTATIONS)]
+    needed = [folder / "actions.csv", folder / "coarse_labels"]
+    needed += [split_path(folder, part, kind) for part in PARTS[:2] for kind in KINDS]
+    missing = [Missing(path, ANNOTATIONS) for path in needed if not path.exists()]
+    unneeded = [split_path(folder, PARTS[2], kind) for kind in KINDS]
+    return missing + [Missing(path, ANNOTATIONS, needed=False) for path in unneeded if not path.exists()]
 
 
 def _segments(video: _Video) -> int:
