@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from keystep.errors import InputError, Interrupted
 
 
 def main() -> None:
-    """Run a command; what the user can mend is one line on standard error and exit status 2."""
+    """Run a command."""
     from keystep.cli.commands import app
 
+    guarded(app)
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Do work for the shell: what the user can mend is one line on standard error and exit status 2."""
     try:
-        app()
+        work()
     except Interrupted as stop:
         print(f"keystep: {stop}", file=sys.stderr)
         sys.exit(130)

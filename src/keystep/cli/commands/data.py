@@ -114,6 +114,32 @@ def segment(
     segment_folder(data, out, model, source, source_rate, rate, split, settings or [], tolerance, on_error, console)
 
 
+@app.command(rich_help_panel=PANEL)
+def prepare(
+    name: Annotated[str | None, typer.Argument(help="The data set; without it, all are listed.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder it was downloaded to; without it, its options are listed.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a feature folder here; a run that was stopped goes on.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the data set, such as view=all. Repeat as needed.")
+    ] = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Check a downloaded benchmark: what is missing (exit status 1), and its counts beside the published ones."""
+    from keystep.cli.preparation import describe_data_set, list_data_sets, prepare_data
+    from keystep.errors import InputError
+
+    if name is None or root is None:
+        if root is not None or out is not None or settings:
+            raise InputError("give the data set and the folder it lies in: keystep prepare NAME --root DIR")
+        list_data_sets(console) if name is None else describe_data_set(name, console)
+    elif prepare_data(name, root, out, settings or [], on_error, console) is None:
+        raise typer.Exit(1)
+
+
 @app.command("import", rich_help_panel=PANEL)
 def import_(
     source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],

@@ -1,0 +1,178 @@
+"""A complete run on one data set: prepare, pretrain, judge. The files in ``recipes/`` say what is special to each.
+
+::
+
+    out/recipe.json          the settings of what was done here; other settings are refused
+    out/data/                the prepared features, where the download cannot be read as it is
+    out/<row>-seed<N>/       a pretraining run
+    out/results/             table, pictures, report
+
+A run that was stopped goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from keystep.cli import guarded
+from keystep.cli.evaluation import evaluate_folder
+from keystep.cli.preparation import Prepared, prepare_data
+from keystep.cli.progress import TrainingProgress
+from keystep.config import RunConfig
+from keystep.errors import InputError
+from keystep.files import read_json, write_json
+from keystep.persistence import CONFIG
+from keystep.presets import preset_settings
+from keystep.settings import assignments, build
+from keystep.train.run import pretrain, run_config
+
+RECORD = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the table. preset: where its settings start. settings: as for ``keystep pretrain --set``."""
+
+    preset: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run on a data set needs to know; everything else is a default.
+
+    data_set: as for ``keystep prepare``. options: its ``--set``. copy: write a feature folder even where the download
+    can be read as it is. rate: slots a second to work at; None: the folder's. split: the one that trains and tests.
+    rows: name -> model. evaluation: as for ``keystep eval --set``.
+    """
+
+    data_set: str
+    rows: Mapping[str, Row]
+    options: tuple[str, ...] = ()
+    copy: bool = True
+    rate: str | None = None
+    split: str = "1"
+    evaluation: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks of a recipe.
+
+    steps: of each model, instead of the recipe's. rows: only these. seeds: how many, from 0 on. settings, evaluation:
+    on top of the recipe's.
+    """
+
+    root: Path
+    out: Path
+    steps: int | None = None
+    rows: tuple[str, ...] = ()
+    seeds: int = 1
+    split: str | None = None
+    settings: Sequence[str] = ()
+    evaluation: Sequence[str] = ()
+    on_error: str = "raise"
+
+
+def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
+    """Do what was not done yet, and return the folder of the result.
+
+    Raises:
+        InputError: something needed is missing, unusable data or settings, or other settings than before in ``out``.
+        Interrupted: Ctrl-C or SIGTERM, after saving.
+    """
+    unknown = sorted(set(wanted.rows) - set(recipe.rows))
+    if unknown:
+        raise InputError(f"--rows: no row {unknown[0]!r}; there are {', '.join(recipe.rows)}")
+    rows = {name: row for name, row in recipe.rows.items() if not wanted.rows or name in wanted.rows}
+    split = wanted.split or recipe.split
+    changes = [_settings(row, wanted) for row in rows.values()]
+    _check_record(wanted.out, recipe, split, dict(zip(rows, changes, strict=True)))
+    prepared = _prepare(recipe, wanted, console)
+    source = {"root": prepared.folder, "source_rate": prepared.source_rate, "rate": recipe.rate, "split": split}
+    models = []
+    for (name, row), change in zip(rows.items(), changes, strict=True):
+        runs = []
+        for seed in range(wanted.seeds):
+            data = {"data": source | {"on_error": wanted.on_error}, "train": {"seed": seed}}
+            config = build(RunConfig, preset_settings(row.preset), data, change)
+            runs.append(_train(config, wanted.out / f"{name}-seed{seed}", console))
+        models.append(f"{name}={','.join(map(str, runs))}")
+    result = wanted.out / "results"
+    evaluation = [*recipe.evaluation, *wanted.evaluation]
+    evaluate_folder(
+        *(prepared.folder, models, result, split, prepared.source_rate, recipe.rate, evaluation, wanted.on_error),
+        boundaries=None,
+        console=console,
+    )
+    return result
+
+
+def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
+    """Run a recipe as the command line asks for it."""
+    guarded(lambda: run_recipe(recipe, _wanted(recipe, arguments), Console(highlight=False)))
+
+
+def _wanted(recipe: Recipe, arguments: Sequence[str] | None) -> Wanted:
+    parser = argparse.ArgumentParser(
+        description=f"Prepare {recipe.data_set}, pretrain {', '.join(recipe.rows)}, judge."
+    )
+    parser.add_argument("--root", type=Path, required=True, help=f"the folder that {recipe.data_set} was downloaded to")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and results")
+    parser.add_argument("--steps", type=int, help="optimiser steps of each model, instead of the recipe's")
+    parser.add_argument("--rows", default="", help=f"only these, such as {','.join(recipe.rows)}")
+    parser.add_argument("--seeds", type=int, default=1, help="how many; a claim needs 3")
+    parser.add_argument("--split", help=f"instead of {recipe.split}")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="as for keystep pretrain")
+    parser.add_argument("--eval-set", dest="evaluation", action="append", default=[], help="as for keystep eval --set")
+    parser.add_argument("--on-error", default="raise", help="'skip' leaves bad videos out and lists them")
+    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    rows = tuple(name for name in given["rows"].split(",") if name)
+    return Wanted(**(given | {"rows": rows}))
+
+
+def _settings(row: Row, wanted: Wanted) -> dict[str, Any]:
+    """A row's settings with those of the command line on top."""
+    steps = () if wanted.steps is None else (f"train.steps={wanted.steps}", "train.epochs=null")
+    return assignments([*row.settings, *steps, *wanted.settings])
+
+
+def _check_record(out: Path, recipe: Recipe, split: str, rows: Mapping[str, dict[str, Any]]) -> None:
+    """Note the settings of this call, and refuse a folder with others: a model trained for 100 steps must not pass for
+    the recipe's."""
+    record: dict[str, Any] = {
+        "data": {"data_set": recipe.data_set, "options": list(recipe.options), "rate": recipe.rate, "split": split},
+        "rows": {name: {"preset": recipe.rows[name].preset, "settings": change} for name, change in rows.items()},
+    }
+    path = out / RECORD
+    before = read_json(path) if path.exists() else {"data": record["data"], "rows": {}}
+    both = [name for name in rows if name in before["rows"] and before["rows"][name] != record["rows"][name]]
+    if before["data"] != record["data"] or both:
+        what = f"row {both[0]}" if both else "data"
+        raise InputError(f"{path}: was made with other settings ({what}); give the same again, or another --out")
+    write_json(path, record | {"rows": before["rows"] | record["rows"]})
+
+
+def _prepare(recipe: Recipe, wanted: Wanted, console: Console) -> Prepared:
+    out = wanted.out / "data" if recipe.copy else None
+    prepared = prepare_data(recipe.data_set, wanted.root, out, list(recipe.options), wanted.on_error, console)
+    if prepared is None:
+        raise InputError(f"{wanted.root}: {recipe.data_set} is not all there; what is missing is said above")
+    return prepared
+
+
+def _train(config: RunConfig, run: Path, console: Console) -> Path:
+    """Train a model, or go on with it, or leave it as it is."""
+    if (run / "model" / CONFIG).exists():
+        console.print(f"{run}: is there already", soft_wrap=True, markup=False)
+        return run
+    resume = (run / "config.yaml").exists()
+    with TrainingProgress(console, run.name) as progress:
+        pretrain(run_config(run) if resume else config, run, resume=resume, progress=progress)
+    return run

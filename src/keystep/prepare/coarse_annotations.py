@@ -1,0 +1,163 @@
+"""Assembly101's coarse annotations: classes, splits, and the labelled segments of each sequence.
+
+::
+
+    actions.csv                                        action_id,verb_id,noun_id,action_cls,verb_cls,noun_cls
+    coarse_splits/{train,val,test}_coarse_{assembly,disassembly}.txt
+                                                       sequence.txt <tab> shared or not <tab> toy id <tab> toy name
+    coarse_labels/{assembly,disassembly}_<recording>.txt
+                                                       start <tab> end <tab> action, frames at 30 a second
+
+Read in the README of github.com/assembly-101/assembly101-annotations (folder coarse-annotations: files, columns, 202
+actions) and in the loaders of assembly-101/assembly101-temporal-action-segmentation and LTContext/LTContext (segments
+are [start, end), tabs, further columns may follow, a sequence's segments have no gaps, the first column of a split ends
+in ``.txt``, and label files may spell "disassebly"). A recording's assembly and disassembly are two sequences. The test
+split's actions are withheld.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keystep.data.annotation import IGNORED, read_lines
+from keystep.errors import InputError, quoted
+
+KINDS = ("assembly", "disassembly")
+PARTS = ("train", "val", "test")
+"""Their names; ``test`` has no published actions."""
+MISSPELT = {"disassembly": "disassebly"}
+FOLDERS = ("coarse-annotations", "annotations/coarse-annotations", ".")
+
+
+@dataclass(frozen=True)
+class Take:
+    """A sequence of theirs: one assembly or disassembly of a recording.
+
+    bounds: (n, 2) int64, frames [start, end) of its segments, in order. labels: (n,) int64 class ids, `IGNORED` where
+    the action is withheld.
+    """
+
+    kind: str
+    recording: str
+    part: str
+    bounds: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """As in the splits."""
+        return f"{self.kind}_{self.recording}"
+
+    @property
+    def start(self) -> int:
+        """Its first frame."""
+        return int(self.bounds[0, 0])
+
+    @property
+    def stop(self) -> int:
+        """The frame after its last one."""
+        return int(self.bounds[-1, 1])
+
+    def frame_labels(self, first: int, stop: int) -> np.ndarray:
+        """(stop - first,) int64 class ids of frames; `IGNORED` between segments."""
+        ids = np.full(self.stop - self.start, IGNORED, dtype=np.int64)
+        for (start, end), label in zip(self.bounds - self.start, self.labels, strict=True):
+            ids[start:end] = label
+        return ids[first - self.start : stop - self.start]
+
+    def frame_segments(self, first: int, stop: int) -> list[int]:
+        """Lengths in frames of the segments, and of the gaps between them, from ``first`` to ``stop``."""
+        edges = np.unique(np.clip(self.bounds, first, stop))
+        return [int(length) for length in np.diff(edges)]
+
+
+def read_actions(path: Path) -> tuple[str, ...]:
+    """Class names in the order of their ids.
+
+    Raises:
+        InputError: other columns, ids that are not 0..n-1, a name given twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    if not rows or not {"action_id", "action_cls"} <= set(rows[0]):
+        raise InputError(f"{path}: expected the columns action_id and action_cls, found {quoted(list(rows[:1]))}")
+    names: dict[int, str] = {}
+    for line, row in enumerate(rows, start=2):
+        label, name = (row["action_id"] or "").strip(), (row["action_cls"] or "").strip()
+        if not label.isdecimal() or not name or int(label) in names or name in names.values():
+            raise InputError(f"{path}, line {line}: action {quoted(name)} with id {quoted(label)} is no new class")
+        names[int(label)] = name
+    if sorted(names) != list(range(len(names))):
+        raise InputError(f"{path}: action ids must be 0 to {len(names) - 1} without gaps")
+    return tuple(names[label] for label in range(len(names)))
+
+
+def split_path(folder: Path, part: str, kind: str) -> Path:
+    """Where the sequences of a part are listed."""
+    return folder / "coarse_splits" / f"{part}_coarse_{kind}.txt"
+
+
+def read_takes(folder: Path, part: str, classes: tuple[str, ...]) -> list[Take]:
+    """The sequences of ``train``, ``val`` or ``test``, assemblies first, as far as their lists are there.
+
+    Raises:
+        InputError: a list or a label file that cannot be used, a sequence listed twice.
+    """
+    takes: dict[str, Take] = {}
+    for kind in KINDS:
+        path = split_path(folder, part, kind)
+        if not path.exists():
+            continue
+        for number, line in enumerate(read_lines(path), start=1):
+            name = line.split("\t")[0].strip().removesuffix(".txt")
+            recording = name.removeprefix(f"{kind}_")
+            if recording == name or Path(name).name != name:
+                raise InputError(f"{path}, line {number}: {quoted(line)} is no sequence {kind}_<recording>.txt")
+            if name in takes:
+                raise InputError(f"{path}, line {number}: {name} is listed twice")
+            bounds, labels = read_segments(_label_path(folder, kind, recording), classes, withheld=part == "test")
+            takes[name] = Take(kind, recording, part, bounds, labels)
+    return list(takes.values())
+
+
+def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple[np.ndarray, np.ndarray]:
+    """((n, 2), (n,)): frames and class ids of a sequence's segments; empty segments are left out.
+
+    Args:
+        withheld: there are no actions to read; all class ids are `IGNORED`.
+
+    Raises:
+        InputError: no file, a line without two whole numbers, a segment that begins before the last one ended, an
+            action that is not in actions.csv, or no segment.
+    """
+    ids = {name: label for label, name in enumerate(classes)}
+    bounds: list[tuple[int, int]] = []
+    labels: list[int] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        start, end, action, *_ = (*(column.strip() for column in line.split("\t")), "", "", "")
+        if not (start.isdecimal() and end.isdecimal()) or int(start) > int(end):
+            raise InputError(f"{path}, line {number}: {quoted(line)} is not 'start <tab> end <tab> action'")
+        if bounds and int(start) < bounds[-1][1]:
+            raise InputError(f"{path}, line {number}: begins at frame {int(start)}, before the last segment ended")
+        if not withheld and action not in ids:
+            raise InputError(f"{path}, line {number}: action {quoted(action)} is not in actions.csv")
+        if int(end) > int(start):
+            bounds.append((int(start), int(end)))
+            labels.append(IGNORED if withheld else ids[action])
+    if not bounds:
+        raise InputError(f"{path}: no segments; remove the sequence from the split, or download the file again")
+    return np.array(bounds, dtype=np.int64), np.array(labels, dtype=np.int64)
+
+
+def _label_path(folder: Path, kind: str, recording: str) -> Path:
+    """A label file, under either spelling."""
+    spellings = (kind, MISSPELT.get(kind, kind))
+    paths = [folder / "coarse_labels" / f"{spelling}_{recording}.txt" for spelling in spellings]
+    return next((path for path in paths if path.exists()), paths[0])

@@ -1,0 +1,87 @@
+"""Breakfast, 50Salads and GTEA in the MS-TCN layout, with the traps that it is known for."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import mstcn
+
+from keystep.data.folder import open_folder
+from keystep.data.problems import Problems
+from keystep.errors import InputError
+from keystep.prepare.registry import find_data_set, preparer
+
+CLASSES = ("SIL", "pour milk", "stir_tea")
+
+
+def test_counts_are_those_of_the_tree_beside_the_published_ones(tmp_path: Path) -> None:
+    """File lists end without a newline, names have dots, classes have blanks: nothing is lost."""
+    root = mstcn(tmp_path / "data" / "breakfast", CLASSES)
+    survey = preparer("breakfast", {}).survey(tmp_path)
+    labels = [(root / "groundTruth" / path.name).read_text().split("\n") for path in (root / "groundTruth").iterdir()]
+    segments = sum(1 + sum(a != b for a, b in pairwise(own)) for own in labels)
+    frames = sum(80 + number for number in range(6))
+    assert survey.counts == {"videos": 6, "classes": 3, "splits": 2, "frames": frames, "segments": segments}
+    assert survey.published == {"videos": 1712, "classes": 48, "splits": 4}
+    assert not survey.missing and not survey.notes
+    assert survey.ready is not None and survey.ready.folder == root and survey.ready.rate == 15
+
+
+@pytest.mark.parametrize(("name", "rate"), [("breakfast", 15), ("50salads", 30), ("gtea", 15)])
+def test_what_is_missing_is_named_with_its_source(tmp_path: Path, name: str, rate: int) -> None:
+    kind = find_data_set(name)
+    assert kind.rate == rate and kind.background
+    (tmp_path / "features").mkdir()
+    survey = preparer(name, {}).survey(tmp_path)
+    assert [part.path.name for part in survey.lacking] == ["groundTruth", "mapping.txt", "splits"]
+    assert "zenodo.org/records/3625992" in survey.lacking[0].source
+
+
+def test_a_video_of_a_split_without_features_and_a_missing_background_are_noted(tmp_path: Path) -> None:
+    root = mstcn(tmp_path, ("SIL", "a", "b"))
+    (root / "features" / "P02.cam01_v1.npy").unlink()
+    notes = " ".join(preparer("50salads", {}).survey(root).notes)
+    assert "no features for 'P02.cam01_v1.txt'" in notes and "no background class 'action_end'" in notes
+
+
+def test_a_copy_holds_the_same_numbers_labels_and_splits(tmp_path: Path) -> None:
+    root = mstcn(tmp_path / "gtea", ("background", "take", "open"))
+    preparer("gtea", {}).write(tmp_path, tmp_path / "out", Problems())
+    ours = open_folder(tmp_path / "out")
+    theirs = open_folder(root, source_rate=ours.timeline.rate)
+    assert ours.timeline.rate == 15 and not ours.problems.notes and ours.classes == theirs.classes
+    for name in theirs.videos:
+        assert np.array_equal(ours.features(name), theirs.features(name))
+        assert np.array_equal(ours.labels(name), theirs.labels(name))
+    assert [ours.split(split) for split in "12"] == [theirs.split(split) for split in "12"]
+
+
+def test_every_second_frame_is_what_ms_tcn_takes_of_50salads(tmp_path: Path) -> None:
+    root = mstcn(tmp_path, ("action_start", "action_end", "cut"))
+    preparer("50salads", {"every": 2}).write(root, tmp_path / "out", Problems())
+    ours, theirs = open_folder(tmp_path / "out"), open_folder(root, source_rate=find_data_set("50salads").rate)
+    assert ours.timeline.rate == 15
+    for name in theirs.videos:
+        assert np.array_equal(ours.features(name), theirs.features(name)[::2])
+        assert np.array_equal(ours.labels(name), theirs.labels(name)[::2])
+
+
+def test_a_bad_video_stops_the_copy_or_is_left_out_of_its_splits(tmp_path: Path) -> None:
+    root = mstcn(tmp_path / "in", ("background", "take", "open"))
+    path = root / "features" / "P03.cam01_v1.npy"
+    features = np.load(path)
+    features[2, 9] = np.inf
+    np.save(path, features)
+    with pytest.raises(InputError, match="NaN or infinite value in frame 9"):
+        preparer("gtea", {}).write(root, tmp_path / "out", Problems())
+    problems = Problems("skip")
+    preparer("gtea", {}).write(root, tmp_path / "out", problems)
+    assert list(problems.skipped) == ["P03.cam01_v1"]
+    split = open_folder(tmp_path / "out").split("2")
+    assert "P03.cam01_v1" not in (*split.train, *split.valid, *split.test)
+
+
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder; give --root"):
+        preparer("gtea", {}).survey(tmp_path / "nowhere")

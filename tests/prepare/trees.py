@@ -1,0 +1,110 @@
+"""Small downloaded trees in the exact published layouts: a helper of tests."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WIDTH = 2048
+RECORDINGS = tuple(
+    f"nusar-2021_action_both_90{10 + number}-a{number:02d}_90{10 + number}_user_id_2021-02-01_1537{number:02d}"
+    for number in range(6)
+)
+ACTIONS = ("attach cabin", "attach arm connector", "inspect toy", "screw chassis")
+MakeTree = Callable[..., Path]
+
+
+def frame_features(recording: str, view: str, frames: Sequence[int]) -> np.ndarray:
+    """(n, 2048) float32: the recording's number, the view's, the frame's, and noise that the frame's action shifts."""
+    rows = np.random.default_rng(0).normal(size=(len(frames), WIDTH)).astype(np.float32)
+    rows[:, 0] = RECORDINGS.index(recording)
+    rows[:, 1] = int(view.split("_")[0][1:]) if view.startswith("C") else 0
+    rows[:, 2] = frames
+    return rows
+
+
+def write_views(root: Path, views: Sequence[str], lengths: Mapping[str, int], first: int = 1) -> None:
+    """``TSM_features/<view>/data.mdb`` with frames ``first`` to ``first + length - 1`` of each recording."""
+    import lmdb
+
+    for view in views:
+        folder = root / "TSM_features" / view
+        folder.mkdir(parents=True)
+        environment = lmdb.open(str(folder), map_size=1 << 28, sync=False)
+        with environment.begin(write=True) as transaction:
+            for recording, length in lengths.items():
+                frames = range(first, first + length)
+                for frame, row in zip(frames, frame_features(recording, view, frames), strict=True):
+                    transaction.put(f"{recording}/{view}/{view}_{frame:010d}.jpg".encode(), row.tobytes())
+        environment.close()
+
+
+def write_arrays(root: Path, views: Sequence[str], lengths: Mapping[str, int]) -> None:
+    """``TSM_features/<recording>/<view>/features.npy``, (2048, T), frame 0 first."""
+    for view in views:
+        for recording, length in lengths.items():
+            folder = root / "TSM_features" / recording / view
+            folder.mkdir(parents=True)
+            np.save(folder / "features.npy", frame_features(recording, view, range(length)).T)
+
+
+def write_coarse(root: Path, segments: Mapping[str, Sequence[tuple[Any, ...]]], parts: Mapping[str, str]) -> Path:
+    """``coarse-annotations`` with ``segments`` of sequences (start, end, action) and each one's part."""
+    folder = root / "coarse-annotations"
+    (folder / "coarse_labels").mkdir(parents=True)
+    (folder / "coarse_splits").mkdir()
+    rows = [
+        f"{label},0,{label},{name},{name.split()[0]},{name.split(maxsplit=1)[1]}" for label, name in enumerate(ACTIONS)
+    ]
+    header = "action_id,verb_id,noun_id,action_cls,verb_cls,noun_cls"
+    (folder / "actions.csv").write_text("\n".join([header, *rows]) + "\n")
+    for part in ("train", "val", "test"):
+        for kind in ("assembly", "disassembly"):
+            names = [name for name, own in parts.items() if own == part and name.startswith(f"{kind}_")]
+            toy = "" if part == "test" else "\ta30\tsuv"
+            lines = [f"{name}.txt\tnotshared{toy}\n" for name in names]
+            (folder / "coarse_splits" / f"{part}_coarse_{kind}.txt").write_text("".join(lines))
+    for name, own in segments.items():
+        withheld = parts[name] == "test"
+        spelt = name.replace("disassembly", "disassebly") if withheld else name
+        lines = [f"{start:09d}\t{end:09d}\t" + ("" if withheld else f"{action}\t") for start, end, action in own]
+        (folder / "coarse_labels" / f"{spelt}.txt").write_text("\n".join(lines))
+    return folder
+
+
+def assembly101(root: Path, frames: int = 150) -> dict[str, list[tuple[int, int, str]]]:
+    """Annotations of six recordings, two sequences each: four train, one is the validation's, one the test's."""
+    rng = np.random.default_rng(1)
+    segments: dict[str, list[tuple[int, int, str]]] = {}
+    parts = {}
+    for number, recording in enumerate(RECORDINGS):
+        part = "train" if number < 4 else ("val" if number == 4 else "test")
+        for kind, start in (("assembly", 5), ("disassembly", frames // 2)):
+            edges = [start, start + 13, start + 30, start + frames // 2 - 10]
+            actions = [ACTIONS[label] for label in rng.integers(len(ACTIONS), size=3)]
+            segments[f"{kind}_{recording}"] = list(zip(edges[:-1], edges[1:], actions, strict=True))
+            parts[f"{kind}_{recording}"] = part
+    write_coarse(root, segments, parts)
+    return segments
+
+
+def mstcn(root: Path, classes: Sequence[str], videos: int = 6, splits: int = 2, width: int = 16) -> Path:
+    """A data set in the MS-TCN layout: (D, T) arrays, lists that end in .txt, no newline at the end of a file."""
+    rng = np.random.default_rng(0)
+    for part in ("features", "groundTruth", "splits"):
+        (root / part).mkdir(parents=True)
+    (root / "mapping.txt").write_text("\n".join(f"{label} {name}" for label, name in enumerate(classes)))
+    names = [f"P0{number}.cam01_v1" for number in range(videos)]
+    looks = rng.normal(size=(len(classes), width))
+    for number, name in enumerate(names):
+        ids = np.repeat(rng.integers(len(classes), size=8), 12)[: 80 + number]
+        features = looks[ids] + 0.3 * rng.normal(size=(len(ids), width))
+        np.save(root / "features" / f"{name}.npy", features.T.astype(np.float32))
+        (root / "groundTruth" / f"{name}.txt").write_text("\n".join(classes[label] for label in ids))
+    for split in range(1, splits + 1):
+        test = {(split + shift) % videos for shift in range(2)}
+        for part, inside in (("train", False), ("test", True)):
+            chosen = [f"{name}.txt" for number, name in enumerate(names) if (number in test) == inside]
+            (root / "splits" / f"{part}.split{split}.bundle").write_text("\n".join(chosen))
+    return root
