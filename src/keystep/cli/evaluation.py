@@ -81,7 +81,7 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
     for name in listed.train + listed.valid + listed.test:
         folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
     readable = folder.split(split)  # bad videos are left out of it now
-    chosen = labelled_share(readable, config.label_share)
+    chosen = labelled_share(readable, config.label_share, config.label_seed)
     if config.label_share < 1:
         folder.problems.notes.append(
             f"labels of {config.label_share:.0%} of the videos: {len(chosen.train)} to train probes on, "
@@ -89,7 +89,8 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
         )
     background = tuple(folder.classes.index(name) for name in config.background)
     unlabelled = tuple(name for name in readable.train if name not in chosen.train)
-    return Judge(folder, chosen, config.probe, background, config.protocol, config.label_share, unlabelled)
+    share = (config.label_share, unlabelled, config.label_seed)
+    return Judge(folder, chosen, config.probe, background, config.protocol, *share)
 
 
 def _read(folder: FeatureFolder, name: str) -> None:
