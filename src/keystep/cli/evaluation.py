@@ -43,7 +43,7 @@ def evaluate_folder(
     check_ours(out, OURS)
     config = build(EvalConfig, assignments(settings))
     folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
-    groups = [_group(text) for text in models]
+    groups = [parse_group(text) for text in models]
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
     runs = {f"{name}, seed {seed}": found.run for name, seed, found in _flat(groups) if found.run is not None}
@@ -226,7 +226,7 @@ def _table(record: dict[str, Any]) -> Table:
     return table
 
 
-def _group(text: str) -> Group:
+def parse_group(text: str) -> Group:
     """``NAME=RUN,RUN`` as a name and its loaded models."""
     name, equals, paths = text.partition("=")
     if not equals or not name or not paths:
