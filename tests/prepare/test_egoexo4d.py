@@ -13,6 +13,8 @@ from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
 from keystep.errors import InputError
 from keystep.evals.clips import read_clips
+from keystep.evals.probe import ProbeConfig
+from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, write_submission
 from keystep.prepare.egoexo4d import EgoExo4D, EgoExo4DConfig
 from keystep.settings import build
 
@@ -118,6 +120,23 @@ def test_the_official_tree_becomes_a_folder_with_clips(tree: Path, tmp_path: Pat
     assert np.array_equal(folder.features(TAKES[1]), stored.numpy())
     record = json.loads((tmp_path / "out" / "features" / f"{TAKES[0]}.json").read_text())
     assert record["take_uid"] == UIDS[0] and record["task"] == "Covid-19 Rapid Antigen Test"
+
+
+def test_what_was_written_can_be_judged_and_submitted(tree: Path, tmp_path: Path) -> None:
+    EgoExo4D().write(tree, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    clips = read_clips(tmp_path / "out" / "clips.json", len(folder.classes))
+    probe = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0,), epochs=1, min_steps=20)
+    results = judge_clips(folder, clips, folder.split("1"), raw_frames, config=probe)
+    assert {context: len(found.clips) for context, found in results.items()} == {"take": 3, "clip": 3}
+    assert all(0 <= found.top1 <= 100 for found in results.values())
+    hidden = [clip for clip in clips if clip.part == "hidden"]
+    result = classify_clips(folder, hidden, lambda features: features[:, :3], context="take")
+    write_submission(tmp_path / "submission.json", result)
+    path = tree / "keystep_benchmark" / "keystep_segment_test_unannotated.json"
+    asked, given = (json.loads(file.read_text())["segments"] for file in (path, tmp_path / "submission.json"))
+    assert [segment["ego_segment_name"] for segment in given] == [segment["ego_segment_name"] for segment in asked]
+    assert all(segment["label_id"] in range(3) for segment in given)
 
 
 def test_without_the_benchmarks_files_classes_are_ours_and_the_note_says_so(tmp_path: Path) -> None:

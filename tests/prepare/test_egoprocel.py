@@ -8,6 +8,7 @@ import pytest
 
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
+from keystep.data.tasks import tasks_of
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.prepare.egoprocel import EgoProceL, EgoProceLConfig
@@ -185,6 +186,8 @@ def test_the_authors_annotations_label_slots_by_time(tmp_path: Path, transposed:
     assert folder.labels(name).tolist() == expected
     record = json.loads((tmp_path / "out" / "features" / f"{name}.json").read_text())
     assert record["task"] == "CMU-MMAC/Brownie"
+    tasks = tasks_of(folder, list(folder.videos))
+    assert tasks["OP01-R03-BaconAndEggs"] == "EGTEA_Gaze+/BaconAndEggs" and len(set(tasks.values())) == 4
 
 
 def test_two_videos_of_one_name_stay_two(tmp_path: Path) -> None:
