@@ -102,6 +102,7 @@ def test_what_does_not_fit_is_one_line_and_can_be_skipped(tmp_path: Path) -> Non
     problems = Problems(on_error="skip")
     EgoProceL().write(root, tmp_path / "out", problems)
     assert set(problems.skipped) == {"OP01-R03", "0003"}
+    assert "20 frames of features" in problems.skipped["OP01-R03"] and "0003.npy: missing" in problems.skipped["0003"]
     assert set(open_folder(tmp_path / "out").videos) == set(NAMES) - {"OP01-R03", "0003"}
 
 

@@ -156,7 +156,8 @@ class EgoProceL:
         folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
         names = [name for parts in splits.values() for videos in parts.values() for name in videos]
         for name in names:
-            problems.attempt(name, lambda name=name: folder.video(name))  # type: ignore[misc]
+            if name not in folder.videos and name not in problems.skipped:
+                problems.attempt(name, lambda name=name: _lacks(root / "features" / f"{name}.npy"))  # type: ignore[misc]
         store = self._store(out, "FACT")
         write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(folder.classes)))
         for name in dict.fromkeys(names):
@@ -290,6 +291,10 @@ def _need(*paths: Path, source: str) -> None:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: missing; it comes from {source}")
+
+
+def _lacks(path: Path) -> None:
+    raise InputError(f"{path}: missing, though a split lists the video; it comes from {FACT_SOURCE}")
 
 
 def _absent(root: Path, video: egoprocel_csv.Video) -> None:
