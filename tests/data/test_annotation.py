@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from keystep.data.annotation import (
     IGNORED,
+    LABEL_SHARES,
     UNLABELLED,
     Split,
     hold_out,
@@ -220,3 +222,13 @@ def test_fewer_labels_are_a_part_of_more_and_no_part_is_left_without() -> None:
         shuffled = labelled_share(Split("1", NAMES[:14][::-1], NAMES[14:17], NAMES[17:], ""), share)
         assert set(shuffled.train) == set(now.train)
         before = now
+
+
+def test_another_seed_labels_other_videos_and_stays_nested() -> None:
+    split = Split("1", NAMES[:14], NAMES[14:17], NAMES[17:], "from a file")
+    drawn = {seed: set(labelled_share(split, 0.33, seed).train) for seed in range(4)}
+    assert len({frozenset(videos) for videos in drawn.values()}) > 1
+    assert drawn[0] == set(labelled_share(split, 0.33).train)
+    for seed in (1, 2):
+        shares = [set(labelled_share(split, share, seed).train) for share in LABEL_SHARES]
+        assert all(fewer <= more for fewer, more in pairwise(shares)) and shares[-1] == set(split.train)

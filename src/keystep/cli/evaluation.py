@@ -43,7 +43,7 @@ def evaluate_folder(
     check_ours(out, OURS)
     config = build(EvalConfig, assignments(settings))
     folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
-    groups = [_group(text) for text in models]
+    groups = [parse_group(text) for text in models]
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
     runs = {f"{name}, seed {seed}": found.run for name, seed, found in _flat(groups) if found.run is not None}
@@ -81,7 +81,7 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
     for name in listed.train + listed.valid + listed.test:
         folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
     readable = folder.split(split)  # bad videos are left out of it now
-    chosen = labelled_share(readable, config.label_share)
+    chosen = labelled_share(readable, config.label_share, config.label_seed)
     if config.label_share < 1:
         folder.problems.notes.append(
             f"labels of {config.label_share:.0%} of the videos: {len(chosen.train)} to train probes on, "
@@ -89,7 +89,8 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
         )
     background = tuple(folder.classes.index(name) for name in config.background)
     unlabelled = tuple(name for name in readable.train if name not in chosen.train)
-    return Judge(folder, chosen, config.probe, background, config.protocol, config.label_share, unlabelled)
+    share = (config.label_share, unlabelled, config.label_seed)
+    return Judge(folder, chosen, config.probe, background, config.protocol, *share)
 
 
 def _read(folder: FeatureFolder, name: str) -> None:
@@ -225,7 +226,7 @@ def _table(record: dict[str, Any]) -> Table:
     return table
 
 
-def _group(text: str) -> Group:
+def parse_group(text: str) -> Group:
     """``NAME=RUN,RUN`` as a name and its loaded models."""
     name, equals, paths = text.partition("=")
     if not equals or not name or not paths:

@@ -20,6 +20,8 @@ from keystep.errors import InputError
 
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
+LABEL_SHARES = (0.15, 0.33, 0.5, 1.0)
+"""The paper's shares of labelled training videos."""
 IGNORED = -100
 """The class id of frames without a label; losses and scores leave them out."""
 UNLABELLED = "(unlabelled)"
@@ -135,21 +137,24 @@ def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple
     return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
 
 
-def labelled_share(split: Split, share: float) -> Split:
+def labelled_share(split: Split, share: float, seed: int = 0) -> Split:
     """The split with labels for ``share`` of its training and of its validation videos, at least one of each.
 
-    A smaller share is a part of a larger one: the videos are ranked by SHA-256 of the name, as in `hold_out`.
+    A smaller share is a part of a larger one with the same seed: the videos are ranked by SHA-256 of the name, as in
+    `hold_out`, with another seed than 0 of the name and that number.
     """
 
     def kept(videos: tuple[str, ...]) -> tuple[str, ...]:
-        first = set(_ranked(videos)[: max(1, round(len(videos) * share))])
+        first = set(_ranked(videos, seed)[: max(1, round(len(videos) * share))])
         return tuple(name for name in videos if name in first)
 
     return replace(split, train=kept(split.train), valid=kept(split.valid))
 
 
-def _ranked(videos: Collection[str]) -> list[str]:
-    return sorted(videos, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+def _ranked(videos: Collection[str], seed: int = 0) -> list[str]:
+    """The videos in an order that only their names and the seed decide."""
+    salt = f"/{seed}" if seed else ""
+    return sorted(videos, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
 
 
 def split_names(folder: Path) -> list[str]:

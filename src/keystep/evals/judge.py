@@ -119,6 +119,8 @@ class Judge:
     """Share of the training and validation videos that the split's parts were cut down to."""
     unlabelled: tuple[str, ...] = ()
     """Training videos that were cut off: no probe sees them, but what needs no labels may."""
+    label_seed: int = 0
+    """Which videos the share kept."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:

@@ -57,6 +57,15 @@ def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[Picture]:
     return [*pictures, *_training_pictures(curves)]
 
 
+def ribbons_png(
+    truth: np.ndarray, lines: Mapping[str, np.ndarray], classes: Sequence[str], background: Sequence[str], rate: float
+) -> bytes:
+    """Ribbons of one video alone: (T,) class ids, true ones on top; ids that are no class are white. rate: in Hz."""
+    result: Result = {"data": {"classes": list(classes)}, "protocol": {"background": list(background)}}
+    arrays = {"0/truth": truth} | {f"0/prediction/{name}": ids for name, ids in lines.items()}
+    return _png(_ribbons(truth, lines, Palette(result, arrays), rate))
+
+
 def safe_names(videos: Sequence[str]) -> list[str]:
     """File name parts of videos: no separators or signs that a file system minds, no two alike."""
     names: list[str] = []

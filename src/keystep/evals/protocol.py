@@ -45,6 +45,8 @@ class EvalConfig(Config):
     """Convention of the metrics: pooled, video-mean, fact or official."""
     label_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the training and validation videos whose labels the probes may use; fewer are a part of more."""
+    label_seed: int = Field(default=0, ge=0)
+    """Another number draws other videos for the share."""
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ def _data_record(judge: Judge) -> dict[str, Any]:
         "split": split.name,
         "validation": split.rule,
         "label_share": judge.label_share,
+        "label_seed": judge.label_seed,
         "videos": {part: len(split.part(part)) for part in PARTS},
         "slots": {part: sum(folder.length(name) for name in split.part(part)) for part in PARTS},
         "test_videos": list(split.test),

@@ -119,6 +119,56 @@ def evaluate(
 
 
 @app.command(rich_help_panel=PANEL)
+def discover(
+    data: Data,
+    clusters: Annotated[int, typer.Option(min=2, help="K, the number of clusters.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.")
+    ] = None,
+    matching: Annotated[
+        str, typer.Option(help="Match clusters to key-steps anew in every 'video', or once for a 'task'.")
+    ] = "video",
+    split: Annotated[str | None, typer.Option(help="Split K; by default all videos are clustered and scored.")] = None,
+    part: Annotated[str, typer.Option(help="Which of the split's videos: test, valid, train or all.")] = "test",
+    background: Annotated[
+        list[str] | None, typer.Option(help="Class that is no key-step; see --set background=unmatched.")
+    ] = None,
+    task_pattern: Annotated[
+        str | None, typer.Option(help="Finds a video's task in its name, such as 'S2_(.+)_C1'; each is its own study.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for discovery.json and discovery.png.")] = Path("discovery"),
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="clustering, convention, background, starts. Repeat as needed."),
+    ] = None,
+    on_error: OnError = "raise",
+    boundaries: Found = None,
+) -> None:
+    """Find key-steps without labels: cluster frames, match clusters to true steps, compare with the controls."""
+    from keystep.cli.discovering import discover_folder
+
+    discover_folder(
+        data,
+        model or [],
+        out,
+        clusters,
+        matching,
+        split,
+        part,
+        background or [],
+        task_pattern,
+        source_rate,
+        rate,
+        settings or [],
+        on_error,
+        boundaries,
+        console,
+    )
+
+
+@app.command(rich_help_panel=PANEL)
 def report(
     result: Annotated[Path, typer.Argument(help="A folder that 'keystep eval' wrote.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown too.")] = False,

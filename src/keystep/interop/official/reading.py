@@ -46,6 +46,28 @@ def read_payload(path: Path, size: int | None = None, *, verify: bool = False) -
     check_file(path, size)
     if verify:
         check_sums(path)
+    payload = _load(path)
+    if not isinstance(payload, dict):
+        raise InputError(f"{path}: holds a {type(payload).__name__}, expected names and values")
+    return {_text(path, key): _plain_inside(path, key, value) for key, value in payload.items()}
+
+
+def read_tensor(path: Path) -> Tensor:
+    """The one tensor in a torch file, with the care of `read_payload`.
+
+    Raises:
+        InputError: no such file, a damaged one, or one that holds anything but a plain tensor.
+    """
+    check_file(path)
+    payload = _load(path)
+    if not isinstance(payload, Tensor):
+        raise InputError(f"{path}: holds a {type(payload).__name__}, expected one tensor")
+    found: Tensor = _plain(path, "it", payload)
+    return found
+
+
+def _load(path: Path) -> Any:
+    """What is in a torch file, memory-mapped where its format allows that; code in it is never run."""
     mapped = _is_zip(path)
     try:
         with warnings.catch_warnings():
@@ -61,9 +83,7 @@ def read_payload(path: Path, size: int | None = None, *, verify: bool = False) -
         raise InputError(f"{path}: not a whole torch file: {_line(error)}") from error
     if not mapped:
         log.warning("%s: torch's old format cannot be memory-mapped; all of it was read into memory", path)
-    if not isinstance(payload, dict):
-        raise InputError(f"{path}: holds a {type(payload).__name__}, expected names and values")
-    return {_text(path, key): _plain_inside(path, key, value) for key, value in payload.items()}
+    return payload
 
 
 def check_file(path: Path, size: int | None = None) -> None:

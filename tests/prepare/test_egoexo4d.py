@@ -1,0 +1,246 @@
+"""EgoExo4D's keysteps in the tree that its downloader leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from keystep.data.annotation import IGNORED
+from keystep.data.folder import open_folder
+from keystep.data.problems import Problems
+from keystep.errors import InputError
+from keystep.evals.clips import read_clips
+from keystep.evals.probe import ProbeConfig
+from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, write_submission
+from keystep.prepare.egoexo4d import EgoExo4D, EgoExo4DConfig
+from keystep.settings import build
+
+UIDS = [f"{index}7cd56fc-6b68-4c7f-814b-81545484dd2d" for index in range(4)]
+TAKES = ["georgiatech_covid_07_6", "uniandes_bike_01_2", "iiith_cooking_59_4", "nus_covidtest_01_1"]
+STEPS = {843: "Unbox package", 824: "Read the instructions", 1567: "Stir the mixture"}
+LABELS = {1567: 0, 824: 1, 843: 2}
+SEGMENTS = [(0.85598, 33.20377, 843), (33.204, 56.61153, 824), (60.0, 60.1, 843)]
+
+
+def segment(take: int, start: float, end: float, step: int, part: str) -> dict[str, Any]:
+    folder = {"test_unannotated": "test"}.get(part, part)
+    name = f"{folder}/{TAKES[take]}/start{start}_end{end}_aria02_214-1.mp4"
+    known = {"step_unique_id": step, "label_id": LABELS[step], "step_name": STEPS[step]}
+    return {
+        "segment_name_list": [name],
+        "ego_segment_name": name,
+        "take_uid": UIDS[take],
+        "take_name": TAKES[take],
+        "start_time": start,
+        "end_time": end,
+        **(known if part != "test_unannotated" else {}),
+    }
+
+
+def write_takes(root: Path) -> None:
+    """``keystep_train.json`` and ``keystep_val.json`` as the documentation's sample has them."""
+    (root / "annotations").mkdir(parents=True)
+    for part, takes in (("train", (0, 1)), ("val", (2,))):
+        annotations = {
+            UIDS[take]: {
+                "take_uid": UIDS[take],
+                "take_name": TAKES[take],
+                "scenario": "Covid-19 Rapid Antigen Test",
+                "annotation_meta": {"annotator_id": 5792777457490871},
+                "segments": [
+                    {
+                        **{"start_time": start, "end_time": end, "step_id": 31, "step_name": STEPS[step]},
+                        **{"step_description": "", "is_essential": True, "step_unique_id": step},
+                    }
+                    for start, end, step in SEGMENTS
+                ],
+            }
+            for take in takes
+        }
+        taxonomy = {"Covid-19 Rapid Antigen Test": {"0": {"id": 0, "is_leafnode": False, "parent_id": None}}}
+        record = {"annotations": annotations, "taxonomy": taxonomy, "vocabulary": {str(k): v for k, v in STEPS.items()}}
+        (root / "annotations" / f"keystep_{part}.json").write_text(json.dumps(record))
+
+
+def write_benchmark(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    rows = "".join(f"{label},{step},{STEPS[step]},cooking\n" for step, label in LABELS.items())
+    (folder / "label_mapping.csv").write_text("label_id,step_unique_id,step_name,scenario_name\n" + rows)
+    for part, takes in (("train", (0, 1)), ("val", (2,)), ("test_unannotated", (3,))):
+        segments = [segment(take, *bounds, part) for take in takes for bounds in SEGMENTS]
+        record = {"date": "04/02/2024", "description": "", "splits": part, "segments": segments}
+        (folder / f"keystep_segment_{part}.json").write_text(json.dumps(record))
+
+
+def write_features(root: Path, suffix: str = "_aria02_rgb.pt", transposed: bool = False) -> None:
+    """The official names; cameras of the others' view lie beside the egocentric one."""
+    folder = root / "features" / "omnivore_video"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index, uid in enumerate(UIDS):
+        array = torch.from_numpy(rng.normal(size=(130 + index, 6)).astype(np.float32))
+        torch.save(array.T.contiguous() if transposed else array, folder / f"{uid}{suffix}")
+        torch.save(torch.zeros(130, 6), folder / f"{uid}_cam01_0.pt")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    write_takes(root)
+    write_benchmark(root / "keystep_benchmark")
+    write_features(root)
+    return root
+
+
+def test_the_official_tree_becomes_a_folder_with_clips(tree: Path, tmp_path: Path) -> None:
+    survey = EgoExo4D().survey(tree)
+    assert survey.counts["train clips"] == 6 and survey.counts["val clips"] == 3 and survey.counts["test clips"] == 3
+    assert survey.published == {"classes": 278, "train clips": 14_326, "val clips": 4_517} and not survey.missing
+    EgoExo4D().write(tree, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    assert folder.classes == ("Stir the mixture", "Read the instructions", "Unbox package")
+    assert folder.timeline.to_json() == {"rate": "15/8", "start": "8/15", "window": "16/15", "alignment": "center"}
+    split = folder.split("1")
+    assert {*split.train, *split.valid} == set(TAKES[:2]) and split.test == (TAKES[2],)
+    times, labels = folder.times(TAKES[0]), folder.labels(TAKES[0])
+    slow = [
+        next((LABELS[step] for start, end, step in SEGMENTS if start <= time < end), IGNORED) for time in times.tolist()
+    ]
+    assert labels.tolist() == slow and {2, 1, IGNORED} == set(slow)
+    clips = read_clips(tmp_path / "out" / "clips.json", len(folder.classes))
+    assert [clip.part for clip in clips] == ["train"] * 6 + ["test"] * 3 + ["hidden"] * 3
+    first = clips[0]
+    assert (first.take, first.start, first.end, first.label) == (TAKES[0], 0.85598, 33.20377, 2)
+    assert first.name.endswith("start0.85598_end33.20377_aria02_214-1.mp4") and first.take_uid == UIDS[0]
+    assert clips[-1].label is None and folder.video(TAKES[3]).labels is None
+    stored = torch.load(tree / "features" / "omnivore_video" / f"{UIDS[1]}_aria02_rgb.pt", weights_only=True)
+    assert np.array_equal(folder.features(TAKES[1]), stored.numpy())
+    record = json.loads((tmp_path / "out" / "features" / f"{TAKES[0]}.json").read_text())
+    assert record["take_uid"] == UIDS[0] and record["task"] == "Covid-19 Rapid Antigen Test"
+
+
+def test_what_was_written_can_be_judged_and_submitted(tree: Path, tmp_path: Path) -> None:
+    EgoExo4D().write(tree, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    clips = read_clips(tmp_path / "out" / "clips.json", len(folder.classes))
+    probe = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0,), epochs=1, min_steps=20)
+    results = judge_clips(folder, clips, folder.split("1"), raw_frames, config=probe)
+    assert {context: len(found.clips) for context, found in results.items()} == {"take": 3, "clip": 3}
+    assert all(0 <= found.top1 <= 100 for found in results.values())
+    hidden = [clip for clip in clips if clip.part == "hidden"]
+    result = classify_clips(folder, hidden, lambda features: features[:, :3], context="take")
+    write_submission(tmp_path / "submission.json", result)
+    path = tree / "keystep_benchmark" / "keystep_segment_test_unannotated.json"
+    asked, given = (json.loads(file.read_text())["segments"] for file in (path, tmp_path / "submission.json"))
+    assert [segment["ego_segment_name"] for segment in given] == [segment["ego_segment_name"] for segment in asked]
+    assert all(segment["label_id"] in range(3) for segment in given)
+
+
+def test_without_the_benchmarks_files_classes_are_ours_and_the_note_says_so(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    write_takes(root)
+    write_features(root)
+    preparer = EgoExo4D(build(EgoExo4DConfig, {"least_clips": 4}))
+    survey = preparer.survey(root)
+    assert survey.counts["classes"] == 1 and survey.counts["train clips"] == 4  # 843 occurs six times, 824 three
+    assert [part.path.name for part in survey.missing] == ["label_mapping.csv"] and not survey.missing[0].needed
+    assert any("numbered by us" in note for note in survey.notes)
+    preparer.write(root, tmp_path / "out", Problems(on_error="skip"))
+    assert open_folder(tmp_path / "out").classes == ("Unbox package",)
+
+
+@pytest.mark.parametrize("by", ["uid", "name"])
+def test_arrays_of_ones_own_in_either_orientation(tmp_path: Path, by: str) -> None:
+    root = tmp_path / "tree"
+    write_takes(root)
+    write_benchmark(root / "annotations" / "keystep_benchmark")
+    (root / "features").mkdir()
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for index, (uid, name) in enumerate(zip(UIDS, TAKES, strict=True)):
+        arrays[name] = rng.normal(size=(260 + index, 6)).astype(np.float32)
+        np.save(root / "features" / f"{uid if by == 'uid' else name}.npy", arrays[name].T)
+    assert any("features_rate is not set" in note for note in EgoExo4D().survey(root).notes)
+    with pytest.raises(InputError, match="set features_rate"):
+        EgoExo4D().write(root, tmp_path / "out", Problems())
+    EgoExo4D(build(EgoExo4DConfig, {"features_rate": 4})).write(root, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    assert folder.timeline.rate == 4 and all(np.array_equal(folder.features(name), arrays[name]) for name in TAKES)
+
+
+def test_a_take_without_features_takes_its_clips_along(tree: Path, tmp_path: Path) -> None:
+    (tree / "features" / "omnivore_video" / f"{UIDS[1]}_aria02_rgb.pt").unlink()
+    assert [part.path.name for part in EgoExo4D().survey(tree).missing] == [f"{UIDS[1]}.pt"]
+    with pytest.raises(InputError, match=f"{TAKES[1]}: no array {UIDS[1]}"):
+        EgoExo4D().write(tree, tmp_path / "out", Problems())
+    problems = Problems(on_error="skip")
+    EgoExo4D().write(tree, tmp_path / "out", problems)
+    assert len(read_clips(tmp_path / "out" / "clips.json")) == 9
+    assert any("3 of 12 clips are left out" in note for note in problems.notes)
+
+
+def test_a_wrong_rate_shows_as_keysteps_after_the_end(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"slots end at .* a keystep starts at .*is features_rate right"):
+        EgoExo4D(build(EgoExo4DConfig, {"features_rate": 30})).write(tree, tmp_path / "out", Problems())
+
+
+def test_code_in_a_torch_file_is_never_run(tree: Path, tmp_path: Path) -> None:
+    path = tree / "features" / "omnivore_video" / f"{UIDS[0]}_aria02_rgb.pt"
+    torch.save({"features": torch.zeros(130, 6)}, path)
+    with pytest.raises(InputError, match="holds a dict, expected one tensor"):
+        EgoExo4D().survey(tree)
+    torch.save(EgoExo4DConfig(), path)
+    with pytest.raises(InputError, match="more than plain tensors"):
+        EgoExo4D().survey(tree)
+
+
+def test_two_arrays_of_one_take_are_refused(tree: Path) -> None:
+    np.save(tree / "features" / f"{TAKES[0]}.npy", np.zeros((130, 6), dtype=np.float32))
+    with pytest.raises(InputError, match=f"is of the same take {TAKES[0]}"):
+        EgoExo4D().survey(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"label_id": 99}, "label_id 99 is not in label_mapping.csv"),
+        ({"label_id": 1}, "step 843 has label 1 here and another"),
+        ({"end_time": 0.1}, "a segment from 0.85598 to 0.1 s"),
+        ({"start_time": None}, "None to 33.20377 are no seconds"),
+        ({"take_name": "../elsewhere"}, "'../elsewhere' is no name of a take"),
+    ],
+)
+def test_a_broken_clip_is_named(tree: Path, change: dict[str, Any], problem: str) -> None:
+    path = tree / "keystep_benchmark" / "keystep_segment_train.json"
+    record = json.loads(path.read_text())
+    record["segments"][0] |= change
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"keystep_segment_train.json, segment 0: {problem}"):
+        EgoExo4D().survey(tree)
+
+
+def test_an_empty_tree_says_what_to_download(tmp_path: Path) -> None:
+    survey = EgoExo4D().survey(tmp_path)
+    assert {part.path.name for part in survey.missing if part.needed} >= {"keystep_train.json", "keystep_val.json"}
+    assert all("egoexo -o DIR" in part.source for part in survey.missing)
+    with pytest.raises(InputError, match=r"keystep_train.json: missing; it comes from ego-exo4d-data.org"):
+        EgoExo4D().write(tmp_path, tmp_path / "out", Problems())
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "keystep_train.json").write_text('{"videos": []}')
+    with pytest.raises(InputError, match="has no 'annotations' by take"):
+        EgoExo4D().survey(tmp_path)
+
+
+def test_a_table_of_clips_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clips.json"
+    path.write_text('{"format": "other"}')
+    with pytest.raises(InputError, match="not a table of clips"):
+        read_clips(path)
+    row = {"take": "a", "start": 0.0, "end": 1.0, "label": 5, "part": "train"}
+    path.write_text(json.dumps({"format": "keystep-clips", "version": 1, "clips": [row]}))
+    assert read_clips(path)[0].label == 5
+    with pytest.raises(InputError, match=r"clip 0: .* is no clip"):
+        read_clips(path, classes=3)

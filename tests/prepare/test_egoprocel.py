@@ -1,0 +1,247 @@
+"""EgoProceL in both published layouts, with what their own readers lose."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keystep.data.folder import open_folder
+from keystep.data.problems import Problems
+from keystep.data.tasks import tasks_of
+from keystep.data.timeline import parse_rate
+from keystep.errors import InputError
+from keystep.prepare.egoprocel import EgoProceL, EgoProceLConfig
+from keystep.prepare.egoprocel_csv import read_segments, step_key
+from keystep.settings import build
+
+STEPS = ("background", "crack the egg", "whisk", "pour oil")
+NAMES = ("S07_Brownie_7150991-1431", "01.tent.090617.gopro", "Head_5", "0003", "OP01-R03", "OP02-R03")
+
+
+def fact_tree(root: Path, final_newline: bool = True) -> Path:
+    """FACT's tree as its loader reads it: (T, 2048) arrays here 7 wide, names with dots, the background first."""
+    data = root / "data" / "egoprocel"
+    for part in ("features", "groundTruth"):
+        (data / part).mkdir(parents=True)
+    end = "\n" if final_newline else ""
+    (data / "mapping.txt").write_text("\n".join(f"{i} {name}" for i, name in enumerate(STEPS)) + end)
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(NAMES):
+        slots = 60 + 3 * index
+        np.save(data / "features" / f"{name}.npy", rng.normal(size=(slots, 7)).astype(np.float32))
+        labels = [STEPS[slot // 10 % 4] for slot in range(slots)]
+        (data / "groundTruth" / f"{name}.txt").write_text("\n".join(labels) + end)
+    (data / "split1.train").write_text("\n".join(NAMES[:4]) + end)
+    (data / "split1.test").write_text("\n".join(NAMES[4:]) + end)
+    return root / "data"
+
+
+def config(**settings: object) -> EgoProceLConfig:
+    return build(EgoProceLConfig, settings)
+
+
+@pytest.mark.parametrize("final_newline", [True, False])
+def test_facts_layout_becomes_a_native_folder_and_loses_no_last_line(tmp_path: Path, final_newline: bool) -> None:
+    root = fact_tree(tmp_path, final_newline)
+    survey = EgoProceL().survey(root)
+    frames = sum(60 + 3 * index for index in range(6))
+    segments = sum(length // 10 % 4 != 0 for index in range(6) for length in range(0, 60 + 3 * index, 10))
+    assert survey.counts == {
+        **{"train": 4, "test": 2, "classes": 4, "videos": 6},
+        **{"frames": frames, "segments": segments},
+    }
+    assert survey.published["train"] == 731 and survey.published["test"] == 183 and not survey.missing
+    assert "layout: FACT's" in survey.notes
+    EgoProceL().write(root, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    assert folder.timeline.rate == 10 and folder.classes == STEPS and set(folder.videos) == set(NAMES)
+    for name in NAMES:
+        stored = np.load(root / "egoprocel" / "features" / f"{name}.npy")
+        assert np.array_equal(folder.features(name), stored)
+        assert folder.frame_labels(name).tolist() == [slot // 10 % 4 for slot in range(len(stored))]
+        assert not folder.has_times(name)
+    split = folder.split("1")
+    assert {*split.train, *split.valid} == set(NAMES[:4]) and split.test == NAMES[4:]
+
+
+def test_thinned_to_the_papers_rate_each_slot_has_its_own_time(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    EgoProceL(config(rate=4)).write(root, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    assert folder.timeline.rate == 4
+    times = folder.times("Head_5")
+    assert np.allclose(times[:6], [0, 0.2, 0.5, 0.7, 1.0, 1.2]) and times[-1] < 6.6
+    stored = np.load(root / "egoprocel" / "features" / "Head_5.npy")
+    slots = np.rint(10 * times).astype(int)
+    assert np.array_equal(folder.features("Head_5"), stored[slots])
+    assert folder.labels("Head_5").tolist() == [slot // 10 % 4 for slot in slots]
+    EgoProceL(config(rate=5)).write(root, tmp_path / "even", Problems())
+    assert not open_folder(tmp_path / "even").has_times("Head_5")
+    with pytest.raises(InputError, match="rate 20: above the 10 features a second"):
+        EgoProceL(config(rate=20)).write(root, tmp_path / "up", Problems())
+
+
+def test_transposed_arrays_are_told_by_the_labels(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    for path in (root / "egoprocel" / "features").iterdir():
+        np.save(path, np.ascontiguousarray(np.load(path).T))
+    EgoProceL().write(root, tmp_path / "out", Problems())
+    assert open_folder(tmp_path / "out").width == 7
+
+
+def test_what_does_not_fit_is_one_line_and_can_be_skipped(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    (root / "egoprocel" / "features" / "0003.npy").unlink()
+    np.save(root / "egoprocel" / "features" / "OP01-R03.npy", np.zeros((20, 7), dtype=np.float32))
+    survey = EgoProceL().survey(root)
+    assert [part.path.name for part in survey.missing] == ["0003.npy"] and not survey.missing[0].needed
+    assert any("20 frames of features" in note and "72 labels" in note for note in survey.notes)
+    with pytest.raises(InputError, match=r"OP01-R03.*20 frames of features .* but 72 labels"):
+        EgoProceL().write(root, tmp_path / "out", Problems())
+    problems = Problems(on_error="skip")
+    EgoProceL().write(root, tmp_path / "out", problems)
+    assert set(problems.skipped) == {"OP01-R03", "0003"}
+    assert "20 frames of features" in problems.skipped["OP01-R03"] and "0003.npy: missing" in problems.skipped["0003"]
+    assert set(open_folder(tmp_path / "out").videos) == set(NAMES) - {"OP01-R03", "0003"}
+
+
+def test_a_class_that_mapping_lacks_is_named(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    path = root / "egoprocel" / "groundTruth" / "0003.txt"
+    path.write_text(path.read_text().replace("whisk", "whisk eggs"))
+    with pytest.raises(InputError, match=r"0003.txt, line 21: class 'whisk eggs' is not in mapping.txt"):
+        EgoProceL().write(root, tmp_path / "out", Problems())
+
+
+def test_what_is_missing_says_where_it_comes_from(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    for path in (root / "egoprocel" / "features").iterdir():
+        path.unlink()
+    (root / "egoprocel" / "features").rmdir()
+    (root / "egoprocel" / "split1.train").unlink()
+    (root / "egoprocel" / "split1.test").unlink()
+    survey = EgoProceL().survey(root)
+    assert {part.path.name for part in survey.missing} == {"features", "split1.train"}
+    assert all("CVPR2024-FACT" in part.source and part.needed for part in survey.missing)
+    with pytest.raises(InputError, match=r"features: missing; it comes from FACT's Google Drive"):
+        EgoProceL().write(root, tmp_path / "out", Problems())
+    with pytest.raises(InputError, match="neither FACT's layout"):
+        EgoProceL().survey(tmp_path)
+    with pytest.raises(InputError, match="no such folder; download EgoProceL from"):
+        EgoProceL().survey(tmp_path / "nowhere")
+
+
+def test_finished_videos_are_not_written_again(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    EgoProceL().write(root, tmp_path / "out", Problems())
+    path = tmp_path / "out" / "features" / "0003.npy"
+    before = path.stat().st_mtime_ns
+    (tmp_path / "out" / "features" / "Head_5.npy").unlink()
+    EgoProceL().write(root, tmp_path / "out", Problems())
+    assert path.stat().st_mtime_ns == before and "Head_5" in open_folder(tmp_path / "out").videos
+    with pytest.raises(InputError, match="choose another folder"):
+        EgoProceL(config(rate=5)).write(root, tmp_path / "out", Problems())
+
+
+ANNOTATIONS = {
+    "CMU-MMAC/Brownie/S07_Brownie_Video/S07_Brownie_7150991-1431": "1.0,3.0,1 take the fork\n5.0,6.5,4 stir, slowly\n",
+    "CMU-MMAC/Brownie/S08_Brownie_Video/S08_Brownie_7150991-1431": "0,2,1 Take the fork\n2,4,4 stir, slowly",
+    "CMU-MMAC/Brownie/S09_Brownie_Video/S09_Brownie_7150991-1431": "0,2,1 take the fork\n",
+    "EGTEA_Gaze+/BaconAndEggs/OP01-R03-BaconAndEggs": "0.5,2.25,1. crack the egg\n",
+    "pc_assembly/Head_5": "0,1,1 open\n1,1.5,2 close\n",
+    "pc_disassembly/Head_5": "0,1,1 open\n",
+}
+
+
+def csv_tree(root: Path, transposed: bool = False) -> Path:
+    rng = np.random.default_rng(0)
+    for index, (name, text) in enumerate(ANNOTATIONS.items()):
+        for part in ("annotations", "features"):
+            (root / part / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "annotations" / f"{name}.csv").write_text(text)
+        array = rng.normal(size=(32 + index, 5)).astype(np.float32)
+        np.save(root / "features" / f"{name}.npy", array.T if transposed else array)
+    return root
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_the_authors_annotations_label_slots_by_time(tmp_path: Path, transposed: bool) -> None:
+    root = csv_tree(tmp_path / "tree", transposed)
+    survey = EgoProceL(config(features_rate=4)).survey(root)
+    assert survey.counts["tasks"] == 4 and survey.published == {"tasks": 16}
+    assert survey.counts["classes"] == 1 + 2 + 1 + 2 + 1 and survey.counts["segments"] == 9
+    EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    assert folder.classes == (
+        "background",
+        "CMU-MMAC/Brownie/1 take the fork",
+        "CMU-MMAC/Brownie/4 stir, slowly",
+        "EGTEA_Gaze+/BaconAndEggs/1. crack the egg",
+        "pc_assembly/1 open",
+        "pc_assembly/2 close",
+        "pc_disassembly/1 open",
+    )
+    name = "S07_Brownie_7150991-1431"
+    expected = [1 if 1 <= slot / 4 < 3 else 2 if 5 <= slot / 4 < 6.5 else 0 for slot in range(32)]
+    assert folder.labels(name).tolist() == expected
+    record = json.loads((tmp_path / "out" / "features" / f"{name}.json").read_text())
+    assert record["task"] == "CMU-MMAC/Brownie"
+    tasks = tasks_of(folder, list(folder.videos))
+    assert tasks["OP01-R03-BaconAndEggs"] == "EGTEA_Gaze+/BaconAndEggs" and len(set(tasks.values())) == 4
+
+
+def test_two_videos_of_one_name_stay_two(tmp_path: Path) -> None:
+    EgoProceL(config(features_rate=4)).write(csv_tree(tmp_path / "tree"), tmp_path / "out", Problems())
+    folder = open_folder(tmp_path / "out")
+    assert {"pc_assembly_Head_5", "pc_disassembly_Head_5"} <= set(folder.videos)
+    assert folder.length("pc_disassembly_Head_5") == 37
+
+
+def test_the_split_of_the_csv_layout_is_ours_and_says_so(tmp_path: Path) -> None:
+    root = csv_tree(tmp_path / "tree")
+    assert any("split 1 is keystep's own" in note for note in EgoProceL().survey(root).notes)
+    EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", Problems())
+    split = open_folder(tmp_path / "out").split("1")
+    assert len(split.test) == 1 and split.test[0].endswith("Brownie_7150991-1431")
+
+
+def test_a_rate_is_needed_where_nothing_tells_it(tmp_path: Path) -> None:
+    root = csv_tree(tmp_path / "tree")
+    assert any("features_rate is not set" in note for note in EgoProceL().survey(root).notes)
+    with pytest.raises(InputError, match="set features_rate"):
+        EgoProceL().write(root, tmp_path / "out", Problems())
+
+
+def test_annotations_without_an_array_are_missing_and_named(tmp_path: Path) -> None:
+    root = csv_tree(tmp_path / "tree")
+    (root / "features" / "EGTEA_Gaze+" / "BaconAndEggs" / "OP01-R03-BaconAndEggs.npy").unlink()
+    assert [part.path.stem for part in EgoProceL().survey(root).missing] == ["OP01-R03-BaconAndEggs"]
+    with pytest.raises(InputError, match="no features for annotations/EGTEA_Gaze"):
+        EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", Problems())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("1.0,2.0\n", "line 1: '1.0,2.0' is not 'start,end,key-step'"),
+        ("1.0,2.0,1 cut\nx,3,2 fry\n", "line 2: 'x' to '3' are no seconds"),
+        ("3,2,1 cut\n", "line 1: a segment from 3 to 2 s"),
+        ("nan,2,1 cut\n", "line 1: a segment from nan"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(InputError, match=problem):
+        read_segments(tmp_path / "x.csv")
+
+
+def test_key_steps_go_by_their_number() -> None:
+    assert step_key("4 stir") == step_key("4. Stir it") == step_key("04 stir") == "4"
+    assert step_key("Stir  it") == "stir it"
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown setting layot"):
+        config(layot="csv")
+    assert config(features_rate="29.97").features_rate == parse_rate("29.97")
