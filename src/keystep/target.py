@@ -22,6 +22,7 @@ from keystep.data.statistics import Statistics
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.centring import centre
 from keystep.nn.encoder import ChannelNorm, Encoder
+from keystep.nn.pooling import mean_token
 from keystep.objectives import UNKNOWN
 
 
@@ -65,20 +66,26 @@ class EmaTarget(Target):
 
 
 class FeatureTarget(Target):
-    """The standardised input itself, smoothed and reduced if asked for."""
+    """The standardised input itself, smoothed and reduced if asked for. Of several tokens a slot, their mean."""
 
     basis: Tensor | None
 
-    def __init__(self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None) -> None:
+    def __init__(
+        self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None, tokens: int = 1
+    ) -> None:
         super().__init__()
-        self.norm, self.centring, self.smooth = channel_norm(statistics), centring, smooth
+        self.norm, self.centring, self.smooth, self.tokens = channel_norm(statistics), centring, smooth, tokens
         reduced = components is not None and components < len(statistics.mean)
         self.register_buffer("basis", _principal(statistics, components) if reduced else None)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """(B, T, D_in or components), centred over each crop's valid frames if the model's input is; padding is 0."""
-        frames = self.norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
+        """(B, T, D or components), centred over each crop's valid frames if the model's input is; padding is 0.
+
+        D is the width of the input, or of one token of it.
+        """
+        frames = self.norm(mean_token(batch.features.float(), self.tokens))
+        frames = frames.masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
         if self.centring:
             frames = centre(frames, batch.valid)
         if self.basis is not None:
@@ -91,16 +98,18 @@ class ClusterTarget(FeatureTarget):
 
     centres: Tensor
 
-    def __init__(self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int) -> None:
-        super().__init__(statistics, centring, smooth)
+    def __init__(
+        self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int, tokens: int = 1
+    ) -> None:
+        super().__init__(statistics, centring, smooth, tokens=tokens)
         sample = (statistics.sample - statistics.mean) / statistics.deviation
         self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T) int64"""
-        frames = super().forward(batch, pattern)  # (B, T, D_in)
-        # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D_in) tensor
+        frames = super().forward(batch, pattern)  # (B, T, D)
+        # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D) tensor
         return (self.centres.square().sum(-1) - 2 * frames @ self.centres.T).argmin(-1)
 
 
@@ -139,24 +148,27 @@ def build_target(
     if config.kind == "ema":
         target: Target = EmaTarget(encoder, config)
     elif config.kind == "features":
-        target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components)
+        target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
     else:
-        target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed)
+        target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
     shifts = shifts_of(config.offsets, rate)
     return target if (shifts, config.scales) == ((0,), (1,)) else Neighbourhood(target, shifts, config.scales)
 
 
-def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float | Fraction) -> int | None:
-    """How many numbers a frame's prediction has; None where it is one latent, which needs no map of its own."""
+def prediction_width(config: TargetConfig, width: int, dim: int, rate: float | Fraction) -> int | None:
+    """How many numbers a frame's prediction has; None where it is one latent, which needs no map of its own.
+
+    width: of the features, or of one token of several.
+    """
     count = len(shifts_of(config.offsets, rate)) * len(config.scales)
     if config.kind == "ema":
         return None if count == 1 else dim * count
-    return (feature_width(config, input_dim) if config.kind == "features" else config.clusters) * count
+    return (feature_width(config, width) if config.kind == "features" else config.clusters) * count
 
 
-def feature_width(config: TargetConfig, input_dim: int) -> int:
+def feature_width(config: TargetConfig, width: int) -> int:
     """How many numbers of one frame a ``features`` target has."""
-    return min(input_dim, config.components or input_dim)
+    return min(width, config.components or width)
 
 
 def shifts_of(offsets: Sequence[float], rate: float | Fraction) -> tuple[int, ...]:

@@ -34,7 +34,15 @@ from keystep.data.annotation import (
     segment_lengths,
 )
 from keystep.data.discovered import Boundaries, Discovered, read_boundaries
-from keystep.data.layout import Video, feature_files, find_videos, oracle_of, read_store, source_timeline
+from keystep.data.layout import (
+    Video,
+    feature_files,
+    find_videos,
+    oracle_of,
+    read_store,
+    source_timeline,
+    tokens_of,
+)
 from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
@@ -60,6 +68,8 @@ class FeatureFolder:
     """What true boundaries had to do with these features, where they had; a note says so on every reading."""
     discovered: Discovered | None = None
     """Segments at the pooled rate that were found without labels."""
+    tokens: int = 1
+    """Vectors of equal width that a slot's features hold side by side."""
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -70,6 +80,16 @@ class FeatureFolder:
     def width(self) -> int:
         """Numbers in one feature vector, D_in."""
         return next(iter(self.videos.values())).width
+
+    def tokens_as(self, asked: int | None) -> int:
+        """Tokens a slot as asked for; None: as the folder says.
+
+        Raises:
+            InputError: the features cannot hold so many of equal width.
+        """
+        if asked is not None and self.width % asked:
+            raise InputError(f"{self.root}: features {self.width} wide cannot hold {asked} tokens of equal width")
+        return asked or self.tokens
 
     def length(self, name: str) -> int:
         """Slots of one video at the pooled rate."""
@@ -241,7 +261,8 @@ def open_folder(
         told.append("what wrote this folder was stopped; run it again to finish")
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
-    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle)
+    tokens = tokens_of(root, store, next(iter(videos.values())).width)
+    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle, tokens=tokens)
     if boundaries is None:
         return folder
     slots = {name: folder.length(name) for name in videos}

@@ -105,6 +105,19 @@ def oracle_of(store: dict[str, Any]) -> str:
     return told if isinstance(told, str) else ""
 
 
+def tokens_of(root: Path, store: dict[str, Any], width: int) -> int:
+    """How many tokens a slot's features hold side by side, as store.json says; 1 where it says nothing.
+
+    Raises:
+        InputError: no number of tokens, or one that does not divide the width.
+    """
+    provenance = store.get("provenance")
+    tokens = provenance.get("tokens", 1) if isinstance(provenance, dict) else 1
+    if type(tokens) is not int or tokens < 1 or width % tokens:
+        raise InputError(f"{root}: store.json says {tokens!r} tokens a slot; features {width} wide cannot hold those")
+    return tokens
+
+
 def source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
     """The timeline of the arrays on disk; InputError where nothing says their rate, or two things say two."""
     if "timeline" not in store:
