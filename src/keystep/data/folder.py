@@ -38,6 +38,7 @@ from keystep.data.layout import (
     Video,
     feature_files,
     find_videos,
+    labels_of,
     oracle_of,
     read_store,
     source_timeline,
@@ -70,6 +71,10 @@ class FeatureFolder:
     """Segments at the pooled rate that were found without labels."""
     tokens: int = 1
     """Vectors of equal width that a slot's features hold side by side."""
+    labels_used: str = ""
+    """Which labels these features were made with, where they were; a note says so on every reading."""
+    labelled_videos: frozenset[str] = frozenset()
+    """The videos that those labels are of."""
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -256,13 +261,27 @@ def open_folder(
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
     oracle = oracle_of(store)
+    labels_used, labelled_videos = labels_of(store)
     told = [f"ORACLE: {oracle}"] if oracle else []
+    if labels_used:
+        told.append(f"LABELS: {labels_used}")
     if store.get("complete") is False:
         told.append("what wrote this folder was stopped; run it again to finish")
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
     tokens = tokens_of(root, store, next(iter(videos.values())).width)
-    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle, tokens=tokens)
+    folder = FeatureFolder(
+        root,
+        videos,
+        source,
+        pool,
+        classes,
+        problems,
+        oracle,
+        tokens=tokens,
+        labels_used=labels_used,
+        labelled_videos=labelled_videos,
+    )
     if boundaries is None:
         return folder
     slots = {name: folder.length(name) for name in videos}

@@ -105,6 +105,15 @@ def oracle_of(store: dict[str, Any]) -> str:
     return told if isinstance(told, str) else ""
 
 
+def labels_of(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
+    """What store.json says of labels that went into the features, and the videos that they were of."""
+    provenance = store.get("provenance")
+    provenance = provenance if isinstance(provenance, dict) else {}
+    told, videos = provenance.get("labels"), provenance.get("labelled_videos")
+    named = frozenset(name for name in videos if isinstance(name, str)) if isinstance(videos, list) else frozenset()
+    return (told if isinstance(told, str) else ""), named
+
+
 def tokens_of(root: Path, store: dict[str, Any], width: int) -> int:
     """How many tokens a slot's features hold side by side, as store.json says; 1 where it says nothing.
 

@@ -40,7 +40,7 @@ class Attention(nn.Module):
         return self.mix(attend(query, key, value, pattern, places))
 
     def heads_of(self, x: Tensor, rotary: RotaryTables | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d); without tables, nothing is turned."""
+        """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d); nothing is turned without tables."""
         if _at_once(x):
             return self._heads_of(x, rotary)
         batch, length, dim = x.shape

@@ -43,9 +43,7 @@ class Encoder(Trunk):
         self.proj = nn.Sequential(norm(width), nn.Linear(width, config.dim))
         self.pooler: AttentivePooler | None = None
         if self.tokens > 1:
-            self.pooler = AttentivePooler(
-                config.dim, self.tokens, config.heads, config.pooler_depth, config.mlp_ratio
-            )
+            self.pooler = AttentivePooler(config.dim, self.tokens, config.heads, config.pooler_depth, config.mlp_ratio)
 
     def forward(self, batch: SequenceBatch, visible: Tensor, pattern: AttentionPattern, average: int = 1) -> Tensor:
         """Latents of the visible frames, (B, T, D); exact zeros elsewhere.
@@ -79,7 +77,7 @@ class Encoder(Trunk):
         if torch.is_grad_enabled() or features.device.type != "cpu":
             return self._pooled(features)
         slots = max(1, CHUNK // self.tokens)
-        parts = [self._pooled(part) for part in features.split(slots, dim=1)]
+        parts = [self._pooled(part) for part in torch.split(features, slots, dim=1)]
         return torch.cat(parts, dim=1)
 
     def _mapped(self, features: Tensor) -> Tensor:

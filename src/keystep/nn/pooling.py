@@ -17,7 +17,7 @@ ALL = AttentionPattern(kind="bidirectional")
 
 def split_tokens(features: Tensor, tokens: int) -> Tensor:
     """Features (B, T, N x D) as the tokens they hold, (B, T, N, D)."""
-    return features.unflatten(-1, (tokens, -1))
+    return features.reshape(*features.shape[:-1], tokens, features.shape[-1] // tokens)
 
 
 def mean_token(features: Tensor, tokens: int) -> Tensor:
@@ -26,7 +26,7 @@ def mean_token(features: Tensor, tokens: int) -> Tensor:
 
 
 class AttentivePooler(nn.Module):
-    """One learned query a head looks at the N tokens of its slot, behind ``depth`` blocks in which these see each other.
+    """A learned query a head looks at the N tokens of its slot, behind ``depth`` blocks in which these see each other.
 
     The product of a fixed query with a linear map of the keys is one linear map of the tokens, so that is what is
     learned: each head's score of a token. The head's share of the channels is then averaged by the softmax of the
@@ -47,14 +47,16 @@ class AttentivePooler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, N, D) -> (B, T, D)"""
-        x = tokens.flatten(0, 1)  # (S, N, D), S slots
+        batch, length, count, width = tokens.shape
+        x = tokens.reshape(batch * length, count, width)  # (S, N, D), S slots
         placed = x + self.positions
         if len(self.blocks):
-            order = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+            order = torch.arange(count, device=x.device).expand(x.shape[:2])
             for block in self.blocks:
                 placed = block(placed, Places(order), ALL, None)
             x = placed
         weights = self.score(self.norm(placed)).softmax(dim=1)  # (S, N, H)
-        parts = x.unflatten(-1, (weights.shape[-1], -1))  # (S, N, H, d)
-        pooled: Tensor = (weights[..., None] * parts).sum(1).flatten(1)  # (S, D)
-        return pooled.unflatten(0, tokens.shape[:2])
+        heads = weights.shape[-1]
+        parts = x.reshape(-1, count, heads, width // heads)  # (S, N, H, d)
+        pooled: Tensor = (weights[..., None] * parts).sum(1)  # (S, H, d)
+        return pooled.reshape(batch, length, width)
