@@ -16,7 +16,7 @@ from keystep.nn.attention import AttentionPattern
 from keystep.nn.pooling import AttentivePooler, mean_token, split_tokens
 from keystep.objectives import frame_sums
 from keystep.settings import build
-from keystep.target import ClusterTarget, EmaTarget, FeatureTarget
+from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, feature_width
 
 MakeModel = Callable[..., keystep.PJEPA]
 TOKENS, WIDTH = 6, 16
@@ -146,23 +146,54 @@ def test_one_token_a_slot_needs_no_pooler_and_changes_nothing(make_model: MakeMo
 def test_tokens_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="input_dim 20 cannot hold 3 tokens"):
         build(ModelConfig, {"input_dim": 20, "tokens": 3})
-    with pytest.raises(InputError, match="pooler_depth 1 with one token a slot"):
-        build(ModelConfig, {"input_dim": 20, "tokens": 1, "pooler_depth": 1})
 
 
-def test_feature_and_cluster_targets_are_those_of_the_mean_token() -> None:
+def sample_statistics(tokens: int, width: int) -> Statistics:
     rng = np.random.default_rng(0)
-    sample = rng.normal(size=(200, 5)).astype(np.float32)
-    statistics = Statistics(sample.mean(0), sample.std(0), sample)
-    features = torch.randn(2, 30, 20)
+    sample = rng.normal(size=(300, tokens * width)) @ rng.normal(size=(tokens * width, tokens * width))
+    single = sample.reshape(-1, width)
+    return Statistics(*(part.astype(np.float32) for part in (single.mean(0), single.std(0), sample)))
+
+
+@pytest.mark.parametrize("room", [1024, 12])  # all components of a token, or 3 of its 5
+def test_a_features_target_keeps_the_leading_components_of_all_tokens(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr("keystep.target.TOKEN_COMPONENTS", room)
+    statistics = sample_statistics(4, 5)
+    batch = SequenceBatch(torch.from_numpy(statistics.sample)[None], torch.ones(1, 300, dtype=torch.bool))
+    got = FeatureTarget(statistics, True, 1, 3, 4)(batch, AttentionPattern())[0].numpy()
+    standard = statistics.sample / np.tile(statistics.deviation, 4)
+    if room == 12:
+        single = standard.reshape(-1, 5)
+        own = np.linalg.svd(single - single.mean(0), full_matrices=False)[2][:3].T
+        standard = (single @ own).reshape(300, -1)
+    standard = standard - standard.mean(0)
+    left, sizes, _ = np.linalg.svd(standard, full_matrices=False)
+    expected = left[:, :3] * sizes[:3] / np.sqrt(np.square(sizes[:3]).mean() / 300)
+    np.testing.assert_allclose(np.abs(got), np.abs(expected), atol=2e-3)  # a component may point either way
+    assert feature_width(TargetConfig(components=3), 20) == 3
+
+
+def test_a_features_target_without_components_is_every_token_standardised() -> None:
+    statistics, features = sample_statistics(4, 5), torch.randn(2, 30, 20)
+    batch = SequenceBatch(features, torch.ones(2, 30, dtype=torch.bool))
+    got = FeatureTarget(statistics, False, 1, None, 4)(batch, AttentionPattern())
+    tokens = (features.reshape(2, 30, 4, 5) - torch.from_numpy(statistics.mean)) / torch.from_numpy(
+        statistics.deviation
+    )
+    torch.testing.assert_close(got, tokens.reshape(2, 30, 20))
+
+
+def test_clusters_are_those_of_the_mean_token() -> None:
+    statistics, features = sample_statistics(4, 5), torch.randn(2, 30, 20)
     valid = torch.ones(2, 30, dtype=torch.bool)
     tokens, means = SequenceBatch(features, valid), SequenceBatch(mean_token(features, 4), valid)
+    mean_sample = statistics.sample.reshape(300, 4, 5).mean(1)
+    plain = Statistics(statistics.mean, statistics.deviation, mean_sample)
     pattern = AttentionPattern()
-    for make in (
-        lambda count: FeatureTarget(statistics, True, 3, 2, count),
-        lambda count: ClusterTarget(statistics, True, 1, 4, 0, count),
-    ):
-        assert torch.equal(make(4)(tokens, pattern), make(1)(means, pattern))
+    several = ClusterTarget(statistics, True, 1, 4, 0, 4)
+    assert torch.equal(several(tokens, pattern), ClusterTarget(plain, True, 1, 4, 0)(means, pattern))
 
 
 def test_the_slow_copy_follows_the_pooler(token_model: keystep.PJEPA) -> None:

@@ -257,4 +257,4 @@ def _reconstructs(found: FoundModel) -> bool:
         return False
     config = found.model.config
     assert config.input_dim is not None
-    return config.output_dim == feature_width(found.config.target, config.input_dim // config.slot_tokens)
+    return config.output_dim == feature_width(found.config.target, config.input_dim)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -16,20 +16,14 @@ SAMPLE_FRAMES = 50_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean, deviation: (D,) float32 over all frames. sample: (N, D) float32 frames for k-means and PCA.
+    """mean, deviation: (D,) float32 over all frames, or over all tokens of all frames where a frame has several.
 
-    Where a slot has several tokens, a frame is their mean, and ``token_deviation`` (D,) is over single tokens.
+    sample: (N, D_in) float32 whole frames for k-means and PCA, D_in being tokens x D.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     sample: np.ndarray
-    token_deviation: np.ndarray | None = None
-
-    @property
-    def of_tokens(self) -> Statistics:
-        """Those of single tokens: the mean is the same."""
-        return self if self.token_deviation is None else replace(self, deviation=self.token_deviation)
 
 
 def measure(
@@ -47,24 +41,22 @@ def measure(
     Every frame is read once, so bad numbers show before training starts, not hours into it. Channels that never change
     (but for rounding) get deviation 1. With ``centred``, each video's own mean is removed first, so that the deviation
     is that within videos and the sample holds centred frames. The sample's frames are averages over ``smooth`` frames.
-    With several ``tokens`` a slot, everything but ``token_deviation`` is measured on their mean.
 
     Raises:
         InputError: a bad video (unless the folder skips them), or no readable video at all.
     """
     rng = np.random.default_rng(seed)
     names = list(videos)
-    share = max(1, SAMPLE_FRAMES // max(1, len(names)))
+    share = max(1, SAMPLE_FRAMES // tokens // max(1, len(names)))
     width = folder.width // tokens
-    moments, token_moments = _Moments(width), _Moments(width)
+    moments = _Moments(width)
     samples, readable = [], []
     for name in names:
         frames = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
         if frames is not None:
-            if tokens > 1:
-                token_moments.add(frames.reshape(-1, width), centred)
-                frames = frames.reshape(len(frames), tokens, width).mean(1)
-            own_mean = moments.add(frames, centred)
+            own_mean = moments.add(frames.reshape(-1, width), centred)
+            if centred and tokens > 1:
+                own_mean = frames.mean(axis=0, dtype=np.float64)  # of each place of a token
             if centred:
                 frames = (frames - own_mean).astype(np.float32)
             if smooth > 1:
@@ -74,12 +66,7 @@ def measure(
         progress(name)
     if not readable:
         raise InputError(f"{folder.root}: none of {len(names)} videos can be read")
-    statistics = Statistics(
-        moments.mean.astype(np.float32),
-        moments.deviation(),
-        np.concatenate(samples),
-        token_moments.deviation() if tokens > 1 else None,
-    )
+    statistics = Statistics(moments.mean.astype(np.float32), moments.deviation(), np.concatenate(samples))
     return statistics, tuple(readable)
 
 

@@ -178,7 +178,7 @@ def fit_action_pool(
     for step, (features, wanted) in enumerate(_batches(folder, split.train, labels, config)):
         loss = functional.cross_entropy(model(features[None].to(device))[0], wanted.to(device))
         if not bool(loss.isfinite()):
-            raise InputError(f"the loss is {float(loss)} at step {step + 1}; lower learning_rate")
+            raise InputError(f"the loss is {loss.item()} at step {step + 1}; lower learning_rate")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
@@ -190,7 +190,7 @@ def fit_action_pool(
             if accuracy > best:
                 best = accuracy
                 best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        progress(step + 1, f"loss {float(loss):.3f}, best on validation {max(best, 0):.1f} %")
+        progress(step + 1, f"loss {loss.item():.3f}, best on validation {max(best, 0):.1f} %")
     model.load_state_dict(best_weights)
     return Fitted(_pooler(model).eval(), {**origin_of(folder, split), "validation_accuracy": round(best, 2)})
 
@@ -201,7 +201,7 @@ def _fresh(folder: FeatureFolder, statistics: Statistics, config: ActionPoolConf
         torch.manual_seed(config.seed)
         pooler = ActionPooler(folder.width // folder.tokens, folder.tokens, config)
         classifier = nn.Sequential(nn.LayerNorm(pooler.dim), nn.Linear(pooler.dim, len(folder.classes)))
-    pooler.norm = channel_norm(statistics.of_tokens)
+    pooler.norm = channel_norm(statistics)
     return nn.Sequential(pooler, classifier)
 
 

@@ -274,7 +274,7 @@ def _fresh_model(config: RunConfig) -> PJEPA:
 def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
     """The config with what only the data can say: the widths, and the steps where none are given."""
     tokens = folder.tokens_as(config.model.tokens)
-    output_dim = prediction_width(config.target, folder.width // tokens, config.model.dim, folder.timeline.rate)
+    output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
     widths = {"input_dim": folder.width, "tokens": tokens, "output_dim": output_dim}
     lengths = [folder.length(name) for name in videos]
     _check_offsets(config, lengths, folder.timeline.rate)
@@ -307,7 +307,7 @@ def _build(config: RunConfig, fabric: Fabric, statistics: Statistics, rate: Frac
     """Model, target and optimiser on their device."""
     model = _fresh_model(config)
     if config.model.input_norm == "channel":
-        model.encoder.proj[0] = channel_norm(statistics.of_tokens)
+        model.encoder.proj[0] = channel_norm(statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed, rate).to(fabric.device)
     if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine
         for tensor in target.state_dict().values():
