@@ -114,6 +114,19 @@ def test_one_vector_a_slot_is_not_pooled(keystep: Run, data: Path, tmp_path: Pat
     assert status == 2 and "one token a slot" in error
 
 
+def test_a_model_of_tokens_is_judged_beside_their_mean(keystep: Run, tokens: Path, tmp_path: Path) -> None:
+    small = ("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=1", "--set", "train.steps=1")
+    assert keystep("pretrain", tokens, "--split", 1, "--out", tmp_path / "run", *small)[0] == 0
+    probe = ("--set", "probe.epochs=1", "--set", "probe.min_steps=20", "--set", "probe.learning_rates=[0.01]")
+    model = ("--model", f"pjepa={tmp_path / 'run'}")
+    status, said, error = keystep("eval", tokens, *model, "--out", tmp_path / "result", *probe)
+    assert status == 0 and "4 tokens a slot: raw features, and the controls made of them, are their mean" in said, error
+    rows = json.loads((tmp_path / "result" / "result.json").read_text())["rows"]
+    assert {row["name"]: row["width"] for row in rows}["raw features"] == 16
+    status, said, _ = keystep("inspect", tokens, "--picture", tmp_path / "picture.png")
+    assert "64 numbers a frame, 4 tokens of 16" in said
+
+
 def test_a_number_of_tokens_that_cannot_be_is_refused(keystep: Run, tokens: Path, tmp_path: Path) -> None:
     record = json.loads((tokens / "store.json").read_text())
     record["provenance"]["tokens"] = 5

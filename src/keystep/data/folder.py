@@ -126,6 +126,14 @@ class FeatureFolder:
             raise InputError(f"{video.features}: NaN or infinite value in frame {frame}; extract this video again")
         return pool_mean(rows, self.pool)
 
+    def vectors(self, name: str) -> np.ndarray:
+        """(T, D) float32, one vector a slot at the pooled rate: the features, or the mean of their tokens."""
+        features = self.features(name)
+        if self.tokens == 1:
+            return features
+        mean: np.ndarray = features.reshape(len(features), self.tokens, -1).mean(axis=1)
+        return mean
+
     def frame_labels(self, name: str) -> np.ndarray:
         """(frames,) int64 class ids at the labels' own rate, cut to the features' length."""
         video = self.video(name)
