@@ -44,6 +44,11 @@ class ModelConfig(Config):
 
     input_dim: int | None = Field(default=None, ge=1)
     """Width of the features, D_in; filled in from the data."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens that a slot's features hold side by side, such as patches: an attentive pooler, trained by the same loss,
+    makes one vector of them. Filled in from the data: what store.json says, else 1, which needs no pooler."""
+    pooler_depth: int = Field(default=1, ge=0)
+    """Blocks in which the tokens of a slot see each other before they are pooled."""
     dim: int = Field(default=96, ge=8)
     """Width of the latents, D."""
     depth: int = Field(default=4, ge=1)
@@ -91,6 +96,12 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _tokens_divide(self) -> Self:
+        if self.input_dim is not None and self.input_dim % self.slot_tokens:
+            raise ValueError(f"input_dim {self.input_dim} cannot hold {self.slot_tokens} tokens of equal width")
+        return self
+
+    @model_validator(mode="after")
     def _live_is_causal(self) -> Self:
         if self.live_attention is not None and self.live_attention.kind not in ("causal", "block_causal"):
             raise ValueError(f"live_attention {self.live_attention.kind!r} sees the future; use causal or block_causal")
@@ -106,6 +117,11 @@ class ModelConfig(Config):
                 "boundaries the model's own attention is its live one; set model.live_attention=null"
             )
         return self
+
+    @property
+    def slot_tokens(self) -> int:
+        """Tokens of a slot, N; 1 where nothing says."""
+        return self.tokens or 1
 
     @property
     def averaged_blocks(self) -> int:
@@ -153,8 +169,8 @@ class TargetConfig(Config):
     """ema: momentum at the last step, reached along a cosine; None keeps it constant."""
     clusters: int = Field(default=128, ge=2)
     components: int | None = Field(default=64, ge=1)
-    """features: predict this many leading principal components of the frames instead of all channels, where those are
-    more; None: all channels."""
+    """features: predict this many leading principal components of the frames (with all their tokens) instead of all
+    channels, where those are more; None: all channels."""
     offsets: Offsets = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
     """Seconds from a frame at which the targets lie that it has to predict, side by side: with more than one, its
     latent has to say what its neighbourhood looks like. (0,): its own target alone (the paper)."""

@@ -22,7 +22,11 @@ from keystep.data.statistics import Statistics
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.centring import centre
 from keystep.nn.encoder import ChannelNorm, Encoder
+from keystep.nn.pooling import mean_token, split_tokens
 from keystep.objectives import UNKNOWN
+
+TOKEN_COMPONENTS = 1024
+"""Of all tokens of a frame together, so many numbers at most go into its principal components."""
 
 
 class Target(nn.Module):
@@ -65,43 +69,64 @@ class EmaTarget(Target):
 
 
 class FeatureTarget(Target):
-    """The standardised input itself, smoothed and reduced if asked for."""
+    """The standardised input itself, smoothed and reduced if asked for.
+
+    Of a frame with several tokens, all of them side by side, not their mean: what one token shows is nearly lost in
+    the mean, and what is not in the target teaches no pooler where to look (benchmarks/results/pooling.md).
+    """
 
     basis: Tensor | None
 
-    def __init__(self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None) -> None:
+    def __init__(
+        self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None, tokens: int = 1
+    ) -> None:
         super().__init__()
-        self.norm, self.centring, self.smooth = channel_norm(statistics), centring, smooth
-        reduced = components is not None and components < len(statistics.mean)
-        self.register_buffer("basis", _principal(statistics, components) if reduced else None)  # type: ignore[arg-type]
+        self.norm, self.centring, self.smooth, self.tokens = channel_norm(statistics), centring, smooth, tokens
+        reduced = components is not None and components < tokens * len(statistics.mean)
+        self.register_buffer("basis", _principal(statistics, components, tokens) if reduced else None)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T, D_in or components), centred over each crop's valid frames if the model's input is; padding is 0."""
-        frames = self.norm(batch.features.float()).masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
+        frames = self.standardised(batch.features.float())
+        frames = frames.masked_fill(~batch.valid[..., None], 0.0)  # padding may hold NaN
         if self.centring:
             frames = centre(frames, batch.valid)
         if self.basis is not None:
             frames = frames @ self.basis
         return frames if self.smooth == 1 else _smoothed(frames, batch.valid, self.smooth)
 
+    def standardised(self, features: Tensor) -> Tensor:
+        """(B, T, D_in), each token by itself."""
+        return self.norm(split_tokens(features, self.tokens)).flatten(-2)  # type: ignore[no-any-return]
+
 
 class ClusterTarget(FeatureTarget):
-    """The k-means cluster of each standardised input frame, an id in 0..K-1 (as HuBERT does for speech)."""
+    """The k-means cluster of each standardised input frame, an id in 0..K-1 (as HuBERT does for speech).
+
+    Of a frame with several tokens, that of their mean.
+    """
 
     centres: Tensor
 
-    def __init__(self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int) -> None:
-        super().__init__(statistics, centring, smooth)
-        sample = (statistics.sample - statistics.mean) / statistics.deviation
+    def __init__(
+        self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int, tokens: int = 1
+    ) -> None:
+        super().__init__(statistics, centring, smooth, tokens=tokens)
+        sample = mean_token(torch.from_numpy(statistics.sample), tokens).numpy()
+        sample = (sample - statistics.mean) / statistics.deviation
         self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T) int64"""
-        frames = super().forward(batch, pattern)  # (B, T, D_in)
-        # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D_in) tensor
+        frames = super().forward(batch, pattern)  # (B, T, D)
+        # argmin of |x - c|^2 = |c|^2 - 2 x.c + const, without a (B, T, K, D) tensor
         return (self.centres.square().sum(-1) - 2 * frames @ self.centres.T).argmin(-1)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """(B, T, D), the mean token."""
+        return self.norm(mean_token(features, self.tokens))  # type: ignore[no-any-return]
 
 
 class Neighbourhood(Target):
@@ -139,9 +164,9 @@ def build_target(
     if config.kind == "ema":
         target: Target = EmaTarget(encoder, config)
     elif config.kind == "features":
-        target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components)
+        target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
     else:
-        target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed)
+        target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
     shifts = shifts_of(config.offsets, rate)
     return target if (shifts, config.scales) == ((0,), (1,)) else Neighbourhood(target, shifts, config.scales)
 
@@ -184,16 +209,32 @@ def _shifted(targets: Tensor, shift: int, unknown: float) -> Tensor:
     return moved
 
 
-def _principal(statistics: Statistics, components: int) -> Tensor:
-    """(D_in, components): the leading principal components of standardised frames, scaled to a mean variance of 1."""
-    sample, mean = statistics.sample, statistics.sample.mean(0)
-    covariance = np.zeros((len(mean), len(mean)))
-    for rows in np.array_split(sample, len(sample) // 4096 + 1):  # the whole sample in float64 would take gigabytes
-        part = ((rows - mean) / statistics.deviation).astype(np.float64)
-        covariance += part.T @ part / len(sample)
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
+def _principal(statistics: Statistics, components: int, tokens: int = 1) -> Tensor:
+    """(D_in, components): the leading principal components of standardised frames, scaled to a mean variance of 1.
+
+    Where a frame has many wide tokens, those of what the leading components of single tokens keep of it.
+    """
+    sample, width, deviation = statistics.sample, len(statistics.mean), statistics.deviation
+    kept = min(width, max(1, TOKEN_COMPONENTS // tokens))
+    if tokens == 1 or kept == width:
+        values, vectors = _leading(sample, np.tile(deviation, tokens), components)
+    else:
+        _, own = _leading(sample.reshape(-1, width), deviation, kept)  # (D, kept)
+        reduced = (sample.reshape(-1, tokens, width) / deviation) @ own.astype(np.float32)  # (N, tokens, kept)
+        values, vectors = _leading(reduced.reshape(len(sample), -1), np.float32(1), components)
+        vectors = np.einsum("dk,tkc->tdc", own, vectors.reshape(tokens, kept, -1)).reshape(tokens * width, -1)
     return torch.from_numpy((vectors / np.sqrt(max(values.mean(), 1e-12))).astype(np.float32))
+
+
+def _leading(rows: np.ndarray, deviation: np.ndarray | np.float32, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Variances (count,) and directions (D, count) of the leading principal components of (N, D) / deviation."""
+    mean = rows.mean(0)
+    covariance = np.zeros((len(mean), len(mean)))
+    for some in np.array_split(rows, len(rows) // 4096 + 1):  # the whole sample in float64 would take gigabytes
+        part = ((some - mean) / deviation).astype(np.float64)
+        covariance += part.T @ part / len(rows)
+    values, vectors = np.linalg.eigh(covariance)
+    return values[::-1][:count], vectors[:, ::-1][:, :count]
 
 
 def _smoothed(frames: Tensor, valid: Tensor, width: int) -> Tensor:

@@ -37,6 +37,22 @@ def test_mean_and_deviation_are_those_of_all_frames_together(make_folder: MakeFo
     assert readable == tuple(folder.videos) and measured.mean.dtype == measured.deviation.dtype == np.float32
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_of_several_tokens_a_frame_mean_and_deviation_are_those_of_all_tokens(
+    make_folder: MakeFolder, centred: bool
+) -> None:
+    folder = opened(shifted(make_folder(), lambda array, number: (1 + number) * array + 10 * number))
+    frames = [folder.features(name).astype(np.float64) for name in folder.videos]
+    single = [video.reshape(-1, 2) for video in frames]
+    together = np.concatenate([video - video.mean(0) for video in single] if centred else single)
+    measured, _ = measure(folder, folder.videos, 0, tokens=3, centred=centred)
+    np.testing.assert_allclose(measured.mean, together.mean(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(measured.deviation, together.std(0), rtol=1e-5)
+    whole = np.concatenate([video - video.mean(0) for video in frames] if centred else frames)
+    assert measured.sample.shape == whole.shape  # so few frames are all kept
+    np.testing.assert_allclose(np.sort(measured.sample, axis=0), np.sort(whole, axis=0), rtol=1e-5, atol=1e-5)
+
+
 def test_a_small_movement_on_a_large_offset_is_not_lost(make_folder: MakeFolder) -> None:
     root = shifted(make_folder(), lambda array, number: (array + 1e5).astype(np.float64))
     folder = opened(root)

@@ -65,6 +65,17 @@ def test_every_windowed_pattern_gives_the_latents_of_the_stream_from_anywhere(
     torch.testing.assert_close(later, expected[:, past:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_pooler_of_tokens_is_part_of_the_program(make_model: MakeModel, depth: int) -> None:
+    model = make_model({"kind": "causal", "window": 4}, tokens=5, pooler_depth=depth)
+    assert model.encoder.pooler is not None
+    torch.nn.init.normal_(model.encoder.pooler.score.weight)
+    step = ExportedStep(model, 2)
+    program = torch.export.export(step, (torch.zeros(step.input_shape), *step.initial())).module()
+    features = random_features(1, 2)
+    torch.testing.assert_close(program(features, *step.initial())[0], model.encode(features), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("width", [8, 9, 10, 16, 22])
 @pytest.mark.parametrize("variant", ["relative", "tiled"])
 def test_real_rotation_is_the_complex_one(width: int, variant: str) -> None:

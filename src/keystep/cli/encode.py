@@ -11,7 +11,7 @@ from rich.console import Console
 from keystep.cli.data import list_problems, open_data
 from keystep.cli.models import check_boundaries, check_fits, find_model
 from keystep.cli.progress import counting
-from keystep.data.store import FeatureStore, Layout
+from keystep.data.store import FeatureStore, Layout, labels_record
 from keystep.errors import InputError
 from keystep.evals.encoding import encode_videos
 
@@ -58,6 +58,7 @@ def encode_folder(
             "features": folder.fingerprint(),
             "attention": found.model.config.describe(pattern or found.model.config.attention),
             "oracle": oracle,
+            **labels_record(folder),
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
         },

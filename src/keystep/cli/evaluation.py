@@ -110,6 +110,12 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
         if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
     test = set(folder.split(split).test)
+    told = sorted(test & folder.labelled_videos)
+    if told:
+        raise InputError(
+            f"{folder.root}: {folder.labels_used}; of the test videos of split {split}, {len(told)} are among them, "
+            f"such as {told[0]!r}, so nothing can be judged on it; make features for this split"
+        )
     for line in _past_of_boundaries(folder, test):
         _warn(line, folder, console)
     fingerprint = folder.fingerprint() if folder.discovered else ""
@@ -211,6 +217,7 @@ def _table(record: dict[str, Any]) -> Table:
     table = Table(
         title=f"{record['data']['name']}, split {record['data']['split']}, frame-wise linear probe, test videos"
         + (", ORACLE" if record["data"]["oracle"] else "")
+        + (", features made with LABELS" if record["data"].get("labels") else "")
     )
     table.add_column("representation")
     table.add_column("mode")

@@ -33,7 +33,10 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
     lonely = [name for name in labelled if not (data / "features" / f"{name}.npy").exists()]
     problems += [f"{data}: labels but no features for {name!r}" for name in lonely]
     lengths = np.array([folder.length(name) for name in folder.videos])
-    console.print(f"[bold]{data}[/bold]: {len(folder.videos)} videos, {folder.width} numbers a frame", soft_wrap=True)
+    tokens = f", {folder.tokens} tokens of {folder.width // folder.tokens}" if folder.tokens > 1 else ""
+    console.print(
+        f"[bold]{data}[/bold]: {len(folder.videos)} videos, {folder.width} numbers a frame{tokens}", soft_wrap=True
+    )
     console.print(_length_line(folder, lengths, known), soft_wrap=True)
     counts = _class_counts(folder)
     if counts:

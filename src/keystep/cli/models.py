@@ -115,11 +115,14 @@ def check_boundaries(found: FoundModel, folder: FeatureFolder) -> None:
 
 
 def check_fits(found: FoundModel, folder: FeatureFolder, console: Console) -> None:
-    """Refuse features of another width, and warn of another rate than the model was trained at."""
+    """Refuse features of another width or number of tokens, and warn of another rate than the model was trained at."""
     if found.model.config.input_dim != folder.width:
         raise InputError(
             f"{found.source}: reads features {found.model.config.input_dim} wide; {folder.root} has {folder.width}"
         )
+    tokens = found.model.config.slot_tokens
+    if tokens > 1 and folder.tokens not in (1, tokens):  # 1: the folder may just not say
+        raise InputError(f"{found.source}: reads {tokens} tokens a slot; {folder.root} has {folder.tokens}")
     rate = str(folder.timeline.rate)
     if found.rate is not None and found.rate != rate:
         line = f"{found.source} was trained at {found.rate} Hz and reads {rate} Hz here; give --rate {found.rate}"

@@ -41,9 +41,11 @@ from keystep.data.layout import (
     extraction_of,
     feature_files,
     find_videos,
+    labels_of,
     oracle_of,
     read_store,
     source_timeline,
+    tokens_of,
 )
 from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
@@ -72,6 +74,12 @@ class FeatureFolder:
     """How the features were made of videos, where `keystep extract` made them."""
     discovered: Discovered | None = None
     """Segments at the pooled rate that were found without labels."""
+    tokens: int = 1
+    """Vectors of equal width that a slot's features hold side by side."""
+    labels_used: str = ""
+    """Which labels these features were made with, where they were; a note says so on every reading."""
+    labelled_videos: frozenset[str] = frozenset()
+    """The videos that those labels are of."""
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -82,6 +90,16 @@ class FeatureFolder:
     def width(self) -> int:
         """Numbers in one feature vector, D_in."""
         return next(iter(self.videos.values())).width
+
+    def tokens_as(self, asked: int | None) -> int:
+        """Tokens a slot as asked for; None: as the folder says.
+
+        Raises:
+            InputError: the features cannot hold so many of equal width.
+        """
+        if asked is not None and self.width % asked:
+            raise InputError(f"{self.root}: features {self.width} wide cannot hold {asked} tokens of equal width")
+        return asked or self.tokens
 
     def length(self, name: str) -> int:
         """Slots of one video at the pooled rate."""
@@ -112,6 +130,14 @@ class FeatureFolder:
             frame = first + int(np.argmin(finite))
             raise InputError(f"{video.features}: NaN or infinite value in frame {frame}; extract this video again")
         return pool_mean(rows, self.pool)
+
+    def vectors(self, name: str) -> np.ndarray:
+        """(T, D) float32, one vector a slot at the pooled rate: the features, or the mean of their tokens."""
+        features = self.features(name)
+        if self.tokens == 1:
+            return features
+        mean: np.ndarray = features.reshape(len(features), self.tokens, -1).mean(axis=1)
+        return mean
 
     def frame_labels(self, name: str) -> np.ndarray:
         """(frames,) int64 class ids at the labels' own rate, cut to the features' length."""
@@ -248,12 +274,28 @@ def open_folder(
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
     oracle = oracle_of(store)
+    labels_used, labelled_videos = labels_of(store)
     told = [f"ORACLE: {oracle}"] if oracle else []
+    if labels_used:
+        told.append(f"LABELS: {labels_used}")
     if store.get("complete") is False:
         told.append("what wrote this folder was stopped; run it again to finish")
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
-    folder = FeatureFolder(root, videos, source, pool, classes, problems, oracle, extraction_of(store))
+    tokens = tokens_of(root, store, next(iter(videos.values())).width)
+    folder = FeatureFolder(
+        root,
+        videos,
+        source,
+        pool,
+        classes,
+        problems,
+        oracle,
+        extraction_of(store),
+        tokens=tokens,
+        labels_used=labels_used,
+        labelled_videos=labelled_videos,
+    )
     if boundaries is None:
         return folder
     slots = {name: folder.length(name) for name in videos}

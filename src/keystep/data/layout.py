@@ -113,6 +113,28 @@ def extraction_of(store: dict[str, Any]) -> dict[str, Any] | None:
     return {"extraction": provenance["extraction"], "weights": provenance.get("weights")}
 
 
+def labels_of(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
+    """What store.json says of labels that went into the features, and the videos that they were of."""
+    provenance = store.get("provenance")
+    provenance = provenance if isinstance(provenance, dict) else {}
+    told, videos = provenance.get("labels"), provenance.get("labelled_videos")
+    named = frozenset(name for name in videos if isinstance(name, str)) if isinstance(videos, list) else frozenset()
+    return (told if isinstance(told, str) else ""), named
+
+
+def tokens_of(root: Path, store: dict[str, Any], width: int) -> int:
+    """How many tokens a slot's features hold side by side, as store.json says; 1 where it says nothing.
+
+    Raises:
+        InputError: no number of tokens, or one that does not divide the width.
+    """
+    provenance = store.get("provenance")
+    tokens = provenance.get("tokens", 1) if isinstance(provenance, dict) else 1
+    if type(tokens) is not int or tokens < 1 or width % tokens:
+        raise InputError(f"{root}: store.json says {tokens!r} tokens a slot; features {width} wide cannot hold those")
+    return tokens
+
+
 def source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
     """The timeline of the arrays on disk; InputError where nothing says their rate, or two things say two."""
     if "timeline" not in store:

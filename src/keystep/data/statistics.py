@@ -16,7 +16,10 @@ SAMPLE_FRAMES = 50_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean, deviation: (D_in,) float32 over all frames. sample: (N, D_in) float32 frames for k-means and PCA."""
+    """mean, deviation: (D,) float32 over all frames, or over all tokens of all frames where a frame has several.
+
+    sample: (N, D_in) float32 whole frames for k-means and PCA, D_in being tokens x D.
+    """
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -28,6 +31,7 @@ def measure(
     videos: Iterable[str],
     seed: int,
     *,
+    tokens: int = 1,
     centred: bool = False,
     smooth: int = 1,
     progress: Callable[[str], None] = lambda video: None,
@@ -43,13 +47,16 @@ def measure(
     """
     rng = np.random.default_rng(seed)
     names = list(videos)
-    share = max(1, SAMPLE_FRAMES // max(1, len(names)))
-    moments = _Moments(folder.width)
+    share = max(1, SAMPLE_FRAMES // tokens // max(1, len(names)))
+    width = folder.width // tokens
+    moments = _Moments(width)
     samples, readable = [], []
     for name in names:
         frames = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
         if frames is not None:
-            own_mean = moments.add(frames, centred)
+            own_mean = moments.add(frames.reshape(-1, width), centred)
+            if centred and tokens > 1:
+                own_mean = frames.mean(axis=0, dtype=np.float64)  # of each place of a token
             if centred:
                 frames = (frames - own_mean).astype(np.float32)
             if smooth > 1:

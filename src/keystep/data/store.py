@@ -155,6 +155,13 @@ class FeatureStore:
             write_array(self.root / "times" / f"{name}.npy", on_disk.times(name))
 
 
+def labels_record(source: FeatureFolder) -> dict[str, Any]:
+    """What the provenance of features has to say of labels that went into those they are made of."""
+    if not source.labels_used:
+        return {}
+    return {"labels": source.labels_used, "labelled_videos": sorted(source.labelled_videos)}
+
+
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
     """What a folder has to have in common with a run that goes on in it."""
     settings = {key: value for key, value in record.items() if key != "complete"}

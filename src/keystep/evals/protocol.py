@@ -123,7 +123,10 @@ class _Study:
     def __init__(self, judge: Judge, progress: Callable[[str], None]) -> None:
         self.judge, self.progress = judge, progress
         self.evaluation = Evaluation(judge)
-        self.raw: Representation = {name: judge.folder.features(name) for name in judge.videos}
+        self.raw: Representation = {name: judge.folder.vectors(name) for name in judge.videos}
+        if judge.folder.tokens > 1:
+            line = f"{judge.folder.tokens} tokens a slot: raw features, and the controls made of them, are their mean"
+            judge.folder.problems.notes.append(line)
         self.rate = float(judge.folder.timeline.rate)
         self.slot_delay = _slot_delay(judge.folder)
         self.best_smoothing: dict[Mode, Representation] = {}
@@ -186,7 +189,7 @@ class _Study:
 
     def _read(self, name: str) -> np.ndarray:
         """A video's features; those without labels are not kept."""
-        return self.raw[name] if name in self.raw else self.judge.folder.features(name)
+        return self.raw[name] if name in self.raw else self.judge.folder.vectors(name)
 
     def _choose(self, candidates: Sequence[Control], mode: Mode) -> int:
         """The candidate whose probe is best on validation."""

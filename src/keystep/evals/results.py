@@ -152,6 +152,7 @@ def _data_record(judge: Judge) -> dict[str, Any]:
         "name": folder.root.resolve().name,
         "fingerprint": folder.fingerprint(),
         "oracle": folder.oracle,
+        "labels": folder.labels_used,
         "boundaries": folder.discovered and folder.discovered.signature,
         "rate_hz": float(folder.timeline.rate),
         "width": folder.width,

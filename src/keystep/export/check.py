@@ -14,6 +14,7 @@ from keystep.errors import InputError
 from keystep.export.step import ExportedStep
 from keystep.heads import LinearHead
 from keystep.nn.encoder import ChannelNorm
+from keystep.nn.pooling import split_tokens
 from keystep.pjepa import PJEPA
 
 Outputs = tuple[Tensor, ...]
@@ -114,4 +115,6 @@ def _frames(model: PJEPA, step: ExportedStep, count: int, seed: int) -> Tensor:
     streams, _, width = step.input_shape
     frames = torch.randn(streams, count, width, generator=torch.Generator().manual_seed(seed))
     norm = model.encoder.proj[0]
-    return frames * norm.deviation + norm.mean if isinstance(norm, ChannelNorm) else frames
+    if not isinstance(norm, ChannelNorm):
+        return frames
+    return (split_tokens(frames, model.encoder.tokens) * norm.deviation + norm.mean).flatten(-2)

@@ -34,27 +34,27 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
+    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables | None) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
         query, key, value = self.heads_of(x, rotary)
         return self.mix(attend(query, key, value, pattern, places))
 
-    def heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
-        """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d)."""
+    def heads_of(self, x: Tensor, rotary: RotaryTables | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d); nothing is turned without tables."""
         if _at_once(x):
             return self._heads_of(x, rotary)
         batch, length, dim = x.shape
         query, key, value = x.new_empty(3, batch, self.heads, length, dim // self.heads)
         for span in _chunks(length):
-            parts = self._heads_of(x[:, span], rotary[span])
+            parts = self._heads_of(x[:, span], None if rotary is None else rotary[span])
             query[:, :, span], key[:, :, span], value[:, :, span] = parts
         return query, key, value
 
-    def _heads_of(self, x: Tensor, rotary: RotaryTables) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads_of(self, x: Tensor, rotary: RotaryTables | None) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
         # Attention reads keys and values often: copies, head by head, cost less than jumps from token to token.
         query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))
-        return rotate(query, rotary), rotate(key, rotary), value
+        return (query, key, value) if rotary is None else (rotate(query, rotary), rotate(key, rotary), value)
 
     def mix(self, attended: Tensor) -> Tensor:
         """The heads (B, H, T, d) side by side, projected to (B, T, D)."""
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables) -> Tensor:
+    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables | None) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
         x = x + self.attn(self.norm1(x), places, pattern, rotary)
         out: Tensor = x + self.mlp(self.norm2(x))

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.nn.attention import AttentionPattern
-from keystep.nn.blocks import Trunk
+from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.places import Packing, lay_out
+from keystep.nn.pooling import AttentivePooler, split_tokens
 
 
 class ChannelNorm(nn.Module):
@@ -30,14 +31,19 @@ class ChannelNorm(nn.Module):
 
 
 class Encoder(Trunk):
-    """Normalise, project to D, then run the blocks over the visible frames only."""
+    """Normalise, project to D, pool a slot's tokens, then run the blocks over the visible frames only."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.depth, config.heads)
         assert config.input_dim is not None
         self.centring = config.centring
+        self.tokens = config.slot_tokens
+        width = config.input_dim // self.tokens
         norm = nn.LayerNorm if config.input_norm == "layer" else ChannelNorm
-        self.proj = nn.Sequential(norm(config.input_dim), nn.Linear(config.input_dim, config.dim))
+        self.proj = nn.Sequential(norm(width), nn.Linear(width, config.dim))
+        self.pooler: AttentivePooler | None = None
+        if self.tokens > 1:
+            self.pooler = AttentivePooler(config.dim, self.tokens, config.heads, config.pooler_depth, config.mlp_ratio)
 
     def forward(self, batch: SequenceBatch, visible: Tensor, pattern: AttentionPattern, average: int = 1) -> Tensor:
         """Latents of the visible frames, (B, T, D); exact zeros elsewhere.
@@ -61,13 +67,28 @@ class Encoder(Trunk):
         return self.shift(x)
 
     def project(self, features: Tensor) -> Tensor:
-        """Normalise and map (B, N, D_in) to (B, N, D), still without the bias.
+        """Normalise, map and pool (B, N, D_in) to (B, N, D), still without the bias.
 
-        Centring comes after the map, where it is the same by linearity and D is mostly smaller than D_in.
+        Centring comes after the map, where it is the same by linearity and D is mostly smaller than D_in. Of several
+        tokens a slot, it is what pooling made of them that is centred: which ones it looked at may follow the video.
         """
+        if self.pooler is None:
+            return self._mapped(features)
+        if torch.is_grad_enabled() or features.device.type != "cpu":
+            return self._pooled(features)
+        slots = max(1, CHUNK // self.tokens)
+        parts = [self._pooled(part) for part in torch.split(features, slots, dim=1)]
+        return torch.cat(parts, dim=1)
+
+    def _mapped(self, features: Tensor) -> Tensor:
         norm, linear = self.proj
         assert isinstance(linear, nn.Linear)
         return nn.functional.linear(norm(features), linear.weight)
+
+    def _pooled(self, features: Tensor) -> Tensor:
+        assert self.pooler is not None
+        out: Tensor = self.pooler(self._mapped(split_tokens(features, self.tokens)))
+        return out
 
     def shift(self, x: Tensor) -> Tensor:
         """Add the bias that `project` left out."""

@@ -248,6 +248,7 @@ def _read_data(
         folder,
         videos,
         config.train.seed,
+        tokens=folder.tokens_as(config.model.tokens),
         centred=config.model.centring,
         smooth=config.target.smooth,
         progress=lambda video: progress.reading(next(done), len(videos)),
@@ -272,8 +273,9 @@ def _fresh_model(config: RunConfig) -> PJEPA:
 
 def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
     """The config with what only the data can say: the widths, and the steps where none are given."""
+    tokens = folder.tokens_as(config.model.tokens)
     output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
-    widths = {"input_dim": folder.width, "output_dim": output_dim}
+    widths = {"input_dim": folder.width, "tokens": tokens, "output_dim": output_dim}
     lengths = [folder.length(name) for name in videos]
     _check_offsets(config, lengths, folder.timeline.rate)
     steps = config.train.settled_steps(lengths)

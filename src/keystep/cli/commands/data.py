@@ -74,6 +74,44 @@ def weights(
 
 
 @app.command(rich_help_panel=PANEL)
+def pool(
+    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens a slot.")],
+    out: Annotated[Path, typer.Option(help="Folder for one vector a slot.")],
+    mean: Annotated[
+        bool, typer.Option("--mean", help="The plain mean of a slot's tokens; nothing is learned.")
+    ] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Action-pool: learned from the labels of the split's training videos.")
+    ] = False,
+    pooler: Annotated[Path | None, typer.Option(help="Use a learned one: OUT/pooler of an earlier --labels.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split K whose training videos --labels learns from.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Of --labels: dim, heads, depth, steps, batch_size, learning_rate, seed ..."),
+    ] = None,
+    count: Annotated[int | None, typer.Option("--tokens", help="Tokens a slot, if store.json does not say.")] = None,
+    source_rate: SourceRate = None,
+    on_error: OnError = "raise",
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+) -> None:
+    """Make one vector a slot of several tokens; finished videos are not done again. (pretrain pools without labels.)"""
+    from keystep.cli.pooling import PoolOptions, pool_folder
+
+    options = PoolOptions(
+        mean=mean,
+        labels=labels,
+        pooler=pooler,
+        split=split,
+        settings=tuple(settings or ()),
+        tokens=count,
+        source_rate=source_rate,
+        on_error=on_error,
+        half=half,
+    )
+    pool_folder(tokens, out, options, console)
+
+
+@app.command(rich_help_panel=PANEL)
 def inspect(
     data: Data,
     source_rate: SourceRate = None,
