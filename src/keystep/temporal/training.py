@@ -53,6 +53,7 @@ class _Run:
 
     head: TemporalHead
     optimizer: AdamW
+    clip: float
     best: dict[str, Tensor]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
@@ -147,7 +148,7 @@ def _begun(
     others = [p for p in head.parameters() if p.ndim != 2]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = AdamW(groups, lr=training.learning_rate)
-    return _Run(head, optimizer, copy.deepcopy(head.state_dict()))
+    return _Run(head, optimizer, training.clip, copy.deepcopy(head.state_dict()))
 
 
 def _over(run: _Run, training: TrainingConfig) -> bool:
@@ -159,52 +160,63 @@ def _epoch(
     run: _Run, videos: Videos, known: Survey, training: TrainingConfig, seed: int, classes: int
 ) -> dict[str, float]:
     """One pass over the training videos; the mean loss and the last learning rate."""
-    head, epoch, counts = run.head.train(), run.epochs, known.counts
-    plan = batches(known.lengths, training.batch_videos, seed, epoch)
+    run.head.train()
+    loss_of = HeadLoss(training, known.counts.to(run.head.standardise.mean.device))
+    epoch, plan, total = run.epochs, batches(known.lengths, training.batch_videos, seed, run.epochs), 0.0
     steps, warmup = len(plan) * training.epochs, round(training.warmup * len(plan))
-    device = head.standardise.mean.device
-    weights = losses.class_weights(counts=counts, rule=training.class_weights, beta=training.effective_beta).to(device)
-    shift = losses.logit_adjustment(counts=counts, strength=training.logit_adjustment).to(device)
-    total = 0.0
     for number, chosen in enumerate(plan):
         step = epoch * len(plan) + number
-        features, labels, valid = loaded(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
+        batch = loaded(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
         for group in run.optimizer.param_groups:
             group["lr"] = training.learning_rate * rate_factor(step, steps, warmup, training.schedule)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_dropout_seed(seed, step))
-            scores = head(features.to(device), valid.to(device))
-        loss = head_loss(scores, labels.to(device), valid.to(device), training, weights, shift)
-        if not bool(torch.isfinite(loss)):
+        loss = _step(run, batch, loss_of, _dropout_seed(seed, step))
+        if not math.isfinite(loss):
             raise InputError(
-                f"the loss is {float(loss)} in epoch {epoch + 1}; lower learning_rate, or look for extreme features"
+                f"the loss is {loss} in epoch {epoch + 1}; lower learning_rate, or look for extreme features"
             )
-        run.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(head.parameters(), training.clip)
-        run.optimizer.step()
-        total += float(loss)
+        total += loss
     return {"loss": total / len(plan), "learning_rate": run.optimizer.param_groups[0]["lr"]}
 
 
-def head_loss(
-    scores: Tensor, labels: Tensor, valid: Tensor, training: TrainingConfig, weights: Tensor, shift: Tensor
-) -> Tensor:
-    """The sum over stages of cross entropy and smoothing.
+def _step(run: _Run, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, seed: int) -> float:
+    """One optimiser step; returns the loss. Where that is no number, the head is left as it was."""
+    device = run.head.standardise.mean.device
+    features, labels, valid = (part.to(device) for part in batch)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        scores = run.head(features, valid)
+    loss = loss_of(scores, labels, valid)
+    value = loss.item()
+    if math.isfinite(value):
+        run.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(run.head.parameters(), run.clip)
+        run.optimizer.step()
+    return value
 
-    scores (S, B, T, C); labels (B, T), -100 where unknown; valid (B, T); weights, shift: (C,) of the classes.
-    """
-    classes, total = scores.shape[-1], scores.new_zeros(())
-    soft = losses.soften_boundaries(labels=labels, classes=classes, radius=training.boundary_radius)
-    for stage in scores:
-        if training.boundary_radius:
-            total = total + losses.soft_cross_entropy(scores=stage + shift, targets=soft, weights=weights)
-        else:
-            total = total + losses.frame_cross_entropy(scores=stage + shift, labels=labels, weights=weights)
-        if training.smoothing:
-            calm = losses.truncated_smoothing(scores=stage, valid=valid, threshold=training.truncation)
-            total = total + training.smoothing * calm
-    return total
+
+class HeadLoss:
+    """The sum over stages of cross entropy and smoothing, for classes with so many training frames, (C,)."""
+
+    def __init__(self, training: TrainingConfig, counts: Tensor) -> None:
+        self.training = training
+        self.weights = losses.class_weights(counts=counts, rule=training.class_weights, beta=training.effective_beta)
+        self.shift = losses.logit_adjustment(counts=counts, strength=training.logit_adjustment)
+
+    def __call__(self, scores: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """scores (S, B, T, C), labels (B, T) with -100 where unknown, valid (B, T) -> a scalar."""
+        total, radius = scores.new_zeros(()), self.training.boundary_radius
+        soft = losses.soften_boundaries(labels=labels, classes=scores.shape[-1], radius=radius) if radius else None
+        for stage in scores:
+            moved = stage + self.shift
+            if soft is None:
+                total = total + losses.frame_cross_entropy(scores=moved, labels=labels, weights=self.weights)
+            else:
+                total = total + losses.soft_cross_entropy(scores=moved, targets=soft, weights=self.weights)
+            if self.training.smoothing:
+                calm = losses.truncated_smoothing(scores=stage, valid=valid, threshold=self.training.truncation)
+                total = total + self.training.smoothing * calm
+        return total
 
 
 def _validate(
