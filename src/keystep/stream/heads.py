@@ -1,4 +1,4 @@
-"""Temporal heads on streams: a chunk of latents or features in, the scores that became final out.
+"""Heads on streams: a chunk of latents or features in, the scores that became final out.
 
 The state keeps the frames that convolutions reach back to, and the keys and values that attention still sees. It is a
 value: a step returns a new one and leaves the old one usable. Its size is bounded, whatever the length of the stream.
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError
+from keystep.heads import LinearHead
 from keystep.temporal.flow import Continued
 from keystep.temporal.head import TemporalHead, checked
 
@@ -89,6 +90,33 @@ def finish_head(head: TemporalHead, state: HeadState) -> tuple[Tensor, HeadState
     _check_owner(head, state)
     scores, after = _advanced(head, state.waiting, max(1, state.held), state)
     return scores, replace(after, waiting=state.waiting[:, :0])
+
+
+AnyHead = LinearHead | TemporalHead
+"""What can read steps off a stream: a `LinearHead` answers each frame by itself and needs no state."""
+
+
+def begin(head: AnyHead) -> HeadState | None:
+    """The state before the first frame of one stream; None for heads that remember nothing."""
+    return init_head(head) if isinstance(head, TemporalHead) else None
+
+
+@torch.no_grad()
+def read(
+    head: AnyHead, latents: Tensor, state: HeadState | None, *, end: bool = False
+) -> tuple[Tensor, HeadState | None]:
+    """The next latents (n, D) of one stream -> the probabilities (m, C) that became final, and the new state.
+
+    end: as if the video ended behind them, so that nothing waits on.
+    """
+    if not isinstance(head, TemporalHead):
+        return head.probabilities(latents.float().cpu()), None
+    assert state is not None
+    scores, state = step_head(head, latents[None], state)
+    if end:
+        rest, state = finish_head(head, state)
+        scores = torch.cat([scores, rest], dim=1)
+    return scores[0].softmax(-1).float().cpu(), state
 
 
 @torch.no_grad()
