@@ -5,8 +5,11 @@ chunks; the latents are those of `PJEPA.encode` with the same attention. With a 
 A causal model answers at once. A block-causal one answers when a block is complete; until then `provisional` says what
 the frames of the open block would be if the video ended now. One that attends by discovered segments answers when a
 segment is closed (`close_segments`; `LiveSegments` does so wherever a segmenter finds a boundary).
+
+Temporal heads stream alike: `init_head`, `step_head`, `finish_head`. `LiveSteps` runs a model and a head together.
 """
 
+from keystep.stream.heads import HeadState, finish_head, init_head, step_head
 from keystep.stream.live import LiveSteps, Reading
 from keystep.stream.saving import load, save
 from keystep.stream.segments import LiveSegments
@@ -15,6 +18,7 @@ from keystep.stream.state import StreamState
 from keystep.stream.steps import close_segments, delays, finish, init, provisional, reset, step
 
 __all__ = [
+    "HeadState",
     "LiveSegments",
     "LiveSteps",
     "Reading",
@@ -23,10 +27,13 @@ __all__ = [
     "close_segments",
     "delays",
     "finish",
+    "finish_head",
     "init",
+    "init_head",
     "load",
     "provisional",
     "reset",
     "save",
     "step",
+    "step_head",
 ]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
-from keystep.stream import saving, segments, steps
+from keystep.stream import heads, saving, segments, steps
+from keystep.stream.heads import AnyHead, HeadState
 from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
 from keystep.stream.state import StreamState
 
@@ -54,12 +54,14 @@ class LiveState:
     """Where a stream of steps is; a value, as `StreamState` is.
 
     segmenter: where the segmenter is, for models that attend by segment; None when there is none or the video is over.
+    head: where the head is, for heads that remember something.
     frames: how many were fed. gaps: how many were bridged or restarted at. timed: whether the source gives times; None
-    before it said so. times: moments of the last frames fed, the open block's or segment's at least.
+    before it said so. times: moments of the last frames fed, of all that wait at least.
     """
 
     stream: StreamState
     segmenter: SegmenterState | None = None
+    head: HeadState | None = None
     smoothed: Smoothed = field(default_factory=Smoothed)
     frames: int = 0
     gaps: int = 0
@@ -68,8 +70,8 @@ class LiveState:
 
     @property
     def waiting(self) -> int:
-        """Frames that wait for the end of their block or segment."""
-        return self.stream.held[0]
+        """Frames that wait for the end of their block or segment, in the model or in the head."""
+        return self.stream.held[0] + (0 if self.head is None else self.head.held)
 
 
 class LiveSteps:
@@ -82,7 +84,7 @@ class LiveSteps:
     def __init__(
         self,
         model: PJEPA,
-        head: LinearHead,
+        head: AnyHead,
         timeline: Timeline,
         smoothing: Smoothing | None = None,
         on_gap: OnGap = "stop",
@@ -98,7 +100,7 @@ class LiveSteps:
             raise InputError("this model attends by discovered segments; give the segmenter that finds them")
         if segmenter is not None and segmenter.rate != timeline.rate:
             raise InputError(f"the segmenter was fitted at {segmenter.rate} Hz, the stream has {timeline.rate} Hz")
-        self.state = LiveState(*self._begun())
+        self.state = LiveState(*self._begun(), heads.begin(head))
 
     def feed(self, features: np.ndarray | Tensor, times: Sequence[float] | None = None) -> list[Reading]:
         """Take the next frames (n, D_in); return readings of those that became final.
@@ -123,7 +125,14 @@ class LiveSteps:
                 ended, state = self._closed(state)
                 readings += ended
                 stream = steps.reset(state.stream)
-                state = replace(state, stream=stream, segmenter=self._begun()[1], smoothed=Smoothed(), times=())
+                state = replace(
+                    state,
+                    stream=stream,
+                    segmenter=self._begun()[1],
+                    head=heads.begin(self.head),
+                    smoothed=Smoothed(),
+                    times=(),
+                )
             said, state = self._stepped(state, chunk[start:stop], moments[start:stop])
             readings += said
         self.state = state
@@ -133,8 +142,9 @@ class LiveSteps:
         """Readings of the open block's frames, as if the video ended now; the next ones may revise them."""
         state = self.state
         latents = steps.provisional(self.model, state.stream)[0]
-        first, place = state.frames - len(latents), len(state.times) - len(latents)
-        return self._readings(state, latents, first, state.times[place:], final=False)[0]
+        probabilities, _ = heads.read(self.head, latents, state.head, end=True)
+        first, place = state.frames - len(probabilities), len(state.times) - len(probabilities)
+        return self._readings(state, probabilities, first, state.times[place:], final=False)[0]
 
     def close(self) -> list[Reading]:
         """The video is over: readings of what the open block still held. A block closed early ends the stream."""
@@ -148,6 +158,8 @@ class LiveSteps:
         """
         if self.segmenter is not None:
             raise InputError("a stream with a segmenter cannot be saved yet; run it without a state on disk")
+        if self.state.head is not None:
+            raise InputError("a stream with a temporal head cannot be saved yet; run it without a state on disk")
         state = state or self.state
         smoothed = state.smoothed
         average = None if smoothed.average is None else [float(x) for x in smoothed.average]
@@ -184,6 +196,7 @@ class LiveSteps:
         average = None if average is None else np.array(average, np.float32)
         self.state = LiveState(
             stream,
+            None,
             None,
             Smoothed(average, announced, leader, leading),
             record["frames"],
@@ -239,11 +252,11 @@ class LiveSteps:
     def _closed(self, state: LiveState) -> tuple[list[Reading], LiveState]:
         if self.segmenter is None:
             batch, stream = steps.finish(self.model, state.stream)
-            return self._taken(replace(state, stream=stream), batch[0])
+            return self._taken(replace(state, stream=stream), batch[0], end=True)
         if state.segmenter is None:
             return [], state
         latents, (stream, _) = segments.end(self.model, self.segmenter, self._open(state))
-        return self._taken(replace(state, stream=stream, segmenter=None), latents)
+        return self._taken(replace(state, stream=stream, segmenter=None), latents, end=True)
 
     def _begun(self) -> tuple[StreamState, SegmenterState | None]:
         """The states before the first frame."""
@@ -256,20 +269,21 @@ class LiveSteps:
             raise InputError("this stream is over: its last segment was closed; begin another one")
         return segments.SegmentsState(state.stream, state.segmenter)
 
-    def _taken(self, state: LiveState, latents: Tensor) -> tuple[list[Reading], LiveState]:
-        """Readings of the latents that became final; what waits still comes after them."""
-        first = state.frames - state.waiting - len(latents)
-        place = len(state.times) - state.waiting - len(latents)
-        readings, smoothed = self._readings(state, latents, first, state.times[place:], final=True)
+    def _taken(self, state: LiveState, latents: Tensor, end: bool = False) -> tuple[list[Reading], LiveState]:
+        """Readings of what became final with these latents; what waits still comes after them."""
+        probabilities, head = heads.read(self.head, latents, state.head, end=end)
+        state = replace(state, head=head)
+        first = state.frames - state.waiting - len(probabilities)
+        place = len(state.times) - state.waiting - len(probabilities)
+        readings, smoothed = self._readings(state, probabilities, first, state.times[place:], final=True)
         return readings, replace(state, smoothed=smoothed, times=state.times[-max(1, state.waiting) :])
 
-    @torch.no_grad()
     def _readings(
-        self, state: LiveState, latents: Tensor, first: int, times: Sequence[float], final: bool
+        self, state: LiveState, probabilities: Tensor, first: int, times: Sequence[float], final: bool
     ) -> tuple[list[Reading], Smoothed]:
         smoothed, readings = state.smoothed, []
         now = state.times[-1] if state.times else 0.0
-        for index, row in enumerate(self.head.probabilities(latents.float().cpu()).numpy()):
+        for index, row in enumerate(probabilities.numpy()):
             smoothed = smoothed.then(row, self.smoothing, self.rate, self._choose)
             assert smoothed.announced is not None and smoothed.average is not None
             readings.append(

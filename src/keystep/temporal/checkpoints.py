@@ -1,0 +1,76 @@
+"""A head's training on disk: all that a resume needs, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from keystep.errors import InputError
+from keystep.files import read_json, replacing, write_json
+from keystep.persistence import check_fit, load_strict, load_tensors, save_tensors
+from keystep.train.state import load_optimizer_tensors, optimizer_tensors
+
+HEAD, BEST, OPTIMISER, STATE = "head.safetensors", "best.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What was kept beside the head and its optimiser: the best weights, each epoch's measures, the best epoch."""
+
+    best: dict[str, Tensor]
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The newest state of a run, ``folder/checkpoint``. identity: what makes a run that one, as plain data."""
+
+    folder: Path
+    identity: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder / "checkpoint"
+
+    def save(
+        self,
+        head: nn.Module,
+        optimizer: Optimizer,
+        best: Mapping[str, Tensor],
+        history: list[dict[str, float]],
+        best_epoch: int,
+    ) -> None:
+        """Replace it by the state now."""
+        with replacing(self.path, (HEAD, BEST, OPTIMISER, STATE)) as temporary:
+            save_tensors(temporary / HEAD, head.state_dict())
+            save_tensors(temporary / BEST, best)
+            save_tensors(temporary / OPTIMISER, optimizer_tensors(head, optimizer))
+            record = {"identity": dict(self.identity), "history": history, "best_epoch": best_epoch}
+            write_json(temporary / STATE, record)
+
+    def load(self, head: nn.Module, optimizer: Optimizer) -> State | None:
+        """Fill head and optimiser; None if there is no checkpoint yet.
+
+        Raises:
+            InputError: it is another run's, or damaged.
+        """
+        if not (self.path / STATE).exists():
+            return None
+        record = read_json(self.path / STATE)
+        if record.get("identity") != self.identity:
+            was = record.get("identity", {})
+            other = [name for name, value in self.identity.items() if was.get(name) != value]
+            raise InputError(f"{self.path}: another run's (its {', '.join(other)} differ); choose another folder")
+        load_strict(head, load_tensors(self.path / HEAD), str(self.path / HEAD))
+        source = self.path / OPTIMISER
+        load_optimizer_tensors(head, optimizer, load_tensors(source), source)
+        best = load_tensors(self.path / BEST)
+        check_fit(head.state_dict(), best, str(self.path / BEST))
+        return State(best, record["history"], record["best_epoch"])

@@ -1,0 +1,262 @@
+"""One trainer for all heads: whole videos in, the epoch that is best on the validation videos out.
+
+What varies (order, crops, dropout, rate) is a function of the seed and the step, so a killed run goes on to the same
+bits from the weights, the optimiser's moments and the best weights so far. Test videos never enter here.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from keystep.errors import InputError
+from keystep.evals.metrics import segmentation_scores
+from keystep.temporal import losses
+from keystep.temporal.building import build_head, save_head
+from keystep.temporal.checkpoints import Checkpoint
+from keystep.temporal.config import HeadConfig, TrainingConfig
+from keystep.temporal.description import describe
+from keystep.temporal.head import TemporalHead
+from keystep.temporal.videos import Survey, Videos, batches, loaded, survey
+
+
+class Progress(Protocol):
+    """Called after each epoch with its number (from 1), the number of epochs, and what was measured."""
+
+    def __call__(self, epoch: int, epochs: int, measured: Mapping[str, float]) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """The head of the best epoch, in eval mode, and how it came about, as plain data."""
+
+    head: TemporalHead
+    record: dict[str, Any]
+
+    @property
+    def valid_scores(self) -> dict[str, float]:
+        """The validation scores (0-100) of the chosen epoch."""
+        return dict(self.record["valid_scores"])
+
+
+@dataclass(eq=False)
+class _Run:
+    """What changes while a head is trained."""
+
+    head: TemporalHead
+    optimizer: AdamW
+    clip: float
+    best: dict[str, Tensor]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """How many are done."""
+        return len(self.history)
+
+
+def train_head(
+    config: HeadConfig,
+    train: Videos,
+    valid: Videos,
+    *,
+    classes: int,
+    training: TrainingConfig | None = None,
+    seed: int = 0,
+    background: Sequence[int] = (),
+    names: Sequence[str] = (),
+    origin: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+) -> TrainedHead:
+    """Train a head on the training videos and return it as it was when it was best on the validation videos.
+
+    Args:
+        classes: number of classes; one without training frames is allowed.
+        background: classes that edit and F1 leave out when epochs are compared.
+        names, origin: what the head keeps of its classes and of its features.
+        folder: where the state after each epoch lies. A run that was killed goes on from there when it is called
+            again with the same arguments, and one that is over is read. The finished head is its ``head.safetensors``.
+
+    Raises:
+        InputError: videos that do not fit (see `survey`), a folder that holds another run, a loss that is no number.
+    """
+    training = training or TrainingConfig()
+    known = survey(train, classes, "training")
+    held_out = survey(valid, classes, "validation")
+    if known.mean.shape != held_out.mean.shape:
+        raise InputError(f"training width {len(known.mean)}, but validation width {len(held_out.mean)}")
+    identity = {
+        "head": config.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "classes": classes,
+        "background": sorted(background),
+        "seed": seed,
+        "videos": [known.fingerprint, held_out.fingerprint],
+    }
+    run = _begun(config, training, known, classes, seed, device)
+    checkpoint = None if folder is None else Checkpoint(folder, identity)
+    if checkpoint is not None and (state := checkpoint.load(run.head, run.optimizer)) is not None:
+        run.best, run.history, run.best_epoch = state.best, state.history, state.best_epoch
+    while not _over(run, training):
+        measured = _epoch(run, train, known, training, seed, classes)
+        measured |= _validate(run.head, valid, held_out.lengths, training, classes, background)
+        run.history.append(measured)
+        best = run.history[run.best_epoch - 1]["selection"] if run.best_epoch else -1.0
+        if measured["selection"] > best:  # of equally good epochs the first
+            run.best_epoch, run.best = run.epochs, copy.deepcopy(run.head.state_dict())
+        if checkpoint is not None:
+            checkpoint.save(run.head, run.optimizer, run.best, run.history, run.best_epoch)
+        if progress is not None:
+            progress(run.epochs, training.epochs, measured)
+    run.head.load_state_dict(run.best)
+    head = run.head.eval()
+    head.names, head.origin = tuple(names), dict(origin or {})
+    if folder is not None:
+        save_head(folder / "head.safetensors", head)
+    return TrainedHead(head, _record(run, identity, training))
+
+
+def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
+    """What the learning rate is multiplied with at one step (0-based): linear warm-up, then constant or a cosine."""
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if schedule == "constant":
+        return rise
+    progress = max(0.0, (step - warmup) / max(1, steps - warmup))
+    return rise * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def _begun(
+    config: HeadConfig, training: TrainingConfig, known: Survey, classes: int, seed: int, device: torch.device | str
+) -> _Run:
+    head = build_head(config, len(known.mean), classes, seed)
+    if training.standardise:
+        head.standardise.mean.copy_(known.mean)
+        head.standardise.deviation.copy_(known.deviation)
+    head.to(device)
+    matrices = [p for p in head.parameters() if p.ndim == 2]
+    others = [p for p in head.parameters() if p.ndim != 2]
+    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = AdamW(groups, lr=training.learning_rate)
+    return _Run(head, optimizer, training.clip, copy.deepcopy(head.state_dict()))
+
+
+def _over(run: _Run, training: TrainingConfig) -> bool:
+    waited = run.epochs - run.best_epoch
+    return run.epochs >= training.epochs or (training.patience is not None and waited >= training.patience)
+
+
+def _epoch(
+    run: _Run, videos: Videos, known: Survey, training: TrainingConfig, seed: int, classes: int
+) -> dict[str, float]:
+    """One pass over the training videos; the mean loss and the last learning rate."""
+    run.head.train()
+    loss_of = HeadLoss(training, known.counts.to(run.head.standardise.mean.device))
+    epoch, plan, total = run.epochs, batches(known.lengths, training.batch_videos, seed, run.epochs), 0.0
+    steps, warmup = len(plan) * training.epochs, round(training.warmup * len(plan))
+    for number, chosen in enumerate(plan):
+        step = epoch * len(plan) + number
+        batch = loaded(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
+        for group in run.optimizer.param_groups:
+            group["lr"] = training.learning_rate * rate_factor(step, steps, warmup, training.schedule)
+        loss = _step(run, batch, loss_of, _dropout_seed(seed, step))
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} in epoch {epoch + 1}; lower learning_rate, or look for extreme features"
+            )
+        total += loss
+    return {"loss": total / len(plan), "learning_rate": run.optimizer.param_groups[0]["lr"]}
+
+
+def _step(run: _Run, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, seed: int) -> float:
+    """One optimiser step; returns the loss. Where that is no number, the head is left as it was."""
+    device = run.head.standardise.mean.device
+    features, labels, valid = (part.to(device) for part in batch)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        scores = run.head(features, valid)
+    loss = loss_of(scores, labels, valid)
+    value = loss.item()
+    if math.isfinite(value):
+        run.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(run.head.parameters(), run.clip)
+        run.optimizer.step()
+    return value
+
+
+class HeadLoss:
+    """The sum over stages of cross entropy and smoothing, for classes with so many training frames, (C,)."""
+
+    def __init__(self, training: TrainingConfig, counts: Tensor) -> None:
+        self.training = training
+        self.weights = losses.class_weights(counts=counts, rule=training.class_weights, beta=training.effective_beta)
+        self.shift = losses.logit_adjustment(counts=counts, strength=training.logit_adjustment)
+
+    def __call__(self, scores: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """scores (S, B, T, C), labels (B, T) with -100 where unknown, valid (B, T) -> a scalar."""
+        total, radius = scores.new_zeros(()), self.training.boundary_radius
+        soft = losses.soften_boundaries(labels=labels, classes=scores.shape[-1], radius=radius) if radius else None
+        for stage in scores:
+            moved = stage + self.shift
+            if soft is None:
+                total = total + losses.frame_cross_entropy(scores=moved, labels=labels, weights=self.weights)
+            else:
+                total = total + losses.soft_cross_entropy(scores=moved, targets=soft, weights=self.weights)
+            if self.training.smoothing:
+                calm = losses.truncated_smoothing(scores=stage, valid=valid, threshold=self.training.truncation)
+                total = total + self.training.smoothing * calm
+        return total
+
+
+def _validate(
+    head: TemporalHead,
+    videos: Videos,
+    lengths: Sequence[int],
+    training: TrainingConfig,
+    classes: int,
+    background: Sequence[int],
+) -> dict[str, float]:
+    """The scores of the validation videos, and ``selection``, the one that chooses."""
+    head.eval()
+    device = head.standardise.mean.device
+    predictions, truths = [], []
+    for index in range(len(lengths)):
+        features, labels, _ = loaded(videos, [index], classes, "validation")
+        predictions.append(head.predict(features.to(device))[0].cpu().numpy())
+        truths.append(labels[0].numpy())
+    scores = segmentation_scores(predictions, truths, background)
+    parts = ("accuracy",) if training.selection == "accuracy" else ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
+    return {**scores, "selection": sum(scores[part] for part in parts) / len(parts)}
+
+
+def _record(run: _Run, identity: Mapping[str, Any], training: TrainingConfig) -> dict[str, Any]:
+    best = run.history[run.best_epoch - 1]
+    rule = {
+        "average": "highest mean of frame accuracy, edit, F1@10, F1@25 and F1@50 on the validation videos",
+        "accuracy": "highest frame accuracy on the validation videos",
+    }
+    return {
+        **identity,
+        "selection": rule[training.selection],
+        "best_epoch": run.best_epoch,
+        "epochs": run.epochs,
+        "valid_scores": {name: value for name, value in best.items() if name not in ("loss", "learning_rate")},
+        "parameters": describe(run.head).parameters,
+        "history": run.history,
+    }
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    """Another one for each step and run, whatever was drawn before."""
+    return (seed * 1_000_003 + step * 7_919 + 17) % 2**63

@@ -1,0 +1,137 @@
+"""The videos that a head is trained on: what is asked of them, one pass over them, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from keystep.data.annotation import IGNORED
+from keystep.errors import InputError
+
+Video = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""(T, D) features, and (T,) class ids, -100 where there is no label."""
+ALIKE = 8
+"""Batches whose videos are sorted by length together."""
+
+
+class Videos(Protocol):
+    """Videos that are read when they are needed. A list of (features, labels) will do."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Video: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What one pass over videos tells.
+
+    lengths: frames of each video. counts: (C,) labelled frames of each class. mean, deviation: (D,) float32 over all
+    frames; the deviation of a channel that does not vary is infinite, so that it drops out when it is divided by.
+    fingerprint: a hash of all that was read.
+    """
+
+    lengths: tuple[int, ...]
+    counts: Tensor
+    mean: Tensor
+    deviation: Tensor
+    fingerprint: str
+
+
+def survey(videos: Videos, classes: int, part: str) -> Survey:
+    """Read every video once.
+
+    Raises:
+        InputError: no videos or none with a label, a shape, width or label that does not fit, NaN or infinity; always
+            with the number of the video, counted from 0.
+    """
+    lengths, counts, digest = [], np.zeros(classes, np.int64), sha256()
+    frames, total, squares, shift = 0, np.zeros(0), np.zeros(0), np.zeros(0)
+    for index in range(len(videos)):
+        features, labels = checked_video(videos[index], classes, f"{part} video {index}")
+        if not index:
+            shift = features.mean(axis=0, dtype=np.float64)  # near the mean, so that squares do not cancel
+            total, squares = np.zeros_like(shift), np.zeros_like(shift)
+        if features.shape[1:] != shift.shape:
+            raise InputError(f"{part} video {index} has width {features.shape[1]}, the first one {len(shift)}")
+        moved = features - shift
+        frames, total, squares = frames + len(moved), total + moved.sum(0), squares + np.square(moved).sum(0)
+        counts += np.bincount(labels[labels != IGNORED], minlength=classes)
+        lengths.append(len(features))
+        digest.update(features.tobytes() + labels.tobytes())
+    if not counts.sum():
+        raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
+    deviation = np.sqrt(np.maximum(squares / frames - np.square(total / frames), 0))
+    mean = shift + total / frames
+    varies = deviation > 1e-6 * np.abs(mean) + 1e-12
+    return Survey(
+        tuple(lengths),
+        torch.from_numpy(counts),
+        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy(np.where(varies, deviation, np.inf).astype(np.float32)),
+        digest.hexdigest(),
+    )
+
+
+def checked_video(video: Video, classes: int, name: str) -> Video:
+    """(T, D) float32 and (T,) int64, or a line that names what is wrong with them."""
+    features, labels = np.asarray(video[0], dtype=np.float32), np.asarray(video[1])
+    if features.ndim != 2 or not len(features):
+        raise InputError(f"{name}: features of shape {features.shape}; expected (T, D) with at least one frame")
+    if labels.shape != features.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"{name}: {len(features)} frames need as many integer labels, not {labels.dtype} {labels.shape}"
+        )
+    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        frame = int(wrong.argmax())
+        raise InputError(f"{name}, frame {frame}: label {labels[frame]} is outside of 0..{classes - 1}")
+    usable = np.isfinite(features).all(axis=1)
+    if not usable.all():
+        raise InputError(f"{name}, frame {int((~usable).argmax())}: NaN or infinite; remove or repair this video")
+    return features, labels.astype(np.int64)
+
+
+def batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """All videos in a random order, ``size`` a batch, those of a batch of similar lengths. A function of nothing else.
+
+    The shuffled videos are sorted by length in groups of `ALIKE` batches, and the batches shuffled again.
+    """
+    rng = np.random.default_rng((seed, 0, epoch))
+    order = rng.permutation(len(lengths)).tolist()
+    found: list[list[int]] = []
+    for start in range(0, len(order), ALIKE * size):
+        group = sorted(order[start : start + ALIKE * size], key=lambda index: lengths[index])
+        found += [group[first : first + size] for first in range(0, len(group), size)]
+    return [found[index] for index in rng.permutation(len(found))]
+
+
+def loaded(
+    videos: Videos, chosen: Sequence[int], classes: int, part: str, crop: int | None = None, seed: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Videos side by side: features (B, T, D), labels (B, T) with -100 at padding, valid (B, T).
+
+    crop: so many frames of those that are longer, from a place that ``seed`` and the video's number decide.
+    """
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for index in chosen:
+            features, labels = checked_video(videos[index], classes, f"{part} video {index}")
+            if crop is not None and len(features) > crop:
+                start = int(np.random.default_rng((*seed, index)).integers(len(features) - crop + 1))
+                features, labels = features[start : start + crop], labels[start : start + crop]
+            yield torch.from_numpy(features), torch.from_numpy(labels)
+
+    features, labels = zip(*parts(), strict=True)
+    lengths = torch.tensor([len(row) for row in labels])
+    padded = pad_sequence(list(features), batch_first=True)
+    valid = torch.arange(padded.shape[1]) < lengths[:, None]
+    return padded, pad_sequence(list(labels), batch_first=True, padding_value=float(IGNORED)), valid
