@@ -60,11 +60,15 @@ def judge_models(
 ) -> Evaluation:
     """The table for groups of models, each group being one recipe over seeds."""
     judge = open_judge(folder, split, config)
-    entrants = [
+    with counting(console, "judging", None) as tick:
+        return evaluate(judge, entrants_of(groups), tick)
+
+
+def entrants_of(groups: list[Group]) -> list[Entrant]:
+    """The models of all groups with name and seed."""
+    return [
         Entrant(name, seed, found.model, reconstruction=_reconstructs(found)) for name, seed, found in _flat(groups)
     ]
-    with counting(console, "judging", None) as tick:
-        return evaluate(judge, entrants, tick)
 
 
 def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:

@@ -31,6 +31,7 @@ from keystep.heads import LinearHead
 from keystep.stream import LiveSteps, Reading, Smoothing
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
+from keystep.temporal import TemporalHead
 
 SAVE_SECONDS = 60.0
 
@@ -215,7 +216,7 @@ class _Runner:
             self.picture.take(readings)
 
 
-def _line(reading: Reading, head: LinearHead) -> str:
+def _line(reading: Reading, head: LinearHead | TemporalHead) -> str:
     return json.dumps(
         {
             "frame": reading.frame,

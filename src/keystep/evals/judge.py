@@ -161,19 +161,25 @@ class Judge:
             seed=seed,
         )
         predictions = {name: probe.predict(representation[name]) for name in self.split.test}
-        at_frames = [self._at_frames(name, predictions[name]) for name in self.split.test]
-        truths = [self.truths[name] for name in self.split.test]
+        scores, correct = self.score(predictions)
         return Run(
             seed=seed,
-            scores=segmentation_scores(at_frames, truths, background=self.background, protocol=self.protocol),
+            scores=scores,
             valid_accuracy=probe.valid_accuracy,
             learning_rate=probe.learning_rate,
             weight_decay=probe.weight_decay,
-            correct=np.array([(a == b).sum() for a, b in zip(at_frames, truths, strict=True)]),
+            correct=correct,
             predictions=predictions,
             probe=probe,
         )
 
-    def _at_frames(self, name: str, predictions: np.ndarray) -> np.ndarray:
+    def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
+        """The metrics (0-100) of class ids at the pooled rate, and the right frames of each test video, (videos,)."""
+        at_frames = [self.at_frames(name, predictions[name]) for name in self.split.test]
+        truths = [self.truths[name] for name in self.split.test]
+        scores = segmentation_scores(at_frames, truths, background=self.background, protocol=self.protocol)
+        return scores, np.array([(a == b).sum() for a, b in zip(at_frames, truths, strict=True)])
+
+    def at_frames(self, name: str, predictions: np.ndarray) -> np.ndarray:
         """Each prediction held for the frames that its slot was pooled from."""
         return np.repeat(predictions, self.folder.pool)[: len(self.truths[name])]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from threading import Lock
 
 import numpy as np
@@ -18,13 +17,13 @@ import torch
 from pydantic import Field
 
 from keystep.config import Config, ModelConfig
-from keystep.data.folder import FeatureFolder
 from keystep.evals import controls
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.controls import Control, Position
 from keystep.evals.encoding import encode_videos
 from keystep.evals.geometry import Geometry, median_geometry
 from keystep.evals.judge import Beside, Family, Judge, Mode, Representation, Row
+from keystep.evals.modes import answers_later, marked_oracle, modes_of, pattern_delay, patterns_of, slot_delay
 from keystep.evals.probe import ProbeConfig
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
@@ -106,7 +105,7 @@ def evaluate(
     study = _Study(judge, progress)
     study.add("raw features", "raw", "causal", study.raw, delay=study.slot_delay)
     study.add("true segments' means (ORACLE)", "oracle", "offline", study.segment_means())
-    for mode in _modes(entrants):
+    for mode in modes_of([entrant.model for entrant in entrants]):
         study.smoothing(mode)
         study.offsets(mode)
     if any(entrant.model.config.segments == "discovered" for entrant in entrants):
@@ -128,7 +127,7 @@ class _Study:
             line = f"{judge.folder.tokens} tokens a slot: raw features, and the controls made of them, are their mean"
             judge.folder.problems.notes.append(line)
         self.rate = float(judge.folder.timeline.rate)
-        self.slot_delay = _slot_delay(judge.folder)
+        self.slot_delay = slot_delay(judge.folder)
         self.best_smoothing: dict[Mode, Representation] = {}
         self.architectures: list[ModelConfig] = []
         test = judge.split.test
@@ -166,7 +165,7 @@ class _Study:
 
     def marked(self, name: str) -> str:
         """The name of a row, with ORACLE in it wherever that is so."""
-        return _oracle(name) if self.judge.folder.oracle else name
+        return marked_oracle(name) if self.judge.folder.oracle else name
 
     def smoothing(self, mode: Mode) -> None:
         """Moving averages: the width that is best on validation, then the same with the clock beside it."""
@@ -237,9 +236,9 @@ class _Study:
         twin = "untrained encoder" + (f" {number + 1}" if number else "")
         name = entrant.name
         if entrant.model.config.oracle:
-            name, twin = _oracle(name), _oracle(twin)
+            name, twin = marked_oracle(name), marked_oracle(twin)
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
-        for mode, pattern in _patterns(entrant.model).items():
+        for mode, pattern in patterns_of(entrant.model).items():
             self.model(name, family, mode, entrant.model, pattern, entrant.seed)
             row = self.evaluation.find(self.marked(twin), mode)
             if row is None or entrant.seed not in {run.seed for run in row.runs}:
@@ -256,7 +255,7 @@ class _Study:
     ) -> None:
         """A model's latents alone, beside the best smoothing of the same mode, and a learned one's beside the clock."""
         name = self.marked(name)
-        wait = _delay(pattern, self.rate)
+        wait = pattern_delay(pattern, self.rate)
         if pattern.kind == "segment_causal" and self.judge.folder.discovered and not model.config.oracle:
             wait = self.judge.folder.discovered.delay(self.judge.videos)
         delay = None if wait is None else wait + self.slot_delay
@@ -334,11 +333,6 @@ class _Study:
         return {name: control.transform(features) for name, features in self.raw.items()}
 
 
-def answers_later(row: Row, rival: Row) -> bool:
-    """Whether a row is final later than its rival, so that it has seen more of the future."""
-    return row.delay is not None and rival.delay is not None and row.delay > rival.delay + 1e-9
-
-
 def _encoder_part(config: ModelConfig) -> ModelConfig:
     """The config with nothing in it that the encoder does not read."""
     plain = ModelConfig(dim=config.dim, heads=config.heads)
@@ -346,45 +340,8 @@ def _encoder_part(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={name: getattr(plain, name) for name in names})
 
 
-def _oracle(name: str) -> str:
-    return name if "(ORACLE)" in name else f"{name} (ORACLE)"
-
-
 def _strongest(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: row.valid_accuracy)
-
-
-def _modes(entrants: Sequence[Entrant]) -> tuple[Mode, ...]:
-    """The modes in which at least one entrant competes; offline alone when there is none."""
-    found = {mode for entrant in entrants for mode in _patterns(entrant.model)}
-    modes: tuple[Mode, ...] = ("offline", "causal")
-    return tuple(mode for mode in modes if mode in found) or ("offline",)
-
-
-def _patterns(model: PJEPA) -> dict[Mode, AttentionPattern]:
-    """How a model is run in each mode; one that never looks ahead has the causal mode only."""
-    own, live = model.config.attention, model.config.stream_attention
-    if live is None:
-        return {"offline": own}
-    return {"causal": own} if live == own else {"offline": own, "causal": live}
-
-
-def _delay(pattern: AttentionPattern, rate: float) -> float | None:
-    """Seconds until a frame's latent is final, at most: a block ends after it, a causal frame is final at once."""
-    if pattern.kind == "causal":
-        return 0.0
-    if pattern.kind == "block_causal":
-        assert pattern.block is not None
-        return (pattern.block - 1) / rate
-    return None
-
-
-def _slot_delay(folder: FeatureFolder) -> float:
-    """Seconds from the first source frame of a slot until the slot is known: pooling waits for the group's last frame,
-    and a backbone whose window looks ahead waits for that (half a slot of its own is what "at once" means)."""
-    source = folder.source
-    waiting = (folder.pool - 1) / source.rate + max(Fraction(0), source.look_ahead - 1 / (2 * source.rate))
-    return float(waiting)
 
 
 def _untrained(entrant: Entrant) -> PJEPA:

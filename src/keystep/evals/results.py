@@ -26,7 +26,8 @@ import numpy as np
 from keystep.data.annotation import PARTS
 from keystep.errors import InputError
 from keystep.evals.judge import Judge, Representation
-from keystep.evals.protocol import Evaluation, answers_later
+from keystep.evals.modes import answers_later
+from keystep.evals.protocol import Evaluation
 from keystep.files import replacing, write_json
 from keystep.heads import LinearHead
 
@@ -106,11 +107,8 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "software": {name: version(name) for name in ("keystep", "torch", "numpy")}
-        | {"python": platform.python_version()},
-        "data": _data_record(judge),
+        **making(),
+        "data": data_record(judge),
         "protocol": {
             "metrics": judge.protocol,
             "background": [judge.folder.classes[index] for index in judge.background],
@@ -146,7 +144,18 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _data_record(judge: Judge) -> dict[str, Any]:
+def making() -> dict[str, Any]:
+    """When, by which command and with which software a result was made."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "software": {name: version(name) for name in ("keystep", "torch", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def data_record(judge: Judge) -> dict[str, Any]:
+    """Which data were judged, and how they were split."""
     folder, split = judge.folder, judge.split
     return {
         "name": folder.root.resolve().name,

@@ -111,8 +111,19 @@ def evaluate(
     settings: Set = None,
     on_error: OnError = "raise",
     boundaries: Found = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="'paper': temporal heads (linear, MS-TCN++, long context) instead of the probes' table."),
+    ] = None,
 ) -> None:
     """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
+    if suite is not None:
+        from keystep.cli.suite import evaluate_suite
+
+        evaluate_suite(
+            suite, data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console
+        )
+        return
     from keystep.cli.evaluation import evaluate_folder
 
     evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console)

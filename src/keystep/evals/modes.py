@@ -1,0 +1,53 @@
+"""How a model runs offline and live, and when its answers are final."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from keystep.data.folder import FeatureFolder
+from keystep.evals.judge import Mode, Row
+from keystep.nn.attention import AttentionPattern
+from keystep.pjepa import PJEPA
+
+
+def modes_of(models: Sequence[PJEPA]) -> tuple[Mode, ...]:
+    """The modes in which at least one model runs; offline alone when there is none."""
+    found = {mode for model in models for mode in patterns_of(model)}
+    modes: tuple[Mode, ...] = ("offline", "causal")
+    return tuple(mode for mode in modes if mode in found) or ("offline",)
+
+
+def patterns_of(model: PJEPA) -> dict[Mode, AttentionPattern]:
+    """How a model is run in each mode; one that never looks ahead has the causal mode only."""
+    own, live = model.config.attention, model.config.stream_attention
+    if live is None:
+        return {"offline": own}
+    return {"causal": own} if live == own else {"offline": own, "causal": live}
+
+
+def pattern_delay(pattern: AttentionPattern, rate: float) -> float | None:
+    """Seconds until a frame's latent is final, at most: a block ends after it, a causal frame is final at once."""
+    if pattern.kind == "causal":
+        return 0.0
+    if pattern.kind == "block_causal":
+        assert pattern.block is not None
+        return (pattern.block - 1) / rate
+    return None
+
+
+def slot_delay(folder: FeatureFolder) -> float:
+    """Seconds from the first source frame of a slot until the slot is known: pooling waits for the group's last frame,
+    and a backbone whose window looks ahead waits for that (half a slot of its own is what "at once" means)."""
+    source = folder.source
+    waiting = (folder.pool - 1) / source.rate + max(Fraction(0), source.look_ahead - 1 / (2 * source.rate))
+    return float(waiting)
+
+
+def marked_oracle(name: str) -> str:
+    return name if "(ORACLE)" in name else f"{name} (ORACLE)"
+
+
+def answers_later(row: Row, rival: Row) -> bool:
+    """Whether a row is final later than its rival, so that it has seen more of the future."""
+    return row.delay is not None and rival.delay is not None and row.delay > rival.delay + 1e-9
