@@ -41,9 +41,7 @@ def evaluate_suite(
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(data)})
     elif config.data_set not in PUBLISHED:
-        raise InputError(
-            f"data_set {config.data_set!r}: the paper prints no rows of it; there are {', '.join(PUBLISHED)}"
-        )
+        raise InputError(f"data_set {config.data_set!r}: no printed rows; there are {', '.join(PUBLISHED)}")
     for mode in config.modes:
         for preset in config.heads:
             head_settings(config, preset, mode)  # wrong ones show now, not after hours

@@ -98,10 +98,10 @@ def report(record: Record, pictures: Sequence[str]) -> str:
     parts = [
         f"# {data['name']}, split {data['split']}: temporal heads",
         f"`{record['command']}`",
-        f"Protocol `{settings['protocol']}`, background: {background}; {data['rate_hz']:g} slots a second; scored at the "
-        f"labels' own rate on {len(data['test_videos'])} test videos. Heads are trained on {data['videos']['train']} "
-        f"videos and chosen on {data['videos']['valid']} (validation: {data['validation']}). Mean ± deviation over seeds. "
-        "Frames/s: the head alone, on the machine that made this.",
+        f"Protocol `{settings['protocol']}`, background: {background}; {data['rate_hz']:g} slots a second; scored at "
+        f"the labels' own rate on {len(data['test_videos'])} test videos. Heads are trained on "
+        f"{data['videos']['train']} videos and chosen on {data['videos']['valid']} (validation: {data['validation']}). "
+        "Mean ± deviation over seeds. Frames/s: the head alone, on the machine that made this.",
     ]
     for mode, title in MODES.items():
         rows = [row for row in record["rows"] if row["mode"] == mode]
