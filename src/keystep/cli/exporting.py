@@ -9,9 +9,11 @@ import numpy as np
 from rich.console import Console
 
 from keystep.cli.models import FoundModel, find_model, head_of
+from keystep.errors import InputError
 from keystep.export import export_step
 from keystep.export.artefact import INT8, RECORD
 from keystep.stream.sources import from_array
+from keystep.temporal import TemporalHead
 
 
 def export_model(
@@ -30,6 +32,8 @@ def export_model(
     """Write the folder and say what is in it, and how far its numbers are from `keystep.stream`."""
     found = find_model(model)
     fitted = None if head is None else head_of(found, head, console)
+    if isinstance(fitted, TemporalHead):
+        raise InputError(f"{head}: a temporal head cannot be exported yet; give a linear one, or export without")
     record = export_step(
         found.model,
         out,

@@ -16,8 +16,11 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.files import read_json
 from keystep.heads import LinearHead
-from keystep.persistence import CONFIG
+from keystep.persistence import CONFIG, read_metadata
 from keystep.pjepa import PJEPA
+from keystep.stream.heads import AnyHead
+from keystep.temporal.building import FORMAT as TEMPORAL
+from keystep.temporal.building import load_head
 from keystep.train.run import run_config
 from keystep.train.state import STATE, Checkpoints
 
@@ -88,13 +91,14 @@ def _newest(run: Path, config: RunConfig) -> Path:
     return checkpoints.path(checkpoints.steps()[-1])
 
 
-def head_of(found: FoundModel, path: Path, console: Console) -> LinearHead:
-    """The head in a file, for a live stream of the model that it was fitted on.
+def head_of(found: FoundModel, path: Path, console: Console) -> AnyHead:
+    """The head in a file, linear or temporal, for a live stream of the model that it was fitted on.
 
     Raises:
         InputError: no head, or one of another model.
     """
-    head = LinearHead.load(path)
+    temporal = path.is_file() and read_metadata(path).get("format") == TEMPORAL
+    head: AnyHead = load_head(path) if temporal else LinearHead.load(path)
     if head.origin.get("weights") not in (None, found.fingerprint):
         raise InputError(f"{path}: was fitted on another model than {found.source}; 'keystep eval' fits one for it")
     if head.origin.get("mode") == "offline":

@@ -16,8 +16,8 @@ from keystep.cli.models import FoundModel
 from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError
 from keystep.files import read_json
-from keystep.heads import LinearHead
 from keystep.stream import sources
+from keystep.stream.heads import AnyHead
 from keystep.stream.sources import Chunk
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Source:
     note: str = ""
 
 
-def open_source(source: str, head: LinearHead, found: FoundModel, options: SourceOptions) -> Source:
+def open_source(source: str, head: AnyHead, found: FoundModel, options: SourceOptions) -> Source:
     """The source that a name stands for: ``-``, a feature file, a folder that grows, a video, a camera.
 
     Raises:
@@ -100,7 +100,7 @@ def _standard_input(lines: bool, width: int) -> Iterator[Chunk]:
     return sources.from_lines(sys.stdin, width) if lines else sources.from_bytes(sys.stdin.buffer, width)
 
 
-def _timeline(head: LinearHead, found: FoundModel, source: str, options: SourceOptions) -> tuple[Timeline, int]:
+def _timeline(head: AnyHead, found: FoundModel, source: str, options: SourceOptions) -> tuple[Timeline, int]:
     """The timeline of what the model is fed, and how many source frames make one of its frames.
 
     The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
@@ -126,12 +126,12 @@ def _timeline(head: LinearHead, found: FoundModel, source: str, options: SourceO
     return own.pooled(pool), pool
 
 
-def _fitted(head: LinearHead) -> Timeline | None:
+def _fitted(head: AnyHead) -> Timeline | None:
     """What the head was fitted on."""
     return Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
 
 
-def _model_rate(head: LinearHead, found: FoundModel, options: SourceOptions) -> Fraction | None:
+def _model_rate(head: AnyHead, found: FoundModel, options: SourceOptions) -> Fraction | None:
     """Frames a second that the model works at, where anything says so."""
     fitted = _fitted(head)
     known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.rate)
@@ -145,7 +145,7 @@ def _is_video(source: str) -> bool:
     return source != "-" and Path(source).is_file() and Path(source).suffix != ".npy"
 
 
-def _video(source: str, head: LinearHead, found: FoundModel, options: SourceOptions) -> Source:
+def _video(source: str, head: AnyHead, found: FoundModel, options: SourceOptions) -> Source:
     extractor = _extractor(head, options)
     if extractor.width != found.model.config.input_dim:
         raise InputError(
@@ -165,7 +165,7 @@ def _video(source: str, head: LinearHead, found: FoundModel, options: SourceOpti
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "")
 
 
-def _extractor(head: LinearHead, options: SourceOptions) -> Extractor:
+def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 

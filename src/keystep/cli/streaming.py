@@ -27,11 +27,10 @@ from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.data.discovered import SEGMENTER, read_record
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
-from keystep.heads import LinearHead
 from keystep.stream import LiveSteps, Reading, Smoothing
+from keystep.stream.heads import AnyHead
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
-from keystep.temporal import TemporalHead
 
 SAVE_SECONDS = 60.0
 
@@ -216,7 +215,7 @@ class _Runner:
             self.picture.take(readings)
 
 
-def _line(reading: Reading, head: LinearHead | TemporalHead) -> str:
+def _line(reading: Reading, head: AnyHead) -> str:
     return json.dumps(
         {
             "frame": reading.frame,

@@ -47,10 +47,11 @@ def evaluate_suite(
             head_settings(config, preset, mode)  # wrong ones show now, not after hours
     groups = [parse_group(text) for text in models]
     check_models(groups, folder, split, console)
-    judge = open_judge(folder, split, config)
+    judge, records = open_judge(folder, split, config), model_records(groups)
     with counting(console, "training heads", None) as tick:
-        rows = run_suite(judge, entrants_of(groups), config, out / "heads", tick)
-    report = save_suite(out, judge, rows, config, model_records(groups))
+        weights = {(record["name"], record["seed"]): record["weights"] for record in records}
+        rows = run_suite(judge, entrants_of(groups), config, out / "heads", tick, weights)
+    report = save_suite(out, judge, rows, config, records)
     list_problems(folder, console)
     console.print(_table(rows))
     console.print(f"report: {report}", soft_wrap=True, markup=False)

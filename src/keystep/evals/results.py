@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import PARTS
+from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge, Mode, Representation
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import Evaluation
 from keystep.files import replacing, write_json
@@ -68,17 +69,24 @@ def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -
         for run in row.runs:
             name = row.name.removesuffix(" (ORACLE)")
             if (name, run.seed) in weights:
-                origin = {
-                    "weights": str(weights[name, run.seed]),
-                    "mode": row.mode,
-                    "rate": str(folder.timeline.rate),
-                    "timeline": json.dumps(folder.timeline.to_json()),
-                    "oracle": str(row.family == "oracle" or "ORACLE" in row.name),
-                }
-                if folder.extraction is not None:
-                    origin["extraction"] = json.dumps(folder.extraction)
+                oracle = row.family == "oracle" or "ORACLE" in row.name
+                origin = head_origin(folder, str(weights[name, run.seed]), row.mode, oracle)
                 heads[f"{name.replace('/', '_')}-{row.mode}-seed{run.seed}"] = run.probe.head(folder.classes, origin)
     return heads
+
+
+def head_origin(folder: FeatureFolder, weights: str, mode: Mode, oracle: bool) -> dict[str, str]:
+    """What a head on a model's latents has to be used with. weights: the hash of the model's."""
+    origin = {
+        "weights": weights,
+        "mode": mode,
+        "rate": str(folder.timeline.rate),
+        "timeline": json.dumps(folder.timeline.to_json()),
+        "oracle": str(oracle),
+    }
+    if folder.extraction is not None:
+        origin["extraction"] = json.dumps(folder.extraction)
+    return origin
 
 
 def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Curves]:

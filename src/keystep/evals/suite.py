@@ -22,6 +22,7 @@ from keystep.evals.encoding import encode_videos
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_delay
 from keystep.evals.protocol import Entrant, EvalConfig
+from keystep.evals.results import head_origin
 from keystep.evals.streaming_protocol import score_segments
 from keystep.temporal import TrainingConfig, describe, frames_per_second, head_config, train_head
 from keystep.temporal.config import HeadConfig
@@ -57,6 +58,8 @@ class Source:
     seed: int
     delay: float | None
     detail: str
+    origin: Mapping[str, str]
+    """What a head on it has to be used with; for `keystep stream`."""
     made: Callable[[], Representation]
     """(T, D) of each video of the split."""
 
@@ -119,15 +122,18 @@ def run_suite(
     config: SuiteConfig,
     folder: Path,
     progress: Callable[[str], None] = lambda line: None,
+    weights: Mapping[tuple[str, int], str] | None = None,
 ) -> list[HeadRow]:
     """Train and score every head on every representation; ``folder`` keeps what is done, so that a stopped run goes on.
+
+    weights: (name, seed) of an entrant -> hash of its weights, which its heads remember.
 
     Raises:
         InputError: a head's settings, features that do not fit, or a folder that holds a run with other settings.
     """
     rows: dict[tuple[str, str, Mode], HeadRow] = {}
     for mode in config.modes:
-        for source in sources(judge, entrants, mode, config.seeds, progress):
+        for source in sources(judge, entrants, mode, config.seeds, progress, weights or {}):
             representation: Representation | None = None
             for preset in config.heads:
                 settings = head_settings(config, preset, mode)
@@ -150,17 +156,22 @@ def head_settings(config: SuiteConfig, preset: str, mode: Mode) -> HeadConfig:
 
 
 def sources(
-    judge: Judge, entrants: Sequence[Entrant], mode: Mode, seeds: int, progress: Callable[[str], None]
+    judge: Judge,
+    entrants: Sequence[Entrant],
+    mode: Mode,
+    seeds: int,
+    progress: Callable[[str], None],
+    weights: Mapping[tuple[str, int], str],
 ) -> Iterator[Source]:
     """Raw features, the control that is best on validation, and every model's latents, in one mode."""
     raw = {name: judge.folder.vectors(name) for name in judge.videos}
     own_delay = slot_delay(judge.folder)
     for seed in range(seeds):
-        yield Source("raw features", "raw", mode, seed, own_delay, "", lambda: raw)
+        yield Source("raw features", "raw", mode, seed, own_delay, "", {}, lambda: raw)
     best, transformed = _best_control(judge, raw, mode, progress)
     for seed in range(seeds):
         delay = own_delay if best.causal else None
-        yield Source(BEST_CONTROL, "control", mode, seed, delay, best.name, lambda: transformed)
+        yield Source(BEST_CONTROL, "control", mode, seed, delay, best.name, {}, lambda: transformed)
     for entrant in entrants:
         pattern = patterns_of(entrant.model).get(mode)
         if pattern is None:
@@ -175,6 +186,7 @@ def sources(
             entrant.seed,
             None if wait is None else wait + own_delay,
             entrant.model.config.describe(pattern),
+            head_origin(judge.folder, weights.get((entrant.name, entrant.seed), ""), mode, family == "oracle"),
             lambda entrant=entrant, pattern=pattern: dict(  # type: ignore[misc]
                 encode_videos(entrant.model, judge.folder, judge.videos, pattern)
             ),
@@ -224,7 +236,7 @@ def _trained(
         seed=source.seed,
         background=judge.background,
         names=judge.folder.classes,
-        origin={"representation": source.name, "mode": source.mode, "rate": str(judge.folder.timeline.rate)},
+        origin={"representation": source.name, **source.origin},
         folder=place,
         progress=lambda epoch, epochs, measured: progress(f"{what}: epoch {epoch} of {epochs}"),
         device="cuda" if torch.cuda.is_available() else "cpu",

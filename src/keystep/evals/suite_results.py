@@ -200,7 +200,7 @@ def accuracy_png(record: Record) -> bytes:
     panels = figure.subplots(1, len(modes), sharex=True, squeeze=False)[0]
     for axes, mode in zip(panels, modes, strict=True):
         rows = [row for row in record["rows"] if row["mode"] == mode]
-        rows.sort(key=lambda row: list(dict.fromkeys(r["head"] for r in rows)).index(row["head"]))
+        rows.sort(key=lambda row: record["settings"]["heads"].index(row["head"]))
         for place, row in enumerate(rows):
             scores = [run["scores"]["accuracy"] for run in row["runs"]]
             colour = COLOURS.get(row["family"], "black")

@@ -1,0 +1,134 @@
+"""``keystep eval --suite paper``: what it trains, what it says, how it goes on and refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keystep.evals.published import PUBLISHED
+
+Run = Callable[..., tuple[int, str, str]]
+QUICK = [
+    "heads=[linear, mstcn, context, attentive]",
+    "head_settings={mstcn: {maps: 8, layers: 3, refinements: 1, refinement_layers: 2}, "
+    "context: {dim: 16, stages: 1, layers: 2}, attentive: {dim: 32, window: 8, chunk: 4}}",
+    "training.epochs=2",
+    "seeds=1",
+    "probe.epochs=1",
+    "probe.min_steps=5",
+]
+
+
+def suite(data: Path, out: Path, *options: object) -> list[object]:
+    settings = [value for setting in QUICK for value in ("--set", setting)]
+    return ["eval", data, "--source-rate", "4", "--suite", "paper", "--out", out, *settings, *options]
+
+
+@pytest.fixture
+def model(keystep: Run, data: Path, tmp_path: Path) -> Path:
+    settings = ["model.dim=16", "model.heads=2", "model.depth=1", "train.steps=2", "train.crop=32"]
+    options = [value for setting in settings for value in ("--set", setting)]
+    status, _, error = keystep(
+        "pretrain", data, "--source-rate", "4", "--split", "1", "--out", tmp_path / "run", *options
+    )
+    assert status == 0, error
+    return tmp_path / "run"
+
+
+def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_modes(
+    keystep: Run, data: Path, model: Path, tmp_path: Path
+):
+    out = tmp_path / "suite"
+    more = ("--set", "data_set=assembly101", "--set", "background=[wait]", "--set", "by_segments=true")
+    status, said, error = keystep(*suite(data, out, "--model", f"pjepa={model}", *more))
+    assert status == 0, error
+    record = json.loads((out / "suite.json").read_text())
+    rows = {(row["mode"], row["head"], row["representation"]): row for row in record["rows"]}
+    assert len(rows) == 2 * 4 * 3
+    for (mode, head, representation), row in rows.items():
+        assert 0 <= row["mean"]["accuracy"] <= 100 and row["parameters"] > 0 and row["frames_per_second"] > 0
+        if mode == "causal":
+            assert row["delay"] == {"attentive": 3 / 4}.get(head, 0.0)
+        if mode == "offline" and (representation in ("pjepa", "best control") or head in ("mstcn", "context")):
+            assert row["delay"] is None
+        for run in row["runs"]:
+            assert 0 <= run["by_segments"]["majority"]["segments"] <= 100
+    learned = {(gain["mode"], gain["head"], gain["second"]) for gain in record["gains"]}
+    assert len(learned) == 2 * 4 * 2 and not any(gain["holds"] for gain in record["gains"])  # one seed is no claim
+    text = (out / "report.md").read_text()
+    assert "Quoted, not run here" in text and "40.1" in text and "ORACLE: boundaries known" in text
+    assert "accuracy_foreground" in text and "pjepa" in said
+    check_streams(keystep, data, model, out, tmp_path)
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert pictures[0] == "accuracy.png" and len(pictures) == 5
+    assert all(f"]({name})" in text for name in pictures)
+
+
+def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path) -> None:
+    """The causal heads on latents run live, on the model that they were trained on, and say what the suite scored."""
+    features = data / "features" / "video7.npy"
+    for head in ("mstcn", "context", "attentive"):
+        path = out / "heads" / f"{head}-pjepa-causal-seed0" / "head.safetensors"
+        lines = folder / f"{head}.jsonl"
+        status, _, error = keystep("stream", model, features, "--head", path, "--out", lines)
+        assert status == 0, error
+        said = [json.loads(line) for line in lines.read_text().splitlines()]
+        labels = (data / "groundTruth" / "video7.txt").read_text().split("\n")
+        record = json.loads((out / "suite.json").read_text())
+        (row,) = (
+            row
+            for row in record["rows"]
+            if (row["mode"], row["head"], row["representation"]) == ("causal", head, "pjepa")
+        )
+        right = sum(reading["step"] == label for reading, label in zip(said, labels, strict=True))
+        assert right == row["runs"][0]["correct"][record["data"]["test_videos"].index("video7")]
+    offline = out / "heads" / "mstcn-pjepa-offline-seed0" / "head.safetensors"
+    status, _, error = keystep("stream", model, features, "--head", offline)
+    assert status == 2 and "this mstcn head reads the whole video" in error
+    status, _, error = keystep("export", model, "--head", offline, "--window", "8", "--out", folder / "exported")
+    assert status == 2 and "cannot be exported yet" in error
+
+
+def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(keystep: Run, data: Path, tmp_path: Path):
+    out = tmp_path / "suite"
+    assert keystep(*suite(data, out))[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in out.glob("heads/*/head.safetensors")}
+    first = json.loads((out / "suite.json").read_text())
+    assert len(before) == 2 * 4 * 2
+    assert keystep(*suite(data, out))[0] == 0
+    again = json.loads((out / "suite.json").read_text())
+    assert [row["runs"] for row in again["rows"]] == [row["runs"] for row in first["rows"]]
+    status, _, error = keystep(*suite(data, out, "--set", "training.epochs=3"))
+    assert status == 2 and error.count("\n") == 1 and str(out / "heads") in error
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("heads=[fact]", "unknown head 'fact'"),
+        ("head_settings={mstcn: {map: 8}}", "map"),
+        ("data_set=breakfast", "no printed rows"),
+        ("modes=[live]", "live"),
+        ("training.epoch=3", "epochs"),
+    ],
+)
+def test_wrong_settings_are_one_line_before_anything_is_trained(
+    keystep: Run, data: Path, tmp_path: Path, option: str, says: str
+):
+    status, _, error = keystep(*suite(data, tmp_path / "suite", "--set", option))
+    assert status == 2 and error.count("\n") == 1 and says in error, error
+    assert not (tmp_path / "suite").exists()
+
+
+def test_an_unknown_suite_is_named(keystep: Run, data: Path, tmp_path: Path):
+    status, _, error = keystep("eval", data, "--source-rate", "4", "--suite", "papers", "--out", tmp_path / "suite")
+    assert status == 2 and "--suite 'papers' is none of paper" in error
+
+
+def test_quoted_rows_are_whole_and_percent():
+    for table in PUBLISHED.values():
+        for row in table.rows:
+            assert row.scores and all(0 < score <= 100 for score in row.scores.values())
+            assert np.all(np.diff([row.scores[m] for m in ("f1@10", "f1@25", "f1@50") if m in row.scores]) <= 0)
