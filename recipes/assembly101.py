@@ -1,6 +1,6 @@
 """Assembly101, coarse steps, one view: TSM features, every 8th frame (3.75 Hz), as in the paper's table.
 
-    python recipes/assembly101.py --root DIR --out runs/assembly101 [--seeds 3] [--rows pjepa] [--steps 100]
+    python recipes/assembly101.py --root DIR --out runs/assembly101 [--seeds 3] [--rows pjepa] [--suite paper]
 
 DIR holds coarse-annotations/ and TSM_features/C10119_rgb/ (docs/datasets.md). ``paper`` is the authors' recipe without
 true boundaries, 146M parameters: leave it out on small machines. TSM was trained on this data set's action labels.

@@ -11,7 +11,8 @@ import pytest
 import torch
 from release import regular_times, surgical
 from rich.console import Console
-from trees import RECORDINGS, assembly101, mstcn, write_arrays
+from takes import egoexo4d
+from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.cli.recipe import Recipe, Row, Wanted, main, run_recipe
 from keystep.errors import InputError
@@ -49,6 +50,8 @@ TREES: dict[str, Callable[[Path], object]] = {
     "salads50": lambda root: mstcn(root / "50salads", ("action_start", "action_end", "cut")),
     "gtea": lambda root: mstcn(root, ("background", "take", "open")),
     "cholec80": of_cholec80,
+    "egoprocel": fact_tree,
+    "egoexo4d": egoexo4d,
 }
 
 
@@ -83,6 +86,28 @@ def test_a_recipe_goes_from_a_downloaded_tree_to_a_report(
     assert (out / "data").exists() == recipe.copy
     said = capsys.readouterr().out
     assert "differs" in said, "a tree this small is not the published one"
+
+
+@pytest.mark.parametrize("name", ["egoprocel", "egoexo4d"])
+def test_a_recipe_puts_the_papers_rows_beside_its_own(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = load(name).RECIPE
+    root, out = tmp_path / "download", tmp_path / "run"
+    TREES[name](root)
+    heads = "head_settings={attentive: {dim: 32, window: 8, chunk: 4}, context: {dim: 16, stages: 1, layers: 2}}"
+    suite = ("training.epochs=1", "seeds=1", heads)
+    command = ["--root", str(root), "--out", str(out), "--steps", "2", "--rows", "pjepa", "--suite", "paper"]
+    evaluation = [word for text in suite for word in ("--suite-set", text)]
+    main(recipe, [*command, *options(SMALL, QUICK), *evaluation])
+    report = (out / "suite" / "report.md").read_text()
+    assert "Quoted, not run here" in report and "pjepa" in report
+    if name == "egoprocel":
+        assert "76.8" in report and "(ORACLE: boundaries known)" in report and "accuracy_foreground" in report
+    else:
+        assert "56.85" in report and "causal context of the same take" in report and "each clip alone" in report
+        (submission,) = (out / "suite").glob("heads/attentive-pjepa-causal-seed0/submission.json")
+        assert len(json.loads(submission.read_text())["segments"]) == 3
 
 
 def test_recipes_are_settings_that_hold_for_their_data_sets() -> None:

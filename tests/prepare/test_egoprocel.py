@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trees import PROCEDURE, RECORDED, fact_tree
 
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
@@ -14,27 +15,6 @@ from keystep.errors import InputError
 from keystep.prepare.egoprocel import EgoProceL, EgoProceLConfig
 from keystep.prepare.egoprocel_csv import read_segments, step_key
 from keystep.settings import build
-
-STEPS = ("background", "crack the egg", "whisk", "pour oil")
-NAMES = ("S07_Brownie_7150991-1431", "01.tent.090617.gopro", "Head_5", "0003", "OP01-R03", "OP02-R03")
-
-
-def fact_tree(root: Path, final_newline: bool = True) -> Path:
-    """FACT's tree as its loader reads it: (T, 2048) arrays here 7 wide, names with dots, the background first."""
-    data = root / "data" / "egoprocel"
-    for part in ("features", "groundTruth"):
-        (data / part).mkdir(parents=True)
-    end = "\n" if final_newline else ""
-    (data / "mapping.txt").write_text("\n".join(f"{i} {name}" for i, name in enumerate(STEPS)) + end)
-    rng = np.random.default_rng(0)
-    for index, name in enumerate(NAMES):
-        slots = 60 + 3 * index
-        np.save(data / "features" / f"{name}.npy", rng.normal(size=(slots, 7)).astype(np.float32))
-        labels = [STEPS[slot // 10 % 4] for slot in range(slots)]
-        (data / "groundTruth" / f"{name}.txt").write_text("\n".join(labels) + end)
-    (data / "split1.train").write_text("\n".join(NAMES[:4]) + end)
-    (data / "split1.test").write_text("\n".join(NAMES[4:]) + end)
-    return root / "data"
 
 
 def config(**settings: object) -> EgoProceLConfig:
@@ -55,14 +35,14 @@ def test_facts_layout_becomes_a_native_folder_and_loses_no_last_line(tmp_path: P
     assert "layout: FACT's" in survey.notes
     EgoProceL().write(root, tmp_path / "out", Problems())
     folder = open_folder(tmp_path / "out")
-    assert folder.timeline.rate == 10 and folder.classes == STEPS and set(folder.videos) == set(NAMES)
-    for name in NAMES:
+    assert folder.timeline.rate == 10 and folder.classes == PROCEDURE and set(folder.videos) == set(RECORDED)
+    for name in RECORDED:
         stored = np.load(root / "egoprocel" / "features" / f"{name}.npy")
         assert np.array_equal(folder.features(name), stored)
         assert folder.frame_labels(name).tolist() == [slot // 10 % 4 for slot in range(len(stored))]
         assert not folder.has_times(name)
     split = folder.split("1")
-    assert {*split.train, *split.valid} == set(NAMES[:4]) and split.test == NAMES[4:]
+    assert {*split.train, *split.valid} == set(RECORDED[:4]) and split.test == RECORDED[4:]
 
 
 def test_thinned_to_the_papers_rate_each_slot_has_its_own_time(tmp_path: Path) -> None:
@@ -103,7 +83,7 @@ def test_what_does_not_fit_is_one_line_and_can_be_skipped(tmp_path: Path) -> Non
     EgoProceL().write(root, tmp_path / "out", problems)
     assert set(problems.skipped) == {"OP01-R03", "0003"}
     assert "20 frames of features" in problems.skipped["OP01-R03"] and "0003.npy: missing" in problems.skipped["0003"]
-    assert set(open_folder(tmp_path / "out").videos) == set(NAMES) - {"OP01-R03", "0003"}
+    assert set(open_folder(tmp_path / "out").videos) == set(RECORDED) - {"OP01-R03", "0003"}
 
 
 def test_a_class_that_mapping_lacks_is_named(tmp_path: Path) -> None:

@@ -108,3 +108,25 @@ def mstcn(root: Path, classes: Sequence[str], videos: int = 6, splits: int = 2, 
             chosen = [f"{name}.txt" for number, name in enumerate(names) if (number in test) == inside]
             (root / "splits" / f"{part}.split{split}.bundle").write_text("\n".join(chosen))
     return root
+
+
+PROCEDURE = ("background", "crack the egg", "whisk", "pour oil")
+RECORDED = ("S07_Brownie_7150991-1431", "01.tent.090617.gopro", "Head_5", "0003", "OP01-R03", "OP02-R03")
+
+
+def fact_tree(root: Path, final_newline: bool = True) -> Path:
+    """FACT's tree as its loader reads it: (T, 2048) arrays here 7 wide, names with dots, the background first."""
+    data = root / "data" / "egoprocel"
+    for part in ("features", "groundTruth"):
+        (data / part).mkdir(parents=True)
+    end = "\n" if final_newline else ""
+    (data / "mapping.txt").write_text("\n".join(f"{i} {name}" for i, name in enumerate(PROCEDURE)) + end)
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(RECORDED):
+        slots = 60 + 3 * index
+        np.save(data / "features" / f"{name}.npy", rng.normal(size=(slots, 7)).astype(np.float32))
+        labels = [PROCEDURE[slot // 10 % 4] for slot in range(slots)]
+        (data / "groundTruth" / f"{name}.txt").write_text("\n".join(labels) + end)
+    (data / "split1.train").write_text("\n".join(RECORDED[:4]) + end)
+    (data / "split1.test").write_text("\n".join(RECORDED[4:]) + end)
+    return root / "data"

@@ -6,6 +6,7 @@
     out/data/                the prepared features, where the download cannot be read as it is
     out/<row>-seed<N>/       a pretraining run
     out/results/             table, pictures, report
+    out/suite/               the same for temporal heads, with --suite paper
 
 A run that was stopped goes on when the same command is given again.
 """
@@ -24,6 +25,7 @@ from keystep.cli import guarded
 from keystep.cli.evaluation import evaluate_folder
 from keystep.cli.preparation import Prepared, prepare_data
 from keystep.cli.progress import TrainingProgress
+from keystep.cli.suite import evaluate_suite
 from keystep.config import RunConfig
 from keystep.errors import InputError
 from keystep.files import read_json, write_json
@@ -49,7 +51,7 @@ class Recipe:
 
     data_set: as for ``keystep prepare``. options: its ``--set``. copy: write a feature folder even where the download
     can be read as it is. rate: slots a second to work at; None: the folder's. split: the one that trains and tests.
-    rows: name -> model. evaluation: as for ``keystep eval --set``.
+    rows: name -> model. evaluation: as for ``keystep eval --set``. suite: what ``--suite`` is set to beyond that.
     """
 
     data_set: str
@@ -59,6 +61,7 @@ class Recipe:
     rate: str | None = None
     split: str = "1"
     evaluation: tuple[str, ...] = field(default=())
+    suite: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Wanted:
     """What the command line asks of a recipe.
 
     steps: of each model, instead of the recipe's. rows: only these. seeds: how many, from 0 on. settings, evaluation:
-    on top of the recipe's.
+    on top of the recipe's. suite: temporal heads, too, as ``keystep eval --suite``.
     """
 
     root: Path
@@ -77,6 +80,8 @@ class Wanted:
     split: str | None = None
     settings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
+    suite: str | None = None
+    suite_settings: Sequence[str] = ()
     on_error: str = "raise"
 
 
@@ -111,6 +116,20 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
         boundaries=None,
         console=console,
     )
+    if wanted.suite is not None:
+        evaluate_suite(
+            wanted.suite,
+            prepared.folder,
+            models,
+            wanted.out / "suite",
+            split,
+            prepared.source_rate,
+            recipe.rate,
+            [*evaluation, *recipe.suite, *wanted.suite_settings],
+            wanted.on_error,
+            boundaries=None,
+            console=console,
+        )
     return result
 
 
@@ -131,6 +150,10 @@ def _wanted(recipe: Recipe, arguments: Sequence[str] | None) -> Wanted:
     parser.add_argument("--split", help=f"instead of {recipe.split}")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="as for keystep pretrain")
     parser.add_argument("--eval-set", dest="evaluation", action="append", default=[], help="as for keystep eval --set")
+    parser.add_argument("--suite", help="'paper': temporal heads, too, beside the paper's printed rows")
+    parser.add_argument(
+        "--suite-set", dest="suite_settings", action="append", default=[], help="as for keystep eval --suite --set"
+    )
     parser.add_argument("--on-error", default="raise", help="'skip' leaves bad videos out and lists them")
     given: dict[str, Any] = vars(parser.parse_args(arguments))
     rows = tuple(name for name in given["rows"].split(",") if name)

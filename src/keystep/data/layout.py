@@ -101,9 +101,8 @@ def read_store(path: Path) -> dict[str, Any]:
 def data_set_of(root: Path) -> str | None:
     """The name of the data set that ``keystep prepare`` made the folder of, where it did."""
     provenance = read_store(root / "store.json").get("provenance")
-    importer = provenance.get("importer") if isinstance(provenance, dict) else None
-    prefix = "keystep prepare "
-    return importer.removeprefix(prefix) if isinstance(importer, str) and importer.startswith(prefix) else None
+    name = provenance.get("data_set") if isinstance(provenance, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def oracle_of(store: dict[str, Any]) -> str:

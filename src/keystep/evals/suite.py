@@ -18,17 +18,31 @@ from pydantic import Field
 from keystep.data.annotation import segment_lengths
 from keystep.evals import controls
 from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.clips import FILE as CLIPS
+from keystep.evals.clips import read_clips
 from keystep.evals.encoding import encode_videos
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_delay
 from keystep.evals.protocol import Entrant, EvalConfig
 from keystep.evals.results import head_origin
 from keystep.evals.streaming_protocol import score_segments
+from keystep.evals.trimmed import (
+    CONTEXTS,
+    PerFrame,
+    classify_clips,
+    model_frames,
+    parts_of,
+    raw_frames,
+    scores_of,
+    write_submission,
+)
 from keystep.temporal import TrainingConfig, describe, frames_per_second, head_config, train_head
 from keystep.temporal.config import HeadConfig
 from keystep.temporal.head import TemporalHead
 
 BEST_CONTROL = "best control"
+SUBMISSION = "submission.json"
+"""Beside a causal head, where a benchmark keeps labels: what it says of their clips."""
 
 
 class SuiteConfig(EvalConfig):
@@ -62,6 +76,8 @@ class Source:
     """What a head on it has to be used with; for `keystep stream`."""
     made: Callable[[], Representation]
     """(T, D) of each video of the split."""
+    frames: PerFrame
+    """The same of any stretch of features, for clips."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,8 @@ class HeadRun:
     seed: int
     scores: dict[str, float]
     by_segments: dict[str, dict[str, float]]
+    clips: dict[str, float]
+    """Top-1 of trimmed clips, with the causal context of their takes and each alone; empty where there are none."""
     correct: np.ndarray
     predictions: dict[str, np.ndarray]
     record: dict[str, Any]
@@ -167,11 +185,11 @@ def sources(
     raw = {name: judge.folder.vectors(name) for name in judge.videos}
     own_delay = slot_delay(judge.folder)
     for seed in range(seeds):
-        yield Source("raw features", "raw", mode, seed, own_delay, "", {}, lambda: raw)
+        yield Source("raw features", "raw", mode, seed, own_delay, "", {}, lambda: raw, raw_frames)
     best, transformed = _best_control(judge, raw, mode, progress)
     for seed in range(seeds):
         delay = own_delay if best.causal else None
-        yield Source(BEST_CONTROL, "control", mode, seed, delay, best.name, {}, lambda: transformed)
+        yield Source(BEST_CONTROL, "control", mode, seed, delay, best.name, {}, lambda: transformed, best.transform)
     for entrant in entrants:
         pattern = patterns_of(entrant.model).get(mode)
         if pattern is None:
@@ -190,6 +208,7 @@ def sources(
             lambda entrant=entrant, pattern=pattern: dict(  # type: ignore[misc]
                 encode_videos(entrant.model, judge.folder, judge.videos, pattern)
             ),
+            lambda features, model=entrant.model, pattern=pattern: model_frames(model, pattern)(features),  # type: ignore[misc]
         )
 
 
@@ -248,8 +267,23 @@ def _trained(
     }
     scores, correct = judge.score(predictions)
     by_segments = _by_segments(judge, predictions) if config.by_segments else {}
+    clips = _clips(judge, scores_of(source.frames, trained.head), place) if source.mode == "causal" else {}
     record = {"best_epoch": trained.record["best_epoch"], "valid_scores": trained.record["valid_scores"]}
-    return HeadRun(source.seed, scores, by_segments, correct, predictions, record), trained.head
+    return HeadRun(source.seed, scores, by_segments, clips, correct, predictions, record), trained.head
+
+
+def _clips(judge: Judge, score: PerFrame, place: Path) -> dict[str, float]:
+    """Trimmed clips of the test takes, and predictions for those whose labels the benchmark keeps."""
+    table = judge.folder.root / CLIPS
+    if not table.exists():
+        return {}
+    clips = read_clips(table, len(judge.folder.classes))
+    test = parts_of(clips, judge.split)[2]
+    found = {context: classify_clips(judge.folder, test, score, context=context).top1 for context in CONTEXTS}
+    hidden = [clip for clip in clips if clip.part == "hidden" and clip.name and clip.take in judge.folder.videos]
+    if hidden:
+        write_submission(place / SUBMISSION, classify_clips(judge.folder, hidden, score, context="take"))
+    return {str(context): top1 for context, top1 in found.items()}
 
 
 def _by_segments(judge: Judge, predictions: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:

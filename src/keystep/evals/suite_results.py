@@ -18,6 +18,7 @@ from keystep.evals.published import METRICS, PUBLISHED
 from keystep.evals.results import data_record, making
 from keystep.evals.suite import Gain, HeadRow, SuiteConfig, gains
 from keystep.evals.table import MODES
+from keystep.evals.trimmed import CONTEXTS
 from keystep.files import replacing, write_json
 
 RESULT, REPORT, ACCURACY = "suite.json", "report.md", "accuracy.png"
@@ -83,6 +84,7 @@ def _row_record(row: HeadRow) -> dict[str, Any]:
                 "seed": run.seed,
                 "scores": run.scores,
                 "by_segments": run.by_segments,
+                "clips": run.clips,
                 "correct": [int(count) for count in run.correct],
                 **run.record,
             }
@@ -111,6 +113,8 @@ def report(record: Record, pictures: Sequence[str]) -> str:
         parts += ["## What the learned representation adds, under the same head", _gain_table(record["gains"])]
     if any(run["by_segments"] for row in record["rows"] for run in row["runs"]):
         parts += ["## One answer for each true segment (ORACLE: boundaries known)", _segment_table(record["rows"])]
+    if any(run["clips"] for row in record["rows"] for run in row["runs"]):
+        parts += ["## Trimmed clips, top-1", _clip_table(record["rows"])]
     if record["quoted"] is not None:
         parts += _quoted(record["quoted"])
     parts += [f"![{name}]({name})" for name in pictures]
@@ -170,6 +174,17 @@ def _segment_table(rows: Sequence[Record]) -> str:
             for choice in ("majority", "last")
         ]
         lines.append(_line([row["mode"], row["head"], row["representation"], *shares]))
+    return "\n".join(lines)
+
+
+def _clip_table(rows: Sequence[Record]) -> str:
+    """The context is what came before in the take, from its start; without it is the control."""
+    lines = _heads("head", "representation", *(f"top-1, {text}" for text in CONTEXTS.values()))
+    for row in rows:
+        found = [run["clips"] for run in row["runs"] if run["clips"]]
+        if found:
+            shares = [f"{np.mean([clips[context] for clips in found]):.1f}" for context in CONTEXTS]
+            lines.append(_line([row["head"], row["representation"], *shares]))
     return "\n".join(lines)
 
 

@@ -126,7 +126,7 @@ class Assembly101:
         require(Survey({}, {}, tree.missing))
         assert tree.features is not None
         timeline = Timeline(rate=RATE / self.config.every)
-        provenance = {"importer": "keystep prepare assembly101", "settings": self.config.model_dump(mode="json")}
+        provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
         with open_features(tree.features, self.config.first_frame) as features:
             videos, notes = self._videos(tree, features)
             problems.notes.extend(notes)

@@ -153,7 +153,7 @@ class EgoExo4D:
 
     def _store(self, out: Path, timeline: Timeline, annotations: Annotations) -> FeatureStore:
         settings = self.config.model_dump(mode="json", exclude={"features", "time_axis"})
-        made = {"preparer": "keystep prepare egoexo4d", "annotation": annotations.origin, "settings": settings}
+        made = {"data_set": self.name, "annotation": annotations.origin, "settings": settings}
         return FeatureStore(out, timeline, "native", made).create()
 
     def _finish(self, out: Path, annotations: Annotations, problems: Problems) -> None:

@@ -231,7 +231,7 @@ class EgoProceL:
         config = self.config
         timeline = Timeline(rate=config.rate or config.source_rate)
         settings = config.model_dump(mode="json", exclude={"layout", "time_axis"})
-        made = {"preparer": "keystep prepare egoprocel", "annotation": what, "settings": settings}
+        made = {"data_set": self.name, "annotation": what, "settings": settings}
         return FeatureStore(out, timeline, "native", made).create()
 
     def _times(self, kept: Array) -> Array | None:

@@ -94,7 +94,7 @@ class MSTCN:
         require(self.survey(root))
         folder = self.folder(root)
         data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
-        provenance = {"importer": f"keystep prepare {self.name}", "settings": self.config.model_dump(mode="json")}
+        provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
         store = FeatureStore(out, Timeline(rate=data.source.rate / self.config.every), "native", provenance).create()
         write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(data.classes)))
         for name in data.videos:
