@@ -1,6 +1,7 @@
 """keystep: self-supervised, frame-aligned representations of long procedural videos (P-JEPA).
 
-``PJEPA``, ``stream``, ``export``, ``evals`` and ``interop`` load on first use, so that importing keystep costs nothing.
+``PJEPA``, ``stream``, ``temporal``, ``export``, ``evals`` and ``interop`` load on first use, so that importing keystep
+costs nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ if TYPE_CHECKING:
     import keystep.export as export
     import keystep.interop as interop
     import keystep.stream as stream
+    import keystep.temporal as temporal
     from keystep.pjepa import PJEPA
 
 __version__ = "0.1.0"
-__all__ = ["PJEPA", "InputError", "__version__", "evals", "export", "interop", "stream"]
+__all__ = ["PJEPA", "InputError", "__version__", "evals", "export", "interop", "stream", "temporal"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "PJEPA":
         return import_module("keystep.pjepa").PJEPA
-    if name in ("evals", "export", "interop", "stream"):
+    if name in ("evals", "export", "interop", "stream", "temporal"):
         return import_module(f"keystep.{name}")
     raise AttributeError(f"module 'keystep' has no attribute {name!r}")

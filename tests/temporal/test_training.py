@@ -207,3 +207,8 @@ def test_unlabelled_sets_and_other_widths_are_refused() -> None:
         train_head(TINY, TRAIN, [(x[:, :3], y) for x, y in VALID], classes=CLASSES, training=FEW)
     with pytest.raises(InputError, match="the loss is nan in epoch"):
         train_head(TINY, TRAIN, VALID, classes=CLASSES, training=build(TrainingConfig, {"learning_rate": 1e30}))
+
+
+def test_the_linear_head_learns_faster_unless_a_rate_is_given() -> None:
+    assert (TrainingConfig().rate("linear"), TrainingConfig().rate("mstcn")) == (1e-2, 1e-3)
+    assert TrainingConfig(learning_rate=0.5).rate("linear") == 0.5

@@ -103,6 +103,8 @@ HeadConfig = Annotated[LinearConfig | AttentiveConfig | MstcnConfig | ContextCon
 KINDS: Mapping[str, type[LinearConfig | AttentiveConfig | MstcnConfig | ContextConfig]] = MappingProxyType(
     {"linear": LinearConfig, "attentive": AttentiveConfig, "mstcn": MstcnConfig, "context": ContextConfig}
 )
+CAUSAL_KINDS = ("mstcn", "context")
+"""Kinds that are offline unless they are told ``causal``; the others never see beyond their stated delay."""
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         **{kind: {"kind": kind} for kind in KINDS},
@@ -132,7 +134,8 @@ class TrainingConfig(Config):
     """Whole videos a step, of similar lengths."""
     crop: int | None = Field(default=None, ge=1)
     """Draw this many frames anew in each epoch from videos that are longer, for memory's sake; None: all frames."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    """AdamW's; None: 1e-2 for the linear head, which starts far from its goal, 1e-3 for the others."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """AdamW's, on matrices only."""
     warmup: float = Field(default=1.0, ge=0)
@@ -158,6 +161,10 @@ class TrainingConfig(Config):
     """The validation score whose best epoch is kept: the mean of frame accuracy, edit and F1@10/25/50, or the first."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better score; None: never."""
+
+    def rate(self, kind: str) -> float:
+        """The learning rate of a kind of head."""
+        return self.learning_rate or (1e-2 if kind == "linear" else 1e-3)
 
 
 def _check_heads(dim: int, heads: int) -> None:

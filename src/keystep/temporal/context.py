@@ -34,10 +34,10 @@ class ContextAttention(nn.Module):
     def forward(self, x: Tensor, flow: Flow, tables: RotaryTables) -> Tensor:
         """(B, n, D) -> (B, n, D)"""
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, H, n, d)
-        query, key = rotate(heads[0], tables), rotate(heads[1], tables)
+        query, key, value = rotate(heads[0], tables), rotate(heads[1], tables), heads[2].contiguous()
         half = self.heads // 2
-        near = flow.attend(query[:, :half], key[:, :half], heads[2, :, :half], self.near)
-        far = flow.attend(query[:, half:], key[:, half:], heads[2, :, half:], self.far, self.stride)
+        near = flow.attend(query[:, :half], key[:, :half], value[:, :half], self.near)
+        far = flow.attend(query[:, half:], key[:, half:], value[:, half:], self.far, self.stride)
         out: Tensor = self.proj(torch.cat([near, far], dim=1).transpose(1, 2).flatten(2))
         return out
 

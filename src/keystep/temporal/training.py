@@ -147,7 +147,7 @@ def _begun(
     matrices = [p for p in head.parameters() if p.ndim == 2]
     others = [p for p in head.parameters() if p.ndim != 2]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = AdamW(groups, lr=training.learning_rate)
+    optimizer = AdamW(groups, lr=training.rate(config.kind))
     return _Run(head, optimizer, training.clip, copy.deepcopy(head.state_dict()))
 
 
@@ -168,7 +168,7 @@ def _epoch(
         step = epoch * len(plan) + number
         batch = loaded(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
         for group in run.optimizer.param_groups:
-            group["lr"] = training.learning_rate * rate_factor(step, steps, warmup, training.schedule)
+            group["lr"] = training.rate(run.head.config.kind) * rate_factor(step, steps, warmup, training.schedule)
         loss = _step(run, batch, loss_of, _dropout_seed(seed, step))
         if not math.isfinite(loss):
             raise InputError(
