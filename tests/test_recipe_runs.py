@@ -36,6 +36,10 @@ def of_cholec80(root: Path) -> None:
     torch.save(surgical(videos, labels), root / "cholec80_pl_stitch_vitb16_1fps.pt")
 
 
+def of_egoprocel(root: Path) -> None:
+    fact_tree(root.parent).rename(root)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrow features and no pictures: both have tests of their own."""
@@ -50,7 +54,7 @@ TREES: dict[str, Callable[[Path], object]] = {
     "salads50": lambda root: mstcn(root / "50salads", ("action_start", "action_end", "cut")),
     "gtea": lambda root: mstcn(root, ("background", "take", "open")),
     "cholec80": of_cholec80,
-    "egoprocel": fact_tree,
+    "egoprocel": of_egoprocel,
     "egoexo4d": egoexo4d,
 }
 
