@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clips import write_clip
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -31,6 +32,21 @@ def test_the_commands_and_the_python_of_the_readme_run(
         assert status == 0, f"{command}: {error}"
     (python,) = blocks("python")
     exec(compile(python, "README.md", "exec"), {})
+
+
+def test_the_way_from_videos_to_features_runs(
+    keystep: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "VIDEOS").mkdir()
+    write_clip(tmp_path / "VIDEOS" / "kitchen.mp4", frames=25, height=64, width=96, rate=25)
+    (block,) = (block for block in blocks("sh") if "keystep extract" in block)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [command[:2] for command in commands] == [["pip", "install"], ["keystep", "extract"], ["keystep", "inspect"]]
+    for command in commands[1:]:
+        status, _, error = keystep(*command[1:])
+        assert status == 0, f"{command}: {error}"
+    assert (tmp_path / "inspect-mydata-frames.png").exists()
 
 
 def test_the_two_make_commands_exist() -> None:
