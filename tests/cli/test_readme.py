@@ -20,7 +20,7 @@ def test_the_commands_and_the_python_of_the_readme_run(
 ) -> None:
     monkeypatch.chdir(data.parent)
     assert data.name == "mydata"
-    (block,) = (block for block in blocks("sh") if "keystep inspect" in block)
+    (block,) = (block for block in blocks("sh") if "keystep pretrain" in block)
     commands = [shlex.split(line) for line in block.splitlines() if line]
     assert [command[1] for command in commands] == ["inspect", "pretrain", "eval", "encode", "stream"]
     for command in commands:
