@@ -168,3 +168,17 @@ def test_the_last_group_may_be_shorter_as_it_is_offline() -> None:
     (chunk, last) = sources.pooled(iter([Chunk(frames(5))]), 3)
     assert last.partial and not chunk.partial
     np.testing.assert_allclose(np.concatenate([chunk.features, last.features]), [[3, 4, 5], [10.5, 11.5, 12.5]])
+
+
+@pytest.mark.parametrize("alignment", ["center", "right", "left"])
+@pytest.mark.parametrize("frames", range(1, 14))
+def test_a_short_last_group_stands_at_the_time_of_a_whole_one(alignment, frames):
+    times = [0.25 * index for index in range(frames)]
+    chunks = (sources.Chunk(np.zeros((1, 2), np.float32), [time]) for time in times)
+    found = [time for chunk in sources.pooled(chunks, 4, alignment) for time in chunk.times]
+    whole = frames // 4
+    middle = {"center": 0.375, "right": 0.75, "left": 0.0}[alignment]
+    assert found[:whole] == [middle + index for index in range(whole)]
+    assert len(found) == -(-frames // 4)
+    if whole:
+        assert found == [middle + index for index in range(len(found))]

@@ -157,6 +157,8 @@ def _video(source: str, head: AnyHead, found: FoundModel, options: SourceOptions
     ahead = extractor.timeline.look_ahead
     note = f"the features look {float(ahead):.2f} s ahead, and answers wait for it (extract: --window right does not)"
     path = None if source.isdecimal() or "://" in source else Path(source)
+    if path is None and options.keeps_state:
+        raise InputError("--state: a live camera begins anew each time, so nothing can go on with it; leave it out")
 
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
         read = _from_video(source, path, extractor, frames * pool, options.chunk or 1)
@@ -169,11 +171,11 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 
-    from keystep.extract.backbones import load_extractor
+    from keystep.extract.backbones import is_foreign, load_extractor
     from keystep.extract.config import ExtractionConfig
     from keystep.settings import build
 
-    recorded: dict[str, Any] = json.loads(head.origin.get("extraction", "{}"))
+    recorded = _recorded(head)
     given = {"backbone": options.backbone, "window": options.window, "rate": options.source_rate}
     given = {name: value for name, value in given.items() if value is not None}
     if recorded:
@@ -183,6 +185,10 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
             raise InputError(
                 f"the head was fitted on features of {config.backbone}, {config.rate} Hz, window {config.window}; "
                 "leave --backbone, --source-rate and --window out"
+            )
+        if is_foreign(config.backbone) and options.backbone is None:  # a file must not decide which code runs
+            raise InputError(
+                f"the head's features were made by {config.backbone}; give --backbone {config.backbone} if you trust it"
             )
     elif "backbone" not in given or "rate" not in given:
         raise InputError("the head does not say how its features were made; give --backbone NAME and --source-rate 4")
@@ -195,6 +201,23 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
             f"({recorded['weights'][:12]}...); give the same file with --weights"
         )
     return extractor
+
+
+def _recorded(head: AnyHead) -> dict[str, Any]:
+    """How the features that the head was fitted on were made, and with which weights; empty where it does not say."""
+    try:
+        recorded = json.loads(head.origin.get("extraction", "{}"))
+    except ValueError:
+        recorded = None
+    if recorded == {}:
+        return {}
+    if not (
+        isinstance(recorded, dict)
+        and isinstance(recorded.get("extraction"), dict)
+        and isinstance(recorded.get("weights"), str)
+    ):
+        raise InputError("the head's record of how its features were made is damaged; evaluate again")
+    return recorded
 
 
 def _from_video(source: str, path: Path | None, extractor: Extractor, skipped: int, batch: int) -> Iterator[Chunk]:
@@ -210,7 +233,7 @@ def _from_video(source: str, path: Path | None, extractor: Extractor, skipped: i
     if head is None:
         return
     timeline = extractor.timeline
-    first = max(0, ceil((head.time - timeline.start) * timeline.rate)) + skipped
+    first = max(0, ceil((head.time - head.slack - timeline.start) * timeline.rate)) + skipped
     hold = None if path is not None else Fraction(3, 2) / timeline.rate
     made = extractor.stream(chain([head], frames), first_slot=first, longest_hold=hold, batch=batch)
     while True:

@@ -174,8 +174,8 @@ def _differing(old: Any, new: Any) -> tuple[Any, Any]:
     """Of two objects, only what differs."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return old, new
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return {key: old.get(key) for key in keys}, {key: new.get(key) for key in keys}
+    parts = {key: _differing(old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    return {key: part[0] for key, part in parts.items()}, {key: part[1] for key, part in parts.items()}
 
 
 def _copy(source: Path, to: Path) -> None:

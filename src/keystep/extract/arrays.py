@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import partial
+from math import inf, isfinite, ulp
 
 import numpy as np
 import torch
@@ -16,21 +18,31 @@ from keystep.extract.frames import Frame, resized_size
 def array_frames(images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Iterator[Frame]:
     """Frames of upright (H, W, 3) uint8 RGB arrays and the seconds from which on each is shown.
 
-    They are resized by torch, those of files by FFmpeg: the same picture comes out a little different.
+    They are resized by torch, those of files by FFmpeg: the same picture comes out a little different. Floats cannot
+    say 1/30, so they are taken to a microsecond (or as well as a float can say it); fractions are taken as they are.
 
     Raises:
-        InputError: an array of another kind, or a time that is not behind the one before.
+        InputError: an array of another kind, a time that is no number or not behind the one before, or not as many
+            times as images.
     """
-    before: Fraction | None = None
-    for index, (image, time) in enumerate(zip(images, times, strict=True)):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    moments = iter(times)
+    before: Fraction | float = -inf
+    for index, image in enumerate(images):
+        time = next(moments, None)
+        if time is None:
+            raise InputError(f"frame {index} has no time; give as many times as images")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(f"frame {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
-        moment = Fraction(time)
-        if before is not None and moment <= before:
-            raise InputError(f"frame {index} at {float(moment):g} s does not follow the one at {float(before):g} s")
-        before = moment
+        if not isfinite(time) or time <= before:
+            raise InputError(f"frame {index} at {float(time):g} s does not follow the one at {float(before):g} s")
+        slack = Fraction(0) if isinstance(time, Fraction | int) else Fraction(max(1e-6, 2 * ulp(time)))
+        slack = min(slack, Fraction(time - before) / 4) if isfinite(before) else slack
+        before = time
         height, width = image.shape[:2]
-        yield Frame(index, moment, height, width, lambda picture, image=image: _rendered(image, picture))  # type: ignore[misc]
+        render = partial(_rendered, image)
+        yield Frame(index, Fraction(time), height, width, render, slack)
+    if next(moments, None) is not None:
+        raise InputError("there are more times than images; give as many times as images")
 
 
 def _rendered(image: np.ndarray, picture: Picture) -> np.ndarray:

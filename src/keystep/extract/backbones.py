@@ -19,7 +19,7 @@ CHOICES: dict[str, frozenset[str]] = {
     "i3d": frozenset({"frames", "frame_rate"}),
     "tsm": frozenset({"frames", "frame_rate"}),
     "tsm-online": frozenset(),
-    "vjepa": frozenset({"frames", "levels", "grid", "hop"}),
+    "vjepa": frozenset({"frames", "levels", "grid", "hop", "precision"}),
     "hf": frozenset({"hop"}),
     "custom": frozenset({"hop"}),
 }
@@ -37,7 +37,7 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
             open, a library that is not installed.
     """
     name, family = config.backbone, _family(config.backbone)
-    for setting in ("frames", "frame_rate", "hop", "levels", "grid"):
+    for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision"):
         default = ExtractionConfig.model_fields[setting].default
         if setting not in CHOICES[family] and getattr(config, setting) != default:
             raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
@@ -50,6 +50,11 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
     backbone = _backbone(config, family, weights, device)
     sampling = Sampling(rate=config.rate, clip=backbone.clip, window=config.window, hop=config.hop)
     return ClipExtractor(backbone, sampling)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether loading a backbone of that name imports or downloads somebody else's."""
+    return _family(name) in ("hf", "custom")
 
 
 def _backbone(config: ExtractionConfig, family: str, weights: Path | None, device: torch.device | str) -> Backbone:
@@ -78,7 +83,8 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
     from keystep.extract import vjepa
 
     options = _given(config, "frames")
-    return vjepa.load(name, path, levels=config.levels, grid=config.grid, device=device, **options)
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    return vjepa.load(name, path, levels=config.levels, grid=config.grid, device=device, dtype=dtype, **options)
 
 
 def _family(name: str) -> str:

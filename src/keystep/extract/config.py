@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from keystep.config import Config, Rate
 from keystep.data.timeline import parse_rate
@@ -33,5 +34,14 @@ class ExtractionConfig(Config):
     grid: int = Field(default=1, ge=1)
     """V-JEPA: average the patches of a slot to grid x grid tokens instead of one; ``keystep pool`` or a model with
     ``model.tokens`` makes one of them."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """V-JEPA: the precision it computes in; bfloat16 for GPUs."""
     half: bool = False
     """Store float16."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _from_anywhere(cls, name: str) -> str:
+        """A folder's whole path, so that the record means the same from another working folder."""
+        folder = Path(name.removeprefix("hf:"))
+        return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name

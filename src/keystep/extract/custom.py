@@ -168,8 +168,8 @@ def _imported(place: str, spec: str) -> object:
         sys.path.append(here)
     try:
         return import_module(place)
-    except ImportError as error:
-        raise InputError(f"backbone {quoted(spec)}: cannot be imported: {one_line(error)}") from error
+    except (ImportError, SyntaxError) as error:
+        raise InputError(f"backbone {quoted(spec)}: cannot be imported: {one_line(error)}; looked in {here}, too") from error
 
 
 def is_backbone(value: object) -> bool:

@@ -123,6 +123,9 @@ class ClipExtractor:
     def _features(self, clips: Sequence[Sampled]) -> Features:
         pictures = torch.from_numpy(np.stack([clip.pictures for clip in clips]))  # (n, F, H, W, 3)
         made = self.backbone(pictures).float().cpu().numpy()  # (n, S, D)
+        expected = (len(clips), self.sampling.clip.slots, self.width)
+        if made.shape != expected:
+            raise InputError(f"{self.name} gave features of shape {made.shape}, not {expected}: clips, slots, width")
         rows = np.concatenate([made[index, list(clip.keep)] for index, clip in enumerate(clips)])
         slots = [slot for clip in clips for slot in clip.slots]
         return _made(self, rows, slots, np.concatenate([clip.seen for clip in clips]))

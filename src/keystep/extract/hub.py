@@ -135,9 +135,13 @@ def _tower(where: str | Path, revision: str | None) -> tuple[Any, list[str]]:
     try:
         with _quiet():
             model, info = AutoModel.from_pretrained(
-                str(where), revision=revision or "main", output_loading_info=True, dtype=torch.float32
+                str(where),
+                revision=revision or "main",
+                output_loading_info=True,
+                dtype=torch.float32,
+                trust_remote_code=False,  # by default it would ask whether to run a repository's own code
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
         raise InputError(f"{where}: cannot be loaded as a model of transformers: {one_line(error)}") from error
     part = TOWERS.get(model.config.model_type, "vision_model")
     prefix = f"{part}." if hasattr(model, part) else ""

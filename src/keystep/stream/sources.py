@@ -140,6 +140,8 @@ def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
 def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center") -> Iterator[Chunk]:
     """Means over groups of ``factor`` frames, a group's time as `Timeline.pooled` has it; the last one may be shorter.
 
+    A shorter group stands at the time of a whole one, as it does offline.
+
     Raises:
         InputError: some frames with a time and some without.
     """
@@ -147,11 +149,15 @@ def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center"
         yield from chunks
         return
     rest: Chunk | None = None
+    first, time = 0.0, None  # of the last whole group: its first frame's time, and its own
     for chunk in chunks:
         joined = chunk if rest is None else _joined(rest, chunk)
         whole = len(joined.features) // factor * factor
         if whole:
-            yield _pooled(joined, slice(0, whole), factor, alignment)
+            done = _pooled(joined, slice(0, whole), factor, alignment)
+            if joined.times is not None and done.times is not None:
+                first, time = joined.times[whole - factor], done.times[-1]
+            yield done
         rest = replace(
             joined,
             features=joined.features[whole:],
@@ -159,7 +165,10 @@ def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center"
             seconds=0.0 if whole else joined.seconds,
         )
     if rest is not None and len(rest.features):
-        yield replace(_pooled(rest, slice(None), factor, alignment), partial=True)
+        last = _pooled(rest, slice(None), factor, alignment)
+        if time is not None and rest.times is not None:
+            last = replace(last, times=[time + rest.times[0] - first])
+        yield replace(last, partial=True)
 
 
 def _joined(first: Chunk, second: Chunk) -> Chunk:
