@@ -46,7 +46,7 @@ TOKENS = 8
 STAYS_SECONDS = 2.0
 """Mean time that the procedure is seen in one token before it moves to another; so long scenery stays, too."""
 HANDS = 1.5
-"""Length, beside looks of about 1 a channel, of what all frames of the token with the procedure share."""
+"""Twice the size a channel, beside looks of about 1, of what all frames of the token with the procedure share."""
 SCENES = 12
 WORLD = {
     "train_videos": 24,

@@ -30,7 +30,7 @@ class AttentivePooler(nn.Module):
 
     The product of a fixed query with a linear map of the keys is one linear map of the tokens, so that is what is
     learned: each head's score of a token. The head's share of the channels is then averaged by the softmax of the
-    scores. Scores begin at zero, where pooling is the plain mean, which training has to beat.
+    scores. Scores begin at zero, where pooling is the plain mean (of what the blocks made of the tokens).
 
     A token's place in the slot (a patch's in the picture) is a learned vector, added before anything else looks at it;
     so the order of the tokens matters.

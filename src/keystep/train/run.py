@@ -273,9 +273,8 @@ def _fresh_model(config: RunConfig) -> PJEPA:
 
 def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
     """The config with what only the data can say: the widths, and the steps where none are given."""
-    tokens = folder.tokens_as(config.model.tokens)
     output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
-    widths = {"input_dim": folder.width, "tokens": tokens, "output_dim": output_dim}
+    widths = {"input_dim": folder.width, "tokens": folder.tokens_as(config.model.tokens), "output_dim": output_dim}
     lengths = [folder.length(name) for name in videos]
     _check_offsets(config, lengths, folder.timeline.rate)
     steps = config.train.settled_steps(lengths)
