@@ -169,7 +169,8 @@ def _imported(place: str, spec: str) -> object:
     try:
         return import_module(place)
     except (ImportError, SyntaxError) as error:
-        raise InputError(f"backbone {quoted(spec)}: cannot be imported: {one_line(error)}; looked in {here}, too") from error
+        where = f"looked in {here}, too"
+        raise InputError(f"backbone {quoted(spec)}: cannot be imported: {one_line(error)}; {where}") from error
 
 
 def is_backbone(value: object) -> bool:
