@@ -118,7 +118,7 @@ class Writing:
         if not self.half:
             return replace(part, features=part.features.astype(np.float32, copy=False))
         largest = float(np.abs(part.features).max())
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise InputError(f"{name}: features of up to {largest:.3g} are too large for float16; drop --half")
         return replace(part, features=part.features.astype(np.float16))
 

@@ -130,14 +130,14 @@ def _crew(writing: Writing, make: Make, size: int) -> Iterator[list[_Worker]]:
                 theirs.close()  # so that a worker's death ends the pipe
         yield crew
     finally:
-        started: list[BaseProcess] = [worker.process for worker in crew if worker.process.pid is not None]
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join(GRACE)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        started = [worker for worker in crew if worker.process.pid is not None]
+        for worker in started:
+            worker.process.terminate()
+        for worker in started:
+            worker.process.join(GRACE)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
         for worker in crew:
             worker.pipe.close()
 
