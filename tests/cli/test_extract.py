@@ -113,6 +113,10 @@ def test_finished_videos_are_not_done_again(keystep: Run, kitchen: Path, tmp_pat
     assert (out / "features" / "video0.npy").stat().st_mtime_ns == before
     status, _, error = keystep("extract", video, "--out", out, *TOY, "--rate", "5")
     assert status == 2 and "choose another folder" in error
+    write_clip(tmp_path / "short.mp4", frames=2, height=16, width=16, rate=10, start=Fraction(1, 10), audio=1)
+    status, _, error = keystep("extract", tmp_path / "short.mp4", "--out", out, *TOY)
+    assert status == 2 and "no frame falls on a slot" in error
+    assert json.loads((out / "store.json").read_text())["complete"] is False
 
 
 def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: Path):

@@ -120,6 +120,8 @@ def _extract(config: ExtractionConfig, options: ExtractOptions, console: Console
     store = FeatureStore(options.out, facts.timeline, provenance=_provenance(config, facts)).create()
     writing = Writing(store, config.half, labels, _batch(facts, make.device_of(0)))
     _look(run, share, writing, problems, console)
+    if run.waiting:
+        store.reopen()
     if labels is not None:
         run.notes += labels.take_along(options.out)
         _label_finished(run, share, writing, problems)

@@ -92,9 +92,16 @@ class FeatureStore:
 
     def finish(self) -> None:
         """Say in ``store.json`` that everything is there; until then, readers are told that the run was stopped."""
+        self._set_complete(True)
+
+    def reopen(self) -> None:
+        """Say that something is missing again: more videos are going to be added to a folder that was finished."""
+        self._set_complete(False)
+
+    def _set_complete(self, complete: bool) -> None:
         record = read_json(self.root / "store.json")
-        if record.get("complete") is not True:
-            write_json(self.root / "store.json", record | {"complete": True})
+        if record.get("complete") is not complete:
+            write_json(self.root / "store.json", record | {"complete": complete})
 
     def add(
         self,
