@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from keystep.cli.extraction import extract_folder
+from keystep.cli.extraction import ExtractOptions, extract_folder
 from keystep.data.annotation import IGNORED, read_lines
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.evals.probe import ProbeConfig, fit_probe
@@ -39,7 +39,8 @@ def _row(name: str, window: str, options: argparse.Namespace) -> str:
     out = options.out / f"{name}-{window}"
     labels, console = FrameLabels(options.videos), Console(stderr=True)
     weights = options.weights if name == options.weights_of else None
-    extract_folder([options.videos / "videos"], out, config, weights, labels, 1, None, None, "raise", console)
+    wanted = ExtractOptions(videos=(options.videos / "videos",), out=out, weights=weights, labels=labels)
+    extract_folder(config, wanted, console)
     folder = open_folder(out)
     check_labels(folder, options.videos)
     right, known, major, frames = np.zeros(2), np.zeros(2), 0, 0

@@ -113,6 +113,10 @@ def test_finished_videos_are_not_done_again(keystep: Run, kitchen: Path, tmp_pat
     assert (out / "features" / "video0.npy").stat().st_mtime_ns == before
     status, _, error = keystep("extract", video, "--out", out, *TOY, "--rate", "5")
     assert status == 2 and "choose another folder" in error
+    write_clip(tmp_path / "short.mp4", frames=2, height=16, width=16, rate=10, start=Fraction(1, 10), audio=1)
+    status, _, error = keystep("extract", tmp_path / "short.mp4", "--out", out, *TOY)
+    assert status == 2 and "no frame falls on a slot" in error
+    assert json.loads((out / "store.json").read_text())["complete"] is False
 
 
 def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: Path):
@@ -136,7 +140,7 @@ def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: P
     assert json.loads((out / "store.json").read_text())["complete"] is True
 
 
-def test_several_processes_and_shards_give_what_one_process_gives(kitchen: Path, tmp_path: Path):
+def test_several_processes_and_shards_give_what_one_process_gives(keystep: Run, kitchen: Path, tmp_path: Path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     commands = [
         ["extract", kitchen / "videos", "--out", alone, *TOY],
@@ -144,16 +148,16 @@ def test_several_processes_and_shards_give_what_one_process_gives(kitchen: Path,
         ["extract", kitchen / "videos", "--out", shared, *TOY, "--shard", "2/2"],
     ]
     for command in commands:
-        done = shell(*command)
-        assert done.returncode == 0, done.stderr
+        status, said, error = keystep(*command)
+        assert status == 0, error
+    assert "2 videos to do, 3 of other shards" in said
     for name in open_folder(alone).videos:
         for part in ("features", "seen"):
             np.testing.assert_array_equal(np.load(alone / part / f"{name}.npy"), np.load(shared / part / f"{name}.npy"))
     assert json.loads((shared / "store.json").read_text())["complete"] is True
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_bad_videos_are_named_at_once_or_left_out_and_listed(kitchen: Path, tmp_path: Path, workers: int):
+def test_bad_videos_are_named_at_once_or_left_out_and_listed(keystep: Run, kitchen: Path, tmp_path: Path):
     videos = tmp_path / "videos"
     videos.mkdir()
     for index in range(2):
@@ -161,15 +165,115 @@ def test_bad_videos_are_named_at_once_or_left_out_and_listed(kitchen: Path, tmp_
     (videos / "empty.mp4").write_bytes(b"")
     (videos / "text.mkv").write_text("no video")
     out = tmp_path / "features"
-    command = ["extract", videos, "--out", out, *TOY, "--workers", workers]
-    done = shell(*command)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "empty.mp4" in done.stderr
+    command = ["extract", videos, "--out", out, *TOY]
+    status, _, error = keystep(*command)
+    assert status == 2 and error.count("\n") == 1 and "empty.mp4" in error
     assert not list(out.glob("features/*"))
     done = shell(*command, "--on-error", "skip")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("left out:") == 2 and "2 of 4 videos" in done.stdout
-    assert sorted(json.loads((out / "skipped.json").read_text())) == ["empty", "text"]
+    assert (done.stdout + done.stderr).count("empty file of zero bytes") == 1
+    assert "left out: 2 videos (empty, text)" in done.stdout and "2 of 4 videos" in done.stdout
+    assert "2 videos to do, 2 bad" in done.stdout
     assert sorted(open_folder(out).videos) == ["good0", "good1"]
+
+
+def test_what_shards_leave_out_is_kept_until_it_is_mended(keystep: Run, kitchen: Path, tmp_path: Path):
+    videos, out = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir()
+    good = (kitchen / "videos" / "video0.mp4").read_bytes()
+    for name, content in (("a", b"x"), ("b", b"x"), ("c", good), ("d", good)):
+        (videos / f"{name}.mp4").write_bytes(content)
+
+    def share(part: int) -> bool:
+        assert keystep("extract", videos, "--out", out, *TOY, "--shard", f"{part}/2", "--on-error", "skip")[0] == 0
+        complete: bool = json.loads((out / "store.json").read_text())["complete"]
+        return complete
+
+    assert [share(1), share(2)] == [False, True]
+    assert sorted(path.name for path in (out / "skipped").iterdir()) == ["a.json", "b.json"]
+    status, said, _ = keystep("inspect", out, "--picture", tmp_path / "picture.png")
+    assert status == 0 and "note: a: left out: " in said and "note: b: left out: " in said and "2 notes" in said
+    (videos / "a.mp4").write_bytes(good)
+    assert share(1)
+    assert [path.name for path in (out / "skipped").iterdir()] == ["b.json"]
+
+
+def test_labels_that_come_later_reach_finished_videos(keystep: Run, kitchen: Path, tmp_path: Path):
+    out, once = tmp_path / "features", tmp_path / "once"
+    command = ("extract", kitchen / "videos", *TOY, "--rate", "10")
+    assert keystep(*command, "--out", out)[0] == 0
+    assert not (out / "groundTruth").exists()
+    status, said, error = keystep(*command, "--out", out, "--labels", kitchen)
+    assert status == 0 and "0 videos to do, 5 done" in said, error
+    assert "note: video3: labels for 115 frames, the video has 120; the last 5 are unlabelled" in said
+    assert keystep(*command, "--out", once, "--labels", kitchen)[0] == 0
+    for path in (once / "groundTruth").iterdir():
+        assert path.read_text() == (out / "groundTruth" / path.name).read_text()
+    status, said, _ = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "20", "--on-error", "skip")
+    assert "labels are not those of before" in said and "0 videos to do, 5 done" in said
+    assert "are they of another frame rate" in said
+
+
+def test_labels_that_cannot_be_used_show_before_the_work(keystep: Run, kitchen: Path, tmp_path: Path):
+    labels, out = tmp_path / "labels", tmp_path / "out"
+    (labels / "groundTruth").mkdir(parents=True)
+    (labels / "mapping.txt").write_text("0 wait\n")
+    command = ("extract", kitchen / "videos", "--out", out, *TOY, "--labels", labels)
+    status, _, error = keystep(*command)
+    assert status == 2 and "no labels for any of the videos" in error and not out.exists()
+    last = labels / "groundTruth" / "video4.txt"
+    for content, says in (
+        ("wait\nrest", "class 'rest'"),
+        ("wait\n" * 240, "240 frames, the video has 120; give --lab"),
+    ):
+        last.write_text(content)
+        status, _, error = keystep(*command)
+        assert status == 2 and says in error and not (out / "features").exists()
+    last.write_text("wait\n" * 120)
+    status, said, _ = keystep(*command)
+    assert status == 0 and "note: no labels for 4 of 5 videos, such as video0" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    """They hold its standard error open, which therefore ends with the last of them."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setenv("TOY_MARKS", str(marks))
+    command = [sys.executable, "-m", "keystep", "extract", str(kitchen / "videos"), "--out", str(tmp_path / "out")]
+    command += ["--backbone", "toy_backbones:stuck", "--workers", "2"]
+    toys = Path(__file__).parents[1] / "extract"
+    process = subprocess.Popen(command, cwd=toys, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(marks.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    if number == signal.SIGTERM:
+        assert process.returncode == 130
+        assert error.startswith("keystep: stopped; run again to go on") and error.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line(keystep: Run, kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keystep.extract.folder.Writing.write", stop)
+    status, _, error = keystep("extract", kitchen / "videos", "--out", tmp_path / "out", *TOY)
+    assert status == 130 and error.startswith("keystep: stopped; run again to go on") and error.count("\n") == 1
+
+
+def test_a_changed_video_is_done_again_and_told(keystep: Run, kitchen: Path, tmp_path: Path):
+    video, out = tmp_path / "video.mp4", tmp_path / "out"
+    lengths = []
+    for index, frames in enumerate((30, 50)):
+        write_clip(video, frames=frames, height=16, width=16, rate=10)
+        status, said, error = keystep("extract", video, "--out", out, *TOY, "--rate", "10")
+        assert status == 0 and ("has changed since it was extracted; done again" in said) == bool(index), error
+        lengths.append(len(np.load(out / "features" / "video.npy")))
+    assert lengths == [30, 50]
 
 
 def test_a_damaged_video_is_kept_as_far_as_it_goes_and_marked(keystep: Run, tmp_path: Path):
@@ -199,6 +303,9 @@ def test_a_damaged_video_is_kept_as_far_as_it_goes_and_marked(keystep: Run, tmp_
         (("--window", "left"), "left"),
         (("--shard", "3/2"), "--shard '3/2'"),
         (("--labels", "nowhere"), "nowhere: no groundTruth/"),
+        (("--label-rate", "30"), "--label-rate 30 is for --labels"),
+        (("--device", "foo"), "--device foo: not to be had here"),
+        (("--device", "cuda:99"), "--device cuda:99: not to be had here"),
         (("--weights", "nowhere.pth"), "nowhere.pth: no such file"),
     ],
 )

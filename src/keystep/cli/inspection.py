@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import open_data
-from keystep.cli.inspect_frames import draw_frames, partial_notes
+from keystep.cli.inspect_frames import draw_frames, left_out_notes, partial_notes
 from keystep.cli.progress import counting
 from keystep.data.annotation import IGNORED, PARTS, segment_lengths, split_names
 from keystep.data.folder import FeatureFolder
@@ -45,7 +45,7 @@ def inspect_folder(data: Path, source_rate: str | None, rate: str | None, pictur
     problems += _describe_splits(folder, console)
     if known:
         _note_times(folder)
-    folder.problems.notes += partial_notes(folder)
+    folder.problems.notes += partial_notes(folder) + left_out_notes(folder)
     for line in folder.problems.notes:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for line in problems:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO, cast, get_args
 
 import numpy as np
@@ -22,6 +19,7 @@ from keystep.boundaries import Segmenter
 from keystep.boundaries.fitting import load as load_segmenter
 from keystep.cli.live_view import LiveView
 from keystep.cli.models import FoundModel, find_model, head_of
+from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
 from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.data.discovered import SEGMENTER, read_record
@@ -69,7 +67,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     place = _resumed(live, source, options, messages)
     chunks = opened.chunks(live.state.frames, place)
     with ExitStack() as stack:
-        stack.enter_context(_stopping_on_terminate())
+        stack.enter_context(stopping_on_terminate())
         out = _output(options, live, stack)
         view = stack.enter_context(LiveView(messages, f"{found.source}, {source}", head)) if options.view else None
         picture = None if options.picture is None else StreamPicture(options.picture, head, opened.video)
@@ -282,20 +280,3 @@ def _warn_of_growth(found: FoundModel, messages: Console) -> None:
             "each step takes longer; for hours, pretrain with a window (--set model.live_attention.window=512)",
             soft_wrap=True,
         )
-
-
-@contextmanager
-def _stopping_on_terminate() -> Iterator[None]:
-    """Let SIGTERM, as service managers send it, act as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,15 @@ Layout = Literal["native", "mstcn"]
 FORMAT, FORMAT_VERSION = "keystep-features", 1
 NAMES = "files"
 """Key of the provenance under which names of files stand: for people to read, not compared when a run goes on."""
+
+PARTS_OF_A_VIDEO = (
+    "features/{}.npy",
+    "features/{}.json",
+    "groundTruth/{}.txt",
+    "segments/{}.txt",
+    "times/{}.npy",
+    "seen/{}.npy",
+)
 
 
 @dataclass(frozen=True)
@@ -66,26 +75,33 @@ class FeatureStore:
         return self
 
     def _clear(self) -> None:
-        """Remove what was written for a video that was never finished, and the classes."""
-        patterns = (
-            "features/*.json",
-            "groundTruth/*.txt",
-            "segments/*.txt",
-            "times/*.npy",
-            "seen/*.npy",
-            "mapping.txt",
-        )
+        """Remove what was written for a video that was never finished, the classes, and what was left out."""
+        lists = [path for name in ("mapping.txt", "labels.json", "skipped/*.json") for path in self.root.glob(name)]
+        self._unlink([*lists, *(path for pattern in PARTS_OF_A_VIDEO for path in self.root.glob(pattern.format("*")))])
+
+    def remove(self, video: str) -> None:
+        """Remove what was written for a video, the array first: what is there no more is not taken for complete."""
+        self._unlink(self.root / pattern.format(video) for pattern in PARTS_OF_A_VIDEO)
+
+    def _unlink(self, paths: Iterable[Path]) -> None:
         try:
-            for path in [path for pattern in patterns for path in self.root.glob(pattern)]:
-                path.unlink()
+            for path in paths:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"{self.root}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
         """Say in ``store.json`` that everything is there; until then, readers are told that the run was stopped."""
+        self._set_complete(True)
+
+    def reopen(self) -> None:
+        """Say that something is missing again: more videos are going to be added to a folder that was finished."""
+        self._set_complete(False)
+
+    def _set_complete(self, complete: bool) -> None:
         record = read_json(self.root / "store.json")
-        if record.get("complete") is not True:
-            write_json(self.root / "store.json", record | {"complete": True})
+        if record.get("complete") is not complete:
+            write_json(self.root / "store.json", record | {"complete": complete})
 
     def add(
         self,

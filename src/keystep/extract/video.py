@@ -21,8 +21,9 @@ class VideoInfo:
 
     height, width: of the first frame, upright, with square pixels. rate: average frames a second. frames: how many its
     container lists. duration: seconds of all tracks as the container states or estimates it.
-    start: seconds on the file's own clock that count as 0. timed: False where frames have no times (a raw stream), so
-    that they are taken to follow each other at ``rate``.
+    start: seconds on the file's own clock that count as 0. begins: seconds from there at which the video's first frame
+    is due, whether it can be decoded or not. timed: False where frames have no times (a raw stream), so that they are
+    taken to follow each other at ``rate``.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class VideoInfo:
     duration: Fraction | None
     codec: str
     start: Fraction
+    begins: Fraction
     timed: bool
 
 
@@ -51,6 +53,7 @@ class VideoFile:
             self._pixel_aspect = track.stream.sample_aspect_ratio or Fraction(1)
             self._first, decoded = _first_frame(track)
             frame = self._renderer().frame(0, self._first, decoded)
+            start = _start(track, self._first)
             self.info = VideoInfo(
                 path=path,
                 height=frame.height,
@@ -59,7 +62,8 @@ class VideoFile:
                 frames=track.frames,
                 duration=track.duration,
                 codec=track.stream.codec_context.name,
-                start=_start(track, self._first),
+                start=start,
+                begins=_due(track, self._first) - start,
                 timed=decoded.pts is not None,
             )
 
@@ -122,10 +126,14 @@ def _start(track: Track, first: Fraction) -> Fraction:
 
     Sound before 0 is what an encoder needs to get going; no player lets it be heard.
     """
-    begins = [first]
-    if track.stream.start_time is not None:
-        begins.append(track.stream.start_time * track.stream.time_base)
+    begins = [_due(track, first)]
     for sound in track.container.streams.audio:
         if sound.start_time is not None:
             begins.append(max(Fraction(0), sound.start_time * sound.time_base))
     return min(begins)
+
+
+def _due(track: Track, first: Fraction) -> Fraction:
+    """Seconds on the file's clock at which its video begins, even if the first frame that can be decoded is later."""
+    stated = track.stream.start_time
+    return first if stated is None else min(first, stated * track.stream.time_base)

@@ -37,6 +37,9 @@ def extract(
         str | None, typer.Option(help="cpu, cuda, cuda:1; by default the GPUs, if there are any.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Search subfolders, too; videos are called by their path.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,16 +49,29 @@ def extract(
     on_error: OnError = "raise",
 ) -> None:
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
-    from keystep.cli.extraction import extract_folder
+    from keystep.cli.extraction import ExtractOptions, extract_folder
     from keystep.data.timeline import parse_rate
+    from keystep.errors import InputError
     from keystep.extract.config import ExtractionConfig
     from keystep.extract.labels import FrameLabels
     from keystep.settings import assignments, build
 
     given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
     config = build(ExtractionConfig, given, assignments(settings or []))
-    known = None if labels is None else FrameLabels(labels, None if label_rate is None else parse_rate(label_rate))
-    extract_folder(videos, out, config, weights, known, workers, shard, device, on_error, console)
+    if label_rate is not None and labels is None:
+        raise InputError(f"--label-rate {label_rate} is for --labels; give both, or none")
+    options = ExtractOptions(
+        videos=tuple(videos),
+        out=out,
+        weights=weights,
+        labels=None if labels is None else FrameLabels(labels, None if label_rate is None else parse_rate(label_rate)),
+        workers=workers,
+        shard=shard,
+        device=device,
+        on_error=on_error,
+        recursive=recursive,
+    )
+    extract_folder(config, options, console)
 
 
 @app.command(rich_help_panel=PANEL)

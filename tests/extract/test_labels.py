@@ -1,0 +1,93 @@
+"""Labels frame by frame: whose line a slot gets, and which labels are refused."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keystep.data.annotation import UNLABELLED
+from keystep.errors import InputError
+from keystep.extract.labels import FrameLabels, SourceFrames
+
+CLASSES = [f"step {number}" for number in range(200)]
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> FrameLabels:
+    """200 lines for "video", each a class of its own."""
+    (tmp_path / "groundTruth").mkdir()
+    (tmp_path / "groundTruth" / "video.txt").write_text("\n".join(CLASSES))
+    (tmp_path / "mapping.txt").write_text("\n".join(f"{index} {name}" for index, name in enumerate(CLASSES)))
+    return FrameLabels(tmp_path)
+
+
+def source(count: int, rate: int = 30, **more: object) -> SourceFrames:
+    return SourceFrames(count=count, seconds=count / rate, rate=Fraction(rate), **more)  # type: ignore[arg-type]
+
+
+def given(labels: FrameLabels, shown: list[int], frames: SourceFrames) -> tuple[list[str], list[str]]:
+    found = labels.of("video", np.array(shown) / 30, np.array(shown), frames)
+    assert found is not None
+    return found
+
+
+def test_a_slot_gets_the_line_of_the_frame_that_is_shown(labels: FrameLabels):
+    assert given(labels, [0, 7, 199], source(200)) == (["step 0", "step 7", "step 199"], [])
+    assert labels.of("other", np.zeros(1), np.zeros(1), source(200)) is None
+
+
+def test_labels_that_stop_early_are_noted_and_the_rest_is_unlabelled(labels: FrameLabels):
+    found, notes = given(labels, [199, 200, 220], source(221))
+    assert found == ["step 199", UNLABELLED, UNLABELLED]
+    assert notes == ["video: labels for 200 frames, the video has 221; the last 21 are unlabelled"]
+    _, (doubt,) = given(labels, [0], source(400))
+    assert "the last 200 are unlabelled; are they of another frame rate (--label-rate)?" in doubt
+
+
+def test_more_labels_than_frames_are_noted_up_to_sixteen_and_refused_beyond(labels: FrameLabels):
+    _, notes = given(labels, [0], source(184))
+    assert notes == ["video: labels for 200 frames, the video has 184; 16 are not used"]
+    with pytest.raises(InputError, match="labels for 200 frames, the video has 100; give --label-rate"):
+        given(labels, [0], source(100))
+
+
+def test_lines_at_a_rate_of_their_own_are_taken_by_time(labels: FrameLabels):
+    """A third of a second in binary is less than a third, and still has line 10."""
+    by_time = FrameLabels(labels.root, Fraction(30))
+    times = np.arange(20) / 3
+    found = by_time.of("video", times, np.zeros(20, int), source(100, rate=15))
+    assert found == ([CLASSES[10 * slot] for slot in range(20)], [])
+    with pytest.raises(InputError, match="200 labels at 30 a second, the video takes 90; give another --label-rate"):
+        by_time.of("video", times, np.zeros(20, int), source(45, rate=15))
+
+
+def test_labels_behind_lost_frames_stay_with_their_pictures(labels: FrameLabels):
+    damaged = source(150, damaged=True, holes=((10, 3), (20, 40)))
+    found, notes = given(labels, [9, 10, 19, 20, 149], damaged)
+    assert found == ["step 9", "step 13", "step 22", "step 60", "step 189"]
+    assert "labels for 200 frames, the video has 190; 10 are not used" in notes[0]
+    assert "40 frames are missing in between" in notes[1]
+
+
+def test_labels_of_a_video_that_was_cut_off_are_not_refused(labels: FrameLabels):
+    found, notes = given(labels, [0, 49], source(50, damaged=True))
+    assert found == ["step 0", "step 49"] and "150 are not used" in notes[0]
+    _, notes = given(labels, [0], source(50, damaged=True, holes=None))
+    assert "labels behind the loss may be off" in notes[1]
+
+
+def test_videos_without_labels_are_named_and_none_at_all_is_refused(labels: FrameLabels):
+    assert labels.missing(["video", "other"]) == ["other"]
+    with pytest.raises(InputError, match=r"no labels for any of the videos, such as other\.txt"):
+        labels.missing(["other"])
+
+
+def test_other_labels_than_before_are_told(labels: FrameLabels, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    assert labels.take_along(out) == [] and labels.take_along(out) == []
+    assert (out / "mapping.txt").read_text().split("\n")[:-1] == [f"{i} {name}" for i, name in enumerate(CLASSES)]
+    assert "labels are not those of before" in FrameLabels(labels.root, Fraction(15)).take_along(out)[0]
+    (labels.root / "groundTruth" / "video.txt").write_text("step 1\n")
+    assert "labels are not those of before" in FrameLabels(labels.root, Fraction(15)).take_along(out)[0]
