@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from keystep.extract.backbone import Picture
-from keystep.extract.backbones import load_extractor
 from keystep.extract.config import ExtractionConfig
+from keystep.extract.loading import load_extractor
 from keystep.extract.video import open_video
 from measure import GEMM, gemm, gemm_rate, interleaved
 

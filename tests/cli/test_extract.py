@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from keystep.data.folder import open_folder
-from keystep.extract.backbones import load_extractor
 from keystep.extract.config import ExtractionConfig
 from keystep.extract.extractor import joined
+from keystep.extract.loading import load_extractor
 from keystep.extract.video import open_video
 
 pytest.importorskip("av", reason="needs the extra 'video'")

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extract import custom
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.colours import Colours
-from keystep.extract.custom import from_callable, from_spec
-from keystep.extract.weights import tensors_hash
+from keystep.extract.backbones import custom
+from keystep.extract.backbones.colours import Colours
+from keystep.extract.backbones.custom import from_callable, from_spec
+from keystep.extract.backbones.weights import tensors_hash
 
 PICTURE = Picture(height=4, width=6)
 
@@ -119,7 +119,7 @@ def test_colours_are_normalised_channel_by_channel() -> None:
 MODULE = """
 import torch
 from keystep.extract.backbone import Picture
-from keystep.extract.custom import from_callable
+from keystep.extract.backbones.custom import from_callable
 
 def make(device="nowhere"):
     backbone = from_callable(

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.extract import hub
-from keystep.extract.hub import from_transformers
+from keystep.extract.backbones import hub
+from keystep.extract.backbones.hub import from_transformers
 
 transformers = pytest.importorskip("transformers")
 

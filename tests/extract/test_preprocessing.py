@@ -3,8 +3,8 @@ import torch
 
 from keystep.errors import InputError
 from keystep.extract.backbone import Picture
-from keystep.extract.colours import Colours
-from keystep.extract.preprocessing import preprocessing
+from keystep.extract.backbones.colours import Colours
+from keystep.extract.backbones.preprocessing import preprocessing
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 PICTURES = [

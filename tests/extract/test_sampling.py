@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystep.errors import InputError
-from keystep.extract.arrays import array_frames
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.frames import Frame
 from keystep.extract.sampling import Sampling, sample
+from keystep.extract.video.arrays import array_frames
+from keystep.extract.video.frames import Frame
 
 PICTURE = Picture(height=1, width=1)
 

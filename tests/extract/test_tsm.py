@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extract import tsm
 from keystep.extract.backbone import Picture
-from keystep.extract.backbones import load_extractor
-from keystep.extract.colours import IMAGENET
+from keystep.extract.backbones import tsm
+from keystep.extract.backbones.colours import IMAGENET
+from keystep.extract.backbones.custom import FunctionBackbone
+from keystep.extract.backbones.layers import ready
+from keystep.extract.backbones.weights import load_strictly
 from keystep.extract.config import ExtractionConfig
-from keystep.extract.custom import FunctionBackbone
-from keystep.extract.layers import ready
-from keystep.extract.weights import load_strictly
+from keystep.extract.loading import load_extractor
 
 FRAMES = 8
 

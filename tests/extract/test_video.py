@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.extract import seeking
 from keystep.extract.backbone import Picture
-from keystep.extract.camera import LiveInput, open_camera
-from keystep.extract.frames import Frame, Renderer, resized_size
-from keystep.extract.video import VideoFile, open_video
+from keystep.extract.video import seeking
+from keystep.extract.video.camera import LiveInput, open_camera
+from keystep.extract.video.files import VideoFile, open_video
+from keystep.extract.video.frames import Frame, Renderer, resized_size
 
 av = pytest.importorskip("av")
 MakeClip = Callable[..., Path]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keystep.extract.vjepa.checkpoint import from_transformers, read_encoder
-from keystep.extract.vjepa.config import Release, VJEPAConfig
-from keystep.extract.vjepa.features import VJEPA
-from keystep.extract.vjepa.model import Encoder
-from keystep.extract.weights import load_strictly
+from keystep.extract.backbones.vjepa.checkpoint import from_transformers, read_encoder
+from keystep.extract.backbones.vjepa.config import Release, VJEPAConfig
+from keystep.extract.backbones.vjepa.features import VJEPA
+from keystep.extract.backbones.vjepa.model import Encoder
+from keystep.extract.backbones.weights import load_strictly
 
 TOLERANCE = 1e-4
 """Numbers are of size 1 to 5; 2e-5 at most is measured."""

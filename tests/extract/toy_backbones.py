@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.custom import FunctionBackbone
+from keystep.extract.backbones.custom import FunctionBackbone
 
 PICTURE = Picture(height=8, width=8, interpolation="area")
 

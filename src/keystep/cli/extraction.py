@@ -19,12 +19,12 @@ from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, Interrupted, one_line
-from keystep.extract.backbones import load_extractor
 from keystep.extract.config import ExtractionConfig
 from keystep.extract.extractor import Extractor
 from keystep.extract.folder import Writing
 from keystep.extract.labels import RECORD, FrameLabels
 from keystep.extract.listing import find_videos
+from keystep.extract.loading import load_extractor
 from keystep.extract.processes import extract_videos
 from keystep.extract.video import open_video
 from keystep.files import write_json

@@ -12,10 +12,10 @@ import torch
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.extract.arrays import array_frames
 from keystep.extract.backbone import Backbone, Clip, Picture
-from keystep.extract.frames import Frame
 from keystep.extract.sampling import Sampled, Sampling, sample
+from keystep.extract.video.arrays import array_frames
+from keystep.extract.video.frames import Frame
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ from keystep.data.annotation import read_lines
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 from keystep.extract.extractor import Extractor, Features, joined
-from keystep.extract.frames import Frame
 from keystep.extract.labels import FrameCount, FrameLabels, SourceFrames
 from keystep.extract.video import VideoInfo, open_video
+from keystep.extract.video.frames import Frame
 from keystep.files import open_npy, read_json, sample_bytes, write_lines
 
 REPORT_SECONDS = 0.25

@@ -14,8 +14,8 @@ import numpy as np
 
 from keystep.data.annotation import UNLABELLED, read_labels, read_lines, read_mapping
 from keystep.errors import InputError
-from keystep.extract.frames import Frame
-from keystep.extract.video import VideoInfo
+from keystep.extract.video.files import VideoInfo
+from keystep.extract.video.frames import Frame
 from keystep.files import read_json, write_json, write_lines
 
 SPARE = 16

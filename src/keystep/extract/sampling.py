@@ -14,7 +14,7 @@ import numpy as np
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.frames import Frame
+from keystep.extract.video.frames import Frame
 
 Window = Literal["center", "right"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from keystep.errors import InputError
-from keystep.extract import catalogue
 from keystep.extract.backbone import Backbone
+from keystep.extract.backbones import catalogue
 from keystep.extract.config import ExtractionConfig
 from keystep.extract.extractor import ClipExtractor, Extractor, OnlineExtractor
 from keystep.extract.sampling import Sampling
@@ -44,7 +44,7 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
     if family == "tsm-online":
         if config.window != "right":
             raise InputError(f"{name} sees no future; give --window right")
-        from keystep.extract import tsm
+        from keystep.extract.backbones import tsm
 
         return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate)
     backbone = _backbone(config, family, weights, device)
@@ -62,25 +62,25 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
     if family in ("hf", "custom"):
         if weights is not None:
             raise InputError(f"{weights}: {name} brings its own weights; leave --weights out")
-        from keystep.extract import custom, hub
+        from keystep.extract.backbones import custom, hub
 
         if family == "custom":
             return custom.from_spec(name, device)
         return hub.from_transformers(name.removeprefix("hf:"), device)
     if family == "efficientnet-lite0":
-        from keystep.extract import efficientnet
+        from keystep.extract.backbones import efficientnet
 
         return efficientnet.load(weights, device)
     path = _file(name, weights)
     if family == "i3d":
-        from keystep.extract import i3d
+        from keystep.extract.backbones import i3d
 
         return i3d.load(path, device=device, **_given(config, "frames", "frame_rate"))
     if family == "tsm":
-        from keystep.extract import tsm
+        from keystep.extract.backbones import tsm
 
         return tsm.load(path, device, **_given(config, "frames", "frame_rate"))
-    from keystep.extract import vjepa
+    from keystep.extract.backbones import vjepa
 
     options = _given(config, "frames")
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32

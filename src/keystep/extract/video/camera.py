@@ -10,8 +10,8 @@ from itertools import count
 from typing import Any
 
 from keystep.errors import InputError, one_line
-from keystep.extract.decoding import import_av
-from keystep.extract.frames import Frame, FrameSource, Renderer
+from keystep.extract.video.decoding import import_av
+from keystep.extract.video.frames import Frame, FrameSource, Renderer
 
 DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's way to cameras on each system."""

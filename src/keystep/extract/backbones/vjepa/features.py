@@ -14,10 +14,10 @@ from torch import Tensor
 
 from keystep.errors import InputError, quoted
 from keystep.extract.backbone import Clip
-from keystep.extract.vjepa.checkpoint import read_encoder, weights_hash
-from keystep.extract.vjepa.config import MODELS, PATCH, TRAINED_FRAMES, TUBELET, VJEPAConfig
-from keystep.extract.vjepa.model import Encoder
-from keystep.extract.weights import load_strictly
+from keystep.extract.backbones.vjepa.checkpoint import read_encoder, weights_hash
+from keystep.extract.backbones.vjepa.config import MODELS, PATCH, TRAINED_FRAMES, TUBELET, VJEPAConfig
+from keystep.extract.backbones.vjepa.model import Encoder
+from keystep.extract.backbones.weights import load_strictly
 
 Levels = Literal["last", "all"]
 

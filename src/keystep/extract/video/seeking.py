@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from keystep.errors import InputError
-from keystep.extract.decoding import Track, import_av, opened
-from keystep.extract.frames import Frame, Renderer
+from keystep.extract.video.decoding import Track, import_av, opened
+from keystep.extract.video.frames import Frame, Renderer
 
 FAR = Fraction(4)
 """Seconds ahead beyond which a key frame is looked for; up to there, decoding on is as quick."""

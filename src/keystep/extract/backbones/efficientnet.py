@@ -17,10 +17,10 @@ from torch.nn.functional import relu6
 
 from keystep.errors import InputError
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.colours import Colours
-from keystep.extract.custom import FunctionBackbone
-from keystep.extract.layers import Activation, Layer, ready
-from keystep.extract.weights import file_hash, load_strictly, read_tensors
+from keystep.extract.backbones.colours import Colours
+from keystep.extract.backbones.custom import FunctionBackbone
+from keystep.extract.backbones.layers import Activation, Layer, ready
+from keystep.extract.backbones.weights import file_hash, load_strictly, read_tensors
 
 NAME = "efficientnet-lite0"
 WIDTH = 1280

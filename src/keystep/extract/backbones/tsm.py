@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from keystep.errors import InputError
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.colours import IMAGENET
-from keystep.extract.custom import FunctionBackbone
-from keystep.extract.layers import Layer, ready
-from keystep.extract.weights import file_hash, load_strictly, read_tensors
+from keystep.extract.backbones.colours import IMAGENET
+from keystep.extract.backbones.custom import FunctionBackbone
+from keystep.extract.backbones.layers import Layer, ready
+from keystep.extract.backbones.weights import file_hash, load_strictly, read_tensors
 
 WIDTH = 2048
 FRAMES = 8

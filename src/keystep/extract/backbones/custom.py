@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from keystep.errors import InputError, named, one_line, quoted
 from keystep.extract.backbone import Backbone, Clip, Picture
-from keystep.extract.weights import tensors_hash
+from keystep.extract.backbones.weights import tensors_hash
 
 Function = Callable[[Tensor], Tensor]
 """Clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) where a clip gives one vector."""
@@ -82,8 +82,8 @@ def from_callable(
 ) -> FunctionBackbone:
     """A backbone of any function from clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) for one slot.
 
-    The function normalises colours by itself (`keystep.extract.colours.Colours`). A module is put into evaluation mode
-    and onto the device; for anything else, ``device`` says where it expects the clips.
+    The function normalises colours by itself (`backbones.colours.Colours`). A module is put into evaluation mode and
+    onto the device; for anything else, ``device`` says where it expects the clips.
 
     Args:
         clip: by default a single picture.
@@ -156,7 +156,7 @@ def from_spec(spec: str, device: torch.device | str = "cpu") -> Backbone:
     if not is_backbone(found):
         raise InputError(
             f"backbone {quoted(spec)}: an object of type {type(found).__name__} is no backbone; make one with "
-            "keystep.extract.custom.from_callable"
+            "keystep.extract.backbones.custom.from_callable"
         )
     backbone: Backbone = found
     return backbone

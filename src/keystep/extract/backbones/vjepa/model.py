@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keystep.extract.vjepa.config import PATCH, ROTARY_ROWS, TUBELET, VJEPAConfig
+from keystep.extract.backbones.vjepa.config import PATCH, ROTARY_ROWS, TUBELET, VJEPAConfig
 from keystep.nn.rope import RotaryTables, Variant, pair_angles, rotate, tables_of
 
 EPSILON = 1e-6

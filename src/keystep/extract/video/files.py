@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from keystep.errors import InputError
-from keystep.extract.decoding import Track, opened
-from keystep.extract.frames import Frame, Renderer
-from keystep.extract.seeking import Cursor, Table, read_table
+from keystep.extract.video.decoding import Track, opened
+from keystep.extract.video.frames import Frame, Renderer
+from keystep.extract.video.seeking import Cursor, Table, read_table
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from keystep.errors import InputError
 from keystep.extract.backbone import Picture
-from keystep.extract.frames import Frame, resized_size
+from keystep.extract.video.frames import Frame, resized_size
 
 
 def array_frames(images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""I3D weights as others keep them, brought to the names of `keystep.extract.i3d.I3D`.
+"""I3D weights as others keep them, brought to the names of `keystep.extract.backbones.i3d.I3D`.
 
 Known by their names:
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from keystep.extract.pickled import pickled_arrays
-from keystep.extract.weights import read_tensors
+from keystep.extract.backbones.pickled import pickled_arrays
+from keystep.extract.backbones.weights import read_tensors
 
 EPSILON = 1e-3
 STEM = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from keystep.errors import InputError, named, one_line
 from keystep.extract.backbone import Clip
-from keystep.extract.colours import Colours
-from keystep.extract.custom import FunctionBackbone, from_callable
-from keystep.extract.preprocessing import preprocessing
-from keystep.extract.weights import tensors_hash
+from keystep.extract.backbones.colours import Colours
+from keystep.extract.backbones.custom import FunctionBackbone, from_callable
+from keystep.extract.backbones.preprocessing import preprocessing
+from keystep.extract.backbones.weights import tensors_hash
 from keystep.files import read_json
 
 SETTINGS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError, named
-from keystep.extract.vjepa.config import VJEPAConfig
-from keystep.extract.weights import file_hash, read_tensors
+from keystep.extract.backbones.vjepa.config import VJEPAConfig
+from keystep.extract.backbones.weights import file_hash, read_tensors
 from keystep.files import read_json
 
 UNUSED = {

@@ -1,6 +1,6 @@
 """I3D, the inflated Inception v1 on RGB (Carreira & Zisserman, "Quo Vadis, Action Recognition?", arXiv:1705.07750).
 
-Only what inference needs: batch norm is part of the convolutions (`keystep.extract.i3d_layouts`), dropout is absent.
+Only what inference needs: batch norm is part of the convolutions (`backbones.i3d_layouts`), dropout is absent.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from keystep.errors import InputError
 from keystep.extract.backbone import Clip, Picture
-from keystep.extract.i3d_layouts import own_tensors, read_layout
-from keystep.extract.weights import file_hash, load_strictly
+from keystep.extract.backbones.i3d_layouts import own_tensors, read_layout
+from keystep.extract.backbones.weights import file_hash, load_strictly
 
 WIDTH = 1024
 SIZE = 224
@@ -178,7 +178,7 @@ class I3DBackbone:
 
 
 def load_model(path: Path) -> I3D:
-    """The network with the weights of a file in any of the layouts of `keystep.extract.i3d_layouts`.
+    """The network with the weights of a file in any of the layouts of `keystep.extract.backbones.i3d_layouts`.
 
     It has as many classes as the file, so that fine-tuned weights of the same network (Charades) load too.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from keystep.errors import InputError, quoted
 from keystep.extract.backbone import Interpolation, Picture
-from keystep.extract.colours import RGB, Colours
+from keystep.extract.backbones.colours import RGB, Colours
 
 INTERPOLATIONS: dict[int, Interpolation] = {1: "bicubic", 2: "bilinear", 3: "bicubic", 4: "area", 5: "bilinear"}
 """Pillow's numbers; Lanczos (1) and Hamming (5), which nobody will tell from their neighbours, become those."""
@@ -26,7 +26,7 @@ def preprocessing(settings: Mapping[str, Any], source: str) -> tuple[Picture, Co
     """
     for name in ("do_flip_channel_order", "do_pad"):
         if settings.get(name):
-            raise InputError(f"{source}: {name} is not supported; wrap the model with keystep.extract.custom")
+            raise InputError(f"{source}: {name} is not supported; wrap the model with keystep.extract.backbones.custom")
     if not settings.get("do_resize", True):
         raise InputError(f"{source}: do_resize is false, so that the size of pictures is not known")
     try:
@@ -50,7 +50,7 @@ def _picture(settings: Mapping[str, Any], source: str) -> Picture:
         if crops and _sides(settings["crop_size"]) != (height, width):
             raise InputError(
                 f"{source}: squeezed to {height} x {width} and cropped after that, which is not supported; wrap the "
-                "model with keystep.extract.custom"
+                "model with keystep.extract.backbones.custom"
             )
     elif settings.get("crop_pct") is not None:  # ConvNeXt and ResNet: the size is that after cropping
         height = width = int(short)

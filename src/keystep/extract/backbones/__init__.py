@@ -1,0 +1,1 @@
+"""Pretrained networks as backbones, and where their weights come from."""
