@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from trees import RECORDINGS, assembly101, mstcn, write_arrays
+from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.data.folder import open_folder
 from keystep.prepare.registry import DATA_SETS
@@ -61,6 +61,29 @@ def test_bad_videos_stop_it_or_are_listed(keystep: Run, tmp_path: Path) -> None:
     assert status == 2 and "NaN or infinite value in frame 0" in error
     status, said, _ = keystep(*command, "--on-error", "skip")
     assert status == 0 and "left out:" in said and "5 videos" in said
+
+
+def test_a_video_without_its_files_has_to_be_left_out_by_word(keystep: Run, tmp_path: Path) -> None:
+    root, out = fact_tree(tmp_path), tmp_path / "out"
+    path = root / "egoprocel" / "features" / "0003.npy"
+    path.unlink()
+    command = ("prepare", "egoprocel", "--root", root)
+    for more in ((), ("--out", out)):
+        status, said, _ = keystep(*command, *more)
+        assert status == 1 and "all that is needed" not in said and not out.exists()
+        assert f"missing: {path}; it comes from FACT's" in said and "--on-error skip leaves its video out" in said
+    status, said, _ = keystep(*command, "--on-error", "skip")
+    assert status == 0 and "but for the videos that are left out, all that is needed is there" in said
+    status, said, _ = keystep(*command, "--on-error", "skip", "--out", out)
+    assert status == 0 and "5 videos" in said
+
+
+def test_a_count_that_could_not_be_made_differs(keystep: Run, tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    (root / "egoprocel" / "split1.test").unlink()
+    status, said, _ = keystep("prepare", "egoprocel", "--root", root, "--out", tmp_path / "out")
+    assert status == 1 and "split1.test; it comes from FACT's" in said and not (tmp_path / "out").exists()
+    assert re.search(r"test\W+183\W+differs", said)
 
 
 def test_wrong_names_suggest_the_nearest(keystep: Run, tmp_path: Path) -> None:

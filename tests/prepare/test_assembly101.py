@@ -218,6 +218,25 @@ def test_a_run_that_was_stopped_goes_on_and_bad_takes_can_be_skipped(
         written(root, tmp_path / "out", every=4)
 
 
+def test_a_bad_array_or_a_missing_label_file_costs_its_take_alone(
+    arrays: tuple[Path, dict[str, list[tuple[int, int, str]]]], tmp_path: Path
+) -> None:
+    root, _ = arrays
+    array = root / "TSM_features" / RECORDINGS[2] / VIEW / "features.npy"
+    array.write_bytes(b"no array")
+    labels = root / "coarse-annotations" / "coarse_labels" / f"assembly_{RECORDINGS[0]}.txt"
+    labels.unlink()
+    survey = preparer("assembly101", {}).survey(root)
+    takes = [f"assembly_{RECORDINGS[2]}", f"disassembly_{RECORDINGS[2]}"]
+    assert [part.path.name for part in survey.leaving_out] == [labels.name, *takes] and not survey.lacking
+    assert "assembly101-annotations" in survey.missing[0].source and str(array) in survey.missing[1].damage
+    with pytest.raises(InputError, match="missing, though the train split lists it; it comes from github"):
+        written(root, tmp_path / "out")
+    folder, problems = written(root, tmp_path / "out", "skip")
+    assert set(problems.skipped) == {labels.stem, *takes} and len(folder.videos) == 10 - 3
+    assert not any("without features" in note for note in problems.notes)
+
+
 def test_the_wrong_view_is_named_with_those_that_are_there(
     arrays: tuple[Path, dict[str, list[tuple[int, int, str]]]], tmp_path: Path
 ) -> None:

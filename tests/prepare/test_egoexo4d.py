@@ -76,7 +76,8 @@ def test_without_the_benchmarks_files_classes_are_ours_and_the_note_says_so(tmp_
     preparer = EgoExo4D(build(EgoExo4DConfig, {"least_clips": 4}))
     survey = preparer.survey(root)
     assert survey.counts["classes"] == 1 and survey.counts["train clips"] == 4  # 843 occurs six times, 824 three
-    assert [part.path.name for part in survey.missing] == ["label_mapping.csv"] and not survey.missing[0].needed
+    assert [part.path.name for part in survey.missing if not part.leaves_out] == ["label_mapping.csv"]
+    assert not survey.lacking
     assert any("numbered by us" in note for note in survey.notes)
     preparer.write(root, tmp_path / "out", Problems(on_error="skip"))
     assert open_folder(tmp_path / "out").classes == ("Unbox package",)
@@ -103,7 +104,8 @@ def test_arrays_of_ones_own_in_either_orientation(tmp_path: Path, by: str) -> No
 
 def test_a_take_without_features_takes_its_clips_along(tree: Path, tmp_path: Path) -> None:
     (tree / "features" / "omnivore_video" / f"{UIDS[1]}_aria02_rgb.pt").unlink()
-    assert [part.path.name for part in EgoExo4D().survey(tree).missing] == [f"{UIDS[1]}.pt"]
+    (part,) = EgoExo4D().survey(tree).missing
+    assert part.path == tree / "features" / "omnivore_video" / f"{UIDS[1]}_aria*_rgb.pt" and part.leaves_out
     with pytest.raises(InputError, match=f"{TAKES[1]}: no array {UIDS[1]}"):
         EgoExo4D().write(tree, tmp_path / "out", Problems())
     problems = Problems(on_error="skip")
@@ -121,10 +123,46 @@ def test_code_in_a_torch_file_is_never_run(tree: Path, tmp_path: Path) -> None:
     path = tree / "features" / "omnivore_video" / f"{UIDS[0]}_aria02_rgb.pt"
     torch.save({"features": torch.zeros(130, 6)}, path)
     with pytest.raises(InputError, match="holds a dict, expected one tensor"):
-        EgoExo4D().survey(tree)
+        EgoExo4D().write(tree, tmp_path / "out", Problems())
     torch.save(EgoExo4DConfig(), path)
     with pytest.raises(InputError, match="more than plain tensors"):
-        EgoExo4D().survey(tree)
+        EgoExo4D().write(tree, tmp_path / "out", Problems())
+
+
+def test_a_damaged_array_is_in_the_survey_and_costs_its_take_alone(tree: Path, tmp_path: Path) -> None:
+    path = tree / "features" / "omnivore_video" / f"{UIDS[1]}_aria02_rgb.pt"
+    path.write_bytes(b"no tensor")
+    survey = EgoExo4D().survey(tree)
+    assert [part.path for part in survey.leaving_out] == [path] and str(path) in survey.missing[0].damage
+    assert survey.counts["takes with features"] == 3
+    problems = Problems(on_error="skip")
+    EgoExo4D().write(tree, tmp_path / "out", problems)
+    assert list(problems.skipped) == [TAKES[1]] and len(open_folder(tmp_path / "out").videos) == 3
+
+
+def test_a_missing_array_of_ones_own_is_named_like_the_others(tmp_path: Path) -> None:
+    write_takes(tmp_path)
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / f"{TAKES[0]}.npy", np.zeros((130, 6), dtype=np.float32))
+    survey = EgoExo4D(build(EgoExo4DConfig, {"features_rate": 2, "time_axis": 0, "least_clips": 1})).survey(tmp_path)
+    assert [part.path.name for part in survey.leaving_out] == [f"{TAKES[1]}.npy", f"{TAKES[2]}.npy"]
+
+
+def test_keysteps_that_overlap_are_counted(tree: Path, tmp_path: Path) -> None:
+    path = tree / "keystep_benchmark" / "keystep_segment_train.json"
+    record = json.loads(path.read_text())
+    record["segments"][1]["start_time"] = 30.0
+    path.write_text(json.dumps(record))
+    problems = Problems()
+    EgoExo4D().write(tree, tmp_path / "out", problems)
+    times = open_folder(tmp_path / "out").times(TAKES[0])
+    both = int(((times >= 30) & (times < 33.20377)).sum())
+    assert f"{TAKES[0]}: keysteps overlap in {both} slots; the one that began later counts" in problems.notes
+
+
+def test_a_number_of_clips_below_one_is_refused() -> None:
+    with pytest.raises(InputError, match="least_clips: Input should be greater than or equal to 1, not -3"):
+        build(EgoExo4DConfig, {"least_clips": -3})
 
 
 def test_two_arrays_of_one_take_are_refused(tree: Path) -> None:

@@ -75,8 +75,8 @@ def test_what_does_not_fit_is_one_line_and_can_be_skipped(tmp_path: Path) -> Non
     (root / "egoprocel" / "features" / "0003.npy").unlink()
     np.save(root / "egoprocel" / "features" / "OP01-R03.npy", np.zeros((20, 7), dtype=np.float32))
     survey = EgoProceL().survey(root)
-    assert [part.path.name for part in survey.missing] == ["0003.npy"] and not survey.missing[0].needed
-    assert any("20 frames of features" in note and "72 labels" in note for note in survey.notes)
+    assert [part.path.name for part in survey.leaving_out] == ["0003.npy", "OP01-R03.npy"] and not survey.lacking
+    assert "20 frames of features" in survey.missing[1].damage and "72 labels" in survey.missing[1].damage
     with pytest.raises(InputError, match=r"OP01-R03.*20 frames of features .* but 72 labels"):
         EgoProceL().write(root, tmp_path / "out", Problems())
     problems = Problems(on_error="skip")
@@ -102,7 +102,7 @@ def test_what_is_missing_says_where_it_comes_from(tmp_path: Path) -> None:
     (root / "egoprocel" / "split1.train").unlink()
     (root / "egoprocel" / "split1.test").unlink()
     survey = EgoProceL().survey(root)
-    assert {part.path.name for part in survey.missing} == {"features", "split1.train"}
+    assert {part.path.name for part in survey.missing} == {"features", "split1.train", "split1.test"}
     assert all("CVPR2024-FACT" in part.source and part.needed for part in survey.missing)
     with pytest.raises(InputError, match=r"features: missing; it comes from FACT's Google Drive"):
         EgoProceL().write(root, tmp_path / "out", Problems())
@@ -110,6 +110,33 @@ def test_what_is_missing_says_where_it_comes_from(tmp_path: Path) -> None:
         EgoProceL().survey(tmp_path)
     with pytest.raises(InputError, match="no such folder; download EgoProceL from"):
         EgoProceL().survey(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_half_a_split_is_missing_and_counts_as_differing(tmp_path: Path, part: str) -> None:
+    root = fact_tree(tmp_path)
+    path = root / "egoprocel" / f"split1.{part}"
+    path.unlink()
+    survey = EgoProceL().survey(root)
+    assert [missing.path for missing in survey.lacking] == [path] and part in survey.differing
+    with pytest.raises(InputError, match=f"split1.{part}: missing; it comes from"):
+        EgoProceL().write(root, tmp_path / "out", Problems(on_error="skip"))
+    path.write_text("")
+    assert "lists no video" in EgoProceL().survey(root).lacking[0].damage
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_are_missing_or_wrong_are_in_the_survey(tmp_path: Path) -> None:
+    root = fact_tree(tmp_path)
+    labels = root / "egoprocel" / "groundTruth"
+    (labels / "0003.txt").unlink()
+    (labels / "Head_5.txt").write_text((labels / "Head_5.txt").read_text().replace("whisk", "whisk eggs"))
+    survey = EgoProceL().survey(root)
+    assert [part.path.name for part in survey.leaving_out] == ["0003.txt", "Head_5.npy"]
+    assert "'whisk eggs' is not in mapping.txt" in survey.missing[1].damage and survey.counts["videos"] == 4
+    problems = Problems(on_error="skip")
+    EgoProceL().write(root, tmp_path / "out", problems)
+    assert set(problems.skipped) == {"0003", "Head_5"}
 
 
 def test_finished_videos_are_not_written_again(tmp_path: Path) -> None:
@@ -184,6 +211,25 @@ def test_the_split_of_the_csv_layout_is_ours_and_says_so(tmp_path: Path) -> None
     EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", Problems())
     split = open_folder(tmp_path / "out").split("1")
     assert len(split.test) == 1 and split.test[0].endswith("Brownie_7150991-1431")
+
+
+def test_one_bad_file_of_the_csv_layout_costs_its_video_alone(tmp_path: Path) -> None:
+    root = csv_tree(tmp_path / "tree")
+    (root / "features" / "pc_assembly" / "Head_5.npy").write_bytes(b"no array")
+    np.save(root / "features" / "pc_disassembly" / "Head_5.npy", np.zeros((30, 9), dtype=np.float32))
+    brownie = "CMU-MMAC/Brownie/S08_Brownie_Video/S08_Brownie_7150991-1431"
+    (root / "annotations" / f"{brownie}.csv").write_text("2,1,take\n")
+    survey = EgoProceL(config(features_rate=4)).survey(root)
+    said = {part.path.relative_to(root).as_posix(): part.damage for part in survey.leaving_out}
+    assert "not a readable .npy array" in said["features/pc_assembly/Head_5.npy"]
+    assert "width 9" in said["features/pc_disassembly/Head_5.npy"]
+    assert "a segment from 2 to 1 s" in said[f"annotations/{brownie}.csv"] and len(said) == 3
+    problems = Problems(on_error="skip")
+    EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", problems)
+    assert set(problems.skipped) == {"pc_assembly_Head_5", "pc_disassembly_Head_5", Path(brownie).name}
+    assert len(open_folder(tmp_path / "out").videos) == 3
+    with pytest.raises(InputError, match="a segment from 2 to 1 s"):
+        EgoProceL(config(features_rate=4)).write(root, tmp_path / "again", Problems())
 
 
 def test_a_rate_is_needed_where_nothing_tells_it(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_a_bad_video_stops_the_copy_or_is_left_out_of_its_splits(tmp_path: Path)
     assert "P03.cam01_v1" not in (*split.train, *split.valid, *split.test)
 
 
+def test_a_damaged_video_is_in_the_survey(tmp_path: Path) -> None:
+    root = mstcn(tmp_path, ("background", "take", "open"))
+    (root / "features" / "P03.cam01_v1.npy").write_bytes(b"no array")
+    (root / "groundTruth" / "P04.cam01_v1.txt").write_text("takes\n" * 84)
+    survey = preparer("gtea", {}).survey(root)
+    assert [part.path.name for part in survey.leaving_out] == ["P03.cam01_v1.npy", "P04.cam01_v1.npy"]
+    assert "not in mapping.txt" in survey.missing[1].damage
+
+
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder; give --root"):
         preparer("gtea", {}).survey(tmp_path / "nowhere")

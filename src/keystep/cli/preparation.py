@@ -62,13 +62,18 @@ def prepare_data(
 ) -> Prepared | None:
     """Check a downloaded tree, and write a feature folder if ``out`` is given.
 
-    Returns: the folder to work on, ``out`` or what needs no preparation; None where something needed is missing.
+    Returns: the folder to work on, ``out`` or what needs no preparation; None where something needed is missing, or
+    something that a video needs and ``on_error`` does not say to leave it out.
     """
     problems = open_problems(on_error)
     data_set = preparer(name, assignments(settings))
     survey = data_set.survey(root)
     _print_survey(survey, console)
     if survey.lacking:
+        return None
+    if survey.leaving_out and problems.on_error == "raise":
+        line = "get what is missing, or give --on-error skip, which leaves these videos out"
+        console.print(f"not complete; next: {line}", soft_wrap=True, markup=False)
         return None
     if out is not None:
         with counting(console, "preparing", None) as tick:
@@ -84,7 +89,8 @@ def prepare_data(
         console.print(f"keystep reads this folder as it is; next: {line}", soft_wrap=True, markup=False)
         return prepared
     line = "to write a feature folder, give --out DIR"
-    console.print(f"all that is needed is there; {line}", soft_wrap=True, markup=False)
+    rest = "but for the videos that are left out, all" if survey.leaving_out else "all"
+    console.print(f"{rest} that is needed is there; {line}", soft_wrap=True, markup=False)
     return Prepared(root)
 
 
@@ -110,13 +116,14 @@ def _print_survey(survey: Survey, console: Console) -> None:
     console.print(table)
     _print_notes(survey.notes, console)
     for part in survey.missing:
-        what = "missing" if part.needed else "missing, but not needed"
-        console.print(
-            f"{what}: {part.path}; it comes from {part.source}",
-            style="red" if part.needed else None,
-            soft_wrap=True,
-            markup=False,
-        )
+        kind = "damaged" if part.damage else "missing"
+        if not (part.needed or part.leaves_out):
+            kind += ", but not needed"
+        line = f"{kind}: {part.damage or part.path}; it comes from {part.source}"
+        if part.leaves_out:
+            line += "; --on-error skip leaves its video out"
+        style = "red" if part.needed else ("yellow" if part.leaves_out else None)
+        console.print(line, style=style, soft_wrap=True, markup=False)
 
 
 def _print_notes(notes: list[str] | tuple[str, ...], console: Console) -> None:

@@ -29,14 +29,15 @@ from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import write_lines
 from keystep.prepare import coarse_annotations
-from keystep.prepare.coarse_annotations import KINDS, PARTS, Take, read_actions, read_takes, split_path
+from keystep.prepare.coarse_annotations import KINDS, PARTS, Take, label_path, read_actions, read_takes, split_path
 from keystep.prepare.frame_features import FrameFeatures, features_folder, open_features
-from keystep.prepare.survey import Missing, Survey, check_root, first_existing, require
+from keystep.prepare.survey import Looking, Missing, Survey, check_root, first_existing, left_out, require
 from keystep.prepare.thinning import How, Thinning, class_names
+from keystep.prepare.tree import without_progress
 
 RATE = Fraction(30)
 """Frames a second of annotations and features."""
-ANNOTATIONS = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
+ANNOTATIONS = coarse_annotations.SOURCE
 FEATURES = (
     "TSM_features of huggingface.co/datasets/cvml-nus/assembly101, or the drive that assembly-101.github.io names"
 )
@@ -54,6 +55,8 @@ class _Tree:
     """What was found of the annotations, and where the rest lies."""
 
     missing: tuple[Missing, ...]
+    folder: Path
+    """That of the annotations."""
     classes: tuple[str, ...]
     takes: tuple[Take, ...]
     features: Path | None
@@ -99,15 +102,25 @@ class Assembly101:
 
     def survey(self, root: Path) -> Survey:
         """Annotations are read whole, of features only which frames there are."""
-        tree = self._tree(root)
-        takes = tree.takes
-        notes: list[str] = []
+        problems = Looking()
+        tree = self._tree(root, problems)
+        takes, notes = tree.takes, list[str]()
+        bad = []
+        for name, line in problems.skipped.items():
+            path = label_path(tree.folder, *name.split("_", 1))
+            bad.append(Missing(path, ANNOTATIONS, damage=line if path.exists() else ""))
         counts = {"classes": len(tree.classes)} if tree.classes else {}
         published = dict(PUBLISHED)
         videos = [_Video(take.name, take, "", take.start, take.stop) for take in takes]
         if tree.features is not None:
             with open_features(tree.features, self.config.first_frame) as features:
-                videos, notes = self._videos(tree, features)
+                without = set(problems.skipped)
+                videos, notes = self._videos(tree, features, problems)
+                bad += [
+                    Missing(tree.features / name, FEATURES, damage=line)
+                    for name, line in problems.skipped.items()
+                    if name not in without
+                ]
             if self.config.view.partition("_")[0] == ONE_VIEW:
                 published |= PUBLISHED_ONE_VIEW
         for part, name in zip(PARTS, ("training videos", "validation videos", "unlabelled test videos"), strict=True):
@@ -118,17 +131,18 @@ class Assembly101:
             counts["recordings"] = len({video.take.recording for video in videos})
             counts["segments"] = sum(_segments(video) for video in labelled)
             counts["labelled frames at 30 Hz"] = sum(video.stop - video.first for video in labelled)
-        return Survey(counts, published, tree.missing, tuple(notes))
+        few, more = left_out(bad, "files of takes cannot be used")
+        return Survey(counts, published, (*tree.missing, *few), (*more, *notes))
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
         """Take by take; what a take lacks at its ends is cut off and noted."""
-        tree = self._tree(root)
+        tree = self._tree(root, problems)
         require(Survey({}, {}, tree.missing))
         assert tree.features is not None
         timeline = Timeline(rate=RATE / self.config.every)
         provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
         with open_features(tree.features, self.config.first_frame) as features:
-            videos, notes = self._videos(tree, features)
+            videos, notes = self._videos(tree, features, problems)
             problems.notes.extend(notes)
             if not videos:
                 raise InputError(
@@ -145,7 +159,7 @@ class Assembly101:
         _write_splits(out, videos)
         store.finish()
 
-    def _tree(self, root: Path) -> _Tree:
+    def _tree(self, root: Path, problems: Problems) -> _Tree:
         check_root(root)
         folder = next(
             (root / name for name in coarse_annotations.FOLDERS if (root / name / "coarse_labels").is_dir()),
@@ -158,21 +172,26 @@ class Assembly101:
         classes = read_actions(folder / "actions.csv") if (folder / "actions.csv").exists() else ()
         parts = PARTS if self.config.challenge else PARTS[:2]
         readable = parts if classes and (folder / "coarse_labels").is_dir() else ()
-        takes = tuple(take for part in readable for take in read_takes(folder, part, classes))
-        return _Tree(tuple(missing), classes, takes, features)
+        quiet = without_progress(problems)
+        takes = tuple(take for part in readable for take in read_takes(folder, part, classes, quiet))
+        return _Tree(tuple(missing), folder, classes, takes, features)
 
-    def _videos(self, tree: _Tree, features: FrameFeatures) -> tuple[list[_Video], list[str]]:
+    def _videos(self, tree: _Tree, features: FrameFeatures, problems: Problems) -> tuple[list[_Video], list[str]]:
         """The takes that have features in the chosen views, and what has to be said of the others."""
-        views = self._views(features)
+        views, quiet = self._views(features), without_progress(problems)
         videos, absent, empty, cut = [], [], [], 0
         for take in tree.takes:
-            spans = {view: features.span(take.recording, view) for view in views}
-            if not any(spans.values()):  # of 16 cameras, no recording has all
-                absent.append(take.name)
+            names = {view: f"{take.name}_{view}" if self.config.view == "all" else take.name for view in views}
+            spans = {
+                view: quiet.attempt(name, lambda view=view, take=take: features.span(take.recording, view))  # type: ignore[misc]
+                for view, name in names.items()
+            }
+            if not any(spans.values()) and not problems.skipped.keys() & names.values():
+                absent.append(take.name)  # of 16 cameras, no recording has all
             for view, span in spans.items():
                 if span is None:
                     continue
-                name = f"{take.name}_{view}" if self.config.view == "all" else take.name
+                name = names[view]
                 first, stop = max(take.start, span[0]), min(take.stop, span[1])
                 if stop <= first:
                     empty.append(name)

@@ -24,8 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from keystep.data.annotation import IGNORED, read_lines
+from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
 
+SOURCE = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
 KINDS = ("assembly", "disassembly")
 PARTS = ("train", "val", "test")
 """Their names; ``test`` has no published actions."""
@@ -104,13 +106,15 @@ def split_path(folder: Path, part: str, kind: str) -> Path:
     return folder / "coarse_splits" / f"{part}_coarse_{kind}.txt"
 
 
-def read_takes(folder: Path, part: str, classes: tuple[str, ...]) -> list[Take]:
+def read_takes(folder: Path, part: str, classes: tuple[str, ...], problems: Problems) -> list[Take]:
     """The sequences of ``train``, ``val`` or ``test``, assemblies first, as far as their lists are there.
 
     Raises:
-        InputError: a list or a label file that cannot be used, a sequence listed twice.
+        InputError: a list that cannot be used, a sequence listed twice, or a label file that is missing or cannot be
+            used (unless ``problems`` skips it, by the sequence's name).
     """
-    takes: dict[str, Take] = {}
+    takes: list[Take] = []
+    names: set[str] = set()
     for kind in KINDS:
         path = split_path(folder, part, kind)
         if not path.exists():
@@ -120,11 +124,25 @@ def read_takes(folder: Path, part: str, classes: tuple[str, ...]) -> list[Take]:
             recording = name.removeprefix(f"{kind}_")
             if recording == name or Path(name).name != name:
                 raise InputError(f"{path}, line {number}: {quoted(line)} is no sequence {kind}_<recording>.txt")
-            if name in takes:
+            if name in names:
                 raise InputError(f"{path}, line {number}: {name} is listed twice")
-            bounds, labels = read_segments(_label_path(folder, kind, recording), classes, withheld=part == "test")
-            takes[name] = Take(kind, recording, part, bounds, labels)
-    return list(takes.values())
+            names.add(name)
+            found = problems.attempt(
+                name,
+                lambda kind=kind, recording=recording: _read_labels(folder, kind, recording, part, classes),  # type: ignore[misc]
+            )
+            if found is not None:
+                takes.append(Take(kind, recording, part, *found))
+    return takes
+
+
+def _read_labels(
+    folder: Path, kind: str, recording: str, part: str, classes: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    path = label_path(folder, kind, recording)
+    if not path.exists():
+        raise InputError(f"{path}: missing, though the {part} split lists it; it comes from {SOURCE}")
+    return read_segments(path, classes, withheld=part == "test")
 
 
 def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +174,7 @@ def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple
     return np.array(bounds, dtype=np.int64), np.array(labels, dtype=np.int64)
 
 
-def _label_path(folder: Path, kind: str, recording: str) -> Path:
+def label_path(folder: Path, kind: str, recording: str) -> Path:
     """A label file, under either spelling."""
     spellings = (kind, MISSPELT.get(kind, kind))
     paths = [folder / "coarse_labels" / f"{spelling}_{recording}.txt" for spelling in spellings]

@@ -5,9 +5,9 @@ As the ``egoexo`` downloader leaves it (docs.ego-exo4d-data.org, "Fine-grained K
     annotations/keystep_train.json, keystep_val.json         segments of each take, taxonomy, vocabulary
     keystep_benchmark/keystep_segment_{train,val,test_unannotated}.json    the benchmark's clips
     keystep_benchmark/label_mapping.csv                      label_id,step_unique_id,step_name,scenario_name
-    features/<take_uid>_<camera>_<stream>.pt                 or your own <take_uid> or <take_name>, .pt or .npy
+    features/omnivore_video/<take_uid>_<camera>_<stream>.pt  or your own <take_uid> or <take_name>, .pt or .npy
 
-(``keystep_benchmark`` may lie in ``annotations`` too, and the arrays one folder deeper.)
+(``keystep_benchmark`` may lie in ``annotations`` too, and the arrays in ``features`` itself.)
 
 The folder that is written has one video a take, labels of its slots, and ``clips.json``, the trimmed clips that
 `keystep.evals.trimmed` classifies. The official training takes are split 1's ``train``, the official validation takes
@@ -21,6 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from keystep.config import Config, Rate
 from keystep.data.problems import Problems
@@ -30,8 +31,8 @@ from keystep.errors import InputError
 from keystep.evals.clips import FILE, write_clips
 from keystep.files import write_lines
 from keystep.prepare.egoexo4d_annotations import SOURCE, Annotations, Take, read_annotations
-from keystep.prepare.survey import Missing, Survey
-from keystep.prepare.tree import Axis, TimedSegment, files_missing, label_slots, open_features, time_axis
+from keystep.prepare.survey import Looking, Missing, Survey, left_out, require
+from keystep.prepare.tree import Axis, TimedSegment, label_slots, measure, open_features, time_axis
 
 FEATURES_SOURCE = "egoexo -o DIR --parts features/omnivore_video, or your own extraction"
 
@@ -59,7 +60,7 @@ class EgoExo4DConfig(Config):
     """Slots a second in your own arrays; the official ones have 30/16."""
     time_axis: Axis | None = None
     """0 for (T, D) arrays, 1 for (D, T); by default found out from all of them."""
-    least_clips: int = 20
+    least_clips: int = Field(default=20, ge=1)
     """Where the benchmark's own files are missing: clips that a keystep must have to be a class."""
     half: bool = False
     """Store float16."""
@@ -80,20 +81,25 @@ class EgoExo4D:
         """Annotations read, arrays found and measured."""
         annotations = read_annotations(root, self.config.least_clips)
         arrays = self._arrays(root, annotations)
-        shapes = {path: open_features(path).shape for path in arrays.values()}
+        problems = Looking()
+        shapes = measure(arrays, problems)
         notes = [*annotations.notes]
         missing = list(annotations.missing)
         if not arrays:
             missing.append(Missing(root / self.config.features, FEATURES_SOURCE))
         else:
             absent = [
-                root / self.config.features / f"{take.uid}.pt" for take in annotations.takes if take.name not in arrays
+                Missing(self._expected(take, arrays), FEATURES_SOURCE)
+                for take in annotations.takes
+                if take.name not in arrays
             ]
-            few, more = files_missing(absent, FEATURES_SOURCE)
-            missing, notes = [*missing, *few], [*notes, *more]
+            bad = [Missing(arrays[name], FEATURES_SOURCE, damage=line) for name, line in problems.skipped.items()]
+            for parts, what in ((absent, "files are missing"), (bad, "arrays cannot be used")):
+                few, more = left_out(parts, what)
+                missing, notes = [*missing, *few], [*notes, *more]
             if self._timeline(root, arrays.values(), needed=False) is None:
                 notes.append("features_rate is not set; writing needs it (these are not the official features)")
-        counts = annotations.counts() | {"takes with features": len(arrays)}
+        counts = annotations.counts() | {"takes with features": len(shapes)}
         if shapes:
             axis = self.config.time_axis if self.config.time_axis is not None else time_axis(shapes)
             counts["frames"] = sum(shape[axis] for shape in shapes.values())
@@ -102,28 +108,36 @@ class EgoExo4D:
     def write(self, root: Path, out: Path, problems: Problems) -> None:
         """The feature folder with ``clips.json``; clips of takes that are left out are left out too, and counted."""
         annotations = read_annotations(root, self.config.least_clips)
-        if not annotations.takes:
-            part = annotations.missing[0]
-            raise InputError(f"{part.path}: missing; it comes from {part.source}")
+        require(Survey({}, {}, annotations.missing))
         arrays = self._arrays(root, annotations)
         if not arrays:
             raise InputError(f"{root / self.config.features}: no array of any annotated take; {FEATURES_SOURCE}")
         timeline = self._timeline(root, arrays.values(), needed=True)
         assert timeline is not None
-        axis = self.config.time_axis
-        if axis is None:
-            axis = time_axis({path: open_features(path).shape for path in arrays.values()})
+        shapes = measure(arrays, problems)
+        if not shapes:
+            raise InputError(f"{root / self.config.features}: none of {len(arrays)} arrays can be read; download again")
+        axis = self.config.time_axis if self.config.time_axis is not None else time_axis(shapes)
         store = self._store(out, timeline, annotations)
         write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(annotations.classes)))
         for take in annotations.takes:
-            if (out / "features" / f"{take.name}.npy").exists():
+            if (out / "features" / f"{take.name}.npy").exists() or take.name in problems.skipped:
                 continue
             path = arrays.get(take.name)
-            problems.attempt(take.name, lambda take=take, path=path: self._add(store, annotations, take, path, axis))  # type: ignore[misc]
+
+            def add(take: Take = take, path: Path | None = path) -> int:
+                return self._add(store, annotations, take, path, axis)
+
+            claimed = problems.attempt(take.name, add)
+            if claimed:
+                problems.notes.append(
+                    f"{take.name}: keysteps overlap in {claimed} slots; the one that began later counts"
+                )
         self._finish(out, annotations, problems)
         store.finish()
 
-    def _add(self, store: FeatureStore, annotations: Annotations, take: Take, path: Path | None, axis: Axis) -> None:
+    def _add(self, store: FeatureStore, annotations: Annotations, take: Take, path: Path | None, axis: Axis) -> int:
+        """Write a take; gives the number of slots that two keysteps claim."""
         if path is None:
             raise InputError(f"{take.name}: no array {take.uid}*; {FEATURES_SOURCE}")
         stored = open_features(path)
@@ -143,13 +157,15 @@ class EgoExo4D:
             for clip in clips
             if clip.label is not None
         ]
+        labels, claimed = label_slots(times, named)
         kind = "float16" if self.config.half else "float32"
         store.add(
             take.name,
             np.ascontiguousarray(features, dtype=kind),
             {"take_uid": take.uid, "task": take.scenario},
-            labels=label_slots(times, named)[0] if named else None,
+            labels=labels if named else None,
         )
+        return claimed
 
     def _store(self, out: Path, timeline: Timeline, annotations: Annotations) -> FeatureStore:
         settings = self.config.model_dump(mode="json", exclude={"features", "time_axis"})
@@ -191,6 +207,13 @@ class EgoExo4D:
                 raise InputError(f"{path}: {found[name]} is of the same take {name}; keep one of them, or set camera")
             found[name] = path
         return found
+
+    def _expected(self, take: Take, arrays: dict[str, Path]) -> Path:
+        """Where a take's array would lie, beside those that are there."""
+        beside = next(iter(arrays.values()))
+        if beside.stem.endswith(f"_{self.config.stream}"):
+            return beside.with_name(f"{take.uid}_{self.config.camera}*_{self.config.stream}{beside.suffix}")
+        return beside.with_name(f"{take.name}{beside.suffix}")
 
     def _official(self, stem: str, takes: dict[str, str]) -> str | None:
         """The take of ``<take_uid>_<camera>_<stream>``, if it is the camera and stream that were asked for."""

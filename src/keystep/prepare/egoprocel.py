@@ -31,8 +31,8 @@ from keystep.errors import InputError
 from keystep.files import write_lines
 from keystep.prepare import egoprocel_csv
 from keystep.prepare.egoprocel_csv import BACKGROUND
-from keystep.prepare.survey import Missing, Survey
-from keystep.prepare.tree import Array, Axis, files_missing, kept_slots
+from keystep.prepare.survey import Looking, Missing, Survey, left_out, require
+from keystep.prepare.tree import Array, Axis, kept_slots
 
 Layout = Literal["fact", "csv"]
 
@@ -126,33 +126,40 @@ class EgoProceL:
         )
 
     def _survey_fact(self, root: Path) -> Survey:
-        missing = [Missing(root / part, FACT_SOURCE) for part in ("features", "groundTruth", "mapping.txt")]
-        missing = [part for part in missing if not part.path.exists()]
         splits, notes = _splits(root), ["layout: FACT's"]
-        if not splits:
-            missing.append(Missing(root / "split1.train", FACT_SOURCE))
+        missing = _missing_of_fact(root, splits)
         counts: dict[str, int] = {}
         for name, parts in splits.items():
             prefix = "" if name == "1" else f"split{name} "
             counts |= {f"{prefix}{part}": len(videos) for part, videos in parts.items()}
         if (root / "mapping.txt").exists():
             counts["classes"] = len(read_mapping(root / "mapping.txt"))
-        few: tuple[Missing, ...] = ()
         if not missing:
-            problems = Problems(on_error="skip")
+            problems = Looking()
             folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
             listed = {video for parts in splits.values() for videos in parts.values() for video in videos}
-            absent = sorted(listed - set(folder.videos) - set(problems.skipped))
-            few, more = files_missing([root / "features" / f"{video}.npy" for video in absent], FACT_SOURCE)
-            notes += [*more, *problems.notes, *problems.skipped.values()]
-            counts |= _counts(folder)
-        return Survey(counts, PUBLISHED["fact"], (*missing, *few), tuple(notes))
+            used = listed | set(problems.skipped)
+            counts |= _counts(folder, problems)
+            notes += problems.notes
+            absent = [
+                Missing(root / "features" / f"{video}.npy", FACT_SOURCE)
+                for video in sorted(listed - set(folder.videos) - set(problems.skipped))
+            ]
+            unlabelled = [name for name, video in folder.videos.items() if video.labels is None and name in listed]
+            absent += [Missing(root / "groundTruth" / f"{name}.txt", FACT_SOURCE) for name in unlabelled]
+            bad = [
+                Missing(root / "features" / f"{video}.npy", FACT_SOURCE, damage=line)
+                for video, line in problems.skipped.items()
+                if video in used and video not in unlabelled
+            ]
+            for group, what in ((absent, "files are missing"), (bad, "videos cannot be used")):
+                few, more = left_out(group, what)
+                missing, notes = [*missing, *few], [*notes, *more]
+        return Survey(counts, PUBLISHED["fact"], tuple(missing), tuple(notes))
 
     def _write_fact(self, root: Path, out: Path, problems: Problems) -> None:
-        _need(root / "features", root / "groundTruth", root / "mapping.txt", source=FACT_SOURCE)
         splits = _splits(root)
-        if not splits:
-            raise InputError(f"{root / 'split1.train'}: no such file; {FACT_SOURCE}")
+        require(Survey({}, {}, tuple(_missing_of_fact(root, splits))))
         folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
         names = [name for parts in splits.values() for videos in parts.values() for name in videos]
         for name in names:
@@ -178,24 +185,31 @@ class EgoProceL:
         )
 
     def _survey_csv(self, root: Path) -> Survey:
-        listed = egoprocel_csv.read_tree(root, self.config.time_axis)
-        notes = ["layout: the authors' annotations", *listed.notes]
+        problems = Looking()
+        listed = egoprocel_csv.read_tree(root, self.config.time_axis, problems)
+        notes, missing = ["layout: the authors' annotations", *listed.notes], list[Missing]()
+        bad = [
+            Missing(path, CSV_SOURCE if path.suffix == ".csv" else FEATURES_SOURCE, damage=problems.skipped[name])
+            for name, path in listed.damaged.items()
+        ]
+        absent = [
+            Missing(root / "features" / f"{video.name}.npy", FEATURES_SOURCE) for video in listed.without_features
+        ]
         if not listed.paths:
-            missing: tuple[Missing, ...] = (Missing(root / "features", FEATURES_SOURCE),)
-        else:
-            absent = [root / "features" / f"{video.name}.npy" for video in listed.without_features]
-            missing, more = files_missing(absent, FEATURES_SOURCE)
-            notes += more
+            missing, absent = [Missing(root / "features", FEATURES_SOURCE)], []
+        for parts, what in ((absent, "files are missing"), (bad, "files cannot be used")):
+            few, more = left_out(parts, what)
+            missing, notes = [*missing, *few], [*notes, *more]
         if self.config.features_rate is None:
             notes.append("features_rate is not set; writing needs it (features a second in your arrays)")
-        return Survey(listed.counts(), PUBLISHED["csv"], missing, tuple(notes))
+        return Survey(listed.counts(), PUBLISHED["csv"], tuple(missing), tuple(notes))
 
     def _write_csv(self, root: Path, out: Path, problems: Problems) -> None:
         if self.config.features_rate is None:
             raise InputError(f"{root}: set features_rate to the features a second in your arrays (layout csv)")
-        listed = egoprocel_csv.read_tree(root, self.config.time_axis)
+        listed = egoprocel_csv.read_tree(root, self.config.time_axis, problems)
         if not listed.paths:
-            raise InputError(f"{root / 'features'}: no arrays here; {FEATURES_SOURCE}")
+            raise InputError(f"{root / 'features'}: no arrays here that can be used; {FEATURES_SOURCE}")
         for video in listed.without_features:
             problems.attempt(video.name, lambda video=video: _absent(root, video))  # type: ignore[misc]
         store = self._store(out, "EgoProceL's CSV annotations")
@@ -257,6 +271,19 @@ def _splits(root: Path) -> dict[str, dict[str, list[str]]]:
     return splits
 
 
+def _missing_of_fact(root: Path, splits: dict[str, dict[str, list[str]]]) -> list[Missing]:
+    """What nothing works without: the parts of the tree, and both sides of each split."""
+    needed = [root / part for part in ("features", "groundTruth", "mapping.txt")]
+    missing = [Missing(path, FACT_SOURCE) for path in needed if not path.exists()]
+    for name, parts in (splits or {"1": {}}).items():
+        for part in ("train", "test"):
+            bundle = root / "splits" / f"{part}.split{name}.bundle"
+            path = bundle if bundle.parent.is_dir() else root / f"split{name}.{part}"
+            if not parts.get(part):
+                missing.append(Missing(path, FACT_SOURCE, damage=f"{path}: lists no video" if part in parts else ""))
+    return missing
+
+
 def _write_splits(out: Path, splits: dict[str, dict[str, list[str]]], problems: Problems) -> None:
     """Bundles of the videos that are there; a split that cannot train or test is noted instead."""
     for name, parts in splits.items():
@@ -271,8 +298,13 @@ def _write_splits(out: Path, splits: dict[str, dict[str, list[str]]], problems: 
             write_lines(out / "splits" / f"{part}.split{name}.bundle", videos)
 
 
-def _counts(folder: FeatureFolder) -> dict[str, int]:
-    labels = {name: folder.frame_labels(name) for name, video in folder.videos.items() if video.labels is not None}
+def _counts(folder: FeatureFolder, problems: Problems) -> dict[str, int]:
+    """For the survey; a video whose labels are missing or damaged is none."""
+    found = {
+        name: problems.attempt(name, lambda name=name: folder.frame_labels(name))  # type: ignore[misc]
+        for name in folder.videos
+    }
+    labels = {name: ids for name, ids in found.items() if ids is not None}
     background = folder.classes.index(BACKGROUND) if BACKGROUND in folder.classes else 0
     segments = 0
     for ids in labels.values():
@@ -281,16 +313,10 @@ def _counts(folder: FeatureFolder) -> dict[str, int]:
             starts.append(starts[-1] + length)
         segments += sum(ids[start] != background for start in starts[:-1])
     return {
-        "videos": len(folder.videos),
-        "frames": sum(video.frames for video in folder.videos.values()),
+        "videos": len(labels),
+        "frames": sum(folder.videos[name].frames for name in labels),
         "segments": int(segments),
     }
-
-
-def _need(*paths: Path, source: str) -> None:
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: missing; it comes from {source}")
 
 
 def _lacks(path: Path) -> None:

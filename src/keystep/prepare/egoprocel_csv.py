@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +13,27 @@ from pathlib import Path
 import numpy as np
 
 from keystep.data.annotation import hold_out
+from keystep.data.problems import Problems
 from keystep.errors import InputError
-from keystep.prepare.tree import Array, Axis, TimedSegment, label_slots, open_features, positive_seconds, time_axis
+from keystep.prepare.tree import (
+    Array,
+    Axis,
+    TimedSegment,
+    label_slots,
+    measure,
+    open_features,
+    positive_seconds,
+    time_axis,
+    without_progress,
+)
 
 BACKGROUND = "background"
 TEST_SHARE = 0.2
 """Share of each task's videos that test: no split of these annotations was published, so it is ours."""
 NUMBERED = re.compile(r"\s*(\d+)")
 """Key-steps are written "4 crack the egg", in EGTEA's files "4. crack the egg"."""
+
+Shapes = dict[Path, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -42,19 +56,21 @@ class Tree:
 
     videos: tuple[Video, ...]
     paths: dict[str, Path]
-    """Video -> its array."""
+    """Video -> its array, where it has one that can be used."""
+    damaged: dict[str, Path]
+    """Video -> its annotation or array, where that cannot be used."""
     axis: Axis
     notes: tuple[str, ...]
 
     @property
     def with_features(self) -> tuple[Video, ...]:
-        """Videos that have an array."""
+        """Videos that have an array to use."""
         return tuple(video for video in self.videos if video.name in self.paths)
 
     @property
     def without_features(self) -> tuple[Video, ...]:
         """Videos that have none."""
-        return tuple(video for video in self.videos if video.name not in self.paths)
+        return tuple(video for video in self.videos if video.name not in self.paths and video.name not in self.damaged)
 
     @cached_property
     def names(self) -> dict[tuple[str, str], str]:
@@ -114,33 +130,36 @@ class Tree:
         }
 
 
-def read_tree(root: Path, axis: Axis | None = None) -> Tree:
+def read_tree(root: Path, axis: Axis | None, problems: Problems) -> Tree:
     """Read every CSV file, find the arrays, tell their orientation.
 
+    A file that cannot be used goes through ``problems``, with the name of its video.
+
     Raises:
-        InputError: no annotation, one that cannot be read, or arrays whose axes cannot be told apart.
+        InputError: no annotation, arrays whose axes cannot be told apart, or a bad file (unless ``problems`` skips it).
     """
     files = sorted((root / "annotations").rglob("*.csv"))
     if not files:
         raise InputError(f"{root / 'annotations'}: no CSV files; download them from sid2697.github.io/egoprocel")
     stems = Counter(path.stem for path in files)
     tasks = [_task(path.relative_to(root / "annotations")) for path in files]
-    videos = tuple(
-        Video(
-            path.stem if stems[path.stem] == 1 else f"{task.replace('/', '_')}_{path.stem}",
-            task,
-            path,
-            read_segments(path),
-        )
-        for path, task in zip(files, tasks, strict=True)
-    )
-    paths = _find_arrays(root, videos)
-    shapes = {path: open_features(path).shape for path in paths.values()}
+    videos, damaged, quiet = [], {}, without_progress(problems)
+    for path, task in zip(files, tasks, strict=True):
+        name = path.stem if stems[path.stem] == 1 else f"{task.replace('/', '_')}_{path.stem}"
+        segments = quiet.attempt(name, lambda path=path: read_segments(path))  # type: ignore[misc]
+        if segments is None:
+            damaged[name] = path
+        else:
+            videos.append(Video(name, task, path, segments))
+    found = _find_arrays(root, videos)
+    shapes = _of_one_width(found, measure(found, problems), axis, quiet)
+    paths = {name: path for name, path in found.items() if path in shapes}
+    damaged |= {name: path for name, path in found.items() if path not in shapes}
     notes = ["split 1 is keystep's own: a fifth of each task's videos test; none was published for these annotations"]
     empty = sum(not video.segments for video in videos)
     if empty:
         notes.append(f"{empty} videos have no key-step at all")
-    return Tree(videos, paths, _axis(shapes, axis), tuple(notes))
+    return Tree(tuple(videos), paths, damaged, _axis(shapes, axis), tuple(notes))
 
 
 def read_segments(path: Path) -> tuple[TimedSegment, ...]:
@@ -176,7 +195,7 @@ def _task(path: Path) -> str:
     return "/".join(path.parts[:-1][:2]) or path.stem
 
 
-def _find_arrays(root: Path, videos: tuple[Video, ...]) -> dict[str, Path]:
+def _find_arrays(root: Path, videos: Sequence[Video]) -> dict[str, Path]:
     """Arrays with the CSV file's own path under ``features/``, else with its name, else with the video's."""
     arrays = [path for path in sorted((root / "features").rglob("*")) if path.suffix in (".npy", ".pt")]
     by_path = {path.relative_to(root / "features").with_suffix(""): path for path in reversed(arrays)}
@@ -197,13 +216,24 @@ def _find_arrays(root: Path, videos: tuple[Video, ...]) -> dict[str, Path]:
     return found
 
 
-def _axis(shapes: dict[Path, tuple[int, ...]], axis: Axis | None) -> Axis:
-    """The axis of time, and one width for all arrays."""
-    if not shapes:
-        return axis or 0
-    axis = time_axis(shapes) if axis is None else axis
-    width = Counter(shape[1 - axis] for shape in shapes.values()).most_common(1)[0][0]
-    for path, shape in shapes.items():
-        if shape[1 - axis] != width:
+def _axis(shapes: Shapes, axis: Axis | None) -> Axis:
+    """The axis of time."""
+    if axis is None and shapes:
+        return time_axis(shapes)
+    return axis or 0
+
+
+def _of_one_width(paths: Mapping[str, Path], shapes: Shapes, axis: Axis | None, problems: Problems) -> Shapes:
+    """The arrays that are as wide as most."""
+    axis = _axis(shapes, axis)
+    widths = Counter(shape[1 - axis] for shape in shapes.values())
+    width = widths.most_common(1)[0][0] if widths else 0
+
+    def check(path: Path) -> bool:
+        if shapes[path][1 - axis] != width:
+            shape = shapes[path]
             raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
-    return axis
+        return True
+
+    known = {name: path for name, path in paths.items() if path in shapes}
+    return {path: shapes[path] for name, path in known.items() if problems.attempt(name, lambda path=path: check(path))}  # type: ignore[misc]

@@ -30,7 +30,7 @@ from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import write_lines
-from keystep.prepare.survey import Missing, Ready, Survey, check_root, first_existing, require
+from keystep.prepare.survey import Looking, Missing, Ready, Survey, check_root, first_existing, left_out, require
 from keystep.prepare.thinning import How, Thinning, class_names
 
 ORIGIN = "zenodo.org/records/3625992 (data.zip of MS-TCN, github.com/yabufarha/ms-tcn)"
@@ -71,9 +71,11 @@ class MSTCN:
         missing = tuple(Missing(folder / name, self.source) for name in NEEDED if not (folder / name).exists())
         if missing:
             return Survey({}, self.published, missing)
-        problems = Problems("skip")
+        problems = Looking()
         data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
-        labels = [data.frame_labels(name) for name in data.videos if data.videos[name].labels is not None]
+        labelled = [name for name, video in data.videos.items() if video.labels is not None]
+        read = [problems.attempt(name, lambda name=name: data.frame_labels(name)) for name in labelled]  # type: ignore[misc]
+        labels = [ids for ids in read if ids is not None]
         counts = {
             "videos": len(data.videos),
             "classes": len(data.classes),
@@ -81,13 +83,20 @@ class MSTCN:
             "frames": sum(video.frames for video in data.videos.values()),
             "segments": sum(len(segment_lengths(ids)) for ids in labels),
         }
-        notes = [*problems.skipped.values(), *problems.notes, *_split_notes(data)]
-        if len(labels) < len(data.videos):
-            notes.append(f"{len(data.videos) - len(labels)} videos have no labels")
+        bad, more = left_out(
+            [
+                Missing(folder / "features" / f"{name}.npy", self.source, damage=line)
+                for name, line in problems.skipped.items()
+            ],
+            "videos cannot be used",
+        )
+        notes = [*more, *problems.notes, *_split_notes(data)]
+        if len(labelled) < len(data.videos):
+            notes.append(f"{len(data.videos) - len(labelled)} videos have no labels")
         absent = sorted(set(self.background) - set(data.classes))
         if absent:
             notes.append(f"{folder / 'mapping.txt'}: no background class {absent[0]!r}")
-        return Survey(counts, self.published, (), tuple(notes), Ready(folder, data.source.rate))
+        return Survey(counts, self.published, bad, tuple(notes), Ready(folder, data.source.rate))
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
         """A copy in keystep's own layout."""

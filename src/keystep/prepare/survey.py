@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from keystep.data.problems import Problems
 from keystep.errors import InputError
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Missing:
-    """A part of the tree that is not there.
+    """A part of the tree that is not there, or that cannot be used.
 
     path: where it was looked for. source: where it officially comes from, in words. needed: whether nothing works
-    without it.
+    without it. leaves_out: whether its video does not, so that it takes ``--on-error skip`` to go on.
+    damage: what is wrong with a part that is there, a line that names the file.
     """
 
     path: Path
     source: str
     needed: bool = True
+    leaves_out: bool = False
+    damage: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.damage or f'{self.path}: missing'}; it comes from {self.source}"
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,29 @@ class Survey:
         return tuple(part for part in self.missing if part.needed)
 
     @property
+    def leaving_out(self) -> tuple[Missing, ...]:
+        """What is missing or damaged so that its videos have to be left out."""
+        return tuple(part for part in self.missing if part.leaves_out and not part.needed)
+
+    @property
     def differing(self) -> tuple[str, ...]:
-        """Names of the counts that are not the published ones."""
-        return tuple(name for name, number in self.published.items() if self.counts.get(name, number) != number)
+        """Names of the counts that are not the published ones, or that could not be counted."""
+        return tuple(name for name, number in self.published.items() if self.counts.get(name) != number)
+
+
+class Looking(Problems):
+    """Bad items of a survey: remembered, and not said to be left out, as nothing is done yet."""
+
+    def __init__(self) -> None:
+        super().__init__("skip")
+
+    def attempt(self, name: str, work: Callable[[], Result]) -> Result | None:
+        """Run ``work``; None where it raises `InputError`."""
+        try:
+            return work()
+        except InputError as error:
+            self.skipped[name] = str(error)
+            return None
 
 
 class Preparer(Protocol):
@@ -106,5 +134,14 @@ def first_existing(root: Path, candidates: Sequence[str]) -> Path:
 def require(survey: Survey) -> None:
     """Refuse to go on where something needed is missing."""
     if survey.lacking:
-        part = survey.lacking[0]
-        raise InputError(f"{part.path}: missing; it comes from {part.source}")
+        raise InputError(str(survey.lacking[0]))
+
+
+NAMED = 5
+"""Parts of one kind that are listed one by one; of more, the number is said."""
+
+
+def left_out(parts: Sequence[Missing], what: str) -> tuple[tuple[Missing, ...], tuple[str, ...]]:
+    """The first few of what takes its video along, and a note that counts all of them. what: such as "files"."""
+    few = tuple(replace(part, needed=False, leaves_out=True) for part in parts[:NAMED])
+    return few, (f"{len(parts)} {what}, such as {parts[0].path.name}",) if len(parts) > NAMED else ()

@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from keystep.data.annotation import UNLABELLED
+from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
 from keystep.files import open_npy
-from keystep.prepare.survey import Missing
+from keystep.prepare.survey import Looking
 
 Array = npt.NDArray[Any]
 Axis = Literal[0, 1]
 
 ROUNDING = 1e-6
 """Seconds: annotations and times are decimals, and a time this near to a bound is the bound."""
-NAMED = 5
-"""Missing files listed one by one; of more, the number is said."""
 
 
 class TimedSegment(NamedTuple):
@@ -52,6 +51,18 @@ def open_features(path: Path) -> Array:
             f"{path}: shape {array.shape}, type {array.dtype}; expected floats with two axes, (T, D) or (D, T)"
         )
     return array
+
+
+def measure(paths: Mapping[str, Path], problems: Problems) -> dict[Path, tuple[int, ...]]:
+    """Array -> its shape, of videos' arrays; a damaged one goes through ``problems``."""
+    quiet = without_progress(problems)
+    found = {path: quiet.attempt(name, lambda path=path: open_features(path).shape) for name, path in paths.items()}  # type: ignore[misc]
+    return {path: shape for path, shape in found.items() if shape is not None}
+
+
+def without_progress(problems: Problems) -> Problems:
+    """The same lists, for looking at all videos before the work on each begins, which alone is progress."""
+    return problems if isinstance(problems, Looking) else Problems(problems.on_error, problems.skipped, problems.notes)
 
 
 def time_axis(shapes: Mapping[Path, tuple[int, ...]]) -> Axis:
@@ -119,9 +130,3 @@ def positive_seconds(path: Path, where: str, start: object, end: object) -> tupl
     if not np.isfinite(bounds).all() or bounds[0] < 0 or bounds[1] < bounds[0]:
         raise InputError(f"{path}, {where}: a segment from {bounds[0]:g} to {bounds[1]:g} s; correct the file")
     return bounds
-
-
-def files_missing(paths: Sequence[Path], source: str) -> tuple[tuple[Missing, ...], tuple[str, ...]]:
-    """The first few of missing files, and a note that counts all of them."""
-    few = tuple(Missing(path, source, needed=False) for path in paths[:NAMED])
-    return few, (f"{len(paths)} files are missing, such as {paths[0].name}",) if len(paths) > NAMED else ()
