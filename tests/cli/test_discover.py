@@ -10,6 +10,7 @@ import pytest
 from keystep.data.folder import open_folder
 from keystep.data.tasks import tasks_of
 from keystep.errors import InputError
+from keystep.pjepa import PJEPA
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -46,6 +47,24 @@ def test_raw_features_controls_and_a_model_in_one_table(keystep: Run, data: Path
     assert json.loads((again / "discovery.json").read_text())["rows"] == record["rows"]
 
 
+def test_names_are_checked_with_a_split_and_without(
+    keystep: Run, data: Path, tmp_path: Path, make_model: Callable[..., PJEPA]
+) -> None:
+    run = tmp_path / "model"
+    make_model({"kind": "bidirectional"}, input_dim=6).save_pretrained(run)
+    for models, problem in (
+        ((f"raw features={run}",), "--model raw features=...: this name is used twice or stands for a control"),
+        ((f"random frames={run}",), "stands for a control"),
+        ((f"pjepa={run}", f"pjepa={run}"), "this name is used twice"),
+        ((f"pjepa={run},{run}",), "the same weights are given twice"),
+    ):
+        for split in ((), ("--split", 1)):
+            options = [word for model in models for word in ("--model", model)]
+            command = ("discover", data, "--source-rate", 4, "--clusters", 3, "--out", tmp_path / "out")
+            status, _, error = keystep(*command, *split, *options)
+            assert status == 2 and problem in error, error
+
+
 def test_tasks_are_studied_alone(keystep: Run, data: Path, tmp_path: Path) -> None:
     options = ("--clusters", 3, "--background", "wait", "--set", "background=unmatched")
     discover(keystep, data, tmp_path / "one", *options, "--task-pattern", "video([0-3])?")
@@ -77,7 +96,7 @@ def test_tasks_come_from_the_name_or_from_what_the_preparer_wrote(data: Path) ->
         (("--clusters", 3, "--split", 1, "--part", "tests"), "--part 'tests' is none of"),
         (("--clusters", 3, "--background", "SIL"), "--background 'SIL' is no class"),
         (("--clusters", 3, "--set", "conventions=cnc"), "unknown setting conventions (did you mean convention?)"),
-        (("--clusters", 9000), "frames cannot make 9000 clusters"),
+        (("--clusters", 9000), "error: 8 videos together: 540 frames cannot make 9000 clusters"),
     ],
 )
 def test_bad_choices_are_one_line(keystep: Run, data: Path, options: tuple[object, ...], problem: str) -> None:

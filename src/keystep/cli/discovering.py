@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.evaluation import Group, check_models, model_records, parse_group
+from keystep.cli.evaluation import CONTROLS, Group, check_groups, check_models, model_records, parse_group
 from keystep.cli.models import check_boundaries, check_fits
 from keystep.cli.progress import counting
 from keystep.data.annotation import PARTS
@@ -93,12 +93,14 @@ def discover_folder(
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
     folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
     groups = [parse_group(text) for text in models]
+    check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
     study = _Study(folder, config, _background(folder, background), split, part, task_pattern)
     if split is not None:
         check_models(groups, folder, split, console)
-    for _, found in [(name, found) for name, group in groups for found in group if split is None]:
-        check_fits(found, folder, console)
-        check_boundaries(found, folder)
+    else:
+        for found in (found for _, group in groups for found in group):
+            check_fits(found, folder, console)
+            check_boundaries(found, folder)
     with counting(console, "discovering", None) as tick:
         for row in study.run(groups):
             tick(row.name)

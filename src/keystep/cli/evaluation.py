@@ -106,13 +106,25 @@ def _read(folder: FeatureFolder, name: str) -> None:
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
-def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:
-    """Refuse what cannot be compared, and note models that have seen test videos or whose past is unknown."""
+CONTROLS = ("raw", "moving average", "nine offsets", "untrained", "true segments", "discovered segments")
+"""Beginnings of names that stand for something else in a table."""
+
+
+def check_groups(groups: list[Group], reserved: tuple[str, ...] = CONTROLS) -> None:
+    """Refuse names that are used twice or stand for a control, and runs that are no seeds of one recipe."""
     names = [name for name, _ in groups]
-    reserved = ("raw", "moving average", "nine offsets", "untrained", "true segments", "discovered segments")
-    for name in names:
+    for name, models in groups:
         if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
+        if len({found.fingerprint for found in models}) < len(models):
+            raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
+        if len({_recipe(found) for found in models}) > 1:
+            raise InputError(f"--model {name}: its runs differ in more than the seed; give them different names")
+
+
+def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:
+    """Refuse what cannot be compared, and note models that have seen test videos or whose past is unknown."""
+    check_groups(groups)
     test = set(folder.split(split).test)
     told = sorted(test & folder.labelled_videos)
     if told:
@@ -124,10 +136,6 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
         _warn(line, folder, console)
     fingerprint = folder.fingerprint() if folder.discovered else ""
     for name, models in groups:
-        if len({found.fingerprint for found in models}) < len(models):
-            raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
-        if len({_recipe(found) for found in models}) > 1:
-            raise InputError(f"--model {name}: its runs differ in more than the seed; give them different names")
         for found in models:
             check_fits(found, folder, console)
             check_boundaries(found, folder)

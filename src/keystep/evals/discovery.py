@@ -149,7 +149,8 @@ def cluster_frames(
     for name, videos in _groups(tasks, config.clustering).items():
         frames = np.concatenate([representation[video] for video in videos])
         if len(frames) < config.clusters:
-            raise InputError(f"{name}: {len(frames)} frames cannot make {config.clusters} clusters; set fewer")
+            where = name or f"{len(videos)} videos together"  # videos of one task, which need not have a name
+            raise InputError(f"{where}: {len(frames)} frames cannot make {config.clusters} clusters; set fewer")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # equal frames: some clusters stay empty, and score so
             fitted = KMeans(config.clusters, n_init=config.starts, random_state=seed).fit(frames)
