@@ -109,8 +109,8 @@ def test_a_recipe_puts_the_papers_rows_beside_its_own(
     if name == "egoprocel":
         assert "76.8" in report and "(ORACLE: boundaries known)" in report and "accuracy_foreground" in report
     else:
-        assert "56.85" in report and "causal context of the same take" in report and "each clip alone" in report
-        (submission,) = (out / "suite").glob("heads/attentive-pjepa-causal-seed0/submission.json")
+        assert "56.85" in report and "each clip alone" in report and "context cut off" in report
+        (submission,) = (out / "suite").glob("suite_heads/attentive-pjepa-causal-seed0/submission.json")
         assert len(json.loads(submission.read_text())["segments"]) == 3
 
 

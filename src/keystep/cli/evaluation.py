@@ -109,7 +109,8 @@ def _read(folder: FeatureFolder, name: str) -> None:
 def check_models(groups: list[Group], folder: FeatureFolder, split: str, console: Console) -> None:
     """Refuse what cannot be compared, and note models that have seen test videos or whose past is unknown."""
     names = [name for name, _ in groups]
-    reserved = ("raw", "moving average", "nine offsets", "untrained", "true segments", "discovered segments")
+    controls = ("raw", "moving average", "nine offsets", "best control", "untrained")
+    reserved = (*controls, "true segments", "discovered segments")
     for name in names:
         if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
