@@ -15,6 +15,7 @@ from takes import egoexo4d
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.cli.recipe import Recipe, Row, Wanted, main, run_recipe
+from keystep.data.folder import open_folder
 from keystep.errors import InputError
 from keystep.presets import PRESETS
 
@@ -36,6 +37,14 @@ def of_cholec80(root: Path) -> None:
     torch.save(surgical(videos, labels), root / "cholec80_pl_stitch_vitb16_1fps.pt")
 
 
+def of_m2cai16(root: Path) -> None:
+    root.mkdir()
+    videos = {f"workflow_video_{number:02d}": regular_times(30, 1.0) for number in range(1, 6)}
+    payload = surgical(videos, np.tile(np.repeat([0, 1, 2], 10), 5).tolist(), dataset="m2cai16")
+    payload["source_splits"] = ["train"] * 3 + ["test"] * 2
+    torch.save(payload, root / "m2cai16_pl_stitch_vitb16_1fps.pt")
+
+
 def of_egoprocel(root: Path) -> None:
     fact_tree(root.parent).rename(root)
 
@@ -54,6 +63,7 @@ TREES: dict[str, Callable[[Path], object]] = {
     "salads50": lambda root: mstcn(root / "50salads", ("action_start", "action_end", "cut")),
     "gtea": lambda root: mstcn(root, ("background", "take", "open")),
     "cholec80": of_cholec80,
+    "m2cai16": of_m2cai16,
     "egoprocel": of_egoprocel,
     "egoexo4d": egoexo4d,
 }
@@ -99,7 +109,9 @@ def test_a_recipe_puts_the_papers_rows_beside_its_own(
     recipe = load(name).RECIPE
     root, out = tmp_path / "download", tmp_path / "run"
     TREES[name](root)
-    heads = "head_settings={attentive: {dim: 32, window: 8, chunk: 4}, context: {dim: 16, stages: 1, layers: 2}}"
+    small = {"attentive": "{dim: 32, window: 8, chunk: 4}", "context": "{dim: 16, stages: 1, layers: 2}"}
+    used = ("attentive", "context") if name == "egoprocel" else ("attentive",)
+    heads = f"head_settings={{{', '.join(f'{head}: {small[head]}' for head in used)}}}"
     suite = ("training.epochs=1", "seeds=1", heads)
     command = ["--root", str(root), "--out", str(out), "--steps", "2", "--rows", "pjepa", "--suite", "paper"]
     evaluation = [word for text in suite for word in ("--suite-set", text)]
@@ -109,8 +121,8 @@ def test_a_recipe_puts_the_papers_rows_beside_its_own(
     if name == "egoprocel":
         assert "76.8" in report and "(ORACLE: boundaries known)" in report and "accuracy_foreground" in report
     else:
-        assert "56.85" in report and "causal context of the same take" in report and "each clip alone" in report
-        (submission,) = (out / "suite").glob("heads/attentive-pjepa-causal-seed0/submission.json")
+        assert "56.85" in report and "each clip alone" in report and "context cut off" in report
+        (submission,) = (out / "suite").glob("suite_heads/attentive-pjepa-causal-seed0/submission.json")
         assert len(json.loads(submission.read_text())["segments"]) == 3
 
 
@@ -150,3 +162,38 @@ def test_an_unknown_row_and_an_incomplete_tree_end_in_one_line(
         with pytest.raises(SystemExit) as stopped:
             main(recipe, ["--root", str(tmp_path), "--out", str(tmp_path / "out"), *more])
         assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--seeds", "0"], "--seeds 0: no model to train; give 1 or more"),
+        (["--suite-set", "seeds=1"], "--suite-set 'seeds=1' without --suite"),
+        (["--suite", "papre"], "--suite 'papre' is none of paper"),
+        (["--suite", "paper", "--suite-set", "training.epoch=1"], "unknown setting training.epoch (did you mean"),
+        (["--eval-set", "probe.epoch=1"], "unknown setting probe.epoch (did you mean"),
+        (["--set", "train.step=1"], "unknown setting train.step (did you mean"),
+        (["--prepare-set", "evry=2"], "unknown setting evry (did you mean every?)"),
+        (["--root", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_work_fails_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    mstcn(tmp_path / "in", ("background", "take", "open"))
+    recipe = Recipe("gtea", {"pjepa": Row("tiny", SMALL)}, copy=False)
+    with pytest.raises(SystemExit) as stopped:
+        main(recipe, ["--root", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *more])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_the_data_set_come_from_the_command_line(tmp_path: Path) -> None:
+    mstcn(tmp_path / "in", ("background", "take", "open"))
+    recipe = Recipe("gtea", {"pjepa": Row("tiny", SMALL)}, copy=False)
+    command = {"steps": 2, "evaluation": QUICK, "preparation": ("every=3",)}
+    run_recipe(recipe, Wanted(tmp_path / "in", tmp_path / "out", **command), Console(quiet=True))  # type: ignore[arg-type]
+    assert open_folder(tmp_path / "out" / "data").timeline.rate == 5
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["data"]["options"] == ["every=3"]
+    with pytest.raises(InputError, match=r"was made with other settings \(data\)"):
+        run_recipe(recipe, Wanted(tmp_path / "in", tmp_path / "out", steps=2), Console(quiet=True))

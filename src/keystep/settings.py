@@ -100,7 +100,11 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
         near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
         return f"unknown setting {path}" + (f" (did you mean {near[0]}?)" if near else f"; known: {', '.join(names)}")
     message = item["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" + (f", not {item['input']!r}" if not isinstance(item["input"], dict) else "")
+    return (
+        (f"{path}: " if path else "")
+        + message
+        + (f", not {item['input']!r}" if not isinstance(item["input"], dict) else "")
+    )
 
 
 def _fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

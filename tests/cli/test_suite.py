@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from keystep.evals.bootstrap import Difference
+from keystep.evals.modes import answer_slots
 from keystep.evals.published import PUBLISHED
+from keystep.evals.suite import Gain
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = [
@@ -51,6 +55,8 @@ def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_mode
         assert 0 <= row["mean"]["accuracy"] <= 100 and row["parameters"] > 0 and row["frames_per_second"] > 0
         if mode == "causal":
             assert row["delay"] == {"attentive": 3 / 4}.get(head, 0.0)
+            late = all(run["at_the_moment"]["accuracy"] != run["scores"]["accuracy"] for run in row["runs"])
+            assert late == (head == "attentive")
         if mode == "offline" and (representation in ("pjepa", "best control") or head in ("mstcn", "context")):
             assert row["delay"] is None
         for run in row["runs"]:
@@ -70,7 +76,7 @@ def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path
     """The causal heads on latents run live, on the model that they were trained on, and say what the suite scored."""
     features = data / "features" / "video7.npy"
     for head in ("mstcn", "context", "attentive"):
-        path = out / "heads" / f"{head}-pjepa-causal-seed0" / "head.safetensors"
+        path = out / "suite_heads" / f"{head}-pjepa-causal-seed0" / "head.safetensors"
         lines = folder / f"{head}.jsonl"
         status, _, error = keystep("stream", model, features, "--head", path, "--out", lines)
         assert status == 0, error
@@ -84,7 +90,7 @@ def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path
         )
         right = sum(reading["step"] == label for reading, label in zip(said, labels, strict=True))
         assert right == row["runs"][0]["correct"][record["data"]["test_videos"].index("video7")]
-    offline = out / "heads" / "mstcn-pjepa-offline-seed0" / "head.safetensors"
+    offline = out / "suite_heads" / "mstcn-pjepa-offline-seed0" / "head.safetensors"
     status, _, error = keystep("stream", model, features, "--head", offline)
     assert status == 2 and "this mstcn head reads the whole video" in error
     status, _, error = keystep("export", model, "--head", offline, "--window", "8", "--out", folder / "exported")
@@ -94,21 +100,25 @@ def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path
 def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(keystep: Run, data: Path, tmp_path: Path):
     out = tmp_path / "suite"
     assert keystep(*suite(data, out))[0] == 0
-    before = {path: path.stat().st_mtime_ns for path in out.glob("heads/*/head.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("suite_heads/*/head.safetensors")}
     first = json.loads((out / "suite.json").read_text())
     assert len(before) == 2 * 4 * 2
     assert keystep(*suite(data, out))[0] == 0
     again = json.loads((out / "suite.json").read_text())
     assert [row["runs"] for row in again["rows"]] == [row["runs"] for row in first["rows"]]
     status, _, error = keystep(*suite(data, out, "--set", "training.epochs=3"))
-    assert status == 2 and error.count("\n") == 1 and str(out / "heads") in error
+    assert status == 2 and error.count("\n") == 1 and str(out / "suite_heads") in error
 
 
 @pytest.mark.parametrize(
     ("option", "says"),
     [
         ("heads=[fact]", "unknown head 'fact'"),
-        ("head_settings={mstcn: {map: 8}}", "map"),
+        ("heads=[linear, linear]", "each once"),
+        ("heads=[linear]", "head_settings of attentive"),
+        ("protocol=ours", "protocol 'ours' is none of"),
+        ("head_settings={mstcn: {causal: true}}", "causal follows from the mode"),
+        ("head_settings={mstcn: {map: 8}}", "head mstcn: "),
         ("data_set=breakfast", "no printed rows"),
         ("modes=[live]", "live"),
         ("training.epoch=3", "epochs"),
@@ -122,13 +132,57 @@ def test_wrong_settings_are_one_line_before_anything_is_trained(
     assert not (tmp_path / "suite").exists()
 
 
+def test_what_is_not_the_suites_own_is_never_replaced(keystep: Run, data: Path, tmp_path: Path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thoughts.md").write_text("mine")
+    status, _, error = keystep(*suite(data, tmp_path / "notes"))
+    assert status == 2 and "thoughts.md" in error
+    status, _, error = keystep("eval", data, "--source-rate", "4", "--out", tmp_path / "notes")
+    assert status == 2 and "thoughts.md" in error
+
+
+def test_a_gain_holds_with_enough_seeds_of_both_sides_and_no_waiting():
+    sound = Difference(5.0, 2.0, 8.0, (3, 3), 9)
+    assert Gain("mstcn", "causal", "pjepa", "raw features", sound, later=False).holds
+    assert not Gain("mstcn", "causal", "pjepa", "raw features", sound, later=True).holds
+    for seeds in ((3, 1), (1, 3)):
+        assert not Gain("mstcn", "causal", "pjepa", "raw", replace(sound, seeds=seeds), later=False).holds
+
+
+@pytest.mark.parametrize(
+    ("block", "chunk", "longest"), [(1, 1, 0), (1, 4, 3), (8, 1, 7), (8, 4, 7), (8, 5, 11), (64, 64, 63)]
+)
+def test_an_answer_waits_for_its_chunk_and_the_block_of_the_chunks_end(block: int, chunk: int, longest: int):
+    length = 3 * block * chunk
+    final = answer_slots(length, block, chunk)
+    for slot in range(length):
+        end = min((slot // chunk + 1) * chunk, length) - 1
+        assert final[slot] == min((end // block + 1) * block, length) - 1 >= slot
+    assert (final - np.arange(length)).max() == longest
+
+
 def test_an_unknown_suite_is_named(keystep: Run, data: Path, tmp_path: Path):
     status, _, error = keystep("eval", data, "--source-rate", "4", "--suite", "papers", "--out", tmp_path / "suite")
     assert status == 2 and "--suite 'papers' is none of paper" in error
 
 
 def test_quoted_rows_are_whole_and_percent():
-    for table in PUBLISHED.values():
+    tables = [table for tables in PUBLISHED.values() for table in tables]
+    assert len(tables) == 5
+    for table in tables:
         for row in table.rows:
-            assert row.scores and all(0 < score <= 100 for score in row.scores.values())
-            assert np.all(np.diff([row.scores[m] for m in ("f1@10", "f1@25", "f1@50") if m in row.scores]) <= 0)
+            assert len(row.scores) == len(table.metrics) and all(0 < score <= 100 for score in row.scores)
+            scores = dict(zip(table.metrics, row.scores, strict=True))
+            assert np.all(np.diff([scores[m] for m in ("f1@10", "f1@25", "f1@50") if m in scores]) <= 0)
+            assert ("P-JEPA" not in row.representation) or "ORACLE" in row.note or table.metrics == ("clip top-1",)
+
+
+def test_quoted_rows_are_what_the_paper_prints(shared: Path):
+    printed = (shared / "PAPER.md").read_text()
+    for table in (table for tables in PUBLISHED.values() for table in tables):
+        for row in table.rows:
+            if len(table.metrics) == 5 and "EgoProceL" not in table.title:
+                assert "/".join(f"{score:.1f}" for score in row.scores) in printed.replace(" ", ""), row
+            for score in row.scores:
+                texts = {f"{score:g}", f"{score:.1f}", f"{score:.3f}", f"{score:.4f}"}
+                assert any(text.removeprefix("0") in printed for text in texts), (row, score)

@@ -101,3 +101,11 @@ def test_what_cannot_be_is_refused_in_one_line(make_model: MakeModel, tmp_path: 
         LiveSteps(model, make_head("mstcn", width=15), TIMELINE)
     with pytest.raises(InputError, match="a stream with a temporal head cannot be saved yet"):
         LiveSteps(model, make_head("mstcn"), TIMELINE).save(tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_stream_that_is_over_has_nothing_more_to_say(make_model: MakeModel, name: str) -> None:
+    live = LiveSteps(make_model(CAUSAL), make_head(name), TIMELINE)
+    live.feed(features(7))  # in the middle of a chunk of 3
+    live.close()
+    assert live.provisional() == [] and live.close() == []

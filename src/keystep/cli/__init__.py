@@ -23,6 +23,9 @@ def guarded(work: Callable[[], object]) -> None:
     except Interrupted as stop:
         print(f"keystep: {stop}", file=sys.stderr)
         sys.exit(130)
+    except KeyboardInterrupt:  # what can go on says so itself, by Interrupted
+        print("keystep: stopped", file=sys.stderr)
+        sys.exit(130)
     except InputError as error:
         print(f"keystep: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -106,7 +106,10 @@ def _read(folder: FeatureFolder, name: str) -> None:
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
-CONTROLS = ("raw", "moving average", "nine offsets", "untrained", "true segments", "discovered segments")
+CONTROLS = (
+    *("raw", "moving average", "nine offsets", "best control", "untrained"),
+    *("true segments", "discovered segments"),
+)
 """Beginnings of names that stand for something else in a table."""
 
 

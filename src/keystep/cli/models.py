@@ -19,6 +19,7 @@ from keystep.heads import LinearHead
 from keystep.persistence import CONFIG, read_metadata
 from keystep.pjepa import PJEPA
 from keystep.stream.heads import AnyHead
+from keystep.temporal import TemporalHead
 from keystep.temporal.building import FORMAT as TEMPORAL
 from keystep.temporal.building import load_head
 from keystep.train.run import run_config
@@ -99,6 +100,8 @@ def head_of(found: FoundModel, path: Path, console: Console) -> AnyHead:
     """
     temporal = path.is_file() and read_metadata(path).get("format") == TEMPORAL
     head: AnyHead = load_head(path) if temporal else LinearHead.load(path)
+    if isinstance(head, TemporalHead) and head.origin.get("representation") and not head.origin.get("weights"):
+        raise InputError(f"{path}: was trained on {head.origin['representation']}, not on latents; take a model's head")
     if head.origin.get("weights") not in (None, found.fingerprint):
         raise InputError(f"{path}: was fitted on another model than {found.source}; 'keystep eval' fits one for it")
     if head.origin.get("mode") == "offline":

@@ -25,9 +25,10 @@ from keystep.cli import guarded
 from keystep.cli.evaluation import evaluate_folder
 from keystep.cli.preparation import Prepared, prepare_data
 from keystep.cli.progress import TrainingProgress
-from keystep.cli.suite import evaluate_suite
+from keystep.cli.suite import evaluate_suite, suite_config
 from keystep.config import RunConfig
 from keystep.errors import InputError
+from keystep.evals.protocol import EvalConfig
 from keystep.files import read_json, write_json
 from keystep.persistence import CONFIG
 from keystep.presets import preset_settings
@@ -68,8 +69,8 @@ class Recipe:
 class Wanted:
     """What the command line asks of a recipe.
 
-    steps: of each model, instead of the recipe's. rows: only these. seeds: how many, from 0 on. settings, evaluation:
-    on top of the recipe's. suite: temporal heads, too, as ``keystep eval --suite``.
+    steps: of each model, instead of the recipe's. rows: only these. seeds: how many, from 0 on. preparation, settings,
+    evaluation, suite_settings: on top of the recipe's. suite: temporal heads, too, as ``keystep eval --suite``.
     """
 
     root: Path
@@ -78,6 +79,7 @@ class Wanted:
     rows: tuple[str, ...] = ()
     seeds: int = 1
     split: str | None = None
+    preparation: Sequence[str] = ()
     settings: Sequence[str] = ()
     evaluation: Sequence[str] = ()
     suite: str | None = None
@@ -92,14 +94,15 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
         InputError: something needed is missing, unusable data or settings, or other settings than before in ``out``.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
-    unknown = sorted(set(wanted.rows) - set(recipe.rows))
-    if unknown:
-        raise InputError(f"--rows: no row {unknown[0]!r}; there are {', '.join(recipe.rows)}")
-    rows = {name: row for name, row in recipe.rows.items() if not wanted.rows or name in wanted.rows}
+    rows = _rows(recipe, wanted)
     split = wanted.split or recipe.split
     changes = [_settings(row, wanted) for row in rows.values()]
-    _check_record(wanted.out, recipe, split, dict(zip(rows, changes, strict=True)))
+    evaluation = [*recipe.evaluation, *wanted.evaluation]
+    suite = [*evaluation, *recipe.suite, *wanted.suite_settings]
+    _check_settings(rows, changes, evaluation, wanted, suite)
+    record = _record(wanted.out, recipe, wanted, dict(zip(rows, changes, strict=True)))
     prepared = _prepare(recipe, wanted, console)
+    write_json(wanted.out / RECORD, record)
     source = {"root": prepared.folder, "source_rate": prepared.source_rate, "rate": recipe.rate, "split": split}
     models = []
     for (name, row), change in zip(rows.items(), changes, strict=True):
@@ -110,7 +113,6 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
             runs.append(_train(config, wanted.out / f"{name}-seed{seed}", console))
         models.append(f"{name}={','.join(map(str, runs))}")
     result = wanted.out / "results"
-    evaluation = [*recipe.evaluation, *wanted.evaluation]
     evaluate_folder(
         *(prepared.folder, models, result, split, prepared.source_rate, recipe.rate, evaluation, wanted.on_error),
         boundaries=None,
@@ -125,7 +127,7 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
             split,
             prepared.source_rate,
             recipe.rate,
-            [*evaluation, *recipe.suite, *wanted.suite_settings],
+            suite,
             wanted.on_error,
             boundaries=None,
             console=console,
@@ -148,6 +150,9 @@ def _wanted(recipe: Recipe, arguments: Sequence[str] | None) -> Wanted:
     parser.add_argument("--rows", default="", help=f"only these, such as {','.join(recipe.rows)}")
     parser.add_argument("--seeds", type=int, default=1, help="how many; a claim needs 3")
     parser.add_argument("--split", help=f"instead of {recipe.split}")
+    parser.add_argument(
+        "--prepare-set", dest="preparation", action="append", default=[], help="as for keystep prepare --set"
+    )
     parser.add_argument("--set", dest="settings", action="append", default=[], help="as for keystep pretrain")
     parser.add_argument("--eval-set", dest="evaluation", action="append", default=[], help="as for keystep eval --set")
     parser.add_argument("--suite", help="'paper': temporal heads, too, beside the paper's printed rows")
@@ -160,17 +165,49 @@ def _wanted(recipe: Recipe, arguments: Sequence[str] | None) -> Wanted:
     return Wanted(**(given | {"rows": rows}))
 
 
+def _rows(recipe: Recipe, wanted: Wanted) -> dict[str, Row]:
+    """The rows to train."""
+    unknown = sorted(set(wanted.rows) - set(recipe.rows))
+    if unknown:
+        raise InputError(f"--rows: no row {unknown[0]!r}; there are {', '.join(recipe.rows)}")
+    if wanted.seeds < 1:
+        raise InputError(f"--seeds {wanted.seeds}: no model to train; give 1 or more")
+    if wanted.suite_settings and wanted.suite is None:
+        raise InputError(f"--suite-set {wanted.suite_settings[0]!r} without --suite; add --suite paper")
+    return {name: row for name, row in recipe.rows.items() if not wanted.rows or name in wanted.rows}
+
+
+def _check_settings(
+    rows: Mapping[str, Row],
+    changes: Sequence[Mapping[str, Any]],
+    evaluation: list[str],
+    wanted: Wanted,
+    suite: list[str],
+) -> None:
+    """Refuse wrong settings of what comes after hours of preparing and training."""
+    for row, change in zip(rows.values(), changes, strict=True):
+        build(RunConfig, preset_settings(row.preset), {"data": {"root": wanted.root, "split": "1"}}, change)
+    build(EvalConfig, assignments(evaluation))
+    if wanted.suite is not None:
+        suite_config(wanted.suite, suite)
+
+
 def _settings(row: Row, wanted: Wanted) -> dict[str, Any]:
     """A row's settings with those of the command line on top."""
     steps = () if wanted.steps is None else (f"train.steps={wanted.steps}", "train.epochs=null")
     return assignments([*row.settings, *steps, *wanted.settings])
 
 
-def _check_record(out: Path, recipe: Recipe, split: str, rows: Mapping[str, dict[str, Any]]) -> None:
-    """Note the settings of this call, and refuse a folder with others: a model trained for 100 steps must not pass for
-    the recipe's."""
+def _record(out: Path, recipe: Recipe, wanted: Wanted, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings of this call and those before it. A folder with others is refused: a model trained for 100 steps
+    must not pass for the recipe's."""
     record: dict[str, Any] = {
-        "data": {"data_set": recipe.data_set, "options": list(recipe.options), "rate": recipe.rate, "split": split},
+        "data": {
+            "data_set": recipe.data_set,
+            "options": _options(recipe, wanted),
+            "rate": recipe.rate,
+            "split": wanted.split or recipe.split,
+        },
         "rows": {name: {"preset": recipe.rows[name].preset, "settings": change} for name, change in rows.items()},
     }
     path = out / RECORD
@@ -179,12 +216,17 @@ def _check_record(out: Path, recipe: Recipe, split: str, rows: Mapping[str, dict
     if before["data"] != record["data"] or both:
         what = f"row {both[0]}" if both else "data"
         raise InputError(f"{path}: was made with other settings ({what}); give the same again, or another --out")
-    write_json(path, record | {"rows": before["rows"] | record["rows"]})
+    return record | {"rows": before["rows"] | record["rows"]}
+
+
+def _options(recipe: Recipe, wanted: Wanted) -> list[str]:
+    """Options of the data set, those of the command line last, as they count."""
+    return [*recipe.options, *wanted.preparation]
 
 
 def _prepare(recipe: Recipe, wanted: Wanted, console: Console) -> Prepared:
-    out = wanted.out / "data" if recipe.copy else None
-    prepared = prepare_data(recipe.data_set, wanted.root, out, list(recipe.options), wanted.on_error, console)
+    out = wanted.out / "data" if recipe.copy or wanted.preparation else None  # options are those of a copy
+    prepared = prepare_data(recipe.data_set, wanted.root, out, _options(recipe, wanted), wanted.on_error, console)
     if prepared is None:
         raise InputError(f"{wanted.root}: {recipe.data_set} is not all there; what is missing is said above")
     return prepared

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
 
 from keystep.data.folder import FeatureFolder
-from keystep.evals.judge import Mode, Row
+from keystep.evals.judge import Mode
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
+
+
+class Delayed(Protocol):
+    """A row of a table. delay: seconds until it is final; None: when the video is over."""
+
+    @property
+    def delay(self) -> float | None: ...
 
 
 def modes_of(models: Sequence[PJEPA]) -> tuple[Mode, ...]:
@@ -36,6 +46,27 @@ def pattern_delay(pattern: AttentionPattern, rate: float) -> float | None:
     return None
 
 
+def model_delay(folder: FeatureFolder, model: PJEPA, pattern: AttentionPattern, videos: Sequence[str]) -> float | None:
+    """Seconds until a slot's latent is final, at most, that of the features themselves aside; None: the whole video.
+
+    Of discovered segments, the longest that any of the videos has.
+    """
+    if pattern.kind == "segment_causal" and folder.discovered is not None and not model.config.oracle:
+        return folder.discovered.delay(videos)
+    return pattern_delay(pattern, float(folder.timeline.rate))
+
+
+def answer_slots(length: int, block: int, chunk: int) -> np.ndarray:
+    """(length,) int64: with which slot each slot's answer is final, from latents in blocks and a head in chunks.
+
+    A head waits for the last slot of its chunk, and that slot's latent for the last slot of its block; or for the end.
+    """
+    slots = np.arange(length)
+    ends = np.minimum((slots // chunk + 1) * chunk, length) - 1
+    final: np.ndarray = np.minimum((ends // block + 1) * block, length) - 1
+    return final
+
+
 def slot_delay(folder: FeatureFolder) -> float:
     """Seconds from the first source frame of a slot until the slot is known: pooling waits for the group's last frame,
     and a backbone whose window looks ahead waits for that (half a slot of its own is what "at once" means)."""
@@ -45,9 +76,10 @@ def slot_delay(folder: FeatureFolder) -> float:
 
 
 def marked_oracle(name: str) -> str:
+    """A name with ORACLE in it."""
     return name if "(ORACLE)" in name else f"{name} (ORACLE)"
 
 
-def answers_later(row: Row, rival: Row) -> bool:
+def answers_later(row: Delayed, rival: Delayed) -> bool:
     """Whether a row is final later than its rival, so that it has seen more of the future."""
     return row.delay is not None and rival.delay is not None and row.delay > rival.delay + 1e-9

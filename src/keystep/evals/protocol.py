@@ -23,12 +23,13 @@ from keystep.evals.controls import Control, Position
 from keystep.evals.encoding import encode_videos
 from keystep.evals.geometry import Geometry, median_geometry
 from keystep.evals.judge import Beside, Family, Judge, Mode, Representation, Row
-from keystep.evals.modes import answers_later, marked_oracle, modes_of, pattern_delay, patterns_of, slot_delay
+from keystep.evals.modes import answers_later, marked_oracle, model_delay, modes_of, patterns_of, slot_delay
 from keystep.evals.probe import ProbeConfig
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 SEEDS_FOR_A_CLAIM = 3
+TOKENS_NOTE = "{} tokens a slot: raw features, and the controls made of them, are their mean"
 ONE_AT_A_TIME = Lock()
 """Torch's generator belongs to the process: evaluations in two threads would draw each other's numbers."""
 DISCOVERED_MEANS = "discovered segments' means"
@@ -124,7 +125,7 @@ class _Study:
         self.evaluation = Evaluation(judge)
         self.raw: Representation = {name: judge.folder.vectors(name) for name in judge.videos}
         if judge.folder.tokens > 1:
-            line = f"{judge.folder.tokens} tokens a slot: raw features, and the controls made of them, are their mean"
+            line = TOKENS_NOTE.format(judge.folder.tokens)
             judge.folder.problems.notes.append(line)
         self.rate = float(judge.folder.timeline.rate)
         self.slot_delay = slot_delay(judge.folder)
@@ -255,9 +256,7 @@ class _Study:
     ) -> None:
         """A model's latents alone, beside the best smoothing of the same mode, and a learned one's beside the clock."""
         name = self.marked(name)
-        wait = pattern_delay(pattern, self.rate)
-        if pattern.kind == "segment_causal" and self.judge.folder.discovered and not model.config.oracle:
-            wait = self.judge.folder.discovered.delay(self.judge.videos)
+        wait = model_delay(self.judge.folder, model, pattern, self.judge.videos)
         delay = None if wait is None else wait + self.slot_delay
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
         position: Position = "elapsed" if mode == "causal" else "progress"

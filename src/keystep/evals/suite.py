@@ -6,41 +6,39 @@ score. Offline rows may see the whole video; causal rows, representation and hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from keystep.data.annotation import segment_lengths
-from keystep.evals import controls
+from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.clips import FILE as CLIPS
 from keystep.evals.clips import read_clips
-from keystep.evals.encoding import encode_videos
 from keystep.evals.judge import Family, Judge, Mode, Representation
-from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_delay
-from keystep.evals.protocol import Entrant, EvalConfig
-from keystep.evals.results import head_origin
-from keystep.evals.streaming_protocol import score_segments
+from keystep.evals.metrics import PROTOCOLS
+from keystep.evals.modes import answer_slots, answers_later, marked_oracle
+from keystep.evals.protocol import SEEDS_FOR_A_CLAIM, TOKENS_NOTE, Entrant, EvalConfig
+from keystep.evals.streaming_protocol import score_at_the_moment, score_segments
+from keystep.evals.suite_sources import Source, sources
 from keystep.evals.trimmed import (
     CONTEXTS,
     PerFrame,
     classify_clips,
-    model_frames,
+    judge_clips,
     parts_of,
-    raw_frames,
     scores_of,
     write_submission,
 )
 from keystep.temporal import TrainingConfig, describe, frames_per_second, head_config, train_head
-from keystep.temporal.config import HeadConfig
+from keystep.temporal.config import PRESETS, HeadConfig
 from keystep.temporal.head import TemporalHead
 
-BEST_CONTROL = "best control"
 SUBMISSION = "submission.json"
 """Beside a causal head, where a benchmark keeps labels: what it says of their clips."""
 
@@ -61,23 +59,20 @@ class SuiteConfig(EvalConfig):
     by_segments: bool = False
     """Also score each true segment by one answer, as EgoProceL's streaming evaluation does (ORACLE)."""
 
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One representation in one mode. delay: seconds until it is final; None: when the video is over."""
-
-    name: str
-    family: Family
-    mode: Mode
-    seed: int
-    delay: float | None
-    detail: str
-    origin: Mapping[str, str]
-    """What a head on it has to be used with; for `keystep stream`."""
-    made: Callable[[], Representation]
-    """(T, D) of each video of the split."""
-    frames: PerFrame
-    """The same of any stretch of features, for clips."""
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for what, names in (("heads", self.heads), ("modes", self.modes)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} {', '.join(names)}: each once; the same again is no other seed")
+        unknown = sorted(set(self.heads) - set(PRESETS))
+        if unknown:
+            raise ValueError(f"unknown head {unknown[0]!r}; known: {', '.join(PRESETS)}")
+        unknown = sorted(set(self.head_settings) - set(self.heads))
+        if unknown:
+            raise ValueError(f"head_settings of {unknown[0]}, which is none of the heads {', '.join(self.heads)}")
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {self.protocol!r} is none of {', '.join(PROTOCOLS)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,8 @@ class HeadRun:
 
     seed: int
     scores: dict[str, float]
+    at_the_moment: dict[str, float]
+    """The same of what was said at each slot's own time, late answers counting against it; causal rows only."""
     by_segments: dict[str, dict[str, float]]
     clips: dict[str, float]
     """Top-1 of trimmed clips, with the causal context of their takes and each alone; empty where there are none."""
@@ -132,6 +129,30 @@ class Gain:
     first: str
     second: str
     difference: Difference
+    later: bool
+    """The first answers later than the second: no fair win."""
+
+    @property
+    def holds(self) -> bool:
+        """Better with an interval that excludes zero, over enough seeds of both sides, and not by waiting longer."""
+        return self.difference.low > 0 and min(self.difference.seeds) >= SEEDS_FOR_A_CLAIM and not self.later
+
+
+@dataclass
+class ClipRow:
+    """Linear probes on a representation's clips, each fitted in the context that it is used in: top-1 of each seed."""
+
+    representation: str
+    clips: int
+    top1: dict[str, list[float]]
+
+
+@dataclass
+class Suite:
+    """What a suite found."""
+
+    rows: list[HeadRow] = field(default_factory=list)
+    clip_rows: list[ClipRow] = field(default_factory=list)
 
 
 def run_suite(
@@ -141,7 +162,7 @@ def run_suite(
     folder: Path,
     progress: Callable[[str], None] = lambda line: None,
     weights: Mapping[tuple[str, int], str] | None = None,
-) -> list[HeadRow]:
+) -> Suite:
     """Train and score every head on every representation; ``folder`` keeps what is done, so that a stopped run goes on.
 
     weights: (name, seed) of an entrant -> hash of its weights, which its heads remember.
@@ -149,7 +170,9 @@ def run_suite(
     Raises:
         InputError: a head's settings, features that do not fit, or a folder that holds a run with other settings.
     """
-    rows: dict[tuple[str, str, Mode], HeadRow] = {}
+    if judge.folder.tokens > 1:
+        judge.folder.problems.notes.append(TOKENS_NOTE.format(judge.folder.tokens))
+    suite, rows = Suite(), dict[tuple[str, str, Mode], HeadRow]()
     for mode in config.modes:
         for source in sources(judge, entrants, mode, config.seeds, progress, weights or {}):
             representation: Representation | None = None
@@ -162,75 +185,24 @@ def run_suite(
                 row = rows.get((source.name, preset, mode))
                 if row is None:
                     row = rows[source.name, preset, mode] = _row(judge, source, preset, head)
+                    suite.rows.append(row)
                 row.runs.append(run)
-    return list(rows.values())
+            if mode == "causal" and source.family != "control" and (judge.folder.root / CLIPS).exists():
+                _probe_clips(judge, source, config, suite)
+    return suite
 
 
 def head_settings(config: SuiteConfig, preset: str, mode: Mode) -> HeadConfig:
     """A preset with its changes; strictly causal in causal mode, where the kind has both."""
-    settings = head_config(preset, config.head_settings.get(preset))
-    causal = {"causal": mode == "causal"} if "causal" in type(settings).model_fields else {}
-    return head_config(preset, {**config.head_settings.get(preset, {}), **causal})
-
-
-def sources(
-    judge: Judge,
-    entrants: Sequence[Entrant],
-    mode: Mode,
-    seeds: int,
-    progress: Callable[[str], None],
-    weights: Mapping[tuple[str, int], str],
-) -> Iterator[Source]:
-    """Raw features, the control that is best on validation, and every model's latents, in one mode."""
-    raw = {name: judge.folder.vectors(name) for name in judge.videos}
-    own_delay = slot_delay(judge.folder)
-    for seed in range(seeds):
-        yield Source("raw features", "raw", mode, seed, own_delay, "", {}, lambda: raw, raw_frames)
-    best, transformed = _best_control(judge, raw, mode, progress)
-    for seed in range(seeds):
-        delay = own_delay if best.causal else None
-        yield Source(BEST_CONTROL, "control", mode, seed, delay, best.name, {}, lambda: transformed, best.transform)
-    for entrant in entrants:
-        pattern = patterns_of(entrant.model).get(mode)
-        if pattern is None:
-            continue
-        wait = pattern_delay(pattern, float(judge.folder.timeline.rate))
-        family: Family = "oracle" if entrant.model.config.oracle else "learned"
-        family = "reconstruction" if entrant.reconstruction else family
-        yield Source(
-            marked_oracle(entrant.name) if entrant.model.config.oracle else entrant.name,
-            family,
-            mode,
-            entrant.seed,
-            None if wait is None else wait + own_delay,
-            entrant.model.config.describe(pattern),
-            head_origin(judge.folder, weights.get((entrant.name, entrant.seed), ""), mode, family == "oracle"),
-            lambda entrant=entrant, pattern=pattern: dict(  # type: ignore[misc]
-                encode_videos(entrant.model, judge.folder, judge.videos, pattern)
-            ),
-            lambda features, model=entrant.model, pattern=pattern: model_frames(model, pattern)(features),  # type: ignore[misc]
-        )
-
-
-def _best_control(
-    judge: Judge, raw: Representation, mode: Mode, progress: Callable[[str], None]
-) -> tuple[controls.Control, Representation]:
-    """Of moving averages and nine offsets, the one whose linear probe is best on validation."""
-    rate, causal = float(judge.folder.timeline.rate), mode == "causal"
-    train = [judge.folder.vectors(name) for name in judge.pretraining]
-    candidates = [
-        *controls.smoothing_controls(rate, causal=causal),
-        *controls.offset_controls(train, rate, causal=causal),
-    ]
-    best, found = -1.0, None
-    for control in candidates:
-        progress(f"choosing the control: {control.name} ({mode})")
-        made = {name: control.transform(features) for name, features in raw.items()}
-        accuracy = judge.run(made).valid_accuracy
-        if accuracy > best:
-            best, found = accuracy, (control, made)
-    assert found is not None
-    return found
+    changes = config.head_settings.get(preset, {})
+    if "causal" in changes:
+        raise InputError(f"head_settings of {preset}: causal follows from the mode; leave it out")
+    try:
+        settings = head_config(preset, changes)
+        causal = {"causal": mode == "causal"} if "causal" in type(settings).model_fields else {}
+        return head_config(preset, {**changes, **causal})
+    except InputError as error:
+        raise InputError(f"head {preset}: {str(error).lstrip(': ')}") from error
 
 
 def _trained(
@@ -266,10 +238,44 @@ def _trained(
         for name in judge.split.test
     }
     scores, correct = judge.score(predictions)
+    moment = _at_the_moment(judge, predictions, source, trained.head)
     by_segments = _by_segments(judge, predictions) if config.by_segments else {}
     clips = _clips(judge, scores_of(source.frames, trained.head), place) if source.mode == "causal" else {}
     record = {"best_epoch": trained.record["best_epoch"], "valid_scores": trained.record["valid_scores"]}
-    return HeadRun(source.seed, scores, by_segments, clips, correct, predictions, record), trained.head
+    return HeadRun(source.seed, scores, moment, by_segments, clips, correct, predictions, record), trained.head
+
+
+def _at_the_moment(
+    judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: TemporalHead
+) -> dict[str, float]:
+    """What a live system says at each slot's own time, at the slots' rate; nothing where that is not known."""
+    if source.mode != "causal" or source.block is None or head.delay is None:
+        return {}
+    names = judge.split.test
+    delays = [
+        answer_slots(len(predictions[name]), source.block, head.delay + 1) - np.arange(len(predictions[name]))
+        for name in names
+    ]
+    truths = [judge.folder.labels(name) for name in names]
+    return score_at_the_moment(
+        [predictions[name] for name in names],
+        truths,
+        delays=delays,
+        background=judge.background,
+        protocol=judge.protocol,
+    ).scores
+
+
+def _probe_clips(judge: Judge, source: Source, config: SuiteConfig, suite: Suite) -> None:
+    """Another seed of a representation's clip row."""
+    clips = read_clips(judge.folder.root / CLIPS, len(judge.folder.classes))
+    found = judge_clips(judge.folder, clips, judge.split, source.frames, config=config.probe, seed=source.seed)
+    row = next((row for row in suite.clip_rows if row.representation == source.name), None)
+    if row is None:
+        row = ClipRow(source.name, len(found["take"].clips), {context: [] for context in CONTEXTS})
+        suite.clip_rows.append(row)
+    for context, result in found.items():
+        row.top1[context].append(result.top1)
 
 
 def _clips(judge: Judge, score: PerFrame, place: Path) -> dict[str, float]:
@@ -302,8 +308,12 @@ def _by_segments(judge: Judge, predictions: Mapping[str, np.ndarray]) -> dict[st
 
 def _row(judge: Judge, source: Source, preset: str, head: TemporalHead) -> HeadRow:
     """The line of a head on a representation; the head's own wait comes on top of the representation's."""
-    wait = None if head.delay is None else head.delay / float(judge.folder.timeline.rate)
-    delay = None if wait is None or source.delay is None else wait + source.delay
+    rate, chunk = float(judge.folder.timeline.rate), None if head.delay is None else head.delay + 1
+    delay = None
+    if chunk is not None and source.delay is not None:
+        block, period = source.block or 1, (source.block or 1) * chunk
+        waits = answer_slots(2 * period, block, chunk)[:period] - np.arange(period)
+        delay = source.delay + float(waits.max()) / rate
     name = marked_oracle(source.name) if judge.folder.oracle else source.name
     parameters = describe(head).parameters
     speed = frames_per_second(head)
@@ -322,6 +332,6 @@ def gains(rows: Sequence[HeadRow], frames: np.ndarray) -> list[Gain]:
                 "control",
                 "reconstruction",
             ):
-                difference = paired_bootstrap(row.correct, other.correct, frames)
-                found.append(Gain(row.head, row.mode, row.representation, other.representation, difference))
+                difference, later = paired_bootstrap(row.correct, other.correct, frames), answers_later(row, other)
+                found.append(Gain(row.head, row.mode, row.representation, other.representation, difference, later))
     return found

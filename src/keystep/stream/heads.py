@@ -112,6 +112,8 @@ def read(
     if not isinstance(head, TemporalHead):
         return head.probabilities(latents.float().cpu()), None
     assert state is not None
+    if not len(latents) and not state.held:  # nothing came and nothing waits, the stream may be over
+        return latents.new_zeros(0, head.classes).float().cpu(), state
     scores, state = step_head(head, latents[None], state)
     if end:
         rest, state = finish_head(head, state)

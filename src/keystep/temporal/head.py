@@ -70,8 +70,9 @@ class TemporalHead(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, C) of the last stage, each frame's summing to 1."""
-        scores: Tensor = self(features, valid)
+        """(B, T, D) on any device -> (B, T, C) of the last stage on the head's, each frame's summing to 1."""
+        device = self.standardise.mean.device
+        scores: Tensor = self(features.to(device), None if valid is None else valid.to(device))
         return scores[-1].softmax(-1)
 
     def predict(self, features: Tensor, valid: Tensor | None = None) -> Tensor:

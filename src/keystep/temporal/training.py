@@ -75,7 +75,7 @@ def train_head(
     background: Sequence[int] = (),
     names: Sequence[str] = (),
     origin: Mapping[str, str] | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> TrainedHead:
@@ -91,7 +91,7 @@ def train_head(
     Raises:
         InputError: videos that do not fit (see `survey`), a folder that holds another run, a loss that is no number.
     """
-    training = training or TrainingConfig()
+    training, folder = training or TrainingConfig(), None if folder is None else Path(folder)
     known = survey(train, classes, "training")
     held_out = survey(valid, classes, "validation")
     if known.mean.shape != held_out.mean.shape:

@@ -1,0 +1,103 @@
+"""What a suite's heads read: raw features, the best control, and every model's latents, with what each has to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from keystep.evals import controls
+from keystep.evals.encoding import encode_videos
+from keystep.evals.judge import Family, Judge, Mode, Representation
+from keystep.evals.modes import marked_oracle, model_delay, patterns_of, slot_delay
+from keystep.evals.protocol import Entrant
+from keystep.evals.results import head_origin
+from keystep.evals.trimmed import PerFrame, model_frames, raw_frames
+
+BEST_CONTROL = "best control"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One representation in one mode.
+
+    block: slots that become final together; None: all of the video's, or those of a segment. delay: seconds that its
+    slots wait beyond that, and all that they wait where there is no block; None: until the video is over.
+    """
+
+    name: str
+    family: Family
+    mode: Mode
+    seed: int
+    block: int | None
+    delay: float | None
+    detail: str
+    origin: Mapping[str, str]
+    """What a head on it has to be used with; for `keystep stream`."""
+    made: Callable[[], Representation]
+    """(T, D) of each video of the split."""
+    frames: PerFrame
+    """The same of any stretch of features, for clips."""
+
+
+def sources(
+    judge: Judge,
+    entrants: Sequence[Entrant],
+    mode: Mode,
+    seeds: int,
+    progress: Callable[[str], None],
+    weights: Mapping[tuple[str, int], str],
+) -> Iterator[Source]:
+    """Raw features, the control that is best on validation, and every model's latents, in one mode."""
+    raw = {name: judge.folder.vectors(name) for name in judge.videos}
+    own_delay = slot_delay(judge.folder)
+    for seed in range(seeds):
+        yield Source("raw features", "raw", mode, seed, 1, own_delay, "", {}, lambda: raw, raw_frames)
+    best, transformed = _best_control(judge, raw, mode, progress)
+    for seed in range(seeds):
+        block, delay = (1, own_delay) if best.causal else (None, None)
+        yield Source(
+            BEST_CONTROL, "control", mode, seed, block, delay, best.name, {}, lambda: transformed, best.transform
+        )
+    for entrant in entrants:
+        pattern = patterns_of(entrant.model).get(mode)
+        if pattern is None:
+            continue
+        wait = model_delay(judge.folder, entrant.model, pattern, judge.videos)
+        block = {"causal": 1, "block_causal": pattern.block}.get(pattern.kind)
+        family: Family = "oracle" if entrant.model.config.oracle else "learned"
+        family = "reconstruction" if entrant.reconstruction else family
+        yield Source(
+            marked_oracle(entrant.name) if entrant.model.config.oracle else entrant.name,
+            family,
+            mode,
+            entrant.seed,
+            block,
+            own_delay if block is not None else None if wait is None else wait + own_delay,
+            entrant.model.config.describe(pattern),
+            head_origin(judge.folder, weights.get((entrant.name, entrant.seed), ""), mode, family == "oracle"),
+            lambda entrant=entrant, pattern=pattern: dict(  # type: ignore[misc]
+                encode_videos(entrant.model, judge.folder, judge.videos, pattern)
+            ),
+            lambda features, model=entrant.model, pattern=pattern: model_frames(model, pattern)(features),  # type: ignore[misc]
+        )
+
+
+def _best_control(
+    judge: Judge, raw: Representation, mode: Mode, progress: Callable[[str], None]
+) -> tuple[controls.Control, Representation]:
+    """Of moving averages and nine offsets, the one whose linear probe is best on validation."""
+    rate, causal = float(judge.folder.timeline.rate), mode == "causal"
+    train = [judge.folder.vectors(name) for name in judge.pretraining]
+    candidates = [
+        *controls.smoothing_controls(rate, causal=causal),
+        *controls.offset_controls(train, rate, causal=causal),
+    ]
+    best, found = -1.0, None
+    for control in candidates:
+        progress(f"choosing the control: {control.name} ({mode})")
+        made = {name: control.transform(features) for name, features in raw.items()}
+        accuracy = judge.run(made).valid_accuracy
+        if accuracy > best:
+            best, found = accuracy, (control, made)
+    assert found is not None
+    return found
