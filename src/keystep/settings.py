@@ -99,12 +99,9 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
         names = _fields(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
         return f"unknown setting {path}" + (f" (did you mean {near[0]}?)" if near else f"; known: {', '.join(names)}")
-    message = item["msg"].removeprefix("Value error, ")
-    return (
-        (f"{path}: " if path else "")
-        + message
-        + (f", not {item['input']!r}" if not isinstance(item["input"], dict) else "")
-    )
+    message = str(item["msg"]).removeprefix("Value error, ")
+    where = f"{path}: " if path else ""
+    return where + message + (f", not {item['input']!r}" if not isinstance(item["input"], dict) else "")
 
 
 def _fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
