@@ -62,7 +62,11 @@ def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_mode
         for run in row["runs"]:
             assert 0 <= run["by_segments"]["majority"]["segments"] <= 100
     learned = {(gain["mode"], gain["head"], gain["second"]) for gain in record["gains"]}
-    assert len(learned) == 2 * 4 * 2 and not any(gain["holds"] for gain in record["gains"])  # one seed is no claim
+    assert (
+        len(learned) == 2 * 4 * 2
+        and len(record["gains"]) == 3 * len(learned)
+        and not any(gain["holds"] for gain in record["gains"])
+    )  # one seed is no claim
     text = (out / "report.md").read_text()
     assert "Quoted, not run here" in text and "40.1" in text and "ORACLE: boundaries known" in text
     assert "accuracy_foreground" in text and "pjepa" in said
@@ -143,10 +147,10 @@ def test_what_is_not_the_suites_own_is_never_replaced(keystep: Run, data: Path, 
 
 def test_a_gain_holds_with_enough_seeds_of_both_sides_and_no_waiting():
     sound = Difference(5.0, 2.0, 8.0, (3, 3), 9)
-    assert Gain("mstcn", "causal", "pjepa", "raw features", sound, later=False).holds
-    assert not Gain("mstcn", "causal", "pjepa", "raw features", sound, later=True).holds
+    assert Gain("mstcn", "causal", "pjepa", "raw features", "edit", sound, later=False).holds
+    assert not Gain("mstcn", "causal", "pjepa", "raw features", "edit", sound, later=True).holds
     for seeds in ((3, 1), (1, 3)):
-        assert not Gain("mstcn", "causal", "pjepa", "raw", replace(sound, seeds=seeds), later=False).holds
+        assert not Gain("mstcn", "causal", "pjepa", "raw", "edit", replace(sound, seeds=seeds), later=False).holds
 
 
 @pytest.mark.parametrize(

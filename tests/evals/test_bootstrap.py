@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.bootstrap import Difference, Shares, paired_bootstrap, paired_shares
 
 FRAMES = np.array([300, 500, 800, 400, 1000, 600])
 
@@ -106,3 +106,25 @@ def test_counts_that_do_not_fit_are_refused(right_a: np.ndarray, frames: np.ndar
 def test_too_few_resamples_are_refused() -> None:
     with pytest.raises(InputError, match="at least 100 resamples"):
         paired_bootstrap(np.ones((1, 6)), np.ones((1, 6)), FRAMES, resamples=10)
+
+
+def test_shares_of_right_frames_give_the_interval_of_accuracy():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(50, 150, 12)
+    right = [rng.binomial(frames, p, size=(3, 12)) for p in (0.7, 0.6)]
+    whole = np.broadcast_to(frames, (3, 12))
+    ours, theirs = (Shares(part, whole) for part in right)
+    found, known = paired_shares(ours, theirs), paired_bootstrap(*right, frames)
+    assert (found.low, found.high, found.seeds) == (known.low, known.high, known.seeds)
+    assert abs(found.mean - known.mean) < 1e-9
+
+
+def test_shares_that_are_means_of_videos_and_seeds_are_compared_video_by_video():
+    rng = np.random.default_rng(1)
+    level = rng.uniform(0, 1, 20)  # videos differ a lot, the two sides always by 0.1
+    one = np.ones((3, 20))
+    difference = paired_shares(Shares(level + 0.1 + 0 * one, one), Shares(level + 0 * one, one))
+    assert abs(difference.mean - 10) < 1e-9 and 9.9 < difference.low <= difference.high < 10.1
+    assert paired_shares(Shares(0 * one, 0 * one), Shares(0 * one, 0 * one)).mean == 0
+    with pytest.raises(InputError, match="at least 2 videos"):
+        paired_shares(Shares(one[:, :1], one[:, :1]), Shares(one[:, :1], one[:, :1]))

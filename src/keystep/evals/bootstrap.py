@@ -77,6 +77,43 @@ def paired_bootstrap(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """A score as a ratio of sums over videos, for every seed and video: parts and wholes, (seeds, videos) each.
+
+    Pooled frame accuracy: right frames and frames. Pooled F1: 2 tp and 2 tp + fp + fn. A mean over videos: score and 1.
+    """
+
+    parts: Array
+    wholes: Array
+
+
+def paired_shares(a: Shares, b: Shares, *, resamples: int = 5000, seed: int = 0) -> Difference:
+    """`paired_bootstrap` for any score that is a ratio of sums over videos; a draw without any whole counts as 0.
+
+    Raises:
+        InputError: shapes that disagree, or fewer than two videos.
+    """
+    sides, generator = [a, b], np.random.default_rng(seed)
+    videos = a.parts.shape[-1]
+    if videos < 2 or any(x.ndim != 2 or x.shape[1] != videos for s in sides for x in (s.parts, s.wholes)):
+        shapes = [x.shape for s in sides for x in (s.parts, s.wholes)]
+        raise InputError(f"parts and wholes have shapes {shapes}; expected (seeds, videos) of at least 2 videos")
+    draws, drawn, observed = _draws(generator, videos, resamples), [], []
+    for side in sides:
+        seeds = len(side.parts)
+        ratios = _ratio(draws @ side.parts.T, draws @ side.wholes.T)  # (resamples, seeds)
+        drawn.append((ratios * _draws(generator, seeds, resamples)).sum(axis=1) / seeds)
+        observed.append(float(_ratio(side.parts.sum(axis=1), side.wholes.sum(axis=1)).mean()))
+    low, high = np.percentile(100 * (drawn[0] - drawn[1]), [2.5, 97.5])
+    mean = 100 * (observed[0] - observed[1])
+    return Difference(mean, float(low), float(high), (len(a.parts), len(b.parts)), videos)
+
+
+def _ratio(parts: Array, wholes: Array) -> Floats:
+    return np.divide(parts, wholes, out=np.zeros(np.shape(parts), np.float64), where=np.asarray(wholes) > 0)
+
+
 def _draws(generator: np.random.Generator, count: int, resamples: int) -> Floats:
     """(resamples, count): how often each of ``count`` things is drawn in ``count`` draws with replacement."""
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)

@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 
 from keystep.data.annotation import segment_lengths
 from keystep.errors import InputError
-from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.bootstrap import Difference, Shares, paired_shares
 from keystep.evals.clips import FILE as CLIPS
 from keystep.evals.clips import read_clips
 from keystep.evals.judge import Family, Judge, Mode, Representation
-from keystep.evals.metrics import PROTOCOLS
+from keystep.evals.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
 from keystep.evals.modes import answer_slots, answers_later, marked_oracle
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM, TOKENS_NOTE, Entrant, EvalConfig
 from keystep.evals.streaming_protocol import score_at_the_moment, score_segments
@@ -39,6 +39,8 @@ from keystep.temporal import TrainingConfig, describe, frames_per_second, head_c
 from keystep.temporal.config import PRESETS, HeadConfig
 from keystep.temporal.head import TemporalHead
 
+COMPARED = ("accuracy", "edit", "f1@50")
+"""What gains are stated in."""
 SUBMISSION = "submission.json"
 """Beside a causal head, where a benchmark keeps labels: what it says of their clips."""
 
@@ -87,6 +89,8 @@ class HeadRun:
     clips: dict[str, float]
     """Top-1 of trimmed clips, with the causal context of their takes and each alone; empty where there are none."""
     correct: np.ndarray
+    tallies: list[Tally]
+    """Of each test video, for the bootstrap of edit and F1."""
     predictions: dict[str, np.ndarray]
     record: dict[str, Any]
 
@@ -114,20 +118,30 @@ class HeadRow:
         """Standard deviation over seeds; None for a single one."""
         return float(np.std([run.scores[metric] for run in self.runs], ddof=1)) if len(self.runs) > 1 else None
 
-    @property
-    def correct(self) -> np.ndarray:
-        """(seeds, videos) right frames of the test videos."""
-        return np.stack([run.correct for run in self.runs])
+    def shares(self, metric: str) -> Shares:
+        """What a score is made of, seed by seed and video by video, under protocol pooled."""
+        tallies = [run.tallies for run in self.runs]
+        if metric == "accuracy":
+            parts = [[(t.frames[0, 0], t.frames[0, 1]) for t in row] for row in tallies]
+        elif metric == "edit":
+            parts = [[(t.edit[0] / 100, t.edit[1]) for t in row] for row in tallies]
+        else:
+            place = OVERLAPS.index(int(metric.removeprefix("f1@")) / 100)
+            counts = [[t.matches[place] for t in row] for row in tallies]
+            parts = [[(2 * tp, 2 * tp + fp + fn) for tp, fp, fn in row] for row in counts]
+        both = np.array(parts, dtype=np.float64)  # (seeds, videos, 2)
+        return Shares(both[..., 0], both[..., 1])
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a learned representation adds under one head, against another one under the same."""
+    """What a learned representation adds under one head, against another one under the same, in points of a metric."""
 
     head: str
     mode: Mode
     first: str
     second: str
+    metric: str
     difference: Difference
     later: bool
     """The first answers later than the second: no fair win."""
@@ -242,7 +256,12 @@ def _trained(
     by_segments = _by_segments(judge, predictions) if config.by_segments else {}
     clips = _clips(judge, scores_of(source.frames, trained.head), place) if source.mode == "causal" else {}
     record = {"best_epoch": trained.record["best_epoch"], "valid_scores": trained.record["valid_scores"]}
-    return HeadRun(source.seed, scores, moment, by_segments, clips, correct, predictions, record), trained.head
+    tallies = [
+        tally_video(judge.at_frames(name, predictions[name]), judge.truths[name], judge.background, name=name)
+        for name in judge.split.test
+    ]
+    run = HeadRun(source.seed, scores, moment, by_segments, clips, correct, tallies, predictions, record)
+    return run, trained.head
 
 
 def _at_the_moment(
@@ -320,10 +339,10 @@ def _row(judge: Judge, source: Source, preset: str, head: TemporalHead) -> HeadR
     return HeadRow(name, preset, source.family, source.mode, delay, source.detail, parameters, speed)
 
 
-def gains(rows: Sequence[HeadRow], frames: np.ndarray) -> list[Gain]:
+def gains(rows: Sequence[HeadRow]) -> list[Gain]:
     """Each learned row against raw features and against the best control, under the same head, paired by video."""
     found = []
-    for row in rows if len(frames) > 1 else ():
+    for row in rows if len(rows[0].runs[0].tallies) > 1 else ():  # one video has no interval
         if row.family not in ("learned", "oracle"):
             continue
         for other in rows:
@@ -332,6 +351,8 @@ def gains(rows: Sequence[HeadRow], frames: np.ndarray) -> list[Gain]:
                 "control",
                 "reconstruction",
             ):
-                difference, later = paired_bootstrap(row.correct, other.correct, frames), answers_later(row, other)
-                found.append(Gain(row.head, row.mode, row.representation, other.representation, difference, later))
+                names, later = (row.representation, other.representation), answers_later(row, other)
+                for metric in COMPARED:
+                    difference = paired_shares(row.shares(metric), other.shares(metric))
+                    found.append(Gain(row.head, row.mode, *names, metric, difference, later))
     return found

@@ -35,7 +35,8 @@ def report(record: Record, pictures: Sequence[str]) -> str:
         if rows:
             parts += [f"## {title}", _table(rows, settings)]
     if record["gains"]:
-        parts += ["## What the learned representation adds, under the same head", _gain_table(record["gains"])]
+        said = "Paired bootstrap over test videos and seeds, protocol `pooled`, background frames included in accuracy."
+        parts += ["## What the learned representation adds, under the same head", said, _gain_table(record["gains"])]
     if any(run["by_segments"] for row in record["rows"] for run in row["runs"]):
         title = "## One answer for each true segment (ORACLE: boundaries known)"
         parts += [title, _segment_table(record["rows"], settings)]
@@ -104,14 +105,14 @@ def _moment(row: Record) -> str:
 
 
 def _gain_table(found: Sequence[Record]) -> str:
-    lines = _heads("mode", "head", "against", "points of accuracy", "95 % interval", "verdict")
+    lines = _heads("mode", "head", "against", "metric", "points", "95 % interval", "verdict")
     for gain in found:
         difference = gain["difference"]
         few = f"too few seeds ({min(difference['seeds'])})" if min(difference["seeds"]) < SEEDS_FOR_A_CLAIM else ""
         later = "answers later" if gain["later"] else ""
         verdict = "holds" if gain["holds"] else later or few or "does not hold"
         interval = f"{difference['low']:+.1f} to {difference['high']:+.1f}"
-        names = [gain["mode"], gain["head"], f"{gain['first']}, against {gain['second']}"]
+        names = [gain["mode"], gain["head"], f"{gain['first']}, against {gain['second']}", gain["metric"]]
         lines.append(_line([*names, f"{difference['mean']:+.1f}", interval, verdict]))
     return "\n".join(lines)
 
