@@ -12,7 +12,7 @@ MakeClip = Callable[..., Path]
 @pytest.fixture
 def make_clip(tmp_path: Path) -> MakeClip:
     """Writes small videos into the test's folder, see `write_clip`."""
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="needs the extra 'video'")
 
     def make(name: str = "clip.mp4", **options: Any) -> Path:
         return write_clip(tmp_path / name, **options)

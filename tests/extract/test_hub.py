@@ -16,7 +16,7 @@ from keystep.errors import InputError
 from keystep.extract.backbones import hub
 from keystep.extract.backbones.hub import from_transformers
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="needs the extra 'hf'")
 
 SIZE = 32
 SETTINGS = {

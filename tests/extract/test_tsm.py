@@ -12,9 +12,9 @@ from keystep.extract.backbones import tsm
 from keystep.extract.backbones.colours import IMAGENET
 from keystep.extract.backbones.custom import FunctionBackbone
 from keystep.extract.backbones.layers import ready
-from keystep.extract.backbones.weights import load_strictly
 from keystep.extract.config import ExtractionConfig
 from keystep.extract.loading import load_extractor
+from keystep.persistence import load_strict
 
 FRAMES = 8
 
@@ -88,7 +88,7 @@ def online(network: tsm.ResNet50) -> tsm.OnlineTSM:
 @pytest.fixture(scope="module")
 def independent(published: dict[str, Tensor]) -> nn.Module:
     """The ResNet-50 of transformers with the same weights; its own default has the stride in the 3 x 3 convolutions."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'hf'")
     model = transformers.ResNetModel(transformers.ResNetConfig())
     assert not model.config.downsample_in_bottleneck
     kinds = ("weight", "bias", "running_mean", "running_var")
@@ -235,7 +235,7 @@ def test_the_published_layout_loads_with_and_without_its_prefix_and_counters(
     }
     bare = {name.removeprefix("module."): tensor for name, tensor in (published | counters).items()}
     model = tsm.ResNet50()
-    load_strictly(model, tsm.adapted(bare, "a test"), "a test")
+    load_strict(model, tsm.adapted(bare, "a test"), "a test")
     pictures = random_pictures(1)
     assert torch.equal(model.eval()(pictures), network(pictures))
 
@@ -260,8 +260,8 @@ REFUSED = [
     ("module.base_model.layer2.0.nl.theta.weight", None, "non-local blocks; only those without"),
     ("module.base_model.layer1.2.conv1.weight", "module.base_model.layer1.2.conv1.net.weight", "has no temporal shift"),
     ("module.base_model.layer1.0.net.conv1.weight", "module.base_model.layer1.0.conv1.net.weight", "no temporal shift"),
-    ("module.base_model.features.0.0.weight", "module.base_model.conv1.weight", "missing, such as stem.convolution"),
-    ("module.base_model.layer3.22.bn1.bias", None, r"unknown, such as stages\.2\.22\.layers\.0\.norm\.bias"),
+    ("module.base_model.features.0.0.weight", "module.base_model.conv1.weight", r"1 missing \(stem\.convolution"),
+    ("module.base_model.layer3.22.bn1.bias", None, r"1 unexpected \(stages\.2\.22\.layers\.0\.norm\.bias"),
 ]
 
 
@@ -272,7 +272,7 @@ def test_other_networks_are_refused_in_one_line(
     tensors = {key: tensor for key, tensor in published.items() if key != instead_of}
     tensors[name] = torch.zeros(64, 64, 1, 1)
     with pytest.raises(InputError, match=rf"^other\.pth: .*{line}") as info:
-        load_strictly(tsm.ResNet50(), tsm.adapted(tensors, "other.pth"), "other.pth")
+        load_strict(tsm.ResNet50(), tsm.adapted(tensors, "other.pth"), "other.pth")
     assert "\n" not in str(info.value)
 
 

@@ -23,7 +23,7 @@ from keystep.extract.video.camera import LiveInput, open_camera
 from keystep.extract.video.files import VideoFile, open_video
 from keystep.extract.video.frames import Frame, Renderer, resized_size
 
-av = pytest.importorskip("av")
+av = pytest.importorskip("av", reason="needs the extra 'video'")
 MakeClip = Callable[..., Path]
 NumberOf = Callable[[np.ndarray], int]
 VARIABLE = [Fraction(n * n, 200) for n in range(60)]

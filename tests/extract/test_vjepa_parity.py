@@ -12,7 +12,7 @@ from keystep.extract.backbones.vjepa.checkpoint import from_transformers, read_e
 from keystep.extract.backbones.vjepa.config import Release, VJEPAConfig
 from keystep.extract.backbones.vjepa.features import VJEPA
 from keystep.extract.backbones.vjepa.model import Encoder
-from keystep.extract.backbones.weights import load_strictly
+from keystep.persistence import load_strict
 
 TOLERANCE = 1e-4
 """Numbers are of size 1 to 5; 2e-5 at most is measured."""
@@ -75,7 +75,7 @@ def test_features_of_2_are_those_of_transformers(tmp_path: Path, width: int, hea
     model = theirs(config, 6)
     model.save_pretrained(tmp_path)
     encoder = Encoder(config)
-    load_strictly(encoder, read_encoder(tmp_path, config), tmp_path)
+    load_strict(encoder, read_encoder(tmp_path, config), str(tmp_path))
     clips = random_clips(2, 6, size, size, 3)
     with torch.no_grad():
         ours = encoder(clips).flatten(1, 3)

@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 15.0
 
 
-def bars(console: Console) -> Progress:
-    """A rich progress display in keystep's columns."""
+def bars(console: Console, how_far: ProgressColumn | None = None) -> Progress:
+    """A rich progress display in keystep's columns. how_far: by default items done, of how many."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        how_far or MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -72,17 +73,7 @@ class VideoProgress:
         self.total = sum(seconds.values())
         self.done, self.frames, self.seconds = 0, 0, 0.0
         self._started = self._printed = time.monotonic()
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bars = bars(console, TaskProgressColumn())
         self._task = self._bars.add_task(self._what(), total=self.total or None, note="")
 
     def __enter__(self) -> Self:

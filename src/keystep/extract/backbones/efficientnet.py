@@ -20,7 +20,8 @@ from keystep.extract.backbone import Clip, Picture
 from keystep.extract.backbones.colours import Colours
 from keystep.extract.backbones.custom import FunctionBackbone
 from keystep.extract.backbones.layers import Activation, Layer, ready
-from keystep.extract.backbones.weights import file_hash, load_strictly, read_tensors
+from keystep.extract.backbones.weights import file_hash, read_tensors
+from keystep.persistence import load_strict
 
 NAME = "efficientnet-lite0"
 WIDTH = 1280
@@ -157,7 +158,7 @@ def network(weights: Path | None = None) -> EfficientNetLite0:
     """
     path = packaged_weights() if weights is None else weights
     model = EfficientNetLite0()
-    load_strictly(model, adapted(read_tensors(path)), path)
+    load_strict(model, adapted(read_tensors(path)), str(path))
     return model.eval().requires_grad_(False)
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from keystep.errors import InputError
 from keystep.extract.backbone import Clip, Picture
 from keystep.extract.backbones.i3d_layouts import own_tensors, read_layout
-from keystep.extract.backbones.weights import file_hash, load_strictly
+from keystep.extract.backbones.weights import file_hash
+from keystep.persistence import load_strict
 
 WIDTH = 1024
 SIZE = 224
@@ -188,7 +189,7 @@ def load_model(path: Path) -> I3D:
     tensors = own_tensors(read_layout(path))
     bias = tensors.get("logits.bias")
     model = I3D(len(bias) if bias is not None and bias.ndim == 1 else CLASSES)
-    load_strictly(model, tensors, path)
+    load_strict(model, tensors, str(path))
     return model
 
 

@@ -50,7 +50,7 @@ def read_layout(path: Path) -> dict[str, Tensor]:
 
 
 def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under keystep's names; what does not belong keeps its name, for `load_strictly` to refuse."""
+    """Tensors under keystep's names; what does not belong keeps its name, for `load_strict` to refuse."""
     if any(name.startswith("params|") for name in tensors):
         return _from_jax(tensors)
     if any(name.endswith(".conv3d.weight") for name in tensors):

@@ -23,7 +23,8 @@ from keystep.extract.backbone import Clip, Picture
 from keystep.extract.backbones.colours import IMAGENET
 from keystep.extract.backbones.custom import FunctionBackbone
 from keystep.extract.backbones.layers import Layer, ready
-from keystep.extract.backbones.weights import file_hash, load_strictly, read_tensors
+from keystep.extract.backbones.weights import file_hash, read_tensors
+from keystep.persistence import load_strict
 
 WIDTH = 2048
 FRAMES = 8
@@ -218,7 +219,7 @@ def network(weights: Path) -> ResNet50:
     """
     tensors = adapted(read_tensors(weights), weights)
     model = ResNet50()
-    load_strictly(model, tensors, weights)
+    load_strict(model, tensors, str(weights))
     return model.eval().requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from keystep.errors import InputError, one_line
 
@@ -65,28 +65,6 @@ def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[
     if not tensors:
         raise InputError(f"{path}: holds no tensors by name")
     return tensors
-
-
-def load_strictly(module: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
-    """Fill a module with tensors of exactly its names and shapes.
-
-    Raises:
-        InputError: a missing or unknown name, or a shape that differs; the first of each is named.
-    """
-    own = module.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    apart = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
-    said = []
-    if missing:
-        said.append(f"{len(missing)} tensors are missing, such as {missing[0]}")
-    if unknown:
-        said.append(f"{len(unknown)} are unknown, such as {unknown[0]}")
-    if apart:
-        name = min(apart)
-        said.append(f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}")
-    if said:
-        raise InputError(f"{path}: not the weights of this model: {'; '.join(said)}")
-    module.load_state_dict(tensors)
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ from keystep.extract.backbone import Clip
 from keystep.extract.backbones.vjepa.checkpoint import read_encoder, weights_hash
 from keystep.extract.backbones.vjepa.config import MODELS, PATCH, TRAINED_FRAMES, TUBELET, VJEPAConfig
 from keystep.extract.backbones.vjepa.model import Encoder
-from keystep.extract.backbones.weights import load_strictly
+from keystep.persistence import load_strict
 
 Levels = Literal["last", "all"]
 
@@ -84,7 +84,7 @@ def load(
     with torch.device("meta"):  # random numbers for billions of weights would only be overwritten
         encoder = Encoder(config)
     encoder = encoder.to(dtype).to_empty(device=device)
-    load_strictly(encoder, tensors, weights)
+    load_strict(encoder, tensors, str(weights))
     return VJEPA(name, weights_hash(weights), encoder, frames=frames, levels=levels, grid=grid)
 
 
