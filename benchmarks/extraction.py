@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from keystep.extract.backbone import Picture
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.loading import load_extractor
-from keystep.extract.video import open_video
+from keystep.extraction.backbone import Picture
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.loading import load_extractor
+from keystep.extraction.video import open_video
 from measure import GEMM, gemm, gemm_rate, interleaved
 
 

@@ -21,8 +21,8 @@ from keystep.cli.extraction import ExtractOptions, extract_folder
 from keystep.data.annotation import IGNORED, read_lines
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.evals.probe import ProbeConfig, fit_probe
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.labels import FrameLabels
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.labels import FrameLabels
 
 
 def main() -> None:

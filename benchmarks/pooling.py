@@ -33,7 +33,7 @@ from keystep.data.synthetic import SyntheticConfig, World, class_names, make_vid
 from keystep.data.timeline import Timeline
 from keystep.evals.encoding import encode_videos
 from keystep.evals.probe import ProbeConfig, fit_probe
-from keystep.extract.action_pool import ActionPoolConfig, fit_action_pool
+from keystep.extraction.action_pool import ActionPoolConfig, fit_action_pool
 from keystep.files import write_lines
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder

@@ -53,7 +53,7 @@ def of_egoprocel(root: Path) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrow features and no pictures: both have tests of their own."""
     monkeypatch.setattr("trees.WIDTH", 32)
-    monkeypatch.setattr("keystep.prepare.frame_features.WIDTH", 32)
+    monkeypatch.setattr("keystep.datasets.frame_features.WIDTH", 32)
     monkeypatch.setattr("keystep.evals.report.draw_all", lambda *given: {})
 
 

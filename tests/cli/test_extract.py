@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from keystep.data.folder import open_folder
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.extractor import joined
-from keystep.extract.loading import load_extractor
-from keystep.extract.video import open_video
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.extractor import joined
+from keystep.extraction.loading import load_extractor
+from keystep.extraction.video import open_video
 
 pytest.importorskip("av", reason="needs the extra 'video'")
 from clips import write_clip  # it needs av
@@ -261,7 +261,7 @@ def test_ctrl_c_is_one_line(keystep: Run, kitchen: Path, tmp_path: Path, monkeyp
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keystep.extract.folder.Writing.write", stop)
+    monkeypatch.setattr("keystep.extraction.folder.Writing.write", stop)
     status, _, error = keystep("extract", kitchen / "videos", "--out", tmp_path / "out", *TOY)
     assert status == 130 and error.startswith("keystep: stopped; run again to go on") and error.count("\n") == 1
 

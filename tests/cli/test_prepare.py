@@ -8,7 +8,7 @@ import numpy as np
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.data.folder import open_folder
-from keystep.prepare.registry import DATA_SETS
+from keystep.datasets.registry import DATA_SETS
 
 Run = Callable[..., tuple[int, str, str]]
 

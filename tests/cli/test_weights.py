@@ -37,7 +37,7 @@ def test_fetching_says_where_the_weights_are_and_does_nothing_twice(
         target.touch()
         fetched.append(target)
 
-    monkeypatch.setattr("keystep.extract.backbones.fetch.fetch_i3d", fetch)
+    monkeypatch.setattr("keystep.extraction.backbones.fetch.fetch_i3d", fetch)
     status, said, error = keystep("weights", "i3d")
     target = folder / "i3d-kinetics400.safetensors"
     assert status == 0 and fetched == [target], error

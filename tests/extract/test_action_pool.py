@@ -13,7 +13,7 @@ from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.extract.action_pool import PIECE, ActionPoolConfig, Fitted, _batches, fit_action_pool
+from keystep.extraction.action_pool import PIECE, ActionPoolConfig, Fitted, _batches, fit_action_pool
 from keystep.files import write_lines
 
 TOKENS, WIDTH = 4, 16

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Clip, Picture
-from keystep.extract.sampling import Sampling, sample
-from keystep.extract.video.arrays import array_frames
+from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.sampling import Sampling, sample
+from keystep.extraction.video.arrays import array_frames
 
 PICTURE = Picture(height=2, width=2)
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Clip, Picture
-from keystep.extract.backbones import custom
-from keystep.extract.backbones.colours import Colours
-from keystep.extract.backbones.custom import from_callable, from_spec
-from keystep.extract.backbones.weights import tensors_hash
+from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbones import custom
+from keystep.extraction.backbones.colours import Colours
+from keystep.extraction.backbones.custom import from_callable, from_spec
+from keystep.extraction.backbones.weights import tensors_hash
 
 PICTURE = Picture(height=4, width=6)
 
@@ -118,8 +118,8 @@ def test_colours_are_normalised_channel_by_channel() -> None:
 
 MODULE = """
 import torch
-from keystep.extract.backbone import Picture
-from keystep.extract.backbones.custom import from_callable
+from keystep.extraction.backbone import Picture
+from keystep.extraction.backbones.custom import from_callable
 
 def make(device="nowhere"):
     backbone = from_callable(

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d, cosine_similarity, interpolate
 
 from keystep.errors import InputError
-from keystep.extract.backbones import efficientnet
-from keystep.extract.backbones.custom import FunctionBackbone
-from keystep.extract.backbones.layers import Layer, ready
-from keystep.extract.backbones.weights import read_tensors
+from keystep.extraction.backbones import efficientnet
+from keystep.extraction.backbones.custom import FunctionBackbone
+from keystep.extraction.backbones.layers import Layer, ready
+from keystep.extraction.backbones.weights import read_tensors
 
 REFERENCE = {"mean": 0.169475, "deviation": 0.417056, "largest": 3.714439, "class": 701, "score": 5.311871}
 SECOND = (0.0, 0.908474, 0.007164)

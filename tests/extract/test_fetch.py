@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from keystep.errors import InputError
-from keystep.extract.backbones import catalogue, fetch
-from keystep.extract.backbones.i3d import I3D, load_model
-from keystep.extract.backbones.i3d_layouts import EPSILON, UNITS
+from keystep.extraction.backbones import catalogue, fetch
+from keystep.extraction.backbones.i3d import I3D, load_model
+from keystep.extraction.backbones.i3d_layouts import EPSILON, UNITS
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.extractor import Extractor
-from keystep.extract.folder import Writing
-from keystep.extract.labels import FrameLabels
-from keystep.extract.loading import load_extractor
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.extractor import Extractor
+from keystep.extraction.folder import Writing
+from keystep.extraction.labels import FrameLabels
+from keystep.extraction.loading import load_extractor
 
 av = pytest.importorskip("av", reason="needs the extra 'video'")
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.extract.backbones import hub
-from keystep.extract.backbones.hub import from_transformers
+from keystep.extraction.backbones import hub
+from keystep.extraction.backbones.hub import from_transformers
 
 transformers = pytest.importorskip("transformers", reason="needs the extra 'hf'")
 

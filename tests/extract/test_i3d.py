@@ -13,10 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Backbone, Clip
-from keystep.extract.backbones.i3d import I3D, MIXED_WIDTHS, I3DBackbone, MaxPool, Unit, load, load_model, same_padding
-from keystep.extract.backbones.i3d_layouts import own_tensors, read_layout
-from keystep.extract.backbones.pickled import pickled_arrays
+from keystep.extraction.backbone import Backbone, Clip
+from keystep.extraction.backbones.i3d import (
+    I3D,
+    MIXED_WIDTHS,
+    I3DBackbone,
+    MaxPool,
+    Unit,
+    load,
+    load_model,
+    same_padding,
+)
+from keystep.extraction.backbones.i3d_layouts import own_tensors, read_layout
+from keystep.extraction.backbones.pickled import pickled_arrays
 
 State = dict[str, Tensor]
 JAX_BRANCHES = {

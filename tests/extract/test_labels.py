@@ -8,7 +8,7 @@ import pytest
 
 from keystep.data.annotation import UNLABELLED
 from keystep.errors import InputError
-from keystep.extract.labels import FrameLabels, SourceFrames
+from keystep.extraction.labels import FrameLabels, SourceFrames
 
 CLASSES = [f"step {number}" for number in range(200)]
 

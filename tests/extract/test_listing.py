@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from keystep.errors import InputError
-from keystep.extract.listing import find_videos
+from keystep.extraction.listing import find_videos
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Picture
-from keystep.extract.backbones.colours import Colours
-from keystep.extract.backbones.preprocessing import preprocessing
+from keystep.extraction.backbone import Picture
+from keystep.extraction.backbones.colours import Colours
+from keystep.extraction.backbones.preprocessing import preprocessing
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 PICTURES = [

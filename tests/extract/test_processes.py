@@ -14,9 +14,9 @@ from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.folder import Writing
-from keystep.extract.processes import extract_videos
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.folder import Writing
+from keystep.extraction.processes import extract_videos
 
 pytest.importorskip("av", reason="needs the extra 'video'")
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Clip, Picture
-from keystep.extract.sampling import Sampling, sample
-from keystep.extract.video.arrays import array_frames
-from keystep.extract.video.frames import Frame
+from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.sampling import Sampling, sample
+from keystep.extraction.video.arrays import array_frames
+from keystep.extraction.video.frames import Frame
 
 PICTURE = Picture(height=1, width=1)
 

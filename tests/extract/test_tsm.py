@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Picture
-from keystep.extract.backbones import tsm
-from keystep.extract.backbones.colours import IMAGENET
-from keystep.extract.backbones.custom import FunctionBackbone
-from keystep.extract.backbones.layers import ready
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.loading import load_extractor
+from keystep.extraction.backbone import Picture
+from keystep.extraction.backbones import tsm
+from keystep.extraction.backbones.colours import IMAGENET
+from keystep.extraction.backbones.custom import FunctionBackbone
+from keystep.extraction.backbones.layers import ready
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.loading import load_extractor
 from keystep.persistence import load_strict
 
 FRAMES = 8

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Picture
-from keystep.extract.video import seeking
-from keystep.extract.video.camera import LiveInput, open_camera
-from keystep.extract.video.files import VideoFile, open_video
-from keystep.extract.video.frames import Frame, Renderer, resized_size
+from keystep.extraction.backbone import Picture
+from keystep.extraction.video import seeking
+from keystep.extraction.video.camera import LiveInput, open_camera
+from keystep.extraction.video.files import VideoFile, open_video
+from keystep.extraction.video.frames import Frame, Renderer, resized_size
 
 av = pytest.importorskip("av", reason="needs the extra 'video'")
 MakeClip = Callable[..., Path]

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from keystep.errors import InputError
-from keystep.extract.backbone import Backbone, Clip
-from keystep.extract.backbones import vjepa
-from keystep.extract.backbones.vjepa.config import MODELS, Release, VJEPAConfig
-from keystep.extract.backbones.vjepa.model import Encoder
-from keystep.extract.backbones.weights import file_hash
+from keystep.extraction.backbone import Backbone, Clip
+from keystep.extraction.backbones import vjepa
+from keystep.extraction.backbones.vjepa.config import MODELS, Release, VJEPAConfig
+from keystep.extraction.backbones.vjepa.model import Encoder
+from keystep.extraction.backbones.weights import file_hash
 
 TENSORS = {"vjepa2-l": 292, "vjepa2-g": 484, "vjepa2.1-b": 158, "vjepa2.1-l": 302, "vjepa2.1-g": 494, "vjepa2.1-G": 590}
 """Those of 2.1-b and 2.1-l were counted by others in the published files; the others follow from the definition."""

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keystep.extract.backbones.vjepa.checkpoint import from_transformers, read_encoder
-from keystep.extract.backbones.vjepa.config import Release, VJEPAConfig
-from keystep.extract.backbones.vjepa.features import VJEPA
-from keystep.extract.backbones.vjepa.model import Encoder
+from keystep.extraction.backbones.vjepa.checkpoint import from_transformers, read_encoder
+from keystep.extraction.backbones.vjepa.config import Release, VJEPAConfig
+from keystep.extraction.backbones.vjepa.features import VJEPA
+from keystep.extraction.backbones.vjepa.model import Encoder
 from keystep.persistence import load_strict
 
 TOLERANCE = 1e-4

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from keystep.extract.backbone import Clip, Picture
-from keystep.extract.backbones.custom import FunctionBackbone
+from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbones.custom import FunctionBackbone
 
 PICTURE = Picture(height=8, width=8, interpolation="area")
 

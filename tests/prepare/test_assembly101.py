@@ -11,10 +11,10 @@ from trees import ACTIONS, RECORDINGS, assembly101, frame_features, write_arrays
 from keystep.data.annotation import read_lines
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.problems import Problems
+from keystep.datasets.coarse_annotations import read_segments
+from keystep.datasets.frame_features import open_features
+from keystep.datasets.registry import preparer
 from keystep.errors import InputError
-from keystep.prepare.coarse_annotations import read_segments
-from keystep.prepare.frame_features import open_features
-from keystep.prepare.registry import preparer
 
 FRAMES = 150
 LENGTHS = dict.fromkeys(RECORDINGS, FRAMES)

@@ -12,11 +12,11 @@ from takes import LABELS, SEGMENTS, TAKES, UIDS, egoexo4d, write_benchmark, writ
 from keystep.data.annotation import IGNORED
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
+from keystep.datasets.egoexo4d import EgoExo4D, EgoExo4DConfig
 from keystep.errors import InputError
 from keystep.evals.clips import read_clips
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, write_submission
-from keystep.prepare.egoexo4d import EgoExo4D, EgoExo4DConfig
 from keystep.settings import build
 
 

@@ -11,9 +11,9 @@ from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
 from keystep.data.tasks import tasks_of
 from keystep.data.timeline import parse_rate
+from keystep.datasets.egoprocel import EgoProceL, EgoProceLConfig
+from keystep.datasets.egoprocel_csv import read_segments, step_key
 from keystep.errors import InputError
-from keystep.prepare.egoprocel import EgoProceL, EgoProceLConfig
-from keystep.prepare.egoprocel_csv import read_segments, step_key
 from keystep.settings import build
 
 

@@ -9,8 +9,8 @@ from trees import mstcn
 
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
+from keystep.datasets.registry import find_data_set, preparer
 from keystep.errors import InputError
-from keystep.prepare.registry import find_data_set, preparer
 
 CLASSES = ("SIL", "pour milk", "stir_tea")
 

@@ -9,8 +9,8 @@ from release import packed, regular_times, surgical
 
 from keystep.data.folder import open_folder
 from keystep.data.problems import Problems
+from keystep.datasets.registry import preparer
 from keystep.errors import InputError
-from keystep.prepare.registry import preparer
 
 FILE = "cholec80_pl_stitch_vitb16_1fps.pt"
 

@@ -19,14 +19,14 @@ from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, Interrupted, one_line
-from keystep.extract.config import ExtractionConfig
-from keystep.extract.extractor import Extractor
-from keystep.extract.folder import Writing
-from keystep.extract.labels import RECORD, FrameLabels
-from keystep.extract.listing import find_videos
-from keystep.extract.loading import load_extractor
-from keystep.extract.processes import extract_videos
-from keystep.extract.video import open_video
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.extractor import Extractor
+from keystep.extraction.folder import Writing
+from keystep.extraction.labels import RECORD, FrameLabels
+from keystep.extraction.listing import find_videos
+from keystep.extraction.loading import load_extractor
+from keystep.extraction.processes import extract_videos
+from keystep.extraction.video import open_video
 from keystep.files import write_json
 
 

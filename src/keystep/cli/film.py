@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from keystep.data.annotation import IGNORED
-from keystep.extract.backbone import Picture
-from keystep.extract.video import open_video
+from keystep.extraction.backbone import Picture
+from keystep.extraction.video import open_video
 
 HEIGHT = 120
 COLOURS = [*colormaps["tab20"].colors[::2], *colormaps["tab20"].colors[1::2]]  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, labels_record
 from keystep.errors import InputError
-from keystep.extract.action_pool import CONFIG, ActionPoolConfig, Fitted, fit_action_pool, origin_of
+from keystep.extraction.action_pool import CONFIG, ActionPoolConfig, Fitted, fit_action_pool, origin_of
 from keystep.nn.pooling import mean_token
 from keystep.settings import assignments, build
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from keystep.cli.data import list_skipped, open_problems
 from keystep.cli.progress import Tick, counting
 from keystep.data.problems import Problems
+from keystep.datasets.registry import DATA_SETS, find_data_set, options_of, preparer
+from keystep.datasets.survey import Survey
 from keystep.errors import InputError
-from keystep.prepare.registry import DATA_SETS, find_data_set, options_of, preparer
-from keystep.prepare.survey import Survey
 from keystep.settings import assignments
 
 Result = TypeVar("Result")

@@ -21,7 +21,7 @@ from keystep.stream.heads import AnyHead
 from keystep.stream.sources import Chunk
 
 if TYPE_CHECKING:
-    from keystep.extract.extractor import Extractor
+    from keystep.extraction.extractor import Extractor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +171,8 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 
-    from keystep.extract.config import ExtractionConfig
-    from keystep.extract.loading import is_foreign, load_extractor
+    from keystep.extraction.config import ExtractionConfig
+    from keystep.extraction.loading import is_foreign, load_extractor
     from keystep.settings import build
 
     recorded = _recorded(head)
@@ -224,8 +224,8 @@ def _from_video(source: str, path: Path | None, extractor: Extractor, skipped: i
     """Features of a video file or a live camera, as soon as they can be known."""
     from itertools import chain
 
-    from keystep.extract.video import open_video
-    from keystep.extract.video.camera import open_camera
+    from keystep.extraction.video import open_video
+    from keystep.extraction.video.camera import open_camera
 
     video = open_camera(source) if path is None else open_video(path)
     frames = iter(video.frames())

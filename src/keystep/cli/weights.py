@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.errors import InputError, quoted
-from keystep.extract.backbones.catalogue import CATALOGUE, Published, weights_folder
+from keystep.extraction.backbones.catalogue import CATALOGUE, Published, weights_folder
 
 
 def show_weights(console: Console) -> None:
@@ -43,7 +43,7 @@ def fetch_weights(name: str, console: Console) -> None:
     if target.is_file():
         console.print(f"{target}: already there", soft_wrap=True, markup=False)
     else:
-        from keystep.extract.backbones.fetch import fetch_i3d
+        from keystep.extraction.backbones.fetch import fetch_i3d
 
         fetch_i3d(target, lambda line: console.print(line, soft_wrap=True, markup=False))
         console.print(f"{target}: {record.what}, {record.licence}", soft_wrap=True, markup=False)

@@ -52,8 +52,8 @@ def extract(
     from keystep.cli.extraction import ExtractOptions, extract_folder
     from keystep.data.timeline import parse_rate
     from keystep.errors import InputError
-    from keystep.extract.config import ExtractionConfig
-    from keystep.extract.labels import FrameLabels
+    from keystep.extraction.config import ExtractionConfig
+    from keystep.extraction.labels import FrameLabels
     from keystep.settings import assignments, build
 
     given = {"backbone": backbone, "rate": rate, "window": window, "half": half}

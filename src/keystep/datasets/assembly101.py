@@ -1,0 +1,274 @@
+"""Assembly101 for temporal action segmentation: TSM features of chosen views with the coarse labels.
+
+::
+
+    coarse-annotations/   see `keystep.datasets.coarse_annotations`
+    TSM_features/         see `keystep.datasets.frame_features`
+
+A video of ours is one assembly or disassembly of a recording in one view, from the first labelled frame to the last, as
+in both public loaders. Their validation part is our test part, as their test labels are withheld; our validation
+part is cut from their training recordings, all takes and views of a recording on one side.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from keystep.config import Config
+from keystep.data.annotation import hold_out, segment_lengths
+from keystep.data.problems import Problems
+from keystep.data.slots import pool_mean
+from keystep.data.store import FeatureStore
+from keystep.data.timeline import Timeline
+from keystep.datasets import coarse_annotations
+from keystep.datasets.coarse_annotations import KINDS, PARTS, Take, label_path, read_actions, read_takes, split_path
+from keystep.datasets.frame_features import FrameFeatures, features_folder, open_features
+from keystep.datasets.survey import Looking, Missing, Survey, check_root, first_existing, left_out, require
+from keystep.datasets.thinning import How, Thinning, class_names
+from keystep.datasets.tree import without_progress
+from keystep.errors import InputError
+from keystep.files import write_lines
+
+RATE = Fraction(30)
+"""Frames a second of annotations and features."""
+ANNOTATIONS = coarse_annotations.SOURCE
+FEATURES = (
+    "TSM_features of huggingface.co/datasets/cvml-nus/assembly101, or the drive that assembly-101.github.io names"
+)
+ONE_VIEW = "C10119"
+PUBLISHED = {"classes": 202}
+"""The README of the annotations: 202 coarse actions."""
+PUBLISHED_ONE_VIEW = {"training videos": 393, "validation videos": 120}
+"""P-JEPA (arXiv 2606.23256), for the view C10119 alone."""
+CHUNK = 4096
+"""Frames that are read at once where they are averaged."""
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """What was found of the annotations, and where the rest lies."""
+
+    missing: tuple[Missing, ...]
+    folder: Path
+    """That of the annotations."""
+    classes: tuple[str, ...]
+    takes: tuple[Take, ...]
+    features: Path | None
+
+
+@dataclass(frozen=True)
+class _Video:
+    """A take in one view, with the frames that have features and labels."""
+
+    name: str
+    take: Take
+    view: str
+    first: int
+    stop: int
+
+
+class Assembly101Config(Config):
+    """Which features, and how many of them."""
+
+    view: str = ONE_VIEW
+    """A camera, such as C10119 (the paper's) or C10095_rgb, or ``all``, one video for each."""
+    every: int = Field(default=8, ge=1)
+    """Frames a slot, of 30 a second: 8 (the paper) makes 3.75 slots a second."""
+    how: How = "stride"
+    """``stride``: the first of those frames (the paper). ``average``: the mean of all."""
+    challenge: bool = False
+    """Also write the test part, whose labels are withheld; its videos are in no split."""
+    first_frame: int = Field(default=0, ge=0)
+    """Of features.npy: the number of the first column's frame. (In LMDB, keys tell.)"""
+    half: bool = False
+    """Store float16 instead of float32."""
+
+
+class Assembly101:
+    """The preparer of this data set."""
+
+    name = "assembly101"
+    title = "Assembly101: coarse steps of taking toys apart and together, TSM features"
+    source = "assembly-101.github.io; annotations: github.com/assembly-101/assembly101-annotations"
+
+    def __init__(self, config: Assembly101Config | None = None) -> None:
+        self.config = config or Assembly101Config()
+
+    def survey(self, root: Path) -> Survey:
+        """Annotations are read whole, of features only which frames there are."""
+        problems = Looking()
+        tree = self._tree(root, problems)
+        takes, notes = tree.takes, list[str]()
+        bad = []
+        for name, line in problems.skipped.items():
+            path = label_path(tree.folder, *name.split("_", 1))
+            bad.append(Missing(path, ANNOTATIONS, damage=line if path.exists() else ""))
+        counts = {"classes": len(tree.classes)} if tree.classes else {}
+        published = dict(PUBLISHED)
+        videos = [_Video(take.name, take, "", take.start, take.stop) for take in takes]
+        if tree.features is not None:
+            with open_features(tree.features, self.config.first_frame) as features:
+                without = set(problems.skipped)
+                videos, notes = self._videos(tree, features, problems)
+                bad += [
+                    Missing(tree.features / name, FEATURES, damage=line)
+                    for name, line in problems.skipped.items()
+                    if name not in without
+                ]
+            if self.config.view.partition("_")[0] == ONE_VIEW:
+                published |= PUBLISHED_ONE_VIEW
+        for part, name in zip(PARTS, ("training videos", "validation videos", "unlabelled test videos"), strict=True):
+            if any(take.part == part for take in takes):
+                counts[name] = sum(video.take.part == part for video in videos)
+        if takes:
+            labelled = [video for video in videos if video.take.part != "test"]
+            counts["recordings"] = len({video.take.recording for video in videos})
+            counts["segments"] = sum(_segments(video) for video in labelled)
+            counts["labelled frames at 30 Hz"] = sum(video.stop - video.first for video in labelled)
+        few, more = left_out(bad, "files of takes cannot be used")
+        return Survey(counts, published, (*tree.missing, *few), (*more, *notes))
+
+    def write(self, root: Path, out: Path, problems: Problems) -> None:
+        """Take by take; what a take lacks at its ends is cut off and noted."""
+        tree = self._tree(root, problems)
+        require(Survey({}, {}, tree.missing))
+        assert tree.features is not None
+        timeline = Timeline(rate=RATE / self.config.every)
+        provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
+        with open_features(tree.features, self.config.first_frame) as features:
+            videos, notes = self._videos(tree, features, problems)
+            problems.notes.extend(notes)
+            if not videos:
+                raise InputError(
+                    f"{tree.features}: no features of view {self.config.view} for any take; download this view"
+                )
+            store = FeatureStore(out, timeline, "native", provenance).create()
+            write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(tree.classes)))
+            for video in videos:
+                if not (out / "features" / f"{video.name}.npy").exists():
+                    problems.attempt(
+                        video.name,
+                        lambda video=video: self._write(store, features, video, tree.classes),  # type: ignore[misc]
+                    )
+        _write_splits(out, videos)
+        store.finish()
+
+    def _tree(self, root: Path, problems: Problems) -> _Tree:
+        check_root(root)
+        folder = next(
+            (root / name for name in coarse_annotations.FOLDERS if (root / name / "coarse_labels").is_dir()),
+            first_existing(root, coarse_annotations.FOLDERS[:2]),
+        )
+        features = features_folder(root)
+        missing = _missing_annotations(folder)
+        if features is None:
+            missing.append(Missing(root / "TSM_features", FEATURES))
+        classes = read_actions(folder / "actions.csv") if (folder / "actions.csv").exists() else ()
+        parts = PARTS if self.config.challenge else PARTS[:2]
+        readable = parts if classes and (folder / "coarse_labels").is_dir() else ()
+        quiet = without_progress(problems)
+        takes = tuple(take for part in readable for take in read_takes(folder, part, classes, quiet))
+        return _Tree(tuple(missing), folder, classes, takes, features)
+
+    def _videos(self, tree: _Tree, features: FrameFeatures, problems: Problems) -> tuple[list[_Video], list[str]]:
+        """The takes that have features in the chosen views, and what has to be said of the others."""
+        views, quiet = self._views(features), without_progress(problems)
+        videos, absent, empty, cut = [], [], [], 0
+        for take in tree.takes:
+            names = {view: f"{take.name}_{view}" if self.config.view == "all" else take.name for view in views}
+            spans = {
+                view: quiet.attempt(name, lambda view=view, take=take: features.span(take.recording, view))  # type: ignore[misc]
+                for view, name in names.items()
+            }
+            if not any(spans.values()) and not problems.skipped.keys() & names.values():
+                absent.append(take.name)  # of 16 cameras, no recording has all
+            for view, span in spans.items():
+                if span is None:
+                    continue
+                name = names[view]
+                first, stop = max(take.start, span[0]), min(take.stop, span[1])
+                if stop <= first:
+                    empty.append(name)
+                    continue
+                videos.append(_Video(name, take, view, first, stop))
+                cut += stop - first < take.stop - take.start
+        why = {f"without features of {self.config.view}": absent, "with features that end before the first step": empty}
+        notes = [f"{len(names)} takes left out, {reason}, such as {names[0]}" for reason, names in why.items() if names]
+        if cut:
+            notes.append(f"{cut} takes have labels beyond their features; the surplus is left out")
+        return videos, notes
+
+    def _views(self, features: FrameFeatures) -> tuple[str, ...]:
+        if self.config.view == "all":
+            return features.views
+        exact = [
+            view for view in features.views if view == self.config.view or view.partition("_")[0] == self.config.view
+        ]
+        if not exact:
+            near = difflib.get_close_matches(self.config.view, features.views, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else "give --set view=NAME"
+            raise InputError(f"no features of view {self.config.view!r} among {', '.join(features.views)}; {hint}")
+        return tuple(exact)
+
+    def _write(self, store: FeatureStore, features: FrameFeatures, video: _Video, classes: tuple[str, ...]) -> None:
+        thinning, take, count = Thinning(self.config.every, self.config.how), video.take, video.stop - video.first
+        rows = _read(features, video, thinning)
+        ids = thinning.labels(take.frame_labels(video.first, video.stop), len(classes))
+        lengths = thinning.segments(take.frame_segments(video.first, video.stop))
+        labelled = take.part != "test"
+        store.add(
+            video.name,
+            rows.astype(np.float16 if self.config.half else np.float32),
+            {"recording": take.recording, "view": video.view, "first_frame": video.first},
+            labels=class_names(ids, classes) if labelled else None,
+            segments=lengths if labelled and lengths != segment_lengths(ids) else None,
+            times=thinning.times(video.first, len(rows), count, RATE),
+        )
+
+
+def _missing_annotations(folder: Path) -> list[Missing]:
+    """The folder, or what lacks in it; the lists of the test part are not needed."""
+    if not folder.is_dir():
+        return [Missing(folder, ANNOTATIONS)]
+    needed = [folder / "actions.csv", folder / "coarse_labels"]
+    needed += [split_path(folder, part, kind) for part in PARTS[:2] for kind in KINDS]
+    missing = [Missing(path, ANNOTATIONS) for path in needed if not path.exists()]
+    unneeded = [split_path(folder, PARTS[2], kind) for kind in KINDS]
+    return missing + [Missing(path, ANNOTATIONS, needed=False) for path in unneeded if not path.exists()]
+
+
+def _segments(video: _Video) -> int:
+    bounds = video.take.bounds
+    return int(((bounds[:, 0] < video.stop) & (bounds[:, 1] > video.first)).sum())
+
+
+def _read(features: FrameFeatures, video: _Video, thinning: Thinning) -> np.ndarray:
+    """(T, 2048) float32 of the slots, a bounded number of frames at a time."""
+    frames = video.first + thinning.frames(video.stop - video.first)
+    size = max(1, CHUNK // thinning.pool) * thinning.pool
+    parts = [
+        pool_mean(features.read(video.take.recording, video.view, frames[start : start + size]), thinning.pool)
+        for start in range(0, len(frames), size)
+    ]
+    return np.concatenate(parts)
+
+
+def _write_splits(out: Path, videos: list[_Video]) -> None:
+    """Split 1 from the videos that are there."""
+    done = [video for video in videos if (out / "features" / f"{video.name}.npy").exists()]
+    training = list(dict.fromkeys(video.take.recording for video in done if video.take.part == "train"))
+    held = set(hold_out(training)[1]) if len(training) > 1 else set()
+    parts = {
+        "train": [video for video in done if video.take.part == "train" and video.take.recording not in held],
+        "valid": [video for video in done if video.take.recording in held and video.take.part == "train"],
+        "test": [video for video in done if video.take.part == "val"],
+    }
+    for part, chosen in parts.items():
+        if chosen:
+            write_lines(out / "splits" / f"{part}.split1.bundle", (video.name for video in chosen))

@@ -1,0 +1,327 @@
+"""EgoProceL (Bansal et al., ECCV 2022): key-steps of 16 egocentric tasks, in FACT's layout or its own annotations.
+
+FACT (Lu and Elhamifar, CVPR 2024) publishes 2048-wide features and labels a frame, 115 steps of all tasks and a
+background, as its loader reads them::
+
+    egoprocel/features/<video>.npy     (T, 2048), 10 a second
+    egoprocel/groundTruth/<video>.txt  one class name a line
+    egoprocel/mapping.txt              "id name"; the background is 0
+    egoprocel/split1.train, split1.test    one video a line
+
+The data set's authors publish when each key-step begins and ends, and no features::
+
+    annotations/CMU-MMAC/Brownie/S07_Brownie_Video/S07_Brownie_7150991-1431.csv   start second, end second, key-step
+    annotations/EGTEA_Gaze+/BaconAndEggs/OP01-R03-BaconAndEggs.csv
+    annotations/MECCANO/0003.csv                    (sets of one task have no folder of tasks)
+    features/.../<the same name>.npy or .pt         yours, of one rate
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from keystep.config import Config, Rate
+from keystep.data.annotation import UNLABELLED, read_lines, read_mapping, segment_lengths
+from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.problems import Problems
+from keystep.data.store import FeatureStore
+from keystep.data.timeline import Timeline, parse_rate
+from keystep.datasets import egoprocel_csv
+from keystep.datasets.egoprocel_csv import BACKGROUND
+from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
+from keystep.datasets.tree import Array, Axis, kept_slots
+from keystep.errors import InputError
+from keystep.files import write_lines
+
+Layout = Literal["fact", "csv"]
+
+FACT_RATE = parse_rate(10)
+"""Features a second in FACT's folder: the "fps" of the P-JEPA authors' manifest of it; FACT's code names no rate."""
+FACT_SOURCE = "FACT's Google Drive folder, linked from github.com/ZijiaLewisLu/CVPR2024-FACT, 'Prepare Data'"
+CSV_SOURCE = "sid2697.github.io/egoprocel, section 'Download'"
+FEATURES_SOURCE = "your own extraction, such as keystep extract; the data set's authors publish videos, no features"
+
+PUBLISHED = {
+    "fact": {
+        "videos": 914,  # the P-JEPA release's first archive of FACT's features
+        "train": 731,  # P-JEPA (arXiv 2606.23256): 731/183 videos
+        "test": 183,
+        "classes": 116,  # P-JEPA: 115 steps and the background
+    },
+    "csv": {"tasks": 16},  # Bansal et al., ECCV 2022: 16 tasks
+}
+
+
+class EgoProceLConfig(Config):
+    """What a tree of EgoProceL leaves open."""
+
+    layout: Literal["auto", "fact", "csv"] = "auto"
+    """``fact``: features, groundTruth, mapping.txt, split1.train; ``csv``: the authors' annotations beside your
+    features; ``auto``: whichever is there."""
+    features_rate: Rate | None = None
+    """Features a second on disk: 10 for FACT's; has to be given with ``csv``."""
+    rate: Rate | None = None
+    """Keep fewer: the slot at or just before each moment of this rate, with its own time. The paper works at 4."""
+    time_axis: Axis | None = None
+    """0 for (T, D) arrays, 1 for (D, T); by default found out from all of them."""
+    half: bool = False
+    """Store float16."""
+
+    @property
+    def source_rate(self) -> Rate:
+        """Features a second on disk, with FACT's as the default."""
+        return self.features_rate or FACT_RATE
+
+    @property
+    def step(self) -> float:
+        """Slots on disk for each slot that is kept."""
+        step = 1.0 if self.rate is None else float(self.source_rate / self.rate)
+        if step < 1:
+            raise InputError(f"rate {self.rate}: above the {self.source_rate} features a second on disk")
+        return step
+
+
+class EgoProceL:
+    """`keystep.datasets.survey.Preparer` of EgoProceL."""
+
+    name = "egoprocel"
+    title = "EgoProceL"
+    source = f"features and labels: {FACT_SOURCE}; the original annotations: {CSV_SOURCE}"
+    frames_per_second = float(FACT_RATE)
+
+    def __init__(self, config: EgoProceLConfig | None = None) -> None:
+        self.config = config or EgoProceLConfig()
+
+    def survey(self, root: Path) -> Survey:
+        """Labels and annotations read, arrays measured."""
+        layout = self.layout(root)
+        return self._survey_fact(_fact_root(root)) if layout == "fact" else self._survey_csv(root)
+
+    def write(self, root: Path, out: Path, problems: Problems) -> None:
+        """The feature folder. Every ``<video>.json`` says the layout it came from and, with ``csv``, the task."""
+        if self.layout(root) == "fact":
+            self._write_fact(_fact_root(root), out, problems)
+        else:
+            self._write_csv(root, out, problems)
+
+    def layout(self, root: Path) -> Layout:
+        """Which of the two the tree is.
+
+        Raises:
+            InputError: no folder, or neither.
+        """
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; download EgoProceL from {self.source}")
+        if self.config.layout != "auto":
+            return self.config.layout
+        inner = _fact_root(root)
+        if (inner / "groundTruth").is_dir() or (inner / "mapping.txt").is_file() or _splits(inner):
+            return "fact"
+        if any((root / "annotations").rglob("*.csv")):
+            return "csv"
+        raise InputError(
+            f"{root}: neither FACT's layout (groundTruth/, mapping.txt) nor the authors' (annotations/**/*.csv); "
+            f"{self.source}"
+        )
+
+    def _survey_fact(self, root: Path) -> Survey:
+        splits, notes = _splits(root), ["layout: FACT's"]
+        missing = _missing_of_fact(root, splits)
+        counts: dict[str, int] = {}
+        for name, parts in splits.items():
+            prefix = "" if name == "1" else f"split{name} "
+            counts |= {f"{prefix}{part}": len(videos) for part, videos in parts.items()}
+        if (root / "mapping.txt").exists():
+            counts["classes"] = len(read_mapping(root / "mapping.txt"))
+        if not missing:
+            problems = Looking()
+            folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
+            listed = {video for parts in splits.values() for videos in parts.values() for video in videos}
+            used = listed | set(problems.skipped)
+            counts |= _counts(folder, problems)
+            notes += problems.notes
+            absent = [
+                Missing(root / "features" / f"{video}.npy", FACT_SOURCE)
+                for video in sorted(listed - set(folder.videos) - set(problems.skipped))
+            ]
+            unlabelled = [name for name, video in folder.videos.items() if video.labels is None and name in listed]
+            absent += [Missing(root / "groundTruth" / f"{name}.txt", FACT_SOURCE) for name in unlabelled]
+            bad = [
+                Missing(root / "features" / f"{video}.npy", FACT_SOURCE, damage=line)
+                for video, line in problems.skipped.items()
+                if video in used and video not in unlabelled
+            ]
+            for group, what in ((absent, "files are missing"), (bad, "videos cannot be used")):
+                few, more = left_out(group, what)
+                missing, notes = [*missing, *few], [*notes, *more]
+        return Survey(counts, PUBLISHED["fact"], tuple(missing), tuple(notes))
+
+    def _write_fact(self, root: Path, out: Path, problems: Problems) -> None:
+        splits = _splits(root)
+        require(Survey({}, {}, tuple(_missing_of_fact(root, splits))))
+        folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
+        names = [name for parts in splits.values() for videos in parts.values() for name in videos]
+        for name in names:
+            if name not in folder.videos and name not in problems.skipped:
+                problems.attempt(name, lambda name=name: _lacks(root / "features" / f"{name}.npy"))  # type: ignore[misc]
+        store = self._store(out, "FACT")
+        write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(folder.classes)))
+        for name in dict.fromkeys(names):
+            if name in folder.videos and not (out / "features" / f"{name}.npy").exists():
+                problems.attempt(name, lambda name=name: self._add_fact(store, folder, name))  # type: ignore[misc]
+        _write_splits(out, splits, problems)
+        store.finish()
+
+    def _add_fact(self, store: FeatureStore, folder: FeatureFolder, name: str) -> None:
+        features, labels = folder.features(name), folder.frame_labels(name)
+        kept = kept_slots(len(features), self.config.step)
+        store.add(
+            name,
+            features[kept].astype("float16" if self.config.half else "float32"),
+            {"source": "FACT"},
+            labels=[folder.classes[label] if label >= 0 else UNLABELLED for label in labels[kept]],
+            times=self._times(kept),
+        )
+
+    def _survey_csv(self, root: Path) -> Survey:
+        problems = Looking()
+        listed = egoprocel_csv.read_tree(root, self.config.time_axis, problems)
+        notes, missing = ["layout: the authors' annotations", *listed.notes], list[Missing]()
+        bad = [
+            Missing(path, CSV_SOURCE if path.suffix == ".csv" else FEATURES_SOURCE, damage=problems.skipped[name])
+            for name, path in listed.damaged.items()
+        ]
+        absent = [
+            Missing(root / "features" / f"{video.name}.npy", FEATURES_SOURCE) for video in listed.without_features
+        ]
+        if not listed.paths:
+            missing, absent = [Missing(root / "features", FEATURES_SOURCE)], []
+        for parts, what in ((absent, "files are missing"), (bad, "files cannot be used")):
+            few, more = left_out(parts, what)
+            missing, notes = [*missing, *few], [*notes, *more]
+        if self.config.features_rate is None:
+            notes.append("features_rate is not set; writing needs it (features a second in your arrays)")
+        return Survey(listed.counts(), PUBLISHED["csv"], tuple(missing), tuple(notes))
+
+    def _write_csv(self, root: Path, out: Path, problems: Problems) -> None:
+        if self.config.features_rate is None:
+            raise InputError(f"{root}: set features_rate to the features a second in your arrays (layout csv)")
+        listed = egoprocel_csv.read_tree(root, self.config.time_axis, problems)
+        if not listed.paths:
+            raise InputError(f"{root / 'features'}: no arrays here that can be used; {FEATURES_SOURCE}")
+        for video in listed.without_features:
+            problems.attempt(video.name, lambda video=video: _absent(root, video))  # type: ignore[misc]
+        store = self._store(out, "EgoProceL's CSV annotations")
+        write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(listed.classes)))
+        for video in listed.with_features:
+            if not (out / "features" / f"{video.name}.npy").exists():
+                problems.attempt(video.name, lambda video=video: self._add_csv(store, listed, video, problems))  # type: ignore[misc]
+        _write_splits(out, {"1": listed.split()}, problems)
+        store.finish()
+
+    def _add_csv(
+        self, store: FeatureStore, listed: egoprocel_csv.Tree, video: egoprocel_csv.Video, problems: Problems
+    ) -> None:
+        features = listed.features(video)
+        kept = kept_slots(len(features), self.config.step)
+        times = kept / float(self.config.source_rate)
+        labels, claimed = listed.labels(video, times)
+        if claimed:
+            problems.notes.append(
+                f"{video.name}: key-steps overlap in {claimed} slots; the one that began later counts"
+            )
+        if not any(label != BACKGROUND for label in labels):
+            problems.notes.append(f"{video.name}: no slot lies in a key-step; is features_rate right?")
+        store.add(
+            video.name,
+            features[kept].astype("float16" if self.config.half else "float32"),
+            {"task": video.task},
+            labels=labels,
+            times=self._times(kept),
+        )
+
+    def _store(self, out: Path, what: str) -> FeatureStore:
+        config = self.config
+        timeline = Timeline(rate=config.rate or config.source_rate)
+        settings = config.model_dump(mode="json", exclude={"layout", "time_axis"})
+        made = {"data_set": self.name, "annotation": what, "settings": settings}
+        return FeatureStore(out, timeline, "native", made).create()
+
+    def _times(self, kept: Array) -> Array | None:
+        """Explicit seconds, where thinning left slots at uneven distances."""
+        return None if self.config.step.is_integer() else kept / float(self.config.source_rate)
+
+
+def _fact_root(root: Path) -> Path:
+    """The folder itself, or the ``egoprocel`` in FACT's ``data`` folder."""
+    inner = root / "egoprocel"
+    return inner if inner.is_dir() and not (root / "groundTruth").exists() else root
+
+
+def _splits(root: Path) -> dict[str, dict[str, list[str]]]:
+    """Split name -> part -> videos, of ``split1.train`` and ``split1.test``, or of ``splits/train.split1.bundle``."""
+    splits: dict[str, dict[str, list[str]]] = {}
+    for path in sorted([*root.glob("split*.t*"), *(root / "splits").glob("t*.split*.bundle")]):
+        first, second = path.name.removesuffix(".bundle").split(".", 1)
+        part, name = (first, second) if path.suffix == ".bundle" else (second, first)
+        if part in ("train", "test"):
+            videos = [line.removesuffix(".txt").removesuffix(".npy") for line in read_lines(path)]
+            splits.setdefault(name.removeprefix("split"), {})[part] = videos
+    return splits
+
+
+def _missing_of_fact(root: Path, splits: dict[str, dict[str, list[str]]]) -> list[Missing]:
+    """What nothing works without: the parts of the tree, and both sides of each split."""
+    needed = [root / part for part in ("features", "groundTruth", "mapping.txt")]
+    missing = [Missing(path, FACT_SOURCE) for path in needed if not path.exists()]
+    for name, parts in (splits or {"1": {}}).items():
+        for part in ("train", "test"):
+            bundle = root / "splits" / f"{part}.split{name}.bundle"
+            path = bundle if bundle.parent.is_dir() else root / f"split{name}.{part}"
+            if not parts.get(part):
+                missing.append(Missing(path, FACT_SOURCE, damage=f"{path}: lists no video" if part in parts else ""))
+    return missing
+
+
+def _write_splits(out: Path, splits: dict[str, dict[str, list[str]]], problems: Problems) -> None:
+    """Bundles of the videos that are there; a split that cannot train or test is noted instead."""
+    for name, parts in splits.items():
+        usable = {
+            part: [video for video in videos if (out / "features" / f"{video}.npy").exists()]
+            for part, videos in parts.items()
+        }
+        if not (usable.get("train") and usable.get("test")):
+            problems.notes.append(f"split {name} is not written: it lacks videos to train on or to test on")
+            continue
+        for part, videos in usable.items():
+            write_lines(out / "splits" / f"{part}.split{name}.bundle", videos)
+
+
+def _counts(folder: FeatureFolder, problems: Problems) -> dict[str, int]:
+    """For the survey; a video whose labels are missing or damaged is none."""
+    found = {
+        name: problems.attempt(name, lambda name=name: folder.frame_labels(name))  # type: ignore[misc]
+        for name in folder.videos
+    }
+    labels = {name: ids for name, ids in found.items() if ids is not None}
+    background = folder.classes.index(BACKGROUND) if BACKGROUND in folder.classes else 0
+    segments = 0
+    for ids in labels.values():
+        starts = [0]
+        for length in segment_lengths(ids):
+            starts.append(starts[-1] + length)
+        segments += sum(ids[start] != background for start in starts[:-1])
+    return {
+        "videos": len(labels),
+        "frames": sum(folder.videos[name].frames for name in labels),
+        "segments": int(segments),
+    }
+
+
+def _lacks(path: Path) -> None:
+    raise InputError(f"{path}: missing, though a split lists the video; it comes from {FACT_SOURCE}")
+
+
+def _absent(root: Path, video: egoprocel_csv.Video) -> None:
+    raise InputError(f"{root / 'features'}: no features for {video.path.relative_to(root)}; {FEATURES_SOURCE}")

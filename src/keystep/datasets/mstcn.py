@@ -1,0 +1,188 @@
+"""Breakfast, 50Salads and GTEA in the MS-TCN layout, as its authors publish them (zenodo.org/records/3625992).
+
+::
+
+    data/<name>/features/<video>.npy       (2048, T) I3D, RGB and flow
+    data/<name>/groundTruth/<video>.txt    a class a frame
+    data/<name>/splits/{train,test}.splitK.bundle
+    data/<name>/mapping.txt
+
+keystep reads this layout as it is. What is written here, if asked for, is a copy in keystep's own layout, with the rate
+in it, and thinned out if wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from keystep.config import Config
+from keystep.data.annotation import PARTS, read_lines, read_split, segment_lengths, split_names
+from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.problems import Problems
+from keystep.data.slots import pool_mean
+from keystep.data.store import FeatureStore
+from keystep.data.timeline import Timeline
+from keystep.datasets.survey import Looking, Missing, Ready, Survey, check_root, first_existing, left_out, require
+from keystep.datasets.thinning import How, Thinning, class_names
+from keystep.errors import InputError
+from keystep.files import write_lines
+
+ORIGIN = "zenodo.org/records/3625992 (data.zip of MS-TCN, github.com/yabufarha/ms-tcn)"
+NEEDED = ("features", "groundTruth", "mapping.txt", "splits")
+
+
+class MSTCNConfig(Config):
+    """How a copy is made."""
+
+    every: int = Field(default=1, ge=1)
+    """Frames a slot of a copy; MS-TCN takes every second frame of 50Salads."""
+    how: How = "stride"
+    """``stride``: the first of those frames. ``average``: the mean of all."""
+    half: bool = False
+    """Store float16 instead of float32."""
+
+
+class MSTCN:
+    """One of the three data sets."""
+
+    name: str
+    title: str
+    source = ORIGIN
+    rate: Fraction
+    """Features a second."""
+    published: ClassVar[Mapping[str, int]]
+    """MS-TCN (Abu Farha and Gall, CVPR 2019), section 4, and its repository's README for the splits. The paper's 17
+    classes of 50Salads are 19 in mapping.txt, with the two that frame them."""
+    background: tuple[str, ...]
+    """What is no step. Published scores leave out GTEA's alone."""
+
+    def __init__(self, config: MSTCNConfig | None = None) -> None:
+        self.config = config or MSTCNConfig()
+
+    def survey(self, root: Path) -> Survey:
+        """Array headers, all labels and all splits."""
+        folder = self.folder(root)
+        missing = tuple(Missing(folder / name, self.source) for name in NEEDED if not (folder / name).exists())
+        if missing:
+            return Survey({}, self.published, missing)
+        problems = Looking()
+        data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
+        labelled = [name for name, video in data.videos.items() if video.labels is not None]
+        read = [problems.attempt(name, lambda name=name: data.frame_labels(name)) for name in labelled]  # type: ignore[misc]
+        labels = [ids for ids in read if ids is not None]
+        counts = {
+            "videos": len(data.videos),
+            "classes": len(data.classes),
+            "splits": len(split_names(folder)),
+            "frames": sum(video.frames for video in data.videos.values()),
+            "segments": sum(len(segment_lengths(ids)) for ids in labels),
+        }
+        bad, more = left_out(
+            [
+                Missing(folder / "features" / f"{name}.npy", self.source, damage=line)
+                for name, line in problems.skipped.items()
+            ],
+            "videos cannot be used",
+        )
+        notes = [*more, *problems.notes, *_split_notes(data)]
+        if len(labelled) < len(data.videos):
+            notes.append(f"{len(data.videos) - len(labelled)} videos have no labels")
+        absent = sorted(set(self.background) - set(data.classes))
+        if absent:
+            notes.append(f"{folder / 'mapping.txt'}: no background class {absent[0]!r}")
+        return Survey(counts, self.published, bad, tuple(notes), Ready(folder, data.source.rate))
+
+    def write(self, root: Path, out: Path, problems: Problems) -> None:
+        """A copy in keystep's own layout."""
+        require(self.survey(root))
+        folder = self.folder(root)
+        data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
+        provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
+        store = FeatureStore(out, Timeline(rate=data.source.rate / self.config.every), "native", provenance).create()
+        write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(data.classes)))
+        for name in data.videos:
+            if not (out / "features" / f"{name}.npy").exists():
+                problems.attempt(name, lambda name=name: self._write(store, data, name))  # type: ignore[misc]
+        _copy_splits(data, out)
+        store.finish()
+
+    def folder(self, root: Path) -> Path:
+        """Where this data set lies: the root itself, or a folder of its name in it."""
+        check_root(root)
+        if (root / "features").is_dir():
+            return root
+        return first_existing(root, (self.name, f"data/{self.name}"))
+
+    def _source_rate(self, folder: Path) -> Fraction | None:
+        return None if (folder / "store.json").exists() else self.rate
+
+    def _write(self, store: FeatureStore, data: FeatureFolder, name: str) -> None:
+        thinning = Thinning(self.config.every, self.config.how)
+        rows = data.features(name)
+        rows = pool_mean(rows[thinning.frames(len(rows))], thinning.pool)
+        labelled = data.video(name).labels is not None
+        ids = thinning.labels(data.frame_labels(name), len(data.classes)) if labelled else None
+        store.add(
+            name,
+            rows.astype(np.float16 if self.config.half else np.float32),
+            labels=None if ids is None else class_names(ids, data.classes),
+        )
+
+
+class Breakfast(MSTCN):
+    """Ten breakfasts in 18 kitchens."""
+
+    name = "breakfast"
+    title = "Breakfast: ten breakfast dishes, I3D features"
+    rate = Fraction(15)
+    published: ClassVar[Mapping[str, int]] = {"videos": 1712, "classes": 48, "splits": 4}
+    background = ("SIL",)
+
+
+class Salads50(MSTCN):
+    """Mixed salads; 17 steps and the two that frame them."""
+
+    name = "50salads"
+    title = "50Salads: mixed salads from above, I3D features"
+    rate = Fraction(30)
+    published: ClassVar[Mapping[str, int]] = {"videos": 50, "classes": 19, "splits": 5}
+    background = ("action_start", "action_end")
+
+
+class GTEA(MSTCN):
+    """Seven activities of four people, seen from their heads."""
+
+    name = "gtea"
+    title = "GTEA: seven kitchen activities, egocentric, I3D features"
+    rate = Fraction(15)
+    published: ClassVar[Mapping[str, int]] = {"videos": 28, "classes": 11, "splits": 4}
+    background = ("background",)
+
+
+def _split_notes(data: FeatureFolder) -> list[str]:
+    """What is wrong with the splits."""
+    notes = []
+    for split in split_names(data.root):
+        try:
+            read_split(data.root, split, data.videos, left_out=data.problems.skipped)
+        except InputError as error:
+            notes.append(str(error))
+    return notes
+
+
+def _copy_splits(data: FeatureFolder, out: Path) -> None:
+    """The bundles, without the videos that were left out as bad."""
+    for split in split_names(data.root):
+        data.split(split)  # for its checks
+    for part in (*PARTS, "val"):
+        for path in sorted((data.root / "splits").glob(f"{part}.split*.bundle")):
+            names = [line.removesuffix(".txt") for line in read_lines(path)]
+            done = [name for name in names if (out / "features" / f"{name}.npy").exists()]
+            if done:
+                write_lines(out / "splits" / path.name, done)

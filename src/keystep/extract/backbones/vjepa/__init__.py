@@ -1,7 +1,0 @@
-"""V-JEPA 2 and 2.1 (arXiv:2506.09985): self-supervised video transformers, from the published checkpoints."""
-
-from keystep.extract.backbones.vjepa.config import MODELS, VJEPAConfig
-from keystep.extract.backbones.vjepa.features import VJEPA, load
-from keystep.extract.backbones.vjepa.model import Encoder
-
-__all__ = ["MODELS", "VJEPA", "Encoder", "VJEPAConfig", "load"]

@@ -1,5 +1,0 @@
-"""Frames of video files, cameras and arrays, by presentation time."""
-
-from keystep.extract.video.files import VideoFile, VideoInfo, open_video
-
-__all__ = ["VideoFile", "VideoInfo", "open_video"]

@@ -1,0 +1,7 @@
+"""V-JEPA 2 and 2.1 (arXiv:2506.09985): self-supervised video transformers, from the published checkpoints."""
+
+from keystep.extraction.backbones.vjepa.config import MODELS, VJEPAConfig
+from keystep.extraction.backbones.vjepa.features import VJEPA, load
+from keystep.extraction.backbones.vjepa.model import Encoder
+
+__all__ = ["MODELS", "VJEPA", "Encoder", "VJEPAConfig", "load"]

@@ -1,0 +1,130 @@
+"""Other people's checkpoints of V-JEPA, to the names of `model.Encoder`: pure functions of names and tensors.
+
+Meta's files are dicts whose ``target_encoder``, ``ema_encoder`` or ``encoder`` is a state dict; its names begin with
+``module.backbone.``, what the training wrapped around the network. `transformers` has a folder with ``config.json`` and
+safetensors, other names, and queries, keys and values apart.
+
+Read in public code: all names and keys (github.com/facebookresearch/vjepa2, `src/hub/backbones.py`;
+github.com/huggingface/transformers, `models/vjepa2/`); that the state dict of 2 may hold ``pos_embed`` (a comment
+there), and that of 2.1 nothing beyond the network (loaded strictly there).
+
+Reported by others who opened the files: 2.1-B has 158 tensors, as here, and beside ``ema_encoder`` the predictor, the
+optimiser and ``encoder``; 2.1-L has 302, and the norms of its first three levels are untrained (ones and zeros), since
+only the last level was distilled. No published file was at hand when this was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from keystep.errors import InputError, named
+from keystep.extraction.backbones.vjepa.config import VJEPAConfig
+from keystep.extraction.backbones.weights import file_hash, read_tensors
+from keystep.files import read_json
+
+UNUSED = {
+    "pos_embed": "positions as numbers, made before training: the network turns queries and keys instead",
+}
+"""Tensors in files of V-JEPA 2 that are not of the network, and why."""
+
+UNUSED_PARTS = {
+    "predictor.": "fills hidden tokens in training",
+    "pooler.": "pools all tokens for the classes of one data set",
+    "classifier.": "the classes of one data set",
+}
+"""First parts of the names in folders of `transformers` that are not of the encoder, and why."""
+
+RENAMED = {
+    "encoder.embeddings.patch_embeddings.": "patch_embed.",
+    "encoder.layernorm.": "norm.",
+    "encoder.layer.": "blocks.",
+}
+
+
+def read_encoder(path: Path, config: VJEPAConfig) -> dict[str, Tensor]:
+    """The encoder's tensors under the names of `model.Encoder`; whether they are all there is not looked at.
+
+    Args:
+        path: a published ``.pt`` file; or a folder of `transformers`, or the safetensors of one (2 only).
+
+    Raises:
+        InputError: unreadable, another key, or a folder of another model.
+    """
+    if path.is_dir():
+        _check_folder(path, config)
+        tensors = {name: tensor for file in _files(path) for name, tensor in read_tensors(file).items()}
+        return from_transformers(tensors)
+    if path.suffix == ".safetensors":
+        tensors = read_tensors(path)
+        if any("encoder.layer." in name for name in tensors):
+            return from_transformers(tensors)
+        return from_meta(tensors, config)
+    return from_meta(read_tensors(path, inside=config.keys), config)
+
+
+def weights_hash(path: Path) -> str:
+    """SHA-256 in hex of the file; of a folder with several, that of their hashes in the order of their names."""
+    files = _files(path) if path.is_dir() else [path]
+    hashes = [file_hash(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def from_meta(tensors: dict[str, Tensor], config: VJEPAConfig) -> dict[str, Tensor]:
+    """Without the names of the wrappers, and without what is known not to be used."""
+    plain = {name.removeprefix("module.").removeprefix("backbone."): value for name, value in tensors.items()}
+    return {name: value for name, value in plain.items() if config.release != "2" or name not in UNUSED}
+
+
+def from_transformers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renamed, with queries, keys and values as one map; other parts than the encoder are left out."""
+    renamed: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        name = name.removeprefix("vjepa2.")  # the encoder inside a classifier
+        if not name.startswith(tuple(UNUSED_PARTS)):
+            renamed[_renamed(name)] = value
+    for name in [name for name in renamed if ".attn.query." in name]:
+        parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        if all(part in renamed for part in parts):  # else the names stay, and are said to be unknown
+            renamed[name.replace(".query.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in RENAMED.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs).replace(".attention.", ".attn.")
+    return name
+
+
+def _files(folder: Path) -> list[Path]:
+    """The safetensors of a folder of `transformers`: one file, or several with an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    places = read_json(index).get("weight_map")
+    names = sorted({str(file) for file in places.values()}) if isinstance(places, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise InputError(f"{index}: does not say in which files of its folder the weights are")
+    return [folder / name for name in names]
+
+
+def _check_folder(folder: Path, config: VJEPAConfig) -> None:
+    """Refuse another model, as far as tensors do not show it: they know neither heads nor picture sizes."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError(f"{folder}: no config.json; give a published .pt file or a folder of transformers")
+    said = read_json(file)
+    if said.get("model_type") != "vjepa2":
+        raise InputError(f"{file}: of a model of type {named(str(said.get('model_type')))}, not vjepa2")
+    if config.release != "2":
+        raise InputError(f"{folder}: a V-JEPA 2 folder; V-JEPA {config.release} is published as {config.file}")
+    defaults = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "crop_size": 256}
+    wanted = (config.width, config.depth, config.heads, config.size)
+    for (field, default), value in zip(defaults.items(), wanted, strict=True):
+        found = said.get(field, default)
+        if found != value:
+            raise InputError(f"{file}: {field} is {named(str(found))}, but {value} in the model asked for")

@@ -1,0 +1,153 @@
+"""The encoders of V-JEPA 2 and 2.1: a pre-norm vision transformer over tubes of pixels, positions by rotation only.
+
+Parameters have the published names (see `checkpoint`), so that the two can be compared line by line.
+
+Read in public code (github.com/facebookresearch/vjepa2: `src/models/` for 2, `app/vjepa_2_1/models/` for 2.1):
+
+- tokens run slot by slot, row by row; norms have an epsilon of 1e-6, the MLP the exact GELU; queries, keys and values
+  are one map, in this order;
+- a head of width d has three chunks of ``2 * (d // 3 // 2)`` numbers, turned by slot, row and column; the rest stays;
+- 2 counts rows and columns in patches at any picture size, and has one norm at the end;
+- 2.1 spreads rows and columns over the 16 of a 256-pixel picture: ``row * 15 / (rows - 1)``; slots are counted as they
+  are. Clips of one frame are pictures, with a patch embedding of their own; a learnt vector says which of the two a
+  token is of. Four blocks (levels) have a norm each; the last of these is the final norm.
+
+Inferred: a picture of one row or column of patches (0 / 0 in the original) lies at 0. Angles are computed in double
+precision; the original has those of its activations, so that in bfloat16 the two differ by more than rounding.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keystep.extraction.backbones.vjepa.config import PATCH, ROTARY_ROWS, TUBELET, VJEPAConfig
+from keystep.nn.rope import RotaryTables, Variant, pair_angles, rotate, tables_of
+
+EPSILON = 1e-6
+
+
+@lru_cache(maxsize=2)
+def rotary_tables(
+    grid: tuple[int, int, int], head_dim: int, variant: Variant, spread: int | None, device: torch.device
+) -> RotaryTables:
+    """Tables for all tokens of ``grid`` (slots, rows, columns); ``spread``: rows and columns are laid over so many."""
+    places = [torch.arange(count, dtype=torch.float64) for count in grid]
+    if spread is not None:
+        places[1:] = [place * (spread - 1) / max(len(place) - 1, 1) for place in places[1:]]
+    positions = [axis.reshape(1, -1) for axis in torch.meshgrid(places, indexing="ij")]  # three of (1, N)
+    width = 2 * (head_dim // 3 // 2)
+    unturned = positions[0].new_zeros(1, positions[0].shape[1], (head_dim - 3 * width) // 2)
+    tables = tables_of([*(pair_angles(axis, width) for axis in positions), unturned], variant)
+    return RotaryTables(tables.turn.to(device), None if tables.mirror is None else tables.mirror.to(device))
+
+
+class PatchEmbedding(nn.Module):
+    """One token for each tube of ``frames`` x 16 x 16 pixels: a convolution without overlap, so a matrix product."""
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        shape = (frames, PATCH, PATCH)
+        self.proj = nn.Conv3d(3, width, shape, stride=shape)
+        self.frames = frames
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(B, F, H, W, 3) -> (B, F / frames, H / 16, W / 16, D)"""
+        batch, frames, height, width, _ = pictures.shape
+        tubes = pictures.reshape(
+            batch, frames // self.frames, self.frames, height // PATCH, PATCH, width // PATCH, PATCH, 3
+        )
+        tubes = tubes.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(
+            4
+        )  # colour, frame, row and column, as the weights have it
+        return F.linear(tubes, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Attention(nn.Module):
+    """Every token sees every token; no matrix of tokens times tokens is ever in memory."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rotary: RotaryTables) -> Tensor:
+        """(B, N, D) -> (B, N, D)"""
+        heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, N, 3, H, d)
+        query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))  # (B, H, N, d)
+        del heads  # a quarter of the peak memory
+        mixed = F.scaled_dot_product_attention(rotate(query, rotary), rotate(key, rotary), value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, config: VJEPAConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.mlp = MLP(config.width, config.hidden)
+
+    def forward(self, x: Tensor, rotary: RotaryTables) -> Tensor:
+        x = x + self.attn(self.norm1(x), rotary)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """From clips to one vector for each slot and patch."""
+
+    def __init__(self, config: VJEPAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbedding(config.width, TUBELET)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        if config.release == "2":
+            self.norm = nn.LayerNorm(config.width, eps=EPSILON)
+            return
+        self.patch_embed_img = PatchEmbedding(config.width, 1)
+        self.img_mod_embed = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.video_mod_embed = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.norms_block = nn.ModuleList(nn.LayerNorm(config.width, eps=EPSILON) for _ in config.levels)
+
+    def forward(self, pictures: Tensor, every_level: bool = False) -> Tensor:
+        """Normed outputs (B, T, h, w, D) of the last block for clips (B, F, H, W, 3) of normalised colours.
+
+        T is F / 2, h and w are H / 16 and W / 16. With ``every_level``, those of all L levels stand side by side, the
+        last one at the end: (B, T, h, w, L * D). One frame (2.1 only) is a picture: T is 1.
+        """
+        config = self.config
+        tokens = self._embedded(pictures)  # (B, T, h, w, D)
+        grid = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
+        spread = None if config.release == "2" else ROTARY_ROWS
+        rotary = rotary_tables(grid, config.head_dim, config.rotary, spread, tokens.device)
+        x = tokens.flatten(1, 3)
+        outputs = []
+        for number, block in enumerate(self.blocks):
+            x = block(x, rotary)
+            if number in config.levels and (every_level or number == config.depth - 1):
+                outputs.append(self._norm(config.levels.index(number))(x))
+        return torch.cat(outputs, dim=-1).reshape(len(x), *grid, -1)
+
+    def _embedded(self, pictures: Tensor) -> Tensor:
+        if self.config.release == "2":
+            return self.patch_embed(pictures)  # type: ignore[no-any-return]
+        if pictures.shape[1] == 1:
+            return self.patch_embed_img(pictures) + self.img_mod_embed[:, :, None, None]  # type: ignore[no-any-return]
+        return self.patch_embed(pictures) + self.video_mod_embed[:, :, None, None]  # type: ignore[no-any-return]
+
+    def _norm(self, level: int) -> nn.Module:
+        return self.norm if self.config.release == "2" else self.norms_block[level]

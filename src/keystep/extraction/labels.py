@@ -1,0 +1,223 @@
+"""Labels given frame by frame, for the slots of features extracted from the same video."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keystep.data.annotation import UNLABELLED, read_labels, read_lines, read_mapping
+from keystep.errors import InputError
+from keystep.extraction.video.files import VideoInfo
+from keystep.extraction.video.frames import Frame
+from keystep.files import read_json, write_json, write_lines
+
+SPARE = 16
+"""Lines that labels may have behind the end of their video; more are those of another frame rate or another video."""
+FEW = 0.7
+"""Share of a video below which its labels look like those of another frame rate."""
+RECORD = "labels.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFrames:
+    """The frames of a video that could be decoded, as far as labels need to know them.
+
+    count: how many. seconds: when the last one ends. rate: frames a second on average. damaged: whether any were lost.
+    holes: (index, missing) where so many frames are missing before that one, all told; None where the frames' times are
+    too irregular to tell.
+    """
+
+    count: int
+    seconds: float
+    rate: Fraction | None = None
+    damaged: bool = False
+    holes: tuple[tuple[int, int], ...] | None = ()
+
+    @property
+    def missing(self) -> int:
+        """Frames that are missing before the last one that is there."""
+        return self.holes[-1][1] if self.holes else 0
+
+    def numbers(self, indices: np.ndarray) -> np.ndarray:
+        """(T,) places among all frames, of indices among those that could be decoded."""
+        holes = np.array(self.holes or (), dtype=np.int64).reshape(-1, 2)
+        missing = np.concatenate([np.zeros(1, np.int64), holes[:, 1]])
+        numbers: np.ndarray = indices + missing[np.searchsorted(holes[:, 0], indices, side="right")]
+        return numbers
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under names of their own in ``<video>.json``."""
+        return {
+            "source_frames": self.count,
+            "source_seconds": self.seconds,
+            "source_rate": None if self.rate is None else str(self.rate),
+            "source_holes": self.holes,
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> SourceFrames:
+        """Inverse of `to_json`, of a whole ``<video>.json``."""
+        rate, holes = record["source_rate"], record["source_holes"]
+        return cls(
+            count=record["source_frames"],
+            seconds=record["source_seconds"],
+            rate=None if rate is None else Fraction(rate),
+            damaged=record["status"] != "complete",
+            holes=None if holes is None else tuple((index, missing) for index, missing in holes),
+        )
+
+
+@dataclass
+class FrameCount:
+    """Counts frames that pass by and finds where some are missing; memory does not grow but by holes."""
+
+    info: VideoInfo
+    count: int = 0
+    last: float = 0.0
+    _holes: list[tuple[int, int]] | None = field(default_factory=list)
+
+    def over(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The same frames."""
+        begins, rate = float(self.info.begins), float(self.info.rate or 0)
+        for frame in frames:
+            self.count, self.last = self.count + 1, float(frame.time)
+            if self._holes is not None:
+                place = (self.last - begins) * rate
+                missing, before = round(place) - frame.index, self._holes[-1][1] if self._holes else 0
+                if abs(place - round(place)) > 0.25 or missing < before:
+                    self._holes = None
+                elif missing > before:
+                    self._holes.append((frame.index, missing))
+            yield frame
+
+    def seen(self, damaged: bool) -> SourceFrames:
+        """What has passed by; without damage, every frame is there, whatever the times look like."""
+        holes = () if not damaged else None if self._holes is None else tuple(self._holes)
+        rate = self.info.rate
+        seconds = self.last + (0.0 if rate is None else float(1 / rate))
+        return SourceFrames(count=self.count, seconds=seconds, rate=rate, damaged=damaged, holes=holes)
+
+
+@dataclass(frozen=True)
+class FrameLabels:
+    """A folder with ``groundTruth/<video>.txt``, ``mapping.txt`` and perhaps ``splits/``.
+
+    root: the folder. rate: lines a second; None: one line a frame of the video, in the order of presentation.
+    """
+
+    root: Path
+    rate: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.root / "groundTruth").is_dir() or not (self.root / "mapping.txt").is_file():
+            raise InputError(f"{self.root}: no groundTruth/ with a mapping.txt beside it; these are needed as labels")
+
+    def missing(self, videos: Collection[str]) -> list[str]:
+        """Videos without labels.
+
+        Raises:
+            InputError: no video has any.
+        """
+        without = [name for name in videos if not self.has(name)]
+        if len(without) == len(videos):
+            raise InputError(f"{self.root / 'groundTruth'}: no labels for any of the videos, such as {without[0]}.txt")
+        return without
+
+    def has(self, video: str) -> bool:
+        """Whether there are any for that video."""
+        return self._path(video).exists()
+
+    def check(self, video: str, info: VideoInfo) -> None:
+        """Refuse labels that cannot be used, as far as that can be told without decoding the video.
+
+        Raises:
+            InputError: a class that is not in mapping.txt, an unreadable file, many more labels than frames.
+        """
+        lines = self._lines(video)
+        if self.rate is None and info.frames is not None and len(lines) > info.frames + SPARE:
+            raise InputError(self._too_many(video, len(lines), info.frames))
+
+    def of(
+        self, video: str, times: np.ndarray, shown: np.ndarray, source: SourceFrames
+    ) -> tuple[list[str], list[str]] | None:
+        """Each slot's class name, and notes on how labels and video differ; None where the video has no labels.
+
+        A slot gets the label of the frame that is shown at its moment, `UNLABELLED` behind the last line.
+
+        Args:
+            times: (T,) seconds of the slots. shown: (T,) the frames shown then.
+
+        Raises:
+            InputError: a class that is not in mapping.txt, an unreadable file, more labels than the video can have.
+        """
+        if not self.has(video):
+            return None
+        lines = self._lines(video)
+        if self.rate is None:
+            places, fitting = source.numbers(shown), source.count + source.missing
+        else:  # a little more, because a third of a second in binary is less than a third
+            places = np.floor(times * float(self.rate) + 1e-6).astype(np.int64)
+            fitting = ceil(source.seconds * float(self.rate) - 1e-6)
+        if not source.damaged and len(lines) > fitting + SPARE:
+            raise InputError(self._too_many(video, len(lines), fitting))
+        labels = [lines[place] if place < len(lines) else UNLABELLED for place in places]
+        return labels, self._notes(video, len(lines), fitting, source)
+
+    def _notes(self, video: str, lines: int, fitting: int, source: SourceFrames) -> list[str]:
+        notes = []
+        if abs(lines - fitting) > (0 if self.rate is None else 1):
+            rest = (
+                f"the last {fitting - lines} are unlabelled" if lines < fitting else f"{lines - fitting} are not used"
+            )
+            doubt = "; are they of another frame rate (--label-rate)?" if lines < FEW * fitting else ""
+            notes.append(f"{video}: {self._apart(lines, fitting)}; {rest}{doubt}")
+        if source.damaged and self.rate is None and source.missing:
+            notes.append(
+                f"{video}: {source.missing} frames are missing in between; labels behind them go by the frames' times"
+            )
+        if source.holes is None and self.rate is None:
+            notes.append(
+                f"{video}: frames were lost, and their times do not say how many: labels behind the loss may be off; "
+                "--label-rate takes them by time"
+            )
+        return notes
+
+    def _apart(self, lines: int, fitting: int) -> str:
+        if self.rate is None:
+            return f"labels for {lines} frames, the video has {fitting}"
+        return f"{lines} labels at {float(self.rate):g} a second, the video takes {fitting}"
+
+    def _too_many(self, video: str, lines: int, fitting: int) -> str:
+        rate = "--label-rate" if self.rate is None else "another --label-rate"
+        return f"{self._path(video)}: {self._apart(lines, fitting)}; give {rate}, or the labels of this video"
+
+    def _path(self, video: str) -> Path:
+        return self.root / "groundTruth" / f"{video}.txt"
+
+    def _lines(self, video: str) -> list[str]:
+        """The lines of a video that has labels, all of known classes."""
+        read_labels(self._path(video), read_mapping(self.root / "mapping.txt"))
+        return read_lines(self._path(video))
+
+    def take_along(self, folder: Path) -> list[str]:
+        """Copy classes and splits as they are, and write down which labels these are; a note where they are new."""
+        for source in [self.root / "mapping.txt", *sorted((self.root / "splits").glob("*.bundle"))]:
+            write_lines(folder / source.relative_to(self.root), read_lines(source))
+        path, record = folder / RECORD, self._record()
+        before = read_json(path) if path.exists() else record
+        write_json(path, record)
+        return [f"{folder}: labels are not those of before; finished videos get the new ones"] * (before != record)
+
+    def _record(self) -> dict[str, Any]:
+        """The rate, and a SHA-256 of all that labels are made of."""
+        digest = hashlib.sha256()
+        for path in [self.root / "mapping.txt", *sorted((self.root / "groundTruth").glob("*.txt"))]:
+            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode() + path.read_bytes())
+        return {"rate": None if self.rate is None else str(self.rate), "sha256": digest.hexdigest()}

@@ -1,0 +1,112 @@
+"""Extractors by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from keystep.errors import InputError
+from keystep.extraction.backbone import Backbone
+from keystep.extraction.backbones import catalogue
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.extractor import ClipExtractor, Extractor, OnlineExtractor
+from keystep.extraction.sampling import Sampling
+
+CHOICES: dict[str, frozenset[str]] = {
+    "efficientnet-lite0": frozenset(),
+    "i3d": frozenset({"frames", "frame_rate"}),
+    "tsm": frozenset({"frames", "frame_rate"}),
+    "tsm-online": frozenset(),
+    "vjepa": frozenset({"frames", "levels", "grid", "hop", "precision"}),
+    "hf": frozenset({"hop"}),
+    "custom": frozenset({"hop"}),
+}
+"""Family of backbones -> the settings that it leaves open."""
+
+
+def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch.device | str) -> Extractor:
+    """The backbone that the settings name, with its weights, sliding as they say.
+
+    Args:
+        weights: the file; None takes the one in the cache (`keystep weights`), or what comes with the backbone.
+
+    Raises:
+        InputError: an unknown name, weights that are missing or do not fit, a setting that the backbone does not leave
+            open, a library that is not installed.
+    """
+    name, family = config.backbone, _family(config.backbone)
+    for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision"):
+        default = ExtractionConfig.model_fields[setting].default
+        if setting not in CHOICES[family] and getattr(config, setting) != default:
+            raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
+    if family == "tsm-online":
+        if config.window != "right":
+            raise InputError(f"{name} sees no future; give --window right")
+        from keystep.extraction.backbones import tsm
+
+        return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate)
+    backbone = _backbone(config, family, weights, device)
+    sampling = Sampling(rate=config.rate, clip=backbone.clip, window=config.window, hop=config.hop)
+    return ClipExtractor(backbone, sampling)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether loading a backbone of that name imports or downloads somebody else's."""
+    return _family(name) in ("hf", "custom")
+
+
+def _backbone(config: ExtractionConfig, family: str, weights: Path | None, device: torch.device | str) -> Backbone:
+    name = config.backbone
+    if family in ("hf", "custom"):
+        if weights is not None:
+            raise InputError(f"{weights}: {name} brings its own weights; leave --weights out")
+        from keystep.extraction.backbones import custom, hub
+
+        if family == "custom":
+            return custom.from_spec(name, device)
+        return hub.from_transformers(name.removeprefix("hf:"), device)
+    if family == "efficientnet-lite0":
+        from keystep.extraction.backbones import efficientnet
+
+        return efficientnet.load(weights, device)
+    path = _file(name, weights)
+    if family == "i3d":
+        from keystep.extraction.backbones import i3d
+
+        return i3d.load(path, device=device, **_given(config, "frames", "frame_rate"))
+    if family == "tsm":
+        from keystep.extraction.backbones import tsm
+
+        return tsm.load(path, device, **_given(config, "frames", "frame_rate"))
+    from keystep.extraction.backbones import vjepa
+
+    options = _given(config, "frames")
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    return vjepa.load(name, path, levels=config.levels, grid=config.grid, device=device, dtype=dtype, **options)
+
+
+def _family(name: str) -> str:
+    if name in CHOICES and name not in ("vjepa", "hf", "custom"):
+        return name
+    if name.startswith("hf:"):
+        return "hf"
+    if ":" in name:
+        return "custom"
+    known = ", ".join(dict.fromkeys(record.backbone for record in catalogue.CATALOGUE))
+    if name.startswith("vjepa") and name in known.split(", "):
+        return "vjepa"
+    raise InputError(f"no backbone {name!r}; there are {known}, tsm-online, hf:FOLDER_OR_ID, package.module:name")
+
+
+def _file(name: str, weights: Path | None) -> Path:
+    path = weights or catalogue.find(name)
+    if path is None:
+        raise InputError(f"{name}: no weights here; 'keystep weights' says where they come from; give --weights FILE")
+    return path
+
+
+def _given(config: ExtractionConfig, *names: str) -> dict[str, Any]:
+    """Those of the settings that somebody set; the others are the backbone's own."""
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
