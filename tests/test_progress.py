@@ -38,7 +38,7 @@ def test_a_total_may_be_known_later() -> None:
 
 def test_bars_show_description_and_count() -> None:
     screen = io.StringIO()
-    progress = Bars(Console(file=screen, force_terminal=True, width=120))
+    progress = Bars(Console(file=screen, force_terminal=True, color_system=None, width=120))
     with progress.task("encoding", total=3, unit="videos") as task:
         task.advance(3, note="the last")
         progress.message("a line [beside] it")
