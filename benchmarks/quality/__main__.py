@@ -27,7 +27,6 @@ from screening import CONTROLS, Scores, Screen, best_variant
 from tables import confirm_table, gate_table, screen_table, shares_table
 
 from keystep.cli.evaluation import judge_models, model_records
-from keystep.cli.models import find_model
 from keystep.data.folder import FeatureFolder, open_folder
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
@@ -36,6 +35,7 @@ from keystep.evals.protocol import EvalConfig
 from keystep.evals.report import write_report
 from keystep.evals.results import curves_of, load_result, save_evaluation
 from keystep.files import write_json
+from keystep.loading import load
 from keystep.settings import assignments
 
 RECONSTRUCTION = "reconstruction"
@@ -167,7 +167,7 @@ class Study:
         place = self.out / "judged" / f"fold{fold}-labels{100 * share:g}-seeds{seeds}-{'-'.join(names)}"
         if not (place / "result.json").exists():
             jobs = {name: [self.job(name, fold, seed) for seed in self.options.seeds] for name in names}
-            groups = [(name, [find_model(str(job.folder)) for job in seeds]) for name, seeds in jobs.items()]
+            groups = [(name, [load(job.folder) for job in seeds]) for name, seeds in jobs.items()]
             boundaries = next((job.boundaries for seeds in jobs.values() for job in seeds if job.boundaries), None)
             config = EvalConfig(label_share=share)
             evaluation = judge_models(self.folder(boundaries), fold, groups, config, Console(quiet=True))

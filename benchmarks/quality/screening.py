@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from runs import Job
 
-from keystep.cli.models import find_model
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals import controls
 from keystep.evals.encoding import encode_videos
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.files import write_json
+from keystep.loading import load
 from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
@@ -64,7 +64,7 @@ class Screen:
 
         folder: the same videos, with the boundaries that the model may need.
         """
-        model = find_model(str(job.folder)).model
+        model = load(job.folder)
         found: Scores = {}
         for mode, pattern in _patterns(model).items():
             name = f"{job.variant}-{job.seed}-{mode}"

@@ -17,7 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from keystep.data.discovered import Boundaries
 from keystep.data.problems import OnError
 from keystep.data.timeline import parse_rate
+from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
+from keystep.settings import build, read_yaml
 
 Offsets = Annotated[tuple[float, ...], Field(min_length=1)]
 Scales = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -371,3 +373,14 @@ class RunConfig(Config):
                 f"target.layers {self.target.layers} are more than the encoder's {self.model.depth} blocks"
             )
         return self
+
+
+def run_config(run: Path) -> RunConfig:
+    """Read the settings of an existing run.
+
+    Raises:
+        InputError: the folder has no ``config.yaml``, or one with unknown names or bad values.
+    """
+    if not (run / "config.yaml").exists():
+        raise InputError(f"{run}: no config.yaml; this is not a run that can be resumed")
+    return build(RunConfig, read_yaml(run / "config.yaml"))

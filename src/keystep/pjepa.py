@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from keystep import persistence
 from keystep.batch import SequenceBatch
-from keystep.config import ModelConfig
+from keystep.config import ModelConfig, RunConfig
 from keystep.errors import InputError
 from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
@@ -32,6 +33,30 @@ class Output(NamedTuple):
     predictions: Tensor
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a loaded model comes from, as far as that is known.
+
+    Attributes:
+        source: the folder or hub id that was loaded.
+        run: the folder of the pretraining run, which has ``config.yaml``.
+        config: all settings of that run.
+        videos: names of the videos that it was pretrained on.
+    """
+
+    source: str = "a model"
+    run: Path | None = None
+    config: RunConfig | None = None
+    videos: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> str | None:
+        """Frames a second that the model was trained at."""
+        data = self.config.data if self.config else None
+        rate = None if data is None else data.rate or data.source_rate
+        return None if rate is None else str(rate)
+
+
 class PJEPA(nn.Module):
     """Context encoder, predictor and mask token. The target encoder lives beside it, in training (`keystep.target`)."""
 
@@ -40,6 +65,7 @@ class PJEPA(nn.Module):
         if config.input_dim is None:
             raise InputError("model.input_dim is not set; it is the width of the features")
         self.config = config
+        self.origin = Origin()
         self.encoder = Encoder(config)
         self.predictor = Predictor(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, config.dim))
@@ -118,6 +144,11 @@ class PJEPA(nn.Module):
             raise InputError("this model needs segment_lengths: the boundaries that 'keystep segment' discovers")
         if self.config.oracle or (pattern is not None and pattern.oracle):
             raise InputError("this is an ORACLE model: it needs segment_lengths, the true segment boundaries")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: which model this is, wherever it lies."""
+        return persistence.weights_fingerprint(self)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write ``config.json`` and ``model.safetensors``, whole or not at all."""

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from keystep.config import LEAST_STEPS, RunConfig
+from keystep.config import LEAST_STEPS, RunConfig, run_config
 from keystep.errors import InputError
 from keystep.settings import build, read_yaml
-from keystep.train.run import pretrain, run_config
+from keystep.train.run import pretrain
 
 SETTINGS = {
     "model": {"dim": 16, "depth": 2, "heads": 2, "predictor_depth": 1},

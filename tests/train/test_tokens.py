@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from keystep import PJEPA
-from keystep.config import RunConfig
+from keystep.config import RunConfig, run_config
 from keystep.data.folder import open_folder
 from keystep.data.statistics import measure
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.settings import build
-from keystep.train.run import pretrain, run_config
+from keystep.train.run import pretrain
 
 SMALL = {
     "model": {"dim": 16, "depth": 1, "heads": 2, "predictor_depth": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -54,3 +55,15 @@ def list_problems(folder: FeatureFolder, console: Console) -> None:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     if len(problems.notes) > 5:
         console.print(f"note: and {len(problems.notes) - 5} more like these")
+
+
+def show_warnings(lines: Sequence[str], folder: FeatureFolder, console: Console) -> None:
+    """Print warnings, and keep them among the folder's notes, which results carry."""
+    folder.problems.notes.extend(lines)
+    show_lines(lines, console)
+
+
+def show_lines(lines: Sequence[str], console: Console) -> None:
+    """Print warnings."""
+    for line in lines:
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True, markup=False)

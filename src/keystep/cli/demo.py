@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from keystep.cli.evaluation import judge_models, model_records, show_report
-from keystep.cli.models import find_model
 from keystep.cli.progress import TrainingProgress
 from keystep.config import RunConfig
 from keystep.data.folder import open_folder
@@ -16,6 +15,7 @@ from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import curves_of, save_evaluation
+from keystep.loading import load
 from keystep.settings import build
 from keystep.train.run import pretrain
 
@@ -42,7 +42,7 @@ def run_demo(out: Path, console: Console) -> None:
         config = build(RunConfig, {"data": {"root": out / "data"}}, SETTINGS, change)
         with TrainingProgress(console) as progress:
             pretrain(config, out / "runs" / name, progress=progress)
-        groups.append((name, [find_model(str(out / "runs" / name))]))
+        groups.append((name, [load(out / "runs" / name)]))
     console.print("4. Judging them against raw features and everything that smoothing gives for free.")
     evaluation = judge_models(folder, "1", groups, EvalConfig(probe=PROBE), console)
     runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}

@@ -13,9 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keystep.cli.data import list_problems, open_data
+from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.evaluation import CONTROLS, Group, check_groups, check_models, model_records, parse_group
-from keystep.cli.models import check_boundaries, check_fits
 from keystep.cli.progress import counting
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
@@ -34,6 +33,7 @@ from keystep.evals.discovery import (
 from keystep.evals.encoding import encode_videos
 from keystep.evals.pictures import ribbons_png
 from keystep.files import check_ours, replacing, write_json
+from keystep.loading import check_features
 from keystep.settings import assignments, build
 
 OURS = ("discovery.json", "discovery.png")
@@ -99,8 +99,7 @@ def discover_folder(
         check_models(groups, folder, split, console)
     else:
         for found in (found for _, group in groups for found in group):
-            check_fits(found, folder, console)
-            check_boundaries(found, folder)
+            show_warnings(check_features(found, folder), folder, console)
     with counting(console, "discovering", None) as tick:
         for row in study.run(groups):
             tick(row.name)
@@ -153,9 +152,9 @@ class _Study:
         yield self._add(self._clustered("raw features", [self.raw]))
         yield self._add(self._smoothing())
         for name, group in groups:
-            oracle = self.folder.oracle or any(found.model.config.oracle for found in group)
-            latents = [dict(encode_videos(found.model, self.folder, self.videos)) for found in group]
-            detail = group[0].model.config.describe(group[0].model.config.attention)
+            oracle = self.folder.oracle or any(found.config.oracle for found in group)
+            latents = [dict(encode_videos(found, self.folder, self.videos)) for found in group]
+            detail = group[0].config.describe(group[0].config.attention)
             yield self._add(self._clustered(f"{name} (ORACLE)" if oracle else name, latents, detail))
 
     def _add(self, row: Row) -> Row:

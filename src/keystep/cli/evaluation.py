@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import FoundModel, check_boundaries, check_fits, find_model
 from keystep.cli.progress import counting
 from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
@@ -20,9 +19,12 @@ from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, evaluate
 from keystep.evals.report import write_report
 from keystep.evals.results import OURS, curves_of, load_result, save_evaluation
 from keystep.evals.table import main_line, markdown_table, verdict
-from keystep.files import check_ours
+from keystep.files import check_ours, read_json
+from keystep.loading import check_features, load
+from keystep.pjepa import PJEPA
 from keystep.settings import assignments, build
 from keystep.target import feature_width
+from keystep.train.state import STATE
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
@@ -46,13 +48,15 @@ def evaluate_folder(
     groups = [parse_group(text) for text in models]
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
-    runs = {f"{name}, seed {seed}": found.run for name, seed, found in _flat(groups) if found.run is not None}
+    runs = {
+        f"{name}, seed {seed}": found.origin.run for name, seed, found in _flat(groups) if found.origin.run is not None
+    }
     save_evaluation(out, evaluation, curves_of(runs), model_records(groups))
     list_problems(folder, console)
     show_report(out, console)
 
 
-Group = tuple[str, list[FoundModel]]
+Group = tuple[str, list[PJEPA]]
 
 
 def judge_models(
@@ -66,9 +70,7 @@ def judge_models(
 
 def entrants_of(groups: list[Group]) -> list[Entrant]:
     """The models of all groups with name and seed."""
-    return [
-        Entrant(name, seed, found.model, reconstruction=_reconstructs(found)) for name, seed, found in _flat(groups)
-    ]
+    return [Entrant(name, seed, found, reconstruction=_reconstructs(found)) for name, seed, found in _flat(groups)]
 
 
 def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
@@ -140,16 +142,18 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
     fingerprint = folder.fingerprint() if folder.discovered else ""
     for name, models in groups:
         for found in models:
-            check_fits(found, folder, console)
-            check_boundaries(found, folder)
-            if _trained_on_others(found, folder, fingerprint):
-                line = f"{name} ({found.source}) was trained with other boundaries, or the data changed since"
+            for line in check_features(found, folder):
                 _warn(line, folder, console)
-            seen = sorted(test & set(found.videos))
+            if _trained_on_others(found, folder, fingerprint):
+                line = f"{name} ({found.origin.source}) was trained with other boundaries, or the data changed since"
+                _warn(line, folder, console)
+            seen = sorted(test & set(found.origin.videos))
             if seen:
-                line = f"{name} ({found.source}) was pretrained, without labels, on {len(seen)} of the test videos"
-            elif not found.videos and not _trained_on(found, folder, split):
-                line = f"nothing is known of the videos that {name} ({found.source}) was trained on"
+                line = (
+                    f"{name} ({found.origin.source}) was pretrained, without labels, on {len(seen)} of the test videos"
+                )
+            elif not found.origin.videos and not _trained_on(found, folder, split):
+                line = f"nothing is known of the videos that {name} ({found.origin.source}) was trained on"
             else:
                 continue
             _warn(line, folder, console)
@@ -166,13 +170,19 @@ def _past_of_boundaries(folder: FeatureFolder, test: set[str]) -> Iterator[str]:
         yield "nothing is known of the videos that the model behind the boundaries was trained on"
 
 
-def _trained_on_others(found: FoundModel, folder: FeatureFolder, fingerprint: str) -> bool:
+def _trained_on_others(found: PJEPA, folder: FeatureFolder, fingerprint: str) -> bool:
     """Whether a model of discovered boundaries is known to have learned from others of the same folder."""
-    data = found.config.data if found.config else None
-    if data is None or found.data_fingerprint is None or found.model.config.segments != "discovered":
+    data = found.origin.config.data if found.origin.config else None
+    if data is None or _data_fingerprint(found) is None or found.config.segments != "discovered":
         return False
-    same = data.root.resolve() == folder.root.resolve() and found.rate in (None, str(folder.timeline.rate))
-    return same and found.data_fingerprint != fingerprint
+    same = data.root.resolve() == folder.root.resolve() and found.origin.rate in (None, str(folder.timeline.rate))
+    return same and _data_fingerprint(found) != fingerprint
+
+
+def _data_fingerprint(found: PJEPA) -> str | None:
+    states = sorted(found.origin.run.glob(f"checkpoints/*/{STATE}")) if found.origin.run else []
+    fingerprint = read_json(states[-1]).get("fingerprint") if states else None
+    return fingerprint if isinstance(fingerprint, str) else None
 
 
 def _warn(line: str, folder: FeatureFolder, console: Console) -> None:
@@ -187,27 +197,27 @@ def model_records(groups: list[Group]) -> list[dict[str, Any]]:
         {
             "name": name,
             "seed": seed,
-            "source": found.source,
+            "source": found.origin.source,
             "weights": found.fingerprint,
-            "settings": (found.config or found.model.config).model_dump(mode="json"),
+            "settings": (found.origin.config or found.config).model_dump(mode="json"),
         }
         for name, seed, found in _flat(groups)
     ]
 
 
-def _trained_on(found: FoundModel, folder: FeatureFolder, split: str) -> bool:
+def _trained_on(found: PJEPA, folder: FeatureFolder, split: str) -> bool:
     """Whether the run's settings say that it saw this split's training videos only."""
-    data = found.config.data if found.config else None
+    data = found.origin.config.data if found.origin.config else None
     return data is not None and data.split == split and data.root.resolve() == folder.root.resolve()
 
 
-def _recipe(found: FoundModel) -> str:
+def _recipe(found: PJEPA) -> str:
     """All settings but the seed and the place of the data."""
-    if found.config is None:
-        return str(found.model.config)
-    train = found.config.train.model_copy(update={"seed": 0})
-    data = found.config.data.model_copy(update={"root": Path(), "boundaries": None})
-    return str(found.config.model_copy(update={"train": train, "data": data}))
+    if found.origin.config is None:
+        return str(found.config)
+    train = found.origin.config.train.model_copy(update={"seed": 0})
+    data = found.origin.config.data.model_copy(update={"root": Path(), "boundaries": None})
+    return str(found.origin.config.model_copy(update={"train": train, "data": data}))
 
 
 def show_report(result: Path, console: Console, markdown: bool = False) -> None:
@@ -253,24 +263,24 @@ def parse_group(text: str) -> Group:
     name, equals, paths = text.partition("=")
     if not equals or not name or not paths:
         raise InputError(f"--model {text!r} is not NAME=RUN[,RUN...], such as pjepa=runs/a,runs/b")
-    return name, [find_model(path) for path in paths.split(",") if path]
+    return name, [load(path) for path in paths.split(",") if path]
 
 
-def _flat(groups: list[Group]) -> list[tuple[str, int, FoundModel]]:
+def _flat(groups: list[Group]) -> list[tuple[str, int, PJEPA]]:
     """(name, seed, model); the seed of the run where it is known and new, else the place in the list."""
-    flat: list[tuple[str, int, FoundModel]] = []
+    flat: list[tuple[str, int, PJEPA]] = []
     for name, models in groups:
-        seeds = [found.config.train.seed if found.config else index for index, found in enumerate(models)]
+        seeds = [found.origin.config.train.seed if found.origin.config else index for index, found in enumerate(models)]
         if len(set(seeds)) < len(seeds):
             raise InputError(f"--model {name}: two of its runs have the same seed, {sorted(seeds)}")
         flat += [(name, seed, found) for seed, found in zip(seeds, models, strict=True)]
     return flat
 
 
-def _reconstructs(found: FoundModel) -> bool:
+def _reconstructs(found: PJEPA) -> bool:
     """Whether it was trained on each frame's own features alone: the control of masked reconstruction."""
-    if found.config is None or found.config.target.kind != "features":
+    if found.origin.config is None or found.origin.config.target.kind != "features":
         return False
-    config = found.model.config
+    config = found.config
     assert config.input_dim is not None
-    return config.output_dim == feature_width(found.config.target, config.input_dim)
+    return config.output_dim == feature_width(found.origin.config.target, config.input_dim)

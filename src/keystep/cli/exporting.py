@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from keystep.cli.models import FoundModel, find_model, head_of
+from keystep.cli.data import show_lines
 from keystep.errors import InputError
 from keystep.export import export_step
 from keystep.export.artefact import INT8, RECORD
+from keystep.loading import check_head, load, load_head
+from keystep.pjepa import PJEPA
 from keystep.stream.sources import from_array
 from keystep.temporal import TemporalHead
 
@@ -30,12 +32,14 @@ def export_model(
     console: Console,
 ) -> None:
     """Write the folder and say what is in it, and how far its numbers are from `keystep.stream`."""
-    found = find_model(model)
-    fitted = None if head is None else head_of(found, head, console)
+    found = load(model)
+    fitted = None if head is None else load_head(head)
+    if fitted is not None:
+        show_lines(check_head(fitted, found, str(head)), console)
     if isinstance(fitted, TemporalHead):
         raise InputError(f"{head}: a temporal head cannot be exported yet; give a linear one, or export without")
     record = export_step(
-        found.model,
+        found,
         out,
         frames=frames,
         streams=streams,
@@ -45,8 +49,8 @@ def export_model(
         int8=int8,
         head=fitted,
         features=[_frames(path, found) for path in features],
-        source=found.source,
-        rate=found.rate,
+        source=found.origin.source,
+        rate=found.origin.rate,
     )
     lines = [f"{out / RECORD}: {record['attention']}; {_calls(record['frames'], record['streams'])}"]
     for name, checked in record["files"].items():
@@ -74,9 +78,9 @@ def export_model(
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _frames(path: Path, found: FoundModel) -> np.ndarray:
+def _frames(path: Path, found: PJEPA) -> np.ndarray:
     """(T, D_in) float32 of a feature file."""
-    width = found.model.config.input_dim
+    width = found.config.input_dim
     assert width is not None
     chunks = [chunk.features for chunk in from_array(path, width, 4096)]
     return np.concatenate([np.empty((0, width), np.float32), *chunks])

@@ -26,14 +26,14 @@ from keystep.cli.evaluation import evaluate_folder
 from keystep.cli.preparation import Prepared, prepare_data
 from keystep.cli.progress import TrainingProgress
 from keystep.cli.suite import evaluate_suite, suite_config
-from keystep.config import RunConfig
+from keystep.config import RunConfig, run_config
 from keystep.errors import InputError
 from keystep.evals.protocol import EvalConfig
 from keystep.files import read_json, write_json
 from keystep.persistence import CONFIG
 from keystep.presets import preset_settings
 from keystep.settings import assignments, build
-from keystep.train.run import pretrain, run_config
+from keystep.train.run import pretrain
 
 RECORD = "recipe.json"
 

@@ -15,12 +15,13 @@ from rich.console import Console
 from keystep.boundaries import Segmenter, SegmenterConfig
 from keystep.boundaries.agreement import Agreement, agreement, equally_spaced
 from keystep.boundaries.fitting import fit, to_record
-from keystep.cli.data import list_problems, open_data
-from keystep.cli.models import FoundModel, check_fits, find_model
+from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.progress import counting
 from keystep.data.discovered import check_free, write_boundaries
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
+from keystep.loading import check_features, load
+from keystep.pjepa import PJEPA
 from keystep.settings import assignments, build
 
 
@@ -52,9 +53,9 @@ def segment_folder(
     check_free(out, list(folder.videos))
     if split is not None:
         folder.split(split)  # a bad one shows now, not when every video was read
-    found = None if model_path is None else find_model(model_path)
+    found = None if model_path is None else load(model_path)
     if found is not None:
-        check_fits(found, folder, console)
+        show_warnings(check_features(found, folder), folder, console)
         if config.source == "surprise":
             _check_answers(found)
     readable = _readable(folder, console)
@@ -74,14 +75,14 @@ def segment_folder(
     console.print(f"{out}: {_summary(found_lengths, float(segmenter.rate))}, {ahead}", soft_wrap=True, markup=False)
 
 
-def _check_answers(found: FoundModel) -> None:
+def _check_answers(found: PJEPA) -> None:
     """Refuse surprise where what the model says of visible frames is known to have been learned from nothing."""
-    if found.config is None or found.config.objective.visible_weight > 0:
+    if found.origin.config is None or found.origin.config.objective.visible_weight > 0:
         return
-    if found.model.config.visible_predictions == "encoder":
+    if found.config.visible_predictions == "encoder":
         raise InputError(
-            f"{found.source}: trained with objective.visible_weight=0, so it never learned what to say of a frame it "
-            "sees, and surprise means nothing; use --source latents, or pretrain with a weight above 0"
+            f"{found.origin.source}: trained with objective.visible_weight=0, so it never learned what to say of a "
+            "frame it sees, and surprise means nothing; use --source latents, or pretrain with a weight above 0"
         )
 
 
@@ -98,23 +99,23 @@ def _readable(folder: FeatureFolder, console: Console) -> tuple[str, ...]:
 
 
 def _fit(
-    folder: FeatureFolder, videos: Sequence[str], config: SegmenterConfig, found: FoundModel | None, console: Console
+    folder: FeatureFolder, videos: Sequence[str], config: SegmenterConfig, found: PJEPA | None, console: Console
 ) -> Segmenter:
-    model = None if found is None else found.model
-    target = found.config.target if found is not None and found.config is not None else None
+    model = None if found is None else found
+    target = found.origin.config.target if found is not None and found.origin.config is not None else None
     clusters = target.clusters if target is not None and target.kind == "clusters" else None
     with counting(console, f"fitting on {config.source}", 2 * len(videos)) as tick:
         return fit(folder, videos, config, model, clusters=clusters, progress=tick)
 
 
-def _origin(folder: FeatureFolder, videos: Sequence[str], found: FoundModel | None) -> dict[str, Any]:
+def _origin(folder: FeatureFolder, videos: Sequence[str], found: PJEPA | None) -> dict[str, Any]:
     """What the segmenter, and the model that it reads, were fitted on."""
     return {
         "data": {"name": folder.root.resolve().name, "fingerprint": folder.fingerprint()},
         "fitted_on": list(videos),
         "model": None
         if found is None
-        else {"source": found.source, "weights": found.fingerprint, "videos": list(found.videos)},
+        else {"source": found.origin.source, "weights": found.fingerprint, "videos": list(found.origin.videos)},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 

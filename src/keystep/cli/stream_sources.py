@@ -12,10 +12,10 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from keystep.cli.models import FoundModel
 from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError
 from keystep.files import read_json
+from keystep.pjepa import PJEPA
 from keystep.stream import sources
 from keystep.stream.heads import AnyHead
 from keystep.stream.sources import Chunk
@@ -54,7 +54,7 @@ class Source:
     note: str = ""
 
 
-def open_source(source: str, head: AnyHead, found: FoundModel, options: SourceOptions) -> Source:
+def open_source(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> Source:
     """The source that a name stands for: ``-``, a feature file, a folder that grows, a video, a camera.
 
     Raises:
@@ -63,7 +63,7 @@ def open_source(source: str, head: AnyHead, found: FoundModel, options: SourceOp
     if _is_video(source):
         return _video(source, head, found, options)
     timeline, pool = _timeline(head, found, source, options)
-    width = found.model.config.input_dim
+    width = found.config.input_dim
     assert width is not None
     if source == "-":
         form = one_of("--input-format", options.input_format, get_args(sources.Format))
@@ -100,7 +100,7 @@ def _standard_input(lines: bool, width: int) -> Iterator[Chunk]:
     return sources.from_lines(sys.stdin, width) if lines else sources.from_bytes(sys.stdin.buffer, width)
 
 
-def _timeline(head: AnyHead, found: FoundModel, source: str, options: SourceOptions) -> tuple[Timeline, int]:
+def _timeline(head: AnyHead, found: PJEPA, source: str, options: SourceOptions) -> tuple[Timeline, int]:
     """The timeline of what the model is fed, and how many source frames make one of its frames.
 
     The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
@@ -131,10 +131,10 @@ def _fitted(head: AnyHead) -> Timeline | None:
     return Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
 
 
-def _model_rate(head: AnyHead, found: FoundModel, options: SourceOptions) -> Fraction | None:
+def _model_rate(head: AnyHead, found: PJEPA, options: SourceOptions) -> Fraction | None:
     """Frames a second that the model works at, where anything says so."""
     fitted = _fitted(head)
-    known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.rate)
+    known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.origin.rate)
     return None if known is None else parse_rate(known)
 
 
@@ -145,12 +145,12 @@ def _is_video(source: str) -> bool:
     return source != "-" and Path(source).is_file() and Path(source).suffix != ".npy"
 
 
-def _video(source: str, head: AnyHead, found: FoundModel, options: SourceOptions) -> Source:
+def _video(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> Source:
     extractor = _extractor(head, options)
-    if extractor.width != found.model.config.input_dim:
+    if extractor.width != found.config.input_dim:
         raise InputError(
-            f"{extractor.name} gives features {extractor.width} wide; {found.source} reads "
-            f"{found.model.config.input_dim}"
+            f"{extractor.name} gives features {extractor.width} wide; {found.origin.source} reads "
+            f"{found.config.input_dim}"
         )
     known = _model_rate(head, found, options)
     pool = 1 if known is None else extractor.timeline.pool_factor(known)

@@ -17,14 +17,16 @@ from rich.console import Console
 
 from keystep.boundaries import Segmenter
 from keystep.boundaries.fitting import load as load_segmenter
+from keystep.cli.data import show_lines
 from keystep.cli.live_view import LiveView
-from keystep.cli.models import FoundModel, find_model, head_of
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
 from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.data.discovered import SEGMENTER, read_record
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
+from keystep.loading import check_head, load, load_head
+from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps, Reading, Smoothing
 from keystep.stream.heads import AnyHead
 from keystep.stream.live import OnGap
@@ -55,21 +57,24 @@ class StreamOptions:
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
     """Read, step, write, until the source ends or somebody stops it; the state is saved where that was asked for."""
     torch.set_num_threads(options.threads)
-    found = find_model(model_path)
-    head = head_of(found, options.head, messages)
+    found = load(model_path)
+    head = load_head(options.head)
+    show_lines(check_head(head, found, str(options.head)), messages)
     opened = open_source(source, head, found, options.source)
     if opened.note:
         messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
     _warn_of_growth(found, messages)
     on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
-    live = LiveSteps(found.model, head, opened.timeline, smoothing, on_gap, _segmenter(found, options))
+    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap, _segmenter(found, options))
     place = _resumed(live, source, options, messages)
     chunks = opened.chunks(live.state.frames, place)
     with ExitStack() as stack:
         stack.enter_context(stopping_on_terminate())
         out = _output(options, live, stack)
-        view = stack.enter_context(LiveView(messages, f"{found.source}, {source}", head)) if options.view else None
+        view = (
+            stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
+        )
         picture = None if options.picture is None else StreamPicture(options.picture, head, opened.video)
         runner = _Runner(live, out, view, picture, source, place, options, messages)
         runner.save()  # now: a path that cannot be written shows before hours of video do
@@ -90,24 +95,24 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 
 
-def _segmenter(found: FoundModel, options: StreamOptions) -> Segmenter | None:
+def _segmenter(found: PJEPA, options: StreamOptions) -> Segmenter | None:
     """What says where segments end, for models that attend by discovered ones."""
-    discovered = found.model.config.segments == "discovered"
+    discovered = found.config.segments == "discovered"
     if discovered != (options.boundaries is not None):
         needs = "attends by discovered segments; give" if discovered else "does not attend by discovered segments; drop"
-        raise InputError(f"{found.source}: {needs} --boundaries DIR, which 'keystep segment' writes")
+        raise InputError(f"{found.origin.source}: {needs} --boundaries DIR, which 'keystep segment' writes")
     if options.boundaries is None:
         return None
     if options.state is not None:
         raise InputError("--state: a stream with --boundaries cannot be saved yet; leave it out")
-    model = None if options.segmenter_model is None else find_model(options.segmenter_model)
+    model = None if options.segmenter_model is None else load(options.segmenter_model)
     path = options.boundaries / SEGMENTER
     origin = read_record(path).model
     weights = origin and origin.weights
     if weights != (model and model.fingerprint):
         told = f"was fitted with model {weights[:12]}...: give that one" if weights else "needs no model: drop"
         raise InputError(f"{path}: {told} --segmenter-model")
-    return load_segmenter(path, None if model is None else model.model)
+    return load_segmenter(path, model)
 
 
 class _Runner:
@@ -270,8 +275,8 @@ def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Con
     return place
 
 
-def _warn_of_growth(found: FoundModel, messages: Console) -> None:
-    config = found.model.config
+def _warn_of_growth(found: PJEPA, messages: Console) -> None:
+    config = found.config
     pattern = config.stream_attention
     if pattern is not None and pattern.window is None:
         mebibytes = 2 * config.depth * config.dim * 4 * 14_400 / 2**20

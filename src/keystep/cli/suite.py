@@ -87,7 +87,7 @@ def _check_clips(folder: FeatureFolder, groups: list[Group]) -> None:
     if not (folder.root / CLIPS).exists():
         return
     for name, models in groups:
-        if any(found.model.config.segments is not None for found in models):
+        if any(found.config.segments is not None for found in models):
             raise InputError(
                 f"--model {name}: attends by segment, and {folder.root / CLIPS} holds clips, which have none"
             )

@@ -37,7 +37,7 @@ from keystep.diagnostics import Health, Monitor, pad_labels
 from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
-from keystep.settings import build, read_yaml, write_yaml
+from keystep.settings import build, write_yaml
 from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints
@@ -75,7 +75,7 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     Args:
         run: the run's folder; empty or absent, unless ``resume``.
         resume: go on from the newest checkpoint in ``run``, or from the start if none was written yet (``config`` must
-            be the run's own, see `run_config`).
+            be the run's own, see `keystep.config.run_config`).
 
     Raises:
         InputError: bad settings, data or checkpoint; a loss that is no number.
@@ -126,13 +126,6 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
         persistence.save_model(run / "model", learner.model)
     fabric.barrier()
     return run / "model"
-
-
-def run_config(run: Path) -> RunConfig:
-    """The settings of an existing run."""
-    if not (run / "config.yaml").exists():
-        raise InputError(f"{run}: no config.yaml; this is not a run that can be resumed")
-    return build(RunConfig, read_yaml(run / "config.yaml"))
 
 
 def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:

@@ -40,9 +40,9 @@ def pretrain(
 ) -> None:
     """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
     from keystep.cli.progress import TrainingProgress
+    from keystep.config import run_config
     from keystep.errors import InputError
     from keystep.train.run import pretrain as train
-    from keystep.train.run import run_config
 
     if resume is not None:
         if any(value is not None for value in (data, out, config, source_rate, rate, split, settings, on_error)):

@@ -1,0 +1,129 @@
+"""Loading models and heads by the names that the command line accepts, and checking that they fit some data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from keystep.config import RunConfig, run_config
+from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
+from keystep.files import read_json
+from keystep.heads import LinearHead
+from keystep.persistence import CONFIG, read_metadata
+from keystep.pjepa import PJEPA, Origin
+from keystep.stream.heads import AnyHead
+from keystep.temporal import TemporalHead
+from keystep.temporal.building import FORMAT as TEMPORAL
+from keystep.temporal.building import load_head as load_temporal_head
+from keystep.train.state import STATE, Checkpoints
+
+
+def load(source: Path | str, device: torch.device | str | None = None) -> PJEPA:
+    """Load a model in eval mode.
+
+    Args:
+        source: a run folder (its finished model, or else its newest checkpoint), one of its checkpoints, a model
+            folder, or a Hugging Face hub id.
+        device: by default the GPU if there is one.
+
+    Returns:
+        The model; its `origin` says which run made it, where that is known.
+
+    Raises:
+        InputError: there is no such model, or it is damaged.
+    """
+    path = Path(source)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    run = next(
+        (folder for folder in (path, path.parent, path.parent.parent) if (folder / "config.yaml").exists()), None
+    )
+    if run is None or not path.is_dir():
+        model = PJEPA.from_pretrained(source).to(device)
+        model.origin = Origin(str(source))
+        return model
+    config = run_config(run)
+    folder = _newest(run, config) if path == run else path
+    model = PJEPA.from_pretrained(folder).to(device)
+    model.origin = Origin(str(folder), run, config, _trained_on(run))
+    return model
+
+
+def _newest(run: Path, config: RunConfig) -> Path:
+    """The finished model of a run, or else its newest checkpoint."""
+    if (run / "model" / CONFIG).exists():
+        return run / "model"
+    checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
+    if not checkpoints.steps():
+        raise InputError(f"{run}: this run has no model and no checkpoint yet")
+    return checkpoints.path(checkpoints.steps()[-1])
+
+
+def _trained_on(run: Path) -> tuple[str, ...]:
+    """The videos that a run was trained on; empty where that is not known."""
+    states = sorted(run.glob(f"checkpoints/*/{STATE}"))
+    videos = read_json(states[-1]).get("videos") if states else None
+    return tuple(videos) if isinstance(videos, list) else ()
+
+
+def load_head(path: Path | str) -> AnyHead:
+    """Load a head from the file that `keystep eval` or `save_head` wrote.
+
+    Raises:
+        InputError: no such file, or not a head.
+    """
+    path = Path(path)
+    temporal = path.is_file() and read_metadata(path).get("format") == TEMPORAL
+    return load_temporal_head(path) if temporal else LinearHead.load(path)
+
+
+def check_head(head: AnyHead, model: PJEPA, name: str = "this head") -> list[str]:
+    """Check that a head can read a model's latents on a live stream.
+
+    Args:
+        name: of the head in messages, such as its file.
+
+    Returns:
+        Warnings: the head was fitted on latents that see the future, or that true boundaries shaped.
+
+    Raises:
+        InputError: the head was fitted on another model or on no latents at all.
+    """
+    origin = head.origin
+    if isinstance(head, TemporalHead) and origin.get("representation") and not origin.get("weights"):
+        raise InputError(f"{name}: was trained on {origin['representation']}, not on latents; take a model's head")
+    if origin.get("weights") not in (None, model.fingerprint):
+        raise InputError(f"{name}: was fitted on another model than {model.origin.source}; 'keystep eval' fits one")
+    warnings = []
+    if origin.get("mode") == "offline":
+        warnings.append(
+            f"{name} was fitted on offline latents, which see the future; take the causal head of the same eval"
+        )
+    if origin.get("oracle") == "True":
+        warnings.append(f"ORACLE: {name} was fitted on what true boundaries shaped; a live system has none")
+    return warnings
+
+
+def check_features(model: PJEPA, folder: FeatureFolder) -> list[str]:
+    """Check that a model can read the features of a folder.
+
+    Returns:
+        Warnings: the folder's rate is not the one that the model was trained at.
+
+    Raises:
+        InputError: features of another width or another number of tokens.
+    """
+    source, config = model.origin.source, model.config
+    if config.input_dim != folder.width:
+        raise InputError(f"{source}: reads features {config.input_dim} wide; {folder.root} has {folder.width}")
+    if config.slot_tokens > 1 and folder.tokens not in (1, config.slot_tokens):  # 1: the folder may just not say
+        raise InputError(f"{source}: reads {config.slot_tokens} tokens a slot; {folder.root} has {folder.tokens}")
+    if config.segments == "discovered" and folder.discovered is None:
+        raise InputError(
+            f"{source}: attends by discovered boundaries; give --boundaries DIR, which 'keystep segment' writes"
+        )
+    rate, trained = str(folder.timeline.rate), model.origin.rate
+    if trained in (None, rate):
+        return []
+    return [f"{source} was trained at {trained} Hz and reads {rate} Hz here; give --rate {trained}"]
