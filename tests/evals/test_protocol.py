@@ -10,7 +10,7 @@ import torch
 
 from keystep.config import ModelConfig
 from keystep.data.discovered import read_boundaries, write_boundaries
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
@@ -43,7 +43,7 @@ def write_data(root: Path, videos: int = 8) -> Path:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    folder = open_folder(
+    folder = open_dataset(
         write_data(tmp_path_factory.mktemp("protocol") / "data"), source_rate=parse_rate(4), rate=parse_rate(2)
     )
     return Judge(folder, folder.split("1"), PROBE)

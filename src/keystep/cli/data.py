@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from rich.console import Console
 
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import OnError, Problems
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
@@ -24,7 +24,7 @@ def open_data(
     labels_needed: bool = True,
 ) -> FeatureFolder:
     """The folder at the asked rate."""
-    return open_folder(
+    return open_dataset(
         root,
         source_rate=None if source_rate is None else parse_rate(source_rate),
         rate=None if rate is None else parse_rate(rate),

@@ -24,7 +24,7 @@ from rich.console import Console
 from keystep.cli import guarded
 from keystep.cli.evaluation import evaluate_folder
 from keystep.cli.preparation import Prepared, prepare_data
-from keystep.cli.progress import TrainingProgress
+from keystep.cli.progress import shown
 from keystep.cli.suite import evaluate_suite, suite_config
 from keystep.config import RunConfig, run_config
 from keystep.errors import InputError
@@ -238,6 +238,5 @@ def _train(config: RunConfig, run: Path, console: Console) -> Path:
         console.print(f"{run}: is there already", soft_wrap=True, markup=False)
         return run
     resume = (run / "config.yaml").exists()
-    with TrainingProgress(console, run.name) as progress:
-        pretrain(run_config(run) if resume else config, run, resume=resume, progress=progress)
+    pretrain(run_config(run) if resume else config, run, resume=resume, progress=shown(console))
     return run
