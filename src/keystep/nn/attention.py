@@ -125,7 +125,7 @@ class _Tiled(torch.autograd.Function):
             if weighed:
                 new, new_total = _kernel()(*inputs, attn_mask=mask)
                 if elsewhere is not None:  # these keys weigh nothing
-                    new_total = new_total.masked_fill(elsewhere, torch.finfo(query.dtype).min / 2)
+                    new_total.masked_fill_(elsewhere, torch.finfo(query.dtype).min / 2)
                 _merge(part, total[:, :, tile.rows], new, new_total)
             else:
                 part.copy_(scaled_dot_product_attention(*inputs, attn_mask=mask))
