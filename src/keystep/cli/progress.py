@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+import keystep.progress
+
 if TYPE_CHECKING:
     from keystep.diagnostics import Health
 
@@ -40,6 +42,13 @@ def bars(console: Console, how_far: ProgressColumn | None = None) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def progress_on(console: Console) -> keystep.progress.Progress:
+    """Bars in a terminal, lines at intervals elsewhere."""
+    if console.is_terminal:
+        return keystep.progress.Bars(console)
+    return keystep.progress.Lines(lambda line: console.print(line, soft_wrap=True, markup=False))
 
 
 class Tick(Protocol):
