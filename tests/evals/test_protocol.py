@@ -239,7 +239,7 @@ def test_smoothing_that_validation_chose_badly_is_no_easy_rival(tmp_path: Path) 
         (root / "groundTruth" / f"{name}.txt").write_text("\n".join(("early", "late")[label] for label in labels))
     for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
         (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
-    folder = open_folder(root, source_rate=parse_rate(4), rate=parse_rate(4))
+    folder = open_dataset(root, source_rate=parse_rate(4), rate=parse_rate(4))
     study = _Study(Judge(folder, folder.split("1"), PROBE), lambda line: None)
     study.add("raw features", "raw", "causal", study.raw)
     for mode in ("offline", "causal"):

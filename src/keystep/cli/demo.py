@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from keystep.cli.evaluation import judge_models, model_records, show_report
-from keystep.cli.progress import shown
+from keystep.cli.progress import progress_on
 from keystep.config import RunConfig
 from keystep.data.folder import open_dataset
 from keystep.data.synthetic import SyntheticConfig, generate
@@ -39,7 +39,7 @@ def run_demo(out: Path, console: Console) -> None:
     for number, (name, change) in enumerate((("pjepa", {}), ("reconstruction", RECONSTRUCTION)), start=2):
         console.print(f"{number}. Pretraining {name} on features alone, no labels.")
         config = build(RunConfig, {"data": {"root": out / "data"}}, SETTINGS, change)
-        groups.append((name, [pretrain(config, out / "runs" / name, progress=shown(console))]))
+        groups.append((name, [pretrain(config, out / "runs" / name, progress=progress_on(console))]))
     console.print("4. Judging them against raw features and everything that smoothing gives for free.")
     evaluation = judge_models(folder, "1", groups, EvalConfig(probe=PROBE), console)
     runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data, show_lines
-from keystep.cli.progress import shown
+from keystep.cli.progress import progress_on
 from keystep.encoding import encode
 from keystep.loading import load
 
@@ -28,7 +28,7 @@ def encode_folder(
     model = load(model_path)
     folder = open_data(data, source_rate, rate, on_error)
     mode = "causal" if live else "offline"
-    made = encode(model, folder, mode=mode, out=out, layout=layout, half=half, progress=shown(console))  # type: ignore[call-overload]
+    made = encode(model, folder, mode=mode, out=out, layout=layout, half=half, progress=progress_on(console))  # type: ignore[call-overload]
     show_lines(made.warnings, console)
     list_problems(folder, console)
     marked = f"  ORACLE: {made.oracle}" if made.oracle else ""

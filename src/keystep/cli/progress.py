@@ -25,13 +25,6 @@ import keystep.progress
 PLAIN_SECONDS = 15.0
 
 
-def shown(console: Console) -> keystep.progress.Progress:
-    """Bars in a terminal, lines elsewhere."""
-    if console.is_terminal:
-        return keystep.progress.Bars(console)
-    return keystep.progress.Lines(lambda line: console.print(line, soft_wrap=True, markup=False))
-
-
 def bars(console: Console, how_far: ProgressColumn | None = None) -> Progress:
     """A rich progress display in keystep's columns. how_far: by default items done, of how many."""
     return Progress(
@@ -45,6 +38,13 @@ def bars(console: Console, how_far: ProgressColumn | None = None) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def progress_on(console: Console) -> keystep.progress.Progress:
+    """Bars in a terminal, lines at intervals elsewhere."""
+    if console.is_terminal:
+        return keystep.progress.Bars(console)
+    return keystep.progress.Lines(lambda line: console.print(line, soft_wrap=True, markup=False))
 
 
 class Tick(Protocol):

@@ -39,7 +39,7 @@ def pretrain(
     resume: Annotated[Path | None, typer.Option(help="Go on with this run from its newest checkpoint.")] = None,
 ) -> None:
     """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
-    from keystep.cli.progress import shown
+    from keystep.cli.progress import progress_on
     from keystep.config import run_config
     from keystep.errors import InputError
     from keystep.train.run import pretrain as train
@@ -53,7 +53,7 @@ def pretrain(
         if out is None:
             raise InputError("no folder for the run; give --out runs/NAME")
         run, settled = out, _run_config(config, preset, flags, settings)
-    model = train(settled, run, resume=resume is not None, progress=shown(console))
+    model = train(settled, run, resume=resume is not None, progress=progress_on(console))
     console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
