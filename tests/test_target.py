@@ -7,9 +7,9 @@ from torch import Tensor
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
 from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, Target, build_target, prediction_width, shifts_of
 

@@ -12,7 +12,7 @@ import torch
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.store import FeatureStore
-from keystep.data.timeline import Timeline, parse_rate
+from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.evals.clips import Clip
 from keystep.evals.probe import ProbeConfig
@@ -28,6 +28,7 @@ from keystep.evals.trimmed import (
     write_submission,
 )
 from keystep.pjepa import PJEPA
+from keystep.types import parse_rate
 
 PROBE = ProbeConfig(learning_rates=(3e-2,), weight_decays=(0.0,), epochs=1, min_steps=150)
 TAKES = [f"take{index}" for index in range(8)]

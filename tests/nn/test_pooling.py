@@ -10,12 +10,12 @@ import keystep
 from keystep import stream
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, ObjectiveConfig, TargetConfig
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
 from keystep.data.statistics import Statistics
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.pooling import AttentivePooler, mean_token, split_tokens
 from keystep.objectives import frame_sums
-from keystep.settings import build
 from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, feature_width
 
 MakeModel = Callable[..., keystep.PJEPA]
