@@ -69,7 +69,8 @@ def test_context_is_what_came_before_and_its_control_has_none(folder: FeatureFol
     assert results["take"].top1 == 100 and results["clip"].top1 < 90
     assert "causal context of the same take" in results["take"].describe()
     raw = judge_clips(folder, clips_of(folder), SPLIT, raw_frames, config=PROBE)
-    assert np.array_equal(raw["take"].scores, raw["clip"].scores)  # single frames have no memory
+    # single frames have no memory; but products over a take and over a clip round apart
+    np.testing.assert_allclose(raw["take"].scores, raw["clip"].scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("context", ["take", "clip"])

@@ -189,7 +189,7 @@ def test_clusters_are_those_of_the_mean_token() -> None:
     statistics, features = sample_statistics(4, 5), torch.randn(2, 30, 20)
     valid = torch.ones(2, 30, dtype=torch.bool)
     tokens, means = SequenceBatch(features, valid), SequenceBatch(mean_token(features, 4), valid)
-    mean_sample = statistics.sample.reshape(300, 4, 5).mean(1)
+    mean_sample = mean_token(torch.from_numpy(statistics.sample), 4).numpy()  # as the target's: numpy rounds otherwise
     plain = Statistics(statistics.mean, statistics.deviation, mean_sample)
     pattern = AttentionPattern()
     several = ClusterTarget(statistics, True, 1, 4, 0, 4)
