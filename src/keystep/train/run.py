@@ -58,7 +58,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         progress: reports the steps; called in the main process only.
 
     Raises:
-        InputError: bad settings, data or checkpoint; a loss that is not finite.
+        InputError: bad settings, data or checkpoint; `MOST_IN_A_ROW` steps in a row without a finite gradient.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
     run = Path(out)
@@ -91,15 +91,12 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         observer = _Observer(learner, monitor, run, start, progress, task) if fabric.is_global_zero else None
         try:
             for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
-                if not bool(torch.isfinite(result.loss)):  # the same in every process
-                    raise InputError(
-                        f"the loss is {float(result.loss)} at step {done}; lower train.learning_rate, or look for "
-                        "extreme values in the features"
-                    )
                 if observer is not None:
                     observer.after(done, result)
+                learner.skips.check(f"step {done}", _remedy(config))
                 stop = _anyone(fabric, asked_to_stop())
-                if done % config.train.save_every == 0 or done == config.train.steps or stop:
+                due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
+                if due or done == config.train.steps or stop:
                     _save(learner, checkpoints, done, identity)
                 if stop:
                     raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
@@ -108,6 +105,8 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                 observer.metrics.close()
     if fabric.is_global_zero:
         persistence.save_model(run / "model", learner.model)
+        if learner.skips.total:
+            log.warning(learner.skips.summary())
     fabric.barrier()
     model = learner.model.eval()
     model.zero_grad(set_to_none=True)
@@ -156,7 +155,9 @@ class _Observer:
         """Record what step number ``step`` (1-based) did."""
         self.frames += float(result.frames)
         loss = float(result.loss)
-        if step % self.train.log_every == 0 or step == self.train.steps:
+        if not result.taken:
+            log.warning("step %d: the gradient is not finite; step skipped (%d so far)", step, self.learner.skips.total)
+        if step % self.train.log_every == 0 or step == self.train.steps or not result.taken:
             speed = self.frames / max(1e-9, time.monotonic() - self.clock)
             self.clock, self.frames = time.monotonic(), 0.0
             self.metrics.write(
@@ -168,6 +169,7 @@ class _Observer:
                     "gradient_norm": float(result.gradient_norm),
                     "learning_rate": self.learner.optimizer.param_groups[0]["lr"],
                     "frames_per_second": speed,
+                    "skipped_steps": self.learner.skips.total,
                 },
             )
             self.task.advance(step - self.reported, note=f"loss {loss:.4f}  {speed:,.0f} frames/s")
@@ -331,9 +333,16 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
 
 
+def _remedy(config: RunConfig) -> str:
+    """What to do about gradients that are not finite."""
+    precise = "" if config.train.precision == "32-true" else ", set train.precision=32-true"
+    return f"lower train.learning_rate{precise}"
+
+
 def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object]) -> None:
     if learner.fabric.is_global_zero:
-        checkpoints.save(step, learner.model, learner.target, learner.optimizer, identity)
+        record = {**identity, "skipped_steps": learner.skips.total}
+        checkpoints.save(step, learner.model, learner.target, learner.optimizer, record)
     learner.fabric.barrier()
 
 
@@ -346,6 +355,7 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
             f"{learner.config.data.root}: features, labels or the split changed since {checkpoints.path(step)} was "
             "written; a resumed run would not be the same run"
         )
+    learner.skips.total = record.get("skipped_steps", 0)
     return step
 
 
