@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from keystep.config import ModelConfig
+from keystep.config.base import build
 from keystep.data.discovered import read_boundaries, write_boundaries
-from keystep.data.folder import open_folder
-from keystep.data.timeline import parse_rate
+from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import BEST_ON_TEST, Entrant, Evaluation, _Study, _untrained, evaluate
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
-from keystep.settings import build
+from keystep.types import parse_rate
 
 PROBE = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0, 0.1), epochs=2, min_steps=30)
 
@@ -43,7 +43,7 @@ def write_data(root: Path, videos: int = 8) -> Path:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    folder = open_folder(
+    folder = open_dataset(
         write_data(tmp_path_factory.mktemp("protocol") / "data"), source_rate=parse_rate(4), rate=parse_rate(2)
     )
     return Judge(folder, folder.split("1"), PROBE)
@@ -239,7 +239,7 @@ def test_smoothing_that_validation_chose_badly_is_no_easy_rival(tmp_path: Path) 
         (root / "groundTruth" / f"{name}.txt").write_text("\n".join(("early", "late")[label] for label in labels))
     for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
         (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
-    folder = open_folder(root, source_rate=parse_rate(4), rate=parse_rate(4))
+    folder = open_dataset(root, source_rate=parse_rate(4), rate=parse_rate(4))
     study = _Study(Judge(folder, folder.split("1"), PROBE), lambda line: None)
     study.add("raw features", "raw", "causal", study.raw)
     for mode in ("offline", "causal"):
