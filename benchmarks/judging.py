@@ -58,7 +58,9 @@ def prepare(root: Path, tree: Path) -> None:
             for seed in range(3):
                 out = root / name / "runs" / f"{recipe}{seed}"
                 some = ["--set", f"train.seed={seed}", "--set", "train.steps=40", "--set", "train.crop=128"]
-                keystep(tree, "pretrain", str(root / name / "data"), "--split", "1", "--out", str(out), *some, *settings)
+                keystep(
+                    tree, "pretrain", str(root / name / "data"), "--split", "1", "--out", str(out), *some, *settings
+                )
                 print(f"{name}: {out.name}")
 
 
@@ -86,8 +88,13 @@ def main() -> None:
         for number in range(given.rounds):
             for index, tree in enumerate(trees):
                 out = given.root / name / f"result{index}"
-                print(f"{name}, round {number + 1}, {tree}: {judge(given.root, tree, name, out, []):.1f} CPU s", flush=True)
-        results = [json.loads((given.root / name / f"result{i}" / "result.json").read_text()) for i in range(len(trees))]
+                print(
+                    f"{name}, round {number + 1}, {tree}: {judge(given.root, tree, name, out, []):.1f} CPU s",
+                    flush=True,
+                )
+        results = [
+            json.loads((given.root / name / f"result{i}" / "result.json").read_text()) for i in range(len(trees))
+        ]
         for row in results[0]["rows"]:
             cells = []
             for result in results:

@@ -20,7 +20,7 @@ from rich.console import Console
 from keystep.cli.extraction import ExtractOptions, extract_folder
 from keystep.data.annotation import IGNORED, read_lines
 from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.evals.probe import ProbeConfig, fit_probe
+from keystep.evals.probe import fit_probe
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.labels import FrameLabels
 
@@ -45,14 +45,14 @@ def _row(name: str, window: str, options: argparse.Namespace) -> str:
     check_labels(folder, options.videos)
     right, known, major, frames = np.zeros(2), np.zeros(2), 0, 0
     for test in folder.videos:
-        predictions, majority = _tested(folder, test, options.seeds)
+        prediction, majority = _tested(folder, test)
         truth = folder.labels(test)
         seen = np.load(folder.root / "seen" / f"{test}.npy")[:, 1]
         mask_path = options.videos / "label_known_mask" / f"{test}.npy"
         exact = np.load(mask_path).astype(bool)[np.minimum(seen, len(truth_lines(options.videos, test)) - 1)]
         labelled = truth != IGNORED
         for chosen, total in ((labelled, right), (labelled & exact, known)):
-            total += [np.mean([(p == truth)[chosen].sum() for p in predictions]), chosen.sum()]
+            total += [(prediction == truth)[chosen].sum(), chosen.sum()]
         major, frames = major + (truth[labelled] == majority).sum(), frames + labelled.sum()
     ahead = float(folder.timeline.look_ahead)
     return (
@@ -61,26 +61,21 @@ def _row(name: str, window: str, options: argparse.Namespace) -> str:
     )
 
 
-def _tested(folder: FeatureFolder, test: str, seeds: int) -> tuple[list[np.ndarray], int]:
-    """Predictions on one video by probes that never saw it, one a seed, and the training videos' majority class."""
+def _tested(folder: FeatureFolder, test: str) -> tuple[np.ndarray, int]:
+    """What a probe that never saw a video says of it, and the training videos' majority class."""
     names = list(folder.videos)
     valid = names[(names.index(test) + 1) % len(names)]
     train = [name for name in names if name not in (test, valid)]
     known = np.concatenate([folder.labels(name) for name in train])
     majority = int(np.bincount(known[known != IGNORED]).argmax())
-    predictions = []
-    for seed in range(seeds):
-        probe = fit_probe(
-            [folder.features(name) for name in train],
-            [folder.labels(name) for name in train],
-            [folder.features(valid)],
-            [folder.labels(valid)],
-            classes=len(folder.classes),
-            config=ProbeConfig(),
-            seed=seed,
-        )
-        predictions.append(probe.predict(folder.features(test)))
-    return predictions, majority
+    probe = fit_probe(
+        [folder.features(name) for name in train],
+        [folder.labels(name) for name in train],
+        [folder.features(valid)],
+        [folder.labels(valid)],
+        classes=len(folder.classes),
+    )
+    return probe.predict(folder.features(test)), majority
 
 
 def truth_lines(videos: Path, name: str) -> list[str]:
@@ -105,7 +100,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--weights-of", default="i3d", help="The backbone that --weights belongs to.")
     parser.add_argument("--rate", default="3")
-    parser.add_argument("--seeds", type=int, default=3)
     return parser.parse_args()
 
 

@@ -34,7 +34,7 @@ from keystep.data.store import FeatureStore
 from keystep.data.synthetic import SyntheticConfig, World, class_names, make_video, make_world, video_name
 from keystep.data.timeline import Timeline
 from keystep.encoding import encode_videos
-from keystep.evals.probe import ProbeConfig, fit_probe
+from keystep.evals.probe import fit_probe
 from keystep.extraction.action_pool import ActionPoolConfig, fit_action_pool
 from keystep.files import write_lines
 from keystep.nn.encoder import Encoder
@@ -62,7 +62,6 @@ QUICK = {
     "train": {"steps": 400, "crop": 256, "batch_size": 4, "learning_rate": 2e-3, "accelerator": "cpu"},
 }
 ACTION_POOL = ActionPoolConfig(steps=600, learning_rate=1e-3)
-PROBE = ProbeConfig(epochs=8, min_steps=300)
 Frames = dict[str, np.ndarray]
 """(T, D) of each video."""
 
@@ -146,8 +145,6 @@ class Study:
         head = fit_probe(
             *parts,
             classes=len(self.tokens.classes),
-            config=PROBE,
-            seed=self.seed,
         )
         right = np.concatenate([head.predict(frames[name]) == labels[name] for name in self.split.test])
         return 100 * float(right.mean())

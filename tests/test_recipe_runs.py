@@ -22,7 +22,7 @@ from keystep.errors import InputError
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path for path in FOLDER.glob("*.py"))
 SMALL = ("model.dim=16", "model.heads=2", "model.depth=1", "train.crop=32", "train.batch_size=2", "train.accumulate=1")
-QUICK = ("probe.epochs=1", "probe.min_steps=5", "probe.learning_rates=[0.01]", "probe.weight_decays=[0.0]")
+QUICK = ("probe.penalties=[0.01]",)
 
 
 def of_assembly101(root: Path) -> None:
@@ -171,7 +171,7 @@ def test_an_unknown_row_and_an_incomplete_tree_end_in_one_line(
         (["--suite-set", "seeds=1"], "--suite-set 'seeds=1' without --suite"),
         (["--suite", "papre"], "--suite 'papre' is none of paper"),
         (["--suite", "paper", "--suite-set", "training.epoch=1"], "unknown setting training.epoch (did you mean"),
-        (["--eval-set", "probe.epoch=1"], "unknown setting probe.epoch (did you mean"),
+        (["--eval-set", "probe.iteration=1"], "unknown setting probe.iteration (did you mean"),
         (["--set", "train.step=1"], "unknown setting train.step (did you mean"),
         (["--prepare-set", "evry=2"], "unknown setting evry (did you mean every?)"),
         (["--root", "nowhere"], "nowhere: no such folder"),

@@ -41,7 +41,7 @@ from keystep.types import parse_rate
 RECONSTRUCTION = "reconstruction"
 REFERENCES = (RECONSTRUCTION, "reconstruction-l1", "clusters", "ema-random")
 """What a winner is compared with, so it cannot be the winner."""
-SCREEN_PROBE = ProbeConfig(learning_rates=(3e-3, 1e-2), weight_decays=(0.0, 0.3), max_frames=600_000)
+SCREEN_PROBE = ProbeConfig()
 """A smaller grid and fewer passes than `keystep eval` takes: enough to choose by."""
 VARIANTS = Path(__file__).with_name("variants.yaml")
 

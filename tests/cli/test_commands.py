@@ -20,7 +20,7 @@ SMALL = (
 )
 """Settings of a model that trains in a blink."""
 
-QUICK = ("--set", "probe.epochs=1", "--set", "probe.min_steps=20", "--set", "probe.learning_rates=[0.01]")
+QUICK = ("--set", "probe.penalties=[0.01]")
 """Settings of a probe that does."""
 
 

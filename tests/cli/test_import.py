@@ -13,7 +13,7 @@ SMALL = (
     *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2"),
     *("--set", "train.steps=4", "--set", "train.crop=32", "--set", "train.batch_size=2"),
 )
-QUICK = ("--set", "probe.epochs=1", "--set", "probe.min_steps=20", "--set", "probe.learning_rates=[0.01]")
+QUICK = ("--set", "probe.penalties=[0.01]")
 
 
 @pytest.fixture

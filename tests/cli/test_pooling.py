@@ -117,7 +117,7 @@ def test_one_vector_a_slot_is_not_pooled(keystep: Run, data: Path, tmp_path: Pat
 def test_a_model_of_tokens_is_judged_beside_their_mean(keystep: Run, tokens: Path, tmp_path: Path) -> None:
     small = ("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=1", "--set", "train.steps=1")
     assert keystep("pretrain", tokens, "--split", 1, "--out", tmp_path / "run", *small)[0] == 0
-    probe = ("--set", "probe.epochs=1", "--set", "probe.min_steps=20", "--set", "probe.learning_rates=[0.01]")
+    probe = ("--set", "probe.penalties=[0.01]")
     model = ("--model", f"pjepa={tmp_path / 'run'}")
     status, said, error = keystep("eval", tokens, *model, "--out", tmp_path / "result", *probe)
     assert status == 0 and "4 tokens a slot: raw features, and the controls made of them, are their mean" in said, error

@@ -26,7 +26,7 @@ def test_the_commands_and_the_python_of_the_readme_run(
     for command in commands:
         quick = {
             "pretrain": ["--set", "train.steps=2"],
-            "eval": ["--set", "probe.min_steps=5"],
+            "eval": ["--set", "probe.penalties=[0.01]"],
         }
         status, _, error = keystep(*command[1:], *quick.get(command[1], []))
         assert status == 0, f"{command}: {error}"

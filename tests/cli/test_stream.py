@@ -50,7 +50,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     run, result = root / "run", root / "result"
     options = [value for setting in settings for value in ("--set", setting)]
     common = [str(data), "--source-rate", "4", "--rate", "2", "--split", "1"]
-    quick = [value for s in ("probe.epochs=1", "probe.min_steps=20") for value in ("--set", s)]
+    quick = ["--set", "probe.penalties=[0.01]"]
     for command in (
         ["pretrain", *common, "--out", str(run), *options, "--set", "train.batch_size=2"],
         ["eval", *common, "--model", f"pjepa={run}", "--out", str(result), *quick],

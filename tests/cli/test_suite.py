@@ -20,8 +20,7 @@ QUICK = [
     "context: {dim: 16, stages: 1, layers: 2}, attentive: {dim: 32, window: 8, chunk: 4}}",
     "training.epochs=2",
     "seeds=1",
-    "probe.epochs=1",
-    "probe.min_steps=5",
+    "probe.penalties=[0.01]",
 ]
 
 

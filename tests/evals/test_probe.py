@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
@@ -8,7 +7,7 @@ from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 
 CLASSES = 5
-QUICK = ProbeConfig(epochs=5, min_steps=300, batch_size=256)
+QUICK = ProbeConfig(penalties=(0.1, 0.01, 0.001), path_frames=1_000)
 Videos = tuple[list[np.ndarray], list[np.ndarray]]
 
 
@@ -51,41 +50,37 @@ def test_validation_accuracy_is_that_of_the_returned_probe_on_inputs_as_they_are
     assert (probe.weight.shape, probe.bias.shape) == ((12, CLASSES), (CLASSES,))
 
 
-def test_the_best_head_of_the_grid_on_validation_is_chosen(probe: LinearProbe) -> None:
+def test_the_penalty_that_is_best_on_validation_is_chosen() -> None:
+    config = ProbeConfig(iterations=60)
     alone = {
-        (rate, decay): fit_probe(
-            *TRAIN,
-            *VALID,
-            classes=CLASSES,
-            config=QUICK.model_copy(update={"learning_rates": (rate,), "weight_decays": (decay,)}),
-        )
-        for rate in QUICK.learning_rates
-        for decay in QUICK.weight_decays
+        penalty: fit_probe(*TRAIN, *VALID, classes=CLASSES, config=config.model_copy(update={"penalties": (penalty,)}))
+        for penalty in config.penalties
     }
     assert len({head.valid_accuracy for head in alone.values()}) > 1
-    assert probe.valid_accuracy == max(head.valid_accuracy for head in alone.values())
-    same = alone[probe.learning_rate, probe.weight_decay]
-    np.testing.assert_allclose(probe.scores(TEST[0][0]), same.scores(TEST[0][0]), rtol=1e-3, atol=1e-3)
+    probe = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=config)
+    assert probe.valid_accuracy == pytest.approx(max(head.valid_accuracy for head in alone.values()), abs=0.3)
+    same = alone[probe.penalty]
+    assert np.mean(probe.predict(TEST[0][0]) == same.predict(TEST[0][0])) > 0.98, "the path only starts elsewhere"
 
 
-def test_one_head_of_the_grid_follows_torch_adamw_step_by_step() -> None:
-    frames = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
-    labels = np.random.default_rng(1).integers(0, 3, 64)
-    config = ProbeConfig(learning_rates=(0.02,), weight_decays=(0.3,), min_steps=40, epochs=1, batch_size=64)
-    ours = fit_probe([frames], [labels], [frames], [labels], classes=3, config=config)
-    inputs = torch.from_numpy((frames - frames.mean(0)) / frames.std(0))
-    linear = torch.nn.Linear(6, 3)
-    for part in linear.parameters():
-        torch.nn.init.zeros_(part)
-    groups = [{"params": [linear.weight], "weight_decay": 0.3}, {"params": [linear.bias], "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=0.02)
-    for step in range(40):
-        for group in optimiser.param_groups:
-            group["lr"] = 0.02 * (1.0 if step < 40 / 6 else 0.1 if step < 20 else 0.01)
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(linear(inputs), torch.from_numpy(labels)).backward()
-        optimiser.step()
-    np.testing.assert_allclose(ours.scores(frames), linear(inputs).detach().numpy(), atol=1e-4)
+def test_the_solution_is_that_of_logistic_regression_with_the_same_penalty() -> None:
+    penalty, frames, labels = 0.01, np.concatenate(TRAIN[0]), np.concatenate(TRAIN[1])
+    config = ProbeConfig(penalties=(penalty,), iterations=200)
+    probe = fit_probe([frames], [labels], *VALID, classes=CLASSES, config=config)
+    standard = (frames - frames.mean(0)) / frames.std(0)
+    reference = LogisticRegression(C=1 / (penalty * len(frames)), max_iter=5000, tol=1e-8).fit(standard, labels)
+
+    def chances(scores: np.ndarray) -> np.ndarray:
+        rising = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(rising / rising.sum(1, keepdims=True))
+
+    np.testing.assert_allclose(chances(probe.scores(frames)), reference.predict_proba(standard), atol=0.02)
+
+
+def test_choosing_between_representations_needs_no_refining(probe: LinearProbe) -> None:
+    rough = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK, refine=False)
+    assert not np.array_equal(rough.weight, probe.weight)
+    assert rough.valid_accuracy == pytest.approx(probe.valid_accuracy, abs=4)
 
 
 def test_scale_and_offset_of_the_input_do_not_matter(probe: LinearProbe) -> None:
@@ -93,19 +88,17 @@ def test_scale_and_offset_of_the_input_do_not_matter(probe: LinearProbe) -> None
         return [video * np.float32(512) for video in part[0]], part[1]
 
     scaled = fit_probe(*changed(TRAIN), *changed(VALID), classes=CLASSES, config=QUICK)
-    assert (scaled.learning_rate, scaled.weight_decay) == (probe.learning_rate, probe.weight_decay)
+    assert scaled.penalty == probe.penalty
     np.testing.assert_array_equal(scaled.predict(changed(TEST)[0][0]), probe.predict(TEST[0][0]))
     moved = [[video + 3 * video.std(0) for video in part[0]] for part in (TRAIN, VALID, TEST)]
     shifted = fit_probe(moved[0], TRAIN[1], moved[1], VALID[1], classes=CLASSES, config=QUICK)
     assert accuracy(shifted, (moved[2], TEST[1])) == pytest.approx(accuracy(probe, TEST), abs=1.5)
 
 
-def test_a_seed_fixes_the_probe_bit_for_bit(probe: LinearProbe) -> None:
+def test_the_same_again_gives_the_same_probe_bit_for_bit(probe: LinearProbe) -> None:
     again = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK)
     np.testing.assert_array_equal(again.weight, probe.weight)
     np.testing.assert_array_equal(again.bias, probe.bias)
-    other = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK, seed=1)
-    assert not np.array_equal(other.weight, probe.weight)
 
 
 def test_frames_without_a_label_have_no_influence(probe: LinearProbe) -> None:
@@ -137,14 +130,7 @@ def test_constant_columns_and_all_zero_features_are_harmless() -> None:
     assert set(blind.predict(zeros[0])) == {np.bincount(np.concatenate(TRAIN[1][:2])).argmax()}
 
 
-def test_steps_follow_epochs_bounded_by_frames_above_and_steps_below() -> None:
-    config = ProbeConfig(epochs=30, max_frames=1_000_000, min_steps=600, batch_size=500)
-    assert [config.steps(count) for count in (100, 20_001, 10_000_000)] == [600, 1201, 2000]
-    factors = [config.rate_factor(step, 30) for step in (0, 4, 5, 14, 15, 29)]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-
-
-@pytest.mark.parametrize("wrong", [{"learning_rates": ()}, {"epochs": 0}, {"drops": (1.5,)}, {"lr": 1e-3}])
+@pytest.mark.parametrize("wrong", [{"penalties": ()}, {"penalties": (0.1, 1.0)}, {"iterations": 0}, {"lr": 1e-3}])
 def test_a_config_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProbeConfig(**wrong)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
 
-PROBE = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0, 0.1), epochs=2, min_steps=30)
+PROBE = ProbeConfig(penalties=(0.1, 0.01))
 
 
 def write_data(root: Path, videos: int = 8) -> Path:
@@ -194,7 +194,7 @@ def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> N
         known = evaluation.find(row.name, row.mode)
         assert known and known.detail == row.detail
         first, second = known.runs[0], row.runs[0]
-        assert (first.learning_rate, first.weight_decay) == (second.learning_rate, second.weight_decay)
+        assert first.penalty == second.penalty
         assert first.valid_accuracy == second.valid_accuracy
 
 

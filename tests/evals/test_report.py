@@ -70,7 +70,7 @@ def made_row(name: str, family: str, mode: str, accuracy: float, seeds: int, del
             metric: float(np.std([run[metric] for run in scores], ddof=1)) if seeds > 1 else None for metric in METRICS
         },
         "runs": [
-            {"seed": seed, "scores": run, "valid_accuracy": run["accuracy"], "learning_rate": 0.1, "weight_decay": 0.0}
+            {"seed": seed, "scores": run, "valid_accuracy": run["accuracy"], "penalty": 0.1}
             for seed, run in enumerate(scores)
         ],
     }
@@ -91,7 +91,7 @@ def made_result(rows: tuple[Any, ...] = ROWS, gate: tuple[Result, ...] = (ALONE,
     """A result.json in memory."""
     return {
         "format": "keystep-result",
-        "version": 2,
+        "version": 3,
         "created": "2025-01-01T00:00:00+00:00",
         "command": "keystep eval data --model 'pjepa=runs/a,runs/b'",
         "software": {"keystep": "0.1.0", "python": "3.11"},

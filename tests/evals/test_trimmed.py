@@ -30,7 +30,7 @@ from keystep.evals.trimmed import (
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
 
-PROBE = ProbeConfig(learning_rates=(3e-2,), weight_decays=(0.0,), epochs=1, min_steps=150)
+PROBE = ProbeConfig(penalties=(0.001,))
 TAKES = [f"take{index}" for index in range(8)]
 SPLIT = Split("1", tuple(TAKES[:4]), tuple(TAKES[4:6]), tuple(TAKES[6:]), "")
 

@@ -56,7 +56,7 @@ def test_what_was_written_can_be_judged_and_submitted(tree: Path, tmp_path: Path
     EgoExo4D().write(tree, tmp_path / "out", Problems())
     folder = open_dataset(tmp_path / "out")
     clips = read_clips(tmp_path / "out" / "clips.json", len(folder.classes))
-    probe = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0,), epochs=1, min_steps=20)
+    probe = ProbeConfig(penalties=(0.01,))
     results = judge_clips(folder, clips, folder.split("1"), raw_frames, config=probe)
     assert {context: len(found.clips) for context, found in results.items()} == {"take": 3, "clip": 3}
     assert all(0 <= found.top1 <= 100 for found in results.values())

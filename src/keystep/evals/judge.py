@@ -37,8 +37,7 @@ class Run:
     seed: int
     scores: dict[str, float]
     valid_accuracy: float
-    learning_rate: float
-    weight_decay: float
+    penalty: float
     correct: np.ndarray
     predictions: dict[str, np.ndarray]
     probe: LinearProbe
@@ -97,8 +96,7 @@ class Row:
                     "seed": run.seed,
                     "scores": run.scores,
                     "valid_accuracy": run.valid_accuracy,
-                    "learning_rate": run.learning_rate,
-                    "weight_decay": run.weight_decay,
+                    "penalty": run.penalty,
                     "correct": [int(count) for count in run.correct],
                 }
                 for run in self.runs
@@ -147,8 +145,8 @@ class Judge:
         """(videos,) labelled frames of the test videos."""
         return np.array([(self.truths[name] != IGNORED).sum() for name in self.split.test])
 
-    def run(self, representation: Representation, seed: int = 0) -> Run:
-        """Fit, choose, score."""
+    def run(self, representation: Representation, seed: int = 0, refine: bool = True) -> Run:
+        """Fit, choose, score. refine: as for `fit_probe`."""
 
         def part(names: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
             return [representation[name] for name in names], [self.labels[name] for name in names]
@@ -158,7 +156,7 @@ class Judge:
             *part(self.split.valid),
             classes=len(self.folder.classes),
             config=self.probe,
-            seed=seed,
+            refine=refine,
         )
         predictions = {name: probe.predict(representation[name]) for name in self.split.test}
         scores, correct = self.score(predictions)
@@ -166,8 +164,7 @@ class Judge:
             seed=seed,
             scores=scores,
             valid_accuracy=probe.valid_accuracy,
-            learning_rate=probe.learning_rate,
-            weight_decay=probe.weight_decay,
+            penalty=probe.penalty,
             correct=correct,
             predictions=predictions,
             probe=probe,

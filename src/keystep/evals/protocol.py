@@ -32,7 +32,7 @@ from keystep.pjepa import PJEPA
 
 SEEDS_FOR_A_CLAIM = 3
 SELECTION = (
-    "widths, probe rates and decays on the validation videos; test videos only score, and name the rival of each line "
+    "widths and penalties on the validation videos; test videos only score, and name the rival of each line "
     "of the gate: the strongest control of its kind on them, which errs against the learned row"
 )
 """What is chosen by what, for the result file."""
@@ -187,7 +187,7 @@ class _Study:
         for position in positions:
             control = controls.smoothing_controls(self.rate, causal=causal, position=position)[best]
             name = "moving average" if position == "none" else f"moving average + {position}"
-            self._add_control(name, mode, control, len(candidates))
+            self._add_control(name, mode, control, f"{control.name}, best of {len(candidates)} on validation")
         self._add_best_on_test("moving average", mode, candidates, runs, best)
 
     def offsets(self, mode: Mode) -> None:
@@ -195,7 +195,8 @@ class _Study:
         train = [self._read(name) for name in self.judge.pretraining]
         candidates = controls.offset_controls(train, self.rate, causal=mode == "causal")
         best, runs = self._choose(candidates, mode)
-        self._add_control("nine offsets", mode, candidates[best], len(candidates))
+        detail = f"{candidates[best].name}, best of {len(candidates)} on validation"
+        self._add_control("nine offsets", mode, candidates[best], detail)
         self._add_best_on_test("nine offsets", mode, candidates, runs, best)
 
     def _read(self, name: str) -> np.ndarray:
@@ -207,7 +208,7 @@ class _Study:
         runs = []
         for control in candidates:
             self.progress(f"{control.name} ({mode})")
-            runs.append(self.judge.run(self._transformed(control)))
+            runs.append(self.judge.run(self._transformed(control), refine=False))
             self.evaluation.fits += 1
         return int(np.argmax([run.valid_accuracy for run in runs])), runs
 
@@ -217,22 +218,12 @@ class _Study:
         """A row for the candidate that is best on the test videos, where validation chose another: the gate's rival."""
         best = int(np.argmax([run.correct.sum() for run in runs]))
         control = candidates[best]
-        if runs[best].correct.sum() <= runs[chosen].correct.sum() or control.name.endswith(controls.ONE_FRAME):
-            return  # raw features have a row of their own
-        self.evaluation.rows.append(
-            Row(
-                self.marked(name + BEST_ON_TEST),
-                "control",
-                mode,
-                control.position,
-                self.slot_delay if control.causal else None,
-                f"{control.name}, best of {len(candidates)} on the test videos: a rival for the gate, no fair row",
-                len(runs[best].probe.weight),
-                runs=[runs[best]],
-            )
-        )
+        if best == chosen or control.name.endswith(controls.ONE_FRAME):  # raw features have a row of their own
+            return
+        detail = f"{control.name}, best of {len(candidates)} on the test videos: a rival for the gate, no fair row"
+        self._add_control(name + BEST_ON_TEST, mode, control, detail)
 
-    def _add_control(self, name: str, mode: Mode, control: Control, candidates: int) -> None:
+    def _add_control(self, name: str, mode: Mode, control: Control, detail: str) -> None:
         self.add(
             name,
             "control",
@@ -240,7 +231,7 @@ class _Study:
             self._transformed(control),
             position=control.position,
             delay=self.slot_delay if control.causal else None,  # centring needs the whole video
-            detail=f"{control.name}, best of {candidates} on validation",
+            detail=detail,
         )
 
     def segment_means(self) -> Representation:

@@ -36,7 +36,7 @@ RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.jso
 OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures")
 """What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SHOWN_VIDEOS = 3
 SIMILARITY_SIZE = 160
 

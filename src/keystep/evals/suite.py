@@ -295,7 +295,7 @@ def _at_the_moment(
 def _probe_clips(judge: Judge, source: Source, config: SuiteConfig, suite: Suite) -> None:
     """Another seed of a representation's clip row."""
     clips = read_clips(judge.folder.root / CLIPS, len(judge.folder.classes))
-    found = judge_clips(judge.folder, clips, judge.split, source.frames, config=config.probe, seed=source.seed)
+    found = judge_clips(judge.folder, clips, judge.split, source.frames, config=config.probe)
     row = next((row for row in suite.clip_rows if row.representation == source.name), None)
     if row is None:
         row = ClipRow(source.name, len(found["take"].clips), {context: [] for context in CONTEXTS})

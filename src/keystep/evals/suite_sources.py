@@ -96,7 +96,7 @@ def _best_control(
     for control in candidates:
         progress(f"choosing the control: {control.name} ({mode})")
         made = {name: control.transform(features) for name, features in raw.items()}
-        accuracy = judge.run(made).valid_accuracy
+        accuracy = judge.run(made, refine=False).valid_accuracy
         if accuracy > best:
             best, found = accuracy, (control, made)
     assert found is not None

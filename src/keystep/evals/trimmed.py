@@ -186,7 +186,6 @@ def fit_clip_probe(
     *,
     context: Context,
     config: ProbeConfig | None = None,
-    seed: int = 0,
 ) -> LinearProbe:
     """A linear probe on the slots of labelled clips, made in the same context in which it will be used."""
 
@@ -194,7 +193,7 @@ def fit_clip_probe(
         slots = clip_frames(folder, clips, frames, context)
         return slots, [np.full(len(rows), clip.label) for rows, clip in zip(slots, clips, strict=True)]
 
-    return fit_probe(*part(train), *part(valid), classes=len(folder.classes), config=config, seed=seed)
+    return fit_probe(*part(train), *part(valid), classes=len(folder.classes), config=config)
 
 
 def judge_clips(
@@ -204,7 +203,6 @@ def judge_clips(
     frames: PerFrame,
     *,
     config: ProbeConfig | None = None,
-    seed: int = 0,
     aggregate: Aggregate = "mean",
 ) -> dict[Context, TrimmedResult]:
     """The test clips by a linear probe, with the take's context and, as the control, each alone.
@@ -214,7 +212,7 @@ def judge_clips(
     train, valid, test = parts_of(clips, split)
     results: dict[Context, TrimmedResult] = {}
     for context in CONTEXTS:
-        probe = fit_clip_probe(folder, train, valid, frames, context=context, config=config, seed=seed)
+        probe = fit_clip_probe(folder, train, valid, frames, context=context, config=config)
         score = scores_of(frames, probe.head(folder.classes))
         results[context] = classify_clips(folder, test, score, context=context, aggregate=aggregate)
     return results
