@@ -24,7 +24,8 @@ from keystep.progress import SILENT, Progress
 Mode = Literal["offline", "causal"]
 """``offline``: the attention that the model has for recordings. ``causal``: the one that a stream uses."""
 
-BATCH_FRAMES = 16_384
+BATCH_FRAMES = {"cuda": 16_384, "cpu": 4_096}
+"""Frames of videos that are encoded together; a processor is faster where a batch fits its cache."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,9 @@ def encode_videos(
     """
     if folder.width != model.config.input_dim:
         raise InputError(f"{folder.root}: features are {folder.width} wide; this model reads {model.config.input_dim}")
+    frames = BATCH_FRAMES.get(model.mask_token.device.type, BATCH_FRAMES["cpu"])
     source = model.config.segments or ("true" if pattern is not None and pattern.oracle else None)
-    for group in length_buckets({name: folder.length(name) for name in names}, BATCH_FRAMES):
+    for group in length_buckets({name: folder.length(name) for name in names}, frames):
         read = {}
         for name in group:
             features = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]

@@ -30,7 +30,6 @@ Count = Annotated[int, Field(ge=1)]
 _ROWS = 1_024  # frames standardised at once, so that a block stays in the processor's cache
 _SCORED = 16_384  # frames scored at once
 _FRAMES_FOR_COMPONENTS = 20_000
-_PATIENCE = 2  # penalties without a gain on validation after which the path is left
 
 
 class ProbeConfig(BaseModel):
@@ -42,9 +41,9 @@ class ProbeConfig(BaseModel):
     """L2 penalties to try, falling: half of each times the squared weights is added to the mean cross entropy."""
     iterations: Count = 12
     """L-BFGS steps at each penalty."""
-    path_frames: Count = 8_000
-    """Labelled training frames, evenly spaced, on which the path is followed; its best penalty and the next weaker one
-    are then refined on all of them."""
+    path_frames: Count = 4_000
+    """Labelled training frames, evenly spaced, on which the path is followed; from its best penalty on it is then
+    followed on all of them."""
 
     @field_validator("penalties")
     @classmethod
@@ -117,39 +116,30 @@ def fit_probe(
     if frames.shape[1] != valid_frames.shape[1]:
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
     mean, inverse_std = _standardise(frames)  # in place, from here on frames have mean 0 and variance 1
-    inputs, wanted = torch.from_numpy(frames), torch.from_numpy(targets)
     components = _Components.of(frames)
-    solutions: dict[float, Tensor] = {}
 
-    def fit(inputs: Tensor, wanted: Tensor, penalty: float, start: Tensor) -> LinearProbe:
-        solution = components.solve(inputs, wanted, penalty, start, config.iterations)
-        solutions[penalty] = solution
-        weight = solution[:-1].double().numpy() * inverse_std[:, None]  # for raw inputs
-        bias = (solution[-1].double().numpy() - mean @ weight).astype(np.float32)
-        single = weight.astype(np.float32)
-        return LinearProbe(single, bias, penalty, _accuracy(valid_frames, valid_targets, single, bias))
+    def follow(inputs: Tensor, wanted: Tensor, penalties: Sequence[float], start: Tensor) -> tuple[LinearProbe, Tensor]:
+        """The best probe of a path, which ends at the first penalty that does not gain, and its solution."""
+        best: tuple[LinearProbe, Tensor] | None = None
+        for penalty in penalties:
+            start = components.solve(inputs, wanted, penalty, start, config.iterations)
+            weight = start[:-1].double().numpy() * inverse_std[:, None]  # for raw inputs
+            bias = (start[-1].double().numpy() - mean @ weight).astype(np.float32)
+            single = weight.astype(np.float32)
+            accuracy = _accuracy(valid_frames, valid_targets, single, bias)
+            if best is not None and accuracy <= best[0].valid_accuracy:
+                break
+            best = LinearProbe(single, bias, penalty, accuracy), start
+        assert best is not None
+        return best
 
     stride = -(-len(frames) // config.path_frames)
-    thinned, thinned_wanted = inputs[::stride].contiguous(), wanted[::stride]
-    solution = torch.zeros(frames.shape[1] + 1, classes)
-    best: LinearProbe | None = None
-    since = 0
-    for penalty in config.penalties:
-        probe = fit(thinned, thinned_wanted, penalty, solution)
-        solution = solutions[penalty]
-        if best is None or probe.valid_accuracy > best.valid_accuracy:
-            best, since = probe, 0
-        elif (since := since + 1) == _PATIENCE:
-            break
-    assert best is not None
-    if stride == 1 or not refine:
-        return best
-    place, solution = config.penalties.index(best.penalty), solutions[best.penalty]
-    refined = []
-    for penalty in config.penalties[place : place + 2]:
-        refined.append(fit(inputs, wanted, penalty, solution))
-        solution = solutions[penalty]
-    return max(refined, key=lambda probe: probe.valid_accuracy)
+    thinned, thinned_wanted = torch.from_numpy(frames[::stride].copy()), torch.from_numpy(targets[::stride].copy())
+    best, solution = follow(thinned, thinned_wanted, config.penalties, torch.zeros(frames.shape[1] + 1, classes))
+    if stride > 1 and refine:
+        weaker = config.penalties[config.penalties.index(best.penalty) :]
+        best, _ = follow(torch.from_numpy(frames), torch.from_numpy(targets), weaker, solution)
+    return best
 
 
 @dataclass(frozen=True)
