@@ -20,7 +20,6 @@ def open_data(
     rate: str | None,
     on_error: str,
     *,
-    boundaries: Path | None = None,
     labels_needed: bool = True,
 ) -> FeatureFolder:
     """The folder at the asked rate."""
@@ -30,7 +29,6 @@ def open_data(
         rate=None if rate is None else parse_rate(rate),
         problems=open_problems(on_error),
         labels_needed=labels_needed,
-        boundaries=boundaries,
     )
 
 

@@ -28,7 +28,6 @@ def encode_folder(
     rate: str | None,
     on_error: str,
     half: bool,
-    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Encode what is not there yet; the folder is complete and consistent after every video."""
@@ -40,11 +39,9 @@ def encode_folder(
         pattern = found.config.live_attention
         if pattern is None:
             raise InputError(f"{found.origin.source}: this model has no live_attention; leave out --live")
-    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
+    folder = open_data(data, source_rate, rate, on_error)
     show_warnings(check_features(found, folder), folder, console)
     names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
-    if found.config.segments == "discovered":
-        names = list(folder.with_boundaries(names))
     upsample = folder.pool if layout == "mstcn" else 1
     oracle = "; ".join(filter(None, (folder.oracle, _MADE if found.config.oracle else "")))
     store = FeatureStore(
@@ -55,7 +52,7 @@ def encode_folder(
             "model": found.origin.source,
             "weights": found.fingerprint,
             "features": folder.fingerprint(),
-            "attention": found.config.describe(pattern or found.config.attention),
+            "attention": str(pattern or found.config.attention),
             "oracle": oracle,
             **labels_record(folder),
             "pooled_by": folder.pool,

@@ -23,8 +23,7 @@ class AttentionPattern(BaseModel):
 
     kind: Literal["bidirectional", "causal", "block_causal", "segment_causal"] = "bidirectional"
     """``bidirectional``: all frames. ``causal``: none that is later. ``block_causal``: the own block of ``block``
-    frames and all earlier ones. ``segment_causal``: the own segment and all earlier ones (ORACLE, unless the
-    model's boundaries are discovered ones)."""
+    frames and all earlier ones. ``segment_causal``: the own segment and all earlier ones (ORACLE)."""
     block: int | None = Field(default=None, ge=1)
     """block_causal: frames in a block."""
     window: int | None = Field(default=None, ge=1)
@@ -46,7 +45,7 @@ class AttentionPattern(BaseModel):
 
     @property
     def oracle(self) -> bool:
-        """Whether it reads segment boundaries: true ones, unless `ModelConfig.boundaries` says otherwise."""
+        """Whether it reads the true segment boundaries."""
         return self.kind == "segment_causal"
 
     def __str__(self) -> str:
@@ -101,8 +100,6 @@ def rank(pattern: AttentionPattern, places: Places) -> Tensor:
         return places.positions // pattern.block
     if pattern.kind == "segment_causal":
         if places.segments is None:
-            raise InputError(
-                "segment_causal attention needs segment_lengths: the true boundaries (ORACLE), or discovered ones"
-            )
+            raise InputError("segment_causal attention needs segment_lengths: the true boundaries (ORACLE)")
         return places.segments
     return torch.zeros_like(places.positions)
