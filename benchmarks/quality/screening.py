@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from runs import Job
 
+from keystep.config.attention import AttentionPattern
 from keystep.data.folder import FeatureFolder
 from keystep.encoding import encode_videos
 from keystep.errors import InputError
@@ -17,7 +18,6 @@ from keystep.evals import controls
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.files import write_json
 from keystep.loading import load
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 MODES = ("offline", "causal")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from keystep.batch import SequenceBatch
+from keystep.config.attention import AttentionPattern
 from keystep.data.crops import length_buckets
 from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, Layout, labels_record
 from keystep.errors import InputError
 from keystep.loading import check_features
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 from keystep.progress import SILENT, Progress
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from keystep import persistence
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, RunConfig
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
 from keystep.nn.predictor import Predictor
 

@@ -13,11 +13,11 @@ import torch
 from keystep.boundaries import fitting
 from keystep.cli.evaluation import open_judge
 from keystep.data.folder import open_dataset
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.protocol import EvalConfig
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSegments
+from keystep.types import parse_rate
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = (

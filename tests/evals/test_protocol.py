@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from keystep.config import ModelConfig
+from keystep.config.base import build
 from keystep.data.discovered import read_boundaries, write_boundaries
 from keystep.data.folder import open_dataset
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import BEST_ON_TEST, Entrant, Evaluation, _Study, _untrained, evaluate
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
-from keystep.settings import build
+from keystep.types import parse_rate
 
 PROBE = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0, 0.1), epochs=2, min_steps=30)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from keystep.config.base import build
 from keystep.errors import InputError
 from keystep.evals.metrics import segmentation_scores
-from keystep.settings import build
 from keystep.temporal import TrainedHead, TrainingConfig, head_config, load_head, train_head
 from keystep.temporal.training import rate_factor
 from keystep.temporal.videos import batches, survey

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from keystep.config import RunConfig, run_config
+from keystep.config.base import build
 from keystep.errors import InputError
-from keystep.settings import build
 from keystep.temporal import TrainingConfig, head_config, train_head
 from keystep.train import run as training
 from keystep.train.records import read_metrics
@@ -142,7 +142,6 @@ from pathlib import Path
 import torch
 import keystep.train.run as training
 from keystep.config import RunConfig
-from keystep.settings import build
 from keystep.train.step import train_step
 
 def breaking(learner, step, batches):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
-from keystep.data.timeline import parse_rate
+from keystep.types import parse_rate
 
 
 def open_data(

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data
 from keystep.cli.progress import counting
+from keystep.config.base import assignments, build
 from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
@@ -22,7 +23,6 @@ from keystep.evals.table import main_line, markdown_table, verdict
 from keystep.files import check_ours, read_json
 from keystep.loading import check_features, load
 from keystep.pjepa import PJEPA
-from keystep.settings import assignments, build
 from keystep.target import feature_width
 from keystep.train.state import STATE
 

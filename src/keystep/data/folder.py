@@ -46,11 +46,12 @@ from keystep.data.layout import (
     source_timeline,
     tokens_of,
 )
-from keystep.data.problems import OnError, Problems
+from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
-from keystep.data.timeline import AnyRate, Timeline, parse_rate
+from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import sample_bytes
+from keystep.types import AnyRate, OnError, parse_rate
 
 
 @dataclass(frozen=True)

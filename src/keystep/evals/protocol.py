@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 
 from keystep.config import Config, ModelConfig
+from keystep.config.attention import AttentionPattern
 from keystep.encoding import encode_videos
 from keystep.evals import controls
 from keystep.evals.bootstrap import Difference, paired_bootstrap
@@ -27,7 +28,6 @@ from keystep.evals.geometry import Geometry, median_geometry
 from keystep.evals.judge import Beside, Family, Judge, Mode, Representation, Row, Run
 from keystep.evals.modes import answers_later, marked_oracle, model_delay, modes_of, patterns_of, slot_delay
 from keystep.evals.probe import ProbeConfig
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 SEEDS_FOR_A_CLAIM = 3

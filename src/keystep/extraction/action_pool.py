@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from keystep import schedules
 from keystep.config import TrainConfig
+from keystep.config.base import build
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import Statistics, measure
@@ -27,7 +28,6 @@ from keystep.files import read_json, replacing, write_json
 from keystep.nn.encoder import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
 from keystep.persistence import load_strict, load_tensors, save_tensors
-from keystep.settings import build
 from keystep.target import channel_norm
 from keystep.train.skips import Skips
 from keystep.train.step import build_optimizer

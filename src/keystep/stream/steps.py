@@ -10,8 +10,9 @@ from weakref import ref
 import torch
 from torch import Tensor
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern, attend_seen, opened, visible
+from keystep.nn.attention import attend_seen, opened, visible
 from keystep.nn.blocks import Readout
 from keystep.nn.centring import running_centre
 from keystep.nn.places import Packing, Places

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 
 from keystep import persistence
 from keystep.config import DataConfig, ModelConfig, RunConfig
+from keystep.config.base import build, write_yaml
 from keystep.data.crops import Crops, TrainingBatch, collate
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
@@ -37,7 +38,6 @@ from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA, Origin
 from keystep.progress import SILENT, Progress, Task
-from keystep.settings import build, write_yaml
 from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints

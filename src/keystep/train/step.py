@@ -14,8 +14,8 @@ from torch.optim import AdamW, Optimizer
 
 from keystep import schedules
 from keystep.config import RunConfig, TrainConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.crops import TrainingBatch
-from keystep.nn.attention import AttentionPattern
 from keystep.objectives import count_frames, frame_sums
 from keystep.pjepa import PJEPA
 from keystep.target import Target

@@ -70,7 +70,7 @@ def config(
     schema: Annotated[bool, typer.Option("--schema", help="The JSON schema instead, for editors.")] = False,
 ) -> None:
     """Print every setting of a preset with its meaning, as a YAML file to start from."""
-    from keystep.cli.settings import commented_yaml, json_schema
+    from keystep.config.commented import commented_yaml, json_schema
 
     print(json_schema() if schema else commented_yaml(preset))
 
@@ -191,9 +191,9 @@ def report(
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
     from keystep.config import RunConfig
+    from keystep.config.base import assignments, build, read_yaml
+    from keystep.config.presets import preset_settings
     from keystep.errors import InputError
-    from keystep.presets import preset_settings
-    from keystep.settings import assignments, build, read_yaml
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
