@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-machines lint clean
+.PHONY: demo test test-machines lint check-gpu clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
 	@rm -rf demo
@@ -22,6 +22,9 @@ lint: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy
+
+check-gpu: $(INSTALLED)  ## checks and timings on a GPU, at most 8 minutes; writes benchmarks/results/gpu-<card>.md
+	@$(BIN)/python benchmarks/gpu.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -142,6 +142,7 @@ from pathlib import Path
 import torch
 import keystep.train.run as training
 from keystep.config import RunConfig
+from keystep.config.base import build
 from keystep.train.step import train_step
 
 def breaking(learner, step, batches):
