@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 
