@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
 	@rm -rf demo
@@ -19,6 +19,9 @@ lint: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy
+
+compare-before: $(INSTALLED)  ## does the tree still say what BEFORE said (tag before-house)? QUICK=1: without times
+	@$(BIN)/python benchmarks/before --before '$(BEFORE)' $(if $(QUICK),--quick)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
