@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint compare-before clean
+.PHONY: demo test test-machines lint check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
 	@rm -rf demo
@@ -15,10 +15,16 @@ demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minu
 test: $(INSTALLED) lint  ## style, types and all tests
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
+test-machines: $(INSTALLED)  ## the tests (or TESTS=tests/evals) with the kernels of other processors; long, never in CI
+	@$(BIN)/python benchmarks/machines.py $(TESTS)
+
 lint: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy
+
+check-gpu: $(INSTALLED)  ## checks and timings on a GPU, at most 8 minutes; writes benchmarks/results/gpu-<card>.md
+	@$(BIN)/python benchmarks/gpu.py
 
 compare-before: $(INSTALLED)  ## does the tree still say what BEFORE said (tag before-house)? QUICK=1: without times
 	@$(BIN)/python benchmarks/before --before '$(BEFORE)' $(if $(QUICK),--quick)

@@ -21,11 +21,11 @@ import torch
 
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, ModelConfig
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 from keystep.masking import draw_hidden
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
-from keystep.presets import preset_settings
-from keystep.settings import build
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 HIDDEN = 0.6
@@ -85,10 +85,10 @@ def measured(
     costs = interleaved({GEMM: gemm(), "work": work_once}, rounds)
     cost, ceiling = costs["work"], gemm_rate(costs[GEMM])
     share = 1.0 if work == "encode" else 1 - HIDDEN
-    flops = _forward_flops(config, config.attention, config.depth, length, share)
+    flops = forward_flops(config, config.attention, config.depth, length, share)
     flops += 2 * length * share * config.input_dim * config.dim
     if work == "train":
-        flops += _forward_flops(config, config.predictor_attention, config.predictor_depth, length, 1.0)
+        flops += forward_flops(config, config.predictor_attention, config.predictor_depth, length, 1.0)
         flops *= 3  # the backward pass multiplies twice as much
     return {
         "cpu": cost.cpu,
@@ -128,7 +128,7 @@ def _training_step(model: PJEPA, features: torch.Tensor, masking: MaskingConfig)
     return step
 
 
-def _forward_flops(config: ModelConfig, pattern: AttentionPattern, depth: int, length: int, share: float) -> float:
+def forward_flops(config: ModelConfig, pattern: AttentionPattern, depth: int, length: int, share: float) -> float:
     """Multiplications and additions of the blocks over this share of the frames."""
     linear = 2 * length * share * config.dim**2 * (4 + 2 * config.mlp_ratio)
     return depth * (linear + 4 * config.dim * share**2 * _pairs(pattern, length))

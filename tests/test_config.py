@@ -7,10 +7,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from keystep.config import ModelConfig, RunConfig, TargetConfig, TrainConfig
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import assignments, build, read_yaml, write_yaml
+from keystep.config.presets import PRESETS, preset_settings
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
-from keystep.presets import PRESETS, preset_settings
-from keystep.settings import assignments, build, read_yaml, write_yaml
 
 DATA: dict[str, Any] = {"data": {"root": "features"}}
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from keystep.config import RunConfig
+from keystep.config.base import build
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.evals.bootstrap import paired_bootstrap
-from keystep.settings import build
 
 STUDY = Path(__file__).parents[1] / "benchmarks" / "quality"
 VARIANTS = yaml.safe_load((STUDY / "variants.yaml").read_text())

@@ -299,7 +299,9 @@ Row = tuple[str, str, str, str, str]
 """What, before, now, verdict, style."""
 
 
-def table_rows(before: dict[str, Any], now: dict[str, Any], result: Comparison, measured: list[Measured]) -> Iterator[Row]:
+def table_rows(
+    before: dict[str, Any], now: dict[str, Any], result: Comparison, measured: list[Measured]
+) -> Iterator[Row]:
     """A row a step, then a row a measured quantity."""
     for step in dict.fromkeys(name.partition("/")[0] for name in (*before, *now)):
         found = [entry for entry in result.differences if entry.what.partition("/")[0] == step]
@@ -356,9 +358,13 @@ def show(console: Console, rows: list[Row], result: Comparison) -> None:
         if number > SHOWN:
             console.print(f"{step}: {number - SHOWN} more in compare.md", style="dim")
     for line in result.stale:
-        console.print(f"allowed, but does not occur (take it out): {line}", style="yellow", soft_wrap=True, markup=False)
+        console.print(
+            f"allowed, but does not occur (take it out): {line}", style="yellow", soft_wrap=True, markup=False
+        )
     allowed = len(result.differences) - len(result.red)
-    summary = f"{sum(result.compared.values())} facts compared; {len(result.red)} unexpected differences, {allowed} allowed"
+    summary = (
+        f"{sum(result.compared.values())} facts compared; {len(result.red)} unexpected differences, {allowed} allowed"
+    )
     console.print(("RED: " if result.red else "green: ") + summary, style="bold red" if result.red else "bold green")
 
 

@@ -149,7 +149,10 @@ def cells(text: str) -> dict[str, str]:
                 continue  # a title within the table
             first = next((place for place, cell in enumerate(row) if _STARTS_A_NUMBER.match(cell)), len(row))
             first = max(1, first)
-            found += [(" | ".join((heading, *row[:first], name)), cell) for name, cell in zip(head[first:], row[first:])]
+            found += [
+                (" | ".join((heading, *row[:first], name)), cell)
+                for name, cell in zip(head[first:], row[first:], strict=True)
+            ]
     return _unique(found)
 
 

@@ -119,7 +119,9 @@ def compare(before: Facts, now: Facts, allowed: Allowed, more: Sequence[Differen
     result.stale = [
         f"{entry.what} ({entry.kind}): {entry.reason}" for entry in allowed.differences if id(entry) not in used
     ]
-    result.stale += [f"{entry.old} -> {entry.new}: {entry.reason}" for entry in allowed.renames if id(entry) not in used]
+    result.stale += [
+        f"{entry.old} -> {entry.new}: {entry.reason}" for entry in allowed.renames if id(entry) not in used
+    ]
     return result
 
 
@@ -134,8 +136,8 @@ def distance(before: Any, now: Any) -> float:
         return 0.0
     if old.dtype.kind not in "fiu":
         return inf
-    apart = np.abs(old.astype(np.float64) - new.astype(np.float64))
-    apart[(old == new) | (np.isnan(old) & np.isnan(new))] = 0
+    alike = (old == new) | (np.isnan(old) & np.isnan(new)) if old.dtype.kind == "f" else old == new
+    apart = np.where(alike, 0.0, np.abs(old.astype(np.float64) - new.astype(np.float64)))
     largest = float(apart.max(initial=0.0))
     return inf if np.isnan(largest) else max(largest, 5e-324)  # 0 and -0 are not the same bits
 

@@ -1,7 +1,7 @@
 """What one side does beyond its command line, by names that stay: it runs with that side's ``src`` on the path.
 
-    python side.py data OUT             made-up videos in the MS-TCN layout
-    python side.py library FIRST OUT    library calls on the models in FIRST, as OUT/*.safetensors
+python side.py data OUT             made-up videos in the MS-TCN layout
+python side.py library FIRST OUT    library calls on the models in FIRST, as OUT/*.safetensors
 """
 
 from __future__ import annotations

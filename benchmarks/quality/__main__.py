@@ -27,8 +27,8 @@ from screening import CONTROLS, Scores, Screen, best_variant
 from tables import confirm_table, gate_table, screen_table, shares_table
 
 from keystep.cli.evaluation import judge_models, model_records
-from keystep.data.folder import FeatureFolder, open_folder
-from keystep.data.timeline import parse_rate
+from keystep.config.base import assignments
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
@@ -36,7 +36,7 @@ from keystep.evals.report import write_report
 from keystep.evals.results import curves_of, load_result, save_evaluation
 from keystep.files import write_json
 from keystep.loading import load
-from keystep.settings import assignments
+from keystep.types import parse_rate
 
 RECONSTRUCTION = "reconstruction"
 REFERENCES = (RECONSTRUCTION, "reconstruction-l1", "clusters", "ema-random")
@@ -75,7 +75,7 @@ class Study:
     def folder(self, boundaries: Path | None = None) -> FeatureFolder:
         source = None if self.options.source_rate is None else parse_rate(self.options.source_rate)
         rate = None if self.options.rate is None else parse_rate(self.options.rate)
-        return open_folder(self.options.data, source_rate=source, rate=rate, boundaries=boundaries)
+        return open_dataset(self.options.data, source_rate=source, rate=rate, boundaries=boundaries)
 
     def job(self, variant: str, fold: str, seed: int) -> Job:
         settings = self.variants[variant]

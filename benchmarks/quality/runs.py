@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from keystep.config import RunConfig
+from keystep.config.base import build, read_yaml
 from keystep.errors import InputError
-from keystep.settings import build, read_yaml
 
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig
+from keystep.config.base import build
 from keystep.errors import InputError, named
 from keystep.files import replacing, write_json
-from keystep.settings import build
 
 if TYPE_CHECKING:
     from keystep.pjepa import PJEPA

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from keystep.config import LEAST_STEPS, RunConfig, run_config
+from keystep.config.base import build, read_yaml
 from keystep.errors import InputError
-from keystep.settings import build, read_yaml
 from keystep.train.run import pretrain
 
 SETTINGS = {

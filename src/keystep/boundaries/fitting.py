@@ -12,11 +12,11 @@ import numpy as np
 from keystep.boundaries.config import SegmenterConfig, slots
 from keystep.boundaries.segmenter import Segmenter, local_peaks
 from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
+from keystep.config.base import build
 from keystep.data.discovered import damaged, read_record
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
-from keystep.settings import build
 
 Tick = Callable[[str], None]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 from keystep.stream import steps
 from keystep.stream.state import StreamState

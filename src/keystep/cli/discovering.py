@@ -16,9 +16,11 @@ from rich.table import Table
 from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.evaluation import CONTROLS, Group, check_groups, check_models, model_records, parse_group
 from keystep.cli.progress import counting
+from keystep.config.base import assignments, build
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
 from keystep.data.tasks import tasks_of
+from keystep.encoding import encode_videos
 from keystep.errors import InputError
 from keystep.evals.controls import smoothing_controls
 from keystep.evals.discovery import (
@@ -30,11 +32,9 @@ from keystep.evals.discovery import (
     spread,
     uniform_segments,
 )
-from keystep.evals.encoding import encode_videos
 from keystep.evals.pictures import ribbons_png
 from keystep.files import check_ours, replacing, write_json
 from keystep.loading import check_features
-from keystep.settings import assignments, build
 
 OURS = ("discovery.json", "discovery.png")
 SEEDS = (0, 1, 2)

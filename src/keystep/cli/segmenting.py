@@ -17,12 +17,12 @@ from keystep.boundaries.agreement import Agreement, agreement, equally_spaced
 from keystep.boundaries.fitting import fit, to_record
 from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.progress import counting
+from keystep.config.base import assignments, build
 from keystep.data.discovered import check_free, write_boundaries
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.loading import check_features, load
 from keystep.pjepa import PJEPA
-from keystep.settings import assignments, build
 
 
 def segment_folder(

@@ -11,6 +11,7 @@ from keystep.cli.data import list_problems, open_data
 from keystep.cli.evaluation import Group, check_models, entrants_of, model_records, open_judge, parse_group
 from keystep.cli.progress import counting
 from keystep.cli.stopping import stopping_on_terminate
+from keystep.config.base import assignments, build
 from keystep.data.folder import FeatureFolder
 from keystep.data.layout import data_set_of
 from keystep.errors import InputError, Interrupted
@@ -20,7 +21,6 @@ from keystep.evals.suite import HeadRow, SuiteConfig, head_settings, run_suite
 from keystep.evals.suite_report import delay_text
 from keystep.evals.suite_results import OURS, save_suite
 from keystep.files import check_ours
-from keystep.settings import assignments, build
 
 SUITES = ("paper",)
 SHOWN = ("accuracy", "edit", "f1@50")

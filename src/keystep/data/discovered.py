@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from keystep.data.annotation import read_segments, segment_lengths
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.files import check_ours, read_json, replacing, write_json, write_lines
+from keystep.types import parse_rate
 
 Boundaries = Literal["true", "discovered"]
 """Whose segments: those of the annotation (ORACLE), or those found without labels."""

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from keystep.config.attention import AttentionPattern
 from keystep.data.folder import FeatureFolder
 from keystep.evals.judge import Mode
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 

@@ -22,13 +22,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from keystep.config.attention import AttentionPattern
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.clips import Clip
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 from keystep.files import write_json
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 Array = npt.NDArray[Any]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
 from keystep.export.columns import Columns
 from keystep.export.rotation import RealRotation
 from keystep.heads import Affine, LinearHead
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.blocks import Attention, Block, Readout
 from keystep.nn.centring import running_centre
 from keystep.pjepa import PJEPA

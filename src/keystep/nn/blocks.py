@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern, attend
+from keystep.nn.attention import attend
 from keystep.nn.places import Places
 from keystep.nn.rope import RotaryTables, rotary_tables, rotate
 

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,15 +28,16 @@ from torch.utils.data import DataLoader
 
 from keystep import persistence
 from keystep.config import DataConfig, ModelConfig, RunConfig
+from keystep.config.base import build, write_yaml
 from keystep.data.crops import Crops, TrainingBatch, collate
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.statistics import Statistics, measure
 from keystep.diagnostics import Health, Monitor, pad_labels
 from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
-from keystep.pjepa import PJEPA
-from keystep.settings import build, write_yaml
+from keystep.pjepa import PJEPA, Origin
+from keystep.progress import SILENT, Progress, Task
 from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints
@@ -48,44 +48,25 @@ log = logging.getLogger(__name__)
 MONITOR_VIDEOS = 16
 
 
-class Progress(Protocol):
-    """Who wants to be told how far a run is. All calls come from the main process only."""
-
-    def reading(self, done: int, total: int) -> None:
-        """So many training videos were read."""
-
-    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None:
-        """So many steps are done; called every ``log_every`` steps."""
-
-    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None:
-        """The monitor looked at the representation."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def reading(self, done: int, total: int) -> None: ...
-    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None: ...
-    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None: ...
-
-
-def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Train a P-JEPA and return the folder of the finished model.
+def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progress: Progress = SILENT) -> PJEPA:
+    """Train a P-JEPA and return it, in eval mode, as `keystep.load` of the run's folder would.
 
     Args:
-        run: the run's folder; empty or absent, unless ``resume``.
-        resume: go on from the newest checkpoint in ``run``, or from the start if none was written yet (``config`` must
+        out: the run's folder; empty or absent, unless ``resume``.
+        resume: go on from the newest checkpoint in ``out``, or from the start if none was written yet (``config`` must
             be the run's own, see `keystep.config.run_config`).
+        progress: reports the steps; called in the main process only.
 
     Raises:
-        InputError: bad settings, data or checkpoint; a loss that is no number.
+        InputError: bad settings, data or checkpoint; `MOST_IN_A_ROW` steps in a row without a finite gradient.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
-    progress = progress or Silent()
+    run = Path(out)
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
     _check_folder(run, resume)
     fabric = _fabric(config)
-    folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
+    progress = progress if fabric.is_global_zero else SILENT
+    folder, videos, held_out, statistics = _read_data(config, progress)
     config = _settled(config, folder, videos)
     learner = _build(config, fabric, statistics, folder.timeline.rate)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
@@ -102,20 +83,20 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
         processes=fabric.world_size,
     )
     monitor = _monitor(folder, held_out or videos, config)
-    observer = _Observer(learner, monitor, run, start, progress) if fabric.is_global_zero else None
-    done = start
-    with _stop_signal() as asked_to_stop:
+    done, steps = start, config.train.steps
+    with (
+        _stop_signal() as asked_to_stop,
+        progress.task(f"pretraining {run.name}", total=steps, unit="steps", initial=start) as task,
+    ):
+        observer = _Observer(learner, monitor, run, start, progress, task) if fabric.is_global_zero else None
         try:
             for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
-                if not bool(torch.isfinite(result.loss)):  # the same in every process
-                    raise InputError(
-                        f"the loss is {float(result.loss)} at step {done}; lower train.learning_rate, or look for "
-                        "extreme values in the features"
-                    )
                 if observer is not None:
                     observer.after(done, result)
+                learner.skips.check(f"step {done}", _remedy(config))
                 stop = _anyone(fabric, asked_to_stop())
-                if done % config.train.save_every == 0 or done == config.train.steps or stop:
+                due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
+                if due or done == config.train.steps or stop:
                     _save(learner, checkpoints, done, identity)
                 if stop:
                     raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
@@ -124,8 +105,13 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
                 observer.metrics.close()
     if fabric.is_global_zero:
         persistence.save_model(run / "model", learner.model)
+        if learner.skips.total:
+            log.warning(learner.skips.summary())
     fabric.barrier()
-    return run / "model"
+    model = learner.model.eval()
+    model.zero_grad(set_to_none=True)
+    model.origin = Origin(str(run / "model"), run, config, tuple(videos))
+    return model
 
 
 def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
@@ -142,10 +128,13 @@ def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
 
 
 class _Observer:
-    """Writes metrics, looks at the representation and tells the progress; never touches the training."""
+    """Writes metrics, monitors the representation and reports progress; never touches the training."""
 
-    def __init__(self, learner: Learner, monitor: Monitor, run: Path, start: int, progress: Progress) -> None:
-        self.learner, self.monitor, self.progress = learner, monitor, progress
+    def __init__(
+        self, learner: Learner, monitor: Monitor, run: Path, start: int, progress: Progress, task: Task
+    ) -> None:
+        self.learner, self.monitor, self.progress, self.task = learner, monitor, progress, task
+        self.reported = start
         self.train = learner.config.train
         self.metrics = Metrics(run, start, self.train.tensorboard)
         self.start_health = self._untrained_health()
@@ -166,7 +155,9 @@ class _Observer:
         """Record what step number ``step`` (1-based) did."""
         self.frames += float(result.frames)
         loss = float(result.loss)
-        if step % self.train.log_every == 0 or step == self.train.steps:
+        if not result.taken:
+            log.warning("step %d: the gradient is not finite; step skipped (%d so far)", step, self.learner.skips.total)
+        if step % self.train.log_every == 0 or step == self.train.steps or not result.taken:
             speed = self.frames / max(1e-9, time.monotonic() - self.clock)
             self.clock, self.frames = time.monotonic(), 0.0
             self.metrics.write(
@@ -178,16 +169,17 @@ class _Observer:
                     "gradient_norm": float(result.gradient_norm),
                     "learning_rate": self.learner.optimizer.param_groups[0]["lr"],
                     "frames_per_second": speed,
+                    "skipped_steps": self.learner.skips.total,
                 },
             )
-            self.progress.stepped(step, self.train.steps, loss, speed)
+            self.task.advance(step - self.reported, note=f"loss {loss:.4f}  {speed:,.0f} frames/s")
+            self.reported = step
         if step % self.train.monitor_every == 0 or step == self.train.steps:
             health = self._look(self.learner.model)
             self.metrics.write(step, health.metrics())
-            warnings = health.warnings(self.start_health)
-            for line in warnings:
+            for line in health.warnings(self.start_health):
                 log.warning("step %d: %s", step, line)
-            self.progress.looked(step, health, warnings)
+            self.progress.message(f"step {step}: {health}")
 
 
 def _fabric(config: RunConfig) -> Fabric:
@@ -221,7 +213,7 @@ def _read_data(
 ) -> tuple[FeatureFolder, tuple[str, ...], tuple[str, ...], Statistics]:
     """(folder, training videos, held-out videos for the monitor, channel statistics of the training videos)."""
     data = config.data
-    folder = open_folder(
+    folder = open_dataset(
         data.root,
         source_rate=data.source_rate,
         rate=data.rate,
@@ -236,16 +228,16 @@ def _read_data(
     videos, held_out = _parts(folder, data)
     if config.model.segments == "discovered":  # what lacks them shows now, not when a crop falls on it
         videos, held_out = folder.with_boundaries(videos), folder.with_boundaries(held_out)
-    done = iter(range(1, len(videos) + 1))
-    statistics, readable = measure(
-        folder,
-        videos,
-        config.train.seed,
-        tokens=folder.tokens_as(config.model.tokens),
-        centred=config.model.centring,
-        smooth=config.target.smooth,
-        progress=lambda video: progress.reading(next(done), len(videos)),
-    )
+    with progress.task("reading videos", total=len(videos), unit="videos") as task:
+        statistics, readable = measure(
+            folder,
+            videos,
+            config.train.seed,
+            tokens=folder.tokens_as(config.model.tokens),
+            centred=config.model.centring,
+            smooth=config.target.smooth,
+            progress=lambda video: task.advance(note=video),
+        )
     return folder, readable, held_out, statistics
 
 
@@ -341,9 +333,16 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
 
 
+def _remedy(config: RunConfig) -> str:
+    """What to do about gradients that are not finite."""
+    precise = "" if config.train.precision == "32-true" else ", set train.precision=32-true"
+    return f"lower train.learning_rate{precise}"
+
+
 def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object]) -> None:
     if learner.fabric.is_global_zero:
-        checkpoints.save(step, learner.model, learner.target, learner.optimizer, identity)
+        record = {**identity, "skipped_steps": learner.skips.total}
+        checkpoints.save(step, learner.model, learner.target, learner.optimizer, record)
     learner.fabric.barrier()
 
 
@@ -356,6 +355,7 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
             f"{learner.config.data.root}: features, labels or the split changed since {checkpoints.path(step)} was "
             "written; a resumed run would not be the same run"
         )
+    learner.skips.total = record.get("skipped_steps", 0)
     return step
 
 

@@ -50,11 +50,11 @@ def extract(
 ) -> None:
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
     from keystep.cli.extraction import ExtractOptions, extract_folder
-    from keystep.data.timeline import parse_rate
+    from keystep.config.base import assignments, build
     from keystep.errors import InputError
     from keystep.extraction.config import ExtractionConfig
     from keystep.extraction.labels import FrameLabels
-    from keystep.settings import assignments, build
+    from keystep.types import parse_rate
 
     given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
     config = build(ExtractionConfig, given, assignments(settings or []))
@@ -190,7 +190,7 @@ def prepare(
         if root is not None or out is not None or settings:
             raise InputError("give the data set and the folder it lies in: keystep prepare NAME --root DIR")
         list_data_sets(console) if name is None else describe_data_set(name, console)
-    elif prepare_data(name, root, out, settings or [], on_error, console) is None:
+    elif not prepare_data(name, root, out, settings or [], on_error, console):
         raise typer.Exit(1)
 
 
@@ -223,9 +223,9 @@ def import_(
 ) -> None:
     """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
     from keystep.cli.importing import import_official
-    from keystep.data.timeline import parse_rate
     from keystep.errors import InputError
     from keystep.interop.official.importing import ImportOptions
+    from keystep.types import parse_rate
 
     if source != "official":
         raise InputError(f"no importer for {source!r}; there is: official")

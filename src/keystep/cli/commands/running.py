@@ -103,9 +103,9 @@ def convert(
     ] = None,
 ) -> None:
     """Turn a foreign checkpoint into a keystep model folder."""
+    from keystep.config.base import read_yaml
     from keystep.errors import InputError
     from keystep.interop import official
-    from keystep.settings import read_yaml
 
     if source != "official":
         raise InputError(f"no converter for {source!r}; there is: official")

@@ -7,38 +7,23 @@ nearest one; errors list everything that is wrong at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import Config, build, read_yaml
 from keystep.data.discovered import Boundaries
-from keystep.data.problems import OnError
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
-from keystep.settings import build, read_yaml
+from keystep.types import OnError, Rate
 
 Offsets = Annotated[tuple[float, ...], Field(min_length=1)]
 Scales = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-Rate = Annotated[Fraction, BeforeValidator(parse_rate), PlainSerializer(str)]
 
 PASSES, LEAST_STEPS = 12, 400
 """How long to train where nothing is said: docs/quality.md."""
-
-
-class Config(BaseModel):
-    """Base of all settings: immutable, finite, unknown names refused, documented by the lines under the fields."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        arbitrary_types_allowed=True,
-        allow_inf_nan=False,
-    )
 
 
 class ModelConfig(Config):
