@@ -169,9 +169,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, blind: Tensor) -> Tenso
 def _pattern(model: PJEPA, frames: int, streams: int) -> AttentionPattern:
     """The attention of the model's streams, if these settings suit it."""
     pattern = model.config.stream_attention
-    if pattern is None or model.config.segments:
+    if pattern is None or model.config.oracle:
         raise InputError(
-            f"this model attends {model.config.describe(model.config.attention)} and has no live_attention: it cannot "
+            f"this model attends {model.config.attention} and has no live_attention: it cannot "
             "run on a stream of exported steps"
         )
     if pattern.window is None:

@@ -130,9 +130,7 @@ class Trunk(nn.Module):
         if not self.by_segment:
             return rotary_tables(places.positions, self.head_dim, self.rotary)
         if places.segments is None:
-            raise InputError(
-                "positions by segment need segment_lengths: the true boundaries (ORACLE), or discovered ones"
-            )
+            raise InputError("positions by segment need segment_lengths: the true boundaries (ORACLE)")
         return rotary_tables(places.positions, self.head_dim, self.rotary, places.segments, places.segment_frames)
 
 
