@@ -21,21 +21,18 @@ from pathlib import Path
 import yaml
 from folds import mean_scores, pooled_gate
 from pictures import draw_gate, draw_screen, draw_shares
-from rich.console import Console
 from runs import Job, side_by_side
 from screening import CONTROLS, Scores, Screen, best_variant
 from tables import confirm_table, gate_table, screen_table, shares_table
 
-from keystep.cli.evaluation import judge_models, model_records
 from keystep.config.base import assignments
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
+from keystep.evals.evaluate import evaluate
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
-from keystep.evals.report import write_report
-from keystep.evals.results import curves_of, load_result, save_evaluation
+from keystep.evals.results import load_result
 from keystep.files import write_json
-from keystep.loading import load
 from keystep.types import parse_rate
 
 RECONSTRUCTION = "reconstruction"
@@ -148,12 +145,8 @@ class Study:
         place = self.out / "judged" / f"fold{fold}-labels{100 * share:g}-seeds{seeds}-{'-'.join(names)}"
         if not (place / "result.json").exists():
             jobs = {name: [self.job(name, fold, seed) for seed in self.options.seeds] for name in names}
-            groups = [(name, [load(job.folder) for job in seeds]) for name, seeds in jobs.items()]
-            config = EvalConfig(label_share=share)
-            evaluation = judge_models(self.folder(), fold, groups, config, Console(quiet=True))
-            runs = {f"{job.variant}, seed {job.seed}": job.folder for seeds in jobs.values() for job in seeds}
-            save_evaluation(place, evaluation, curves_of(runs), model_records(groups))
-            write_report(place)
+            models = {name: [job.folder for job in seeds] for name, seeds in jobs.items()}
+            evaluate(self.folder(), models, split=fold, config=EvalConfig(label_share=share), out=place)
         return load_result(place)[0]
 
 

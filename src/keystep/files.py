@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import tokenize
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,22 @@ def check_ours(folder: Path, ours: Collection[str]) -> None:
         foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
         if foreign:
             raise InputError(f"{folder}: holds {foreign[0]!r}, which would be lost; choose another folder")
+
+
+def check_writable(path: Path) -> None:
+    """Try to write where a file or folder is to be, before work is done for it; nothing is left behind.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    place = path if path.is_dir() else path.parent
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".keystep."):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}; nothing was done yet") from error
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.probe import ProbeConfig
-from keystep.evals.protocol import BEST_ON_TEST, Entrant, Evaluation, _Study, _untrained, evaluate
+from keystep.evals.protocol import BEST_ON_TEST, Entrant, Evaluation, _Study, _untrained, judge_all
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
@@ -57,7 +57,7 @@ def model(seed: int, **changes: object) -> PJEPA:
 @pytest.fixture(scope="module")
 def evaluation(judge: Judge) -> Evaluation:
     learned = [Entrant("pjepa", seed, model(seed)) for seed in (0, 1, 2)]
-    return evaluate(judge, [*learned, Entrant("reconstruction", 0, model(9), reconstruction=True)])
+    return judge_all(judge, [*learned, Entrant("reconstruction", 0, model(9), reconstruction=True)])
 
 
 def test_every_control_stands_beside_the_learned_rows(evaluation: Evaluation) -> None:
@@ -91,7 +91,7 @@ def test_learned_rows_stand_beside_the_clock_too(evaluation: Evaluation) -> None
 
 def test_encoders_that_differ_in_their_predictor_only_have_one_untrained_twin(judge: Judge) -> None:
     other = model(3, visible_predictions="predictor", predictor_depth=1, output_dim=8)
-    found = evaluate(judge, [Entrant("a", 0, model(0)), Entrant("b", 0, other)])
+    found = judge_all(judge, [Entrant("a", 0, model(0)), Entrant("b", 0, other)])
     assert found.find("untrained encoder", "causal") and not found.find("untrained encoder 2", "causal")
 
 
@@ -108,7 +108,7 @@ def test_untrained_rows_are_the_same_in_threads(judge: Judge) -> None:
 def test_what_needs_no_labels_reads_the_videos_without_labels_too(judge: Judge) -> None:
     cut = replace(judge, split=replace(judge.split, train=judge.split.train[:1]), unlabelled=judge.split.train[1:])
     assert set(cut.pretraining) == set(judge.pretraining) == set(judge.split.train)
-    few, all_videos = (evaluate(each, [Entrant("pjepa", 0, model(0))]) for each in (cut, judge))
+    few, all_videos = (judge_all(each, [Entrant("pjepa", 0, model(0))]) for each in (cut, judge))
     assert few.rows[0].runs[0].probe.valid_accuracy != all_videos.rows[0].runs[0].probe.valid_accuracy
 
 
@@ -129,7 +129,7 @@ def test_an_untrained_model_is_not_found_better_than_an_untrained_model(evaluati
 
 
 def test_a_claim_needs_three_seeds(judge: Judge) -> None:
-    short = evaluate(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
+    short = judge_all(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
     assert not any(line.holds for line in short.gate)
     assert any("no masked reconstruction" in note for note in judge.folder.problems.notes), "and says what it lacks"
 
@@ -137,7 +137,7 @@ def test_a_claim_needs_three_seeds(judge: Judge) -> None:
 def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: Judge) -> None:
     oracle = model(0, attention={"kind": "segment_causal"}, live_attention=None)
     causal = model(0, attention={"kind": "block_causal", "block": 4}, live_attention=None)
-    result = evaluate(judge, [Entrant("clip", 0, oracle), Entrant("blocks", 0, causal)])
+    result = judge_all(judge, [Entrant("clip", 0, oracle), Entrant("blocks", 0, causal)])
     assert result.find("clip (ORACLE)", "offline") and result.find("clip", "offline") is None
     row = result.find("blocks", "causal")
     assert row and row.delay == 3 / 2 + 1 / 4, "three more slots of a block of four at 2 Hz, and a slot of two frames"
@@ -153,7 +153,7 @@ def test_causal_rows_say_that_pooling_waits_for_the_groups_last_frame(evaluation
 
 def test_one_test_video_gives_a_table_without_a_gate(judge: Judge) -> None:
     single = Judge(judge.folder, replace(judge.split, test=judge.split.test[:1]), PROBE)
-    result = evaluate(single, [Entrant("pjepa", 0, model(0))])
+    result = judge_all(single, [Entrant("pjepa", 0, model(0))])
     assert result.rows and not result.gate
     assert {row.name for _, row, _ in result.pairs} >= {"pjepa", "pjepa ++ moving average"}, "folds may pool them"
 
@@ -163,7 +163,7 @@ def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> N
     scrambled = Judge(judge.folder, judge.split, PROBE)
     rng = np.random.default_rng(1)
     scrambled.__dict__["truths"] = {name: rng.permutation(truth) for name, truth in judge.truths.items()}
-    other = evaluate(scrambled, [Entrant("pjepa", 0, model(0))])
+    other = judge_all(scrambled, [Entrant("pjepa", 0, model(0))])
     for row in other.rows:
         if row.name.endswith(BEST_ON_TEST):  # a rival that the test videos name, against the learned rows
             continue
@@ -216,12 +216,12 @@ def test_smoothing_that_validation_chose_badly_is_no_easy_rival(tmp_path: Path) 
     for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
         (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
     folder = open_dataset(root, source_rate=parse_rate(4), rate=parse_rate(4))
-    study = _Study(Judge(folder, folder.split("1"), PROBE), lambda line: None)
-    study.add("raw features", "raw", "causal", study.raw)
+    study = _Study(Judge(folder, folder.split("1"), PROBE))
+    study.add("raw features", "raw", "causal", study.raw, key="raw")
     for mode in ("offline", "causal"):
         study.smoothing(mode)
         for seed in (0, 1, 2):
-            study.add("pjepa", "learned", mode, study.raw, seed=seed)
+            study.add("pjepa", "learned", mode, study.raw, key="raw", seed=seed)
     study.compare()
     found = study.evaluation
     (raw,) = (row for row in found.rows if row.family == "raw")

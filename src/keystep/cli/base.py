@@ -25,6 +25,7 @@ SourceRate = Annotated[
 ]
 Rate = Annotated[str | None, typer.Option(help="Work at this rate by averaging; a whole fraction of the source rate.")]
 OnError = Annotated[str, typer.Option(help="'raise' stops at a bad video, 'skip' leaves it out and lists it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, such as --set train.steps=4000. Repeat as needed.")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from keystep.cli.evaluation import judge_models, model_records, show_report
+from keystep.cli.evaluation import show_report
 from keystep.cli.progress import progress_on
 from keystep.config import RunConfig
 from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.errors import InputError
-from keystep.evals.protocol import EvalConfig
-from keystep.evals.results import curves_of, save_evaluation
+from keystep.evals.evaluate import evaluate
 from keystep.train.run import pretrain
 
 SETTINGS = {
@@ -32,13 +31,11 @@ def run_demo(out: Path, console: Console) -> None:
     console.print("1. Made-up procedures: several tasks, steps that look alike and differ by what happened before.")
     generate(out / "data", SyntheticConfig.demo())
     folder = open_dataset(out / "data")
-    groups = []
+    models = {}
     for number, (name, change) in enumerate((("pjepa", {}), ("reconstruction", RECONSTRUCTION)), start=2):
         console.print(f"{number}. Pretraining {name} on features alone, no labels.")
         config = build(RunConfig, {"data": {"root": out / "data"}}, SETTINGS, change)
-        groups.append((name, [pretrain(config, out / "runs" / name, progress=progress_on(console))]))
+        models[name] = pretrain(config, out / "runs" / name, progress=progress_on(console))
     console.print("4. Judging them against raw features and everything that smoothing gives for free.")
-    evaluation = judge_models(folder, "1", groups, EvalConfig(), console)
-    runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}
-    save_evaluation(out / "report", evaluation, curves_of(runs), model_records(groups))
+    evaluate(folder, models, out=out / "report", progress=progress_on(console))
     show_report(out / "report", console)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.data import list_problems, open_data, show_warnings
-from keystep.cli.evaluation import CONTROLS, Group, check_groups, check_models, model_records, parse_group
-from keystep.cli.progress import counting
+from keystep.cli.evaluation import parsed_groups
+from keystep.cli.progress import progress_on
 from keystep.config.base import assignments, build
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
@@ -32,8 +32,9 @@ from keystep.evals.discovery import (
     spread,
     uniform_segments,
 )
+from keystep.evals.entrants import CONTROLS, Group, check_groups, check_models, model_records, own_rate
 from keystep.evals.pictures import ribbons_png
-from keystep.files import check_ours, replacing, write_json
+from keystep.files import check_ours, check_writable, replacing, write_json
 from keystep.loading import check_features
 
 OURS = ("discovery.json", "discovery.png")
@@ -86,22 +87,27 @@ def discover_folder(
     settings: list[str],
     on_error: str,
     console: Console,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Cluster, match, score; write ``discovery.json`` and ribbons of the first video; print the table."""
     check_ours(out, OURS)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
-    folder = open_data(data, source_rate, rate, on_error)
-    groups = [parse_group(text) for text in models]
+    if (out / OURS[0]).exists() and not overwrite:
+        raise InputError(f"{out}: holds a result already; give --overwrite to replace it, or another --out")
+    check_writable(out)
+    groups = parsed_groups(models)
+    folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
     check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
     study = _Study(folder, config, _background(folder, background), split, part, task_pattern)
     if split is not None:
-        check_models(groups, folder, split, console)
+        show_warnings(check_models(groups, folder, split), folder, console)
     else:
         for found in (found for _, group in groups for found in group):
             show_warnings(check_features(found, folder), folder, console)
-    with counting(console, "discovering", None) as tick:
+    with progress_on(console).task("discovering", total=4 + len(groups), unit="rows") as task:
         for row in study.run(groups):
-            tick(row.name)
+            task.advance(note=row.name)
     record = study.record() | {"models": model_records(groups), "command": _command()}
     write_json(out / OURS[0], record)
     with replacing(out / OURS[1]) as temporary:

@@ -118,6 +118,7 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
     evaluate_folder(
         *(prepared.folder, models, result, split, rate, recipe.rate, evaluation, wanted.on_error),
         console=console,
+        overwrite=True,
     )
     if wanted.suite is not None:
         evaluate_suite(
@@ -131,6 +132,7 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
             suite,
             wanted.on_error,
             console=console,
+            overwrite=True,
         )
     return result
 

@@ -7,20 +7,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from keystep.cli.data import list_problems, open_data
-from keystep.cli.evaluation import Group, check_models, entrants_of, model_records, open_judge, parse_group
-from keystep.cli.progress import counting
+from keystep.cli.data import list_problems, open_data, show_warnings
+from keystep.cli.evaluation import parsed_groups
+from keystep.cli.progress import progress_on
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.config.base import assignments, build
 from keystep.data.folder import FeatureFolder
 from keystep.data.layout import data_set_of
 from keystep.errors import InputError, Interrupted
 from keystep.evals.clips import FILE as CLIPS
+from keystep.evals.entrants import Group, check_models, entrants_of, model_records, open_judge, own_rate
+from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.published import PUBLISHED
 from keystep.evals.suite import HeadRow, SuiteConfig, head_settings, run_suite
 from keystep.evals.suite_report import delay_text
-from keystep.evals.suite_results import OURS, save_suite
-from keystep.files import check_ours
+from keystep.evals.suite_results import OURS, RESULT, save_suite
+from keystep.files import check_ours, check_writable
 
 SUITES = ("paper",)
 SHOWN = ("accuracy", "edit", "f1@50")
@@ -39,22 +41,27 @@ def evaluate_suite(
     settings: list[str],
     on_error: str,
     console: Console,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Train what is not trained yet, score, save, draw, say."""
     config = suite_config(suite, settings)
     pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
-    check_ours(out, {*OURS, HEADS, *pictures})
-    folder = open_data(data, source_rate, rate, on_error)
+    check_ours(out, {*OURS, HEADS, PROBES, *pictures})
+    if (out / RESULT).exists() and not overwrite:
+        raise InputError(f"{out}: holds a result already; give --overwrite to replace it, or another --out")
+    check_writable(out)
+    groups = parsed_groups(models)
+    folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(data)})
-    groups = [parse_group(text) for text in models]
-    check_models(groups, folder, split, console)
+    show_warnings(check_models(groups, folder, split), folder, console)
     _check_clips(folder, groups)
-    judge, records = open_judge(folder, split, config), model_records(groups)
+    judge, records = open_judge(folder, split, config, out / PROBES), model_records(groups)
     weights = {(record["name"], record["seed"]): record["weights"] for record in records}
     try:
-        with stopping_on_terminate(), counting(console, "training heads", None) as tick:
-            found = run_suite(judge, entrants_of(groups), config, out / HEADS, tick, weights)
+        with stopping_on_terminate():
+            found = run_suite(judge, entrants_of(groups), config, out / HEADS, progress_on(console), weights)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the same command goes on from {out / HEADS}") from None
     report = save_suite(out, judge, found, config, records)

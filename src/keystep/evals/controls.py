@@ -34,6 +34,10 @@ CAUSAL_OFFSETS_SECONDS = (-30.0, -15.0, -8.0, -4.0, -2.5, -1.5, -0.8, -0.4, 0.0)
 """Nine moments up to a frame, dense near it."""
 
 
+COMPONENTS = (24, 64)
+"""Numbers of principal components to try beside one another at the nine moments."""
+
+
 @dataclass(frozen=True)
 class Control:
     """One row of the table of controls."""
@@ -91,7 +95,7 @@ def smoothing_controls(rate: float | Fraction, *, causal: bool, position: Positi
 
 
 def offset_controls(
-    train: Sequence[Array], rate: float | Fraction, *, causal: bool, components: Sequence[int] = (24, 64)
+    train: Sequence[Array], rate: float | Fraction, *, causal: bool, components: Sequence[int] = COMPONENTS
 ) -> tuple[Control, ...]:
     """Nine moments of the centred input side by side, reduced to principal components fitted on ``train`` (T_i, D).
 
@@ -109,8 +113,12 @@ def offset_controls(
         name = f"{'past ' if causal else ''}offsets of {count} components"
         return Control(name, transform, causal=causal)
 
-    available = fitted.components.shape[1]
-    return tuple(with_components(count) for count in sorted({min(count, available) for count in components}))
+    return tuple(with_components(count) for count in offset_counts(fitted.components.shape[1], components))
+
+
+def offset_counts(width: int, components: Sequence[int] = COMPONENTS) -> tuple[int, ...]:
+    """The numbers of components that `offset_controls` has controls for, of features ``width`` wide."""
+    return tuple(sorted({min(count, width) for count in components}))
 
 
 def token_widths(rate: float | Fraction, seconds: Sequence[float] = WIDTHS_SECONDS) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.evals.controls import Position
+from keystep.evals.kept import KeptProbes
 from keystep.evals.metrics import segmentation_scores
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 
@@ -119,6 +120,10 @@ class Judge:
     """Training videos that were cut off: no probe sees them, but what needs no labels may."""
     label_seed: int = 0
     """Which videos the share kept."""
+    kept: KeptProbes = KeptProbes()
+    """Where finished probes are kept and found again."""
+    groups: Mapping[str, str] | None = None
+    """Test video -> the group (person, site) that the bootstrap draws as one; None: each video is its own."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:
@@ -145,8 +150,53 @@ class Judge:
         """(videos,) labelled frames of the test videos."""
         return np.array([(self.truths[name] != IGNORED).sum() for name in self.split.test])
 
-    def run(self, representation: Representation, seed: int = 0, refine: bool = True) -> Run:
-        """Fit, choose, score. refine: as for `fit_probe`."""
+    def by_group(self, counts: np.ndarray) -> np.ndarray:
+        """(..., videos) counts of the test videos summed over groups, (..., groups); as they are without groups."""
+        if self.groups is None:
+            return counts
+        names = [self.groups.get(video, video) for video in self.split.test]
+        order = list(dict.fromkeys(names))
+        return np.stack([counts[..., [name == one for name in names]].sum(-1) for one in order], axis=-1)
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What a kept probe hangs on beside its representation."""
+        parts = {part: list(getattr(self.split, part)) for part in ("train", "valid", "test")}
+        return {
+            "data": self.folder.fingerprint(),
+            "rate": str(self.folder.timeline.rate),
+            "pretraining": list(self.pretraining),
+            "probe": self.probe.model_dump(mode="json"),
+            **parts,
+        }
+
+    def run(
+        self,
+        representation: Representation | Callable[[], Representation],
+        seed: int = 0,
+        refine: bool = True,
+        key: str | None = None,
+    ) -> Run:
+        """Fit, choose, score.
+
+        Args:
+            representation: or a function that makes it, which is called only where no kept probe is found.
+            refine: as for `fit_probe`.
+            key: what tells this representation from all others of the same data; without it nothing is kept.
+        """
+        description = {**self.description, "refine": refine, "representation": key} if key is not None else None
+        found = None if description is None else self.kept.find(description)
+        if found is None:
+            made = representation() if callable(representation) else representation
+            found = self._fitted(made, refine)
+            if description is not None:
+                self.kept.keep(description, *found)
+        probe, predictions = found
+        scores, correct = self.score(predictions)
+        return Run(seed, scores, probe.valid_accuracy, probe.penalty, correct, predictions, probe)
+
+    def _fitted(self, representation: Representation, refine: bool) -> tuple[LinearProbe, dict[str, np.ndarray]]:
+        """A probe, and what it says of the test videos."""
 
         def part(names: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
             return [representation[name] for name in names], [self.labels[name] for name in names]
@@ -158,17 +208,7 @@ class Judge:
             config=self.probe,
             refine=refine,
         )
-        predictions = {name: probe.predict(representation[name]) for name in self.split.test}
-        scores, correct = self.score(predictions)
-        return Run(
-            seed=seed,
-            scores=scores,
-            valid_accuracy=probe.valid_accuracy,
-            penalty=probe.penalty,
-            correct=correct,
-            predictions=predictions,
-            probe=probe,
-        )
+        return probe, {name: probe.predict(representation[name]) for name in self.split.test}
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         """The metrics (0-100) of class ids at the pooled rate, and the right frames of each test video, (videos,)."""

@@ -112,7 +112,7 @@ def _page(result: Result, pictures: Sequence[Picture]) -> str:
         f'<h1>keystep: {title}</h1>\n<p class="main">{escape(main_line(result))}</p>',
         f"<h2>How to read this</h2>\n{''.join(f'<p>{text}</p>' for text in HOW_TO_READ)}",
         f"<h2>The gate: may anything be claimed?</h2>\n{_gate(result)}",
-        f"<h2>The table</h2>\n{_tables(result)}",
+        f"<h2>The table</h2>\n{tables_html(result)}",
         *([f"<h2>Pictures</h2>\n{''.join(map(_figure, pictures))}"] if pictures else []),
         f"<h2>Geometry</h2>\n{_geometry(result)}",
         f"<h2>Data, protocol, command</h2>\n{_origin(result)}",
@@ -144,7 +144,7 @@ def _gate(result: Result) -> str:
     return _table(heads, body) + f'<p class="note">{escape(RIVALS)}</p>' + few
 
 
-def _tables(result: Result) -> str:
+def tables_html(result: Result) -> str:
     """Offline and causal apart, rows by family."""
     columns, parts = metrics(result), []
     for mode, rows in sections(result).items():

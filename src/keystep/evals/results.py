@@ -15,7 +15,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,14 +26,16 @@ import numpy as np
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
+from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.judge import Judge, Mode, Representation
+from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import SELECTION, Evaluation
 from keystep.files import replacing, write_json
 from keystep.heads import LinearHead
 
 RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.json", "heads"
-OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures")
+OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
 """What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
 FORMAT_VERSION = 3
@@ -44,20 +46,140 @@ Curves = dict[str, list[dict[str, Any]]]
 """Run name -> lines of its metrics.jsonl."""
 
 
+@dataclass(frozen=True, repr=False)
+class Results:
+    """What `keystep.evaluate` found: numbers that need neither the data nor the models any more.
+
+    record: all numbers, as ``result.json`` has them. pictures: small arrays for the pictures. curves: of the judged
+    runs. heads: name -> the linear head of a model's latents.
+    """
+
+    record: dict[str, Any]
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    heads: dict[str, LinearHead] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        evaluation: Evaluation,
+        curves: Curves | None = None,
+        models: Sequence[Mapping[str, Any]] = (),
+        more: Mapping[str, Any] | None = None,
+    ) -> Results:
+        """From a finished evaluation.
+
+        Args:
+            models: what was judged, one record a model (name, seed, hash of the weights, settings).
+            more: further parts of the record, such as the rows of temporal heads.
+        """
+        record = {**result_record(evaluation), "models": [*models], **(more or {})}
+        return cls(record, picture_arrays(evaluation), curves or {}, learned_heads(evaluation, models))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Results:
+        """From a folder that `report` or ``keystep eval`` wrote."""
+        return cls(*load_result(Path(folder)))
+
+    def save(self, folder: Path | str) -> None:
+        """Write the result folder, whole or not at all; an older result at that place is replaced."""
+        folder = Path(folder)
+        with replacing(folder, OURS) as temporary:
+            write_json(temporary / RESULT, self.record)
+            write_json(temporary / TRAINING, self.curves)
+            with (temporary / PICTURES).open("wb") as file:
+                np.savez_compressed(file, **self.pictures)  # type: ignore[arg-type]  # numpy types the names of its options only
+            for name, head in self.heads.items():
+                head.save(temporary / HEADS / f"{name}.safetensors")
+            if (folder / PROBES).is_dir():  # they serve a table with one more model, too
+                (folder / PROBES).rename(temporary / PROBES)
+
+    def report(self, folder: Path | str) -> Path:
+        """Save, and draw the pictures and ``report.html``; returns the page."""
+        from keystep.evals.report import write_report
+
+        self.save(folder)
+        return write_report(Path(folder))
+
+    def table(self) -> str:
+        """The table as Markdown, offline and causal apart."""
+        from keystep.evals.table import markdown_table
+
+        return markdown_table(self.record)
+
+    def compare(self, first: str, second: str, mode: str | None = None) -> Difference:
+        """Frame accuracy of one row minus that of another, paired by test video, with its 95 % interval.
+
+        Args:
+            first, second: names of rows, such as ``pjepa`` and ``raw features``; ``best control`` is the strongest
+                simple control on the test videos, which errs against the other side.
+            mode: ``offline`` or ``causal``; by default the first in which the result has both rows.
+
+        Raises:
+            InputError: no such rows, or too few test videos for an interval.
+        """
+        modes = (mode,) if mode else tuple(dict.fromkeys(row["mode"] for row in self.record["rows"]))
+        for each in modes:
+            rows = [self._row(name, each) for name in (first, second)]
+            if all(row is not None for row in rows):
+                right = [np.array([run["correct"] for run in row["runs"]]) for row in rows if row is not None]
+                groups = self.record["data"].get("groups") or self.record["data"]["test_videos"]
+                frames = np.array(self.record["data"]["test_frames"])
+                return paired_bootstrap(*(summed(counts, groups) for counts in (*right, frames)))
+        names = ", ".join(dict.fromkeys(row["name"] for row in self.record["rows"]))
+        raise InputError(f"no rows {first!r} and {second!r} in mode {mode or 'offline or causal'}; there are {names}")
+
+    def _row(self, name: str, mode: str) -> Mapping[str, Any] | None:
+        """A row by its name, or the strongest simple control on the test videos."""
+        here = [row for row in self.record["rows"] if row["mode"] == mode or row["family"] == "raw"]
+        if name == "best control":
+            simple = [row for row in here if row["family"] in ("raw", "control")]
+            return max(simple, key=lambda row: np.mean([sum(run["correct"]) for run in row["runs"]]), default=None)
+        return next((row for row in here if row["name"] == name), None)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One flat dict for each row and seed: name, head, family, mode, delay, seed and every score."""
+        found = []
+        for head, row in [(row.get("head", "linear"), row) for key in ROWS for row in self.record.get(key, ())]:
+            for run in row["runs"]:
+                name = row.get("name", row.get("representation"))
+                facts = {"name": name, "head": head, **{key: row[key] for key in ("family", "mode", "delay")}}
+                found.append({**facts, "seed": run["seed"], **run["scores"]})
+        return found
+
+    def to_dataframe(self) -> Any:
+        """`to_records` as a pandas DataFrame, where pandas is installed."""
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise InputError("to_dataframe needs pandas: pip install pandas; or take to_records()") from error
+        return DataFrame.from_records(self.to_records())
+
+    def __repr__(self) -> str:
+        data, rows = self.record["data"], self.record["rows"]
+        return f"Results({data['name']!r}, split {data['split']!r}: {len(rows)} rows, {len(data['test_videos'])} test videos)"
+
+    def _repr_html_(self) -> str:
+        from keystep.evals.report import tables_html
+
+        return tables_html(self.record)
+
+
+ROWS = ("rows", "head_rows")
+"""Parts of a record that hold rows: of linear probes, and of other heads."""
+
+
+def summed(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """(..., videos) counts added up over the videos of each group, (..., groups)."""
+    names = np.array(groups)
+    return np.stack([counts[..., names == one].sum(-1) for one in dict.fromkeys(groups)], axis=-1)
+
+
 def save_evaluation(
     folder: Path, evaluation: Evaluation, curves: Curves, models: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Write the result folder, whole or not at all; an older result at that place is replaced.
-
-    models: what was judged, one record a model (name, seed, hash of the weights, settings).
-    """
-    with replacing(folder, OURS) as temporary:
-        write_json(temporary / RESULT, {**result_record(evaluation), "models": [*models]})
-        write_json(temporary / TRAINING, curves)
-        with (temporary / PICTURES).open("wb") as file:
-            np.savez_compressed(file, **picture_arrays(evaluation))  # type: ignore[arg-type]  # numpy types the names of its options only
-        for name, head in learned_heads(evaluation, models).items():
-            head.save(temporary / HEADS / f"{name}.safetensors")
+    """`Results.of` and `Results.save` in one."""
+    Results.of(evaluation, curves, models).save(folder)
 
 
 def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, LinearHead]:
@@ -144,6 +266,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
                 "second": line.second,
                 "holds": line.holds,
                 "later": line.later,
+                "quick": line.quick,
                 **asdict(line.difference),
             }
             for line in evaluation.gate
@@ -180,6 +303,7 @@ def data_record(judge: Judge) -> dict[str, Any]:
         "videos": {part: len(split.part(part)) for part in PARTS},
         "slots": {part: sum(folder.length(name) for name in split.part(part)) for part in PARTS},
         "test_videos": list(split.test),
+        "groups": None if judge.groups is None else [judge.groups.get(video, video) for video in split.test],
         "test_frames": [int(count) for count in judge.frames],
         "left_out": folder.problems.skipped,
         "notes": folder.problems.notes,

@@ -6,7 +6,7 @@ score. Offline rows may see the whole video; causal rows, representation and hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -22,7 +22,7 @@ from keystep.evals.clips import FILE as CLIPS
 from keystep.evals.clips import read_clips
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
-from keystep.evals.modes import answer_slots, answers_later, marked_oracle
+from keystep.evals.modes import answer_slots, answers_later, marked_oracle, patterns_of
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM, TOKENS_NOTE, Entrant, EvalConfig
 from keystep.evals.streaming_protocol import score_at_the_moment, score_segments
 from keystep.evals.suite_sources import Source, sources
@@ -35,6 +35,7 @@ from keystep.evals.trimmed import (
     scores_of,
     write_submission,
 )
+from keystep.progress import SILENT, Progress, Task
 from keystep.temporal import TrainingConfig, describe, frames_per_second, head_config, train_head
 from keystep.temporal.config import PRESETS, HeadConfig
 from keystep.temporal.head import TemporalHead
@@ -181,7 +182,7 @@ def run_suite(
     entrants: Sequence[Entrant],
     config: SuiteConfig,
     folder: Path,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = SILENT,
     weights: Mapping[tuple[str, int], str] | None = None,
 ) -> Suite:
     """Train and score every head on every representation; ``folder`` keeps what is done, so that a stopped run goes on.
@@ -193,16 +194,34 @@ def run_suite(
     """
     if judge.folder.tokens > 1:
         judge.folder.problems.notes.append(TOKENS_NOTE.format(judge.folder.tokens))
+    with progress.task("training heads", total=count_heads(entrants, config), unit="heads") as task:
+        return _run(judge, entrants, config, folder, task, weights or {})
+
+
+def count_heads(entrants: Sequence[Entrant], config: SuiteConfig) -> int:
+    """How many heads `run_suite` trains: on raw features, on the best control, and on every model that has the mode."""
+    models = sum(mode in patterns_of(entrant.model) for mode in config.modes for entrant in entrants)
+    return len(config.heads) * (2 * config.seeds * len(config.modes) + models)
+
+
+def _run(
+    judge: Judge,
+    entrants: Sequence[Entrant],
+    config: SuiteConfig,
+    folder: Path,
+    task: Task,
+    weights: Mapping[tuple[str, int], str],
+) -> Suite:
     suite, rows = Suite(), dict[tuple[str, str, Mode], HeadRow]()
     for mode in config.modes:
-        for source in sources(judge, entrants, mode, config.seeds, progress, weights or {}):
+        for source in sources(judge, entrants, mode, config.seeds, task, weights):
             representation: Representation | None = None
             for preset in config.heads:
                 settings = head_settings(config, preset, mode)
                 place = folder / f"{preset}-{source.name}-{mode}-seed{source.seed}".replace("/", "_").replace(" ", "_")
                 if representation is None:
                     representation = source.made()
-                run, head = _trained(judge, representation, settings, config, source, place, progress)
+                run, head = _trained(judge, representation, settings, config, source, place, task)
                 row = rows.get((source.name, preset, mode))
                 if row is None:
                     row = rows[source.name, preset, mode] = _row(judge, source, preset, head)
@@ -233,7 +252,7 @@ def _trained(
     config: SuiteConfig,
     source: Source,
     place: Path,
-    progress: Callable[[str], None],
+    task: Task,
 ) -> tuple[HeadRun, TemporalHead]:
     def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(representation[name], judge.labels[name]) for name in names]
@@ -250,9 +269,10 @@ def _trained(
         names=judge.folder.classes,
         origin={"representation": source.name, **source.origin},
         folder=place,
-        progress=lambda epoch, epochs, measured: progress(f"{what}: epoch {epoch} of {epochs}"),
+        progress=lambda epoch, epochs, measured: task.advance(0, f"{what}: epoch {epoch} of {epochs}"),
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
+    task.advance(note=what)
     device = trained.head.standardise.mean.device
     predictions = {
         name: trained.head.predict(torch.from_numpy(representation[name])[None].to(device))[0].cpu().numpy()

@@ -14,7 +14,7 @@ from keystep.evals.judge import Judge
 from keystep.evals.pictures import ribbons_png, safe_names
 from keystep.evals.published import PUBLISHED
 from keystep.evals.results import data_record, making
-from keystep.evals.suite import HeadRow, Suite, SuiteConfig, gains
+from keystep.evals.suite import Gain, HeadRow, Suite, SuiteConfig, gains
 from keystep.evals.suite_report import report
 from keystep.evals.table import MODES
 from keystep.files import replacing, write_json
@@ -45,8 +45,8 @@ def save_suite(out: Path, judge: Judge, suite: Suite, config: SuiteConfig, model
         "data": data_record(judge),
         "settings": config.model_dump(mode="json"),
         "models": list(models),
-        "rows": [_row_record(row) for row in rows],
-        "gains": [{**asdict(gain), "holds": gain.holds} for gain in found],
+        "rows": row_records(rows),
+        "gains": gain_records(found),
         "clip_rows": [asdict(row) for row in suite.clip_rows],
         "quoted": [asdict(table) for table in PUBLISHED.get(config.data_set or "", ())],
     }
@@ -58,6 +58,16 @@ def save_suite(out: Path, judge: Judge, suite: Suite, config: SuiteConfig, model
     with replacing(out / REPORT) as temporary:
         temporary.write_text(report(record, list(pictures)), encoding="utf-8")
     return out / REPORT
+
+
+def row_records(rows: Sequence[HeadRow]) -> list[dict[str, Any]]:
+    """Rows of heads for a result file."""
+    return [_row_record(row) for row in rows]
+
+
+def gain_records(found: Sequence[Gain]) -> list[dict[str, Any]]:
+    """What representations gain under a head, for a result file."""
+    return [{**asdict(gain), "holds": gain.holds} for gain in found]
 
 
 def _row_record(row: HeadRow) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from keystep.encoding import encode_videos
 from keystep.evals import controls
@@ -12,6 +13,7 @@ from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_
 from keystep.evals.protocol import Entrant
 from keystep.evals.results import head_origin
 from keystep.evals.trimmed import PerFrame, model_frames, raw_frames
+from keystep.progress import Task
 
 BEST_CONTROL = "best control"
 
@@ -44,7 +46,7 @@ def sources(
     entrants: Sequence[Entrant],
     mode: Mode,
     seeds: int,
-    progress: Callable[[str], None],
+    task: Task,
     weights: Mapping[tuple[str, int], str],
 ) -> Iterator[Source]:
     """Raw features, the control that is best on validation, and every model's latents, in one mode."""
@@ -52,7 +54,7 @@ def sources(
     own_delay = slot_delay(judge.folder)
     for seed in range(seeds):
         yield Source("raw features", "raw", mode, seed, 1, own_delay, "", {}, lambda: raw, raw_frames)
-    best, transformed = _best_control(judge, raw, mode, progress)
+    best, transformed = _best_control(judge, raw, mode, task)
     for seed in range(seeds):
         block, delay = (1, own_delay) if best.causal else (None, None)
         yield Source(
@@ -82,9 +84,7 @@ def sources(
         )
 
 
-def _best_control(
-    judge: Judge, raw: Representation, mode: Mode, progress: Callable[[str], None]
-) -> tuple[controls.Control, Representation]:
+def _best_control(judge: Judge, raw: Representation, mode: Mode, task: Task) -> tuple[controls.Control, Representation]:
     """Of moving averages and nine offsets, the one whose linear probe is best on validation."""
     rate, causal = float(judge.folder.timeline.rate), mode == "causal"
     train = [judge.folder.vectors(name) for name in judge.pretraining]
@@ -94,10 +94,14 @@ def _best_control(
     ]
     best, found = -1.0, None
     for control in candidates:
-        progress(f"choosing the control: {control.name} ({mode})")
-        made = {name: control.transform(features) for name, features in raw.items()}
-        accuracy = judge.run(made, refine=False).valid_accuracy
+        task.advance(0, f"choosing the control: {control.name} ({mode})")
+        made = partial(_transformed, control, raw)
+        accuracy = judge.run(made, refine=False, key=f"control {mode}: {control.name}").valid_accuracy
         if accuracy > best:
-            best, found = accuracy, (control, made)
+            best, found = accuracy, control
     assert found is not None
-    return found
+    return found, _transformed(found, raw)
+
+
+def _transformed(control: controls.Control, raw: Representation) -> Representation:
+    return {name: control.transform(features) for name, features in raw.items()}

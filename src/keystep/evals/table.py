@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
+from keystep.evals.protocol import PAIR, SEEDS_FOR_A_CLAIM
 
 Result = Mapping[str, Any]
 """A result.json, as `keystep.evals.results.result_record` makes it."""
@@ -120,6 +120,8 @@ def verdict(line: Result) -> str:
         reasons.append("the interval reaches 0")
     if line.get("later"):
         reasons.append("it answers later than its rival")
+    if line.get("quick"):
+        reasons.append("a quick look")
     if line["seeds"][0] < SEEDS_FOR_A_CLAIM:
         reasons.append(f"{_count(line['seeds'][0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
     return "does not hold" + (f": {'; '.join(reasons)}" if reasons else "")
@@ -141,7 +143,7 @@ def main_line(result: Result) -> str:
         min((line for line in own if line["mode"] == mode), key=lambda line: float(line["low"]))
         for mode in dict.fromkeys(line["mode"] for line in own)
     ]
-    failures = _failures([bool(line["holds"]) for line in result["gate"]])
+    failures = _failures([bool(line["holds"]) for line in result["gate"] if not line["claim"].startswith(PAIR)])
     return " ".join([*(_sentence(result, line) for line in hardest), *failures])
 
 
@@ -154,6 +156,8 @@ def _sentence(result: Result, line: Result) -> str:
         return f"ORACLE, so no claim (it uses the true boundaries): {found}."
     if line["holds"]:
         return f"{found}."
+    if line["low"] > 0 and line.get("quick"):
+        return f"No claim, a quick look: {found}."
     if line["low"] > 0 and line.get("later"):
         return f"No claim, it answers later than its rival: {found}."
     if line["low"] > 0:

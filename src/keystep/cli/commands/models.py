@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console
+from keystep.cli.base import Data, OnError, Overwrite, Rate, Set, SourceRate, Split, app, console
 
 PANEL = "Learning and judging"
 
@@ -110,16 +110,39 @@ def evaluate(
         str | None,
         typer.Option(help="'paper': temporal heads (linear, MS-TCN++, long context) instead of the probes' table."),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look: fewer controls and rows, of which nothing may be claimed.")
+    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
     if suite is not None:
         from keystep.cli.suite import evaluate_suite
+        from keystep.errors import InputError
 
-        evaluate_suite(suite, data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
+        if quick:
+            raise InputError("--quick is of the probes' table; for a quick suite set training.epochs and heads")
+        evaluate_suite(
+            suite,
+            data,
+            model or [],
+            out,
+            split,
+            source_rate,
+            rate,
+            settings or [],
+            on_error,
+            console,
+            overwrite=overwrite,
+        )
         return
     from keystep.cli.evaluation import evaluate_folder
 
-    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
+    evaluate_folder(
+        *(data, model or [], out, split, source_rate, rate, settings or [], on_error, console),
+        quick=quick,
+        overwrite=overwrite,
+    )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -148,6 +171,7 @@ def discover(
         typer.Option("--set", help="clustering, convention, background, starts. Repeat as needed."),
     ] = None,
     on_error: OnError = "raise",
+    overwrite: Overwrite = False,
 ) -> None:
     """Find key-steps without labels: cluster frames, match clusters to true steps, compare with the controls."""
     from keystep.cli.discovering import discover_folder
@@ -167,6 +191,7 @@ def discover(
         settings or [],
         on_error,
         console,
+        overwrite=overwrite,
     )
 
 

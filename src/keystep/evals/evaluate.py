@@ -1,0 +1,116 @@
+"""`keystep.evaluate`: judge models on a data set, against raw features, the controls and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.errors import InputError
+from keystep.evals.entrants import (
+    Models,
+    check_models,
+    entrants_of,
+    flat,
+    loaded_groups,
+    model_records,
+    open_judge,
+    own_rate,
+)
+from keystep.evals.judge import Mode
+from keystep.evals.kept import FOLDER
+from keystep.evals.protocol import EvalConfig, judge_all
+from keystep.evals.results import OURS, RESULT, Results, curves_of
+from keystep.evals.suite import SuiteConfig, gains, run_suite
+from keystep.evals.suite_results import gain_records, row_records
+from keystep.files import check_ours, check_writable
+from keystep.progress import SILENT, Progress
+from keystep.temporal.config import PRESETS
+
+TASKS = ("segmentation",)
+PROBE = "linear"
+"""The head that everything is judged by unless others are asked for."""
+
+
+def evaluate(
+    data: FeatureFolder | Path | str,
+    models: Models | None = None,
+    *,
+    split: str = "1",
+    heads: Sequence[str] = (PROBE,),
+    modes: Sequence[Mode] = ("offline", "causal"),
+    task: str = "segmentation",
+    groups: Mapping[str, str] | None = None,
+    config: EvalConfig | None = None,
+    out: Path | str | None = None,
+    quick: bool = False,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> Results:
+    """Judge representations by heads on top of them, on the test videos of a split.
+
+    Args:
+        data: what `keystep.open_dataset` returned, or the folder, which is then read at the models' own rate.
+        models: name -> a model, or the models of one recipe over seeds; each a `PJEPA`, a run folder, or what else
+            `keystep.load` accepts. Without any, raw features and the controls are judged alone.
+        heads: ``linear``, the probe of the table and the gate, and presets of temporal heads such as ``mstcn``, which
+            are trained on raw features, the best control, and every model.
+        modes: ``offline`` sees whole videos, ``causal`` only the past.
+        task: ``segmentation``: one class for every frame.
+        groups: test video -> the person or site that it belongs to; the bootstrap then draws groups instead of videos.
+        config: settings of probes and metrics; a `SuiteConfig` has those of temporal heads too.
+        out: folder for the result, its pictures and its report. Finished probes are kept there, so that the same call
+            goes on after an interruption.
+        quick: a first look in a fraction of the time, of which nothing may be claimed.
+        overwrite: replace the result in ``out``.
+        progress: reports every probe, of how many.
+
+    Raises:
+        InputError: unusable data or models, a result that is there already, or an ``out`` that cannot be written to.
+    """
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}; expected {', '.join(TASKS)}")
+    for head in heads:
+        if head not in PRESETS:
+            raise InputError(f"unknown head {head!r}; expected one of {', '.join(PRESETS)}")
+    if out is not None:
+        check_output(Path(out), overwrite=overwrite)
+    config = config or EvalConfig()
+    given = loaded_groups(models or {})
+    folder = data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    for line in check_models(given, folder, split):
+        if line not in folder.problems.notes:  # the caller may have shown it already
+            folder.problems.notes.append(line)
+    judge = open_judge(folder, split, config, None if out is None else Path(out) / FOLDER, groups)
+    records, entrants = model_records(given), entrants_of(given)
+    evaluation = judge_all(judge, entrants, progress, modes=modes, quick=quick)
+    others = tuple(head for head in heads if head != PROBE)
+    more: dict[str, Any] = {}
+    if others:
+        settings = config if isinstance(config, SuiteConfig) else SuiteConfig(**config.model_dump())
+        settings = settings.model_copy(update={"heads": others, "modes": tuple(modes)})
+        weights = {(record["name"], record["seed"]): record["weights"] for record in records}
+        with TemporaryDirectory() as scratch:
+            kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
+            suite = run_suite(judge, entrants, settings, kept, progress, weights)
+        more = {"head_rows": row_records(suite.rows), "head_gains": gain_records(gains(suite.rows))}
+    runs = {f"{name}, seed {seed}": one.origin.run for name, seed, one in flat(given) if one.origin.run is not None}
+    results = Results.of(evaluation, curves_of(runs), records, more)
+    if out is not None:
+        results.report(out)
+    return results
+
+
+def check_output(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for results before any work is done for it.
+
+    Raises:
+        InputError: it holds a result already and ``overwrite`` is not given, it holds something else, or it cannot be
+            written to.
+    """
+    check_ours(out, OURS)
+    if (out / RESULT).exists() and not overwrite:
+        raise InputError(f"{out}: holds a result already; give --overwrite to replace it, or another --out")
+    check_writable(out)
