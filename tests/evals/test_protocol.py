@@ -1,20 +1,25 @@
 """The table is honest: what it lists, what it compares, and what it may look at."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import keystep.evals.judge
 from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
-from keystep.evals.probe import ProbeConfig
-from keystep.evals.protocol import BEST_ON_TEST, Entrant, Evaluation, _Study, _untrained, judge_all
+from keystep.evals.kept import KeptProbes
+from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
+from keystep.evals.protocol import BEST_ON_TEST, PAIR, Entrant, Evaluation, _Study, _untrained, judge_all
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
@@ -120,7 +125,11 @@ def test_the_gate_compares_with_smoothing_and_with_what_untrained_and_reconstruc
         assert any(claim[:2] == (mode, "pjepa") and claim[2].startswith("moving average") for claim in claims)
         for rival in ("untrained encoder", "reconstruction"):
             assert (mode, "pjepa ++ moving average", f"{rival} ++ moving average") in claims
-    assert not any(line.first.startswith(("reconstruction", "untrained")) for line in evaluation.gate)
+        assert {("pjepa", "raw features"), ("reconstruction", "raw features"), ("pjepa", "reconstruction")} == {
+            (line.first, line.second) for line in evaluation.gate if line.mode == mode and line.claim.startswith(PAIR)
+        }, "every given model against raw features, and every two of them, always"
+    proper = [line for line in evaluation.gate if not line.claim.startswith(PAIR)]
+    assert not any(line.first.startswith(("reconstruction", "untrained")) for line in proper)
 
 
 def test_an_untrained_model_is_not_found_better_than_an_untrained_model(evaluation: Evaluation) -> None:
@@ -149,6 +158,77 @@ def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: J
 def test_causal_rows_say_that_pooling_waits_for_the_groups_last_frame(evaluation: Evaluation) -> None:
     delays = {row.delay for row in evaluation.rows if row.mode == "causal"}
     assert delays == {0.25}, "two frames at 4 Hz: the first waits a quarter of a second for the second"
+
+
+class Counted:
+    """Progress that remembers its last task."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.total: float | None = None
+        self.done, self.stop_after = 0.0, stop_after
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Any]:
+        self.total = total
+        yield self
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+        if self.done == self.stop_after:
+            raise KeyboardInterrupt
+
+    def message(self, text: str) -> None: ...
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_number_of_probes_is_known_from_the_start(judge: Judge, quick: bool) -> None:
+    oracle = model(0, attention={"kind": "segment_causal"}, live_attention=None)
+    entrants = [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)]
+    entrants += [Entrant("clip", 0, oracle), Entrant("reconstruction", 0, model(9), reconstruction=True)]
+    counted = Counted()
+    found = judge_all(judge, entrants, counted, quick=quick)
+    assert counted.total == counted.done
+    if quick:
+        assert not any(line.holds for line in found.gate) and not any(row.beside for row in found.rows)
+        assert any("quick look" in note for note in judge.folder.problems.notes)
+
+
+def test_a_stopped_evaluation_goes_on_and_finds_the_same_numbers(
+    judge: Judge, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entrants = [Entrant("pjepa", seed, model(seed)) for seed in (0, 1, 2)]
+    entrants.append(Entrant("reconstruction", 0, model(9), reconstruction=True))
+    keeping = replace(judge, kept=KeptProbes(tmp_path / "probes"))
+    with pytest.raises(KeyboardInterrupt):
+        judge_all(keeping, entrants, Counted(stop_after=30))
+    kept = set((tmp_path / "probes").iterdir())
+    assert len(kept) >= 26
+    fitted = []
+
+    def counting(*arguments: Any, **options: Any) -> LinearProbe:
+        fitted.append(1)
+        return fit_probe(*arguments, **options)
+
+    monkeypatch.setattr(keystep.evals.judge, "fit_probe", counting)
+    again = judge_all(replace(keeping), entrants)
+    assert len(fitted) + len(kept) == len(set((tmp_path / "probes").iterdir()))
+    assert [row.to_json() for row in again.rows] == [row.to_json() for row in evaluation.rows]
+    fitted.clear()
+    broken = next(iter(kept))
+    broken.write_bytes(broken.read_bytes()[:100])
+    judge_all(replace(keeping), entrants)
+    assert len(fitted) == 1, "only what was cut off is fitted again"
+    judge_all(replace(keeping, probe=ProbeConfig(penalties=(0.5,))), [])
+    assert len(fitted) > 1, "other settings find nothing"
+
+
+def test_groups_are_drawn_as_one(judge: Judge) -> None:
+    first, *rest = judge.split.test
+    grouped = replace(judge, groups=dict.fromkeys(rest, "one person"))
+    plain, found = (judge_all(each, [Entrant("pjepa", 0, model(0))]) for each in (judge, grouped))
+    videos = [{line.difference.videos for line in each.gate} for each in (plain, found)]
+    assert videos == [{3}, {2}]
+    assert [line.difference.mean for line in plain.gate] == [line.difference.mean for line in found.gate]
 
 
 def test_one_test_video_gives_a_table_without_a_gate(judge: Judge) -> None:

@@ -120,7 +120,7 @@ class Judge:
     """Training videos that were cut off: no probe sees them, but what needs no labels may."""
     label_seed: int = 0
     """Which videos the share kept."""
-    kept: KeptProbes = KeptProbes()
+    kept: KeptProbes = field(default_factory=KeptProbes)
     """Where finished probes are kept and found again."""
     groups: Mapping[str, str] | None = None
     """Test video -> the group (person, site) that the bootstrap draws as one; None: each video is its own."""

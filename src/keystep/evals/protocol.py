@@ -39,7 +39,7 @@ SELECTION = (
 )
 """What is chosen by what, for the result file."""
 PAIR = "against "
-"""Beginning of the claims that compare given models with raw features and with each other, outside of the gate proper."""
+"""Beginning of claims about given models against raw features and each other, which are no part of the gate proper."""
 QUICK_NOTE = "a quick look (--quick): fewer widths and rows, probes on fewer frames; nothing may be claimed of it"
 BEST_ON_TEST = ", best on test"
 """End of the name of a control's row whose width the test videos chose: a rival for the gate."""
@@ -89,7 +89,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Better with an interval that excludes zero, over enough seeds, not by waiting longer, and in no quick look."""
+        """Better with an interval that excludes zero, over enough seeds, not by waiting longer, in no quick look."""
         enough = self.difference.seeds[0] >= SEEDS_FOR_A_CLAIM
         return self.difference.low > 0 and enough and not self.later and not self.quick
 

@@ -157,7 +157,8 @@ class Results:
 
     def __repr__(self) -> str:
         data, rows = self.record["data"], self.record["rows"]
-        return f"Results({data['name']!r}, split {data['split']!r}: {len(rows)} rows, {len(data['test_videos'])} test videos)"
+        where = f"{data['name']!r}, split {data['split']!r}"
+        return f"Results({where}: {len(rows)} rows, {len(data['test_videos'])} test videos)"
 
     def _repr_html_(self) -> str:
         from keystep.evals.report import tables_html

@@ -122,19 +122,8 @@ def evaluate(
 
         if quick:
             raise InputError("--quick is of the probes' table; for a quick suite set training.epochs and heads")
-        evaluate_suite(
-            suite,
-            data,
-            model or [],
-            out,
-            split,
-            source_rate,
-            rate,
-            settings or [],
-            on_error,
-            console,
-            overwrite=overwrite,
-        )
+        options = (out, split, source_rate, rate, settings or [], on_error, console)
+        evaluate_suite(suite, data, model or [], *options, overwrite=overwrite)
         return
     from keystep.cli.evaluation import evaluate_folder
 
