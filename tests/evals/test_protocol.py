@@ -223,7 +223,7 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same_numbers(
 
 
 def test_groups_are_drawn_as_one(judge: Judge) -> None:
-    first, *rest = judge.split.test
+    rest = judge.split.test[1:]
     grouped = replace(judge, groups=dict.fromkeys(rest, "one person"))
     plain, found = (judge_all(each, [Entrant("pjepa", 0, model(0))]) for each in (judge, grouped))
     videos = [{line.difference.videos for line in each.gate} for each in (plain, found)]
