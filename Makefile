@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint check-gpu clean
+.PHONY: demo test test-machines lint check-gpu clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
 	@rm -rf demo
@@ -14,6 +14,9 @@ demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minu
 
 test: $(INSTALLED) lint  ## style, types and all tests
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+test-machines: $(INSTALLED)  ## the tests (or TESTS=tests/evals) with the kernels of other processors; long, never in CI
+	@$(BIN)/python benchmarks/machines.py $(TESTS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .

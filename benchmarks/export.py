@@ -28,7 +28,7 @@ import torch
 
 from keystep import stream
 from keystep.config import ModelConfig
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.evals.metrics import segmentation_scores
 from keystep.export import ExportedStep, export_step
 from keystep.export.artefact import limited
@@ -81,7 +81,7 @@ def _accuracy(demo: Path, window: int) -> None:
     """Scores of the causal head on every test video: without a window, with it in float32, and in int8."""
     model = PJEPA.from_pretrained(demo / "runs" / "pjepa" / "model").eval()
     head = LinearHead.load(demo / "report" / "heads" / "pjepa-causal-seed0.safetensors")
-    folder = open_folder(demo / "data")
+    folder = open_dataset(demo / "data")
     names = folder.split("1").test
     videos, truths = [folder.features(name) for name in names], [folder.labels(name) for name in names]
     pattern = model.config.stream_attention

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from keystep.cli.extraction import ExtractOptions, extract_folder
 from keystep.data.annotation import IGNORED, read_lines
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.labels import FrameLabels
@@ -41,7 +41,7 @@ def _row(name: str, window: str, options: argparse.Namespace) -> str:
     weights = options.weights if name == options.weights_of else None
     wanted = ExtractOptions(videos=(options.videos / "videos",), out=out, weights=weights, labels=labels)
     extract_folder(config, wanted, console)
-    folder = open_folder(out)
+    folder = open_dataset(out)
     check_labels(folder, options.videos)
     right, known, major, frames = np.zeros(2), np.zeros(2), 0, 0
     for test in folder.videos:

@@ -26,12 +26,12 @@ from torch import Tensor
 from keystep import PJEPA
 from keystep.batch import SequenceBatch
 from keystep.config import RunConfig, TargetConfig
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.statistics import Statistics, measure
 from keystep.data.store import FeatureStore
 from keystep.data.synthetic import SyntheticConfig, World, class_names, make_video, make_world, video_name
 from keystep.data.timeline import Timeline
-from keystep.evals.encoding import encode_videos
+from keystep.encoding import encode_videos
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.extraction.action_pool import ActionPoolConfig, fit_action_pool
 from keystep.files import write_lines
@@ -82,7 +82,7 @@ def token_videos(folder: Path, clutter: str, seed: int) -> FeatureFolder:
             tokens = with_clutter(features, clutter, world, np.random.default_rng((seed, 7, index)))
             store.add(video_name(index), tokens.reshape(len(tokens), -1), labels=labels)
     store.finish()
-    return open_folder(folder)
+    return open_dataset(folder)
 
 
 def with_clutter(features: np.ndarray, clutter: str, world: World, rng: np.random.Generator) -> np.ndarray:
@@ -159,12 +159,12 @@ class Study:
             store.add(video, rows)
         store.copy_annotation(self.tokens)
         store.finish()
-        return open_folder(self.root / name)
+        return open_dataset(self.root / name)
 
     def pretrain(self, folder: FeatureFolder, name: str, **target: Any) -> PJEPA:
         """A P-JEPA of these features, without labels."""
         layers = {"data": {"root": folder.root, "split": "1"}, "train": {"seed": self.seed}, "target": target}
-        return PJEPA.from_pretrained(training.pretrain(build(RunConfig, QUICK, layers), self.root / "runs" / name))
+        return training.pretrain(build(RunConfig, QUICK, layers), self.root / "runs" / name)
 
     def rows(self) -> Iterator[tuple[str, float]]:
         """Name and accuracy of each representation."""

@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 
 from keystep import PJEPA, InputError
-from keystep.data.folder import open_folder
-from keystep.evals.encoding import encode_videos
+from keystep.data.folder import open_dataset
+from keystep.encoding import encode_videos
 from keystep.evals.metrics import segmentation_scores
 from keystep.interop import official
 
 
 def main() -> None:
     options = _options()
-    folder = open_folder(options.data)
+    folder = open_dataset(options.data)
     encoder = PJEPA.from_pretrained if options.encoder.is_dir() else official.load
     model = encoder(options.encoder)
     unknown = sorted(set(options.background) - set(folder.classes))

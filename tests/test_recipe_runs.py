@@ -15,7 +15,7 @@ from takes import egoexo4d
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.cli.recipe import Recipe, Row, Wanted, main, run_recipe
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.presets import PRESETS
 
@@ -193,7 +193,7 @@ def test_options_of_the_data_set_come_from_the_command_line(tmp_path: Path) -> N
     recipe = Recipe("gtea", {"pjepa": Row("tiny", SMALL)}, copy=False)
     command = {"steps": 2, "evaluation": QUICK, "preparation": ("every=3",)}
     run_recipe(recipe, Wanted(tmp_path / "in", tmp_path / "out", **command), Console(quiet=True))  # type: ignore[arg-type]
-    assert open_folder(tmp_path / "out" / "data").timeline.rate == 5
+    assert open_dataset(tmp_path / "out" / "data").timeline.rate == 5
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["data"]["options"] == ["every=3"]
     with pytest.raises(InputError, match=r"was made with other settings \(data\)"):
         run_recipe(recipe, Wanted(tmp_path / "in", tmp_path / "out", steps=2), Console(quiet=True))

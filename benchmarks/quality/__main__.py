@@ -27,7 +27,7 @@ from screening import CONTROLS, Scores, Screen, best_variant
 from tables import confirm_table, gate_table, screen_table, shares_table
 
 from keystep.cli.evaluation import judge_models, model_records
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
@@ -75,7 +75,7 @@ class Study:
     def folder(self, boundaries: Path | None = None) -> FeatureFolder:
         source = None if self.options.source_rate is None else parse_rate(self.options.source_rate)
         rate = None if self.options.rate is None else parse_rate(self.options.rate)
-        return open_folder(self.options.data, source_rate=source, rate=rate, boundaries=boundaries)
+        return open_dataset(self.options.data, source_rate=source, rate=rate, boundaries=boundaries)
 
     def job(self, variant: str, fold: str, seed: int) -> Job:
         settings = self.variants[variant]

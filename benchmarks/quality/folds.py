@@ -10,13 +10,14 @@ import numpy as np
 
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
+from keystep.evals.table import find_row
 
 Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the gate, over all folds. ``rivals``: the row that each fold's validation videos chose. ``later``: in
+    """One line of the gate, over all folds. ``rivals``: the strongest row on each fold's test videos. ``later``: in
     some fold it answers later than its rival, which is no fair win."""
 
     claim: str
@@ -98,7 +99,7 @@ def _deviation(values: np.ndarray) -> float:
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What makes two folds' lines the same comparison, whatever rival validation chose."""
+    """What makes two folds' lines the same comparison, whatever the rivals are."""
     return line["claim"], line["mode"], line["first"]
 
 
@@ -110,4 +111,5 @@ def _correct(result: Result, name: str, mode: str) -> np.ndarray:
 
 
 def _row(result: Result, name: str, mode: str) -> Mapping[str, Any] | None:
-    return next((row for row in result["rows"] if row["name"] == name and row["mode"] == mode), None)
+    row: Mapping[str, Any] | None = find_row(result, name, mode)
+    return row

@@ -11,9 +11,9 @@ import numpy as np
 from runs import Job
 
 from keystep.data.folder import FeatureFolder
+from keystep.encoding import encode_videos
 from keystep.errors import InputError
 from keystep.evals import controls
-from keystep.evals.encoding import encode_videos
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.files import write_json
 from keystep.loading import load

@@ -1,7 +1,12 @@
 """keystep: self-supervised, frame-aligned representations of long procedural videos (P-JEPA).
 
-``PJEPA``, ``stream``, ``temporal``, ``export``, ``evals`` and ``interop`` load on first use, so that importing keystep
-costs nothing.
+::
+
+    data = keystep.open_dataset("data", rate=4)
+    model = keystep.pretrain(keystep.RunConfig(data={"root": "data"}), out="runs/a")  # or keystep.load("runs/a")
+    latents = keystep.encode(model, features)                                         # (T, D_in) -> (T, D)
+
+All names load on first use, so that importing keystep costs nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +22,52 @@ if TYPE_CHECKING:
     import keystep.interop as interop
     import keystep.stream as stream
     import keystep.temporal as temporal
+    from keystep.config import RunConfig
+    from keystep.data.folder import open_dataset
+    from keystep.encoding import encode
+    from keystep.loading import load, load_head
     from keystep.pjepa import PJEPA
+    from keystep.train.run import pretrain
 
 __version__ = "0.1.0"
-__all__ = ["PJEPA", "InputError", "__version__", "evals", "export", "interop", "stream", "temporal"]
+
+_PACKAGES = ("evals", "export", "interop", "stream", "temporal")
+_HOMES = {
+    "PJEPA": "pjepa",
+    "RunConfig": "config",
+    "encode": "encoding",
+    "load": "loading",
+    "load_head": "loading",
+    "open_dataset": "data.folder",
+    "pretrain": "train.run",
+}
+"""Public name -> the module that defines it. No name is that of a module, which importing it would put in its place."""
+
+__all__ = [
+    "PJEPA",
+    "InputError",
+    "RunConfig",
+    "__version__",
+    "encode",
+    "evals",
+    "export",
+    "interop",
+    "load",
+    "load_head",
+    "open_dataset",
+    "pretrain",
+    "stream",
+    "temporal",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PJEPA":
-        return import_module("keystep.pjepa").PJEPA
-    if name in ("evals", "export", "interop", "stream", "temporal"):
+    if name in _PACKAGES:
         return import_module(f"keystep.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"keystep.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'keystep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -51,6 +51,13 @@ class Health:
         """The numbers that are there, under ``monitor/`` names."""
         return {f"monitor/{name}": value for name, value in asdict(self).items() if value is not None}
 
+    def __str__(self) -> str:
+        probe = "" if self.probe_accuracy is None else f", probe {self.probe_accuracy:.1f} %"
+        return (
+            f"hidden frames {self.hidden_loss:.3f} (a constant {self.mean_loss:.3f}), effective rank "
+            f"{self.effective_rank:.1f}, neighbours' cosine {self.neighbour_cosine:.3f}{probe}"
+        )
+
     def warnings(self, start: Health) -> list[str]:
         """Plain lines about what looks wrong, compared with the untrained model."""
         lines = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +94,7 @@ class PJEPA(nn.Module):
     @torch.no_grad()
     def encode(
         self,
-        features: Tensor,
+        features: Tensor | np.ndarray,
         valid: Tensor | None = None,
         segment_lengths: Tensor | None = None,
         pattern: AttentionPattern | None = None,
@@ -102,7 +103,8 @@ class PJEPA(nn.Module):
         """Representations of whole videos, (B, T, D_in) -> (B, T, D), exact zeros at padding.
 
         Args:
-            features: float of any precision; NaN is allowed at padding only.
+            features: float of any precision, a tensor or an array; NaN is allowed at padding only. One video alone may
+                be (T, D_in), with ``valid`` (T,) and ``segment_lengths`` (S,); its latents are (T, D).
             valid: (B, T) bool, True at real frames; None when all are.
             segment_lengths: (B, S) segment lengths, required by models that read segments (true ones by ORACLE models);
                 others do not read them.
@@ -112,6 +114,11 @@ class PJEPA(nn.Module):
         Raises:
             InputError: shape, type or width do not fit, a valid frame is not finite, segment lengths are missing.
         """
+        features = torch.as_tensor(features)
+        if features.dim() == 2:
+            valid = None if valid is None else valid[None]
+            segment_lengths = None if segment_lengths is None else segment_lengths[None]
+            return self.encode(features[None], valid, segment_lengths, pattern, starts)[0]
         batch = self.batch(features, valid, segment_lengths, starts)
         self._check(batch, pattern)
         return self.encoder(batch, batch.valid, pattern or self.config.attention, self.config.averaged_blocks)  # type: ignore[no-any-return]

@@ -35,8 +35,14 @@ class Task(Protocol):
 class Progress(Protocol):
     """Receives the progress of long work."""
 
-    def task(self, description: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Task]:
-        """Begin a piece of work of ``total`` units, such as 12 ``videos``; leaving the context ends it."""
+    def task(
+        self, description: str, total: float | None = None, unit: str = "", initial: float = 0
+    ) -> AbstractContextManager[Task]:
+        """Begin a piece of work of ``total`` units, such as 12 ``videos``; leaving the context ends it.
+
+        Args:
+            initial: units that an earlier, resumed run has done already.
+        """
 
     def message(self, text: str) -> None:
         """Report one line of text beside the counting, such as a measurement on the way."""
@@ -45,9 +51,11 @@ class Progress(Protocol):
 class _Count:
     """A task that reports every change to a function of (done, total, note)."""
 
-    def __init__(self, total: float | None, changed: Callable[[float, float | None, str], None]) -> None:
+    def __init__(
+        self, total: float | None, changed: Callable[[float, float | None, str], None], initial: float = 0
+    ) -> None:
         self.total = total
-        self.done = 0.0
+        self.done = initial
         self._changed = changed
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -59,7 +67,7 @@ class Silent:
     """No-op progress."""
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
         yield _Count(total, lambda done, total, note: None)
 
     def message(self, text: str) -> None:
@@ -82,7 +90,7 @@ class Bars:
         self.console = console or Console(highlight=False)
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
         from rich import progress
 
         columns = (
@@ -95,12 +103,14 @@ class Bars:
             progress.TimeRemainingColumn(),
         )
         with progress.Progress(*columns, console=self.console) as display:
-            bar = display.add_task(description, total=total, count=_count(0, total, unit), note="")
+            bar = display.add_task(
+                description, total=total, completed=int(initial), count=_count(initial, total, unit), note=""
+            )
 
             def changed(done: float, total: float | None, note: str) -> None:
                 display.update(bar, completed=done, total=total, count=_count(done, total, unit), note=note)
 
-            yield _Count(total, changed)
+            yield _Count(total, changed, initial)
 
     def message(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -120,7 +130,7 @@ class Lines:
         self.interval = interval
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
         started = printed = time.monotonic()
         lines = 0
 
@@ -131,10 +141,11 @@ class Lines:
             if now - printed < self.interval and not complete:
                 return
             printed, lines = now, lines + 1
-            left = f"{(total - done) * (now - started) / done:.0f} s left" if total and 0 < done < total else ""
+            known = total is not None and initial < done < total
+            left = f"{(total - done) * (now - started) / (done - initial):.0f} s left" if known else ""  # type: ignore[operator]
             self.write("  ".join(filter(None, (f"{description}: {_count(done, total, unit)}", note, left))))
 
-        yield _Count(total, changed)
+        yield _Count(total, changed, initial)
 
     def message(self, text: str) -> None:
         self.write(text)

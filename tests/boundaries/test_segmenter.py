@@ -15,7 +15,7 @@ from keystep.boundaries import Segmenter, SegmenterConfig, fitting
 from keystep.boundaries.agreement import agreement
 from keystep.boundaries.sources import Features, Latents, Source, Surprise, all_rows
 from keystep.data.discovered import write_boundaries
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
 
 MakeModel = Callable[..., keystep.PJEPA]
@@ -171,7 +171,7 @@ def folder(tmp_path: Path) -> FeatureFolder:
     (tmp_path / "features").mkdir()
     for index in range(4):
         np.save(tmp_path / "features" / f"v{index}.npy", steps_of_a_video(200 + index, index).T)
-    return open_folder(tmp_path, source_rate=RATE)
+    return open_dataset(tmp_path, source_rate=RATE)
 
 
 def test_the_threshold_is_a_quantile_of_the_peaks_or_leaves_a_wished_rate(folder: FeatureFolder) -> None:

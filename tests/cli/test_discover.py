@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.tasks import tasks_of
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
@@ -76,7 +76,7 @@ def test_tasks_are_studied_alone(keystep: Run, data: Path, tmp_path: Path) -> No
 
 def test_tasks_come_from_the_name_or_from_what_the_preparer_wrote(data: Path) -> None:
     (data / "store.json").write_text('{"time_axis": 1, "timeline": {"rate": "4"}}')
-    folder = open_folder(data)
+    folder = open_dataset(data)
     assert set(tasks_of(folder, ["video0", "video1"]).values()) == {""}
     assert tasks_of(folder, ["video0", "video1"], r"\d") == {"video0": "0", "video1": "1"}
     (data / "features" / "video0.json").write_text('{"task": "make tea"}')

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import joined
 from keystep.extraction.loading import load_extractor
@@ -89,7 +89,7 @@ def test_features_labels_and_frames_seen_belong_together(
     status, said, error = keystep("extract", kitchen / "videos", "--out", out, *TOY, "--rate", "4", "--labels", kitchen)
     assert status == 0, error
     assert "5 of 5 videos, 12 wide" in said and "labels for 115 frames" in said
-    folder = open_folder(out)
+    folder = open_dataset(out)
     assert folder.timeline.rate == 4 and folder.timeline.look_ahead == 0
     for name in folder.videos:
         shown = np.load(out / "seen" / f"{name}.npy")[:, 1]
@@ -137,7 +137,7 @@ def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: P
         assert np.load(path).shape == (120, 12)
     done = shell(*command[3:], "--rate", "10")
     assert done.returncode == 0, done.stderr
-    assert len(open_folder(out).videos) == 12
+    assert len(open_dataset(out).videos) == 12
     assert json.loads((out / "store.json").read_text())["complete"] is True
 
 
@@ -152,7 +152,7 @@ def test_several_processes_and_shards_give_what_one_process_gives(keystep: Run, 
         status, said, error = keystep(*command)
         assert status == 0, error
     assert "2 videos to do, 3 of other shards" in said
-    for name in open_folder(alone).videos:
+    for name in open_dataset(alone).videos:
         for part in ("features", "seen"):
             np.testing.assert_array_equal(np.load(alone / part / f"{name}.npy"), np.load(shared / part / f"{name}.npy"))
     assert json.loads((shared / "store.json").read_text())["complete"] is True
@@ -175,7 +175,7 @@ def test_bad_videos_are_named_at_once_or_left_out_and_listed(keystep: Run, kitch
     assert (done.stdout + done.stderr).count("empty file of zero bytes") == 1
     assert "left out: 2 videos (empty, text)" in done.stdout and "2 of 4 videos" in done.stdout
     assert "2 videos to do, 2 bad" in done.stdout
-    assert sorted(open_folder(out).videos) == ["good0", "good1"]
+    assert sorted(open_dataset(out).videos) == ["good0", "good1"]
 
 
 def test_what_shards_leave_out_is_kept_until_it_is_mended(keystep: Run, kitchen: Path, tmp_path: Path):
@@ -345,8 +345,8 @@ def test_streaming_extraction_equals_the_folder(kitchen: Path, tmp_path: Path, k
     came = list(extractor.stream(open_video(kitchen / "videos" / "video1.mp4").frames()))
     assert all(len(part) == 1 for part in came)
     streamed = joined(came)
-    np.testing.assert_array_equal(streamed.features, open_folder(out).features("video1"))
-    np.testing.assert_array_equal(streamed.times, open_folder(out).times("video1"))
+    np.testing.assert_array_equal(streamed.features, open_dataset(out).features("video1"))
+    np.testing.assert_array_equal(streamed.times, open_dataset(out).times("video1"))
 
 
 def test_a_live_video_gives_the_steps_of_its_features(judged: SimpleNamespace, tmp_path: Path):

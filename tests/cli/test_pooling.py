@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 
@@ -19,7 +19,7 @@ QUICK = ("--set", "heads=2", "--set", "depth=0", "--set", "steps=5", "--set", "l
 @pytest.fixture
 def tokens(data: Path, tmp_path: Path) -> Path:
     """The labelled videos of `data` with 4 tokens a slot, each 16 wide."""
-    source, rng = open_folder(data, source_rate=Fraction(4)), np.random.default_rng(0)
+    source, rng = open_dataset(data, source_rate=Fraction(4)), np.random.default_rng(0)
     store = FeatureStore(tmp_path / "tokens", Timeline(rate=Fraction(4)), provenance={"tokens": 4}).create()
     for name in source.videos:
         store.add(name, (rng.normal(size=(source.length(name), 64)) + 1).astype(np.float32))
@@ -33,7 +33,7 @@ def test_the_mean_is_a_feature_folder_with_the_same_labels_and_splits(
 ) -> None:
     status, said, error = keystep("pool", tokens, "--out", tmp_path / "mean", "--mean")
     assert status == 0 and "8 videos, 4 tokens a slot pooled" in said, error
-    pooled, source = open_folder(tmp_path / "mean"), open_folder(tokens)
+    pooled, source = open_dataset(tmp_path / "mean"), open_dataset(tokens)
     assert (pooled.width, pooled.tokens, source.tokens, pooled.labels_used) == (16, 1, 4, "")
     expected = source.features("video3").reshape(-1, 4, 16).mean(1)
     np.testing.assert_allclose(pooled.features("video3"), expected, atol=1e-6)
@@ -47,13 +47,13 @@ def test_features_pooled_with_labels_say_so_wherever_they_go(keystep: Run, token
     assert status == 0 and "LABELS: pooled by what learned from the labels of split 1's 4 training videos" in said, (
         error
     )
-    folder = open_folder(out)
+    folder = open_dataset(out)
     assert folder.labelled_videos == {f"video{i}" for i in range(5)} and "LABELS" in folder.problems.notes[0]
     small = ("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=1", "--set", "train.steps=1")
     assert keystep("pretrain", out, "--split", 1, "--out", run, *small)[0] == 0
     status, said, error = keystep("encode", run, out, "--out", tmp_path / "latents")
     assert status == 0 and "LABELS" in said, error
-    assert open_folder(tmp_path / "latents").labels_used == folder.labels_used
+    assert open_dataset(tmp_path / "latents").labels_used == folder.labels_used
 
 
 def test_a_second_run_learns_nothing_anew_and_goes_on_where_the_first_stopped(

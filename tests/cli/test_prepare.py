@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.datasets.registry import DATA_SETS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -34,7 +34,7 @@ def test_a_whole_tree_is_checked_and_then_written(keystep: Run, tmp_path: Path) 
     assert "give --out" in said and not out.exists()
     status, said, error = keystep("prepare", "assembly101", "--root", root, "--out", out, "--set", "every=4")
     assert status == 0 and "10 videos" in said, error
-    folder = open_folder(out)
+    folder = open_dataset(out)
     assert len(folder.videos) == 10 and folder.timeline.rate == 7.5 and not folder.problems.notes
 
 

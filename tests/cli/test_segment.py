@@ -12,7 +12,7 @@ import torch
 
 from keystep.boundaries import fitting
 from keystep.cli.evaluation import open_judge
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.protocol import EvalConfig
@@ -48,7 +48,7 @@ def test_boundaries_of_every_video_with_how_they_were_found(keystep: Run, data: 
     assert "8 videos" in said and "look-ahead 1 s" in said and "equally spaced" in said
     record = json.loads((tmp_path / "found" / "segmenter.json").read_text())
     assert record["fitted_on"] == [f"video{index}" for index in range(4)] and record["look_ahead_seconds"] == 1.0
-    folder = open_folder(data, source_rate=parse_rate(4))
+    folder = open_dataset(data, source_rate=parse_rate(4))
     assert record["data"]["fingerprint"] == folder.fingerprint() and record["settings"]["window"] == 0.5
     for name in folder.videos:
         lengths = [int(line) for line in (tmp_path / "found" / f"{name}.txt").read_text().split()]
@@ -79,7 +79,7 @@ def test_a_model_finds_boundaries_too(keystep: Run, data: Path, tmp_path: Path, 
     assert record["model"]["weights"] and record["clusters"] == (8 if source == "surprise" else None)
     model = PJEPA.from_pretrained(tmp_path / "run" / "model")
     found = fitting.load(tmp_path / "found" / "segmenter.json", model)
-    lengths = found.segment(open_folder(data, source_rate=parse_rate(4)).features("video6"))
+    lengths = found.segment(open_dataset(data, source_rate=parse_rate(4)).features("video6"))
     assert [str(length) for length in lengths] == (tmp_path / "found" / "video6.txt").read_text().split()
 
 
@@ -142,7 +142,7 @@ def test_a_model_of_discovered_boundaries_trains_encodes_is_judged_and_runs_live
     status, _, error = keystep("segment", data, "--source-rate", 4, "--model", run, "--out", tmp_path / "own")
     assert status == 2 and "boundaries cannot be found with it" in error and not (tmp_path / "own").exists()
     live = LiveSegments(PJEPA.from_pretrained(run / "model"), fitting.load(found / "segmenter.json"))
-    features = open_folder(data, source_rate=parse_rate(4)).features("video5")
+    features = open_dataset(data, source_rate=parse_rate(4)).features("video5")
     latents = torch.cat([live.feed(features[:31]), live.feed(features[31:]), live.close()])
     np.testing.assert_allclose(latents, np.load(out / "features" / "video5.npy"), atol=1e-5)
 
@@ -175,7 +175,7 @@ def test_videos_without_boundaries_show_before_anything_is_done(keystep: Run, da
         if name != "video6":
             status, _, error = keystep("pretrain", data, "--source-rate", 4, "--split", 1, "--out", out, *settings)
             assert status == 2 and line in error and len(error.strip().splitlines()) == 1 and not out.exists()
-        folder = open_folder(data, source_rate=parse_rate(4), boundaries=found)
+        folder = open_dataset(data, source_rate=parse_rate(4), boundaries=found)
         with pytest.raises(InputError, match=line):
             open_judge(folder, "1", EvalConfig())
         encoded = ("encode", tmp_path / "run", data, "--source-rate", 4, "--boundaries", found, "--out", out)

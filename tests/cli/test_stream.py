@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.timeline import Timeline
-from keystep.evals.encoding import encode_videos
+from keystep.encoding import encode_videos
 from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps
@@ -62,7 +62,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def offline(judged: SimpleNamespace) -> list[str]:
     """The steps that the causal head reads from the latents of the whole video."""
-    folder = open_folder(judged.data, source_rate=Fraction(4), rate=Fraction(2))
+    folder = open_dataset(judged.data, source_rate=Fraction(4), rate=Fraction(2))
     model = PJEPA.from_pretrained(judged.run / "model")
     head = LinearHead.load(judged.heads / "pjepa-causal-seed0.safetensors")
     ((_, latents),) = encode_videos(model, folder, ["video4"], model.config.live_attention)

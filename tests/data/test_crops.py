@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from keystep.config import MaskingConfig, TrainConfig
 from keystep.data.annotation import segment_lengths
 from keystep.data.crops import Crops, collate, length_buckets
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
 from keystep.masking import hidden_count
 
@@ -33,7 +33,7 @@ def folder(make_folder: MakeFolder) -> FeatureFolder:
         array = np.load(path)
         array[0], array[1] = np.arange(LENGTHS[name]), number
         np.save(path, array)
-    return open_folder(root, source_rate=Fraction(30))
+    return open_dataset(root, source_rate=Fraction(30))
 
 
 def crops(folder: FeatureFolder, process: int = 0, processes: int = 1, segments: bool = False, **train: Any) -> Crops:

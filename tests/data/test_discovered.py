@@ -10,7 +10,7 @@ import pytest
 from keystep.config import MaskingConfig, TrainConfig
 from keystep.data.crops import Crops
 from keystep.data.discovered import check_free, read_boundaries, write_boundaries
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]
@@ -37,7 +37,7 @@ def root(make_folder: MakeFolder) -> Path:
 
 
 def opened(root: Path, found: Path | None) -> FeatureFolder:
-    return open_folder(root, source_rate=Fraction(4), rate=Fraction(2), boundaries=found)
+    return open_dataset(root, source_rate=Fraction(4), rate=Fraction(2), boundaries=found)
 
 
 def test_a_folder_gives_true_and_discovered_segments_to_those_who_read_them(root: Path, found: Path) -> None:

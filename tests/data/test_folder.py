@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.layout import LENGTH_TOLERANCE
 from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_mean
@@ -19,7 +19,7 @@ HZ = Fraction(30)
 
 
 def opened(root: Path, **options: Any) -> FeatureFolder:
-    return open_folder(root, source_rate=HZ, **options)
+    return open_dataset(root, source_rate=HZ, **options)
 
 
 def stored(root: Path, name: str) -> Path:
@@ -305,10 +305,10 @@ def test_explicit_times_are_pooled_as_the_alignment_says(
     (root / "store.json").write_text(json.dumps({"time_axis": 1, "timeline": timeline}))
     times = np.array([0.0, 0.1, 0.5, 0.7, 1.1, 1.5, 2.0])
     write_times(root, "a", times)
-    folder = open_folder(root)
+    folder = open_dataset(root)
     assert folder.has_times("a") and not folder.has_times("b")
     assert np.array_equal(folder.times("a"), times) and np.array_equal(folder.times("a", 2, 5), times[2:5])
-    pooled = open_folder(root, rate=Fraction(4, 3))
+    pooled = open_dataset(root, rate=Fraction(4, 3))
     np.testing.assert_allclose(pooled.times("a"), expected)
     np.testing.assert_allclose(pooled.times("a", 1, 2), expected[1:2])
 
@@ -318,7 +318,7 @@ def test_times_without_a_file_are_those_of_the_timeline(make_folder: MakeFolder,
     root = make_folder(labelled=False)
     timeline = {"rate": "30000/1001", "start": "1/2", "alignment": "right"}
     (root / "store.json").write_text(json.dumps({"time_axis": 1, "timeline": timeline}))
-    folder = open_folder(root, rate=Fraction(30000, 1001) / pool)
+    folder = open_dataset(root, rate=Fraction(30000, 1001) / pool)
     expected = [float(folder.timeline.seconds(index)) for index in range(folder.length("video0"))]
     np.testing.assert_allclose(folder.times("video0"), expected, atol=1e-12)
     np.testing.assert_allclose(folder.times("video0", 2, 4), expected[2:4], atol=1e-12)
@@ -433,13 +433,13 @@ def test_group_means_agree_with_a_loop() -> None:
 def test_rates_have_to_be_known_once_and_to_divide(make_folder: MakeFolder) -> None:
     root = make_folder()
     with pytest.raises(InputError, match=r"no store\.json says how many.*--source-rate 30"):
-        open_folder(root)
+        open_dataset(root)
     with pytest.raises(InputError, match="cannot be pooled to 7 Hz"):
         opened(root, rate=Fraction(7))
-    with pytest.raises(InputError, match="cannot be pooled to 0 Hz"):
+    with pytest.raises(InputError, match="a rate must be above 0 Hz"):
         opened(root, rate=Fraction(0))
     (root / "store.json").write_text(json.dumps({"timeline": {"rate": "25"}}))
-    assert open_folder(root).timeline.rate == 25
+    assert open_dataset(root).timeline.rate == 25
     with pytest.raises(InputError, match=r"store\.json says 25 Hz, --source-rate says 30"):
         opened(root)
 
@@ -478,7 +478,7 @@ def test_the_fingerprint_changes_with_everything_that_is_read(make_folder: MakeF
     prints = [opened(root).fingerprint()]
     assert opened(root).fingerprint() == prints[0]
     prints.append(opened(root, rate=HZ / 2).fingerprint())
-    prints.append(open_folder(root, source_rate=Fraction(25)).fingerprint())
+    prints.append(open_dataset(root, source_rate=Fraction(25)).fingerprint())
     (root / "mapping.txt").write_text("0 wait\n1 tie a knot\n2 cut\n")
     prints.append(opened(root).fingerprint())
     labels = root / "groundTruth" / "video0.txt"
@@ -513,11 +513,11 @@ def test_vts_opens_whole(shared: Path) -> None:
         folder.split("6")
     assert not folder.problems.notes
     assert folder.features("P016_balloon1", 0, 100).shape == (100, 36)
-    assert len(open_folder(shared / "data" / "vts", source_rate=HZ, rate=Fraction(5)).labels("P016_balloon1")) > 400
+    assert len(open_dataset(shared / "data" / "vts", source_rate=HZ, rate=Fraction(5)).labels("P016_balloon1")) > 400
 
 
 def test_gtea_opens_whole(shared: Path) -> None:
-    folder = open_folder(shared / "data" / "gtea_s2_effnet_3fps", source_rate=Fraction(3))
+    folder = open_dataset(shared / "data" / "gtea_s2_effnet_3fps", source_rate=Fraction(3))
     assert (len(folder.videos), folder.width) == (7, 1280)
     for name in folder.videos:
         assert folder.features(name).shape == (len(folder.labels(name)), 1280)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keystep.data import statistics
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.statistics import measure
 from keystep.errors import InputError
@@ -15,7 +15,7 @@ MakeFolder = Callable[..., Path]
 
 
 def opened(root: Path, on_error: str = "raise") -> FeatureFolder:
-    return open_folder(root, source_rate=Fraction(30), problems=Problems(on_error=on_error))  # type: ignore[arg-type]
+    return open_dataset(root, source_rate=Fraction(30), problems=Problems(on_error=on_error))  # type: ignore[arg-type]
 
 
 def shifted(root: Path, change: Callable[[np.ndarray, int], np.ndarray]) -> Path:

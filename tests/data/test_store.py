@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.store import NAMES, FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
@@ -24,7 +24,7 @@ def test_what_is_written_is_read_again_with_its_timeline(tmp_path: Path) -> None
         store = FeatureStore(tmp_path / layout, TIMELINE, layout, {"model": "x"}).create()
         for name, length in (("P1.cam 1", 12), ("P2", 5)):
             store.add(name, features(length), {"source": "P.mp4"})
-        folder = open_folder(tmp_path / layout)
+        folder = open_dataset(tmp_path / layout)
         assert folder.source == TIMELINE and sorted(folder.videos) == ["P1.cam 1", "P2"]
         assert np.array_equal(folder.features("P1.cam 1"), features(12))
     assert np.load(tmp_path / "mstcn" / "features" / "P2.npy").shape == (5, 5)
@@ -92,7 +92,7 @@ def test_annotation_is_copied_byte_for_byte_and_stays_writable(make_folder: Make
     root = make_folder()
     for path in (root / "splits", root / "mapping.txt", root / "splits" / "train.split1.bundle"):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    source = open_folder(root, source_rate=Fraction(30))
+    source = open_dataset(root, source_rate=Fraction(30))
     store = FeatureStore(tmp_path / "out", source.source).create()
     for _ in range(2):
         store.copy_annotation(source)
@@ -102,11 +102,11 @@ def test_annotation_is_copied_byte_for_byte_and_stays_writable(make_folder: Make
     assert (tmp_path / "out" / "splits").stat().st_mode & 0o200
     for name in source.videos:
         store.add(name, features(source.length(name)))
-    assert open_folder(tmp_path / "out").split("1") == source.split("1")
+    assert open_dataset(tmp_path / "out").split("1") == source.split("1")
 
 
 def test_labels_at_another_rate_are_not_copied(make_folder: MakeFolder, tmp_path: Path) -> None:
-    source = open_folder(make_folder(), source_rate=Fraction(30), rate=Fraction(10))
+    source = open_dataset(make_folder(), source_rate=Fraction(30), rate=Fraction(10))
     with pytest.raises(InputError, match=r"features at 10 Hz do not fit the labels of .* at 30 Hz"):
         FeatureStore(tmp_path / "out", source.timeline).create().copy_annotation(source)
 
@@ -116,7 +116,7 @@ def test_labels_segments_and_times_are_written_beside_the_features_and_read_agai
     (tmp_path / "mapping.txt").write_text("0 wait\n1 tie a knot\n")
     labels, times = ["tie a knot"] * 7 + ["(unlabelled)"] * 2 + ["wait"] * 3, np.arange(12) ** 2 / 7
     store.add("v", features(), labels=labels, segments=[3, 4, 2, 3], times=times)
-    folder = open_folder(tmp_path)
+    folder = open_dataset(tmp_path)
     assert folder.labels("v").tolist() == [1] * 7 + [-100] * 2 + [0] * 3
     assert folder.segment_lengths("v") == [3, 4, 2, 3] and np.array_equal(folder.times("v"), times)
 
@@ -132,7 +132,7 @@ def test_segments_are_copied_with_the_labels(make_folder: MakeFolder, tmp_path: 
     root = make_folder()
     (root / "segments").mkdir()
     (root / "segments" / "video0.txt").write_text("15\n25\n")
-    source = open_folder(root, source_rate=TIMELINE.rate)
+    source = open_dataset(root, source_rate=TIMELINE.rate)
     FeatureStore(tmp_path / "out", TIMELINE).create().copy_annotation(source)
     assert (tmp_path / "out" / "segments" / "video0.txt").read_text() == "15\n25\n"
 
@@ -164,11 +164,11 @@ def test_names_of_files_are_kept_but_not_compared(tmp_path: Path) -> None:
 def test_a_folder_says_that_it_is_not_complete_until_it_is_finished(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, TIMELINE, "native", {"oracle": "true bounds"}).create()
     store.add("v", features())
-    assert open_folder(tmp_path).problems.notes == [
+    assert open_dataset(tmp_path).problems.notes == [
         "ORACLE: true bounds; what wrote this folder was stopped; run it again to finish"
     ]
     store.finish()
-    assert open_folder(tmp_path).problems.notes == ["ORACLE: true bounds"]
+    assert open_dataset(tmp_path).problems.notes == ["ORACLE: true bounds"]
     written = (tmp_path / "store.json").stat().st_mtime_ns
     FeatureStore(tmp_path, TIMELINE, "native", {"oracle": "true bounds"}).create().finish()
     assert (tmp_path / "store.json").stat().st_mtime_ns == written
@@ -181,7 +181,7 @@ def test_times_are_copied_for_the_slots_that_are_used(make_folder: MakeFolder, t
     np.save(root / "times" / "video0.npy", times)
     labels = (root / "groundTruth" / "video0.txt").read_text().splitlines()[:37]
     (root / "groundTruth" / "video0.txt").write_text("\n".join(labels) + "\n")
-    source = open_folder(root, source_rate=TIMELINE.rate, rate=TIMELINE.rate / 2)
+    source = open_dataset(root, source_rate=TIMELINE.rate, rate=TIMELINE.rate / 2)
     FeatureStore(tmp_path / "out", TIMELINE, "mstcn").create().copy_annotation(source)
     assert np.array_equal(np.load(tmp_path / "out" / "times" / "video0.npy"), times[:37])
     assert [path.name for path in (tmp_path / "out" / "times").iterdir()] == ["video0.npy"]

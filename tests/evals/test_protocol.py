@@ -10,12 +10,12 @@ import torch
 
 from keystep.config import ModelConfig
 from keystep.data.discovered import read_boundaries, write_boundaries
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.timeline import parse_rate
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.probe import ProbeConfig
-from keystep.evals.protocol import Entrant, Evaluation, _untrained, evaluate
+from keystep.evals.protocol import BEST_ON_TEST, Entrant, Evaluation, _Study, _untrained, evaluate
 from keystep.evals.results import load_result, save_evaluation
 from keystep.pjepa import PJEPA
 from keystep.settings import build
@@ -43,7 +43,7 @@ def write_data(root: Path, videos: int = 8) -> Path:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    folder = open_folder(
+    folder = open_dataset(
         write_data(tmp_path_factory.mktemp("protocol") / "data"), source_rate=parse_rate(4), rate=parse_rate(2)
     )
     return Judge(folder, folder.split("1"), PROBE)
@@ -189,6 +189,8 @@ def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> N
     scrambled.__dict__["truths"] = {name: rng.permutation(truth) for name, truth in judge.truths.items()}
     other = evaluate(scrambled, [Entrant("pjepa", 0, model(0))])
     for row in other.rows:
+        if row.name.endswith(BEST_ON_TEST):  # a rival that the test videos name, against the learned rows
+            continue
         known = evaluation.find(row.name, row.mode)
         assert known and known.detail == row.detail
         first, second = known.runs[0], row.runs[0]
@@ -218,3 +220,51 @@ def test_a_result_round_trips_and_says_where_it_comes_from(evaluation: Evaluatio
     assert list(pictures["names"]) == list(evaluation.judge.split.test[:3])
     with pytest.raises(InputError, match=r"no result\.json"):
         load_result(tmp_path)
+
+
+def test_smoothing_that_validation_chose_badly_is_no_easy_rival(tmp_path: Path) -> None:
+    """Raw features are right on fast test videos, where averages fail; validation is slow and chose an average."""
+    rng = np.random.default_rng(0)
+    root, lengths = tmp_path / "data", 240
+    for part in ("features", "groundTruth", "splits"):
+        (root / part).mkdir(parents=True)
+    (root / "mapping.txt").write_text("0 early\n1 late\n")
+    names = [f"v{index}" for index in range(9)]
+    for index, name in enumerate(names):
+        slow = index == 4
+        labels = (np.arange(lengths) // (80 if slow else 1 + index % 2)) % 2
+        noise = 2.5 if slow else 0.25  # the slow one needs an average, the others are lost by one
+        features = rng.normal(size=(lengths, 4)) * noise + 2 * labels[:, None] - 1
+        np.save(root / "features" / f"{name}.npy", features.T.astype(np.float32))
+        (root / "groundTruth" / f"{name}.txt").write_text("\n".join(("early", "late")[label] for label in labels))
+    for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
+        (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
+    folder = open_dataset(root, source_rate=parse_rate(4), rate=parse_rate(4))
+    study = _Study(Judge(folder, folder.split("1"), PROBE), lambda line: None)
+    study.add("raw features", "raw", "causal", study.raw)
+    for mode in ("offline", "causal"):
+        study.smoothing(mode)
+        for seed in (0, 1, 2):
+            study.add("pjepa", "learned", mode, study.raw, seed=seed)
+    study.compare()
+    found = study.evaluation
+    (raw,) = (row for row in found.rows if row.family == "raw")
+    for mode in ("offline", "causal"):
+        chosen = found.find("moving average", mode)
+        assert chosen and chosen.mean("accuracy") < raw.mean("accuracy") - 10, "the easy rival that validation chose"
+        (line,) = (line for line in found.gate if line.mode == mode and line.claim.endswith("best smoothing"))
+        assert line.second == "raw features" and abs(line.difference.mean) < 5 and not line.holds
+
+
+def test_the_rival_of_the_gate_is_the_strongest_on_the_test_videos(evaluation: Evaluation) -> None:
+    for line in evaluation.gate:
+        if not line.claim.endswith(("best smoothing", "best control")):
+            continue
+        kinds = ("raw", "control")
+        rivals = [
+            row for row in evaluation.rows if row.family in kinds and (row.mode == line.mode or row.family == "raw")
+        ]
+        if line.claim.endswith("smoothing"):
+            rivals = [row for row in rivals if not row.name.startswith("nine offsets")]
+        best = max(row.correct.sum(axis=1).mean() for row in rivals)
+        assert best in [row.correct.sum(axis=1).mean() for row in rivals if row.name == line.second]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from keystep.data.annotation import Split
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline, parse_rate
 from keystep.errors import InputError
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> FeatureFolder:
         features[10:, 4] += 1
         store.add(take, features)
     (tmp_path / "data" / "mapping.txt").write_text("0 open\n1 close\n")
-    return open_folder(tmp_path / "data")
+    return open_dataset(tmp_path / "data")
 
 
 def clips_of(folder: FeatureFolder) -> list[Clip]:

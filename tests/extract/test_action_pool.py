@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from keystep.data.annotation import IGNORED, UNLABELLED
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
@@ -41,7 +41,7 @@ def write_tokens(root: Path, videos: int = 8, seed: int = 0) -> FeatureFolder:
     for part, chosen in (("train", range(5)), ("valid", [5]), ("test", [6, 7])):
         write_lines(root / "splits" / f"{part}.split1.bundle", [f"video{i}.txt" for i in chosen])
     store.finish()
-    return open_folder(root)
+    return open_dataset(root)
 
 
 def test_what_labels_teach_is_to_look_at_the_token_that_shows_the_step(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_test_videos_are_never_opened(tmp_path: Path) -> None:
         features = np.load(tmp_path / "tokens" / "features" / f"{name}.npy")
         np.save(tmp_path / "tokens" / "features" / f"{name}.npy", np.full_like(features, np.nan))
         write_lines(tmp_path / "tokens" / "groundTruth" / f"{name}.txt", ["cut"] * len(features))
-    changed = open_folder(tmp_path / "tokens")
+    changed = open_dataset(tmp_path / "tokens")
     again = fit_action_pool(changed, changed.split("1"), QUICK)
     for name, tensor in whole.pooler.state_dict().items():
         assert torch.equal(again.pooler.state_dict()[name], tensor), name
@@ -97,9 +97,9 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
     for name in folder.split("1").train:
         write_lines(tmp_path / "tokens" / "groundTruth" / f"{name}.txt", [UNLABELLED] * folder.length(name))
     with pytest.raises(InputError, match="no labelled slot in the train videos"):
-        fit_action_pool(open_folder(tmp_path / "tokens"), folder.split("1"), QUICK)
+        fit_action_pool(open_dataset(tmp_path / "tokens"), folder.split("1"), QUICK)
     record = json.loads((tmp_path / "tokens" / "store.json").read_text())
     record["provenance"] = {}
     (tmp_path / "tokens" / "store.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="one token a slot"):
-        fit_action_pool(open_folder(tmp_path / "tokens"), folder.split("1"), QUICK)
+        fit_action_pool(open_dataset(tmp_path / "tokens"), folder.split("1"), QUICK)

@@ -23,10 +23,10 @@ from release import (
 )
 
 from keystep.config import ModelConfig
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
+from keystep.encoding import encode_videos
 from keystep.errors import InputError
-from keystep.evals.encoding import encode_videos
 from keystep.interop.official.importing import Imported, ImportOptions, import_archive
 from keystep.interop.official.planning import cholec80_splits, plain_names
 from keystep.pjepa import PJEPA
@@ -72,7 +72,7 @@ def fact(tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_whole_videos_keep_their_features_times_gaps_and_splits(fact: tuple[Path, ...], tmp_path: Path) -> None:
     archive, *manifests = fact
     imported = run(archive, tmp_path / "out", *manifests)
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert sorted(folder.videos) == ["P01", "P02", "P03"] and not folder.problems.notes and not folder.oracle
     assert folder.classes == ("background", "stir", "crack egg") and folder.source.rate == 4
     tokens = torch.load(archive)["tokens"].numpy()
@@ -100,7 +100,7 @@ def test_takes_glue_segments_together_and_keep_true_lengths_and_original_times(
 ) -> None:
     archive, *manifests = fact
     imported = run(archive, tmp_path / "out", *manifests, sequence="segments", background_limit=3)
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert "true boundaries" in folder.oracle and folder.problems.notes[0].startswith("ORACLE")
     assert folder.segment_lengths("P01") == [3, 6, 4], "neighbours of one class stay two segments"
     assert folder.labels("P01").tolist() == [0] * 3 + [2] * 10
@@ -129,7 +129,7 @@ def test_background_is_cut_to_1024_slots_by_default_in_takes_of_egoprocel_only(t
         out = tmp_path / f"{manifest.stem}{len(options)}"
         imported = run(archive, out, manifest, sequence="segments", **options)
         (name,) = imported.done
-        assert open_folder(out).segment_lengths(name) == expected
+        assert open_dataset(out).segment_lengths(name) == expected
     with pytest.raises(InputError, match="Assembly101 has no background class"):
         run(archive, tmp_path / "x", assembly, sequence="segments", background_limit=5)
 
@@ -143,14 +143,14 @@ def test_assembly101_takes_are_action_types_of_a_view_and_whole_videos_are_both(
     payload = packed({"r1/v4.pt": regular_times(75, 3.75), "r2/v4.pt": regular_times(75, 3.75)})
     archive, manifest = saved(tmp_path / "a.pt", payload), write_csv(tmp_path / "m.csv", rows)
     run(archive, tmp_path / "whole", manifest)
-    whole = open_folder(tmp_path / "whole")
+    whole = open_dataset(tmp_path / "whole")
     assert sorted(whole.videos) == ["r1__v4", "r2__v4"] and whole.source.rate == Fraction(15, 4)
     assert not whole.has_times("r1__v4"), "regular times are those of the timeline"
     labels = whole.labels("r1__v4")
     assert (labels[:30] == 1).all() and (labels[30:45] == -100).all() and (labels[45:60] == 3).all()
     assert (tmp_path / "whole" / "splits" / "test.split1.bundle").read_text() == "r2__v4\n"
     run(archive, tmp_path / "takes", manifest, sequence="segments")
-    takes = open_folder(tmp_path / "takes")
+    takes = open_dataset(tmp_path / "takes")
     assert sorted(takes.videos) == ["assembly__r1__v4", "assembly__r2__v4", "disassembly__r1__v4"]
     assert np.array_equal(takes.features("disassembly__r1__v4"), whole.features("r1__v4", 45, 60))
 
@@ -159,7 +159,7 @@ def test_every_fourth_slot_of_lemon_is_one_a_second(tmp_path: Path) -> None:
     lengths = {"a": 9, "b": 8, "c": 1, "d": 0, "e": 18}
     index = write_lemon(tmp_path / "lemon", lengths)
     imported = run(index, tmp_path / "out", every=4, half=True)
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.source.rate == 1 and {name: folder.length(name) for name in folder.videos} == {
         "a": 3, "b": 2, "c": 1, "e": 5,
     }  # fmt: skip
@@ -173,7 +173,7 @@ def test_surgical_archives_bring_labels_and_the_known_splits(tmp_path: Path) -> 
     videos = {f"video{number:02}": regular_times(3, 1) for number in (1, 2, 32, 33, 40, 41, 80)}
     archive = saved(tmp_path / "a.pt", surgical(videos, [0, 1, -1] * 7, source_splits=["x"] * 7))
     imported = run(archive, tmp_path / "out")
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.labels("video33").tolist() == [0, 1, -100] and folder.classes[1] == "Dissection"
     first, second = folder.split("1"), folder.split("2")
     assert first.valid == ("video33", "video40") and first.test == ("video41", "video80")
@@ -183,7 +183,7 @@ def test_surgical_archives_bring_labels_and_the_known_splits(tmp_path: Path) -> 
     words = ["train", "train", "val", "test", "test"]
     payload = surgical(other, [0] * 15, dataset="m2cai16", source_splits=words)
     run(saved(tmp_path / "b.pt", payload), tmp_path / "m2cai")
-    split = open_folder(tmp_path / "m2cai").split("1")
+    split = open_dataset(tmp_path / "m2cai").split("1")
     assert (split.train, split.valid, split.test) == (("v0", "v1"), ("v2",), ("v3", "v4"))
 
 
@@ -220,7 +220,7 @@ def test_float32_boundaries_move_slots_that_exact_ones_do_not(fact: tuple[Path, 
     archive, *manifests = fact
     imported = run(archive, tmp_path / "exact", *manifests)
     run(archive, tmp_path / "float32", *manifests, boundaries="float32")
-    exact, naive = open_folder(tmp_path / "exact"), open_folder(tmp_path / "float32")
+    exact, naive = open_dataset(tmp_path / "exact"), open_dataset(tmp_path / "float32")
     differing = {
         (name, round(float(time), 3))
         for name in exact.videos
@@ -242,13 +242,13 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(fact: tuple[Path, 
         run(archive, tmp_path / "out", *manifests, seen=stop)
     features = tmp_path / "out" / "features"
     assert [path.name for path in features.glob("*.npy")] == ["P01.npy"] and not (tmp_path / "out" / "splits").exists()
-    assert open_folder(tmp_path / "out").problems.notes == [
+    assert open_dataset(tmp_path / "out").problems.notes == [
         "what wrote this folder was stopped; run it again to finish"
     ]
     written = (features / "P01.npy").stat().st_mtime_ns
     run(archive, tmp_path / "out", *manifests)
     run(archive, tmp_path / "once", *manifests)
-    assert not open_folder(tmp_path / "out").problems.notes
+    assert not open_dataset(tmp_path / "out").problems.notes
     assert (features / "P01.npy").stat().st_mtime_ns == written, "done is done"
     files = [path.relative_to(tmp_path / "once") for path in (tmp_path / "once").rglob("*") if path.is_file()]
     assert len(files) > 12
@@ -291,7 +291,7 @@ def test_the_advice_of_a_failed_import_can_be_followed(fact: tuple[Path, ...], t
     with pytest.raises(InputError, match="NaN"):
         run(archive, tmp_path / "nan", *manifests)
     run(archive, tmp_path / "nan", on_error="skip")
-    folder = open_folder(tmp_path / "nan")
+    folder = open_dataset(tmp_path / "nan")
     assert sorted(folder.videos) == ["P02", "P03"] and not folder.classes, "nothing is left of the first attempt"
 
 
@@ -306,10 +306,10 @@ def test_segments_without_slots_are_counted_and_those_outside_left_out_of_whole_
     without, beyond = "segments without a slot of their own, which got the nearest", "segments outside of their video"
     whole = run(archive, tmp_path / "whole", manifest)
     assert whole.plan.counts[without] == 1 and whole.plan.counts[f"{beyond}, left out"] == 1
-    assert open_folder(tmp_path / "whole").labels("P01").tolist() == [1] * 12 + [2] + [-100] * 7
+    assert open_dataset(tmp_path / "whole").labels("P01").tolist() == [1] * 12 + [2] + [-100] * 7
     takes = run(archive, tmp_path / "takes", manifest, sequence="segments")
     assert takes.plan.counts[without] == 2
-    assert open_folder(tmp_path / "takes").labels("P01").tolist() == [1] * 12 + [2, 3], "as the authors do"
+    assert open_dataset(tmp_path / "takes").labels("P01").tolist() == [1] * 12 + [2, 3], "as the authors do"
 
 
 def test_nested_metadata_stands_in_the_provenance(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_the_rate_is_told_by_the_times_and_overridden_by_the_user(
     assert run(archive, tmp_path / "out").timeline.rate == rate
     assert run(archive, tmp_path / "second", every=2).timeline.rate == rate / 2
     assert run(archive, tmp_path / "said", source_rate=Fraction(25)).timeline.rate == 25
-    assert open_folder(tmp_path / "said").has_times("a")
+    assert open_dataset(tmp_path / "said").has_times("a")
 
 
 @pytest.mark.parametrize("value", [np.nan, -1.0])
@@ -462,7 +462,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(fact: tu
 def test_oracle_models_see_the_true_segments_of_takes(fact: tuple[Path, ...], tmp_path: Path) -> None:
     archive, *manifests = fact
     run(archive, tmp_path / "out", *manifests, sequence="segments")
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     torch.manual_seed(0)
     settings = {"attention": {"kind": "segment_causal"}, "positions": "segment", "live_attention": None}
     model = PJEPA(build(ModelConfig, {"input_dim": 4, "dim": 16, "depth": 2, "heads": 2}, settings)).eval()

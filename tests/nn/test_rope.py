@@ -127,4 +127,6 @@ def test_tables_of_some_tokens_are_those_of_all_tokens_at_their_places() -> None
     )
     assert every.mirror is not None and some.mirror is not None
     picked = RotaryTables(every.turn[:, :, [2, 7]], every.mirror[:, :, [2, 7]])
-    assert torch.equal(picked.turn, some.turn) and torch.equal(picked.mirror, some.mirror)  # type: ignore[arg-type]
+    for found, wanted in ((some.turn, picked.turn), (some.mirror, picked.mirror)):
+        assert found is not None
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)  # cosines of two shapes: kernels may differ

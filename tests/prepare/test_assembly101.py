@@ -9,7 +9,7 @@ import pytest
 from trees import ACTIONS, RECORDINGS, assembly101, frame_features, write_arrays, write_coarse, write_views
 
 from keystep.data.annotation import read_lines
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.datasets.coarse_annotations import read_segments
 from keystep.datasets.frame_features import open_features
@@ -24,7 +24,7 @@ VIEW = "C10119_rgb"
 def written(root: Path, out: Path, on_error: str = "raise", **options: Any) -> tuple[FeatureFolder, Problems]:
     problems = Problems(on_error)  # type: ignore[arg-type]
     preparer("assembly101", options).write(root, out, problems)
-    return open_folder(out), problems
+    return open_dataset(out), problems
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_a_run_that_was_stopped_goes_on_and_bad_takes_can_be_skipped(
     np.save(path, bad)
     with pytest.raises(InputError, match=f"assembly_{RECORDINGS[2]}"):
         written(root, tmp_path / "out")
-    assert any("was stopped" in note for note in open_folder(tmp_path / "out").problems.notes)
+    assert any("was stopped" in note for note in open_dataset(tmp_path / "out").problems.notes)
     first = next((tmp_path / "out" / "features").glob("*.npy"))
     before = first.stat().st_mtime_ns
     folder, problems = written(root, tmp_path / "out", "skip")

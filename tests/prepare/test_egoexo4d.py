@@ -10,7 +10,7 @@ import torch
 from takes import LABELS, SEGMENTS, TAKES, UIDS, egoexo4d, write_benchmark, write_features, write_takes
 
 from keystep.data.annotation import IGNORED
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.datasets.egoexo4d import EgoExo4D, EgoExo4DConfig
 from keystep.errors import InputError
@@ -30,7 +30,7 @@ def test_the_official_tree_becomes_a_folder_with_clips(tree: Path, tmp_path: Pat
     assert survey.counts["train clips"] == 6 and survey.counts["val clips"] == 3 and survey.counts["test clips"] == 3
     assert survey.published == {"classes": 278, "train clips": 14_326, "val clips": 4_517} and not survey.missing
     EgoExo4D().write(tree, tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.classes == ("Stir the mixture", "Read the instructions", "Unbox package")
     assert folder.timeline.to_json() == {"rate": "15/8", "start": "8/15", "window": "16/15", "alignment": "center"}
     split = folder.split("1")
@@ -54,7 +54,7 @@ def test_the_official_tree_becomes_a_folder_with_clips(tree: Path, tmp_path: Pat
 
 def test_what_was_written_can_be_judged_and_submitted(tree: Path, tmp_path: Path) -> None:
     EgoExo4D().write(tree, tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     clips = read_clips(tmp_path / "out" / "clips.json", len(folder.classes))
     probe = ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0,), epochs=1, min_steps=20)
     results = judge_clips(folder, clips, folder.split("1"), raw_frames, config=probe)
@@ -80,7 +80,7 @@ def test_without_the_benchmarks_files_classes_are_ours_and_the_note_says_so(tmp_
     assert not survey.lacking
     assert any("numbered by us" in note for note in survey.notes)
     preparer.write(root, tmp_path / "out", Problems(on_error="skip"))
-    assert open_folder(tmp_path / "out").classes == ("Unbox package",)
+    assert open_dataset(tmp_path / "out").classes == ("Unbox package",)
 
 
 @pytest.mark.parametrize("by", ["uid", "name"])
@@ -98,7 +98,7 @@ def test_arrays_of_ones_own_in_either_orientation(tmp_path: Path, by: str) -> No
     with pytest.raises(InputError, match="set features_rate"):
         EgoExo4D().write(root, tmp_path / "out", Problems())
     EgoExo4D(build(EgoExo4DConfig, {"features_rate": 4})).write(root, tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.timeline.rate == 4 and all(np.array_equal(folder.features(name), arrays[name]) for name in TAKES)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_array_is_in_the_survey_and_costs_its_take_alone(tree: Path, t
     assert survey.counts["takes with features"] == 3
     problems = Problems(on_error="skip")
     EgoExo4D().write(tree, tmp_path / "out", problems)
-    assert list(problems.skipped) == [TAKES[1]] and len(open_folder(tmp_path / "out").videos) == 3
+    assert list(problems.skipped) == [TAKES[1]] and len(open_dataset(tmp_path / "out").videos) == 3
 
 
 def test_a_missing_array_of_ones_own_is_named_like_the_others(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_keysteps_that_overlap_are_counted(tree: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(record))
     problems = Problems()
     EgoExo4D().write(tree, tmp_path / "out", problems)
-    times = open_folder(tmp_path / "out").times(TAKES[0])
+    times = open_dataset(tmp_path / "out").times(TAKES[0])
     both = int(((times >= 30) & (times < 33.20377)).sum())
     assert f"{TAKES[0]}: keysteps overlap in {both} slots; the one that began later counts" in problems.notes
 

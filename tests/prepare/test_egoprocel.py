@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trees import PROCEDURE, RECORDED, fact_tree
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.data.tasks import tasks_of
 from keystep.data.timeline import parse_rate
@@ -34,7 +34,7 @@ def test_facts_layout_becomes_a_native_folder_and_loses_no_last_line(tmp_path: P
     assert survey.published["train"] == 731 and survey.published["test"] == 183 and not survey.missing
     assert "layout: FACT's" in survey.notes
     EgoProceL().write(root, tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.timeline.rate == 10 and folder.classes == PROCEDURE and set(folder.videos) == set(RECORDED)
     for name in RECORDED:
         stored = np.load(root / "egoprocel" / "features" / f"{name}.npy")
@@ -48,7 +48,7 @@ def test_facts_layout_becomes_a_native_folder_and_loses_no_last_line(tmp_path: P
 def test_thinned_to_the_papers_rate_each_slot_has_its_own_time(tmp_path: Path) -> None:
     root = fact_tree(tmp_path)
     EgoProceL(config(rate=4)).write(root, tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.timeline.rate == 4
     times = folder.times("Head_5")
     assert np.allclose(times[:6], [0, 0.2, 0.5, 0.7, 1.0, 1.2]) and times[-1] < 6.6
@@ -57,7 +57,7 @@ def test_thinned_to_the_papers_rate_each_slot_has_its_own_time(tmp_path: Path) -
     assert np.array_equal(folder.features("Head_5"), stored[slots])
     assert folder.labels("Head_5").tolist() == [slot // 10 % 4 for slot in slots]
     EgoProceL(config(rate=5)).write(root, tmp_path / "even", Problems())
-    assert not open_folder(tmp_path / "even").has_times("Head_5")
+    assert not open_dataset(tmp_path / "even").has_times("Head_5")
     with pytest.raises(InputError, match="rate 20: above the 10 features a second"):
         EgoProceL(config(rate=20)).write(root, tmp_path / "up", Problems())
 
@@ -67,7 +67,7 @@ def test_transposed_arrays_are_told_by_the_labels(tmp_path: Path) -> None:
     for path in (root / "egoprocel" / "features").iterdir():
         np.save(path, np.ascontiguousarray(np.load(path).T))
     EgoProceL().write(root, tmp_path / "out", Problems())
-    assert open_folder(tmp_path / "out").width == 7
+    assert open_dataset(tmp_path / "out").width == 7
 
 
 def test_what_does_not_fit_is_one_line_and_can_be_skipped(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_one_line_and_can_be_skipped(tmp_path: Path) -> Non
     EgoProceL().write(root, tmp_path / "out", problems)
     assert set(problems.skipped) == {"OP01-R03", "0003"}
     assert "20 frames of features" in problems.skipped["OP01-R03"] and "0003.npy: missing" in problems.skipped["0003"]
-    assert set(open_folder(tmp_path / "out").videos) == set(RECORDED) - {"OP01-R03", "0003"}
+    assert set(open_dataset(tmp_path / "out").videos) == set(RECORDED) - {"OP01-R03", "0003"}
 
 
 def test_a_class_that_mapping_lacks_is_named(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_finished_videos_are_not_written_again(tmp_path: Path) -> None:
     before = path.stat().st_mtime_ns
     (tmp_path / "out" / "features" / "Head_5.npy").unlink()
     EgoProceL().write(root, tmp_path / "out", Problems())
-    assert path.stat().st_mtime_ns == before and "Head_5" in open_folder(tmp_path / "out").videos
+    assert path.stat().st_mtime_ns == before and "Head_5" in open_dataset(tmp_path / "out").videos
     with pytest.raises(InputError, match="choose another folder"):
         EgoProceL(config(rate=5)).write(root, tmp_path / "out", Problems())
 
@@ -179,7 +179,7 @@ def test_the_authors_annotations_label_slots_by_time(tmp_path: Path, transposed:
     assert survey.counts["tasks"] == 4 and survey.published == {"tasks": 16}
     assert survey.counts["classes"] == 1 + 2 + 1 + 2 + 1 and survey.counts["segments"] == 9
     EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert folder.classes == (
         "background",
         "CMU-MMAC/Brownie/1 take the fork",
@@ -200,7 +200,7 @@ def test_the_authors_annotations_label_slots_by_time(tmp_path: Path, transposed:
 
 def test_two_videos_of_one_name_stay_two(tmp_path: Path) -> None:
     EgoProceL(config(features_rate=4)).write(csv_tree(tmp_path / "tree"), tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     assert {"pc_assembly_Head_5", "pc_disassembly_Head_5"} <= set(folder.videos)
     assert folder.length("pc_disassembly_Head_5") == 37
 
@@ -209,7 +209,7 @@ def test_the_split_of_the_csv_layout_is_ours_and_says_so(tmp_path: Path) -> None
     root = csv_tree(tmp_path / "tree")
     assert any("split 1 is keystep's own" in note for note in EgoProceL().survey(root).notes)
     EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", Problems())
-    split = open_folder(tmp_path / "out").split("1")
+    split = open_dataset(tmp_path / "out").split("1")
     assert len(split.test) == 1 and split.test[0].endswith("Brownie_7150991-1431")
 
 
@@ -227,7 +227,7 @@ def test_one_bad_file_of_the_csv_layout_costs_its_video_alone(tmp_path: Path) ->
     problems = Problems(on_error="skip")
     EgoProceL(config(features_rate=4)).write(root, tmp_path / "out", problems)
     assert set(problems.skipped) == {"pc_assembly_Head_5", "pc_disassembly_Head_5", Path(brownie).name}
-    assert len(open_folder(tmp_path / "out").videos) == 3
+    assert len(open_dataset(tmp_path / "out").videos) == 3
     with pytest.raises(InputError, match="a segment from 2 to 1 s"):
         EgoProceL(config(features_rate=4)).write(root, tmp_path / "again", Problems())
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trees import mstcn
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.datasets.registry import find_data_set, preparer
 from keystep.errors import InputError
@@ -48,8 +48,8 @@ def test_a_video_of_a_split_without_features_and_a_missing_background_are_noted(
 def test_a_copy_holds_the_same_numbers_labels_and_splits(tmp_path: Path) -> None:
     root = mstcn(tmp_path / "gtea", ("background", "take", "open"))
     preparer("gtea", {}).write(tmp_path, tmp_path / "out", Problems())
-    ours = open_folder(tmp_path / "out")
-    theirs = open_folder(root, source_rate=ours.timeline.rate)
+    ours = open_dataset(tmp_path / "out")
+    theirs = open_dataset(root, source_rate=ours.timeline.rate)
     assert ours.timeline.rate == 15 and not ours.problems.notes and ours.classes == theirs.classes
     for name in theirs.videos:
         assert np.array_equal(ours.features(name), theirs.features(name))
@@ -60,7 +60,7 @@ def test_a_copy_holds_the_same_numbers_labels_and_splits(tmp_path: Path) -> None
 def test_every_second_frame_is_what_ms_tcn_takes_of_50salads(tmp_path: Path) -> None:
     root = mstcn(tmp_path, ("action_start", "action_end", "cut"))
     preparer("50salads", {"every": 2}).write(root, tmp_path / "out", Problems())
-    ours, theirs = open_folder(tmp_path / "out"), open_folder(root, source_rate=find_data_set("50salads").rate)
+    ours, theirs = open_dataset(tmp_path / "out"), open_dataset(root, source_rate=find_data_set("50salads").rate)
     assert ours.timeline.rate == 15
     for name in theirs.videos:
         assert np.array_equal(ours.features(name), theirs.features(name)[::2])
@@ -78,7 +78,7 @@ def test_a_bad_video_stops_the_copy_or_is_left_out_of_its_splits(tmp_path: Path)
     problems = Problems("skip")
     preparer("gtea", {}).write(root, tmp_path / "out", problems)
     assert list(problems.skipped) == ["P03.cam01_v1"]
-    split = open_folder(tmp_path / "out").split("2")
+    split = open_dataset(tmp_path / "out").split("2")
     assert "P03.cam01_v1" not in (*split.train, *split.valid, *split.test)
 
 

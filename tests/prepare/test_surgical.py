@@ -7,7 +7,7 @@ import pytest
 import torch
 from release import packed, regular_times, surgical
 
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.datasets.registry import preparer
 from keystep.errors import InputError
@@ -32,7 +32,7 @@ def test_cholec80_has_both_of_its_splits_and_every_phase(tmp_path: Path) -> None
     assert survey.counts == {"videos": 8, "classes": 3, "frames": 240, "segments": 24}
     assert survey.published == {"videos": 80, "classes": 7} and set(survey.differing) == {"videos", "classes"}
     data_set.write(tmp_path / "in", tmp_path / "out", Problems())
-    folder = open_folder(tmp_path / "out")
+    folder = open_dataset(tmp_path / "out")
     split = folder.split("1")
     assert split.train == ("video01", "video02", "video31", "video32") and split.valid == ("video33", "video40")
     assert split.test == folder.split("2").test == ("video41", "video80")

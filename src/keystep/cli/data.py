@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast, get_args
 
 from rich.console import Console
 
-from keystep.data.folder import FeatureFolder, open_folder
-from keystep.data.problems import OnError, Problems
+from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.problems import Problems
 from keystep.data.timeline import parse_rate
-from keystep.errors import InputError
 
 
 def open_data(
@@ -24,33 +22,26 @@ def open_data(
     labels_needed: bool = True,
 ) -> FeatureFolder:
     """The folder at the asked rate."""
-    return open_folder(
+    return open_dataset(
         root,
         source_rate=None if source_rate is None else parse_rate(source_rate),
         rate=None if rate is None else parse_rate(rate),
-        problems=open_problems(on_error),
+        problems=Problems(on_error),
         labels_needed=labels_needed,
         boundaries=boundaries,
     )
 
 
-def open_problems(on_error: str) -> Problems:
-    """What ``--on-error`` asks for."""
-    if on_error not in get_args(OnError):
-        raise InputError(f"--on-error {on_error!r} is none of {', '.join(get_args(OnError))}")
-    return Problems(on_error=cast(OnError, on_error))
-
-
-def list_skipped(problems: Problems, console: Console) -> None:
+def list_skipped(skipped: Mapping[str, str], console: Console) -> None:
     """What was left out."""
-    for line in problems.skipped.values():
+    for line in skipped.values():
         console.print(f"left out: {line}", soft_wrap=True, style="yellow", markup=False)
 
 
 def list_problems(folder: FeatureFolder, console: Console) -> None:
     """What was left out, and what was accepted with a remark."""
     problems = folder.problems
-    list_skipped(problems, console)
+    list_skipped(problems.skipped, console)
     for line in problems.notes[:5]:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     if len(problems.notes) > 5:

@@ -7,15 +7,14 @@ from pathlib import Path
 from rich.console import Console
 
 from keystep.cli.evaluation import judge_models, model_records, show_report
-from keystep.cli.progress import TrainingProgress
+from keystep.cli.progress import progress_on
 from keystep.config import RunConfig
-from keystep.data.folder import open_folder
+from keystep.data.folder import open_dataset
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import curves_of, save_evaluation
-from keystep.loading import load
 from keystep.settings import build
 from keystep.train.run import pretrain
 
@@ -35,14 +34,12 @@ def run_demo(out: Path, console: Console) -> None:
         raise InputError(f"{out}: not empty; remove it, or choose another --out")
     console.print("1. Made-up procedures: several tasks, steps that look alike and differ by what happened before.")
     generate(out / "data", SyntheticConfig.demo())
-    folder = open_folder(out / "data")
+    folder = open_dataset(out / "data")
     groups = []
     for number, (name, change) in enumerate((("pjepa", {}), ("reconstruction", RECONSTRUCTION)), start=2):
         console.print(f"{number}. Pretraining {name} on features alone, no labels.")
         config = build(RunConfig, {"data": {"root": out / "data"}}, SETTINGS, change)
-        with TrainingProgress(console) as progress:
-            pretrain(config, out / "runs" / name, progress=progress)
-        groups.append((name, [load(out / "runs" / name)]))
+        groups.append((name, [pretrain(config, out / "runs" / name, progress=progress_on(console))]))
     console.print("4. Judging them against raw features and everything that smoothing gives for free.")
     evaluation = judge_models(folder, "1", groups, EvalConfig(probe=PROBE), console)
     runs = {f"{name}, seed 0": out / "runs" / name for name, _ in groups}

@@ -19,6 +19,7 @@ from keystep.cli.progress import counting
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
 from keystep.data.tasks import tasks_of
+from keystep.encoding import encode_videos
 from keystep.errors import InputError
 from keystep.evals.controls import smoothing_controls
 from keystep.evals.discovery import (
@@ -30,7 +31,6 @@ from keystep.evals.discovery import (
     spread,
     uniform_segments,
 )
-from keystep.evals.encoding import encode_videos
 from keystep.evals.pictures import ribbons_png
 from keystep.files import check_ours, replacing, write_json
 from keystep.loading import check_features

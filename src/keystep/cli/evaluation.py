@@ -16,7 +16,7 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, evaluate
-from keystep.evals.report import write_report
+from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import OURS, curves_of, load_result, save_evaluation
 from keystep.evals.table import main_line, markdown_table, verdict
 from keystep.files import check_ours, read_json
@@ -234,6 +234,8 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
             soft_wrap=True,
             markup=False,
         )
+    if record["gate"]:
+        console.print(RIVALS, style="dim", soft_wrap=True, markup=False)
     console.print(main_line(record), style="bold", soft_wrap=True, markup=False)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
 

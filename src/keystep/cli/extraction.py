@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from keystep.cli.data import open_problems
 from keystep.cli.progress import VideoProgress, counting
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.data.problems import Problems
@@ -106,7 +105,7 @@ def extract_folder(config: ExtractionConfig, options: ExtractOptions, console: C
 
 
 def _extract(config: ExtractionConfig, options: ExtractOptions, console: Console) -> None:
-    problems, labels = open_problems(options.on_error), options.labels
+    problems, labels = Problems(options.on_error), options.labels
     run = _Run(find_videos(options.videos, options.recursive))
     share = _share(run.videos, options.shard)
     run.others = len(run.videos) - len(share)

@@ -7,21 +7,22 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from keystep.cli.data import list_skipped, open_problems
+from keystep.cli.data import list_skipped
 from keystep.cli.progress import counting
+from keystep.data.problems import Problems
 from keystep.interop.official.importing import Imported, ImportOptions, import_archive
 
 
 def import_official(options: ImportOptions, on_error: str, console: Console) -> None:
     """Import what is not there yet, and say what came of it."""
-    problems = open_problems(on_error)
+    problems = Problems(on_error)
     with ExitStack() as stack:
 
         def progress(total: int) -> Callable[[str], None]:
             return stack.enter_context(counting(console, "importing", total))
 
         imported = import_archive(options, problems, progress)
-    list_skipped(problems, console)
+    list_skipped(problems.skipped, console)
     for line in _lines(imported, options):
         console.print(line, soft_wrap=True, markup=False)
 

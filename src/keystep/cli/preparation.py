@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from keystep.cli.data import list_skipped, open_problems
-from keystep.cli.progress import Tick, counting
+from keystep.cli.data import list_skipped
+from keystep.cli.progress import progress_on
 from keystep.data.problems import Problems
-from keystep.datasets.registry import DATA_SETS, find_data_set, options_of, preparer
-from keystep.datasets.survey import Survey
+from keystep.datasets import DATA_SETS, Prepared, Survey, examine, prepare
+from keystep.datasets.registry import find_data_set, options_of
 from keystep.errors import InputError
 from keystep.settings import assignments
 
-Result = TypeVar("Result")
 SHOWN_NOTES = 5
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A feature folder to work on.
-
-    source_rate: its features a second, where the folder itself does not say.
-    """
-
-    folder: Path
-    source_rate: str | None = None
 
 
 def list_data_sets(console: Console) -> None:
@@ -58,56 +44,43 @@ def describe_data_set(name: str, console: Console) -> None:
 
 
 def prepare_data(
-    name: str, root: Path, out: Path | None, settings: list[str], on_error: str, console: Console
-) -> Prepared | None:
-    """Check a downloaded tree, and write a feature folder if ``out`` is given.
-
-    Returns: the folder to work on, ``out`` or what needs no preparation; None where something needed is missing, or
-    something that a video needs and ``on_error`` does not say to leave it out.
-    """
-    problems = open_problems(on_error)
-    data_set = preparer(name, assignments(settings))
-    survey = data_set.survey(root)
-    _print_survey(survey, console)
+    name: str, root: Path, out: Path | None, settings: Sequence[str], on_error: str, console: Console
+) -> bool:
+    """Print a survey of a downloaded tree, and write a feature folder if ``out`` is given; False if it is not whole."""
+    on_error = Problems(on_error).on_error
+    given = assignments(list(settings))
+    survey = examine(name, root, given)
+    print_survey(survey, console)
     if survey.lacking:
-        return None
-    if survey.leaving_out and problems.on_error == "raise":
+        return False
+    if survey.leaving_out and on_error == "raise":
         line = "get what is missing, or give --on-error skip, which leaves these videos out"
         console.print(f"not complete; next: {line}", soft_wrap=True, markup=False)
-        return None
-    if out is not None:
-        with counting(console, "preparing", None) as tick:
-            watched = _Watched(problems.on_error, tick=tick)
-            data_set.write(root, out, watched)
-        list_skipped(watched, console)
-        _print_notes([note for note in watched.notes if note not in survey.notes], console)
-        console.print(f"{out}: {_videos(out):,} videos\nnext: keystep inspect {out}", soft_wrap=True, markup=False)
-        return Prepared(out)
-    if survey.ready is not None:
-        prepared = Prepared(survey.ready.folder, str(survey.ready.rate))
+        return False
+    if out is None and survey.ready is None:
+        rest = "but for the videos that are left out, all" if survey.leaving_out else "all"
+        line = f"{rest} that is needed is there; to write a feature folder, give --out DIR"
+        console.print(line, soft_wrap=True, markup=False)
+        return True
+    progress = progress_on(console)
+    prepared = prepare(name, root, out, settings=given, on_error=on_error, survey=survey, progress=progress)
+    _print_prepared(prepared, console)
+    return True
+
+
+def _print_prepared(prepared: Prepared, console: Console) -> None:
+    if prepared.source_rate is not None:
         line = f"keystep inspect {prepared.folder} --source-rate {prepared.source_rate}"
         console.print(f"keystep reads this folder as it is; next: {line}", soft_wrap=True, markup=False)
-        return prepared
-    line = "to write a feature folder, give --out DIR"
-    rest = "but for the videos that are left out, all" if survey.leaving_out else "all"
-    console.print(f"{rest} that is needed is there; {line}", soft_wrap=True, markup=False)
-    return Prepared(root)
+        return
+    list_skipped(prepared.skipped, console)
+    _print_notes(prepared.warnings, console)
+    line = f"{prepared.folder}: {len(prepared.videos):,} videos\nnext: keystep inspect {prepared.folder}"
+    console.print(line, soft_wrap=True, markup=False)
 
 
-class _Watched(Problems):
-    """Tells after each video that was tried."""
-
-    def __init__(self, on_error: str, tick: Tick) -> None:
-        super().__init__(on_error)  # type: ignore[arg-type]  # checked by open_problems
-        self._tick = tick
-
-    def attempt(self, name: str, work: Callable[[], Result]) -> Result | None:
-        result = super().attempt(name, work)
-        self._tick(name)
-        return result
-
-
-def _print_survey(survey: Survey, console: Console) -> None:
+def print_survey(survey: Survey, console: Console) -> None:
+    """Counts beside the published ones, notes, and what is missing."""
     table = Table("", "here", "published", "")
     for name in dict.fromkeys([*survey.counts, *survey.published]):
         here, published = survey.counts.get(name), survey.published.get(name)
@@ -126,12 +99,8 @@ def _print_survey(survey: Survey, console: Console) -> None:
         console.print(line, style=style, soft_wrap=True, markup=False)
 
 
-def _print_notes(notes: list[str] | tuple[str, ...], console: Console) -> None:
+def _print_notes(notes: Sequence[str], console: Console) -> None:
     for note in notes[:SHOWN_NOTES]:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     if len(notes) > SHOWN_NOTES:
         console.print(f"note: and {len(notes) - SHOWN_NOTES} more like these")
-
-
-def _videos(folder: Path) -> int:
-    return sum(1 for _ in (folder / "features").glob("*.npy"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -14,15 +14,13 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-if TYPE_CHECKING:
-    from keystep.diagnostics import Health
+import keystep.progress
 
 PLAIN_SECONDS = 15.0
 
@@ -40,6 +38,13 @@ def bars(console: Console, how_far: ProgressColumn | None = None) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def progress_on(console: Console) -> keystep.progress.Progress:
+    """Bars in a terminal, lines at intervals elsewhere."""
+    if console.is_terminal:
+        return keystep.progress.Bars(console)
+    return keystep.progress.Lines(lambda line: console.print(line, soft_wrap=True, markup=False))
 
 
 class Tick(Protocol):
@@ -105,52 +110,3 @@ class VideoProgress:
             self._printed = now
             left = f", {(self.total - self.seconds) * spent / self.seconds:.0f} s left" if self.seconds else ""
             self.console.print(f"{self._what()} videos: {note}{left}")
-
-
-class TrainingProgress:
-    """Shows reading, then steps with loss, frames a second and time left, then what the monitor saw."""
-
-    def __init__(self, console: Console, what: str = "pretraining") -> None:
-        self.console, self.what = console, what
-        self._bars = bars(console)
-        self._reading: TaskID | None = None
-        self._training: TaskID | None = None
-        self._started = self._printed = time.monotonic()
-        self._first_step: int | None = None
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bars.stop()
-
-    def reading(self, done: int, total: int) -> None:
-        """Training videos read for the channel statistics."""
-        if self._reading is None:
-            self._reading = self._bars.add_task("reading videos", total=total, note="")
-        self._bars.update(self._reading, completed=done)
-
-    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None:
-        """Optimiser steps done."""
-        note = f"loss {loss:.4f}  {frames_per_second:,.0f} frames/s"
-        if self._training is None:
-            self._training = self._bars.add_task(self.what, total=steps, note="")
-        self._bars.update(self._training, completed=step, note=note)
-        if self._first_step is None:
-            self._first_step, self._started = step, time.monotonic()
-        now = time.monotonic()
-        if not self.console.is_terminal and (now - self._printed > PLAIN_SECONDS or step == steps):
-            self._printed = now
-            done = step - self._first_step
-            left = f"{(steps - step) * (now - self._started) / done:.0f} s left" if done else ""
-            self.console.print(f"{self.what}: step {step} of {steps}  {note}  {left}")
-
-    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None:
-        """Print the monitor's numbers; warnings were logged already."""
-        probe = f", probe {health.probe_accuracy:.1f} %" if health.probe_accuracy is not None else ""
-        self._bars.console.print(
-            f"step {step}: hidden frames {health.hidden_loss:.3f} (a constant {health.mean_loss:.3f}), "
-            f"effective rank {health.effective_rank:.1f}, neighbours' cosine {health.neighbour_cosine:.3f}{probe}",
-            soft_wrap=True,
-        )

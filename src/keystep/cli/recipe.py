@@ -23,10 +23,11 @@ from rich.console import Console
 
 from keystep.cli import guarded
 from keystep.cli.evaluation import evaluate_folder
-from keystep.cli.preparation import Prepared, prepare_data
-from keystep.cli.progress import TrainingProgress
+from keystep.cli.preparation import print_survey
+from keystep.cli.progress import progress_on
 from keystep.cli.suite import evaluate_suite, suite_config
 from keystep.config import RunConfig, run_config
+from keystep.datasets import Prepared, examine, prepare
 from keystep.errors import InputError
 from keystep.evals.protocol import EvalConfig
 from keystep.files import read_json, write_json
@@ -103,7 +104,8 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
     record = _record(wanted.out, recipe, wanted, dict(zip(rows, changes, strict=True)))
     prepared = _prepare(recipe, wanted, console)
     write_json(wanted.out / RECORD, record)
-    source = {"root": prepared.folder, "source_rate": prepared.source_rate, "rate": recipe.rate, "split": split}
+    rate = None if prepared.source_rate is None else str(prepared.source_rate)
+    source = {"root": prepared.folder, "source_rate": rate, "rate": recipe.rate, "split": split}
     models = []
     for (name, row), change in zip(rows.items(), changes, strict=True):
         runs = []
@@ -114,7 +116,7 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
         models.append(f"{name}={','.join(map(str, runs))}")
     result = wanted.out / "results"
     evaluate_folder(
-        *(prepared.folder, models, result, split, prepared.source_rate, recipe.rate, evaluation, wanted.on_error),
+        *(prepared.folder, models, result, split, rate, recipe.rate, evaluation, wanted.on_error),
         boundaries=None,
         console=console,
     )
@@ -125,7 +127,7 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
             models,
             wanted.out / "suite",
             split,
-            prepared.source_rate,
+            rate,
             recipe.rate,
             suite,
             wanted.on_error,
@@ -226,10 +228,18 @@ def _options(recipe: Recipe, wanted: Wanted) -> list[str]:
 
 def _prepare(recipe: Recipe, wanted: Wanted, console: Console) -> Prepared:
     out = wanted.out / "data" if recipe.copy or wanted.preparation else None  # options are those of a copy
-    prepared = prepare_data(recipe.data_set, wanted.root, out, _options(recipe, wanted), wanted.on_error, console)
-    if prepared is None:
-        raise InputError(f"{wanted.root}: {recipe.data_set} is not all there; what is missing is said above")
-    return prepared
+    name, root, settings = recipe.data_set, wanted.root, assignments(_options(recipe, wanted))
+    survey = examine(name, root, settings)
+    print_survey(survey, console)
+    return prepare(
+        name,
+        root,
+        out,
+        settings=settings,
+        on_error=wanted.on_error,
+        survey=survey,
+        progress=progress_on(console),
+    )
 
 
 def _train(config: RunConfig, run: Path, console: Console) -> Path:
@@ -238,6 +248,5 @@ def _train(config: RunConfig, run: Path, console: Console) -> Path:
         console.print(f"{run}: is there already", soft_wrap=True, markup=False)
         return run
     resume = (run / "config.yaml").exists()
-    with TrainingProgress(console, run.name) as progress:
-        pretrain(run_config(run) if resume else config, run, resume=resume, progress=progress)
+    pretrain(run_config(run) if resume else config, run, resume=resume, progress=progress_on(console))
     return run

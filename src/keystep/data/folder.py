@@ -20,7 +20,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,9 @@ from keystep.data.layout import (
     source_timeline,
     tokens_of,
 )
-from keystep.data.problems import Problems
+from keystep.data.problems import OnError, Problems
 from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
-from keystep.data.timeline import Timeline
+from keystep.data.timeline import AnyRate, Timeline, parse_rate
 from keystep.errors import InputError
 from keystep.files import sample_bytes
 
@@ -239,21 +238,22 @@ class FeatureFolder:
         return digest.hexdigest()
 
 
-def open_folder(
+def open_dataset(
     root: Path | str,
     *,
-    source_rate: Fraction | None = None,
-    rate: Fraction | None = None,
-    problems: Problems | None = None,
+    source_rate: AnyRate | None = None,
+    rate: AnyRate | None = None,
+    problems: Problems | OnError | None = None,
     labels_needed: bool = True,
     boundaries: Path | None = None,
 ) -> FeatureFolder:
     """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
 
     Args:
-        source_rate: features a second on disk, where the folder has no ``store.json`` that says so.
+        source_rate: features a second on disk, such as 30 or "30000/1001", where the folder has no ``store.json`` that
+            says so.
         rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
-        problems: what to do with bad videos (default: raise at the first).
+        problems: what to do with bad videos: ``raise`` at the first (the default), ``skip`` them, or a collection.
         labels_needed: False to note unusable labels and go on without them, as pretraining does.
         boundaries: a folder that `keystep segment` wrote for these videos at this rate.
 
@@ -261,11 +261,11 @@ def open_folder(
         InputError: no usable video, unknown rate or orientation, or any bad video (unless ``problems`` skips it).
     """
     root = Path(root)
-    problems = problems or Problems()
+    problems = problems if isinstance(problems, Problems) else Problems(on_error=problems or "raise")
     paths = feature_files(root)
     store = read_store(root / "store.json")
-    source = source_timeline(root, store, source_rate)
-    pool = 1 if rate is None else source.pool_factor(rate)
+    source = source_timeline(root, store, None if source_rate is None else parse_rate(source_rate))
+    pool = 1 if rate is None else source.pool_factor(parse_rate(rate))
     classes = read_mapping(root / "mapping.txt") if (root / "mapping.txt").exists() else ()
     if labels_needed and not classes and (root / "groundTruth").is_dir():
         raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' a line")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from keystep.errors import InputError
 
@@ -23,11 +23,15 @@ class Problems:
     that says why, so that nothing disappears without a trace.
     """
 
-    on_error: OnError = "raise"
+    on_error: OnError | str = "raise"
     skipped: dict[str, str] = field(default_factory=dict)
     """Name of each item left out -> the line that says why."""
     notes: list[str] = field(default_factory=list)
     """What was accepted though it deserves a look, such as lengths that differ within the tolerance."""
+
+    def __post_init__(self) -> None:
+        if self.on_error not in get_args(OnError):
+            raise InputError(f"--on-error {self.on_error!r} is none of {', '.join(get_args(OnError))}")
 
     def attempt(self, name: str, work: Callable[[], Result]) -> Result | None:
         """Run ``work`` for the item ``name``; under ``skip`` an `InputError` is remembered and the result None."""

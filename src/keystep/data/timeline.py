@@ -106,7 +106,11 @@ class Timeline:
             raise InputError(f"unreadable timeline {data}: {error}") from error
 
 
-def parse_rate(text: str | float | int | Fraction) -> Fraction:
+AnyRate = str | float | Fraction
+"""A rate as users give it: 30, 3.75, "30000/1001"."""
+
+
+def parse_rate(text: AnyRate) -> Fraction:
     """``"30"``, ``"29.97"`` or ``"30000/1001"`` as an exact number of slots a second."""
     try:
         rate = Fraction(str(text))

@@ -23,7 +23,7 @@ from typing import Literal
 
 from keystep.config import Config, Rate
 from keystep.data.annotation import UNLABELLED, read_lines, read_mapping, segment_lengths
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline, parse_rate
@@ -136,7 +136,7 @@ class EgoProceL:
             counts["classes"] = len(read_mapping(root / "mapping.txt"))
         if not missing:
             problems = Looking()
-            folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
+            folder = open_dataset(root, source_rate=self.config.source_rate, problems=problems)
             listed = {video for parts in splits.values() for videos in parts.values() for video in videos}
             used = listed | set(problems.skipped)
             counts |= _counts(folder, problems)
@@ -160,7 +160,7 @@ class EgoProceL:
     def _write_fact(self, root: Path, out: Path, problems: Problems) -> None:
         splits = _splits(root)
         require(Survey({}, {}, tuple(_missing_of_fact(root, splits))))
-        folder = open_folder(root, source_rate=self.config.source_rate, problems=problems)
+        folder = open_dataset(root, source_rate=self.config.source_rate, problems=problems)
         names = [name for parts in splits.values() for videos in parts.values() for name in videos]
         for name in names:
             if name not in folder.videos and name not in problems.skipped:

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from keystep.config import Config
 from keystep.data.annotation import PARTS, read_lines, read_split, segment_lengths, split_names
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.slots import pool_mean
 from keystep.data.store import FeatureStore
@@ -72,7 +72,7 @@ class MSTCN:
         if missing:
             return Survey({}, self.published, missing)
         problems = Looking()
-        data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
+        data = open_dataset(folder, source_rate=self._source_rate(folder), problems=problems)
         labelled = [name for name, video in data.videos.items() if video.labels is not None]
         read = [problems.attempt(name, lambda name=name: data.frame_labels(name)) for name in labelled]  # type: ignore[misc]
         labels = [ids for ids in read if ids is not None]
@@ -102,7 +102,7 @@ class MSTCN:
         """A copy in keystep's own layout."""
         require(self.survey(root))
         folder = self.folder(root)
-        data = open_folder(folder, source_rate=self._source_rate(folder), problems=problems)
+        data = open_dataset(folder, source_rate=self._source_rate(folder), problems=problems)
         provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
         store = FeatureStore(out, Timeline(rate=data.source.rate / self.config.every), "native", provenance).create()
         write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(data.classes)))

@@ -22,7 +22,10 @@ Frames = npt.NDArray[np.float32]
 Position = Literal["none", "elapsed", "progress"]
 
 WIDTHS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Widths of the moving average to try; the best one is chosen on validation videos."""
+"""Widths of the moving average to try, beside one frame: no averaging. The best is chosen on validation videos."""
+
+ONE_FRAME = "of one frame (raw)"
+"""How the name of a moving average says that it averages nothing."""
 
 OFFSETS_SECONDS = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
 """Nine moments around a frame, dense near it. Not causal."""
@@ -57,27 +60,34 @@ def plain_controls() -> tuple[Control, ...]:
 def smoothing_controls(rate: float | Fraction, *, causal: bool, position: Position = "none") -> tuple[Control, ...]:
     """Moving averages of the centred input, one for each width of `WIDTHS_SECONDS`, alone or beside the position.
 
-    Causal ones average the running-centred input over the past. They are one control together: choose the width on
-    the validation videos, and show that one.
+    The first is the raw input itself, an average over one frame that is not centred either. Causal ones average the
+    running-centred input over the past. They are one control together: choose the width on the validation videos, and
+    show that one.
     """
     if causal and position == "progress":
         raise InputError("progress needs the length of the video, so no causal control has it; use elapsed")
 
-    def at_width(width: int) -> Control:
+    def at_width(width: int | None) -> Control:
         def transform(features: Array) -> Frames:
-            centred = running_centre(features) if causal else centre(features)
-            parts = [moving_average(centred, width, causal=causal)]
+            if width is None:
+                centred = _frames(features)
+                parts = [centred]
+            else:
+                centred = running_centre(features) if causal else centre(features)
+                parts = [moving_average(centred, width, causal=causal)]
             if position == "elapsed":
                 parts.append(elapsed(len(centred), rate))
             elif position == "progress":
                 parts.append(progress(len(centred)))
             return np.concatenate(parts, axis=1)
 
-        name = f"{'trailing' if causal else 'centred'} average {width / float(rate):.3g} s"
+        span = ONE_FRAME if width is None else f"{width / float(rate):.3g} s"
+        name = f"{'trailing' if causal else 'centred'} average {span}"
         name += "" if position == "none" else f" + {position}"
-        return Control(name, transform, causal=causal, position=position)
+        sees_no_future = causal or (width is None and position != "progress")
+        return Control(name, transform, causal=sees_no_future, position=position)
 
-    return tuple(at_width(width) for width in token_widths(rate))
+    return tuple(at_width(width) for width in (None, *token_widths(rate)))
 
 
 def offset_controls(

@@ -56,7 +56,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HOW_TO_READ = (
     "Each row is one way to describe the frames of a video by vectors. All are frozen, and the same simple reader (a "
     "linear probe) learns to tell the steps from them. The better the reader does, the more the vectors say plainly. "
-    "Its settings are chosen on validation videos; the numbers come from test videos that nothing was chosen on.",
+    "Its settings are chosen on validation videos; the numbers come from test videos.",
     "<b>Controls</b> show what comes for free: averaging neighbouring frames, knowing the time, a network that never "
     "trained, or one that merely learned to fill in its input. A learned row means something only if it beats them; "
     "beating raw features alone proves little. The <b>gate</b> below checks that, with an interval over videos and "
@@ -67,6 +67,10 @@ HOW_TO_READ = (
     "for the whole video, <i>causal</i> ones could run live. <b>A ++ B</b> is both side by side.",
     "<b>ORACLE</b> rows are told where the true steps begin and end. No real system could have them; they are here "
     "as a yardstick and are left out when the best value of a column is made bold.",
+)
+RIVALS = (
+    "The rival of a line is the strongest control of its kind on the test videos themselves, any width of the average "
+    "and raw features included, whatever validation chose. That errs against the learned row."
 )
 GEOMETRY = {
     "straightness": "straightness",
@@ -137,7 +141,7 @@ def _gate(result: Result) -> str:
         if min(line["videos"] for line in result["gate"]) < FEW_VIDEOS
         else ""
     )
-    return _table(heads, body) + few
+    return _table(heads, body) + f'<p class="note">{escape(RIVALS)}</p>' + few
 
 
 def _tables(result: Result) -> str:

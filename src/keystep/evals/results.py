@@ -28,7 +28,7 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.judge import Judge, Mode, Representation
 from keystep.evals.modes import answers_later
-from keystep.evals.protocol import Evaluation
+from keystep.evals.protocol import SELECTION, Evaluation
 from keystep.files import replacing, write_json
 from keystep.heads import LinearHead
 
@@ -121,7 +121,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             "metrics": judge.protocol,
             "background": [judge.folder.classes[index] for index in judge.background],
             "scored_at_hz": float(judge.folder.source.rate),
-            "selection": "widths, probe rates and decays on the validation videos; test videos only score",
+            "selection": SELECTION,
             "probe": judge.probe.model_dump(mode="json"),
             "probes_fitted": evaluation.fits,
         },

@@ -6,8 +6,8 @@ score. Offline rows may see the whole video; causal rows, representation and hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -145,10 +145,17 @@ class Gain:
     difference: Difference
     later: bool
     """The first answers later than the second: no fair win."""
+    stronger: str = ""
+    """The simple control that scores higher than the second on the test videos, and that the first does not beat."""
 
     @property
     def holds(self) -> bool:
         """Better with an interval that excludes zero, over enough seeds of both sides, and not by waiting longer."""
+        return self.wins and not self.stronger
+
+    @property
+    def wins(self) -> bool:
+        """`holds` against the second alone, whatever other control is stronger."""
         return self.difference.low > 0 and min(self.difference.seeds) >= SEEDS_FOR_A_CLAIM and not self.later
 
 
@@ -340,8 +347,13 @@ def _row(judge: Judge, source: Source, preset: str, head: TemporalHead) -> HeadR
 
 
 def gains(rows: Sequence[HeadRow]) -> list[Gain]:
-    """Each learned row against raw features and against the best control, under the same head, paired by video."""
+    """Each learned row against raw features and against the best control, under the same head, paired by video.
+
+    Raw features are an average over one frame, so both are one kind of control: a line against the weaker of the two on
+    the test videos holds only where that against the stronger does.
+    """
     found = []
+    simple = {row.representation for row in rows if row.family in ("raw", "control")}
     for row in rows if len(rows[0].runs[0].tallies) > 1 else ():  # one video has no interval
         if row.family not in ("learned", "oracle"):
             continue
@@ -355,4 +367,17 @@ def gains(rows: Sequence[HeadRow]) -> list[Gain]:
                 for metric in COMPARED:
                     difference = paired_shares(row.shares(metric), other.shares(metric))
                     found.append(Gain(row.head, row.mode, *names, metric, difference, later))
-    return found
+    return [replace(gain, stronger=_stronger(gain, found, simple)) for gain in found]
+
+
+def _stronger(gain: Gain, found: Sequence[Gain], simple: Collection[str]) -> str:
+    """Of the simple controls, the one that beats a gain's rival on the test videos and is not beaten itself."""
+    same = [
+        other
+        for other in found
+        if (other.head, other.mode, other.first, other.metric) == (gain.head, gain.mode, gain.first, gain.metric)
+        and other.second in simple
+    ]
+    hardest = min(same, key=lambda other: other.difference.mean, default=gain)
+    harder = gain.second in simple and hardest.difference.mean < gain.difference.mean and not hardest.wins
+    return hardest.second if harder else ""

@@ -110,7 +110,8 @@ def _gain_table(found: Sequence[Record]) -> str:
         difference = gain["difference"]
         few = f"too few seeds ({min(difference['seeds'])})" if min(difference["seeds"]) < SEEDS_FOR_A_CLAIM else ""
         later = "answers later" if gain["later"] else ""
-        verdict = "holds" if gain["holds"] else later or few or "does not hold"
+        harder = f"does not hold: {gain['stronger']} is stronger" if gain["stronger"] else ""
+        verdict = "holds" if gain["holds"] else later or few or harder or "does not hold"
         interval = f"{difference['low']:+.1f} to {difference['high']:+.1f}"
         names = [gain["mode"], gain["head"], f"{gain['first']}, against {gain['second']}", gain["metric"]]
         lines.append(_line([*names, f"{difference['mean']:+.1f}", interval, verdict]))

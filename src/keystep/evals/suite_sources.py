@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from keystep.encoding import encode_videos
 from keystep.evals import controls
-from keystep.evals.encoding import encode_videos
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.modes import marked_oracle, model_delay, patterns_of, slot_delay
 from keystep.evals.protocol import Entrant

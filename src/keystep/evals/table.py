@@ -206,7 +206,15 @@ def _without_gate(result: Result) -> str:
 
 
 def _accuracy(result: Result, name: str, mode: str) -> float:
-    return float(next(row for row in result["rows"] if (row["name"], row["mode"]) == (name, mode))["mean"]["accuracy"])
+    row = find_row(result, name, mode)
+    assert row is not None
+    return float(row["mean"]["accuracy"])
+
+
+def find_row(result: Result, name: str, mode: str) -> Any:
+    """The row of that name and mode, or of raw features, which have one row for every mode; None if there is none."""
+    rows = [row for row in result["rows"] if row["name"] == name and (row["mode"] == mode or row["family"] == "raw")]
+    return rows[0] if rows else None
 
 
 def _count(number: int, thing: str) -> str:

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from keystep.nn.pattern import AttentionPattern, visible
+from keystep.nn.pattern import AttentionPattern, opened, visible
 from keystep.nn.places import Places
 from keystep.nn.tiles import Plan, Tile, length, planned
 
-__all__ = ["AttentionPattern", "attend", "attend_reference", "visible"]
+__all__ = ["AttentionPattern", "attend", "attend_reference", "opened", "visible"]
 
 KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
 """Torch's own: beside the output it returns the logarithm of each query's sum of exponentials, so that the attention
@@ -49,7 +49,7 @@ def attend(
 def attend_seen(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
     """The same for a few queries whose visible keys are known: (B, H, n, d) over (B, H, M, d).
 
-    seen: (B, n, M) bool, at least one key for each query; None where all see all.
+    seen: (B, n, M) bool, at least one key for each query (see `opened`); None where all see all.
     """
     return scaled_dot_product_attention(query, key, value, attn_mask=None if seen is None else seen[:, None])
 
@@ -60,8 +60,8 @@ def _attend_to_all(query: Tensor, key: Tensor, value: Tensor, places: Places, ke
     if keys.valid is None:
         out = scaled_dot_product_attention(query, key, value)
     else:
-        blind = ~keys.valid.any(1)[:, None, None, None]  # they look at padding: a softmax over nothing is NaN
-        out = scaled_dot_product_attention(query, key, value, attn_mask=keys.valid[:, None, None] | blind)
+        blind = ~keys.valid.any(1)[:, None, None, None]
+        out = scaled_dot_product_attention(query, key, value, attn_mask=opened(keys.valid[:, None, None]))
     if places.valid is not None:
         padding = ~places.valid[:, None, :, None]
         blind = padding if blind is None else padding | blind
@@ -120,10 +120,13 @@ class _Tiled(torch.autograd.Function):
         batch, heads, rows, width = query.shape
         out = query.new_zeros(batch, rows, heads, width).transpose(1, 2)  # laid out as the projection reads it
         total = query.new_full((batch, heads, rows) if weighed else (), float("-inf"))  # log of sums of exponentials
-        for tile, mask in plan.masks(query.dtype):
+        for tile, mask, elsewhere in plan.masks(query.dtype):
             part, inputs = out[:, :, tile.rows], _inputs(tile, query, key, value, far_key, far_value)
             if weighed:
-                _merge(part, total[:, :, tile.rows], *_kernel()(*inputs, attn_mask=mask))
+                new, new_total = _kernel()(*inputs, attn_mask=mask)
+                if elsewhere is not None:  # these keys weigh nothing
+                    new_total.masked_fill_(elsewhere, torch.finfo(query.dtype).min / 2)
+                _merge(part, total[:, :, tile.rows], new, new_total)
             else:
                 part.copy_(scaled_dot_product_attention(*inputs, attn_mask=mask))
         if plan.blind is not None:
@@ -140,12 +143,14 @@ class _Tiled(torch.autograd.Function):
             grad_out = grad_out.masked_fill(ctx.plan.blind[:, None], 0.0)
         grads = [torch.zeros_like(x) for x in (query, key, value, far_key, far_value)]
         grad_query, grad_key, grad_value, grad_far_key, grad_far_value = grads
-        for tile, mask in ctx.plan.masks(query.dtype):
+        for tile, mask, elsewhere in ctx.plan.masks(query.dtype):
             inputs = _inputs(tile, query, key, value, far_key, far_value)
             grad_part, part = grad_out[:, :, tile.rows], out[:, :, tile.rows]
             if ctx.weighed:
-                weights = (part, total[:, :, tile.rows])
-                parts = _kernel("_backward")(grad_part, *inputs, *weights, 0.0, False, attn_mask=mask)
+                part_total = total[:, :, tile.rows]
+                if elsewhere is not None:  # exp(score - total) is then zero
+                    part_total = part_total.masked_fill(elsewhere, torch.finfo(query.dtype).max / 2)
+                parts = _kernel("_backward")(grad_part, *inputs, part, part_total, 0.0, False, attn_mask=mask)
             else:
                 parts = _differentiate_again(grad_part, inputs, mask)
             grad_query[:, :, tile.rows] += parts[0]

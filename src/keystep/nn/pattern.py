@@ -63,6 +63,16 @@ def visible(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
     return _near(pattern, queries, keys) | _far(pattern, queries, keys)
 
 
+def opened(seen: Tensor) -> Tensor:
+    """The mask that a kernel gets: (..., keys) bool, in which a query that sees no key sees all of them.
+
+    Such a query is padding, or its keys are in another tile. What it looks up is thrown away together with the
+    gradient, but both have to be numbers: a softmax over nothing is none, and zero times NaN is NaN. (Seen on CUDA in
+    bfloat16 and float16, where a wholly hidden row made the gradient of its query NaN.)
+    """
+    return seen | ~seen.any(-1, keepdim=True)
+
+
 def _near(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
     """What the order and the window allow."""
     distance = _distance(queries, keys)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from keystep.nn.pattern import AttentionPattern, rank
+from keystep.nn.pattern import AttentionPattern, opened, rank
 from keystep.nn.places import Packing, Places
 
 TILE = 192
@@ -74,22 +74,26 @@ class Plan:
     far_keys: Packing | None
     blind: Tensor | None
 
-    def masks(self, dtype: torch.dtype) -> Iterator[tuple[Tile, Tensor | None]]:
+    def masks(self, dtype: torch.dtype) -> Iterator[tuple[Tile, Tensor | None, Tensor | None]]:
         """Each tile with its mask (B, 1, rows, near + far), to be added to scores; None: all are seen.
 
         Made when it is needed and kept for the next tile only, which often needs the same. Hidden keys get a number so
-        low that nothing remains of them, but no infinity: a softmax over infinities alone is NaN.
+        low that nothing remains of them. A query that sees no key of the tile has an open mask (`opened`): it is blind,
+        or, where tiles overlap, told by the third part, (B, 1, rows) bool, so that it takes nothing from this tile.
         """
         mask: Tensor | None = None
+        elsewhere: Tensor | None = None
         for tile in self.tiles:
             if tile.full:
-                mask = None
+                mask = elsewhere = None
             elif mask is None or not tile.repeats:
                 seen = self.near.within(tile.rows, tile.near)
                 if length(tile.far):
                     seen = torch.cat([seen, self.far.within(tile.rows, tile.far)], dim=-1)
-                mask = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min / 2)[:, None]
-            yield tile, mask
+                elsewhere = ~seen.any(-1)[:, None] if self.overlap else None
+                hidden = ~opened(seen)
+                mask = torch.zeros_like(seen, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min / 2)[:, None]
+            yield tile, mask, elsewhere
 
 
 def planned(pattern: AttentionPattern, queries: Places, key_places: Places | None, cores: bool) -> Plan:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern, attend_seen, visible
+from keystep.nn.attention import AttentionPattern, attend_seen, opened, visible
 from keystep.nn.blocks import Readout
 from keystep.nn.centring import running_centre
 from keystep.nn.places import Packing, Places
@@ -233,9 +233,7 @@ def _seen(pattern: AttentionPattern, queries: Places, cache: Cache) -> Tensor | 
     """(B, n, M) bool, or None where every query sees every column."""
     no_later = torch.zeros_like(cache.positions)  # what is cached is of the own segment or an earlier one
     keys = Places(cache.positions, cache.positions != NOTHING, no_later)
-    seen = visible(pattern, queries, keys)
-    if queries.valid is not None:  # what stands for no frame may look anywhere, so that it stays finite
-        seen = seen | ~queries.valid[..., None]
+    seen = opened(visible(pattern, queries, keys))
     return None if bool(seen.all()) else seen
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from keystep.nn.attention import AttentionPattern, attend, attend_seen, visible
+from keystep.nn.attention import AttentionPattern, attend, attend_seen, opened, visible
 from keystep.nn.places import Places, lay_out
 
 
@@ -110,7 +110,7 @@ class Continued:
         if name not in self._seen:
             last = (self.first + self.count - 1) // stride * stride
             positions = last - stride * torch.arange(keys - 1, -1, -1, device=self.places.positions.device)
-            self._seen[name] = visible(pattern, self.places, Places(positions[None]))
+            self._seen[name] = opened(visible(pattern, self.places, Places(positions[None])))
         return self._seen[name]
 
     def _recall(self) -> Tensor:

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,13 +29,14 @@ from torch.utils.data import DataLoader
 from keystep import persistence
 from keystep.config import DataConfig, ModelConfig, RunConfig
 from keystep.data.crops import Crops, TrainingBatch, collate
-from keystep.data.folder import FeatureFolder, open_folder
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.statistics import Statistics, measure
 from keystep.diagnostics import Health, Monitor, pad_labels
 from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
-from keystep.pjepa import PJEPA
+from keystep.pjepa import PJEPA, Origin
+from keystep.progress import SILENT, Progress, Task
 from keystep.settings import build, write_yaml
 from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
@@ -48,44 +48,25 @@ log = logging.getLogger(__name__)
 MONITOR_VIDEOS = 16
 
 
-class Progress(Protocol):
-    """Who wants to be told how far a run is. All calls come from the main process only."""
-
-    def reading(self, done: int, total: int) -> None:
-        """So many training videos were read."""
-
-    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None:
-        """So many steps are done; called every ``log_every`` steps."""
-
-    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None:
-        """The monitor looked at the representation."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def reading(self, done: int, total: int) -> None: ...
-    def stepped(self, step: int, steps: int, loss: float, frames_per_second: float) -> None: ...
-    def looked(self, step: int, health: Health, warnings: Sequence[str]) -> None: ...
-
-
-def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Train a P-JEPA and return the folder of the finished model.
+def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progress: Progress = SILENT) -> PJEPA:
+    """Train a P-JEPA and return it, in eval mode, as `keystep.load` of the run's folder would.
 
     Args:
-        run: the run's folder; empty or absent, unless ``resume``.
-        resume: go on from the newest checkpoint in ``run``, or from the start if none was written yet (``config`` must
+        out: the run's folder; empty or absent, unless ``resume``.
+        resume: go on from the newest checkpoint in ``out``, or from the start if none was written yet (``config`` must
             be the run's own, see `keystep.config.run_config`).
+        progress: reports the steps; called in the main process only.
 
     Raises:
-        InputError: bad settings, data or checkpoint; a loss that is no number.
+        InputError: bad settings, data or checkpoint; a loss that is not finite.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
-    progress = progress or Silent()
+    run = Path(out)
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
     _check_folder(run, resume)
     fabric = _fabric(config)
-    folder, videos, held_out, statistics = _read_data(config, progress if fabric.is_global_zero else Silent())
+    progress = progress if fabric.is_global_zero else SILENT
+    folder, videos, held_out, statistics = _read_data(config, progress)
     config = _settled(config, folder, videos)
     learner = _build(config, fabric, statistics, folder.timeline.rate)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
@@ -102,9 +83,12 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
         processes=fabric.world_size,
     )
     monitor = _monitor(folder, held_out or videos, config)
-    observer = _Observer(learner, monitor, run, start, progress) if fabric.is_global_zero else None
-    done = start
-    with _stop_signal() as asked_to_stop:
+    done, steps = start, config.train.steps
+    with (
+        _stop_signal() as asked_to_stop,
+        progress.task(f"pretraining {run.name}", total=steps, unit="steps", initial=start) as task,
+    ):
+        observer = _Observer(learner, monitor, run, start, progress, task) if fabric.is_global_zero else None
         try:
             for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
                 if not bool(torch.isfinite(result.loss)):  # the same in every process
@@ -125,7 +109,10 @@ def pretrain(config: RunConfig, run: Path, *, resume: bool = False, progress: Pr
     if fabric.is_global_zero:
         persistence.save_model(run / "model", learner.model)
     fabric.barrier()
-    return run / "model"
+    model = learner.model.eval()
+    model.zero_grad(set_to_none=True)
+    model.origin = Origin(str(run / "model"), run, config, tuple(videos))
+    return model
 
 
 def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
@@ -142,10 +129,13 @@ def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
 
 
 class _Observer:
-    """Writes metrics, looks at the representation and tells the progress; never touches the training."""
+    """Writes metrics, monitors the representation and reports progress; never touches the training."""
 
-    def __init__(self, learner: Learner, monitor: Monitor, run: Path, start: int, progress: Progress) -> None:
-        self.learner, self.monitor, self.progress = learner, monitor, progress
+    def __init__(
+        self, learner: Learner, monitor: Monitor, run: Path, start: int, progress: Progress, task: Task
+    ) -> None:
+        self.learner, self.monitor, self.progress, self.task = learner, monitor, progress, task
+        self.reported = start
         self.train = learner.config.train
         self.metrics = Metrics(run, start, self.train.tensorboard)
         self.start_health = self._untrained_health()
@@ -180,14 +170,14 @@ class _Observer:
                     "frames_per_second": speed,
                 },
             )
-            self.progress.stepped(step, self.train.steps, loss, speed)
+            self.task.advance(step - self.reported, note=f"loss {loss:.4f}  {speed:,.0f} frames/s")
+            self.reported = step
         if step % self.train.monitor_every == 0 or step == self.train.steps:
             health = self._look(self.learner.model)
             self.metrics.write(step, health.metrics())
-            warnings = health.warnings(self.start_health)
-            for line in warnings:
+            for line in health.warnings(self.start_health):
                 log.warning("step %d: %s", step, line)
-            self.progress.looked(step, health, warnings)
+            self.progress.message(f"step {step}: {health}")
 
 
 def _fabric(config: RunConfig) -> Fabric:
@@ -221,7 +211,7 @@ def _read_data(
 ) -> tuple[FeatureFolder, tuple[str, ...], tuple[str, ...], Statistics]:
     """(folder, training videos, held-out videos for the monitor, channel statistics of the training videos)."""
     data = config.data
-    folder = open_folder(
+    folder = open_dataset(
         data.root,
         source_rate=data.source_rate,
         rate=data.rate,
@@ -236,16 +226,16 @@ def _read_data(
     videos, held_out = _parts(folder, data)
     if config.model.segments == "discovered":  # what lacks them shows now, not when a crop falls on it
         videos, held_out = folder.with_boundaries(videos), folder.with_boundaries(held_out)
-    done = iter(range(1, len(videos) + 1))
-    statistics, readable = measure(
-        folder,
-        videos,
-        config.train.seed,
-        tokens=folder.tokens_as(config.model.tokens),
-        centred=config.model.centring,
-        smooth=config.target.smooth,
-        progress=lambda video: progress.reading(next(done), len(videos)),
-    )
+    with progress.task("reading videos", total=len(videos), unit="videos") as task:
+        statistics, readable = measure(
+            folder,
+            videos,
+            config.train.seed,
+            tokens=folder.tokens_as(config.model.tokens),
+            centred=config.model.centring,
+            smooth=config.target.smooth,
+            progress=lambda video: task.advance(note=video),
+        )
     return folder, readable, held_out, statistics
 
 

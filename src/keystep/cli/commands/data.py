@@ -190,7 +190,7 @@ def prepare(
         if root is not None or out is not None or settings:
             raise InputError("give the data set and the folder it lies in: keystep prepare NAME --root DIR")
         list_data_sets(console) if name is None else describe_data_set(name, console)
-    elif prepare_data(name, root, out, settings or [], on_error, console) is None:
+    elif not prepare_data(name, root, out, settings or [], on_error, console):
         raise typer.Exit(1)
 
 

@@ -39,7 +39,7 @@ def pretrain(
     resume: Annotated[Path | None, typer.Option(help="Go on with this run from its newest checkpoint.")] = None,
 ) -> None:
     """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
-    from keystep.cli.progress import TrainingProgress
+    from keystep.cli.progress import progress_on
     from keystep.config import run_config
     from keystep.errors import InputError
     from keystep.train.run import pretrain as train
@@ -53,9 +53,8 @@ def pretrain(
         if out is None:
             raise InputError("no folder for the run; give --out runs/NAME")
         run, settled = out, _run_config(config, preset, flags, settings)
-    with TrainingProgress(console) as progress:
-        model = train(settled, run, resume=resume is not None, progress=progress)
-    console.print(f"model: {model}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
+    model = train(settled, run, resume=resume is not None, progress=progress_on(console))
+    console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
     elif settled.model.segments:
@@ -89,12 +88,11 @@ def encode(
     rate: Rate = None,
     on_error: OnError = "raise",
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
-    boundaries: Found = None,
 ) -> None:
     """Write latents of whole videos; finished videos are not done again."""
     from keystep.cli.encode import encode_folder
 
-    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, boundaries, console)
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, console)
 
 
 @app.command("eval", rich_help_panel=PANEL)

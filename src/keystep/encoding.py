@@ -1,0 +1,207 @@
+"""Latents of arrays and of whole folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keystep.batch import SequenceBatch
+from keystep.data.crops import length_buckets
+from keystep.data.folder import FeatureFolder
+from keystep.data.store import FeatureStore, Layout, labels_record
+from keystep.errors import InputError
+from keystep.loading import check_features
+from keystep.nn.attention import AttentionPattern
+from keystep.pjepa import PJEPA
+from keystep.progress import SILENT, Progress
+
+Mode = Literal["offline", "causal"]
+"""``offline``: the attention that the model has for recordings. ``causal``: the one that a stream uses."""
+
+BATCH_FRAMES = 16_384
+
+
+@dataclass(frozen=True)
+class EncodedFolder:
+    """A folder of latents that `encode` wrote.
+
+    Attributes:
+        root: the folder; `keystep.open_dataset` reads it.
+        videos: names of the videos in it.
+        skipped: name of each video that was left out -> why.
+        warnings: lines about what deserves a look.
+        oracle: what true boundaries had to do with the latents; empty where nothing.
+    """
+
+    root: Path
+    videos: tuple[str, ...]
+    skipped: dict[str, str]
+    warnings: tuple[str, ...]
+    oracle: str = ""
+
+    def __repr__(self) -> str:
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"EncodedFolder({str(self.root)!r}, {len(self.videos)} videos{skipped})"
+
+
+@overload
+def encode(model: PJEPA, features: Tensor, *, mode: Mode = ...) -> Tensor: ...
+@overload
+def encode(model: PJEPA, features: np.ndarray, *, mode: Mode = ...) -> np.ndarray: ...
+@overload
+def encode(
+    model: PJEPA, features: FeatureFolder, *, mode: Mode = ..., out: None = ..., progress: Progress = ...
+) -> dict[str, np.ndarray]: ...
+@overload
+def encode(
+    model: PJEPA,
+    features: FeatureFolder,
+    *,
+    mode: Mode = ...,
+    out: Path | str,
+    layout: Layout = ...,
+    half: bool = ...,
+    progress: Progress = ...,
+) -> EncodedFolder: ...
+def encode(
+    model: PJEPA,
+    features: Tensor | np.ndarray | FeatureFolder,
+    *,
+    mode: Mode = "offline",
+    out: Path | str | None = None,
+    layout: Layout = "native",
+    half: bool = False,
+    progress: Progress = SILENT,
+) -> Tensor | np.ndarray | dict[str, np.ndarray] | EncodedFolder:
+    """Latents of one video, of a batch, or of all videos of a data set.
+
+    Args:
+        features: (T, D_in) or (B, T, D_in) array or tensor, or what `keystep.open_dataset` returned.
+        mode: ``offline`` sees whole videos, ``causal`` only the past, as a stream does.
+        out: data sets only: the folder to write to. Videos that are there already are not encoded again.
+        layout: with ``out``: ``native`` writes (T, D) at the pooled rate, ``mstcn`` (D, T) at the source rate.
+        half: with ``out``: write float16 instead of float32.
+        progress: reports the videos of a data set.
+
+    Returns:
+        An array for an array and a tensor for a tensor, (..., T, D); for a data set, the latents of each video by name,
+        or with ``out`` an `EncodedFolder`.
+
+    Raises:
+        InputError: the features do not fit the model, the model has no causal attention, or ``out`` was written with
+            other settings.
+    """
+    pattern = pattern_of(model, mode)
+    if isinstance(features, FeatureFolder):
+        if out is not None:
+            return _encode_folder(model, features, Path(out), pattern, layout, half, progress)
+        features.problems.notes.extend(check_features(model, features))
+        names = list(features.videos)
+        with progress.task("encoding", total=len(names), unit="videos") as task:
+            latents = dict(encode_videos(model, features, names, pattern, lambda video: task.advance(note=video)))
+        return {name: latents[name] for name in names if name in latents}
+    if out is not None:
+        raise InputError("out is for data sets; save this array yourself, such as with numpy.save")
+    encoded = model.encode(torch.as_tensor(features), pattern=pattern)
+    return encoded if isinstance(features, Tensor) else encoded.cpu().numpy()
+
+
+def pattern_of(model: PJEPA, mode: Mode) -> AttentionPattern | None:
+    """The attention of a mode; None for the model's own.
+
+    Raises:
+        InputError: an unknown mode, or a model that was not trained for it.
+    """
+    if mode not in get_args(Mode):
+        raise InputError(f"unknown mode {mode!r}; expected one of {', '.join(get_args(Mode))}")
+    if mode == "offline":
+        return None
+    if model.config.stream_attention is None:
+        raise InputError(f"{model.origin.source}: this model has no causal attention; encode it offline")
+    return model.config.stream_attention
+
+
+def _encode_folder(
+    model: PJEPA,
+    folder: FeatureFolder,
+    out: Path,
+    pattern: AttentionPattern | None,
+    layout: Layout,
+    half: bool,
+    progress: Progress,
+) -> EncodedFolder:
+    """Encode what is not there yet; the folder is complete and consistent after every video."""
+    if layout not in get_args(Layout):
+        raise InputError(f"unknown layout {layout!r}; expected one of {', '.join(get_args(Layout))}")
+    warnings = check_features(model, folder)
+    folder.problems.notes.extend(warnings)
+    upsample = folder.pool if layout == "mstcn" else 1
+    made = "made with the true segment boundaries" if model.config.oracle else ""
+    oracle = "; ".join(filter(None, (folder.oracle, made)))
+    store = FeatureStore(
+        out,
+        folder.source if layout == "mstcn" else folder.timeline,
+        layout,
+        {
+            "model": model.origin.source,
+            "weights": model.fingerprint,
+            "features": folder.fingerprint(),
+            "attention": model.config.describe(pattern or model.config.attention),
+            "oracle": oracle,
+            **labels_record(folder),
+            "pooled_by": folder.pool,
+            "type": "float16" if half else "float32",
+        },
+    ).create()
+    if folder.pool == upsample:
+        store.copy_annotation(folder)
+    else:
+        warnings.append("labels are not copied: they are at another rate than these latents")
+    names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
+    with progress.task("encoding", total=len(names), unit="videos") as task:
+        for name, latents in encode_videos(model, folder, names, pattern, lambda video: task.advance(note=video)):
+            held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
+            times = folder.times(name) if folder.pool != upsample and folder.has_times(name) else None
+            store.add(name, held.astype(np.float16 if half else np.float32), times=times)
+    store.finish()
+    skipped = dict(folder.problems.skipped)
+    return EncodedFolder(
+        out, tuple(name for name in folder.videos if name not in skipped), skipped, tuple(warnings), oracle
+    )
+
+
+def encode_videos(
+    model: PJEPA,
+    folder: FeatureFolder,
+    names: Sequence[str],
+    pattern: AttentionPattern | None = None,
+    progress: Callable[[str], None] = lambda video: None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, (T, D) float32 latents) of each video, longest first; bad videos go to the folder's problems.
+
+    Videos of similar length share a batch; every video is encoded whole, whatever its length.
+    """
+    if folder.width != model.config.input_dim:
+        raise InputError(f"{folder.root}: features are {folder.width} wide; this model reads {model.config.input_dim}")
+    source = model.config.segments or ("true" if pattern is not None and pattern.oracle else None)
+    for group in length_buckets({name: folder.length(name) for name in names}, BATCH_FRAMES):
+        read = {}
+        for name in group:
+            features = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
+            if features is not None:
+                read[name] = features
+            progress(name)
+        if not read:
+            continue
+        segments = [lengths for name in read if (lengths := folder.segments(name, source)) is not None]
+        batch = SequenceBatch.pad(list(read.values()), segments or None)
+        with torch.inference_mode():
+            latents = model.encode(batch.features, batch.valid, batch.segment_lengths, pattern).float().cpu().numpy()
+        for row, (name, features) in enumerate(read.items()):
+            yield name, latents[row, : len(features)]

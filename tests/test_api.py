@@ -1,0 +1,77 @@
+"""The public names: what Tab offers, and that importing a submodule never replaces one."""
+
+from __future__ import annotations
+
+import pkgutil
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import keystep
+from keystep.config import ModelConfig
+
+SCRIPT = """
+import importlib, sys
+import keystep
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for name in keystep.__all__:
+    value = getattr(keystep, name)
+    if name in keystep._HOMES:
+        assert callable(value) and value.__module__ == f"keystep.{keystep._HOMES[name]}", (name, value)
+assert dir(keystep) == sorted(keystep.__all__)
+"""
+
+
+def modules() -> list[str]:
+    return [each.name for each in pkgutil.walk_packages(keystep.__path__, "keystep.") if "__main__" not in each.name]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_importing_every_module_in_any_order_replaces_no_public_name(seed: int) -> None:
+    names = sorted(modules())
+    random.Random(seed).shuffle(names)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_keystep_imports_no_torch() -> None:
+    code = "import sys, keystep; assert not {'torch', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def model() -> keystep.PJEPA:
+    torch.manual_seed(0)
+    return keystep.PJEPA(ModelConfig(input_dim=6, dim=16, depth=2, heads=2)).eval()
+
+
+def test_one_video_may_be_a_matrix_and_an_array(model: keystep.PJEPA) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    expected = model.encode(torch.from_numpy(rows)[None])[0]
+    assert torch.equal(model.encode(torch.from_numpy(rows)), expected)
+    assert torch.equal(model.encode(rows), expected)
+    latents = keystep.encode(model, rows)
+    assert isinstance(latents, np.ndarray) and latents.shape == (9, 16)
+    assert np.array_equal(latents, expected.numpy())
+    assert isinstance(keystep.encode(model, torch.from_numpy(rows)), torch.Tensor)
+
+
+def test_causal_encoding_does_not_see_the_future(model: keystep.PJEPA) -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    changed = rows.copy()
+    changed[12:] += 1
+    causal, offline = (
+        [keystep.encode(model, each, mode=mode)[:12] for each in (rows, changed)] for mode in ("causal", "offline")
+    )
+    np.testing.assert_allclose(*causal, atol=1e-5)
+    assert np.abs(offline[0] - offline[1]).max() > 1e-3
+
+
+def test_an_unknown_mode_names_the_known_ones(model: keystep.PJEPA) -> None:
+    with pytest.raises(keystep.InputError, match="unknown mode 'live'; expected one of offline, causal"):
+        keystep.encode(model, np.zeros((3, 6), np.float32), mode="live")  # type: ignore[call-overload]
