@@ -38,6 +38,8 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: cannot be written: {reason}; nothing was changed") from error
+    except InputError as error:  # of a file in a folder that is being written: nobody knows its temporary name
+        raise InputError(str(error).replace(str(temporary), str(path))) from error
     finally:
         _remove(temporary)
 
