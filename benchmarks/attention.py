@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import torch
 
+from keystep.config.attention import AttentionPattern
 from keystep.nn import tiles
-from keystep.nn.attention import AttentionPattern, attend
+from keystep.nn.attention import attend
 from keystep.nn.places import Places
 from measure import GEMM, Cost, flops_per_cpu_second, gemm, gemm_rate, growth, interleaved
 

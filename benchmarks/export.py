@@ -28,6 +28,8 @@ import torch
 
 from keystep import stream
 from keystep.config import ModelConfig
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 from keystep.data.folder import open_dataset
 from keystep.evals.metrics import segmentation_scores
 from keystep.export import ExportedStep, export_step
@@ -36,8 +38,6 @@ from keystep.export.check import of_videos
 from keystep.export.onnx_files import OnnxStep
 from keystep.heads import LinearHead
 from keystep.pjepa import PJEPA
-from keystep.presets import preset_settings
-from keystep.settings import build
 
 Step = Callable[[torch.Tensor], object]
 FLOOR = "memory floor"

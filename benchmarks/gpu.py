@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from keystep.config import ModelConfig
-    from keystep.nn.attention import AttentionPattern
+    from keystep.config.attention import AttentionPattern
     from keystep.nn.places import Places
     from keystep.pjepa import PJEPA
 
@@ -202,7 +202,7 @@ def _run_section(section: str, small: bool, path: Path) -> None:
 
 def attention(record: Record) -> None:
     """Forward and backward of `attend` against the reference, one check a pattern, precision and shape of heads."""
-    from keystep.nn.attention import AttentionPattern
+    from keystep.config.attention import AttentionPattern
 
     patterns = [
         AttentionPattern(),
@@ -233,7 +233,7 @@ def _padded_case(precision: str, kernel: str | None = None) -> tuple[float, floa
     """The batch whose queries' gradient was NaN at rows 100 to 191 of the shorter video, in bf16 and fp16 on a GPU."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from keystep.nn.attention import AttentionPattern
+    from keystep.config.attention import AttentionPattern
 
     pattern = AttentionPattern(kind="block_causal", block=64)
     chosen = contextlib.nullcontext() if kernel is None else sdpa_kernel(getattr(SDPBackend, kernel))
@@ -391,7 +391,7 @@ def _gradients(name: str, precision: str) -> tuple[float, float, str]:
 
 def stream(record: Record) -> None:
     """Chunk by chunk against the whole video."""
-    from keystep.nn.attention import AttentionPattern
+    from keystep.config.attention import AttentionPattern
 
     patterns = [
         AttentionPattern(kind="causal"),
@@ -627,7 +627,7 @@ def _config(name: str, width: int, window: int | None = None, **changes: object)
 
 
 def _preset(name: str) -> dict[str, Any]:
-    from keystep.presets import preset_settings
+    from keystep.config.presets import preset_settings
 
     if name == "blocks":
         return {"model": {"attention": {"kind": "block_causal", "block": 64}, "live_attention": None}}

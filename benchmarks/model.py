@@ -21,11 +21,11 @@ import torch
 
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, ModelConfig
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 from keystep.masking import draw_hidden
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
-from keystep.presets import preset_settings
-from keystep.settings import build
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 HIDDEN = 0.6

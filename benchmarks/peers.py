@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keystep.config import ModelConfig
-from keystep.nn.attention import AttentionPattern
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 from keystep.pjepa import PJEPA
-from keystep.presets import preset_settings
-from keystep.settings import build
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 CLASSES = 202

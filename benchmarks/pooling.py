@@ -26,6 +26,8 @@ from torch import Tensor
 from keystep import PJEPA
 from keystep.batch import SequenceBatch
 from keystep.config import RunConfig, TargetConfig
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.statistics import Statistics, measure
 from keystep.data.store import FeatureStore
@@ -35,10 +37,8 @@ from keystep.encoding import encode_videos
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.extraction.action_pool import ActionPoolConfig, fit_action_pool
 from keystep.files import write_lines
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
 from keystep.nn.pooling import mean_token
-from keystep.settings import build
 from keystep.target import FeatureTarget, Neighbourhood, Target, shifts_of
 from keystep.train import run as training
 

@@ -26,9 +26,9 @@ from torch.nn import functional
 
 import keystep
 from keystep.config import ModelConfig
-from keystep.nn.attention import AttentionPattern
-from keystep.presets import preset_settings
-from keystep.settings import build
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 from peers import GRU, CausalTCN
 
 Step = Callable[[], object]

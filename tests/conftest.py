@@ -7,7 +7,7 @@ import torch
 
 import keystep
 from keystep.config import ModelConfig
-from keystep.settings import build
+from keystep.config.base import build
 
 CLASSES = ("wait", "cut", "tie a knot")
 MakeFolder = Callable[..., Path]

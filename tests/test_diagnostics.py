@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, ObjectiveConfig, TargetConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.crops import TrainingBatch
 from keystep.data.statistics import Statistics
 from keystep.diagnostics import Health, Monitor, effective_rank, nearest_visible, pad_labels, ridge_accuracy
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 from keystep.target import build_target
 

@@ -15,9 +15,9 @@ from takes import egoexo4d
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.cli.recipe import Recipe, Row, Wanted, main, run_recipe
+from keystep.config.presets import PRESETS
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
-from keystep.presets import PRESETS
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path for path in FOLDER.glob("*.py"))

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from keystep.config import RunConfig
+from keystep.config.base import build, read_yaml
+from keystep.config.presets import preset_settings
 from keystep.interop import official
-from keystep.presets import preset_settings
-from keystep.settings import build, read_yaml
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))

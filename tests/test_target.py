@@ -7,9 +7,9 @@ from torch import Tensor
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.encoder import Encoder
 from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, Target, build_target, prediction_width, shifts_of
 
@@ -54,7 +54,8 @@ def slow_input(centring: bool, smooth: int = 1) -> list[np.ndarray]:
 def test_at_the_start_ema_targets_are_the_encoders_own_latents(pattern: AttentionPattern) -> None:
     target, learned = ema()
     made = batch()
-    assert torch.equal(target(made, pattern), learned(made, made.valid, pattern))
+    # the copy runs without gradients, for which attention may take another kernel
+    torch.testing.assert_close(target(made, pattern), learned(made, made.valid, pattern), atol=1e-5, rtol=0)
 
 
 def test_the_copy_follows_by_the_formula_and_shares_nothing() -> None:

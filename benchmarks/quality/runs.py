@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from keystep.config import RunConfig
+from keystep.config.base import build, read_yaml
 from keystep.errors import InputError
-from keystep.settings import build, read_yaml
 
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
@@ -32,8 +32,6 @@ class Job:
     folder: Path
     layers: tuple[Mapping[str, Any], ...]
     """Settings, later ones on top."""
-    boundaries: Path | None = None
-    """Discovered segments, where the variant attends by them."""
 
     @property
     def done(self) -> bool:

@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 _PACKAGES = ("evals", "export", "interop", "stream", "temporal")
 _HOMES = {
     "PJEPA": "pjepa",
-    "RunConfig": "config",
+    "RunConfig": "config.run",
     "encode": "encoding",
     "load": "loading",
     "load_head": "loading",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from keystep.config import ObjectiveConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.crops import TrainingBatch
-from keystep.nn.attention import AttentionPattern
 from keystep.objectives import UNKNOWN, frame_distance
 from keystep.pjepa import PJEPA
 from keystep.target import Target

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from keystep.batch import SequenceBatch
 from keystep.config import TargetConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.statistics import Statistics
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.centring import centre
 from keystep.nn.encoder import ChannelNorm, Encoder
 from keystep.nn.pooling import mean_token, split_tokens

@@ -247,8 +247,8 @@ def test_convert_makes_a_model_folder_of_the_authors_file(keystep: Run, tmp_path
 
 def test_config_prints_a_file_that_makes_the_same_run(keystep: Run, tmp_path: Path) -> None:
     from keystep.config import RunConfig
-    from keystep.presets import preset_settings
-    from keystep.settings import build, read_yaml
+    from keystep.config.base import build, read_yaml
+    from keystep.config.presets import preset_settings
 
     for preset in ("tiny", "paper"):
         status, said, _ = keystep("config", "--preset", preset)

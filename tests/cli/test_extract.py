@@ -153,8 +153,12 @@ def test_several_processes_and_shards_give_what_one_process_gives(keystep: Run, 
         assert status == 0, error
     assert "2 videos to do, 3 of other shards" in said
     for name in open_dataset(alone).videos:
-        for part in ("features", "seen"):
-            np.testing.assert_array_equal(np.load(alone / part / f"{name}.npy"), np.load(shared / part / f"{name}.npy"))
+        one, several = (
+            {part: np.load(out / part / f"{name}.npy") for part in ("features", "seen")} for out in (alone, shared)
+        )
+        np.testing.assert_array_equal(one["seen"], several["seen"])
+        # workers share the threads, and means by fewer threads may round apart
+        np.testing.assert_allclose(one["features"], several["features"], atol=1e-6)
     assert json.loads((shared / "store.json").read_text())["complete"] is True
 
 
@@ -345,7 +349,8 @@ def test_streaming_extraction_equals_the_folder(kitchen: Path, tmp_path: Path, k
     came = list(extractor.stream(open_video(kitchen / "videos" / "video1.mp4").frames()))
     assert all(len(part) == 1 for part in came)
     streamed = joined(came)
-    np.testing.assert_array_equal(streamed.features, open_dataset(out).features("video1"))
+    # clips one by one and in batches: means over other shapes may round apart
+    np.testing.assert_allclose(streamed.features, open_dataset(out).features("video1"), atol=1e-6)
     np.testing.assert_array_equal(streamed.times, open_dataset(out).times("video1"))
 
 

@@ -2,8 +2,9 @@ from fractions import Fraction
 
 import pytest
 
-from keystep.data.timeline import Timeline, parse_rate
+from keystep.data.timeline import Timeline
 from keystep.errors import InputError
+from keystep.types import parse_rate
 
 NTSC = Fraction(30000, 1001)
 

@@ -42,22 +42,23 @@ ALL: list[Control] = [
 ]
 
 
-def future_changes_the_past(transform: Callable[[np.ndarray], np.ndarray], tolerance: float = 0) -> bool:
-    """Whether another future, or none, changes what was said before it."""
-    whole = transform(VIDEO)
+def future_changes_the_past(transform: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether another future, or none, changes what was said before it, in a video longer than any window."""
+    video = np.tile(VIDEO, (5, 1))
+    whole = transform(video)
     for cut in (1, 2, 30, 89):
-        disturbed = VIDEO.copy()
+        disturbed = video.copy()
         disturbed[cut:] = 1e4 * np.random.default_rng(cut).normal(size=disturbed[cut:].shape)
-        for other in (transform(disturbed)[:cut], transform(VIDEO[:cut])):
-            if not np.allclose(other, whole[:cut], rtol=0, atol=tolerance):
+        for other in (transform(disturbed)[:cut], transform(video[:cut])):
+            # another length may round apart, by some 1e-4 around 1000; a future of some 1e4 changes far more
+            if not np.allclose(other, whole[:cut], rtol=0, atol=1e-3):
                 return True
     return False
 
 
 @pytest.mark.parametrize("control", ALL, ids=lambda control: control.name)
 def test_a_control_is_causal_exactly_when_it_says_so(control: Control) -> None:
-    tolerance = 1e-3 if "offsets" in control.name else 0  # the projection's product may round by length
-    assert future_changes_the_past(control.transform, tolerance) is not control.causal
+    assert future_changes_the_past(control.transform) is not control.causal
     output = control.transform(VIDEO)
     assert output.dtype == np.float32 and output.ndim == 2 and len(output) == len(VIDEO)
     assert np.isfinite(output).all()
@@ -89,7 +90,8 @@ def test_moving_average_equals_the_mean_over_the_window_that_exists(width: int, 
 
 def test_moving_average_of_a_long_constant_video_does_not_drift() -> None:
     constant = np.full((200_000, 1), 1234.567, dtype=np.float32)
-    np.testing.assert_array_equal(moving_average(constant, 41, causal=False), constant)
+    # a sum divided by its count is another operation than the constant: one float32 step, where a drift is hundreds
+    np.testing.assert_allclose(moving_average(constant, 41, causal=False), constant, rtol=2e-7)
 
 
 @pytest.mark.parametrize(("width", "causal"), [(4, False), (0, False), (0, True), (-3, False)])

@@ -5,6 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from keystep.config.base import build
 from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
 from keystep.evals.discovery import (
@@ -16,7 +17,6 @@ from keystep.evals.discovery import (
     score_clusters,
     uniform_segments,
 )
-from keystep.settings import build
 
 
 def config(**settings: object) -> DiscoveryConfig:

@@ -12,7 +12,7 @@ import torch
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.store import FeatureStore
-from keystep.data.timeline import Timeline, parse_rate
+from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.evals.clips import Clip
 from keystep.evals.probe import ProbeConfig
@@ -28,6 +28,7 @@ from keystep.evals.trimmed import (
     write_submission,
 )
 from keystep.pjepa import PJEPA
+from keystep.types import parse_rate
 
 PROBE = ProbeConfig(learning_rates=(3e-2,), weight_decays=(0.0,), epochs=1, min_steps=150)
 TAKES = [f"take{index}" for index in range(8)]
@@ -68,7 +69,8 @@ def test_context_is_what_came_before_and_its_control_has_none(folder: FeatureFol
     assert results["take"].top1 == 100 and results["clip"].top1 < 90
     assert "causal context of the same take" in results["take"].describe()
     raw = judge_clips(folder, clips_of(folder), SPLIT, raw_frames, config=PROBE)
-    assert np.array_equal(raw["take"].scores, raw["clip"].scores)  # single frames have no memory
+    # single frames have no memory; but products over a take and over a clip round apart
+    np.testing.assert_allclose(raw["take"].scores, raw["clip"].scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("context", ["take", "clip"])

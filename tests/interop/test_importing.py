@@ -23,6 +23,7 @@ from release import (
 )
 
 from keystep.config import ModelConfig
+from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.encoding import encode_videos
@@ -30,7 +31,6 @@ from keystep.errors import InputError
 from keystep.interop.official.importing import Imported, ImportOptions, import_archive
 from keystep.interop.official.planning import cholec80_splits, plain_names
 from keystep.pjepa import PJEPA
-from keystep.settings import build
 
 
 def run(

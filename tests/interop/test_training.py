@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, RunConfig, TargetConfig
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 from keystep.data.crops import TrainingBatch
 from keystep.interop import official
 from keystep.interop.official.checkpoints import rename
 from keystep.nn.encoder import Encoder
 from keystep.pjepa import PJEPA
-from keystep.presets import preset_settings
-from keystep.settings import build
 from keystep.target import EmaTarget
 from keystep.train.step import Learner, build_optimizer, train_step
 

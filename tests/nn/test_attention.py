@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
 from keystep.nn import attention, tiles
-from keystep.nn.attention import AttentionPattern, attend, attend_reference, visible
+from keystep.nn.attention import attend, attend_reference, visible
 from keystep.nn.places import Packing, Places, lay_out
 
 Case = tuple[AttentionPattern, tuple[int, int], Places, Places | None]

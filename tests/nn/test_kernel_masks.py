@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 import keystep
 from keystep.batch import SequenceBatch
+from keystep.config.attention import AttentionPattern
 from keystep.export import ExportedStep
 from keystep.nn import attention, tiles
-from keystep.nn.attention import AttentionPattern, attend
+from keystep.nn.attention import attend
 from keystep.nn.places import Packing, Places, lay_out
 from keystep.stream import finish_head, init_head, step_head
 from keystep.temporal import build_head, head_config

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.places import Packing, lay_out
 from keystep.pjepa import PJEPA
 

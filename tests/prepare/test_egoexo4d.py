@@ -9,6 +9,7 @@ import pytest
 import torch
 from takes import LABELS, SEGMENTS, TAKES, UIDS, egoexo4d, write_benchmark, write_features, write_takes
 
+from keystep.config.base import build
 from keystep.data.annotation import IGNORED
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
@@ -17,7 +18,6 @@ from keystep.errors import InputError
 from keystep.evals.clips import read_clips
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, write_submission
-from keystep.settings import build
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from trees import PROCEDURE, RECORDED, fact_tree
 
+from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.data.tasks import tasks_of
-from keystep.data.timeline import parse_rate
 from keystep.datasets.egoprocel import EgoProceL, EgoProceLConfig
 from keystep.datasets.egoprocel_csv import read_segments, step_key
 from keystep.errors import InputError
-from keystep.settings import build
+from keystep.types import parse_rate
 
 
 def config(**settings: object) -> EgoProceLConfig:

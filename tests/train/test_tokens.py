@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from keystep.config import RunConfig, run_config
+from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.statistics import measure
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.settings import build
 from keystep.train.run import pretrain
 
 SMALL = {

@@ -9,13 +9,13 @@ from rich.console import Console
 from keystep.cli.evaluation import judge_models, model_records, show_report
 from keystep.cli.progress import progress_on
 from keystep.config import RunConfig
+from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import curves_of, save_evaluation
-from keystep.settings import build
 from keystep.train.run import pretrain
 
 SETTINGS = {

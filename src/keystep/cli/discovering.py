@@ -16,6 +16,7 @@ from rich.table import Table
 from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.evaluation import CONTROLS, Group, check_groups, check_models, model_records, parse_group
 from keystep.cli.progress import counting
+from keystep.config.base import assignments, build
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
 from keystep.data.tasks import tasks_of
@@ -34,7 +35,6 @@ from keystep.evals.discovery import (
 from keystep.evals.pictures import ribbons_png
 from keystep.files import check_ours, replacing, write_json
 from keystep.loading import check_features
-from keystep.settings import assignments, build
 
 OURS = ("discovery.json", "discovery.png")
 SEEDS = (0, 1, 2)
@@ -85,13 +85,12 @@ def discover_folder(
     rate: str | None,
     settings: list[str],
     on_error: str,
-    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Cluster, match, score; write ``discovery.json`` and ribbons of the first video; print the table."""
     check_ours(out, OURS)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
-    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
+    folder = open_data(data, source_rate, rate, on_error)
     groups = [parse_group(text) for text in models]
     check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
     study = _Study(folder, config, _background(folder, background), split, part, task_pattern)
@@ -154,7 +153,7 @@ class _Study:
         for name, group in groups:
             oracle = self.folder.oracle or any(found.config.oracle for found in group)
             latents = [dict(encode_videos(found, self.folder, self.videos)) for found in group]
-            detail = group[0].config.describe(group[0].config.attention)
+            detail = str(group[0].config.attention)
             yield self._add(self._clustered(f"{name} (ORACLE)" if oracle else name, latents, detail))
 
     def _add(self, row: Row) -> Row:

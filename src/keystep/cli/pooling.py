@@ -13,13 +13,13 @@ from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data
 from keystep.cli.progress import counting
+from keystep.config.base import assignments, build
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, labels_record
 from keystep.errors import InputError
 from keystep.extraction.action_pool import CONFIG, ActionPoolConfig, Fitted, fit_action_pool, origin_of
 from keystep.nn.pooling import mean_token
-from keystep.settings import assignments, build
 
 POOLER = "pooler"
 """Folder inside the output where what was learned lies."""

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from keystep.cli.data import list_skipped
 from keystep.cli.progress import progress_on
+from keystep.config.base import assignments
 from keystep.data.problems import Problems
 from keystep.datasets import DATA_SETS, Prepared, Survey, examine, prepare
 from keystep.datasets.registry import find_data_set, options_of
 from keystep.errors import InputError
-from keystep.settings import assignments
 
 SHOWN_NOTES = 5
 

@@ -27,13 +27,13 @@ from keystep.cli.preparation import print_survey
 from keystep.cli.progress import progress_on
 from keystep.cli.suite import evaluate_suite, suite_config
 from keystep.config import RunConfig, run_config
+from keystep.config.base import assignments, build
+from keystep.config.presets import preset_settings
 from keystep.datasets import Prepared, examine, prepare
 from keystep.errors import InputError
 from keystep.evals.protocol import EvalConfig
 from keystep.files import read_json, write_json
 from keystep.persistence import CONFIG
-from keystep.presets import preset_settings
-from keystep.settings import assignments, build
 from keystep.train.run import pretrain
 
 RECORD = "recipe.json"
@@ -117,7 +117,6 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
     result = wanted.out / "results"
     evaluate_folder(
         *(prepared.folder, models, result, split, rate, recipe.rate, evaluation, wanted.on_error),
-        boundaries=None,
         console=console,
     )
     if wanted.suite is not None:
@@ -131,7 +130,6 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
             recipe.rate,
             suite,
             wanted.on_error,
-            boundaries=None,
             console=console,
         )
     return result

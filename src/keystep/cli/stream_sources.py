@@ -12,13 +12,14 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from keystep.data.timeline import Timeline, parse_rate
+from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import read_json
 from keystep.pjepa import PJEPA
 from keystep.stream import sources
 from keystep.stream.heads import AnyHead
 from keystep.stream.sources import Chunk
+from keystep.types import parse_rate
 
 if TYPE_CHECKING:
     from keystep.extraction.extractor import Extractor
@@ -175,9 +176,9 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 
+    from keystep.config.base import build
     from keystep.extraction.config import ExtractionConfig
     from keystep.extraction.loading import is_foreign, load_extractor
-    from keystep.settings import build
 
     recorded = _recorded(head)
     given = {"backbone": options.backbone, "window": options.window, "rate": options.source_rate}

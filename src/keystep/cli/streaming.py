@@ -15,14 +15,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from keystep.boundaries import Segmenter
-from keystep.boundaries.fitting import load as load_segmenter
 from keystep.cli.data import show_lines
 from keystep.cli.live_view import LiveView
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
 from keystep.cli.stream_sources import SourceOptions, one_of, open_source
-from keystep.data.discovered import SEGMENTER, read_record
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
 from keystep.loading import check_head, load, load_head
@@ -49,8 +46,6 @@ class StreamOptions:
     threads: int
     state: Path | None
     out: Path | None
-    boundaries: Path | None
-    segmenter_model: str | None
     picture: Path | None
 
 
@@ -66,7 +61,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     _warn_of_growth(found, float(opened.timeline.rate), messages)
     on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
-    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap, _segmenter(found, options))
+    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
     place = _resumed(live, source, options, messages)
     chunks = opened.chunks(live.state.frames, place)
     with ExitStack() as stack:
@@ -93,26 +88,6 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             runner.report()
             if picture is not None and picture.draw():
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
-
-
-def _segmenter(found: PJEPA, options: StreamOptions) -> Segmenter | None:
-    """What says where segments end, for models that attend by discovered ones."""
-    discovered = found.config.segments == "discovered"
-    if discovered != (options.boundaries is not None):
-        needs = "attends by discovered segments; give" if discovered else "does not attend by discovered segments; drop"
-        raise InputError(f"{found.origin.source}: {needs} --boundaries DIR, which 'keystep segment' writes")
-    if options.boundaries is None:
-        return None
-    if options.state is not None:
-        raise InputError("--state: a stream with --boundaries cannot be saved yet; leave it out")
-    model = None if options.segmenter_model is None else load(options.segmenter_model)
-    path = options.boundaries / SEGMENTER
-    origin = read_record(path).model
-    weights = origin and origin.weights
-    if weights != (model and model.fingerprint):
-        told = f"was fitted with model {weights[:12]}...: give that one" if weights else "needs no model: drop"
-        raise InputError(f"{path}: {told} --segmenter-model")
-    return load_segmenter(path, model)
 
 
 class _Runner:

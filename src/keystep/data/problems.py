@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from keystep.errors import InputError
+from keystep.types import OnError
 
-OnError = Literal["raise", "skip"]
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)

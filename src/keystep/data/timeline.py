@@ -8,6 +8,7 @@ from math import floor
 from typing import Literal, get_args
 
 from keystep.errors import InputError
+from keystep.types import parse_rate
 
 Alignment = Literal["center", "right", "left"]
 
@@ -104,18 +105,3 @@ class Timeline:
             )
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise InputError(f"unreadable timeline {data}: {error}") from error
-
-
-AnyRate = str | float | Fraction
-"""A rate as users give it: 30, 3.75, "30000/1001"."""
-
-
-def parse_rate(text: AnyRate) -> Fraction:
-    """``"30"``, ``"29.97"`` or ``"30000/1001"`` as an exact number of slots a second."""
-    try:
-        rate = Fraction(str(text))
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{text!r} is no rate in Hz; write 30, 3.75 or 30000/1001") from error
-    if rate <= 0:
-        raise InputError(f"a rate must be above 0 Hz, not {text}")
-    return rate

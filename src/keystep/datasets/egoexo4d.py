@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from keystep.config import Config, Rate
+from keystep.config import Config
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
@@ -33,6 +33,7 @@ from keystep.datasets.tree import Axis, TimedSegment, label_slots, measure, open
 from keystep.errors import InputError
 from keystep.evals.clips import FILE, write_clips
 from keystep.files import write_lines
+from keystep.types import Rate
 
 FEATURES_SOURCE = "egoexo -o DIR --parts features/omnivore_video, or your own extraction"
 

@@ -9,9 +9,9 @@ from typing import Any, cast, get_args, get_type_hints
 
 from pydantic import BaseModel
 
+from keystep.config.base import build
 from keystep.datasets.survey import Preparer
 from keystep.errors import InputError
-from keystep.settings import build
 
 DATA_SETS: Mapping[str, str] = {
     "assembly101": "keystep.datasets.assembly101:Assembly101",

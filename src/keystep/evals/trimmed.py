@@ -22,13 +22,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from keystep.config.attention import AttentionPattern
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.clips import Clip
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 from keystep.files import write_json
-from keystep.nn.attention import AttentionPattern
 from keystep.pjepa import PJEPA
 
 Array = npt.NDArray[Any]
@@ -151,7 +151,7 @@ def model_frames(model: PJEPA, pattern: AttentionPattern | None = None) -> PerFr
     Raises:
         InputError: the model attends by segment, which a clip does not have.
     """
-    if model.config.segments is not None or (pattern is not None and pattern.kind == "segment_causal"):
+    if model.config.oracle or (pattern is not None and pattern.oracle):
         raise InputError("clips have no segments; judge them with a model that needs none (causal, block_causal, ...)")
 
     def latents(features: Array) -> Array:

@@ -14,7 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from keystep.nn.attention import AttentionPattern, visible
+from keystep.config.attention import AttentionPattern
+from keystep.nn.attention import visible
 from keystep.nn.places import Places
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
 from keystep.export.columns import Columns
 from keystep.export.rotation import RealRotation
 from keystep.heads import Affine, LinearHead
-from keystep.nn.attention import AttentionPattern
 from keystep.nn.blocks import Attention, Block, Readout
 from keystep.nn.centring import running_centre
 from keystep.pjepa import PJEPA
@@ -169,9 +169,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, blind: Tensor) -> Tenso
 def _pattern(model: PJEPA, frames: int, streams: int) -> AttentionPattern:
     """The attention of the model's streams, if these settings suit it."""
     pattern = model.config.stream_attention
-    if pattern is None or model.config.segments:
+    if pattern is None or model.config.oracle:
         raise InputError(
-            f"this model attends {model.config.describe(model.config.attention)} and has no live_attention: it cannot "
+            f"this model attends {model.config.attention} and has no live_attention: it cannot "
             "run on a stream of exported steps"
         )
     if pattern.window is None:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from keystep import schedules
 from keystep.config import TrainConfig
+from keystep.config.base import build
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import Statistics, measure
@@ -27,8 +28,8 @@ from keystep.files import read_json, replacing, write_json
 from keystep.nn.encoder import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
 from keystep.persistence import load_strict, load_tensors, save_tensors
-from keystep.settings import build
 from keystep.target import channel_norm
+from keystep.train.skips import Skips
 from keystep.train.step import build_optimizer
 
 CONFIG, WEIGHTS = "config.json", "pooler.safetensors"
@@ -174,17 +175,15 @@ def fit_action_pool(
     )
     optimizer = build_optimizer(model, schedule)
     looks = {round(config.steps * (look + 1) / config.looks) for look in range(config.looks)}
-    best, best_weights = -1.0, model.state_dict()
+    best, best_weights, skips = -1.0, model.state_dict(), Skips()
     for step, (features, wanted) in enumerate(_batches(folder, split.train, labels, config)):
         loss = functional.cross_entropy(model(features[None].to(device))[0], wanted.to(device))
-        if not bool(loss.isfinite()):
-            raise InputError(f"the loss is {loss.item()} at step {step + 1}; lower learning_rate")
-        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         for group in optimizer.param_groups:
             group["lr"] = schedules.learning_rate(step, schedule)
-        optimizer.step()
+        skips.step(optimizer, bool(loss.isfinite() & norm.isfinite()))
+        skips.check(f"step {step + 1}", "lower learning_rate")
         if step + 1 in looks:
             accuracy = _accuracy(model, folder, split.valid, labels)
             if accuracy > best:

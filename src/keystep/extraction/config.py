@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from keystep.config import Config, Rate
-from keystep.data.timeline import parse_rate
+from keystep.config import Config
 from keystep.extraction.sampling import Window
+from keystep.types import Rate, parse_rate
 
 
 class ExtractionConfig(Config):

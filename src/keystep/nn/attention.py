@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from keystep.nn.pattern import AttentionPattern, opened, visible
+from keystep.config.attention import AttentionPattern
+from keystep.nn.pattern import opened, visible
 from keystep.nn.places import Places
 from keystep.nn.tiles import Plan, Tile, length, planned
 

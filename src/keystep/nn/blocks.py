@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern, attend
+from keystep.nn.attention import attend
 from keystep.nn.places import Places
 from keystep.nn.rope import RotaryTables, rotary_tables, rotate
 
@@ -129,9 +130,7 @@ class Trunk(nn.Module):
         if not self.by_segment:
             return rotary_tables(places.positions, self.head_dim, self.rotary)
         if places.segments is None:
-            raise InputError(
-                "positions by segment need segment_lengths: the true boundaries (ORACLE), or discovered ones"
-            )
+            raise InputError("positions by segment need segment_lengths: the true boundaries (ORACLE)")
         return rotary_tables(places.positions, self.head_dim, self.rotary, places.segments, places.segment_frames)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
-from keystep.nn.attention import AttentionPattern
+from keystep.config.attention import AttentionPattern
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.places import Packing, lay_out

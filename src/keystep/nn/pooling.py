@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from keystep.nn.attention import AttentionPattern
+from keystep.config.attention import AttentionPattern
 from keystep.nn.blocks import Block
 from keystep.nn.places import Places
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from keystep.nn.pattern import AttentionPattern, opened, rank
+from keystep.config.attention import AttentionPattern
+from keystep.nn.pattern import opened, rank
 from keystep.nn.places import Packing, Places
 
 TILE = 192

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,13 +15,10 @@ from torch import Tensor
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
-from keystep.stream import heads, saving, segments, steps
+from keystep.stream import heads, saving, steps
 from keystep.stream.heads import AnyHead, HeadState
 from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
 from keystep.stream.state import StreamState
-
-if TYPE_CHECKING:
-    from keystep.boundaries import Segmenter, SegmenterState
 
 OnGap = Literal["stop", "bridge", "restart"]
 GAP, CROWD = 1.5, 0.5
@@ -53,14 +50,12 @@ class Reading:
 class LiveState:
     """Where a stream of steps is; a value, as `StreamState` is.
 
-    segmenter: where the segmenter is, for models that attend by segment; None when there is none or the video is over.
     head: where the head is, for heads that remember something.
     frames: how many were fed. gaps: how many were bridged or restarted at. timed: whether the source gives times; None
     before it said so. times: moments of the last frames fed, of all that wait at least.
     """
 
     stream: StreamState
-    segmenter: SegmenterState | None = None
     head: HeadState | None = None
     smoothed: Smoothed = field(default_factory=Smoothed)
     frames: int = 0
@@ -70,7 +65,7 @@ class LiveState:
 
     @property
     def waiting(self) -> int:
-        """Frames that wait for the end of their block or segment, in the model or in the head."""
+        """Frames that wait for the end of their block, in the model or in the head."""
         return self.stream.held[0] + (0 if self.head is None else self.head.held)
 
 
@@ -88,19 +83,13 @@ class LiveSteps:
         timeline: Timeline,
         smoothing: Smoothing | None = None,
         on_gap: OnGap = "stop",
-        segmenter: Segmenter | None = None,
     ) -> None:
         if head.width != model.config.dim:
             raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")
         self.model, self.head, self.timeline = model, head, timeline
         self.smoothing, self.on_gap = smoothing or Smoothing(), on_gap
-        self.segmenter = segmenter
         self.rate = float(timeline.rate)
-        if segmenter is None and model.config.segments == "discovered":
-            raise InputError("this model attends by discovered segments; give the segmenter that finds them")
-        if segmenter is not None and segmenter.rate != timeline.rate:
-            raise InputError(f"the segmenter was fitted at {segmenter.rate} Hz, the stream has {timeline.rate} Hz")
-        self.state = LiveState(*self._begun(), heads.begin(head))
+        self.state = LiveState(steps.init(model), heads.begin(head))
 
     def feed(self, features: np.ndarray | Tensor, times: Sequence[float] | None = None) -> list[Reading]:
         """Take the next frames (n, D_in); return readings of those that became final.
@@ -125,14 +114,7 @@ class LiveSteps:
                 ended, state = self._closed(state)
                 readings += ended
                 stream = steps.reset(state.stream)
-                state = replace(
-                    state,
-                    stream=stream,
-                    segmenter=self._begun()[1],
-                    head=heads.begin(self.head),
-                    smoothed=Smoothed(),
-                    times=(),
-                )
+                state = replace(state, stream=stream, head=heads.begin(self.head), smoothed=Smoothed(), times=())
             said, state = self._stepped(state, chunk[start:stop], moments[start:stop])
             readings += said
         self.state = state
@@ -156,8 +138,6 @@ class LiveSteps:
 
         ``extra``: plain data of the caller's to keep with it. (Smoothing and gap rules are the caller's to keep, too.)
         """
-        if self.segmenter is not None:
-            raise InputError("a stream with a segmenter cannot be saved yet; run it without a state on disk")
         if self.state.head is not None:
             raise InputError("a stream with a temporal head cannot be saved yet; run it without a state on disk")
         state = state or self.state
@@ -196,7 +176,6 @@ class LiveSteps:
         average = None if average is None else np.array(average, np.float32)
         self.state = LiveState(
             stream,
-            None,
             None,
             Smoothed(average, announced, leader, leading),
             record["frames"],
@@ -240,34 +219,13 @@ class LiveSteps:
         return [index - offset for index in found]
 
     def _stepped(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
-        found: SegmenterState | None = None
-        if self.segmenter is None:
-            batch, stream = steps.step(self.model, chunk[None], state.stream)
-            latents = batch[0]
-        else:
-            latents, (stream, found) = segments.advance(self.model, self.segmenter, chunk, self._open(state))
+        latents, stream = steps.step(self.model, chunk[None], state.stream)
         frames, times = state.frames + len(chunk), (*state.times, *moments)
-        return self._taken(replace(state, stream=stream, segmenter=found, frames=frames, times=times), latents)
+        return self._taken(replace(state, stream=stream, frames=frames, times=times), latents[0])
 
     def _closed(self, state: LiveState) -> tuple[list[Reading], LiveState]:
-        if self.segmenter is None:
-            batch, stream = steps.finish(self.model, state.stream)
-            return self._taken(replace(state, stream=stream), batch[0], end=True)
-        if state.segmenter is None:
-            return [], state
-        latents, (stream, _) = segments.end(self.model, self.segmenter, self._open(state))
-        return self._taken(replace(state, stream=stream, segmenter=None), latents, end=True)
-
-    def _begun(self) -> tuple[StreamState, SegmenterState | None]:
-        """The states before the first frame."""
-        if self.segmenter is None:
-            return steps.init(self.model), None
-        return segments.begin(self.model, self.segmenter)
-
-    def _open(self, state: LiveState) -> segments.SegmentsState:
-        if state.segmenter is None:
-            raise InputError("this stream is over: its last segment was closed; begin another one")
-        return segments.SegmentsState(state.stream, state.segmenter)
+        latents, stream = steps.finish(self.model, state.stream)
+        return self._taken(replace(state, stream=stream), latents[0], end=True)
 
     def _taken(self, state: LiveState, latents: Tensor, end: bool = False) -> tuple[list[Reading], LiveState]:
         """Readings of what became final with these latents; what waits still comes after them."""

@@ -30,7 +30,6 @@ def save(path: Path | str, model: PJEPA, state: StreamState, extra: Mapping[str,
         "config": model.config.model_dump_json(),
         "weights": state.weights,
         "counts": json.dumps([state.frames, state.held, state.given, state.cache.geometry]),
-        "segments": json.dumps(state.segments),
         "extra": json.dumps(dict(extra or {})),
     }
     save_tensors(Path(path), tensors, record)
@@ -68,9 +67,8 @@ def load_with_extra(path: Path | str, model: PJEPA) -> tuple[StreamState, dict[s
         held=tuple(held),
         total=tensors["total"].to(device),
         given=tuple(given),
-        segments=tuple(json.loads(record["segments"])) if "segments" in record else (0,) * len(frames),
     )
-    return state, json.loads(record.get("extra", "{}"))
+    return state, json.loads(record["extra"])
 
 
 def _counts(path: Path, record: dict[str, str]) -> Any:

@@ -21,12 +21,11 @@ class StreamState:
     owner, weights, config: the model that the state belongs to, the signature of its weights, and its settings.
     frames: of each stream, the index of the next frame to encode.
     cache: keys and values of past frames.
-    waiting: (B, n, D_in) frames of the open blocks or segments, each stream's first ones.
+    waiting: (B, n, D_in) frames of the open blocks, each stream's first ones.
     held: of each stream, how many frames wait.
     total: (B, D) float64 sum of the projected frames so far, for the running mean.
     given: of each stream, how many latents the last `step` made final. They differ only after a reset in the middle of
-        a block, or when segments are closed; then the shorter rows of its latents end in zeros.
-    segments: of each stream, how many segments were closed (models that attend by segment only).
+        a block; then the shorter rows of its latents end in zeros.
     """
 
     owner: ReferenceType[PJEPA]
@@ -38,7 +37,6 @@ class StreamState:
     held: tuple[int, ...]
     total: Tensor
     given: tuple[int, ...]
-    segments: tuple[int, ...]
 
     @property
     def streams(self) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
 from weakref import ref
 
 import torch
 from torch import Tensor
 
+from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import AttentionPattern, attend_seen, opened, visible
+from keystep.nn.attention import attend_seen, opened, visible
 from keystep.nn.blocks import Readout
 from keystep.nn.centring import running_centre
 from keystep.nn.places import Packing, Places
@@ -44,7 +44,6 @@ def init(model: PJEPA, batch_size: int = 1) -> StreamState:
         held=none,
         total=torch.zeros(batch_size, config.dim, dtype=torch.float64, device=weight.device),
         given=none,
-        segments=none,
     )
 
 
@@ -52,8 +51,8 @@ def step(model: PJEPA, chunk: Tensor, state: StreamState) -> tuple[Tensor, Strea
     """Take the next frames, (B, n, D_in); return the latents that became final, (B, m, D), and the new state.
 
     ``m`` equals ``n`` for causal models; for block-causal ones it is a multiple of the block and may be 0. Streams that
-    were reset in the middle of a block may give fewer: see `StreamState.given`. Models that attend by segment hold all
-    frames until `close_segments` says where a segment ends. After an error the old state is as good as before.
+    were reset in the middle of a block may give fewer: see `StreamState.given`. After an error the old state is as good
+    as before.
 
     Raises:
         InputError: another batch size or width than the state's, a frame that is not finite or so large that the
@@ -64,45 +63,22 @@ def step(model: PJEPA, chunk: Tensor, state: StreamState) -> tuple[Tensor, Strea
     block = pattern.block or 1
     _check_blocks(state, block)
     lengths = [held + chunk.shape[1] for held in state.held]
-    ready = [0 if pattern.kind == "segment_causal" else length // block * block for length in lengths]
-    return _encoded(model, _rows(state.waiting, state.held, chunk), lengths, ready, state)
-
-
-def close_segments(model: PJEPA, lengths: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
-    """End the open segment of each stream after its first so many waiting frames (0: not); (B, m, D) and the new state.
-
-    The latents are final, `StreamState.given` says how many each stream got, and the streams go on: the frames behind
-    the segment wait as those of the next one.
-
-    Raises:
-        InputError: the model does not attend by segment, or fewer frames wait than are to be closed.
-    """
-    _check_owner(model, state)
-    if _pattern(model).kind != "segment_causal":
-        raise InputError(f"this model attends {_pattern(model)}: it has no segments to close")
-    if len(lengths) != state.streams or not all(0 <= n <= m for n, m in zip(lengths, state.held, strict=True)):
-        raise InputError(f"segments of {list(lengths)} frames cannot be closed where {list(state.held)} wait")
-    return _encoded(model, state.waiting, state.held, lengths, state)
-
-
-def _encoded(
-    model: PJEPA, rows: Tensor, lengths: Sequence[int], ready: Sequence[int], state: StreamState
-) -> tuple[Tensor, StreamState]:
-    """Encode the first ``ready`` of the ``lengths`` frames of each row; the others wait."""
+    ready = [length // block * block for length in lengths]
+    rows = _rows(state.waiting, state.held, chunk)
     latents, state = _advance(model, rows[:, : max(ready)], ready, state)
     held = [length - done for length, done in zip(lengths, ready, strict=True)]
     return latents, replace(state, waiting=_cut(rows, ready, held), held=tuple(held))
 
 
 def finish(model: PJEPA, state: StreamState) -> tuple[Tensor, StreamState]:
-    """Encode what the open blocks or segments hold, as if the videos ended here; (B, m, D) and the state behind it."""
+    """Encode what the open blocks hold, as if the videos ended here; (B, m, D) and the state behind it."""
     _check_owner(model, state)
     latents, state = _advance(model, state.waiting, state.held, state)
     return latents, replace(state, waiting=state.waiting[:, :0], held=(0,) * state.streams)
 
 
 def provisional(model: PJEPA, state: StreamState) -> Tensor:
-    """(B, m, D) latents of the frames that wait for their block's or segment's end, as far as it is known now.
+    """(B, m, D) latents of the frames that wait for the end of their block, as far as it is known now.
 
     They are revised when it ends (or asked for again with more frames); `step` gives the final ones. Rows are
     `StreamState.held` long, zeros behind. A causal model has nothing that waits: m is 0.
@@ -124,26 +100,22 @@ def reset(state: StreamState, streams: Sequence[int] | None = None) -> StreamSta
         raise InputError(f"no stream {unknown[0]} to reset; this state has {state.streams}, counted from 0")
     total = state.total.clone()
     total[list(chosen)] = 0
-    frames, held, segments = (
+    frames, held = (
         tuple(0 if index in chosen else value for index, value in enumerate(values))
-        for values in (state.frames, state.held, state.segments)
+        for values in (state.frames, state.held)
     )
     waiting = state.waiting[:, : max(held, default=0)]
     cache = state.cache.without(chosen)
-    return replace(state, frames=frames, cache=cache, waiting=waiting, held=held, total=total, segments=segments)
+    return replace(state, frames=frames, cache=cache, waiting=waiting, held=held, total=total)
 
 
 def delays(model: PJEPA, frame: int, rate: float) -> tuple[float, float]:
     """Seconds from frame ``frame`` of a stream until its latent is there: (final, provisional).
 
     A causal model answers at once. In a block-causal one, a frame is final with the last frame of its block, and
-    provisional at once; where a segment ends, nobody knows beforehand (infinity). What the features themselves look
-    ahead comes on top (`Timeline.look_ahead`).
+    provisional at once. What the features themselves look ahead comes on top (`Timeline.look_ahead`).
     """
-    pattern = _pattern(model)
-    if pattern.kind == "segment_causal":
-        return inf, 0.0
-    block = pattern.block or 1
+    block = _pattern(model).block or 1
     return (block - 1 - frame % block) / rate, 0.0
 
 
@@ -170,13 +142,8 @@ def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _advance(model: PJEPA, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
-    """Encode the first ``counts`` frames of each row of (B, m, D_in), which follow on what the state remembers.
-
-    They are a segment for models that attend by segment, and go through the model together.
-    """
-    pattern = _pattern(model)
-    by_segment = pattern.kind == "segment_causal"
-    block = max(1, frames.shape[1]) if by_segment else pattern.block or 1
+    """Encode the first ``counts`` frames of each row of (B, m, D_in), which follow on what the state remembers."""
+    block = _pattern(model).block or 1
     size = max(block, CHUNK // block * block)
     parts = [frames.new_zeros(len(frames), 0, model.config.dim)]
     for start in range(0, frames.shape[1], size):
@@ -184,9 +151,6 @@ def _advance(model: PJEPA, frames: Tensor, counts: Sequence[int], state: StreamS
         left = [min(max(0, count - start), piece.shape[1]) for count in counts]
         latents, state = _advance_piece(model, piece, left, state)
         parts.append(latents)
-    if by_segment:
-        closed = tuple(done + (count > 0) for done, count in zip(state.segments, counts, strict=True))
-        state = replace(state, segments=closed)
     return torch.cat(parts, dim=1) if len(parts) != 2 else parts[1], replace(state, given=tuple(counts))
 
 
@@ -203,9 +167,6 @@ def _advance_piece(
     recorded = positions if real is None else positions.masked_fill(~real, NOTHING)
     cache = state.cache.extended(recorded, _spare(pattern, state))
     queries = Places(positions, real)
-    if pattern.kind == "segment_causal":
-        segments = torch.tensor(state.segments, device=frames.device)[:, None]
-        queries = Places(positions, real, segments.expand(positions.shape), index.expand(positions.shape))
     seen = _seen(pattern, queries, cache)
     tables = encoder.rotary_tables(queries)
     outputs = Readout(encoder, model.config.averaged_blocks)
@@ -231,8 +192,7 @@ def _advance_piece(
 
 def _seen(pattern: AttentionPattern, queries: Places, cache: Cache) -> Tensor | None:
     """(B, n, M) bool, or None where every query sees every column."""
-    no_later = torch.zeros_like(cache.positions)  # what is cached is of the own segment or an earlier one
-    keys = Places(cache.positions, cache.positions != NOTHING, no_later)
+    keys = Places(cache.positions, cache.positions != NOTHING)
     seen = opened(visible(pattern, queries, keys))
     return None if bool(seen.all()) else seen
 

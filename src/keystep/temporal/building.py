@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from keystep.config.base import build
 from keystep.errors import InputError
 from keystep.persistence import check_format, load_strict, load_tensors, read_metadata, save_tensors
-from keystep.settings import build
 from keystep.temporal.config import KINDS, AttentiveConfig, ContextConfig, HeadConfig, LinearConfig, MstcnConfig
 from keystep.temporal.context import Context
 from keystep.temporal.head import TemporalHead

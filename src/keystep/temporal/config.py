@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from keystep.config import Config
+from keystep.config.base import build
 from keystep.errors import InputError
-from keystep.settings import build
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from keystep.nn.attention import AttentionPattern
+from keystep.config.attention import AttentionPattern
 from keystep.nn.rope import RotaryTables, rotary_tables, rotate
 from keystep.temporal.config import ContextConfig
 from keystep.temporal.flow import Flow

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from keystep.nn.attention import AttentionPattern, attend, attend_seen, opened, visible
+from keystep.config.attention import AttentionPattern
+from keystep.nn.attention import attend, attend_seen, opened, visible
 from keystep.nn.places import Places, lay_out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from keystep.nn.attention import AttentionPattern
+from keystep.config.attention import AttentionPattern
 from keystep.nn.blocks import Block
 from keystep.nn.rope import rotary_tables
 from keystep.temporal.config import AttentiveConfig, LinearConfig

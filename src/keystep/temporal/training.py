@@ -7,6 +7,7 @@ bits from the weights, the optimiser's moments and the best weights so far. Test
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,12 @@ from keystep.temporal.config import HeadConfig, TrainingConfig
 from keystep.temporal.description import describe
 from keystep.temporal.head import TemporalHead
 from keystep.temporal.videos import Survey, Videos, batches, loaded, survey
+from keystep.train.skips import Skips
+
+log = logging.getLogger(__name__)
+
+
+MEASURED_IN_TRAINING = ("loss", "learning_rate", "skipped_steps")
 
 
 class Progress(Protocol):
@@ -57,6 +64,7 @@ class _Run:
     best: dict[str, Tensor]
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    skips: Skips = field(default_factory=Skips)
 
     @property
     def epochs(self) -> int:
@@ -89,7 +97,8 @@ def train_head(
             again with the same arguments, and one that is over is read. The finished head is its ``head.safetensors``.
 
     Raises:
-        InputError: videos that do not fit (see `survey`), a folder that holds another run, a loss that is no number.
+        InputError: videos that do not fit (see `survey`), a folder that holds another run, `MOST_IN_A_ROW` steps in a
+            row without a finite gradient.
     """
     training, folder = training or TrainingConfig(), None if folder is None else Path(folder)
     known = survey(train, classes, "training")
@@ -108,6 +117,7 @@ def train_head(
     checkpoint = None if folder is None else Checkpoint(folder, identity)
     if checkpoint is not None and (state := checkpoint.load(run.head, run.optimizer)) is not None:
         run.best, run.history, run.best_epoch = state.best, state.history, state.best_epoch
+        run.skips.total = int(sum(epoch.get("skipped_steps", 0) for epoch in run.history))
     while not _over(run, training):
         measured = _epoch(run, train, known, training, seed, classes)
         measured |= _validate(run.head, valid, held_out.lengths, training, classes, background)
@@ -119,6 +129,8 @@ def train_head(
             checkpoint.save(run.head, run.optimizer, run.best, run.history, run.best_epoch)
         if progress is not None:
             progress(run.epochs, training.epochs, measured)
+    if run.skips.total:
+        log.warning("%s head: %s", config.kind, run.skips.summary())
     run.head.load_state_dict(run.best)
     head = run.head.eval()
     head.names, head.origin = tuple(names), dict(origin or {})
@@ -159,40 +171,37 @@ def _over(run: _Run, training: TrainingConfig) -> bool:
 def _epoch(
     run: _Run, videos: Videos, known: Survey, training: TrainingConfig, seed: int, classes: int
 ) -> dict[str, float]:
-    """One pass over the training videos; the mean loss and the last learning rate."""
+    """One pass over the training videos; the mean loss of the steps taken, the last learning rate, steps skipped."""
     run.head.train()
     loss_of = HeadLoss(training, known.counts.to(run.head.standardise.mean.device))
     epoch, plan, total = run.epochs, batches(known.lengths, training.batch_videos, seed, run.epochs), 0.0
     steps, warmup = len(plan) * training.epochs, round(training.warmup * len(plan))
+    skipped = run.skips.total
     for number, chosen in enumerate(plan):
         step = epoch * len(plan) + number
         batch = loaded(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
         for group in run.optimizer.param_groups:
             group["lr"] = training.rate(run.head.config.kind) * rate_factor(step, steps, warmup, training.schedule)
         loss = _step(run, batch, loss_of, _dropout_seed(seed, step))
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} in epoch {epoch + 1}; lower learning_rate, or look for extreme features"
-            )
-        total += loss
-    return {"loss": total / len(plan), "learning_rate": run.optimizer.param_groups[0]["lr"]}
+        run.skips.check(f"step {step + 1} (epoch {epoch + 1})", "lower learning_rate")
+        total += loss or 0.0
+    skipped = run.skips.total - skipped
+    mean = {"loss": total / (len(plan) - skipped)} if skipped < len(plan) else {}
+    return {**mean, "learning_rate": run.optimizer.param_groups[0]["lr"], "skipped_steps": skipped}
 
 
-def _step(run: _Run, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, seed: int) -> float:
-    """One optimiser step; returns the loss. Where that is no number, the head is left as it was."""
+def _step(run: _Run, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, seed: int) -> float | None:
+    """One optimiser step; returns the loss. None: it or its gradient is not finite, and the head is as it was."""
     device = run.head.standardise.mean.device
     features, labels, valid = (part.to(device) for part in batch)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         scores = run.head(features, valid)
     loss = loss_of(scores, labels, valid)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(run.head.parameters(), run.clip)
     value = loss.item()
-    if math.isfinite(value):
-        run.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(run.head.parameters(), run.clip)
-        run.optimizer.step()
-    return value
+    return value if run.skips.step(run.optimizer, math.isfinite(value) and bool(norm.isfinite())) else None
 
 
 class HeadLoss:
@@ -251,7 +260,8 @@ def _record(run: _Run, identity: Mapping[str, Any], training: TrainingConfig) ->
         "selection": rule[training.selection],
         "best_epoch": run.best_epoch,
         "epochs": run.epochs,
-        "valid_scores": {name: value for name, value in best.items() if name not in ("loss", "learning_rate")},
+        "valid_scores": {name: value for name, value in best.items() if name not in MEASURED_IN_TRAINING},
+        "skipped_steps": run.skips.total,
         "parameters": describe(run.head).parameters,
         "history": run.history,
     }

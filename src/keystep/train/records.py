@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,10 @@ class Metrics:
         self._file = self.path.open("a", encoding="utf-8")
         self._tensorboard = _tensorboard(folder, resume_at) if tensorboard else None
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Record the values of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the values of one step; what is not finite is null, for JSON has no NaN."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
             for name, value in values.items():

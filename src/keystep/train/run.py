@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 
 from keystep import persistence
 from keystep.config import DataConfig, ModelConfig, RunConfig
+from keystep.config.base import build, write_yaml
 from keystep.data.crops import Crops, TrainingBatch, collate
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
@@ -39,7 +40,6 @@ from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA, Origin
 from keystep.progress import SILENT, Progress, Task
-from keystep.settings import build, write_yaml
 from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints, checkpoint_bytes
@@ -60,7 +60,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         progress: reports the steps; called in the main process only.
 
     Raises:
-        InputError: bad settings, data or checkpoint; a loss that is not finite.
+        InputError: bad settings, data or checkpoint; `MOST_IN_A_ROW` steps in a row without a finite gradient.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
     run = Path(out)
@@ -82,7 +82,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         videos,
         config.train,
         config.masking,
-        segments=config.model.segments,
+        segments=config.model.oracle,
         process=fabric.global_rank,
         processes=fabric.world_size,
     )
@@ -95,11 +95,6 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         observer = _Observer(learner, monitor, run, start, progress, task) if fabric.is_global_zero else None
         try:
             for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
-                if not bool(torch.isfinite(result.loss)):  # the same in every process
-                    raise InputError(
-                        f"the loss is {float(result.loss)} at step {done}; lower train.learning_rate, or look for "
-                        "extreme values in the features"
-                    )
                 if observer is not None:
                     try:
                         observer.after(done, result)
@@ -107,8 +102,10 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                         raise InputError(
                             f"{observer.metrics.path}: cannot be written: {error.strerror}; {_way_on(run, checkpoints)}"
                         ) from error
+                learner.skips.check(f"step {done}", _remedy(config))
                 stop = _anyone(fabric, asked_to_stop())
-                if done % config.train.save_every == 0 or done == config.train.steps or stop:
+                due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
+                if due or done == config.train.steps or stop:
                     _save(learner, checkpoints, done, identity, run)
                 if stop:
                     raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
@@ -118,6 +115,8 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                     observer.metrics.close()
     if fabric.is_global_zero:
         persistence.save_model(run / "model", learner.model)
+        if learner.skips.total:
+            log.warning(learner.skips.summary())
     fabric.barrier()
     model = learner.model.eval()
     model.zero_grad(set_to_none=True)
@@ -166,7 +165,9 @@ class _Observer:
         """Record what step number ``step`` (1-based) did."""
         self.frames += float(result.frames)
         loss = float(result.loss)
-        if step % self.train.log_every == 0 or step == self.train.steps:
+        if not result.taken:
+            log.warning("step %d: the gradient is not finite; step skipped (%d so far)", step, self.learner.skips.total)
+        if step % self.train.log_every == 0 or step == self.train.steps or not result.taken:
             speed = self.frames / max(1e-9, time.monotonic() - self.clock)
             self.clock, self.frames = time.monotonic(), 0.0
             self.metrics.write(
@@ -178,6 +179,7 @@ class _Observer:
                     "gradient_norm": float(result.gradient_norm),
                     "learning_rate": self.learner.optimizer.param_groups[0]["lr"],
                     "frames_per_second": speed,
+                    "skipped_steps": self.learner.skips.total,
                 },
             )
             self.task.advance(step - self.reported, note=f"loss {loss:.4f}  {speed:,.0f} frames/s")
@@ -227,15 +229,12 @@ def _read_data(
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
         labels_needed=config.model.oracle or config.train.crop_segments is not None,
-        boundaries=data.boundaries,
     )
     if folder.problems.notes:
         log.warning(
             "%s (%d such notes; keystep inspect lists them)", folder.problems.notes[0], len(folder.problems.notes)
         )
     videos, held_out = _parts(folder, data)
-    if config.model.segments == "discovered":  # what lacks them shows now, not when a crop falls on it
-        videos, held_out = folder.with_boundaries(videos), folder.with_boundaries(held_out)
     with progress.task("reading videos", total=len(videos), unit="videos") as task:
         statistics, readable = measure(
             folder,
@@ -327,7 +326,7 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
         if features is None:
             continue
         ids = folder.labels(name)[start:stop] if labelled else None
-        segments = folder.segments(name, config.model.segments, start, stop)
+        segments = folder.segment_lengths(name, start, stop) if config.model.oracle else None
         batches.append(collate([(features, hidden, segments)]))
         if ids is not None:
             labels.append(pad_labels([ids], stop - start))
@@ -359,10 +358,17 @@ def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: i
         )
 
 
+def _remedy(config: RunConfig) -> str:
+    """What to do about gradients that are not finite."""
+    precise = "" if config.train.precision == "32-true" else ", set train.precision=32-true"
+    return f"lower train.learning_rate{precise}"
+
+
 def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object], run: Path) -> None:
     if learner.fabric.is_global_zero:
+        record = {**identity, "skipped_steps": learner.skips.total}
         try:
-            checkpoints.save(step, learner.model, learner.target, learner.optimizer, identity)
+            checkpoints.save(step, learner.model, learner.target, learner.optimizer, record)
         except InputError as error:
             raise InputError(f"{error}; {_way_on(run, checkpoints)}") from error
     learner.fabric.barrier()
@@ -386,6 +392,7 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
             f"{learner.config.data.root}: features, labels or the split changed since {checkpoints.path(step)} was "
             "written; a resumed run would not be the same run"
         )
+    learner.skips.total = record.get("skipped_steps", 0)
     return step
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch.optim import AdamW, Optimizer
 
 from keystep import schedules
 from keystep.config import RunConfig, TrainConfig
+from keystep.config.attention import AttentionPattern
 from keystep.data.crops import TrainingBatch
-from keystep.nn.attention import AttentionPattern
 from keystep.objectives import count_frames, frame_sums
 from keystep.pjepa import PJEPA
 from keystep.target import Target
+from keystep.train.skips import Skips
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Learner:
     wrapped: nn.Module
     target: Target
     optimizer: Optimizer
+    skips: Skips = field(default_factory=Skips)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class StepResult:
     visible: Tensor
     gradient_norm: Tensor
     frames: Tensor
+    taken: bool
+    """Whether loss and gradient were finite; otherwise weights, moments and target are as before."""
 
 
 def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) -> StepResult:
@@ -68,12 +72,24 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
     norm = fabric.clip_gradients(
         learner.wrapped, learner.optimizer, max_norm=config.train.clip, error_if_nonfinite=False
     )
+    assert norm is not None
+    broken = ~(norm.isfinite() & totals.isfinite().all())
+    *sums_of_all, broken = add_up(fabric, torch.cat([totals, broken.float()[None]]))  # all decide alike
     for group in learner.optimizer.param_groups:
         group["lr"] = schedules.learning_rate(step, config.train)
-    learner.optimizer.step()
-    learner.optimizer.zero_grad()
-    learner.target.follow(learner.model.encoder, schedules.momentum(step, config.train.steps, config.target))
-    return _result(fabric, totals, total_counts, norm)
+    taken = learner.skips.step(learner.optimizer, finite=not bool(broken))
+    if taken:
+        learner.target.follow(learner.model.encoder, schedules.momentum(step, config.train.steps, config.target))
+    loss, hidden_sum, visible_sum = sums_of_all
+    hidden_frames, visible_frames = total_counts.clamp(min=1)
+    return StepResult(
+        loss=loss / fabric.world_size,
+        hidden=hidden_sum / hidden_frames,
+        visible=visible_sum / visible_frames,
+        gradient_norm=norm,
+        frames=total_counts.sum(),
+        taken=taken,
+    )
 
 
 def add_up(fabric: Fabric, values: Tensor) -> Tensor:
@@ -81,19 +97,6 @@ def add_up(fabric: Fabric, values: Tensor) -> Tensor:
     total = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
-
-
-def _result(fabric: Fabric, totals: Tensor, frames: Tensor, norm: Tensor | None) -> StepResult:
-    loss, hidden, visible = add_up(fabric, totals)
-    hidden_frames, visible_frames = frames
-    assert norm is not None
-    return StepResult(
-        loss=loss / fabric.world_size,
-        hidden=hidden / hidden_frames.clamp(min=1),
-        visible=visible / visible_frames.clamp(min=1),
-        gradient_norm=norm,
-        frames=frames.sum(),
-    )
 
 
 def draw_pattern(step: int, config: RunConfig) -> AttentionPattern:

@@ -50,11 +50,11 @@ def extract(
 ) -> None:
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
     from keystep.cli.extraction import ExtractOptions, extract_folder
-    from keystep.data.timeline import parse_rate
+    from keystep.config.base import assignments, build
     from keystep.errors import InputError
     from keystep.extraction.config import ExtractionConfig
     from keystep.extraction.labels import FrameLabels
-    from keystep.settings import assignments, build
+    from keystep.types import parse_rate
 
     given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
     config = build(ExtractionConfig, given, assignments(settings or []))
@@ -142,33 +142,6 @@ def inspect(
 
 
 @app.command(rich_help_panel=PANEL)
-def segment(
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for <video>.txt (segment lengths) and segmenter.json.")],
-    model: Annotated[str | None, typer.Option(help="A run or model folder, for 'latents' and 'surprise'.")] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(help="'features', 'latents' or 'surprise'; by default features, or the model's latents."),
-    ] = None,
-    source_rate: SourceRate = None,
-    rate: Rate = None,
-    split: Annotated[
-        str | None, typer.Option(help="Fit on this split's training videos only; needed for an honest eval.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="window, shortest, longest, quantile, per_minute, span, context. Repeat as needed."),
-    ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Seconds within which a true boundary counts as hit.")] = 1.0,
-    on_error: OnError = "raise",
-) -> None:
-    """Find where steps begin, without labels and with a stated look-ahead, for models that attend by segment."""
-    from keystep.cli.segmenting import segment_folder
-
-    segment_folder(data, out, model, source, source_rate, rate, split, settings or [], tolerance, on_error, console)
-
-
-@app.command(rich_help_panel=PANEL)
 def prepare(
     name: Annotated[str | None, typer.Argument(help="The data set; without it, all are listed.")] = None,
     root: Annotated[
@@ -223,9 +196,9 @@ def import_(
 ) -> None:
     """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
     from keystep.cli.importing import import_official
-    from keystep.data.timeline import parse_rate
     from keystep.errors import InputError
     from keystep.interop.official.importing import ImportOptions
+    from keystep.types import parse_rate
 
     if source != "official":
         raise InputError(f"no importer for {source!r}; there is: official")

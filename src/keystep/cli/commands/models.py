@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keystep.cli.base import Data, Found, OnError, Rate, Set, SourceRate, Split, app, console
+from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console
 
 PANEL = "Learning and judging"
 
@@ -57,8 +57,6 @@ def pretrain(
     console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
-    elif settled.model.segments:
-        console.print("note: it attends by discovered boundaries; give eval and encode --boundaries DIR")
     elif settled.train.crop_segments is not None:
         console.print("note: its crops followed true segments; the model itself needs none")
     console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
@@ -70,7 +68,7 @@ def config(
     schema: Annotated[bool, typer.Option("--schema", help="The JSON schema instead, for editors.")] = False,
 ) -> None:
     """Print every setting of a preset with its meaning, as a YAML file to start from."""
-    from keystep.cli.settings import commented_yaml, json_schema
+    from keystep.config.commented import commented_yaml, json_schema
 
     print(json_schema() if schema else commented_yaml(preset))
 
@@ -108,7 +106,6 @@ def evaluate(
     rate: Rate = None,
     settings: Set = None,
     on_error: OnError = "raise",
-    boundaries: Found = None,
     suite: Annotated[
         str | None,
         typer.Option(help="'paper': temporal heads (linear, MS-TCN++, long context) instead of the probes' table."),
@@ -118,13 +115,11 @@ def evaluate(
     if suite is not None:
         from keystep.cli.suite import evaluate_suite
 
-        evaluate_suite(
-            suite, data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console
-        )
+        evaluate_suite(suite, data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
         return
     from keystep.cli.evaluation import evaluate_folder
 
-    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console)
+    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -153,7 +148,6 @@ def discover(
         typer.Option("--set", help="clustering, convention, background, starts. Repeat as needed."),
     ] = None,
     on_error: OnError = "raise",
-    boundaries: Found = None,
 ) -> None:
     """Find key-steps without labels: cluster frames, match clusters to true steps, compare with the controls."""
     from keystep.cli.discovering import discover_folder
@@ -172,7 +166,6 @@ def discover(
         rate,
         settings or [],
         on_error,
-        boundaries,
         console,
     )
 
@@ -191,9 +184,9 @@ def report(
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
     """Preset, then file, then flags, then --set."""
     from keystep.config import RunConfig
+    from keystep.config.base import assignments, build, read_yaml
+    from keystep.config.presets import preset_settings
     from keystep.errors import InputError
-    from keystep.presets import preset_settings
-    from keystep.settings import assignments, build, read_yaml
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]

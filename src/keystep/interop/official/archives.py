@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keystep.data.timeline import parse_rate
 from keystep.errors import InputError, named, quoted
 from keystep.interop.official.reading import read_payload
+from keystep.types import parse_rate
 
 Kind = Literal["packed", "surgical", "sharded"]
 MOST_METADATA = 4096

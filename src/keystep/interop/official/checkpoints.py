@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from keystep.config import ModelConfig
+from keystep.config.base import build
 from keystep.errors import InputError, one_line, quoted
 from keystep.interop.official.reading import check_file, read_payload, tensors_of
 from keystep.persistence import check_fit
 from keystep.pjepa import PJEPA
-from keystep.settings import build
 
 ARCHITECTURE_KEYS = (
     "d_in",

@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from keystep.config import RunConfig
-from keystep.presets import preset_settings
-from keystep.settings import build
+from keystep.config.base import build
+from keystep.config.presets import preset_settings
 
 
 def json_schema() -> str:

@@ -1,4 +1,4 @@
-"""From names and values to checked configs: layers, files (YAML) and the command line's ``--set``.
+"""The base of all settings, and how they are built: layers, files (YAML) and the command line's ``--set``.
 
 Errors list everything that is wrong at once, and suggest the nearest known name.
 """
@@ -12,12 +12,24 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from keystep.errors import InputError
 from keystep.files import replacing
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of all settings: immutable, finite, unknown names refused, documented by the lines under the fields."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
+    )
 
 
 def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:

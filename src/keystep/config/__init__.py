@@ -1,0 +1,28 @@
+"""Every setting of keystep: frozen, checked, each documented by the line under it."""
+
+from keystep.config.attention import AttentionPattern
+from keystep.config.base import Config, build
+from keystep.config.run import (
+    DataConfig,
+    MaskingConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TargetConfig,
+    TrainConfig,
+    run_config,
+)
+
+__all__ = [
+    "AttentionPattern",
+    "Config",
+    "DataConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "RunConfig",
+    "TargetConfig",
+    "TrainConfig",
+    "build",
+    "run_config",
+]
