@@ -377,10 +377,8 @@ def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[
 def _way_on(run: Path, checkpoints: Checkpoints) -> str:
     """What is left of a run that cannot write any more."""
     steps = checkpoints.steps()
-    if not steps:
-        return f"the run has no checkpoint yet; make room and begin again, in another folder or without {run}"
-    command = shlex.join(["keystep", "pretrain", "--resume", str(run)])
-    return f"the checkpoint of step {steps[-1]} is whole; make room, then go on from it: {command}"
+    left = f"the checkpoint of step {steps[-1]} is whole" if steps else "the run has no checkpoint yet"
+    return f"{left}; make room, then go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
 
 
 def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object]) -> int:
