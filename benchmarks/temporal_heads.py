@@ -12,11 +12,11 @@ import argparse
 from collections.abc import Callable
 
 import torch
-
-from keystep.stream import init_head, step_head
 from keystep.temporal import PRESETS, TemporalHead, TrainingConfig, build_head, describe, head_config
 from keystep.temporal.config import CAUSAL_KINDS
 from keystep.temporal.training import HeadLoss
+
+from keystep.stream import init_head, step_head
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 BATCH = 4

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keystep.temporal import build_head, head_config
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -23,7 +24,6 @@ from keystep.nn import attention, tiles
 from keystep.nn.attention import attend
 from keystep.nn.places import Packing, Places, lay_out
 from keystep.stream import finish_head, init_head, step_head
-from keystep.temporal import build_head, head_config
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 MakeModel = Callable[..., keystep.PJEPA]

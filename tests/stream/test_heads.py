@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keystep.temporal import TemporalHead, build_head, head_config
 
 from keystep.errors import InputError
 from keystep.stream import HeadState, finish_head, init_head, step_head
 from keystep.stream import heads as implementation
-from keystep.temporal import TemporalHead, build_head, head_config
 
 WIDTH, CLASSES = 5, 3
 STREAMING = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from keystep.temporal import TemporalHead, build_head, head_config
 
 import keystep
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.stream import LiveSteps, Reading
-from keystep.temporal import TemporalHead, build_head, head_config
 
 MakeModel = Callable[..., keystep.PJEPA]
 TIMELINE = Timeline(rate=Fraction(2))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from keystep.temporal import PRESETS, build_head, head_config, load_head, save_head
 
 from keystep.errors import InputError
 from keystep.heads import Affine, LinearHead
 from keystep.persistence import load_tensors, read_metadata, save_tensors
-from keystep.temporal import PRESETS, build_head, head_config, load_head, save_head
 
 
 @pytest.fixture

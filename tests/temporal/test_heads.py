@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch.nn import functional
-
-from keystep.errors import InputError
 from keystep.temporal import PRESETS, TemporalHead, build_head, describe, frames_per_second, head_config
 from keystep.temporal.layers import Dilated
 from keystep.temporal.mstcn import DualDilated, Mstcn
+from torch.nn import functional
+
+from keystep.errors import InputError
 
 WIDTH, CLASSES = 5, 3
 TINY = {

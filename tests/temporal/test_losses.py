@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional
-
 from keystep.temporal import losses
+from torch.nn import functional
 
 IGNORED = -100
 

@@ -12,10 +12,10 @@ from keystep.cli.data import show_lines
 from keystep.errors import InputError
 from keystep.export import export_step
 from keystep.export.artefact import INT8, RECORD
-from keystep.loading import check_head, load, load_head
+from keystep.heads import load_head
+from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
 from keystep.stream.sources import from_array
-from keystep.temporal import TemporalHead
 
 
 def export_model(

@@ -15,20 +15,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from keystep.boundaries import Segmenter
-from keystep.boundaries.fitting import load as load_segmenter
 from keystep.cli.data import show_lines
 from keystep.cli.live_view import LiveView
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
 from keystep.cli.stream_sources import SourceOptions, one_of, open_source
-from keystep.data.discovered import SEGMENTER, read_record
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
-from keystep.loading import check_head, load, load_head
+from keystep.heads import Head, load_head
+from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps, Reading, Smoothing
-from keystep.stream.heads import AnyHead
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
 
@@ -66,7 +63,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     _warn_of_growth(found, messages)
     on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
-    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap, _segmenter(found, options))
+    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
     place = _resumed(live, source, options, messages)
     chunks = opened.chunks(live.state.frames, place)
     with ExitStack() as stack:
@@ -93,26 +90,6 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             runner.report()
             if picture is not None and picture.draw():
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
-
-
-def _segmenter(found: PJEPA, options: StreamOptions) -> Segmenter | None:
-    """What says where segments end, for models that attend by discovered ones."""
-    discovered = found.config.segments == "discovered"
-    if discovered != (options.boundaries is not None):
-        needs = "attends by discovered segments; give" if discovered else "does not attend by discovered segments; drop"
-        raise InputError(f"{found.origin.source}: {needs} --boundaries DIR, which 'keystep segment' writes")
-    if options.boundaries is None:
-        return None
-    if options.state is not None:
-        raise InputError("--state: a stream with --boundaries cannot be saved yet; leave it out")
-    model = None if options.segmenter_model is None else load(options.segmenter_model)
-    path = options.boundaries / SEGMENTER
-    origin = read_record(path).model
-    weights = origin and origin.weights
-    if weights != (model and model.fingerprint):
-        told = f"was fitted with model {weights[:12]}...: give that one" if weights else "needs no model: drop"
-        raise InputError(f"{path}: {told} --segmenter-model")
-    return load_segmenter(path, model)
 
 
 class _Runner:
@@ -197,7 +174,7 @@ class _Runner:
         late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
         self.messages.print(
             f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms){made}"
-            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.stream.size_bytes / 2**20:.1f} MiB",
+            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.position.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
 
@@ -218,7 +195,7 @@ class _Runner:
             self.picture.take(readings)
 
 
-def _line(reading: Reading, head: AnyHead) -> str:
+def _line(reading: Reading, head: Head) -> str:
     return json.dumps(
         {
             "frame": reading.frame,
