@@ -63,11 +63,12 @@ def _trained_on(run: Path) -> tuple[str, ...]:
     return tuple(videos) if isinstance(videos, list) else ()
 
 
-def check_head(head: Head, model: PJEPA, name: str = "this head") -> list[str]:
-    """Check that a head can read a model's latents on a live stream.
+def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = True) -> list[str]:
+    """Check that a head can read a model's latents.
 
     Args:
         name: of the head in messages, such as its file.
+        live: on a stream, where nothing is known of the future.
 
     Returns:
         Warnings: the head was fitted on latents that see the future, or that true boundaries shaped.
@@ -81,7 +82,7 @@ def check_head(head: Head, model: PJEPA, name: str = "this head") -> list[str]:
     if origin.get("weights") not in (None, model.fingerprint):
         raise InputError(f"{name}: was fitted on another model than {model.origin.source}; 'keystep eval' fits one")
     warnings = []
-    if origin.get("mode") == "offline":
+    if live and origin.get("mode") == "offline":
         warnings.append(
             f"{name} was fitted on offline latents, which see the future; take the causal head of the same eval"
         )

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from keystep.temporal import TrainingConfig, head_config, train_head
 from torch import Tensor, nn
 
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build
 from keystep.errors import InputError
+from keystep.heads import TrainingConfig, head_config, train_head
 from keystep.train import run as training
 from keystep.train.records import read_metrics
 from keystep.train.run import pretrain

@@ -84,13 +84,11 @@ class FixedBuffers(Continued):
             positions = self.places.positions
             self._columns[kind] = (columns, *columns.writes(positions), _hiding(columns.seen(positions)))
         columns, source, target, hiding = self._columns[kind]
-        written = []
         for part, new in (("keys", key), ("values", value)):
             shape = (new.shape[0], new.shape[1], columns.count, new.shape[3])
             before = self._before(StateTensor(f"{part}.{name}", shape, torch.float32, True, kind))
-            written.append(_written(before, new, source, target))
-            self.after[f"{part}.{name}"] = written[-1]
-        return plain_attention(query, *written, hiding)
+            self.after[f"{part}.{name}"] = _written(before, new, source, target)
+        return plain_attention(query, self.after[f"keys.{name}"], self.after[f"values.{name}"], hiding)
 
     def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
         """See `SequenceContext`."""
@@ -124,7 +122,9 @@ class WholeGraph(SequenceContext):
         """See `SequenceContext`."""
         kind = Kind(pattern, stride)
         if kind not in self._hiding:
-            self._hiding[kind] = _hiding(opened(visible(pattern, self.places, Places(self.places.positions[:, ::stride]))))
+            self._hiding[kind] = _hiding(
+                opened(visible(pattern, self.places, Places(self.places.positions[:, ::stride])))
+            )
         return plain_attention(query, key[:, :, ::stride], value[:, :, ::stride], self._hiding[kind])
 
     def around(self, name: str, x: Tensor, before: int, after: int) -> Tensor:

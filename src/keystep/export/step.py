@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.export.buffers import FixedBuffers, Rotations, StateTensor, WholeGraph
+from keystep.export.buffers import FixedBuffers, Rotations, StateTensor
 from keystep.export.columns import Columns
 from keystep.heads import Head
 from keystep.nn.cache import Cache
@@ -155,42 +155,6 @@ class ExportedStep(nn.Module):
         return tensors
 
 
-class ExportedVideo(nn.Module):
-    """A model and a head over a whole video, for those that see the future: features in, all answers out.
-
-    Args:
-        model: used as it is, not copied.
-        head: its class probabilities become a second output.
-    """
-
-    state: tuple[StateTensor, ...] = ()
-
-    def __init__(self, model: PJEPA, head: Head | None = None) -> None:
-        super().__init__()
-        if model.config.oracle:
-            raise InputError("this is an ORACLE model: it needs true segment boundaries, which no graph has")
-        if head is not None:
-            _check_width(model, head)
-        self.config = model.config
-        self.encoder, self.head = model.encoder, head
-        self.rotations = Rotations()
-        with torch.no_grad():
-            self(torch.zeros(1, 2, self.config.input_dim or 1))  # makes the rotations
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what `forward` gives."""
-        return ("latents",) if self.head is None else ("latents", "probabilities")
-
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """(1, T, D_in) -> latents (1, T, D), and with a head class probabilities (1, T, C)."""
-        context = WholeGraph(features.shape[1], self.rotations)
-        latents = self.encoder.run(features, context, self.config.attention, self.config.averaged_blocks)
-        if self.head is None:
-            return (latents,)
-        return latents, self.head.scores(latents, context)[-1].softmax(-1)
-
-
 def frames_a_call(model: PJEPA, head: Head | None = None) -> int:
     """The fewest frames that are answered together: those of a block and of what the head waits for."""
     pattern = model.config.stream_attention
@@ -215,7 +179,7 @@ def _pattern(model: PJEPA, frames: int, streams: int, head: Head | None) -> Atte
     if pattern.block is not None and frames % pattern.block:
         raise InputError(f"{frames} frames a call do not suit {pattern}; give a multiple of its block, {pattern.block}")
     if head is not None:
-        _check_width(model, head)
+        check_width(model, head)
         if head.delay is None:
             raise InputError(f"this {head.config.kind} head reads the whole video: it has no step to export")
         if frames % (head.delay + 1):
@@ -226,6 +190,6 @@ def _pattern(model: PJEPA, frames: int, streams: int, head: Head | None) -> Atte
     return pattern
 
 
-def _check_width(model: PJEPA, head: Head) -> None:
+def check_width(model: PJEPA, head: Head) -> None:
     if head.width != model.config.dim:
         raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")

@@ -26,7 +26,7 @@ class Head(nn.Module):
 
     Attributes:
         names: of the classes by id; empty where they are not known.
-        origin: what it was fitted on, as text: ``weights`` (hash of the model), ``mode``, ``attention``, ``rate`` in Hz.
+        origin: what it was fitted on, as text: ``weights`` (hash of the model), ``mode``, ``rate`` in Hz.
     """
 
     stages: int = 1

@@ -159,8 +159,8 @@ class LiveSteps:
             raise InputError(f"{path}: a stream without a timeline; resume it with keystep.Stream.resume")
         if record["timeline"] != self.timeline.to_json():
             raise InputError(
-                f"{path}: the state of a stream with the timeline {record['timeline']}, not {self.timeline.to_json()}; give the "
-                "rate that it was begun with"
+                f"{path}: the state of a stream with the timeline {record['timeline']}, not "
+                f"{self.timeline.to_json()}; give the rate that it was begun with"
             )
         average, announced, leader, leading = record["smoothed"]
         average = None if average is None else np.array(average, np.float32)

@@ -57,7 +57,7 @@ def load_all(path: Path | str, networks: Mapping[str, Network]) -> tuple[dict[st
     check_format(path, record, FORMAT, FORMAT_VERSION, "a stream's state")
     found = [part for part in (MODEL, HEAD) if part in record]
     if found != [*networks]:
-        raise InputError(f"{path}: the state of a {' and a '.join(found)}, to be resumed with these and nothing else")
+        raise InputError(f"{path}: the state of a {' and a '.join(found)}; resume it with no less and no more")
     tensors = load_tensors(path)
     states = {part: _restored(path, part, network, record, tensors) for part, network in networks.items()}
     return states, json.loads(record.get("extra", "{}"))

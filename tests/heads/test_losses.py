@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from keystep.temporal import losses
 from torch.nn import functional
+
+from keystep.heads import losses
 
 IGNORED = -100
 
