@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-machines lint check-gpu clean
+.PHONY: demo test test-machines lint check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
 	@rm -rf demo
@@ -25,6 +25,9 @@ lint: $(INSTALLED)
 
 check-gpu: $(INSTALLED)  ## checks and timings on a GPU, at most 8 minutes; writes benchmarks/results/gpu-<card>.md
 	@$(BIN)/python benchmarks/gpu.py
+
+compare-before: $(INSTALLED)  ## does the tree still say what BEFORE said (tag before-house)? QUICK=1: without times
+	@$(BIN)/python benchmarks/before --before '$(BEFORE)' $(if $(QUICK),--quick)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

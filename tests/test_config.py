@@ -57,10 +57,7 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"data": {"on_error": "ignore"}}, r"data\.on_error.*'ignore'"),
         ({"target": {"offsets": [0, float("inf")]}}, r"target\.offsets\.1: Input should be a finite number"),
         ({"train": {"learning_rate": float("nan")}}, r"train\.learning_rate: Input should be a finite number"),
-        (
-            {"model": {"attention": {"kind": "segment_causal"}, "boundaries": "discovered"}},
-            "live_attention 'causal' would train a mode that nothing uses.*set model.live_attention=null",
-        ),
+        ({"model": {"boundaries": "discovered"}}, "^unknown setting model.boundaries"),
         ({"target": {"kind": "pixels"}}, r"target\.kind.*'pixels'"),
         ({"target": {"momentum": 1.01}}, r"target\.momentum.*1\.01"),
         ({"target": {"smooth": 4}}, "smooth 4 has no middle frame; make it odd"),
@@ -203,11 +200,7 @@ def test_derived_values_follow_the_settings() -> None:
     assert ModelConfig(positions="segment").oracle and not ModelConfig().oracle
     segments = AttentionPattern(kind="segment_causal")
     told = ModelConfig(attention=segments)
-    found = ModelConfig(attention=segments, boundaries="discovered", live_attention=None)
-    assert told.oracle and told.segments == "true" and told.stream_attention == causal
-    assert not found.oracle and found.segments == "discovered" and found.stream_attention == segments
-    assert told.describe(segments) == "segment_causal (ORACLE)"
-    assert found.describe(segments) == "segment_causal (discovered boundaries)" and found.describe(block) == str(block)
+    assert told.oracle and told.stream_attention == causal and str(segments) == "segment_causal (ORACLE)"
     assert str(AttentionPattern(kind="segment_causal", window=9)) == "segment_causal, window 9 (ORACLE)"
 
 

@@ -61,7 +61,7 @@ def test_missing_and_unexpected_tensors_are_counted_and_named(saved: tuple[keyst
         ("{", "unreadable"),
         ('{"format": "other"}', "not a keystep model"),
         ('{"format": "keystep-pjepa", "version": 9}', "format version 9"),
-        ('{"format": "keystep-pjepa", "version": 1, "model": {"dims": 3}}', r"unknown setting dims \(did you mean dim"),
+        ('{"format": "keystep-pjepa", "version": 3, "model": {"dims": 3}}', r"unknown setting dims \(did you mean dim"),
     ],
 )
 def test_a_foreign_config_is_refused(saved: tuple[keystep.PJEPA, Path], text: str, message: str) -> None:
@@ -89,13 +89,8 @@ def test_a_full_disk_keeps_the_old_model(saved: tuple[keystep.PJEPA, Path], monk
     assert [path.name for path in folder.parent.iterdir()] == ["model"], "no temporary is left"
 
 
-def test_models_of_version_1_predict_visible_frames_as_they_did(saved: tuple[keystep.PJEPA, Path]) -> None:
-    before = keystep.PJEPA(CONFIG.model_copy(update={"visible_predictions": "predictor"})).eval()
-    before.save_pretrained(saved[1])
+def test_a_model_of_another_format_version_is_refused(saved: tuple[keystep.PJEPA, Path]) -> None:
     path = saved[1] / "config.json"
-    record = json.loads(path.read_text())
-    record["version"] = 1
-    del record["model"]["visible_predictions"]
-    path.write_text(json.dumps(record))
-    again = keystep.PJEPA.from_pretrained(saved[1])
-    assert again.config == before.config and again.predictor.visible_output is None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    with pytest.raises(InputError, match="format version 2; this keystep reads 3"):
+        keystep.PJEPA.from_pretrained(saved[1])

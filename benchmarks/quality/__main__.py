@@ -22,7 +22,7 @@ import yaml
 from folds import mean_scores, pooled_gate
 from pictures import draw_gate, draw_screen, draw_shares
 from rich.console import Console
-from runs import Job, run_keystep, side_by_side
+from runs import Job, side_by_side
 from screening import CONTROLS, Scores, Screen, best_variant
 from tables import confirm_table, gate_table, screen_table, shares_table
 
@@ -72,35 +72,16 @@ class Study:
         for fold in self.options.folds:
             folder.split(fold)
 
-    def folder(self, boundaries: Path | None = None) -> FeatureFolder:
+    def folder(self) -> FeatureFolder:
         source = None if self.options.source_rate is None else parse_rate(self.options.source_rate)
         rate = None if self.options.rate is None else parse_rate(self.options.rate)
-        return open_dataset(self.options.data, source_rate=source, rate=rate, boundaries=boundaries)
+        return open_dataset(self.options.data, source_rate=source, rate=rate)
 
     def job(self, variant: str, fold: str, seed: int) -> Job:
         settings = self.variants[variant]
         data = {"root": self.options.data, "source_rate": self.options.source_rate, "rate": self.options.rate}
-        boundaries = None
-        if settings.get("model", {}).get("boundaries") == "discovered":
-            boundaries = self._discovered(fold)
-        layers = (
-            {"data": {**data, "split": fold, "boundaries": boundaries}},
-            self.common,
-            settings,
-            {"train": {"seed": seed}},
-        )
-        return Job(variant, fold, seed, self.out / "runs" / f"{variant}-fold{fold}-seed{seed}", layers, boundaries)
-
-    def _discovered(self, fold: str) -> Path:
-        """Boundaries in the features, fitted on the fold's training videos."""
-        place = self.out / "boundaries" / f"fold{fold}"
-        if not place.exists():
-            options = [self.options.data, "--split", fold, "--out", place]
-            for name in ("source_rate", "rate"):
-                value = getattr(self.options, name)
-                options += [] if value is None else [f"--{name.replace('_', '-')}", value]
-            run_keystep("segment", *options)
-        return place
+        layers = ({"data": {**data, "split": fold}}, self.common, settings, {"train": {"seed": seed}})
+        return Job(variant, fold, seed, self.out / "runs" / f"{variant}-fold{fold}-seed{seed}", layers)
 
     def screen(self) -> dict[str, Scores]:
         """Validation accuracies of controls and variants on the first fold, first seed."""
@@ -111,7 +92,7 @@ class Study:
 
         def scored(job: Job) -> Scores:
             job.run()
-            return screen.model(job, self.folder(job.boundaries))
+            return screen.model(job)
 
         for job, found in side_by_side(scored, jobs, self.options.jobs):
             scores[job.variant] = found
@@ -168,9 +149,8 @@ class Study:
         if not (place / "result.json").exists():
             jobs = {name: [self.job(name, fold, seed) for seed in self.options.seeds] for name in names}
             groups = [(name, [load(job.folder) for job in seeds]) for name, seeds in jobs.items()]
-            boundaries = next((job.boundaries for seeds in jobs.values() for job in seeds if job.boundaries), None)
             config = EvalConfig(label_share=share)
-            evaluation = judge_models(self.folder(boundaries), fold, groups, config, Console(quiet=True))
+            evaluation = judge_models(self.folder(), fold, groups, config, Console(quiet=True))
             runs = {f"{job.variant}, seed {job.seed}": job.folder for seeds in jobs.values() for job in seeds}
             save_evaluation(place, evaluation, curves_of(runs), model_records(groups))
             write_report(place)

@@ -32,8 +32,6 @@ class Job:
     folder: Path
     layers: tuple[Mapping[str, Any], ...]
     """Settings, later ones on top."""
-    boundaries: Path | None = None
-    """Discovered segments, where the variant attends by them."""
 
     @property
     def done(self) -> bool:

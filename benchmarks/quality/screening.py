@@ -59,16 +59,13 @@ class Screen:
                     self.smoothed[mode] = videos[best]
         return found
 
-    def model(self, job: Job, folder: FeatureFolder) -> Scores:
-        """A trained model in each mode that it has: alone, and beside the best moving average.
-
-        folder: the same videos, with the boundaries that the model may need.
-        """
+    def model(self, job: Job) -> Scores:
+        """A trained model in each mode that it has: alone, and beside the best moving average."""
         model = load(job.folder)
         found: Scores = {}
         for mode, pattern in _patterns(model).items():
             name = f"{job.variant}-{job.seed}-{mode}"
-            latents = cache(lambda pattern=pattern: dict(encode_videos(model, folder, self.names, pattern)))
+            latents = cache(lambda pattern=pattern: dict(encode_videos(model, self.folder, self.names, pattern)))
 
             def beside(mode: str = mode, latents: Callable[[], Videos] = latents) -> Videos:
                 return {n: np.concatenate([latents()[n], self.smoothed[mode][n]], axis=1) for n in self.names}

@@ -152,7 +152,7 @@ def _encode_folder(
             "model": model.origin.source,
             "weights": model.fingerprint,
             "features": folder.fingerprint(),
-            "attention": model.config.describe(pattern or model.config.attention),
+            "attention": str(pattern or model.config.attention),
             "oracle": oracle,
             **labels_record(folder),
             "pooled_by": folder.pool,
@@ -189,7 +189,7 @@ def encode_videos(
     """
     if folder.width != model.config.input_dim:
         raise InputError(f"{folder.root}: features are {folder.width} wide; this model reads {model.config.input_dim}")
-    source = model.config.segments or ("true" if pattern is not None and pattern.oracle else None)
+    oracle = model.config.oracle or (pattern is not None and pattern.oracle)
     for group in length_buckets({name: folder.length(name) for name in names}, BATCH_FRAMES):
         read = {}
         for name in group:
@@ -199,8 +199,8 @@ def encode_videos(
             progress(name)
         if not read:
             continue
-        segments = [lengths for name in read if (lengths := folder.segments(name, source)) is not None]
-        batch = SequenceBatch.pad(list(read.values()), segments or None)
+        segments = [folder.segment_lengths(name) for name in read] if oracle else None
+        batch = SequenceBatch.pad(list(read.values()), segments)
         with torch.inference_mode():
             latents = model.encode(batch.features, batch.valid, batch.segment_lengths, pattern).float().cpu().numpy()
         for row, (name, features) in enumerate(read.items()):

@@ -105,10 +105,6 @@ def check_features(model: PJEPA, folder: FeatureFolder) -> list[str]:
         raise InputError(f"{source}: reads features {config.input_dim} wide; {folder.root} has {folder.width}")
     if config.slot_tokens > 1 and folder.tokens not in (1, config.slot_tokens):  # 1: the folder may just not say
         raise InputError(f"{source}: reads {config.slot_tokens} tokens a slot; {folder.root} has {folder.tokens}")
-    if config.segments == "discovered" and folder.discovered is None:
-        raise InputError(
-            f"{source}: attends by discovered boundaries; give --boundaries DIR, which 'keystep segment' writes"
-        )
     rate, trained = str(folder.timeline.rate), model.origin.rate
     if trained in (None, rate):
         return []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "keystep-pjepa"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, str] | None = None) -> None:
@@ -161,10 +161,9 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path}: unreadable: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{path}: not a keystep model (no format {FORMAT!r})")
-    if record.get("version") not in (1, FORMAT_VERSION):
-        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads 1 and {FORMAT_VERSION}")
-    before = {"visible_predictions": "predictor"} if record["version"] == 1 else {}  # version 1 had nothing else
-    return build(ModelConfig, before, record.get("model", {}))
+    if record.get("version") != FORMAT_VERSION:
+        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {FORMAT_VERSION}")
+    return build(ModelConfig, record.get("model", {}))
 
 
 def push_model(model: PJEPA, repository: str, *, private: bool) -> str:

@@ -106,8 +106,7 @@ class PJEPA(nn.Module):
             features: float of any precision, a tensor or an array; NaN is allowed at padding only. One video alone may
                 be (T, D_in), with ``valid`` (T,) and ``segment_lengths`` (S,); its latents are (T, D).
             valid: (B, T) bool, True at real frames; None when all are.
-            segment_lengths: (B, S) segment lengths, required by models that read segments (true ones by ORACLE models);
-                others do not read them.
+            segment_lengths: (B, S) lengths of the true segments, required by ORACLE models; others do not read them.
             pattern: another attention than the model's own, for models trained with a mix.
             starts: (B,) integers, the frame of its video that each sequence begins at, where that is not the first.
 
@@ -147,8 +146,6 @@ class PJEPA(nn.Module):
             raise InputError(f"features are {width} wide; this model reads {self.config.input_dim}")
         if batch.segment_lengths is not None:
             return
-        if self.config.segments == "discovered":
-            raise InputError("this model needs segment_lengths: the boundaries that 'keystep segment' discovers")
         if self.config.oracle or (pattern is not None and pattern.oracle):
             raise InputError("this is an ORACLE model: it needs segment_lengths, the true segment boundaries")
 

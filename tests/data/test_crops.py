@@ -46,7 +46,7 @@ def crops(folder: FeatureFolder, process: int = 0, processes: int = 1, segments:
         masking,
         process=process,
         processes=processes,
-        segments="true" if segments else None,
+        segments=segments,
     )
 
 

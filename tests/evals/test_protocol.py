@@ -10,7 +10,6 @@ import torch
 
 from keystep.config import ModelConfig
 from keystep.config.base import build
-from keystep.data.discovered import read_boundaries, write_boundaries
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.evals.judge import Judge
@@ -145,29 +144,6 @@ def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: J
     gate = [line for line in result.gate if line.first == "blocks"]
     assert gate and all(line.later and not line.holds for line in gate if line.second.startswith("moving average"))
     assert result.find("blocks", "offline") is None
-
-
-def test_models_of_discovered_boundaries_are_causal_and_say_how_late_they_answer(judge: Judge, tmp_path: Path) -> None:
-    fitted = {"settings": {}, "threshold": 0.5, "scale": [1.0], "fitted_on": ["v0"]}
-    record = {"rate": "2", "look_ahead_slots": 3, **fitted}
-    segments = {name: [7, judge.folder.length(name) - 7] for name in judge.videos}
-    clip = model(0, attention={"kind": "segment_causal"}, boundaries="discovered", live_attention=None)
-    with pytest.raises(InputError, match="no discovered boundaries"):
-        evaluate(judge, [Entrant("clip", 0, clip)])
-    write_boundaries(tmp_path / "found", segments, record)
-    lengths = {name: judge.folder.length(name) for name in judge.videos}
-    found = read_boundaries(tmp_path / "found", judge.folder.timeline.rate, lengths)
-    oracle = model(0, attention={"kind": "segment_causal"}, live_attention=None)
-    there = replace(judge, folder=replace(judge.folder, discovered=found))
-    result = evaluate(there, [Entrant("clip", 0, clip), Entrant("told", 0, oracle)])
-    row, means = (result.find(name, "causal") for name in ("clip", "discovered segments' means"))
-    assert row and means and row.detail == "segment_causal (discovered boundaries)"
-    longest = max(max(lengths) for lengths in segments.values())
-    assert row.delay == means.delay == (longest + 3) / 2 + 1 / 4
-    assert result.find("told (ORACLE)", "offline") and result.find("clip", "offline") is None
-    claims = [(line.first, line.second) for line in result.gate if line.claim.endswith("segments' means")]
-    assert claims == [("clip", "discovered segments' means")]
-    assert not any(line.second == means.name for line in result.gate if "best control" in line.claim)
 
 
 def test_causal_rows_say_that_pooling_waits_for_the_groups_last_frame(evaluation: Evaluation) -> None:

@@ -12,7 +12,6 @@ from keystep.evals.streaming_protocol import (
     score_at_the_moment,
     score_final,
     score_segments,
-    stream_table,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -98,11 +97,13 @@ def test_segments_without_a_label_count_nowhere() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["pooled", "video-mean", "fact", "official"])
-def test_the_table_has_two_honest_and_two_oracle_readings(protocol: str) -> None:
-    table = stream_table(PREDICTIONS, TRUTHS, delays=[2, 2], rate=4, background=(0,), protocol=protocol)
-    assert [row.oracle for row in table] == [False, False, True, True]
-    assert table[0].scores == segmentation_scores(PREDICTIONS, TRUTHS, (0,), protocol)
-    assert "accuracy_foreground" in table[0].scores  # with and without background
+def test_final_answers_score_as_offline_ones_do_and_those_by_true_segments_are_oracle(protocol: str) -> None:
+    final = score_final(PREDICTIONS, TRUTHS, delays=[2, 2], rate=4, background=(0,), protocol=protocol)
+    now = score_at_the_moment(PREDICTIONS, TRUTHS, delays=[2, 2], background=(0,), protocol=protocol)
+    segments = score_segments(PREDICTIONS, TRUTHS, background=(0,), protocol=protocol)
+    assert [row.oracle for row in (final, now, segments)] == [False, False, True]
+    assert final.scores == segmentation_scores(PREDICTIONS, TRUTHS, (0,), protocol)
+    assert "accuracy_foreground" in final.scores  # with and without background
 
 
 def test_delays_that_cannot_be_are_refused() -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from keystep.config import LEAST_STEPS, RunConfig, run_config
+from keystep.config import RunConfig, run_config
 from keystep.config.base import build, read_yaml
+from keystep.config.run import LEAST_STEPS
 from keystep.errors import InputError
 from keystep.train.run import pretrain
 

@@ -26,9 +26,6 @@ SourceRate = Annotated[
 Rate = Annotated[str | None, typer.Option(help="Work at this rate by averaging; a whole fraction of the source rate.")]
 OnError = Annotated[str, typer.Option(help="'raise' stops at a bad video, 'skip' leaves it out and lists it.")]
 Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
-Found = Annotated[
-    Path | None, typer.Option(help="What 'keystep segment' wrote, for models that attend by discovered boundaries.")
-]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, such as --set train.steps=4000. Repeat as needed.")
 ]

@@ -18,7 +18,6 @@ def open_data(
     rate: str | None,
     on_error: str,
     *,
-    boundaries: Path | None = None,
     labels_needed: bool = True,
 ) -> FeatureFolder:
     """The folder at the asked rate."""
@@ -28,7 +27,6 @@ def open_data(
         rate=None if rate is None else parse_rate(rate),
         problems=Problems(on_error),
         labels_needed=labels_needed,
-        boundaries=boundaries,
     )
 
 

@@ -85,13 +85,12 @@ def discover_folder(
     rate: str | None,
     settings: list[str],
     on_error: str,
-    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Cluster, match, score; write ``discovery.json`` and ribbons of the first video; print the table."""
     check_ours(out, OURS)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
-    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
+    folder = open_data(data, source_rate, rate, on_error)
     groups = [parse_group(text) for text in models]
     check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
     study = _Study(folder, config, _background(folder, background), split, part, task_pattern)
@@ -154,7 +153,7 @@ class _Study:
         for name, group in groups:
             oracle = self.folder.oracle or any(found.config.oracle for found in group)
             latents = [dict(encode_videos(found, self.folder, self.videos)) for found in group]
-            detail = group[0].config.describe(group[0].config.attention)
+            detail = str(group[0].config.attention)
             yield self._add(self._clustered(f"{name} (ORACLE)" if oracle else name, latents, detail))
 
     def _add(self, row: Row) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, evaluate
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import OURS, curves_of, load_result, save_evaluation
 from keystep.evals.table import main_line, markdown_table, verdict
-from keystep.files import check_ours, read_json
+from keystep.files import check_ours
 from keystep.loading import check_features, load
 from keystep.pjepa import PJEPA
 from keystep.target import feature_width
-from keystep.train.state import STATE
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
@@ -38,13 +36,12 @@ def evaluate_folder(
     rate: str | None,
     settings: list[str],
     on_error: str,
-    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Judge, save, draw, say."""
     check_ours(out, OURS)
     config = build(EvalConfig, assignments(settings))
-    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
+    folder = open_data(data, source_rate, rate, on_error)
     groups = [parse_group(text) for text in models]
     check_models(groups, folder, split, console)
     evaluation = judge_models(folder, split, groups, config, console)
@@ -74,10 +71,7 @@ def entrants_of(groups: list[Group]) -> list[Entrant]:
 
 
 def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
-    """Read every video of the split once, so that bad ones show (or are left out) before any work is done.
-
-    Where there are discovered boundaries, a video without is a bad one.
-    """
+    """Read every video of the split once, so that bad ones show (or are left out) before any work is done."""
     if not folder.classes:
         raise InputError(f"{folder.root}: no mapping.txt and groundTruth/; judging needs labels")
     unknown = sorted(set(config.background) - set(folder.classes))
@@ -102,16 +96,11 @@ def open_judge(folder: FeatureFolder, split: str, config: EvalConfig) -> Judge:
 def _read(folder: FeatureFolder, name: str) -> None:
     """Everything of one video that may be bad."""
     folder.features(name)
-    if folder.discovered is not None:
-        folder.discovered.lengths(name)
     if (folder.frame_labels(name) == IGNORED).all():
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
-CONTROLS = (
-    *("raw", "moving average", "nine offsets", "best control", "untrained"),
-    *("true segments", "discovered segments"),
-)
+CONTROLS = ("raw", "moving average", "nine offsets", "best control", "untrained", "true segments")
 """Beginnings of names that stand for something else in a table."""
 
 
@@ -137,15 +126,9 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
             f"{folder.root}: {folder.labels_used}; of the test videos of split {split}, {len(told)} are among them, "
             f"such as {told[0]!r}, so nothing can be judged on it; make features for this split"
         )
-    for line in _past_of_boundaries(folder, test):
-        _warn(line, folder, console)
-    fingerprint = folder.fingerprint() if folder.discovered else ""
     for name, models in groups:
         for found in models:
             for line in check_features(found, folder):
-                _warn(line, folder, console)
-            if _trained_on_others(found, folder, fingerprint):
-                line = f"{name} ({found.origin.source}) was trained with other boundaries, or the data changed since"
                 _warn(line, folder, console)
             seen = sorted(test & set(found.origin.videos))
             if seen:
@@ -157,32 +140,6 @@ def check_models(groups: list[Group], folder: FeatureFolder, split: str, console
             else:
                 continue
             _warn(line, folder, console)
-
-
-def _past_of_boundaries(folder: FeatureFolder, test: set[str]) -> Iterator[str]:
-    """What has to be said of the videos that the discovered boundaries were fitted on."""
-    if folder.discovered is None:
-        return
-    seen = test & folder.discovered.fitted_on
-    if seen:
-        yield f"the boundaries, or their model, were fitted, without labels, on {len(seen)} of the test videos"
-    if not folder.discovered.whole_past:
-        yield "nothing is known of the videos that the model behind the boundaries was trained on"
-
-
-def _trained_on_others(found: PJEPA, folder: FeatureFolder, fingerprint: str) -> bool:
-    """Whether a model of discovered boundaries is known to have learned from others of the same folder."""
-    data = found.origin.config.data if found.origin.config else None
-    if data is None or _data_fingerprint(found) is None or found.config.segments != "discovered":
-        return False
-    same = data.root.resolve() == folder.root.resolve() and found.origin.rate in (None, str(folder.timeline.rate))
-    return same and _data_fingerprint(found) != fingerprint
-
-
-def _data_fingerprint(found: PJEPA) -> str | None:
-    states = sorted(found.origin.run.glob(f"checkpoints/*/{STATE}")) if found.origin.run else []
-    fingerprint = read_json(states[-1]).get("fingerprint") if states else None
-    return fingerprint if isinstance(fingerprint, str) else None
 
 
 def _warn(line: str, folder: FeatureFolder, console: Console) -> None:
@@ -216,7 +173,7 @@ def _recipe(found: PJEPA) -> str:
     if found.origin.config is None:
         return str(found.config)
     train = found.origin.config.train.model_copy(update={"seed": 0})
-    data = found.origin.config.data.model_copy(update={"root": Path(), "boundaries": None})
+    data = found.origin.config.data.model_copy(update={"root": Path()})
     return str(found.origin.config.model_copy(update={"train": train, "data": data}))
 
 

@@ -117,7 +117,6 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
     result = wanted.out / "results"
     evaluate_folder(
         *(prepared.folder, models, result, split, rate, recipe.rate, evaluation, wanted.on_error),
-        boundaries=None,
         console=console,
     )
     if wanted.suite is not None:
@@ -131,7 +130,6 @@ def run_recipe(recipe: Recipe, wanted: Wanted, console: Console) -> Path:
             recipe.rate,
             suite,
             wanted.on_error,
-            boundaries=None,
             console=console,
         )
     return result

@@ -46,8 +46,6 @@ class StreamOptions:
     threads: int
     state: Path | None
     out: Path | None
-    boundaries: Path | None
-    segmenter_model: str | None
     picture: Path | None
 
 

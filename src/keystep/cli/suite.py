@@ -38,14 +38,13 @@ def evaluate_suite(
     rate: str | None,
     settings: list[str],
     on_error: str,
-    boundaries: Path | None,
     console: Console,
 ) -> None:
     """Train what is not trained yet, score, save, draw, say."""
     config = suite_config(suite, settings)
     pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
     check_ours(out, {*OURS, HEADS, *pictures})
-    folder = open_data(data, source_rate, rate, on_error, boundaries=boundaries)
+    folder = open_data(data, source_rate, rate, on_error)
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(data)})
     groups = [parse_group(text) for text in models]
@@ -87,7 +86,7 @@ def _check_clips(folder: FeatureFolder, groups: list[Group]) -> None:
     if not (folder.root / CLIPS).exists():
         return
     for name, models in groups:
-        if any(found.config.segments is not None for found in models):
+        if any(found.config.oracle for found in models):
             raise InputError(
                 f"--model {name}: attends by segment, and {folder.root / CLIPS} holds clips, which have none"
             )

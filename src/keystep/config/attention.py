@@ -18,8 +18,7 @@ class AttentionPattern(Config):
 
     kind: Literal["bidirectional", "causal", "block_causal", "segment_causal"] = "bidirectional"
     """``bidirectional``: all frames. ``causal``: none that is later. ``block_causal``: the own block of ``block``
-    frames and all earlier ones. ``segment_causal``: the own segment and all earlier ones (ORACLE, unless the
-    model's boundaries are discovered ones)."""
+    frames and all earlier ones. ``segment_causal``: the own segment and all earlier ones (ORACLE)."""
     block: int | None = Field(default=None, ge=1)
     """block_causal: frames in a block."""
     window: int | None = Field(default=None, ge=1)
@@ -41,7 +40,7 @@ class AttentionPattern(Config):
 
     @property
     def oracle(self) -> bool:
-        """Whether it reads segment boundaries: true ones, unless `ModelConfig.boundaries` says otherwise."""
+        """Whether it reads the true segment boundaries."""
         return self.kind == "segment_causal"
 
     def __str__(self) -> str:

@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from keystep.config.attention import AttentionPattern
 from keystep.config.base import Config, build, read_yaml
-from keystep.data.discovered import Boundaries
 from keystep.errors import InputError
 from keystep.types import OnError, Rate
 
@@ -59,10 +58,7 @@ class ModelConfig(Config):
     rotary: Literal["relative", "tiled"] = "relative"
     """``tiled`` is the authors' variant, for their checkpoints only: its scores are no function of distance."""
     positions: Literal["frame", "segment"] = "frame"
-    """``segment``: 2-D positions (segment, frame in it); needs boundaries, and true ones make its results ORACLE."""
-    boundaries: Boundaries = "true"
-    """Of models that read segments, whose: the ``true`` ones (ORACLE), or those that `keystep segment` ``discovered``
-    without labels, which a live system has too."""
+    """``segment``: 2-D positions (segment, frame in it); needs the true boundaries, so its results are ORACLE."""
     input_norm: Literal["layer", "channel"] = "channel"
     """``layer``: LayerNorm of each feature vector, as in the paper. ``channel``: each channel standardised by its mean
     and deviation over the training videos, which keeps the scale of a vector."""
@@ -94,17 +90,6 @@ class ModelConfig(Config):
             raise ValueError(f"live_attention {self.live_attention.kind!r} sees the future; use causal or block_causal")
         return self
 
-    @model_validator(mode="after")
-    def _discovered_for_segments(self) -> Self:
-        if self.boundaries == "discovered" and self.attention.kind != "segment_causal":
-            raise ValueError(f"boundaries 'discovered' are for segment_causal attention, not {self.attention.kind}")
-        if self.boundaries == "discovered" and self.live_attention is not None:
-            raise ValueError(
-                f"live_attention {self.live_attention.kind!r} would train a mode that nothing uses: with discovered "
-                "boundaries the model's own attention is its live one; set model.live_attention=null"
-            )
-        return self
-
     @property
     def slot_tokens(self) -> int:
         """Tokens of a slot, N; 1 where nothing says."""
@@ -117,27 +102,13 @@ class ModelConfig(Config):
 
     @property
     def stream_attention(self) -> AttentionPattern | None:
-        """The attention that a live stream can use: the model's own if it never looks ahead, else the live one.
-
-        Discovered segments end within what a stream has seen, true ones are known to nobody.
-        """
-        own = self.attention.kind in ("causal", "block_causal") or self.boundaries == "discovered"
-        return self.attention if own else self.live_attention
+        """The attention that a live stream can use: the model's own if it never looks ahead, else the live one."""
+        return self.attention if self.attention.kind in ("causal", "block_causal") else self.live_attention
 
     @property
     def oracle(self) -> bool:
         """Whether the model reads true segment boundaries."""
-        return self.segments == "true"
-
-    @property
-    def segments(self) -> Boundaries | None:
-        """Whose segments the model reads, if it reads any."""
-        return self.boundaries if self.positions == "segment" or self.attention.kind == "segment_causal" else None
-
-    def describe(self, pattern: AttentionPattern) -> str:
-        """One of the model's patterns in words, with ORACLE in it wherever that is so."""
-        text = str(pattern)
-        return text if self.oracle else text.replace("(ORACLE)", "(discovered boundaries)")
+        return self.positions == "segment" or self.attention.oracle
 
 
 class TargetConfig(Config):
@@ -318,8 +289,6 @@ class DataConfig(Config):
     """Work at this rate by averaging; None keeps the source rate."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
-    boundaries: Path | None = None
-    """A folder that `keystep segment` wrote, for models whose boundaries are ``discovered``."""
     with_valid: bool = False
     """Pretrain on the split's validation videos, too, as the authors' recipes do (they have no such part)."""
     on_error: OnError = "raise"
@@ -341,15 +310,6 @@ class RunConfig(Config):
     masking: MaskingConfig = MaskingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
-
-    @model_validator(mode="after")
-    def _boundaries_are_read(self) -> Self:
-        if (self.model.segments == "discovered") != (self.data.boundaries is not None):
-            raise ValueError(
-                f"model.boundaries {self.model.boundaries!r} with data.boundaries {self.data.boundaries}: discovered "
-                "boundaries need the folder that 'keystep segment' wrote, and nothing else reads one"
-            )
-        return self
 
     @model_validator(mode="after")
     def _enough_layers(self) -> Self:

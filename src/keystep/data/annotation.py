@@ -20,8 +20,6 @@ from keystep.errors import InputError
 
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
-LABEL_SHARES = (0.15, 0.33, 0.5, 1.0)
-"""The paper's shares of labelled training videos."""
 IGNORED = -100
 """The class id of frames without a label; losses and scores leave them out."""
 UNLABELLED = "(unlabelled)"

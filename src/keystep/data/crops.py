@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 
 from keystep.batch import SequenceBatch
 from keystep.config import MaskingConfig, TrainConfig
-from keystep.data.discovered import Boundaries
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
@@ -31,6 +30,8 @@ class Crops(Dataset[TrainingBatch]):
 
     Batches run on from one epoch into the next, unless training is counted in ``epochs``: then each epoch ends with a
     batch of what is left, and with a step of fewer parts.
+
+    ``segments``: crops carry the lengths of their true segments, for ORACLE models.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Crops(Dataset[TrainingBatch]):
         train: TrainConfig,
         masking: MaskingConfig,
         *,
-        segments: Boundaries | None = None,
+        segments: bool = False,
         process: int = 0,
         processes: int = 1,
     ) -> None:
@@ -88,7 +89,7 @@ class Crops(Dataset[TrainingBatch]):
         video = self.videos[self._order(epoch)[place]]
         rng = np.random.default_rng((self.train.seed, 1, index))
         start, stop = self._crop(video, rng)
-        segments = self.folder.segments(video, self.segments, start, stop)
+        segments = self.folder.segment_lengths(video, start, stop) if self.segments else None
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from keystep.data.annotation import (
     read_split,
     segment_lengths,
 )
-from keystep.data.discovered import Boundaries, Discovered, read_boundaries
 from keystep.data.layout import (
     Video,
     extraction_of,
@@ -72,8 +70,6 @@ class FeatureFolder:
     """What true boundaries had to do with these features, where they had; a note says so on every reading."""
     extraction: dict[str, Any] | None = None
     """How the features were made of videos, where `keystep extract` made them."""
-    discovered: Discovered | None = None
-    """Segments at the pooled rate that were found without labels."""
     tokens: int = 1
     """Vectors of equal width that a slot's features hold side by side."""
     labels_used: str = ""
@@ -166,37 +162,6 @@ class FeatureFolder:
         middle = (first + np.minimum(first + self.pool, frames) - 1) // 2
         return segment_lengths(read_segments(path, frames)[middle][start:stop])
 
-    def segments(
-        self, name: str, whose: Boundaries | None, start: int = 0, stop: int | None = None
-    ) -> list[int] | None:
-        """Lengths of the segments in slots ``start`` to ``stop`` that a model reads; None for one that reads none.
-
-        Raises:
-            InputError: discovered ones are asked for, and there are none for this folder or video.
-        """
-        if whose is None:
-            return None
-        if whose == "true":
-            return self.segment_lengths(name, start, stop)
-        if self.discovered is None:
-            raise InputError(f"{self.root}: no discovered boundaries; give the folder that 'keystep segment' wrote")
-        return self.discovered.lengths(name, start, stop)
-
-    def with_boundaries(self, videos: Sequence[str]) -> tuple[str, ...]:
-        """Those of the videos that have discovered segments; others are refused, or left out as bad ones are.
-
-        Raises:
-            InputError: a video without, unless ``problems`` skips it; or none is left.
-        """
-        found = tuple(
-            name
-            for name in videos
-            if self.problems.attempt(name, lambda name=name: self.segments(name, "discovered")) is not None  # type: ignore[misc]
-        )
-        if videos and not found:
-            raise InputError(f"{self.problems.skipped[videos[0]]}; none of {len(videos)} videos is left")
-        return found
-
     def has_times(self, name: str) -> bool:
         """Whether the video's slots have explicit times."""
         return self._times_path(name).exists()
@@ -234,8 +199,6 @@ class FeatureFolder:
             segments = self.root / "segments" / f"{name}.txt"
             if segments.exists():
                 digest.update(b"segments" + sample_bytes(segments))
-        if self.discovered is not None:
-            digest.update(self.discovered.signature.encode())
         return digest.hexdigest()
 
 
@@ -246,7 +209,6 @@ def open_dataset(
     rate: AnyRate | None = None,
     problems: Problems | OnError | None = None,
     labels_needed: bool = True,
-    boundaries: Path | None = None,
 ) -> FeatureFolder:
     """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
 
@@ -256,7 +218,6 @@ def open_dataset(
         rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
         problems: what to do with bad videos: ``raise`` at the first (the default), ``skip`` them, or a collection.
         labels_needed: False to note unusable labels and go on without them, as pretraining does.
-        boundaries: a folder that `keystep segment` wrote for these videos at this rate.
 
     Raises:
         InputError: no usable video, unknown rate or orientation, or any bad video (unless ``problems`` skips it).
@@ -284,7 +245,7 @@ def open_dataset(
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
     tokens = tokens_of(root, store, next(iter(videos.values())).width)
-    folder = FeatureFolder(
+    return FeatureFolder(
         root,
         videos,
         source,
@@ -297,7 +258,3 @@ def open_dataset(
         labels_used=labels_used,
         labelled_videos=labelled_videos,
     )
-    if boundaries is None:
-        return folder
-    slots = {name: folder.length(name) for name in videos}
-    return replace(folder, discovered=read_boundaries(boundaries, folder.timeline.rate, slots))

@@ -30,11 +30,6 @@ class Difference:
     """Seeds of a and of b."""
     videos: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """True where the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
 
 def paired_bootstrap(
     correct_a: Array, correct_b: Array, frames: Array, *, resamples: int = 5000, seed: int = 0

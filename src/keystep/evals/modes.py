@@ -37,23 +37,16 @@ def patterns_of(model: PJEPA) -> dict[Mode, AttentionPattern]:
 
 
 def pattern_delay(pattern: AttentionPattern, rate: float) -> float | None:
-    """Seconds until a frame's latent is final, at most: a block ends after it, a causal frame is final at once."""
+    """Seconds until a frame's latent is final, at most: a block ends after it, a causal frame is final at once.
+
+    What the features themselves look ahead comes on top. None: when the video is over.
+    """
     if pattern.kind == "causal":
         return 0.0
     if pattern.kind == "block_causal":
         assert pattern.block is not None
         return (pattern.block - 1) / rate
     return None
-
-
-def model_delay(folder: FeatureFolder, model: PJEPA, pattern: AttentionPattern, videos: Sequence[str]) -> float | None:
-    """Seconds until a slot's latent is final, at most, that of the features themselves aside; None: the whole video.
-
-    Of discovered segments, the longest that any of the videos has.
-    """
-    if pattern.kind == "segment_causal" and folder.discovered is not None and not model.config.oracle:
-        return folder.discovered.delay(videos)
-    return pattern_delay(pattern, float(folder.timeline.rate))
 
 
 def answer_slots(length: int, block: int, chunk: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.controls import Control, Position
 from keystep.evals.geometry import Geometry, median_geometry
 from keystep.evals.judge import Beside, Family, Judge, Mode, Representation, Row, Run
-from keystep.evals.modes import answers_later, marked_oracle, model_delay, modes_of, patterns_of, slot_delay
+from keystep.evals.modes import answers_later, marked_oracle, modes_of, pattern_delay, patterns_of, slot_delay
 from keystep.evals.probe import ProbeConfig
 from keystep.pjepa import PJEPA
 
@@ -41,7 +41,6 @@ BEST_ON_TEST = ", best on test"
 TOKENS_NOTE = "{} tokens a slot: raw features, and the controls made of them, are their mean"
 ONE_AT_A_TIME = Lock()
 """Torch's generator belongs to the process: evaluations in two threads would draw each other's numbers."""
-DISCOVERED_MEANS = "discovered segments' means"
 
 
 class EvalConfig(Config):
@@ -118,8 +117,6 @@ def evaluate(
     for mode in modes_of([entrant.model for entrant in entrants]):
         study.smoothing(mode)
         study.offsets(mode)
-    if any(entrant.model.config.segments == "discovered" for entrant in entrants):
-        study.discovered_means()
     for entrant in entrants:
         study.entrant(entrant)
     study.compare()
@@ -248,18 +245,6 @@ class _Study:
         labels = self.judge.folder.labels
         return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in self.raw.items()}
 
-    def discovered_means(self) -> None:
-        """The same with discovered segments, and with what a stream knows: the centre so far, and the same delay."""
-        folder = self.judge.folder
-        means = {}
-        for name, raw in self.raw.items():
-            lengths = folder.segments(name, "discovered") or []
-            numbers = np.repeat(np.arange(len(lengths)), lengths)
-            means[name] = controls.segment_means(controls.running_centre(raw), numbers)
-        assert folder.discovered is not None
-        delay = folder.discovered.delay(self.judge.videos) + self.slot_delay
-        self.add(DISCOVERED_MEANS, "control", "causal", means, delay=delay, detail="running-centred, nothing learned")
-
     def entrant(self, entrant: Entrant) -> None:
         """A model and its untrained twin, in every mode that it has; one twin serves all models of its architecture."""
         architecture = _encoder_part(entrant.model.config)
@@ -288,7 +273,7 @@ class _Study:
     ) -> None:
         """A model's latents alone, beside the best smoothing of the same mode, and a learned one's beside the clock."""
         name = self.marked(name)
-        wait = model_delay(self.judge.folder, model, pattern, self.judge.videos)
+        wait = pattern_delay(pattern, self.rate)
         delay = None if wait is None else wait + self.slot_delay
         latents = dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern))
         position: Position = "elapsed" if mode == "causal" else "progress"
@@ -300,7 +285,7 @@ class _Study:
             seed=seed,
             position=position,
             delay=delay,
-            detail=model.config.describe(pattern),
+            detail=str(pattern),
         )
         beside: list[tuple[Beside, str, Representation, float | None]] = [
             ("smoothing", f"{name} ++ moving average", self.best_smoothing[mode], delay if mode == "causal" else None)
@@ -333,9 +318,8 @@ class _Study:
             self.judge.folder.problems.notes.append("one test video: nothing can be compared, intervals need two")
         for mode in self.best_smoothing:
             here = [row for row in rows if row.mode == mode]
-            means = self.evaluation.find(self.marked(DISCOVERED_MEANS), mode)
             raw = [row for row in rows if row.family == "raw"]  # sees one frame, so it stands in every mode
-            simple = [row for row in here if row.family == "control" and row is not means] + raw
+            simple = [row for row in here if row.family == "control"] + raw
             smooth = [row for row in simple if row.name.startswith("moving average")] + raw
             rivals = [
                 row for row in here if row.family in ("untrained", "reconstruction") and row.beside == "smoothing"
@@ -346,8 +330,6 @@ class _Study:
                 if row.beside == "":
                     self._compare("alone, against the best smoothing", row, _strongest(smooth))
                     self._compare("alone, against the best control", row, _strongest(simple))
-                    if means is not None and row.delay == means.delay:
-                        self._compare("alone, against its segments' means", row, means)
                 elif row.beside == "position":
                     self._compare("beside the clock, against the best smoothing", row, _strongest(smooth))
                 else:

@@ -170,7 +170,6 @@ def data_record(judge: Judge) -> dict[str, Any]:
         "fingerprint": folder.fingerprint(),
         "oracle": folder.oracle,
         "labels": folder.labels_used,
-        "boundaries": folder.discovered and folder.discovered.signature,
         "rate_hz": float(folder.timeline.rate),
         "width": folder.width,
         "classes": list(folder.classes),

@@ -144,29 +144,6 @@ def score_segments(
     return StreamScores(f"by true segments (ORACLE), {choice}", scores, None)
 
 
-def stream_table(
-    predictions: Sequence[Ids],
-    truths: Sequence[Ids],
-    *,
-    delays: Sequence[Ids | int],
-    rate: float,
-    lengths: Sequence[Sequence[int]] | None = None,
-    background: Collection[int] = (),
-    protocol: str = "pooled",
-) -> list[StreamScores]:
-    """All readings of one stream: final, at the moment, and the two by segment."""
-    choices: tuple[Choice, ...] = ("majority", "last")
-    by_segments = [
-        score_segments(predictions, truths, lengths=lengths, choice=choice, background=background, protocol=protocol)
-        for choice in choices
-    ]
-    return [
-        score_final(predictions, truths, delays=delays, rate=rate, background=background, protocol=protocol),
-        score_at_the_moment(predictions, truths, delays=delays, background=background, protocol=protocol),
-        *by_segments,
-    ]
-
-
 def _answer(predictions: Ids, choice: Choice) -> int:
     if choice == "last":
         return int(predictions[-1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keystep.encoding import encode_videos
 from keystep.evals import controls
 from keystep.evals.judge import Family, Judge, Mode, Representation
-from keystep.evals.modes import marked_oracle, model_delay, patterns_of, slot_delay
+from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_delay
 from keystep.evals.protocol import Entrant
 from keystep.evals.results import head_origin
 from keystep.evals.trimmed import PerFrame, model_frames, raw_frames
@@ -62,7 +62,7 @@ def sources(
         pattern = patterns_of(entrant.model).get(mode)
         if pattern is None:
             continue
-        wait = model_delay(judge.folder, entrant.model, pattern, judge.videos)
+        wait = pattern_delay(pattern, float(judge.folder.timeline.rate))
         block = {"causal": 1, "block_causal": pattern.block}.get(pattern.kind)
         family: Family = "oracle" if entrant.model.config.oracle else "learned"
         family = "reconstruction" if entrant.reconstruction else family
@@ -73,7 +73,7 @@ def sources(
             entrant.seed,
             block,
             own_delay if block is not None else None if wait is None else wait + own_delay,
-            entrant.model.config.describe(pattern),
+            str(pattern),
             head_origin(judge.folder, weights.get((entrant.name, entrant.seed), ""), mode, family == "oracle"),
             lambda entrant=entrant, pattern=pattern: dict(  # type: ignore[misc]
                 encode_videos(entrant.model, judge.folder, judge.videos, pattern)

@@ -151,7 +151,7 @@ def model_frames(model: PJEPA, pattern: AttentionPattern | None = None) -> PerFr
     Raises:
         InputError: the model attends by segment, which a clip does not have.
     """
-    if model.config.segments is not None or (pattern is not None and pattern.kind == "segment_causal"):
+    if model.config.oracle or (pattern is not None and pattern.oracle):
         raise InputError("clips have no segments; judge them with a model that needs none (causal, block_causal, ...)")
 
     def latents(features: Array) -> Array:

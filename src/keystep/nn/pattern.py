@@ -63,8 +63,6 @@ def rank(pattern: AttentionPattern, places: Places) -> Tensor:
         return places.positions // pattern.block
     if pattern.kind == "segment_causal":
         if places.segments is None:
-            raise InputError(
-                "segment_causal attention needs segment_lengths: the true boundaries (ORACLE), or discovered ones"
-            )
+            raise InputError("segment_causal attention needs segment_lengths: the true boundaries (ORACLE)")
         return places.segments
     return torch.zeros_like(places.positions)

@@ -78,7 +78,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         videos,
         config.train,
         config.masking,
-        segments=config.model.segments,
+        segments=config.model.oracle,
         process=fabric.global_rank,
         processes=fabric.world_size,
     )
@@ -219,15 +219,12 @@ def _read_data(
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
         labels_needed=config.model.oracle or config.train.crop_segments is not None,
-        boundaries=data.boundaries,
     )
     if folder.problems.notes:
         log.warning(
             "%s (%d such notes; keystep inspect lists them)", folder.problems.notes[0], len(folder.problems.notes)
         )
     videos, held_out = _parts(folder, data)
-    if config.model.segments == "discovered":  # what lacks them shows now, not when a crop falls on it
-        videos, held_out = folder.with_boundaries(videos), folder.with_boundaries(held_out)
     with progress.task("reading videos", total=len(videos), unit="videos") as task:
         statistics, readable = measure(
             folder,
@@ -319,7 +316,7 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
         if features is None:
             continue
         ids = folder.labels(name)[start:stop] if labelled else None
-        segments = folder.segments(name, config.model.segments, start, stop)
+        segments = folder.segment_lengths(name, start, stop) if config.model.oracle else None
         batches.append(collate([(features, hidden, segments)]))
         if ids is not None:
             labels.append(pad_labels([ids], stop - start))

@@ -142,33 +142,6 @@ def inspect(
 
 
 @app.command(rich_help_panel=PANEL)
-def segment(
-    data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for <video>.txt (segment lengths) and segmenter.json.")],
-    model: Annotated[str | None, typer.Option(help="A run or model folder, for 'latents' and 'surprise'.")] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(help="'features', 'latents' or 'surprise'; by default features, or the model's latents."),
-    ] = None,
-    source_rate: SourceRate = None,
-    rate: Rate = None,
-    split: Annotated[
-        str | None, typer.Option(help="Fit on this split's training videos only; needed for an honest eval.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="window, shortest, longest, quantile, per_minute, span, context. Repeat as needed."),
-    ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Seconds within which a true boundary counts as hit.")] = 1.0,
-    on_error: OnError = "raise",
-) -> None:
-    """Find where steps begin, without labels and with a stated look-ahead, for models that attend by segment."""
-    from keystep.cli.segmenting import segment_folder
-
-    segment_folder(data, out, model, source, source_rate, rate, split, settings or [], tolerance, on_error, console)
-
-
-@app.command(rich_help_panel=PANEL)
 def prepare(
     name: Annotated[str | None, typer.Argument(help="The data set; without it, all are listed.")] = None,
     root: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keystep.cli.base import Data, Found, OnError, Rate, Set, SourceRate, Split, app, console
+from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console
 
 PANEL = "Learning and judging"
 
@@ -57,8 +57,6 @@ def pretrain(
     console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
-    elif settled.model.segments:
-        console.print("note: it attends by discovered boundaries; give eval and encode --boundaries DIR")
     elif settled.train.crop_segments is not None:
         console.print("note: its crops followed true segments; the model itself needs none")
     console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
@@ -108,7 +106,6 @@ def evaluate(
     rate: Rate = None,
     settings: Set = None,
     on_error: OnError = "raise",
-    boundaries: Found = None,
     suite: Annotated[
         str | None,
         typer.Option(help="'paper': temporal heads (linear, MS-TCN++, long context) instead of the probes' table."),
@@ -118,13 +115,11 @@ def evaluate(
     if suite is not None:
         from keystep.cli.suite import evaluate_suite
 
-        evaluate_suite(
-            suite, data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console
-        )
+        evaluate_suite(suite, data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
         return
     from keystep.cli.evaluation import evaluate_folder
 
-    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, boundaries, console)
+    evaluate_folder(data, model or [], out, split, source_rate, rate, settings or [], on_error, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -153,7 +148,6 @@ def discover(
         typer.Option("--set", help="clustering, convention, background, starts. Repeat as needed."),
     ] = None,
     on_error: OnError = "raise",
-    boundaries: Found = None,
 ) -> None:
     """Find key-steps without labels: cluster frames, match clusters to true steps, compare with the controls."""
     from keystep.cli.discovering import discover_folder
@@ -172,7 +166,6 @@ def discover(
         rate,
         settings or [],
         on_error,
-        boundaries,
         console,
     )
 

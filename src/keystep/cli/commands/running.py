@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keystep.cli.base import Found, SourceRate, app, console
+from keystep.cli.base import SourceRate, app, console
 
 PANEL = "Live streams, and other formats"
 
@@ -52,10 +52,6 @@ def stream(
         str | None, typer.Option(help="Of videos, with --backbone: 'right' (the default) or 'center'.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
-    boundaries: Found = None,
-    segmenter_model: Annotated[
-        str | None, typer.Option(help="The model that the boundaries were found with, if they were found with one.")
-    ] = None,
 ) -> None:
     """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
     from keystep.cli.stream_sources import SourceOptions
@@ -83,8 +79,6 @@ def stream(
         threads=threads,
         state=state,
         out=out,
-        boundaries=boundaries,
-        segmenter_model=segmenter_model,
         picture=picture,
     )
     stream_source(model, source, options, Console(stderr=True, highlight=False))
@@ -113,9 +107,7 @@ def convert(
     model.save_pretrained(out)
     oracle = "  ORACLE: it needs true segment boundaries" if model.config.oracle else ""
     sizes = f"reads {model.config.input_dim} numbers a frame, gives {model.config.dim}"
-    console.print(
-        f"{out}: {model.config.describe(model.config.attention)}, {sizes}{oracle}", soft_wrap=True, markup=False
-    )
+    console.print(f"{out}: {model.config.attention}, {sizes}{oracle}", soft_wrap=True, markup=False)
 
 
 @app.command(rich_help_panel=PANEL)

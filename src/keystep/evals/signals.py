@@ -1,13 +1,12 @@
-"""What boundaries are looked for in: one row of numbers for each frame, that depends on nothing later.
+"""Signals of where one step of a procedure may end and the next begin, without labels.
 
-A source is fed frames and gives rows; its state is a value that the caller holds. `delay`: how many frames after its
-own a row may come.
+Two measurements for analysis; no model reads them. `change_scores` compares the rows before a frame with those from it
+on. `Surprise` is the prediction error of a model on a stream.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,90 +15,37 @@ from torch import Tensor
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
-from keystep.stream import steps
-from keystep.stream.state import StreamState
 
 
-class Source(Protocol):
-    """Frames (n, D_in) float32 in, rows (m, D) out, one for each frame sooner or later."""
+def change_scores(rows: np.ndarray, window: int) -> np.ndarray:
+    """Score each frame by how much the rows change there: a change-point score.
 
-    @property
-    def delay(self) -> int:
-        """Frames after its own that a row waits for, at most."""
+    The score is the root mean square over channels of the difference between the mean of the ``window`` rows from the
+    frame on and the mean of the ``window`` rows before it. Divide the rows by the deviation of each channel within
+    videos first, where channels differ in scale. Sums run over the window in the same order for every frame, so on a
+    stream the last ``2 * window - 1`` rows and the new ones give the scores of the whole video.
 
-    @property
-    def divisors(self) -> int:
-        """How many numbers say what is usual of its rows (`Segmenter.scale`)."""
+    Args:
+        rows: (T, D) features or latents of one video.
+        window: frames on each side, at least 1.
 
-    def begin(self) -> Any:
-        """The state before the first frame."""
+    Returns:
+        (max(0, T - 2 * window + 1),) float64; the first score is that of frame ``window``.
 
-    def step(self, frames: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        """Rows that are known now, and the new state."""
-
-    def finish(self, state: Any) -> np.ndarray:
-        """Rows of what still waits, when the video is over."""
-
-
-def all_rows(source: Source, features: np.ndarray) -> np.ndarray:
-    """(T, D) rows of a whole video, (T, D_in)."""
-    rows, state = source.step(features, source.begin())
-    return np.concatenate([rows, source.finish(state)])
-
-
-@dataclass(frozen=True)
-class Features:
-    """The frames themselves, bit for bit. (Their differences do not see a video's mean, so it need not be removed.)"""
-
-    width: int
-    delay: int = 0
-
-    @property
-    def divisors(self) -> int:
-        """One a channel."""
-        return self.width
-
-    def begin(self) -> None:
-        """Nothing to remember."""
-
-    def step(self, frames: np.ndarray, state: None) -> tuple[np.ndarray, None]:
-        """The frames."""
-        if frames.shape[1] != self.width:
-            raise InputError(f"frames are {frames.shape[1]} wide; the segmenter was fitted on {self.width}")
-        return frames, None
-
-    def finish(self, state: None) -> np.ndarray:
-        """Nothing waits."""
-        return np.zeros((0, self.width), np.float32)
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Causal latents of a model, as `keystep.stream` gives them: equal for all chunkings up to float noise."""
-
-    model: PJEPA
-    delay: int = 0
-
-    def __post_init__(self) -> None:
-        causal_pattern(self.model)
-
-    @property
-    def divisors(self) -> int:
-        """One a channel."""
-        return self.model.config.dim
-
-    def begin(self) -> StreamState:
-        """A stream of the model."""
-        return steps.init(self.model)
-
-    def step(self, frames: np.ndarray, state: StreamState) -> tuple[np.ndarray, StreamState]:
-        """The latents of the frames."""
-        latents, state = steps.step(self.model, torch.from_numpy(frames)[None], state)
-        return latents[0].float().cpu().numpy(), state
-
-    def finish(self, state: StreamState) -> np.ndarray:
-        """Nothing waits."""
-        return np.zeros((0, self.model.config.dim), np.float32)
+    Raises:
+        InputError: rows of another shape, a window below 1.
+    """
+    if rows.ndim != 2 or window < 1:
+        raise InputError(f"rows of shape {rows.shape}, window {window}; expected (T, D) and a window of at least 1")
+    count = len(rows) - window + 1
+    if count <= window:
+        return np.zeros(0)
+    sums = np.zeros((count, rows.shape[1]))
+    for shift in range(window):
+        sums += rows[shift : shift + count]
+    change = (sums[window:] - sums[:-window]) / window
+    scores: np.ndarray = np.sqrt(np.square(change).mean(1))
+    return scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,20 +88,20 @@ class Surprise:
 
     @property
     def delay(self) -> int:
-        """A span's first frame waits for the last one."""
+        """Frames after its own that a row waits for, at most: a span's first frame waits for the last one."""
         return self.span - 1
 
-    @property
-    def divisors(self) -> int:
-        """One a place in a span."""
-        return self.span
+    def of_video(self, features: np.ndarray) -> np.ndarray:
+        """(T, 1) surprise of a whole video, (T, D_in)."""
+        rows, state = self.step(features, self.begin())
+        return np.concatenate([rows, self.finish(state)])
 
     def begin(self) -> SurpriseState:
         """No frames yet."""
         return SurpriseState(np.zeros((0, self.model.config.input_dim or 0), np.float32))
 
     def step(self, frames: np.ndarray, state: SurpriseState) -> tuple[np.ndarray, SurpriseState]:
-        """The surprise of the spans that are complete."""
+        """Take the next frames (n, D_in); return the surprise of the spans that are complete, and the new state."""
         rows, behind = np.concatenate([state.rows, frames]), state.behind
         found = [np.zeros(0, np.float32)]
         while len(rows) - behind >= self.span:
@@ -195,11 +141,10 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
 
 
 def causal_pattern(model: PJEPA) -> AttentionPattern:
-    """The causal attention that the model has; boundaries must not depend on the future."""
+    """The causal attention that the model has; surprise must not depend on the future."""
     pattern = model.config.attention if model.config.attention.kind == "causal" else model.config.live_attention
-    if pattern is None or pattern.kind != "causal" or model.config.segments is not None:
+    if pattern is None or pattern.kind != "causal" or model.config.oracle:
         raise InputError(
-            f"this model attends {model.config.describe(model.config.attention)} and has no causal live_attention: "
-            "boundaries cannot be found with it"
+            f"this model attends {model.config.attention} and has no causal live_attention: surprise needs one"
         )
     return pattern
