@@ -35,9 +35,16 @@ from keystep.evals.trimmed import (
     scores_of,
     write_submission,
 )
-from keystep.temporal import TrainingConfig, describe, frames_per_second, head_config, train_head
-from keystep.temporal.config import PRESETS, HeadConfig
-from keystep.temporal.head import TemporalHead
+from keystep.heads import (
+    PRESETS,
+    Head,
+    HeadConfig,
+    TrainingConfig,
+    describe,
+    frames_per_second,
+    head_config,
+    train_head,
+)
 
 COMPARED = ("accuracy", "edit", "f1@50")
 """What gains are stated in."""
@@ -234,7 +241,7 @@ def _trained(
     source: Source,
     place: Path,
     progress: Callable[[str], None],
-) -> tuple[HeadRun, TemporalHead]:
+) -> tuple[HeadRun, Head]:
     def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(representation[name], judge.labels[name]) for name in names]
 
@@ -271,9 +278,7 @@ def _trained(
     return run, trained.head
 
 
-def _at_the_moment(
-    judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: TemporalHead
-) -> dict[str, float]:
+def _at_the_moment(judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: Head) -> dict[str, float]:
     """What a live system says at each slot's own time, at the slots' rate; nothing where that is not known."""
     if source.mode != "causal" or source.block is None or head.delay is None:
         return {}
@@ -332,7 +337,7 @@ def _by_segments(judge: Judge, predictions: Mapping[str, np.ndarray]) -> dict[st
     }
 
 
-def _row(judge: Judge, source: Source, preset: str, head: TemporalHead) -> HeadRow:
+def _row(judge: Judge, source: Source, preset: str, head: Head) -> HeadRow:
     """The line of a head on a representation; the head's own wait comes on top of the representation's."""
     rate, chunk = float(judge.folder.timeline.rate), None if head.delay is None else head.delay + 1
     delay = None

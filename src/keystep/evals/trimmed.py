@@ -46,7 +46,7 @@ ROUNDING = 1e-6
 
 
 class ClassProbabilities(Protocol):
-    """A head: `keystep.heads.LinearHead`, a temporal head, or any other of that method."""
+    """A head (`keystep.heads.Head`), or anything else of that method."""
 
     def probabilities(self, latents: Tensor, /) -> Tensor:
         """(B, T, D) -> (B, T, C)"""
