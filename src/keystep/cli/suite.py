@@ -12,10 +12,10 @@ from keystep.cli.evaluation import parsed_groups
 from keystep.cli.progress import progress_on
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.config.base import assignments, build
+from keystep.data.clips import FILE as CLIPS
 from keystep.data.folder import FeatureFolder
 from keystep.data.layout import data_set_of
 from keystep.errors import InputError, Interrupted
-from keystep.evals.clips import FILE as CLIPS
 from keystep.evals.entrants import Group, check_models, entrants_of, model_records, open_judge, own_rate
 from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.published import PUBLISHED

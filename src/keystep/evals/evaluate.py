@@ -26,8 +26,8 @@ from keystep.evals.results import OURS, RESULT, Results, curves_of
 from keystep.evals.suite import SuiteConfig, gains, run_suite
 from keystep.evals.suite_results import gain_records, row_records
 from keystep.files import check_ours, check_writable
+from keystep.heads import PRESETS
 from keystep.progress import SILENT, Progress
-from keystep.temporal.config import PRESETS
 
 TASKS = ("segmentation",)
 PROBE = "linear"
