@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from keystep.config import RunConfig
     from keystep.data.folder import open_dataset
     from keystep.encoding import encode
+    from keystep.evals.evaluate import evaluate
     from keystep.heads import load_head
     from keystep.loading import load
     from keystep.pjepa import PJEPA
+    from keystep.prediction import predict
     from keystep.stream.session import Stream
     from keystep.train.run import pretrain
 
@@ -39,9 +41,11 @@ _HOMES = {
     "RunConfig": "config.run",
     "Stream": "stream.session",
     "encode": "encoding",
+    "evaluate": "evals.evaluate",
     "load": "loading",
     "load_head": "heads.registry",
     "open_dataset": "data.folder",
+    "predict": "prediction",
     "pretrain": "train.run",
 }
 """Public name -> the module that defines it. No name is that of a module, which importing it would put in its place."""
@@ -54,12 +58,14 @@ __all__ = [
     "__version__",
     "encode",
     "evals",
+    "evaluate",
     "export",
     "heads",
     "interop",
     "load",
     "load_head",
     "open_dataset",
+    "predict",
     "pretrain",
     "stream",
 ]

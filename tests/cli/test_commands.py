@@ -347,6 +347,12 @@ def test_a_folder_with_gaps_and_explicit_times_goes_through_every_command(
     pretrain(keystep, data, tmp_path / "run", "--set", "model.attention.kind=segment_causal")
     options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "result", *QUICK)
     status, _, error = keystep("eval", data, "--source-rate", 4, "--rate", 2, *options)
+    assert status == 2 and "was trained at 4 Hz, and the data are read at 2 Hz; leave --rate out" in error
+    status, _, error = keystep("eval", data, "--source-rate", 4, *options)
+    assert status == 0, error
+    status, _, error = keystep("eval", data, "--source-rate", 4, *options)
+    assert status == 2 and "holds a result already; give --overwrite" in error
+    status, _, error = keystep("eval", data, "--source-rate", 4, *options, "--overwrite", "--quick")
     assert status == 0, error
     options = ("--source-rate", 4, "--rate", 2, "--out", tmp_path / "latents")
     assert keystep("encode", tmp_path / "run", data, *options)[0] == 0

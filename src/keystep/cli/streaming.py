@@ -19,11 +19,11 @@ from keystep.cli.data import show_lines
 from keystep.cli.live_view import LiveView
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
-from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
+from keystep.opening import SourceOptions, one_of, open_source
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps, Reading, Smoothing
 from keystep.stream.live import OnGap

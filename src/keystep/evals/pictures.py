@@ -58,11 +58,20 @@ def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[Picture]:
 
 
 def ribbons_png(
-    truth: np.ndarray, lines: Mapping[str, np.ndarray], classes: Sequence[str], background: Sequence[str], rate: float
+    truth: np.ndarray | None,
+    lines: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    background: Sequence[str],
+    rate: float,
 ) -> bytes:
-    """Ribbons of one video alone: (T,) class ids, true ones on top; ids that are no class are white. rate: in Hz."""
+    """Ribbons of one video alone: (T,) class ids, true ones on top where they are known. rate: in Hz.
+
+    Ids that are no class are white.
+    """
     result: Result = {"data": {"classes": list(classes)}, "protocol": {"background": list(background)}}
-    arrays = {"0/truth": truth} | {f"0/prediction/{name}": ids for name, ids in lines.items()}
+    arrays = {"0/truth": truth if truth is not None else next(iter(lines.values()))} | {
+        f"0/prediction/{name}": ids for name, ids in lines.items()
+    }
     return _png(_ribbons(truth, lines, Palette(result, arrays), rate))
 
 
@@ -175,20 +184,22 @@ def _predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.nda
     return chosen
 
 
-def _ribbons(truth: np.ndarray, lines: Mapping[str, np.ndarray], palette: Palette, rate: float) -> Figure:
-    patches, texts = palette.entries([truth, *lines.values()])
+def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette: Palette, rate: float) -> Figure:
+    shown = ({} if truth is None else {"true steps": truth}) | dict(lines)
+    patches, texts = palette.entries([*shown.values()])
     columns = max(1, min(6, int((WIDTH - 0.4) / (0.5 + 0.066 * max(map(len, texts), default=1)))))
     foot = 0.168 * -(-len(texts) // columns) + 0.1
-    figure, strips = _strips(["true steps", *lines], foot)
-    for axes, ids in zip(strips, (truth, *lines.values()), strict=True):
+    figure, strips = _strips([*shown], foot)
+    for axes, ids in zip(strips, shown.values(), strict=True):
         _paint(axes, palette.paint(ids), len(ids) / rate / 60)
         _number(axes, ids, palette, len(ids) / rate / 60)
-    labelled = truth >= 0
-    for axes, ids in zip(strips[1:], lines.values(), strict=True):
-        if len(ids) == len(truth) and labelled.any():
-            right = 100 * float((ids == truth)[labelled].mean())
-            axes.text(1.01, 0.5, f"{right:.0f} %", transform=axes.transAxes, va="center", fontsize=9)
-    strips[0].text(1.01, 0.5, "right", transform=strips[0].transAxes, va="center", fontsize=9)
+    if truth is not None:
+        labelled = truth >= 0
+        for axes, ids in zip(strips[1:], lines.values(), strict=True):
+            if len(ids) == len(truth) and labelled.any():
+                right = 100 * float((ids == truth)[labelled].mean())
+                axes.text(1.01, 0.5, f"{right:.0f} %", transform=axes.transAxes, va="center", fontsize=9)
+        strips[0].text(1.01, 0.5, "right", transform=strips[0].transAxes, va="center", fontsize=9)
     low = (0.5, 0.03 / figure.get_figheight())
     style = {"ncols": columns, "fontsize": 8, "frameon": False, "handlelength": 1.2, "columnspacing": 1.4}
     figure.legend(patches, texts, loc="lower center", bbox_to_anchor=low, **style)

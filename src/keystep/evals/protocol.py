@@ -133,10 +133,13 @@ def judge_all(
     """
     study = _Study(judge, quick=quick)
     chosen = tuple(mode for mode in modes_of([entrant.model for entrant in entrants]) if mode in modes)
-    with progress.task("judging", total=study.count(entrants, chosen), unit="probes") as study.task:
+    with progress.task(
+        "judging", total=("offline" in modes) + study.count(entrants, chosen), unit="probes"
+    ) as study.task:
         study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
-        name = "true segments' means (ORACLE)"
-        study.add(name, "oracle", "offline", study.segment_means, key="true segments' means")
+        if "offline" in modes:
+            name = "true segments' means (ORACLE)"
+            study.add(name, "oracle", "offline", study.segment_means, key="true segments' means")
         for mode in chosen:
             study.smoothing(mode)
             study.offsets(mode)
@@ -166,8 +169,8 @@ class _Study:
         self.evaluation.geometry[self.marked("raw features")] = median_geometry([self.raw[name] for name in test])
 
     def count(self, entrants: Sequence[Entrant], modes: Sequence[Mode]) -> int:
-        """How many probes `judge_all` fits at most: one control less where the test videos agree with validation."""
-        total, twins = 2, set[tuple[ModelConfig, Mode, int]]()
+        """How many probes `judge_all` reports, that of true segments aside."""
+        total, twins = 1, set[tuple[ModelConfig, Mode, int]]()
         for mode in modes:
             positions = len(self._positions(mode))
             total += len(self._widths(mode)) + positions + 1

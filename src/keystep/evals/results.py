@@ -74,6 +74,7 @@ class Results:
             more: further parts of the record, such as the rows of temporal heads.
         """
         record = {**result_record(evaluation), "models": [*models], **(more or {})}
+        record = json.loads(json.dumps(record, allow_nan=False))  # lists for tuples, as it is read again
         return cls(record, picture_arrays(evaluation), curves or {}, learned_heads(evaluation, models))
 
     @classmethod

@@ -8,9 +8,28 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keystep.cli.base import SourceRate, app, console, not_a_url, there
+from keystep.cli.base import Overwrite, SourceRate, app, console, not_a_url, there
 
 PANEL = "Live streams, and other formats"
+
+
+@app.command(rich_help_panel=PANEL)
+def predict(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
+    videos: Annotated[list[Path], typer.Argument(help="Feature files (.npy) or videos.")],
+    head: Annotated[
+        Path,
+        typer.Option(help="What 'keystep eval' wrote: RESULT/heads/NAME-offline-seed0.safetensors.", callback=there),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for labels, probabilities and ribbons.")] = Path("predictions"),
+    source_rate: SourceRate = None,
+    weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict the steps of whole recordings: label files, probabilities, ribbons; the offline heads see all of them."""
+    from keystep.cli.predicting import predict_videos
+
+    predict_videos(model, head, videos, out, source_rate, weights, overwrite, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -57,8 +76,8 @@ def stream(
     weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
 ) -> None:
     """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
-    from keystep.cli.stream_sources import SourceOptions
     from keystep.cli.streaming import StreamOptions, stream_source
+    from keystep.opening import SourceOptions
 
     options = StreamOptions(
         head=head,

@@ -1,4 +1,4 @@
-"""Where `keystep stream` takes its features from, at which rate, and what they saw."""
+"""Opening what features come from (files, videos, cameras, standard input): at which rate, and what they saw."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""`keystep.evaluate`: one call, typed results."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from two_classes import write_data
+
+import keystep
+from keystep.config import ModelConfig
+from keystep.config.base import build
+from keystep.errors import InputError
+from keystep.evals.probe import ProbeConfig
+from keystep.evals.results import Results
+from keystep.evals.suite import SuiteConfig
+from keystep.heads import TrainingConfig
+
+QUICK = SuiteConfig(probe=ProbeConfig(penalties=(0.01,)), training=TrainingConfig(epochs=1), seeds=1)
+
+
+def model(seed: int, **changes: object) -> keystep.PJEPA:
+    torch.manual_seed(100 + seed)
+    return keystep.PJEPA(build(ModelConfig, {"input_dim": 4, "dim": 16, "depth": 2, "heads": 2}, changes)).eval()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = write_data(tmp_path_factory.mktemp("evaluate") / "data")
+    return keystep.open_dataset(root, source_rate=4, rate=2)
+
+
+@pytest.fixture(scope="module")
+def results(data: Any) -> Results:
+    models = {"a": [model(0), model(1), model(2)], "b": model(3)}
+    return keystep.evaluate(data, models, modes=["causal"], config=QUICK)
+
+
+def test_results_answer_in_python(results: Results) -> None:
+    assert "| a |" in results.table() and "Offline" not in results.table()
+    records = results.to_records()
+    assert {record["seed"] for record in records if record["name"] == "a"} == {0, 1, 2}
+    assert all({"name", "head", "mode", "accuracy", "edit"} <= set(record) for record in records)
+    assert repr(results).startswith("Results('data', split '1': ") and len(repr(results)) < 80
+    assert "<table>" in results._repr_html_()
+
+
+def test_any_two_rows_are_compared(results: Results) -> None:
+    there, back = results.compare("a", "b"), results.compare("b", "a")
+    assert there.mean == pytest.approx(-back.mean) and there.seeds == (3, 1) and there.videos == 3
+    (line,) = (line for line in results.record["gate"] if (line["first"], line["second"]) == ("a", "b"))
+    assert line["mean"] == there.mean and line["low"] == there.low
+    hardest = max(
+        sum(row["runs"][0]["correct"]) for row in results.record["rows"] if row["family"] in ("raw", "control")
+    )
+    strongest = results.compare("raw features", "best control")
+    right = sum(next(row for row in results.record["rows"] if row["family"] == "raw")["runs"][0]["correct"])
+    assert strongest.mean == pytest.approx(100 * (right - hardest) / sum(results.record["data"]["test_frames"]))
+    with pytest.raises(InputError, match="no rows 'a' and 'c'"):
+        results.compare("a", "c")
+
+
+def test_results_are_written_once_and_read_again(results: Results, data: Any, tmp_path: Path) -> None:
+    page = results.report(tmp_path / "out")
+    assert page.read_text().startswith("<!doctype html>")
+    assert Results.load(tmp_path / "out").record == results.record
+    with pytest.raises(InputError, match="holds a result already; give --overwrite"):
+        keystep.evaluate(data, {"a": model(0)}, config=QUICK, out=tmp_path / "out")
+    again = keystep.evaluate(data, {"a": model(0)}, config=QUICK, out=tmp_path / "out", quick=True, overwrite=True)
+    assert Results.load(tmp_path / "out").record["rows"] == again.record["rows"]
+
+
+def test_temporal_heads_stand_beside_the_probe(data: Any) -> None:
+    small = QUICK.model_copy(update={"head_settings": {"mstcn": {"maps": 8, "layers": 2, "refinements": 1}}})
+    small = small.model_copy(update={"heads": ("mstcn",)})
+    found = keystep.evaluate(data, {"a": model(0)}, heads=["linear", "mstcn"], modes=["causal"], config=small)
+    heads = {(record["head"], record["name"]) for record in found.to_records()}
+    assert {("linear", "a"), ("mstcn", "a"), ("mstcn", "raw features"), ("mstcn", "best control")} <= heads
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "anticipation"}, "unknown task 'anticipation'; expected segmentation"),
+        ({"heads": ["forest"]}, "unknown head 'forest'; expected one of linear"),
+        ({"models": {"raw": model(0)}}, "stands for a control"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_work(data: Any, options: dict[str, Any], message: str) -> None:
+    models = options.pop("models", {"a": model(0)})
+    with pytest.raises(InputError, match=re.escape(message)):
+        keystep.evaluate(data, models, config=QUICK, **options)
+
+
+def test_a_model_of_another_rate_is_refused_and_its_own_is_taken(data: Any, tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data")
+    runs = {}
+    for rate in (2, 4):
+        settings = {"data": {"root": root, "source_rate": 4, "rate": rate}, "train": {"steps": 1, "crop": 16}}
+        small = {"model": {"dim": 16, "depth": 1, "heads": 2}}
+        runs[rate] = keystep.pretrain(build(keystep.RunConfig, settings, small), out=tmp_path / f"run{rate}")
+    with pytest.raises(InputError, match=r"was trained at 4 Hz, and the data are read at 2 Hz; leave --rate out"):
+        keystep.evaluate(data, {"other": runs[4]}, config=QUICK)
+    with pytest.raises(InputError, match="judge them in two evaluations"):
+        keystep.evaluate(root, {"a": runs[2], "b": runs[4]}, config=QUICK)
