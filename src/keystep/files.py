@@ -73,6 +73,21 @@ def check_ours(folder: Path, ours: Collection[str]) -> None:
             raise InputError(f"{folder}: holds {foreign[0]!r}, which would be lost; choose another folder")
 
 
+def check_new(path: Path, overwrite: bool, holds: str = "a result") -> None:
+    """Refuse to replace what is at ``path`` unless that was asked for, and try to write there.
+
+    Args:
+        path: a file, or the file by which a folder of results is known.
+        holds: what it is, for the message.
+
+    Raises:
+        InputError: it exists and ``overwrite`` is not given, or its place cannot be written to.
+    """
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: holds {holds} already; give --overwrite to replace it, or another --out")
+    check_writable(path)
+
+
 def check_writable(path: Path) -> None:
     """Try to write where a file or folder is to be, before work is done for it; nothing is left behind.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from keystep.encoding import pattern_of
 from keystep.errors import InputError
 from keystep.evals.pictures import ribbons_png, safe_names
-from keystep.files import check_ours, check_writable, replacing, write_array, write_json, write_lines
+from keystep.files import check_new, check_ours, replacing, write_array, write_json, write_lines
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.opening import SourceOptions, open_source
@@ -133,9 +133,7 @@ def _predicted(name: str, features: Tensor, model: PJEPA, head: Head, rate: Frac
 
 def _check_out(out: Path, overwrite: bool) -> None:
     check_ours(out, OURS)
-    if (out / RECORD).exists() and not overwrite:
-        raise InputError(f"{out}: holds predictions already; give --overwrite to replace them, or another --out")
-    check_writable(out)
+    check_new(out / RECORD, overwrite, "predictions")
 
 
 def _write(out: Path, found: Sequence[Prediction], model: PJEPA, head: Head, named: str) -> None:

@@ -34,7 +34,7 @@ from keystep.evals.discovery import (
 )
 from keystep.evals.entrants import CONTROLS, Group, check_groups, check_models, model_records, own_rate
 from keystep.evals.pictures import ribbons_png
-from keystep.files import check_ours, check_writable, replacing, write_json
+from keystep.files import check_new, check_ours, replacing, write_json
 from keystep.loading import check_features
 
 OURS = ("discovery.json", "discovery.png")
@@ -93,9 +93,7 @@ def discover_folder(
     """Cluster, match, score; write ``discovery.json`` and ribbons of the first video; print the table."""
     check_ours(out, OURS)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
-    if (out / OURS[0]).exists() and not overwrite:
-        raise InputError(f"{out}: holds a result already; give --overwrite to replace it, or another --out")
-    check_writable(out)
+    check_new(out / OURS[0], overwrite)
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
     check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))

@@ -12,6 +12,7 @@ from keystep.cli.data import show_lines
 from keystep.errors import InputError
 from keystep.export import export_step, export_video
 from keystep.export.artefact import INT8, RECORD, VIDEO_RECORD
+from keystep.files import check_new
 from keystep.heads import load_head
 from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
@@ -30,8 +31,12 @@ def export_model(
     head: Path | None,
     features: list[Path],
     console: Console,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write the folder and say what is in it, and how far its numbers are from `keystep.stream`."""
+    for record_name in (RECORD, VIDEO_RECORD):
+        check_new(out / record_name, overwrite, "an export")
     found = load(model)
     fitted = None if head is None else load_head(head)
     if fitted is not None:

@@ -20,7 +20,7 @@ from keystep.cli.live_view import LiveView
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
 from keystep.errors import InputError, Interrupted
-from keystep.files import replacing
+from keystep.files import check_new, replacing
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.opening import SourceOptions, one_of, open_source
@@ -47,6 +47,7 @@ class StreamOptions:
     state: Path | None
     out: Path | None
     picture: Path | None
+    overwrite: bool = False
 
 
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
@@ -217,6 +218,8 @@ def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> IO[str
         return None if options.view and sys.stdout.isatty() else sys.stdout
     first = live.state.frames - live.state.waiting
     if not (first and options.out.is_file()):
+        if options.out.is_file() and options.out.stat().st_size:
+            check_new(options.out, options.overwrite, "the lines of a stream")
         return stack.enter_context(options.out.open("w", encoding="utf-8"))  # a pipe or a device, too
     with replacing(options.out) as temporary:
         temporary.write_text("".join(_said_before(options.out, first)), encoding="utf-8")

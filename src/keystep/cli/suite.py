@@ -22,7 +22,7 @@ from keystep.evals.published import PUBLISHED
 from keystep.evals.suite import HeadRow, SuiteConfig, head_settings, run_suite
 from keystep.evals.suite_report import delay_text
 from keystep.evals.suite_results import OURS, RESULT, save_suite
-from keystep.files import check_ours, check_writable
+from keystep.files import check_new, check_ours
 
 SUITES = ("paper",)
 SHOWN = ("accuracy", "edit", "f1@50")
@@ -48,9 +48,7 @@ def evaluate_suite(
     config = suite_config(suite, settings)
     pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
     check_ours(out, {*OURS, HEADS, PROBES, *pictures})
-    if (out / RESULT).exists() and not overwrite:
-        raise InputError(f"{out}: holds a result already; give --overwrite to replace it, or another --out")
-    check_writable(out)
+    check_new(out / RESULT, overwrite)
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
     if config.data_set is None:

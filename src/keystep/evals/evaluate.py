@@ -25,7 +25,7 @@ from keystep.evals.protocol import EvalConfig, judge_all
 from keystep.evals.results import OURS, RESULT, Results, curves_of
 from keystep.evals.suite import SuiteConfig, gains, run_suite
 from keystep.evals.suite_results import gain_records, row_records
-from keystep.files import check_ours, check_writable
+from keystep.files import check_new, check_ours
 from keystep.heads import PRESETS
 from keystep.progress import SILENT, Progress
 
@@ -111,6 +111,4 @@ def check_output(out: Path, *, overwrite: bool) -> None:
             written to.
     """
     check_ours(out, OURS)
-    if (out / RESULT).exists() and not overwrite:
-        raise InputError(f"{out}: holds a result already; give --overwrite to replace it, or another --out")
-    check_writable(out)
+    check_new(out / RESULT, overwrite)

@@ -74,6 +74,7 @@ def stream(
         str | None, typer.Option(help="Of videos, with --backbone: 'right' (the default) or 'center'.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Say the steps of a live stream as JSON lines: frame, time, step, probability, delay. Offline gives the same."""
     from keystep.cli.streaming import StreamOptions, stream_source
@@ -102,6 +103,7 @@ def stream(
         state=state,
         out=out,
         picture=picture,
+        overwrite=overwrite,
     )
     stream_source(model, source, options, Console(stderr=True, highlight=False))
 
@@ -148,11 +150,14 @@ def export(
         Path | None, typer.Option(help="Linear head that 'keystep eval' wrote: adds class probabilities.")
     ] = None,
     features: Annotated[list[Path] | None, typer.Option(help="Feature files to measure what --int8 costs.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write one step of the model's stream as a program that runs without keystep, checked against keystep.stream."""
     from keystep.cli.exporting import export_model
 
-    export_model(model, out, onnx, torch, int8, frames, streams, window, head, features or [], console)
+    export_model(
+        *(model, out, onnx, torch, int8, frames, streams, window, head, features or [], console), overwrite=overwrite
+    )
 
 
 @app.command(rich_help_panel="Help")
