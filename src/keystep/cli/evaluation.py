@@ -109,5 +109,7 @@ def parsed_groups(texts: list[str]) -> list[Group]:
         name, equals, paths = text.partition("=")
         if not equals or not name or not paths:
             raise InputError(f"--model {text!r} is not NAME=RUN[,RUN...], such as pjepa=runs/a,runs/b")
+        if name in [other for other, _ in found]:
+            raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
         found += loaded_groups({name: [path for path in paths.split(",") if path]})
     return found

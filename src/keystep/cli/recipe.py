@@ -25,13 +25,14 @@ from keystep.cli import guarded
 from keystep.cli.evaluation import evaluate_folder
 from keystep.cli.preparation import print_survey
 from keystep.cli.progress import progress_on
-from keystep.cli.suite import evaluate_suite, suite_config
+from keystep.cli.suite import evaluate_suite
 from keystep.config import RunConfig, run_config
 from keystep.config.base import assignments, build
 from keystep.config.presets import preset_settings
 from keystep.datasets import Prepared, examine, prepare
 from keystep.errors import InputError
 from keystep.evals.protocol import EvalConfig
+from keystep.evals.suite import suite_config
 from keystep.files import read_json, write_json
 from keystep.persistence import CONFIG
 from keystep.train.run import pretrain

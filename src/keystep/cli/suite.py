@@ -11,20 +11,15 @@ from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.evaluation import parsed_groups
 from keystep.cli.progress import progress_on
 from keystep.cli.stopping import stopping_on_terminate
-from keystep.config.base import assignments, build
-from keystep.data.clips import FILE as CLIPS
-from keystep.data.folder import FeatureFolder
 from keystep.data.layout import data_set_of
-from keystep.errors import InputError, Interrupted
-from keystep.evals.entrants import Group, check_models, entrants_of, model_records, open_judge, own_rate
+from keystep.errors import Interrupted
+from keystep.evals.entrants import check_models, entrants_of, model_records, open_judge, own_rate
 from keystep.evals.kept import FOLDER as PROBES
-from keystep.evals.published import PUBLISHED
-from keystep.evals.suite import HeadRow, SuiteConfig, head_settings, run_suite
+from keystep.evals.suite import HeadRow, check_clips, run_suite, suite_config
 from keystep.evals.suite_report import delay_text
 from keystep.evals.suite_results import OURS, RESULT, save_suite
 from keystep.files import check_new, check_ours
 
-SUITES = ("paper",)
 SHOWN = ("accuracy", "edit", "f1@50")
 HEADS = "suite_heads"
 """Folder of the trained heads within a suite's."""
@@ -54,7 +49,7 @@ def evaluate_suite(
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(data)})
     show_warnings(check_models(groups, folder, split), folder, console)
-    _check_clips(folder, groups)
+    check_clips(folder, groups)
     judge, records = open_judge(folder, split, config, out / PROBES), model_records(groups)
     weights = {(record["name"], record["seed"]): record["weights"] for record in records}
     try:
@@ -67,34 +62,6 @@ def evaluate_suite(
     for mode in dict.fromkeys(row.mode for row in found.rows):
         console.print(_table(mode, [row for row in found.rows if row.mode == mode]))
     console.print(f"report: {report}", soft_wrap=True, markup=False)
-
-
-def suite_config(suite: str, settings: list[str]) -> SuiteConfig:
-    """What a suite is to do, with every setting checked, those of all heads included.
-
-    Raises:
-        InputError: an unknown suite, setting, head or data set, or a value that does not fit.
-    """
-    if suite not in SUITES:
-        raise InputError(f"--suite {suite!r} is none of {', '.join(SUITES)}")
-    config = build(SuiteConfig, assignments(settings))
-    if config.data_set is not None and config.data_set not in PUBLISHED:
-        raise InputError(f"data_set {config.data_set!r}: no printed rows; there are {', '.join(PUBLISHED)}")
-    for mode in config.modes:
-        for preset in config.heads:
-            head_settings(config, preset, mode)
-    return config
-
-
-def _check_clips(folder: FeatureFolder, groups: list[Group]) -> None:
-    """Models that attend by segment cannot read trimmed clips, which have none."""
-    if not (folder.root / CLIPS).exists():
-        return
-    for name, models in groups:
-        if any(found.config.oracle for found in models):
-            raise InputError(
-                f"--model {name}: attends by segment, and {folder.root / CLIPS} holds clips, which have none"
-            )
 
 
 def _table(mode: str, rows: list[HeadRow]) -> Table:

@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from keystep.config.base import assignments, build
 from keystep.data.annotation import segment_lengths
 from keystep.data.clips import FILE as CLIPS
 from keystep.data.clips import read_clips
+from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, Shares, paired_shares
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.modes import answer_slots, answers_later, marked_oracle, patterns_of
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM, TOKENS_NOTE, Entrant, EvalConfig
+from keystep.evals.published import PUBLISHED
 from keystep.evals.streaming_protocol import score_at_the_moment, score_segments
 from keystep.evals.suite_sources import Source, sources
 from keystep.evals.trimmed import (
@@ -45,8 +48,10 @@ from keystep.heads import (
     train_head,
 )
 from keystep.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
+from keystep.pjepa import PJEPA
 from keystep.progress import SILENT, Progress, Task
 
+SUITES = ("paper",)
 COMPARED = ("accuracy", "edit", "f1@50")
 """What gains are stated in."""
 SUBMISSION = "submission.json"
@@ -237,6 +242,34 @@ def _run(
             if mode == "causal" and source.family != "control" and (judge.folder.root / CLIPS).exists():
                 _probe_clips(judge, source, config, suite)
     return suite
+
+
+def suite_config(suite: str, settings: list[str]) -> SuiteConfig:
+    """What a suite is to do, with every setting checked, those of all heads included.
+
+    Raises:
+        InputError: an unknown suite, setting, head or data set, or a value that does not fit.
+    """
+    if suite not in SUITES:
+        raise InputError(f"--suite {suite!r} is none of {', '.join(SUITES)}")
+    config = build(SuiteConfig, assignments(settings))
+    if config.data_set is not None and config.data_set not in PUBLISHED:
+        raise InputError(f"data_set {config.data_set!r}: no printed rows; there are {', '.join(PUBLISHED)}")
+    for mode in config.modes:
+        for preset in config.heads:
+            head_settings(config, preset, mode)
+    return config
+
+
+def check_clips(folder: FeatureFolder, groups: Sequence[tuple[str, list[PJEPA]]]) -> None:
+    """Models that attend by segment cannot read trimmed clips, which have none."""
+    if not (folder.root / CLIPS).exists():
+        return
+    for name, models in groups:
+        if any(found.config.oracle for found in models):
+            raise InputError(
+                f"--model {name}: attends by segment, and {folder.root / CLIPS} holds clips, which have none"
+            )
 
 
 def head_settings(config: SuiteConfig, preset: str, mode: Mode) -> HeadConfig:
