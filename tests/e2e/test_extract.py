@@ -59,7 +59,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
     """A command as the shell runs it; the toy backbones lie in its working folder."""
     command = [sys.executable, "-m", "keystep", *map(str, arguments)]
-    toys = Path(__file__).parents[1] / "extract"
+    toys = Path(__file__).parents[1] / "support"
     return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=toys)
 
 
@@ -126,7 +126,7 @@ def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: P
         (tmp_path / "many" / f"copy{index}.mp4").symlink_to(kitchen / "videos" / f"video{index % 5}.mp4")
     out = tmp_path / "features"
     command = [sys.executable, "-m", "keystep", "extract", str(tmp_path / "many"), "--out", str(out), *TOY]
-    toys = Path(__file__).parents[1] / "extract"
+    toys = Path(__file__).parents[1] / "support"
     process = subprocess.Popen([*command, "--rate", "10"], cwd=toys, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(out.glob("features/*.npy")) and time.monotonic() < deadline:
@@ -249,7 +249,7 @@ def test_workers_end_with_the_command(
     monkeypatch.setenv("TOY_MARKS", str(marks))
     command = [sys.executable, "-m", "keystep", "extract", str(kitchen / "videos"), "--out", str(tmp_path / "out")]
     command += ["--backbone", "toy_backbones:stuck", "--workers", "2"]
-    toys = Path(__file__).parents[1] / "extract"
+    toys = Path(__file__).parents[1] / "support"
     process = subprocess.Popen(command, cwd=toys, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list(marks.iterdir())) < 2 and time.monotonic() < deadline:
@@ -374,7 +374,7 @@ def test_a_live_video_gives_the_steps_of_its_features(judged: SimpleNamespace, t
 def test_a_live_video_goes_on_where_it_was_stopped(judged: SimpleNamespace, tmp_path: Path):
     whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state.safetensors"
     assert shell("stream", judged.run, judged.video, "--head", judged.head, *TRUSTED, "--out", whole).returncode == 0
-    toys = Path(__file__).parents[1] / "extract"
+    toys = Path(__file__).parents[1] / "support"
     command = [sys.executable, "-m", "keystep", "stream", judged.run, judged.video, "--head", judged.head, *TRUSTED]
     command += ["--out", parts, "--state", state]
     process = subprocess.Popen([*map(str, command), "--realtime"], cwd=toys, stderr=subprocess.DEVNULL)

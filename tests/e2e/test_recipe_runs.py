@@ -19,7 +19,7 @@ from keystep.config.presets import PRESETS
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(path for path in FOLDER.glob("*.py"))
 SMALL = ("model.dim=16", "model.heads=2", "model.depth=1", "train.crop=32", "train.batch_size=2", "train.accumulate=1")
 QUICK = ("probe.epochs=1", "probe.min_steps=5", "probe.learning_rates=[0.01]", "probe.weight_decays=[0.0]")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -20,8 +19,10 @@ from keystep.export import ExportedStep, artefact, check, export_step, onnx_file
 from keystep.export.artefact import limited
 from keystep.heads import Affine, linear_head
 
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'; make test-all has it")
+
 MakeModel = Callable[..., keystep.PJEPA]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "export.md").read_text()
 MEMORY = {"kind": "causal", "window": 5, "stride": 3, "memory": 17}
 PLAIN = {"input_norm": "layer", "centring": False, "readout": "last"}

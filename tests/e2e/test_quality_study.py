@@ -13,7 +13,7 @@ from keystep.config.base import build
 from keystep.data.synthetic import SyntheticConfig, generate
 from keystep.evals.bootstrap import paired_bootstrap
 
-STUDY = Path(__file__).parents[1] / "benchmarks" / "quality"
+STUDY = Path(__file__).parents[2] / "benchmarks" / "quality"
 VARIANTS = yaml.safe_load((STUDY / "variants.yaml").read_text())
 
 

@@ -45,7 +45,7 @@ def videos_of(config: SyntheticConfig, count: int) -> list[tuple[np.ndarray, lis
 
 
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "synthetic_difficulty.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "synthetic_difficulty.py"
     spec = importlib.util.spec_from_file_location("synthetic_difficulty", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -14,6 +13,8 @@ from keystep.errors import InputError
 from keystep.export import ExportedStep, export_step, export_video
 from keystep.heads import Head, build_head, head_config
 from keystep.stream import Stream
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'; make test-all has it")
 
 MakeModel = Callable[..., keystep.PJEPA]
 MODEL = {"kind": "block_causal", "block": 2, "window": 6}

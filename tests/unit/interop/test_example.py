@@ -15,7 +15,7 @@ from keystep.files import write_lines
 from keystep.interop import official
 from keystep.metrics import segmentation_scores
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "official_numbers.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "official_numbers.py"
 CLASSES = ("background", "cut", "tie")
 ORACLE = {"oracle": "true boundaries shaped it"}
 

@@ -8,7 +8,7 @@ import torch
 
 def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "heads.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "heads.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(40, 6)).astype(np.float32), np.arange(40) // 4

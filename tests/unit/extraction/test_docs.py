@@ -8,7 +8,7 @@ from clips import write_clip
 
 def test_the_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "extraction.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "extraction.md").read_text()
     stream, mine = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     write_clip(tmp_path / "video.mp4", frames=10, height=32, width=32)
     images = [np.full((48, 64, 3), 10 * index, np.uint8) for index in range(6)]

@@ -8,7 +8,7 @@ from keystep.config.base import build, read_yaml
 from keystep.config.presets import preset_settings
 from keystep.interop import official
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
 UNLABELLED = ("lemon_plstitch_block32",)
 

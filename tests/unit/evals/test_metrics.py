@@ -20,7 +20,7 @@ from keystep.metrics import (
     tally_video,
 )
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 GOLDEN = SHARED / "golden" / "metrics.json"
 KEYS = ["accuracy", "accuracy_foreground", "edit", "f1@10", "f1@25", "f1@50"]
 Video = Sequence[Hashable]

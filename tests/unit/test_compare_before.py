@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "before"
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "before"
 
 
 @pytest.fixture(autouse=True)
