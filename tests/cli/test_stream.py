@@ -22,7 +22,7 @@ import torch
 from keystep.data.folder import open_dataset
 from keystep.data.timeline import Timeline
 from keystep.encoding import encode_videos
-from keystep.heads import LinearHead
+from keystep.heads import linear_head, load_head
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps
 
@@ -64,7 +64,7 @@ def offline(judged: SimpleNamespace) -> list[str]:
     """The steps that the causal head reads from the latents of the whole video."""
     folder = open_dataset(judged.data, source_rate=Fraction(4), rate=Fraction(2))
     model = PJEPA.from_pretrained(judged.run / "model")
-    head = LinearHead.load(judged.heads / "pjepa-causal-seed0.safetensors")
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
     ((_, latents),) = encode_videos(model, folder, ["video4"], model.config.live_attention)
     return [head.name(step) for step in head.predict(torch.from_numpy(latents)).tolist()]
 
@@ -82,7 +82,7 @@ def test_an_evaluation_writes_heads_with_what_they_belong_to(judged: SimpleNames
     assert {path.name for path in judged.heads.iterdir()} == {
         f"pjepa-{mode}-seed0.safetensors" for mode in ("offline", "causal")
     }
-    head = LinearHead.load(judged.heads / "pjepa-causal-seed0.safetensors")
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
     assert head.names == ("wait", "cut", "tie a knot")
     assert head.origin["mode"] == "causal" and head.origin["rate"] == "2"
 
@@ -159,7 +159,7 @@ def test_a_stopped_stream_goes_on_from_its_state(keystep: Run, judged: SimpleNam
 
 def test_the_lines_say_what_the_readings_are(keystep: Run, judged: SimpleNamespace) -> None:
     """Probability, time and delay of every line, against `LiveSteps` on the same chunks."""
-    head = LinearHead.load(judged.heads / "pjepa-causal-seed0.safetensors")
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
     timeline = Timeline.from_json(json.loads(head.origin["timeline"]))
     live = LiveSteps(PJEPA.from_pretrained(judged.run / "model"), head, timeline)
     rows = np.load(judged.video).T.astype(np.float32).reshape(40, 2, 6).mean(1)
@@ -332,8 +332,8 @@ def test_times_with_gaps_follow_the_stated_policy(
 
 
 def test_what_cannot_stream_is_one_line(keystep: Run, judged: SimpleNamespace, tmp_path: Path) -> None:
-    other = LinearHead.load(judged.heads / "pjepa-causal-seed0.safetensors")
-    changed = LinearHead(other.steps, names=other.names, origin={**other.origin, "weights": "0" * 64})
+    other = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
+    changed = linear_head(other.steps, names=other.names, origin={**other.origin, "weights": "0" * 64})
     changed.save(tmp_path / "other.safetensors")
     np.save(tmp_path / "wide.npy", np.zeros((9, 7)))
     np.save(tmp_path / "nan.npy", np.full((9, 6), np.nan))

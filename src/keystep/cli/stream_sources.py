@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import read_json
+from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.stream import sources
-from keystep.stream.heads import AnyHead
 from keystep.stream.sources import Chunk
 from keystep.types import parse_rate
 
@@ -55,7 +55,7 @@ class Source:
     note: str = ""
 
 
-def open_source(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> Source:
+def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
     """The source that a name stands for: ``-``, a feature file, a folder that grows, a video, a camera.
 
     Raises:
@@ -101,7 +101,7 @@ def _standard_input(lines: bool, width: int) -> Iterator[Chunk]:
     return sources.from_lines(sys.stdin, width) if lines else sources.from_bytes(sys.stdin.buffer, width)
 
 
-def _timeline(head: AnyHead, found: PJEPA, source: str, options: SourceOptions) -> tuple[Timeline, int]:
+def _timeline(head: Head, found: PJEPA, source: str, options: SourceOptions) -> tuple[Timeline, int]:
     """The timeline of what the model is fed, and how many source frames make one of its frames.
 
     The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``;
@@ -131,12 +131,12 @@ def _timeline(head: AnyHead, found: PJEPA, source: str, options: SourceOptions) 
     return own.pooled(pool), pool
 
 
-def _fitted(head: AnyHead) -> Timeline | None:
+def _fitted(head: Head) -> Timeline | None:
     """What the head was fitted on."""
     return Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
 
 
-def _model_rate(head: AnyHead, found: PJEPA, options: SourceOptions) -> Fraction | None:
+def _model_rate(head: Head, found: PJEPA, options: SourceOptions) -> Fraction | None:
     """Frames a second that the model works at, where anything says so."""
     fitted = _fitted(head)
     known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.origin.rate)
@@ -150,7 +150,7 @@ def _is_video(source: str) -> bool:
     return source != "-" and Path(source).is_file() and Path(source).suffix != ".npy"
 
 
-def _video(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> Source:
+def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
     extractor = _extractor(head, options)
     if extractor.width != found.config.input_dim:
         raise InputError(
@@ -172,7 +172,7 @@ def _video(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> 
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "")
 
 
-def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
+def _extractor(head: Head, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 
@@ -208,7 +208,7 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
     return extractor
 
 
-def _recorded(head: AnyHead) -> dict[str, Any]:
+def _recorded(head: Head) -> dict[str, Any]:
     """How the features that the head was fitted on were made, and with which weights; empty where it does not say."""
     try:
         recorded = json.loads(head.origin.get("extraction", "{}"))

@@ -22,10 +22,10 @@ from keystep.cli.stream_picture import StreamPicture
 from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
-from keystep.loading import check_head, load, load_head
+from keystep.heads import Head, load_head
+from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps, Reading, Smoothing
-from keystep.stream.heads import AnyHead
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
 
@@ -172,7 +172,7 @@ class _Runner:
         late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
         self.messages.print(
             f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms){made}"
-            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.stream.size_bytes / 2**20:.1f} MiB",
+            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.position.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
 
@@ -193,7 +193,7 @@ class _Runner:
             self.picture.take(readings)
 
 
-def _line(reading: Reading, head: AnyHead) -> str:
+def _line(reading: Reading, head: Head) -> str:
     return json.dumps(
         {
             "frame": reading.frame,
