@@ -152,7 +152,7 @@ def no_features(data: Path) -> None:
         (corrupt_nothing, ("--set", "masking.ratio=2"), "masking.ratio"),
         (corrupt_nothing, ("--set", "model.heads=5"), "cannot be shared by 5 heads"),
         (corrupt_nothing, ("--preset", "big"), "no preset 'big'"),
-        (corrupt_nothing, ("--config", "absent.yaml"), "absent.yaml: cannot be read"),
+        (corrupt_nothing, ("--config", "absent.yaml"), "absent.yaml: no such file or folder"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

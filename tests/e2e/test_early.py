@@ -19,12 +19,12 @@ ABSENT = {
     "inspect": ["absent"],
     "pretrain": ["absent", "--out", "run"],
     "pretrain --resume": ["--resume", "absent"],
-    "encode": ["run", "absent", "--out", "latents"],
-    "eval": ["absent", "--model", "a=run"],
+    "encode": [".", "absent", "--out", "latents"],
+    "eval": ["absent", "--model", "a=."],
     "discover": ["absent", "--clusters", "3"],
     "extract": ["absent", "--out", "features"],
     "pool": ["absent", "--out", "pooled", "--mean"],
-    "stream": ["run", "video.npy", "--head", "absent"],
+    "stream": [".", "video.npy", "--head", "absent"],
     "convert": ["official", "absent", "--out", "model"],
     "import": ["official", "absent", "--out", "features"],
 }
@@ -46,6 +46,16 @@ def test_a_path_that_is_not_there_is_one_line(keystep: Run, command: str, option
     status, _, error = keystep(command.split()[0], *options)
     assert status == 2
     assert error.strip() == "keystep: error: absent: no such file or folder"
+
+
+@pytest.mark.parametrize("name", ["absent", "no/such/folder", "mydata/typo"])
+def test_a_model_that_is_no_folder_is_not_looked_for_on_the_web(
+    keystep: Run, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(data.parent)
+    for command in (["encode", name, data, "--out", "latents"], ["eval", data, "--model", f"a={data},{name}"]):
+        status, _, error = keystep(*command)
+        assert status == 2 and error.strip().endswith(f"{name}: no such folder, and no Hugging Face id (OWNER/NAME)")
 
 
 @pytest.mark.parametrize("address", ["https://example.org/data", "hf://datasets/x/y"])

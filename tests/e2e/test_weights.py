@@ -41,7 +41,7 @@ def test_fetching_says_where_the_weights_are_and_does_nothing_twice(
     status, said, error = keystep("weights", "i3d")
     target = folder / "i3d-kinetics400.safetensors"
     assert status == 0 and fetched == [target], error
-    assert "downloading" in said and str(target) in said and "keystep extract VIDEOS --backbone i3d" in said
+    assert "downloading" in said and str(target) in said and "keystep extract takes them with --backbone i3d" in said
     status, said, _ = keystep("weights", "i3d")
     assert status == 0 and f"{target}: already there" in said and len(fetched) == 1
 
