@@ -12,8 +12,8 @@ from keystep.cli.base import Data, OnError, Rate, SourceRate, app, console
 PANEL = "Videos and features"
 
 
-@app.command(rich_help_panel=PANEL)
-def extract(
+@app.command("extract", rich_help_panel=PANEL)
+def extract_(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
     out: Annotated[Path, typer.Option(help="The feature folder to write; a run that was stopped goes on.")],
     backbone: Annotated[
@@ -49,29 +49,36 @@ def extract(
     on_error: OnError = "raise",
 ) -> None:
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
-    from keystep.cli.extraction import ExtractOptions, extract_folder
-    from keystep.config.base import assignments, build
-    from keystep.errors import InputError
-    from keystep.extraction.config import ExtractionConfig
-    from keystep.extraction.labels import FrameLabels
-    from keystep.types import parse_rate
+    from keystep.cli.extraction import show_extracted
+    from keystep.cli.progress import progress_on
+    from keystep.cli.stopping import stopping_on_terminate
+    from keystep.config.base import assignments
+    from keystep.errors import Interrupted
+    from keystep.extraction.run import extract
 
-    given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
-    config = build(ExtractionConfig, given, assignments(settings or []))
-    if label_rate is not None and labels is None:
-        raise InputError(f"--label-rate {label_rate} is for --labels; give both, or none")
-    options = ExtractOptions(
-        videos=tuple(videos),
-        out=out,
-        weights=weights,
-        labels=None if labels is None else FrameLabels(labels, None if label_rate is None else parse_rate(label_rate)),
-        workers=workers,
-        shard=shard,
-        device=device,
-        on_error=on_error,
-        recursive=recursive,
-    )
-    extract_folder(config, options, console)
+    try:
+        with stopping_on_terminate():
+            done = extract(
+                videos,
+                backbone,
+                out=out,
+                rate=rate,
+                window=window,
+                half=half,
+                settings=assignments(settings or []),
+                weights=weights,
+                labels=labels,
+                label_rate=label_rate,
+                workers=workers,
+                shard=shard,
+                device=device,
+                recursive=recursive,
+                on_error=on_error,
+                progress=progress_on(console),
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; run again to go on with what is missing in {out}") from None
+    show_extracted(done, console)
 
 
 @app.command(rich_help_panel=PANEL)
