@@ -96,8 +96,8 @@ def weights(
         fetch_weights(name, console)
 
 
-@app.command(rich_help_panel=PANEL)
-def pool(
+@app.command("pool", rich_help_panel=PANEL)
+def pool_(
     tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens a slot.")],
     out: Annotated[Path, typer.Option(help="Folder for one vector a slot.")],
     mean: Annotated[
@@ -118,20 +118,25 @@ def pool(
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
 ) -> None:
     """Make one vector a slot of several tokens; finished videos are not done again. (pretrain pools without labels.)"""
-    from keystep.cli.pooling import PoolOptions, pool_folder
+    from keystep.cli.data import open_data
+    from keystep.cli.pooling import show_pooled
+    from keystep.cli.progress import progress_on
+    from keystep.config.base import assignments
+    from keystep.extraction.pooling import pool
 
-    options = PoolOptions(
+    done = pool(
+        open_data(tokens, source_rate, None, on_error, labels_needed=labels),
+        out=out,
         mean=mean,
         labels=labels,
         pooler=pooler,
         split=split,
-        settings=tuple(settings or ()),
+        settings=assignments(settings or []),
         tokens=count,
-        source_rate=source_rate,
-        on_error=on_error,
         half=half,
+        progress=progress_on(console),
     )
-    pool_folder(tokens, out, options, console)
+    show_pooled(done, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -142,10 +147,13 @@ def inspect(
     picture: Annotated[Path | None, typer.Option(help="Where to draw lengths and classes.")] = None,
 ) -> None:
     """Say what a feature folder holds, draw it, and list every problem (exit status 1 if there are any)."""
-    from keystep.cli.inspection import inspect_folder
+    from keystep.cli.inspection import show_inspection
+    from keystep.cli.progress import progress_on
+    from keystep.data.inspection import inspect_dataset
 
-    sound = inspect_folder(data, source_rate, rate, picture or Path(f"inspect-{data.resolve().name}.png"), console)
-    raise typer.Exit(0 if sound else 1)
+    found = inspect_dataset(data, source_rate=source_rate, rate=rate, progress=progress_on(console))
+    show_inspection(found, picture or Path(f"inspect-{data.resolve().name}.png"), console)
+    raise typer.Exit(1 if found.problems else 0)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -202,9 +210,11 @@ def import_(
     on_error: OnError = "raise",
 ) -> None:
     """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
-    from keystep.cli.importing import import_official
+    from keystep.cli.importing import show_imported
+    from keystep.cli.progress import progress_on
+    from keystep.data.problems import Problems
     from keystep.errors import InputError
-    from keystep.interop.official.importing import ImportOptions
+    from keystep.interop.official.importing import ImportOptions, import_archive
     from keystep.types import parse_rate
 
     if source != "official":
@@ -221,4 +231,4 @@ def import_(
         half=half,
         verify=verify,
     )
-    import_official(options, on_error, console)
+    show_imported(import_archive(options, Problems(on_error), progress_on(console)), console)
