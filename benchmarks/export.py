@@ -31,12 +31,12 @@ from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.config.presets import preset_settings
 from keystep.data.folder import open_dataset
-from keystep.evals.metrics import segmentation_scores
 from keystep.export import ExportedStep, export_step
 from keystep.export.artefact import limited
 from keystep.export.check import of_videos
 from keystep.export.onnx_files import OnnxStep
-from keystep.heads import LinearHead
+from keystep.heads import load_head
+from keystep.metrics import segmentation_scores
 from keystep.pjepa import PJEPA
 
 Step = Callable[[torch.Tensor], object]
@@ -80,7 +80,7 @@ def _time(options: argparse.Namespace) -> None:
 def _accuracy(demo: Path, window: int) -> None:
     """Scores of the causal head on every test video: without a window, with it in float32, and in int8."""
     model = PJEPA.from_pretrained(demo / "runs" / "pjepa" / "model").eval()
-    head = LinearHead.load(demo / "report" / "heads" / "pjepa-causal-seed0.safetensors")
+    head = load_head(demo / "report" / "heads" / "pjepa-causal-seed0.safetensors")
     folder = open_dataset(demo / "data")
     names = folder.split("1").test
     videos, truths = [folder.features(name) for name in names], [folder.labels(name) for name in names]

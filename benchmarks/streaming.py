@@ -114,7 +114,7 @@ def _stream(model: keystep.PJEPA, count: int, options: argparse.Namespace) -> St
         if pattern.window is not None:
             state = after  # without a window the cost would grow: the same step is taken again
         else:
-            state.cache.reclaim(after.cache)
+            state.memory.reclaim(after.memory)
 
     return step
 

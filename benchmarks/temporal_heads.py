@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import torch
 
-from keystep.stream import init_head, step_head
-from keystep.temporal import PRESETS, TemporalHead, TrainingConfig, build_head, describe, head_config
-from keystep.temporal.config import CAUSAL_KINDS
-from keystep.temporal.training import HeadLoss
+from keystep.heads import PRESETS, Head, TrainingConfig, build_head, describe, head_config
+from keystep.heads.config import CAUSAL_KINDS
+from keystep.heads.training import HeadLoss
+from keystep.stream import init, step
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 BATCH = 4
@@ -50,12 +50,12 @@ def main() -> None:
         )
 
 
-def _head(preset: str, options: argparse.Namespace, causal: bool = False) -> TemporalHead:
+def _head(preset: str, options: argparse.Namespace, causal: bool = False) -> Head:
     settings = {"causal": True} if causal else {}
     return build_head(head_config(preset, settings), options.width, options.classes, seed=0)
 
 
-def _training_step(head: TemporalHead, frames: int, classes: int) -> Callable[[], object]:
+def _training_step(head: Head, frames: int, classes: int) -> Callable[[], object]:
     features, labels = torch.randn(BATCH, frames, head.width), torch.randint(classes, (BATCH, frames))
     valid = torch.arange(frames) < frames - frames // 20 * torch.arange(BATCH)[:, None]
     loss_of = HeadLoss(TrainingConfig(), torch.ones(classes))
@@ -67,21 +67,21 @@ def _training_step(head: TemporalHead, frames: int, classes: int) -> Callable[[]
     return step
 
 
-def _scoring(head: TemporalHead, frames: int) -> Callable[[], object]:
+def _scoring(head: Head, frames: int) -> Callable[[], object]:
     features = torch.randn(1, frames, head.width)
     return lambda: head.eval().probabilities(features)
 
 
-def _live_milliseconds(head: TemporalHead, rounds: int, frames: int = 200) -> float:
+def _live_milliseconds(head: Head, rounds: int, frames: int = 200) -> float:
     """CPU ms of a frame, behind as many frames as fill the memory or 2,000."""
     head.eval()
     features = torch.randn(1, 2000, head.width)
-    state = step_head(head, features, init_head(head))[1]
+    state = step(head, features, init(head))[1]
 
     def stream() -> None:
         now = state
         for index in range(frames):
-            _, now = step_head(head, features[:, index : index + 1], now)
+            _, now = step(head, features[:, index : index + 1], now)
 
     return 1000 * interleaved({"stream": stream}, rounds)["stream"].cpu / frames
 

@@ -19,25 +19,28 @@ from keystep.errors import InputError
 if TYPE_CHECKING:
     import keystep.evals as evals
     import keystep.export as export
+    import keystep.heads as heads
     import keystep.interop as interop
     import keystep.stream as stream
-    import keystep.temporal as temporal
     from keystep.config import RunConfig
     from keystep.data.folder import open_dataset
     from keystep.encoding import encode
-    from keystep.loading import load, load_head
+    from keystep.heads import load_head
+    from keystep.loading import load
     from keystep.pjepa import PJEPA
+    from keystep.stream.session import Stream
     from keystep.train.run import pretrain
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("evals", "export", "interop", "stream", "temporal")
+_PACKAGES = ("evals", "export", "heads", "interop", "stream")
 _HOMES = {
     "PJEPA": "pjepa",
     "RunConfig": "config.run",
+    "Stream": "stream.session",
     "encode": "encoding",
     "load": "loading",
-    "load_head": "loading",
+    "load_head": "heads.registry",
     "open_dataset": "data.folder",
     "pretrain": "train.run",
 }
@@ -47,17 +50,18 @@ __all__ = [
     "PJEPA",
     "InputError",
     "RunConfig",
+    "Stream",
     "__version__",
     "encode",
     "evals",
     "export",
+    "heads",
     "interop",
     "load",
     "load_head",
     "open_dataset",
     "pretrain",
     "stream",
-    "temporal",
 ]
 
 

@@ -10,13 +10,9 @@ from keystep.config import RunConfig, run_config
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.files import read_json
-from keystep.heads import LinearHead
-from keystep.persistence import CONFIG, read_metadata
+from keystep.heads import Head
+from keystep.persistence import CONFIG
 from keystep.pjepa import PJEPA, Origin
-from keystep.stream.heads import AnyHead
-from keystep.temporal import TemporalHead
-from keystep.temporal.building import FORMAT as TEMPORAL
-from keystep.temporal.building import load_head as load_temporal_head
 from keystep.train.state import STATE, Checkpoints
 
 
@@ -67,22 +63,12 @@ def _trained_on(run: Path) -> tuple[str, ...]:
     return tuple(videos) if isinstance(videos, list) else ()
 
 
-def load_head(path: Path | str) -> AnyHead:
-    """Load a head from the file that `keystep eval` or `save_head` wrote.
-
-    Raises:
-        InputError: no such file, or not a head.
-    """
-    path = Path(path)
-    temporal = path.is_file() and read_metadata(path).get("format") == TEMPORAL
-    return load_temporal_head(path) if temporal else LinearHead.load(path)
-
-
-def check_head(head: AnyHead, model: PJEPA, name: str = "this head") -> list[str]:
-    """Check that a head can read a model's latents on a live stream.
+def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = True) -> list[str]:
+    """Check that a head can read a model's latents.
 
     Args:
         name: of the head in messages, such as its file.
+        live: on a stream, where nothing is known of the future.
 
     Returns:
         Warnings: the head was fitted on latents that see the future, or that true boundaries shaped.
@@ -91,12 +77,12 @@ def check_head(head: AnyHead, model: PJEPA, name: str = "this head") -> list[str
         InputError: the head was fitted on another model or on no latents at all.
     """
     origin = head.origin
-    if isinstance(head, TemporalHead) and origin.get("representation") and not origin.get("weights"):
+    if origin.get("representation") and not origin.get("weights"):
         raise InputError(f"{name}: was trained on {origin['representation']}, not on latents; take a model's head")
     if origin.get("weights") not in (None, model.fingerprint):
         raise InputError(f"{name}: was fitted on another model than {model.origin.source}; 'keystep eval' fits one")
     warnings = []
-    if origin.get("mode") == "offline":
+    if live and origin.get("mode") == "offline":
         warnings.append(
             f"{name} was fitted on offline latents, which see the future; take the causal head of the same eval"
         )

@@ -9,7 +9,7 @@ import torch
 from clips import write_clip
 
 import keystep
-from keystep.heads import Affine, LinearHead
+from keystep.heads import Affine, linear_head
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -22,7 +22,7 @@ def stream(keystep: Run, make_model: Callable[..., keystep.PJEPA], tmp_path: Pat
 
     def run(record: object, *options: object, source: object = video) -> str:
         origin = {} if record is None else {"extraction": record if isinstance(record, str) else json.dumps(record)}
-        head = LinearHead(Affine(torch.zeros(3, 16), torch.zeros(3)), origin=origin)
+        head = linear_head(Affine(torch.zeros(3, 16), torch.zeros(3)), origin=origin)
         head.save(tmp_path / "head.safetensors")
         status, _, error = keystep(
             "stream", tmp_path / "model", source, "--head", tmp_path / "head.safetensors", *options

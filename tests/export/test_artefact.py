@@ -18,7 +18,7 @@ import keystep
 from keystep.errors import InputError
 from keystep.export import ExportedStep, artefact, check, export_step, onnx_files, step
 from keystep.export.artefact import limited
-from keystep.heads import Affine, LinearHead
+from keystep.heads import Affine, linear_head
 
 MakeModel = Callable[..., keystep.PJEPA]
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ class Exported(NamedTuple):
     record: dict
 
 
-HEAD = LinearHead(Affine(torch.randn(3, 16), torch.randn(3)), names=("wait", "cut", "tie"))
+HEAD = linear_head(Affine(torch.randn(3, 16), torch.randn(3)), names=("wait", "cut", "tie"))
 CASES: dict[str, tuple[dict, dict, dict]] = {
     "causal": ({"kind": "causal", "window": 7}, PLAIN, {}),
     "memory": (
@@ -129,7 +129,7 @@ def test_the_running_mean_stays_exact_over_144_000_frames(exported: Callable[[st
         right, expected = keystep.stream.step(model, features, expected)
     assert int(state[0]) == 144_000
     torch.testing.assert_close(latents, right, atol=1e-5, rtol=0)
-    torch.testing.assert_close(state[1] / 144_000, expected.total / 144_000, atol=1e-7, rtol=0)
+    torch.testing.assert_close(state[1] / 144_000, expected.memory.states["total"] / 144_000, atol=1e-7, rtol=0)
 
 
 def test_keys_and_values_may_be_written_over_their_old_ones(exported: Callable[[str], Exported]) -> None:
@@ -184,7 +184,7 @@ def test_int8_is_measured_on_the_given_videos_and_what_it_moves_is_recorded(
 ) -> None:
     """Against runs of both files over the same videos, each from its first frame, the last half call left out."""
     model = make_model({"kind": "causal", "window": 7})
-    head = LinearHead(Affine(torch.randn(30, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(30)))
+    head = linear_head(Affine(torch.randn(30, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(30)))
     videos = [3 * random_features(1, frames, seed)[0].numpy() for frames, seed in ((401, 5), (200, 6))]
     record = export_step(model, tmp_path / "out", frames=2, int8=True, head=head, features=videos)
     said = record["files"]["step.int8.onnx"]["features"]
@@ -242,7 +242,7 @@ def test_a_file_with_wrong_probabilities_is_never_written(
 
 def test_a_steep_head_is_no_reason_to_refuse_right_files() -> None:
     """It turns the rounding of latents into large differences of probabilities; the record says how large."""
-    head = LinearHead(Affine(1e3 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(3)))
+    head = linear_head(Affine(1e3 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(3)))
     latents = 1e-3 * random_features(1, 64).repeat(1, 1, 4)[..., :16]
     moved = latents + 5e-5 * latents.sign()
     right, got = ((x, head.probabilities(x)) for x in (latents, moved))

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 import keystep
 from keystep.errors import InputError
 from keystep.export import ExportedStep
-from keystep.export.rotation import RealRotation
-from keystep.heads import Affine, LinearHead
-from keystep.nn.rope import rotary_tables, rotate
+from keystep.heads import Affine, linear_head
+from keystep.nn.rope import RealRotation, rotary_tables, rotate
 
 MakeModel = Callable[..., keystep.PJEPA]
 
@@ -80,10 +79,10 @@ def test_a_pooler_of_tokens_is_part_of_the_program(make_model: MakeModel, depth:
 @pytest.mark.parametrize("variant", ["relative", "tiled"])
 def test_real_rotation_is_the_complex_one(width: int, variant: str) -> None:
     positions = torch.tensor([[0, 1, 77, 144_000, 10_000_000, 2_000_000_000]])
-    x = torch.randn(1, 6, 3, width)
+    x = torch.randn(1, 3, 6, width)
     rotation = RealRotation(width, variant)
-    expected = rotate(x.transpose(1, 2), rotary_tables(positions, width, variant)).transpose(1, 2)
-    torch.testing.assert_close(rotation(x, rotation.tables(positions)), expected, atol=2e-6, rtol=0)
+    expected = rotate(x, rotary_tables(positions, width, variant))
+    torch.testing.assert_close(rotation(positions)(x), expected, atol=2e-6, rtol=0)
 
 
 def test_a_stream_whose_counter_is_set_to_zero_begins_anew_and_the_other_goes_on(make_model: MakeModel) -> None:
@@ -100,7 +99,7 @@ def test_a_stream_whose_counter_is_set_to_zero_begins_anew_and_the_other_goes_on
 
 def test_a_head_adds_class_probabilities(make_model: MakeModel) -> None:
     model = make_model({"kind": "causal", "window": 5})
-    head = LinearHead(Affine(torch.randn(2, 16), torch.randn(2)), Affine(torch.randn(2, 16), torch.randn(2)), 1)
+    head = linear_head(Affine(torch.randn(2, 16), torch.randn(2)), Affine(torch.randn(2, 16), torch.randn(2)), 1)
     step = ExportedStep(model, 2, 1, head)
     with torch.no_grad():
         latents, probabilities, *state = step(random_features(1, 2), *step.initial())
@@ -140,7 +139,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
 def test_heads_and_states_that_do_not_fit_are_refused(make_model: MakeModel) -> None:
     model = make_model({"kind": "block_causal", "block": 4, "window": 9})
     with pytest.raises(InputError, match="the head reads latents 3 wide; the model gives 16"):
-        ExportedStep(model, 4, 1, LinearHead(Affine(torch.zeros(2, 3), torch.zeros(2))))
+        ExportedStep(model, 4, 1, linear_head(Affine(torch.zeros(2, 3), torch.zeros(2))))
     step = ExportedStep(model, 4)
     _, waiting = keystep.stream.step(model, random_features(1, 6), keystep.stream.init(model))
     with pytest.raises(InputError, match="with up to 2 frames waiting"):

@@ -82,5 +82,5 @@ def test_a_background_that_is_no_class_and_latents_of_another_width_are_refused(
     path = saved(tmp_path, layers(foreground_fc=3, activity_fc=2))
     with pytest.raises(InputError, match="background 4 is none of its 4 classes"):
         official.load_head(path, background=4)
-    with pytest.raises(InputError, match="reads latents 6 wide, not 7"):
+    with pytest.raises(InputError, match="this head reads \\(B, T, 6\\)"):
         official.load_head(path).predict(torch.zeros(2, 7))

@@ -19,11 +19,11 @@ import keystep
 from keystep.batch import SequenceBatch
 from keystep.config.attention import AttentionPattern
 from keystep.export import ExportedStep
+from keystep.heads import build_head, head_config
 from keystep.nn import attention, tiles
 from keystep.nn.attention import attend
 from keystep.nn.places import Packing, Places, lay_out
-from keystep.stream import finish_head, init_head, step_head
-from keystep.temporal import build_head, head_config
+from keystep.stream import finish, init, step
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 MakeModel = Callable[..., keystep.PJEPA]
@@ -213,11 +213,11 @@ def test_nor_in_heads_over_whole_videos_and_on_streams(
     if head.delay is None:
         return
     head.eval()
-    state = init_head(head, 2)
+    state = init(head, 2)
     with watched():
         for size in data.draw(st.lists(st.integers(0, 30), max_size=5)):
-            _, state = step_head(head, torch.randn(2, size, 5), state)
-        finish_head(head, state)
+            _, state = step(head, torch.randn(2, size, 5), state)
+        finish(head, state)
 
 
 @settings(max_examples=40, deadline=None)

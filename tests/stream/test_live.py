@@ -11,7 +11,7 @@ import torch
 import keystep
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.heads import Affine, LinearHead
+from keystep.heads import Affine, LinearHead, linear_head
 from keystep.stream import LiveSteps, Smoothing
 
 MakeModel = Callable[..., keystep.PJEPA]
@@ -23,7 +23,7 @@ BLOCKS = {"kind": "block_causal", "block": 4}
 @pytest.fixture
 def head() -> LinearHead:
     generator = torch.Generator().manual_seed(3)
-    return LinearHead(Affine(torch.randn(3, 16, generator=generator), torch.zeros(3)), names=("wait", "cut", "tie"))
+    return linear_head(Affine(torch.randn(3, 16, generator=generator), torch.zeros(3)), names=("wait", "cut", "tie"))
 
 
 def features(frames: int = 30) -> np.ndarray:
@@ -145,8 +145,8 @@ def test_a_saved_stream_goes_on_with_the_same_readings(
     assert [(r.frame, r.time, r.step, r.probability, r.delay) for r in one] == [
         (r.frame, r.time, r.step, r.probability, r.delay) for r in two
     ]
-    keystep.stream.save(tmp_path / "bare", model, first.state.stream)
-    with pytest.raises(InputError, match="bare: a stream without steps"):
+    keystep.stream.save(tmp_path / "bare", model, first.state.position.model)
+    with pytest.raises(InputError, match="bare: the state of a model; resume it with no less"):
         second.resume(tmp_path / "bare")
 
 
@@ -155,8 +155,8 @@ def test_a_resumed_stream_needs_its_head_and_its_rate(make_model: MakeModel, hea
     live = LiveSteps(model, head, TIMELINE)
     live.feed(features(9))
     live.save(tmp_path / "state", {"source": "x"})
-    other = LinearHead(Affine(head.steps.weight + 1, head.steps.bias), names=head.names)
-    with pytest.raises(InputError, match="state: the state of a stream with another head"):
+    other = linear_head(Affine(head.steps.weight + 1, head.steps.bias), names=head.names)
+    with pytest.raises(InputError, match="state: the state of another head"):
         LiveSteps(model, other, TIMELINE).resume(tmp_path / "state")
     with pytest.raises(InputError, match=r"state: the state of a stream with the timeline .*'rate': '2'"):
         LiveSteps(model, head, Timeline(rate=Fraction(4))).resume(tmp_path / "state")
@@ -182,7 +182,7 @@ def test_a_head_with_activity_announces_what_it_predicts(make_model: MakeModel) 
     """Eleven steps against the background: the likeliest class is not always what the head predicts."""
     generator = torch.Generator().manual_seed(0)
     steps, activity = (Affine(torch.randn(n, 16, generator=generator), torch.zeros(n)) for n in (11, 2))
-    head = LinearHead(steps, activity, background=3)
+    head = linear_head(steps, activity, background=3)
     model, frames = make_model(CAUSAL), features(200)
     latents = model.encode(torch.from_numpy(frames)[None])[0]
     expected = head.predict(latents)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ import torch
 import keystep
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
+from keystep.heads import Head, build_head, head_config
 from keystep.stream import LiveSteps, Reading
-from keystep.temporal import TemporalHead, build_head, head_config
 
 MakeModel = Callable[..., keystep.PJEPA]
 TIMELINE = Timeline(rate=Fraction(2))
@@ -24,7 +23,7 @@ HEADS = {
 }
 
 
-def make_head(name: str, width: int = 16, **changes: object) -> TemporalHead:
+def make_head(name: str, width: int = 16, **changes: object) -> Head:
     kind, settings = HEADS[name]
     head = build_head(head_config(kind, settings | changes), width, 3, seed=0).eval()
     head.names = ("wait", "cut", "tie")
@@ -38,7 +37,7 @@ def features(frames: int = 31) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(frames, 5)).astype(np.float32)
 
 
-def offline(model: keystep.PJEPA, head: TemporalHead, frames: np.ndarray) -> np.ndarray:
+def offline(model: keystep.PJEPA, head: Head, frames: np.ndarray) -> np.ndarray:
     return head.probabilities(model.encode(torch.from_numpy(frames)[None]))[0].numpy()
 
 
@@ -93,14 +92,12 @@ def test_a_restart_forgets_what_the_head_knew(make_model: MakeModel) -> None:
         assert [reading.time for reading in found] == times
 
 
-def test_what_cannot_be_is_refused_in_one_line(make_model: MakeModel, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused_in_one_line(make_model: MakeModel) -> None:
     model = make_model(CAUSAL)
     with pytest.raises(InputError, match="this mstcn head reads the whole video; train one with causal=true"):
         LiveSteps(model, make_head("mstcn", causal=False), TIMELINE)
     with pytest.raises(InputError, match="the head reads latents 15 wide; the model gives 16"):
         LiveSteps(model, make_head("mstcn", width=15), TIMELINE)
-    with pytest.raises(InputError, match="a stream with a temporal head cannot be saved yet"):
-        LiveSteps(model, make_head("mstcn"), TIMELINE).save(tmp_path / "state")
 
 
 @pytest.mark.parametrize("name", HEADS)

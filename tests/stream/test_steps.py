@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import keystep
 from keystep.errors import InputError
+from keystep.nn import context
 from keystep.stream import StreamState
 from keystep.stream import steps as implementation
 
@@ -29,6 +30,7 @@ PATTERNS = [
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers of few columns and short pieces, so that both are replaced often in short tests."""
     monkeypatch.setattr(implementation, "CHUNK", 8)
+    monkeypatch.setattr(context, "SPARE", 8)
 
 
 def random_features(streams: int, frames: int, seed: int = 1) -> torch.Tensor:
@@ -257,7 +259,7 @@ def test_the_running_mean_stays_exact_over_many_frames_far_from_zero(make_model:
     rest, _ = keystep.stream.step(model, features[:, 39_000:], state)
     torch.testing.assert_close(torch.cat([latents, rest], 1), model.encode(features), atol=2e-4, rtol=0)
     projected = model.encoder.project(features)[0].double()
-    torch.testing.assert_close(state.total[0], projected[:39_000].sum(0), atol=1e-3, rtol=1e-9)
+    torch.testing.assert_close(state.memory.states["total"][0], projected[:39_000].sum(0), atol=1e-3, rtol=1e-9)
 
 
 def test_a_block_causal_stream_answers_at_the_end_of_each_block(make_model: MakeModel) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build
 from keystep.errors import InputError
-from keystep.temporal import TrainingConfig, head_config, train_head
+from keystep.heads import TrainingConfig, head_config, train_head
 from keystep.train import run as training
 from keystep.train.records import read_metrics
 from keystep.train.run import pretrain

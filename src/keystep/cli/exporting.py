@@ -10,12 +10,12 @@ from rich.console import Console
 
 from keystep.cli.data import show_lines
 from keystep.errors import InputError
-from keystep.export import export_step
-from keystep.export.artefact import INT8, RECORD
-from keystep.loading import check_head, load, load_head
+from keystep.export import export_step, export_video
+from keystep.export.artefact import INT8, RECORD, VIDEO_RECORD
+from keystep.heads import load_head
+from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
 from keystep.stream.sources import from_array
-from keystep.temporal import TemporalHead
 
 
 def export_model(
@@ -35,30 +35,35 @@ def export_model(
     found = load(model)
     fitted = None if head is None else load_head(head)
     if fitted is not None:
-        show_lines(check_head(fitted, found, str(head)), console)
-    if isinstance(fitted, TemporalHead):
-        raise InputError(f"{head}: a temporal head cannot be exported yet; give a linear one, or export without")
+        show_lines(check_head(fitted, found, str(head), live=fitted.causal), console)
+    files = {"onnx": onnx or not torch_program, "torch_program": torch_program}
+    if fitted is not None and not fitted.causal:
+        if int8 or frames is not None or streams != 1 or window is not None or features:
+            raise InputError(
+                f"{head}: reads the whole video, so there is no step: leave out --int8, --frames, --streams, --window "
+                "and --features"
+            )
+        record = export_video(found, out, head=fitted, source=found.origin.source, rate=found.origin.rate, **files)
+        lines = [
+            f"{out / VIDEO_RECORD}: {record['attention']}; whole videos of {record['least_frames']} frames or more"
+        ]
+        _show([*lines, *_of_files(out, record)], console)
+        return
     record = export_step(
         found,
         out,
         frames=frames,
         streams=streams,
         window=window,
-        onnx=onnx or not torch_program,
-        torch_program=torch_program,
         int8=int8,
         head=fitted,
         features=[_frames(path, found) for path in features],
         source=found.origin.source,
         rate=found.origin.rate,
+        **files,
     )
     lines = [f"{out / RECORD}: {record['attention']}; {_calls(record['frames'], record['streams'])}"]
-    for name, checked in record["files"].items():
-        size = (out / name).stat().st_size / 2**20
-        lines.append(
-            f"{out / name}: {size:.1f} MiB; differs from {checked['compared_with']} by at most "
-            f"{_apart(checked)} ({checked['frames']} random frames, latents up to {checked['largest_latent']:.1f})"
-        )
+    lines += _of_files(out, record)
     if INT8 in record["files"]:
         measured = record["files"][INT8].get("features")
         if measured:
@@ -74,8 +79,24 @@ def export_model(
             )
     if window is not None:
         lines.append(f"note: attention limited to {window} frames: not the latents of the model without a window")
+    _show(lines, console)
+
+
+def _show(lines: list[str], console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
+
+
+def _of_files(out: Path, record: dict[str, Any]) -> list[str]:
+    """How large each file is, and how far its numbers are from what they are compared with."""
+    lines = []
+    for name, checked in record["files"].items():
+        size = (out / name).stat().st_size / 2**20
+        lines.append(
+            f"{out / name}: {size:.1f} MiB; differs from {checked['compared_with']} by at most "
+            f"{_apart(checked)} ({checked['frames']} random frames, latents up to {checked['largest_latent']:.1f})"
+        )
+    return lines
 
 
 def _frames(path: Path, found: PJEPA) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from keystep.cli.base import print_next
 from keystep.extraction.run import Extracted
 
 
@@ -18,4 +19,4 @@ def show_extracted(done: Extracted, console: Console) -> None:
     line = f"{done.root}: {len(done.videos)} of {done.asked} videos, {done.width} wide"
     console.print(line, soft_wrap=True, markup=False)
     if done.videos:
-        console.print(f"next: keystep inspect {done.root}", soft_wrap=True, markup=False)
+        print_next("inspect", done.root)

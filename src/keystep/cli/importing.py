@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from keystep.cli.base import print_next
 from keystep.cli.data import list_skipped
 from keystep.interop.official.importing import Imported
 
@@ -17,6 +18,7 @@ def show_imported(imported: Imported, console: Console) -> None:
     list_skipped(imported.skipped, console)
     for line in _lines(imported):
         console.print(line, soft_wrap=True, markup=False)
+    print_next("inspect", imported.root)
 
 
 def _lines(imported: Imported) -> list[str]:
@@ -34,5 +36,4 @@ def _lines(imported: Imported) -> list[str]:
         lines.append("ORACLE: true boundaries shaped these sequences; no system has them on a new video")
     classes = f", {len(plan.classes)} classes" if plan.classes else ", no labels"
     lines.append(f"{imported.root}: {len(imported.done):,} videos, {imported.hours:.1f} hours{classes}")
-    lines.append(f"next: keystep inspect {imported.root}")
     return lines

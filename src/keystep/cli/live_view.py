@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from keystep.heads import Head
 from keystep.stream import Reading
-from keystep.stream.heads import AnyHead
 
 COLOURS = ("blue", "yellow", "green", "red", "magenta", "cyan", "bright_blue", "bright_yellow", "bright_green")
 SHOWN_STEPS = 5
@@ -26,7 +26,7 @@ RIBBON = 70
 class LiveView:
     """The step that stands, the likeliest ones beside it, a ribbon of the last minutes, delay and speed."""
 
-    def __init__(self, console: Console, title: str, head: AnyHead) -> None:
+    def __init__(self, console: Console, title: str, head: Head) -> None:
         self.title, self.head = title, head
         self.steps: deque[int] = deque(maxlen=RIBBON * 8)
         self.last: Reading | None = None

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from keystep.cli import film
 from keystep.files import replacing
+from keystep.heads import Head
 from keystep.stream import Reading
-from keystep.stream.heads import AnyHead
 
 
 @dataclass
@@ -23,7 +23,7 @@ class StreamPicture:
     """
 
     path: Path
-    head: AnyHead
+    head: Head
     video: Path | None = None
     said: list[tuple[float, int, float, float]] = field(default_factory=list)
     """Of each final reading: time, step, probability, delay."""

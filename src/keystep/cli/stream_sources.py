@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import read_json
+from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.stream import sources
-from keystep.stream.heads import AnyHead
 from keystep.stream.sources import Chunk
 from keystep.types import parse_rate
 
@@ -55,7 +55,7 @@ class Source:
     note: str = ""
 
 
-def open_source(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> Source:
+def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
     """The source that a name stands for: ``-``, a feature file, a folder that grows, a video, a camera.
 
     Raises:
@@ -63,6 +63,11 @@ def open_source(source: str, head: AnyHead, found: PJEPA, options: SourceOptions
     """
     if _is_video(source):
         return _video(source, head, found, options)
+    path = Path(source)
+    if source != "-" and not path.exists():
+        raise InputError(
+            f"{path}: no such file or folder; give a feature file (.npy), a folder, a video, a camera, or -"
+        )
     timeline, pool = _timeline(head, found, source, options)
     width = found.config.input_dim
     assert width is not None
@@ -70,16 +75,11 @@ def open_source(source: str, head: AnyHead, found: PJEPA, options: SourceOptions
         form = one_of("--input-format", options.input_format, get_args(sources.Format))
         lines = form == "jsonl"
         return Source(timeline, lambda frames, place: sources.pooled(_standard_input(lines, width), pool))
-    path = Path(source)
     if path.is_dir():
         if pool > 1 and options.keeps_state:
             raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
         return Source(
             timeline, lambda frames, place: sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
-        )
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file or folder; give a feature file (.npy), a folder, a video, a camera, or -"
         )
     size = options.chunk or (1 if options.realtime else 32)
 
@@ -101,38 +101,42 @@ def _standard_input(lines: bool, width: int) -> Iterator[Chunk]:
     return sources.from_lines(sys.stdin, width) if lines else sources.from_bytes(sys.stdin.buffer, width)
 
 
-def _timeline(head: AnyHead, found: PJEPA, source: str, options: SourceOptions) -> tuple[Timeline, int]:
+def _timeline(head: Head, found: PJEPA, source: str, options: SourceOptions) -> tuple[Timeline, int]:
     """The timeline of what the model is fed, and how many source frames make one of its frames.
 
-    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
-    it is what the head was fitted on.
+    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``;
+    features at the rate that the head was fitted at are taken to be made as those were.
+
+    Raises:
+        InputError: nothing says the source's rate. A guess would put every answer at a wrong time.
     """
     fitted = _fitted(head)
     known = _model_rate(head, found, options)
     given = None if options.source_rate is None else parse_rate(options.source_rate)
     store = Path(source).parents[1] / "store.json" if Path(source).parent.name == "features" else None
-    if store is not None and store.exists():
-        own = Timeline.from_json(read_json(store).get("timeline", {"rate": "1"}))
+    stated = read_json(store).get("timeline") if store is not None and store.exists() else None
+    if stated is not None:
+        own = Timeline.from_json(stated)
         if given not in (None, own.rate):
             raise InputError(f"{store}: says {own.rate} Hz, --source-rate says {given}; drop one")
-    elif given is not None:
-        own = Timeline(rate=given)
-    elif fitted is not None and known == fitted.rate:
+    elif given is None:
+        name = "standard input" if source == "-" else source
+        works = "" if known is None else f" (the model works at {float(known):g})"
+        raise InputError(f"{name}: no store.json says how many features a second; give it with --source-rate 30{works}")
+    elif fitted is not None and given == fitted.rate and known == given:
         return fitted, 1
-    elif known is not None:
-        own = Timeline(rate=known)
     else:
-        raise InputError("at how many features a second? neither model nor head says; give --rate 4")
+        own = Timeline(rate=given)
     pool = 1 if known is None else own.pool_factor(known)
     return own.pooled(pool), pool
 
 
-def _fitted(head: AnyHead) -> Timeline | None:
+def _fitted(head: Head) -> Timeline | None:
     """What the head was fitted on."""
     return Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
 
 
-def _model_rate(head: AnyHead, found: PJEPA, options: SourceOptions) -> Fraction | None:
+def _model_rate(head: Head, found: PJEPA, options: SourceOptions) -> Fraction | None:
     """Frames a second that the model works at, where anything says so."""
     fitted = _fitted(head)
     known = options.rate or (str(fitted.rate) if fitted else head.origin.get("rate") or found.origin.rate)
@@ -146,7 +150,7 @@ def _is_video(source: str) -> bool:
     return source != "-" and Path(source).is_file() and Path(source).suffix != ".npy"
 
 
-def _video(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> Source:
+def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
     extractor = _extractor(head, options)
     if extractor.width != found.config.input_dim:
         raise InputError(
@@ -168,7 +172,7 @@ def _video(source: str, head: AnyHead, found: PJEPA, options: SourceOptions) -> 
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "")
 
 
-def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
+def _extractor(head: Head, options: SourceOptions) -> Extractor:
     """The extractor that made the features which the head was fitted on, or the one that the options describe."""
     import torch
 
@@ -204,7 +208,7 @@ def _extractor(head: AnyHead, options: SourceOptions) -> Extractor:
     return extractor
 
 
-def _recorded(head: AnyHead) -> dict[str, Any]:
+def _recorded(head: Head) -> dict[str, Any]:
     """How the features that the head was fitted on were made, and with which weights; empty where it does not say."""
     try:
         recorded = json.loads(head.origin.get("extraction", "{}"))

@@ -22,10 +22,10 @@ from keystep.cli.stream_picture import StreamPicture
 from keystep.cli.stream_sources import SourceOptions, one_of, open_source
 from keystep.errors import InputError, Interrupted
 from keystep.files import replacing
-from keystep.loading import check_head, load, load_head
+from keystep.heads import Head, load_head
+from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps, Reading, Smoothing
-from keystep.stream.heads import AnyHead
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
 
@@ -58,7 +58,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     opened = open_source(source, head, found, options.source)
     if opened.note:
         messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
-    _warn_of_growth(found, messages)
+    _warn_of_growth(found, float(opened.timeline.rate), messages)
     on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
     live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
@@ -172,7 +172,7 @@ class _Runner:
         late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
         self.messages.print(
             f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms){made}"
-            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.stream.size_bytes / 2**20:.1f} MiB",
+            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.position.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
 
@@ -193,7 +193,7 @@ class _Runner:
             self.picture.take(readings)
 
 
-def _line(reading: Reading, head: AnyHead) -> str:
+def _line(reading: Reading, head: Head) -> str:
     return json.dumps(
         {
             "frame": reading.frame,
@@ -250,13 +250,14 @@ def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Con
     return place
 
 
-def _warn_of_growth(found: PJEPA, messages: Console) -> None:
+def _warn_of_growth(found: PJEPA, rate: float, messages: Console) -> None:
     config = found.config
     pattern = config.stream_attention
     if pattern is not None and pattern.window is None:
-        mebibytes = 2 * config.depth * config.dim * 4 * 14_400 / 2**20
+        mebibytes = 2 * config.depth * config.dim * 4 * 3600 * rate / 2**20
         messages.print(
-            f"note: this model attends to all of the past: its state grows by {mebibytes:.0f} MiB an hour at 4 Hz, and "
-            "each step takes longer; for hours, pretrain with a window (--set model.live_attention.window=512)",
+            f"note: this model attends to all of the past: its state grows by {mebibytes:.0f} MiB an hour at "
+            f"{rate:g} Hz, and each step takes longer; for hours, pretrain with a window "
+            "(--set model.live_attention.window=512)",
             soft_wrap=True,
         )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
-from keystep.heads import Affine, LinearHead
+from keystep.heads.linear import Affine, LinearHead, linear_head
 
 Array = npt.NDArray[Any]
 
@@ -87,7 +87,7 @@ class LinearProbe:
     def head(self, names: Sequence[str] = (), origin: Mapping[str, str] | None = None) -> LinearHead:
         """The same as a head that can be saved and run on a stream."""
         steps = Affine(torch.from_numpy(self.weight).T.contiguous(), torch.from_numpy(self.bias))
-        return LinearHead(steps, names=tuple(names), origin=origin or {})
+        return linear_head(steps, names=tuple(names), origin=origin or {})
 
     def predict(self, latents: Array) -> npt.NDArray[np.int64]:
         """(T, D) -> (T,) class indices."""

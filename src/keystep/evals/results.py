@@ -30,7 +30,7 @@ from keystep.evals.judge import Judge, Mode, Representation
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import SELECTION, Evaluation
 from keystep.files import replacing, write_json
-from keystep.heads import LinearHead
+from keystep.heads.linear import LinearHead
 
 RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.json", "heads"
 OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures")

@@ -16,12 +16,11 @@ import torch
 from pydantic import Field, model_validator
 
 from keystep.data.annotation import segment_lengths
+from keystep.data.clips import FILE as CLIPS
+from keystep.data.clips import read_clips
 from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, Shares, paired_shares
-from keystep.evals.clips import FILE as CLIPS
-from keystep.evals.clips import read_clips
 from keystep.evals.judge import Family, Judge, Mode, Representation
-from keystep.evals.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
 from keystep.evals.modes import answer_slots, answers_later, marked_oracle
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM, TOKENS_NOTE, Entrant, EvalConfig
 from keystep.evals.streaming_protocol import score_at_the_moment, score_segments
@@ -35,9 +34,17 @@ from keystep.evals.trimmed import (
     scores_of,
     write_submission,
 )
-from keystep.temporal import TrainingConfig, describe, frames_per_second, head_config, train_head
-from keystep.temporal.config import PRESETS, HeadConfig
-from keystep.temporal.head import TemporalHead
+from keystep.heads import (
+    PRESETS,
+    Head,
+    HeadConfig,
+    TrainingConfig,
+    describe,
+    frames_per_second,
+    head_config,
+    train_head,
+)
+from keystep.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
 
 COMPARED = ("accuracy", "edit", "f1@50")
 """What gains are stated in."""
@@ -234,7 +241,7 @@ def _trained(
     source: Source,
     place: Path,
     progress: Callable[[str], None],
-) -> tuple[HeadRun, TemporalHead]:
+) -> tuple[HeadRun, Head]:
     def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(representation[name], judge.labels[name]) for name in names]
 
@@ -271,9 +278,7 @@ def _trained(
     return run, trained.head
 
 
-def _at_the_moment(
-    judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: TemporalHead
-) -> dict[str, float]:
+def _at_the_moment(judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: Head) -> dict[str, float]:
     """What a live system says at each slot's own time, at the slots' rate; nothing where that is not known."""
     if source.mode != "causal" or source.block is None or head.delay is None:
         return {}
@@ -332,7 +337,7 @@ def _by_segments(judge: Judge, predictions: Mapping[str, np.ndarray]) -> dict[st
     }
 
 
-def _row(judge: Judge, source: Source, preset: str, head: TemporalHead) -> HeadRow:
+def _row(judge: Judge, source: Source, preset: str, head: Head) -> HeadRow:
     """The line of a head on a representation; the head's own wait comes on top of the representation's."""
     rate, chunk = float(judge.folder.timeline.rate), None if head.delay is None else head.delay + 1
     delay = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor
 import keystep.stream as stream
 from keystep.errors import InputError
 from keystep.export.step import ExportedStep
-from keystep.heads import LinearHead
+from keystep.heads import Head
 from keystep.nn.encoder import ChannelNorm
 from keystep.nn.pooling import split_tokens
 from keystep.pjepa import PJEPA
+from keystep.stream import StreamState
 
 Outputs = tuple[Tensor, ...]
 """Latents (B, T, D), and with a head class probabilities (B, T, C)."""
@@ -75,20 +76,55 @@ def difference(got: Tensor, right: Tensor) -> Difference:
     )
 
 
-def prepare(model: PJEPA, step: ExportedStep, head: LinearHead | None, seed: int = 0) -> tuple[Trial, Outputs]:
-    """Random frames, and what `keystep.stream` and the head give for them.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Random frames, and what `keystep.stream` gives for them, with the head's states in which each part begins."""
 
-    The frames look like the model's training videos as far as it knows.
-    """
-    size = CALLS * step.frames
-    past = min(step.columns.reach, LONGEST_PAST) // step.frames * step.frames + step.frames
-    features = _frames(model, step, past + size, seed)
-    first, _ = stream.step(model, features[:, :size], stream.init(model, step.streams))
-    _, full = stream.step(model, features[:, :past], stream.init(model, step.streams))
+    trial: Trial
+    right: Outputs
+    head: Head | None
+    begun: tuple[StreamState | None, ...]
+
+    def answers(self, latents: Tensor) -> Tensor:
+        """What the head makes of other latents (B, T, D) of the same frames, (B, T, C)."""
+        sizes = [features.shape[1] for features, _ in self.trial.parts]
+        parts = torch.split(latents, sizes, dim=1)
+        return torch.cat([self._read(*part) for part in zip(parts, self.begun, strict=True)], dim=1)
+
+    def _read(self, latents: Tensor, state: StreamState | None) -> Tensor:
+        assert self.head is not None and state is not None
+        return stream.step(self.head, latents, state)[0].softmax(-1)
+
+
+def prepare(model: PJEPA, step: ExportedStep, seed: int = 0) -> Reference:
+    """Frames that look like the model's training videos as far as it knows: the first ones, and later ones."""
+    head, size = step.head, CALLS * step.frames
+    past = min(step.reach, LONGEST_PAST) // step.frames * step.frames + step.frames
+    features = _frames(model, step.streams, past + size, seed)
+    begin = stream.init(model, step.streams)
+    first, _ = stream.step(model, features[:, :size], begin)
+    before, full = stream.step(model, features[:, :past], begin)
     later, _ = stream.step(model, features[:, past:], full)
-    trial = Trial([(features[:, :size], step.initial()), (features[:, past:], step.taken_over(full))])
     latents = torch.cat([first, later], dim=1)
-    return trial, (latents,) if head is None else (latents, head.probabilities(latents))
+    begun: tuple[StreamState | None, ...] = (None, None)
+    if head is not None:
+        begun = (stream.init(head, step.streams), stream.step(head, before, stream.init(head, step.streams))[1])
+    parts = [
+        (features[:, :size], step.initial()),
+        (features[:, past:], step.taken_over(stream.Position(full, begun[1]))),
+    ]
+    reference = Reference(Trial(parts), (latents,), head, begun)
+    return reference if head is None else replace(reference, right=(latents, reference.answers(latents)))
+
+
+def whole_videos(model: PJEPA, head: Head | None, least: int, seed: int = 0) -> list[tuple[Tensor, Outputs]]:
+    """Random videos (1, T, D_in) of some lengths, and what the model and the head give for them offline."""
+    found: list[tuple[Tensor, Outputs]] = []
+    for number, count in enumerate((least, 101, 700)):
+        features = _frames(model, 1, max(least, count), seed + number)
+        latents = model.encode(features)
+        found.append((features, (latents,) if head is None else (latents, head.probabilities(latents))))
+    return found
 
 
 def of_videos(step: ExportedStep, videos: Sequence[np.ndarray]) -> Trial:
@@ -111,9 +147,9 @@ def of_videos(step: ExportedStep, videos: Sequence[np.ndarray]) -> Trial:
     return Trial(parts)
 
 
-def _frames(model: PJEPA, step: ExportedStep, count: int, seed: int) -> Tensor:
-    streams, _, width = step.input_shape
-    frames = torch.randn(streams, count, width, generator=torch.Generator().manual_seed(seed))
+def _frames(model: PJEPA, streams: int, count: int, seed: int) -> Tensor:
+    assert model.config.input_dim is not None
+    frames = torch.randn(streams, count, model.config.input_dim, generator=torch.Generator().manual_seed(seed))
     norm = model.encoder.proj[0]
     if not isinstance(norm, ChannelNorm):
         return frames

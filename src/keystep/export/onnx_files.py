@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.export.step import ExportedStep
 
 OPSET = 20
 LARGEST = 2**31 - 2**24
@@ -30,26 +29,23 @@ def need_packages() -> None:
         raise InputError(f"an ONNX file needs {', '.join(missing)}: pip install 'keystep[export]'")
 
 
-def names(step: ExportedStep) -> tuple[list[str], list[str]]:
-    """Names of a graph's inputs and outputs, in order."""
-    state = [tensor.name for tensor in step.state]
-    return ["features", *state], [*step.outputs, *(NEXT + name for name in state)]
+def write(program: torch.export.ExportedProgram, path: Path, outputs: Sequence[str], state: Sequence[str] = ()) -> None:
+    """One file with graph and weights.
 
-
-def write(step: ExportedStep, program: torch.export.ExportedProgram, path: Path) -> None:
-    """One file with graph and weights."""
+    Args:
+        outputs: their names; those of the new ``state`` come behind them, as ``state`` comes behind the features.
+    """
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if size > LARGEST:
         raise InputError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file (2 GiB); use --torch")
-    inputs, outputs = names(step)
     with _quiet():
         torch.onnx.export(
             program,
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
-            input_names=inputs,
-            output_names=outputs,
+            input_names=["features", *state],
+            output_names=[*outputs, *(NEXT + name for name in state)],
             verbose=False,
         ).save(path, external_data=False)  # type: ignore[union-attr]
 

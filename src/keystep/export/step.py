@@ -2,79 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import lcm
 
 import torch
 from torch import Tensor, nn
 
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
+from keystep.export.buffers import FixedBuffers, Rotations, StateTensor
 from keystep.export.columns import Columns
-from keystep.export.rotation import RealRotation
-from keystep.heads import Affine, LinearHead
-from keystep.nn.blocks import Attention, Block, Readout
-from keystep.nn.centring import running_centre
+from keystep.heads import Head
+from keystep.nn.cache import Cache
+from keystep.nn.context import Kind
 from keystep.pjepa import PJEPA
-from keystep.stream import StreamState
+from keystep.stream import Position, StreamState
 
-
-@dataclass(frozen=True)
-class StateTensor:
-    """One tensor that a caller holds between calls; all of them begin as zeros.
-
-    shape: the streams come first.
-    shareable: a runtime may write the new value over the old one, because the step reads it nowhere else.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    shareable: bool = False
-
-    def initial(self) -> Tensor:
-        """Its value before the first frame."""
-        return torch.zeros(self.shape, dtype=self.dtype)
+FRAME, HEAD = "frame", "head."
+"""The counter's name, and what comes before the names of a head's state."""
 
 
 class ExportedStep(nn.Module):
     """The encoder of a model for a fixed number of streams and of frames a call, in float32 on the CPU.
 
-    A stream whose ``frame`` (and ``total``) is set to 0 begins anew; its keys and values may stay as they are.
+    A stream whose ``frame`` is set to 0 begins anew; the rest of its state may stay as it is.
 
     Args:
         model: used as it is, not copied; its stream attention must have a window.
-        frames: frames a call; a multiple of the block for block-causal models.
-        head: its class probabilities become a second output.
+        frames: frames a call; a multiple of the block for block-causal models, and of what its head answers together.
+        head: its class probabilities become a second output; it needs a causal form.
     """
 
-    def __init__(self, model: PJEPA, frames: int, streams: int = 1, head: LinearHead | None = None) -> None:
+    def __init__(self, model: PJEPA, frames: int, streams: int = 1, head: Head | None = None) -> None:
         super().__init__()
-        pattern = _pattern(model, frames, streams)
-        config = model.config
-        self.config = config
+        self.pattern = _pattern(model, frames, streams, head)
+        self.config = model.config
         self.frames, self.streams = frames, streams
-        self.columns = Columns(pattern, frames)
-        self.encoder = model.encoder
-        self.rotation = RealRotation(config.dim // config.heads, config.rotary)
-        self.head = None if head is None else _Head(head, config.dim)
+        self.encoder, self.head = model.encoder, head
+        self.rotations = Rotations()
+        self.state = self._declared()
+        """What `forward` takes behind the features and gives behind its outputs, in this order."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of a call's features, (B, n, D_in)."""
         assert self.config.input_dim is not None
         return self.streams, self.frames, self.config.input_dim
-
-    @property
-    def state(self) -> list[StateTensor]:
-        """What `forward` takes behind the features and gives behind its outputs, in this order."""
-        heads = (self.config.heads, self.columns.count, self.config.dim // self.config.heads)
-        tensors = [StateTensor("frame", (self.streams,), torch.int64)]
-        if self.config.centring:
-            tensors.append(StateTensor("total", (self.streams, self.config.dim), torch.float64))
-        for block in range(self.config.depth):
-            for part in ("keys", "values"):
-                tensors.append(StateTensor(f"{part}.{block}", (self.streams, *heads), torch.float32, shareable=True))
-        return tensors
 
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
@@ -84,30 +56,61 @@ class ExportedStep(nn.Module):
             shapes["probabilities"] = (self.streams, self.frames, self.head.classes)
         return shapes
 
+    @property
+    def reach(self) -> int:
+        """Frames until every column of the buffers has been written."""
+        kinds = {tensor.kind for tensor in self.state if tensor.kind is not None}
+        return max((Columns(kind.pattern, self.frames, kind.stride).reach for kind in kinds), default=1)
+
     def initial(self) -> tuple[Tensor, ...]:
         """The state before the first frame."""
         return tuple(tensor.initial() for tensor in self.state)
 
-    def taken_over(self, state: StreamState) -> tuple[Tensor, ...]:
+    def taken_over(self, position: StreamState | Position) -> tuple[Tensor, ...]:
         """The state that goes on where a stream of `keystep.stream` is, between two blocks.
 
+        Args:
+            position: of the model, and with a head of both (`keystep.Stream.position`).
+
         Raises:
-            InputError: another model's state, another number of streams, or one with frames that wait.
+            InputError: another model's or head's state, another number of streams, or one with frames that wait.
         """
-        if state.config != self.config:
-            raise InputError("this state belongs to a model with other settings than the exported one")
+        states = {"": position} if isinstance(position, StreamState) else {"": position.model, HEAD: position.head}
+        found: dict[str, Tensor] = {FRAME: torch.tensor(states[""].frames)}  # type: ignore[union-attr]
+        for prefix, network in (("", self), (HEAD, self.head)):
+            if network is not None:
+                state = states.get(prefix)
+                if state is None or state.config != network.config:
+                    part = "head" if prefix else "model"
+                    raise InputError(f"this state belongs to a {part} with other settings than the exported one")
+                found |= self._taken_over(prefix, state)
+        return tuple(found[tensor.name] for tensor in self.state)
+
+    def _taken_over(self, prefix: str, state: StreamState) -> dict[str, Tensor]:
         if state.streams != self.streams or any(state.held):
             raise InputError(
                 f"a state of {state.streams} streams with up to {max(state.held)} frames waiting cannot go on here: "
                 f"it takes {self.streams} streams, between two blocks"
             )
-        tensors = [torch.tensor(state.frames)] + ([state.total.cpu()] if self.config.centring else [])
-        cache, positions = state.cache, state.cache.positions.cpu()
-        for block in range(self.config.depth):
-            for part in (cache.keys(block), cache.values(block)):
-                rows = zip(part.float().cpu(), positions, state.frames, strict=True)
-                tensors.append(torch.stack([self.columns.place(*row) for row in rows]))
-        return tuple(tensors)
+        found = {}
+        for tensor in self.state:
+            name = tensor.name.removeprefix(prefix)
+            if tensor.name == FRAME or tensor.name.startswith(HEAD) != bool(prefix):
+                continue
+            if tensor.kind is None:
+                found[tensor.name] = state.memory.states.get(name, tensor.initial()).cpu()
+            elif tensor.kind in state.memory.caches:
+                found[tensor.name] = self._placed(name, tensor.kind, state.memory.caches[tensor.kind], state.frames)
+            else:
+                found[tensor.name] = tensor.initial()
+        return found
+
+    def _placed(self, name: str, kind: Kind, cache: Cache, frames: tuple[int, ...]) -> Tensor:
+        """The buffer of keys or values that holds what a cache does."""
+        part, _, name = name.partition(".")
+        stored = cache.read(name)[part == "values"].float().cpu()
+        columns = Columns(kind.pattern, self.frames, kind.stride)
+        return torch.stack([columns.place(*row) for row in zip(stored, cache.positions.cpu(), frames, strict=True)])
 
     def forward(self, features: Tensor, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Features (B, n, D_in), the index (B,) of each stream's next frame, and the rest of the state.
@@ -115,64 +118,56 @@ class ExportedStep(nn.Module):
         Returns:
             latents (B, n, D), class probabilities (B, n, C) with a head, and the new state.
         """
-        rest = list(state)
-        positions = frame[:, None] + torch.arange(self.frames)  # (B, n)
-        after: list[Tensor] = [frame + self.frames]
-        x = self.encoder.project(features)
-        if self.encoder.centring:
-            x, total = running_centre(x, rest.pop(0), frame[:, None, None])
-            after.append(total)
-        x = self.encoder.shift(x)
-        tables = self.rotation.tables(positions)
-        source, target = self.columns.writes(positions)
-        blind = torch.zeros(()).masked_fill(~self.columns.seen(positions), float("-inf"))[:, None]  # (B, 1, n, M)
-        outputs = Readout(self.encoder, self.config.averaged_blocks)
-        for block in self.encoder.blocks:
-            assert isinstance(block, Block)
-            query, key, value = self._heads(block.attn, block.norm1(x), tables)
-            keys, values = (_written(rest.pop(0), new, source, target) for new in (key, value))
-            after += [keys, values]
-            x = x + block.attn.mix(_attend(query, keys, values, blind))
-            x = x + block.mlp(block.norm2(x))
-            outputs.add(x)
-        latents = outputs.mean()
-        if self.head is None:
-            return latents, *after
-        return latents, self.head(latents), *after
+        before = dict(zip((tensor.name for tensor in self.state[1:]), state, strict=True))
+        of_head = {name.removeprefix(HEAD): tensor for name, tensor in before.items() if name.startswith(HEAD)}
+        outputs, contexts = self._run(features, frame, before, of_head)
+        after = {FRAME: frame + self.frames, **contexts[""].after}
+        if HEAD in contexts:
+            after |= {HEAD + name: tensor for name, tensor in contexts[HEAD].after.items()}
+        return *outputs, *(after[tensor.name] for tensor in self.state)
 
-    def _heads(self, attention: Attention, x: Tensor, tables: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """Turned queries, turned keys, and values of (B, n, D), each (B, H, n, d)."""
-        heads = attention.heads
-        both, value = attention.qkv(x).view(*x.shape[:2], 3 * heads, -1).split([2 * heads, heads], dim=2)
-        query, key = self.rotation(both, tables).split(heads, dim=2)
-        return [part.transpose(1, 2) for part in (query, key, value)]
+    def _run(
+        self,
+        features: Tensor,
+        frame: Tensor,
+        of_model: dict[str, Tensor] | None = None,
+        of_head: dict[str, Tensor] | None = None,
+    ) -> tuple[list[Tensor], dict[str, FixedBuffers]]:
+        """The outputs, and the contexts of the model and of the head behind them."""
+        contexts = {"": FixedBuffers(frame, self.frames, self.rotations, of_model)}
+        outputs = [self.encoder.run(features, contexts[""], self.pattern, self.config.averaged_blocks)]
+        if self.head is not None:
+            contexts[HEAD] = FixedBuffers(frame, self.frames, self.rotations, of_head)
+            outputs.append(self.head.scores(outputs[0], contexts[HEAD])[-1].softmax(-1))
+        return outputs, contexts
 
-
-def _written(buffer: Tensor, new: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """The buffer (B, H, M, d) with the call's columns (B, H, n, d) in their places."""
-    streams, heads, frames, width = new.shape
-    if source.shape[1] > frames or frames > 1:
-        new = new.gather(2, source[:, None, :, None].expand(-1, heads, -1, width))
-    return buffer.scatter(2, target[:, None, :, None].expand(streams, heads, -1, width), new)
+    @torch.no_grad()
+    def _declared(self) -> list[StateTensor]:
+        """All of the state, found out by running once."""
+        frame = torch.zeros(self.streams, dtype=torch.int64)
+        _, contexts = self._run(torch.zeros(self.input_shape), frame)
+        tensors = [StateTensor(FRAME, (self.streams,), torch.int64)]
+        for prefix, context in contexts.items():
+            for tensor in context.declared:
+                tensors.append(
+                    StateTensor(prefix + tensor.name, tensor.shape, tensor.dtype, tensor.shareable, tensor.kind)
+                )
+        return tensors
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, blind: Tensor) -> Tensor:
-    """Softmax attention in plain steps: queries (B, H, n, d) over columns (B, H, M, d), with -inf where none is seen.
-
-    Every query sees its own column at least.
-    """
-    scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + blind
-    attended: Tensor = scores.softmax(-1) @ values
-    return attended
+def frames_a_call(model: PJEPA, head: Head | None = None) -> int:
+    """The fewest frames that are answered together: those of a block and of what the head waits for."""
+    pattern = model.config.stream_attention
+    return lcm((pattern and pattern.block) or 1, 1 if head is None or head.delay is None else head.delay + 1)
 
 
-def _pattern(model: PJEPA, frames: int, streams: int) -> AttentionPattern:
+def _pattern(model: PJEPA, frames: int, streams: int, head: Head | None) -> AttentionPattern:
     """The attention of the model's streams, if these settings suit it."""
     pattern = model.config.stream_attention
     if pattern is None or model.config.oracle:
         raise InputError(
-            f"this model attends {model.config.attention} and has no live_attention: it cannot "
-            "run on a stream of exported steps"
+            f"this model attends {model.config.attention} and has no live_attention: it cannot run on a stream of "
+            "exported steps"
         )
     if pattern.window is None:
         raise InputError(
@@ -183,31 +178,18 @@ def _pattern(model: PJEPA, frames: int, streams: int) -> AttentionPattern:
         raise InputError(f"{frames} frames of {streams} streams a call: both must be 1 at least")
     if pattern.block is not None and frames % pattern.block:
         raise InputError(f"{frames} frames a call do not suit {pattern}; give a multiple of its block, {pattern.block}")
+    if head is not None:
+        check_width(model, head)
+        if head.delay is None:
+            raise InputError(f"this {head.config.kind} head reads the whole video: it has no step to export")
+        if frames % (head.delay + 1):
+            raise InputError(
+                f"{frames} frames a call do not suit a head that answers {head.delay + 1} together; give a multiple of "
+                f"{frames_a_call(model, head)}"
+            )
     return pattern
 
 
-class _Head(nn.Module):
-    """A linear head whose numbers are weights of the program."""
-
-    def __init__(self, head: LinearHead, dim: int) -> None:
-        super().__init__()
-        if head.width != dim:
-            raise InputError(f"the head reads latents {head.width} wide; the model gives {dim}")
-        self.steps = _linear(head.steps)
-        self.activity = None if head.activity is None else _linear(head.activity)
-        self.classes, self.background = head.classes, head.background
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Latents (B, n, D) to class probabilities (B, n, C)."""
-        activity = None if self.activity is None else _affine(self.activity)
-        return LinearHead(_affine(self.steps), activity, self.background).probabilities(latents)
-
-
-def _linear(affine: Affine) -> nn.Linear:
-    linear = nn.Linear(affine.weight.shape[1], affine.weight.shape[0])
-    linear.load_state_dict({"weight": affine.weight, "bias": affine.bias})
-    return linear
-
-
-def _affine(linear: nn.Linear) -> Affine:
-    return Affine(linear.weight, linear.bias)
+def check_width(model: PJEPA, head: Head) -> None:
+    if head.width != model.config.dim:
+        raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")

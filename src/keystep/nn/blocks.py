@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
-from keystep.errors import InputError
-from keystep.nn.attention import attend
-from keystep.nn.places import Places
-from keystep.nn.rope import RotaryTables, rotary_tables, rotate
+from keystep.nn.context import SequenceContext
+from keystep.nn.rope import Rotation
 
 CHUNK = 1024
 """Tokens that pass through the wide maps at a time, on a CPU and when no gradients are wanted: what is wider than D
@@ -26,6 +26,10 @@ def _chunks(length: int) -> list[slice]:
     return [slice(start, start + CHUNK) for start in range(0, length, CHUNK)]
 
 
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
 class Attention(nn.Module):
     """Multi-head self-attention along time; the pattern decides who sees whom."""
 
@@ -35,12 +39,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
+    def forward(
+        self, x: Tensor, context: SequenceContext, name: str, pattern: AttentionPattern, rotary: Rotation | None
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); ``name``: of its keys and values."""
         query, key, value = self.heads_of(x, rotary)
-        return self.mix(attend(query, key, value, pattern, places))
+        return self.mix(context.attend(name, query, key, value, pattern))
 
-    def heads_of(self, x: Tensor, rotary: RotaryTables | None) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, x: Tensor, rotary: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d); nothing is turned without tables."""
         if _at_once(x):
             return self._heads_of(x, rotary)
@@ -51,11 +57,11 @@ class Attention(nn.Module):
             query[:, :, span], key[:, :, span], value[:, :, span] = parts
         return query, key, value
 
-    def _heads_of(self, x: Tensor, rotary: RotaryTables | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads_of(self, x: Tensor, rotary: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
         # Attention reads keys and values often: copies, head by head, cost less than jumps from token to token.
         query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))
-        return (query, key, value) if rotary is None else (rotate(query, rotary), rotate(key, rotary), value)
+        return (query, key, value) if rotary is None else (rotary(query), rotary(key), value)
 
     def mix(self, attended: Tensor) -> Tensor:
         """The heads (B, H, T, d) side by side, projected to (B, T, D)."""
@@ -95,10 +101,23 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, places: Places, pattern: AttentionPattern, rotary: RotaryTables | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
-        x = x + self.attn(self.norm1(x), places, pattern, rotary)
-        out: Tensor = x + self.mlp(self.norm2(x))
+    def forward(
+        self,
+        x: Tensor,
+        context: SequenceContext,
+        name: str,
+        pattern: AttentionPattern,
+        rotary: Rotation | None,
+        drop: Callable[[Tensor], Tensor] = _unchanged,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D)
+
+        Args:
+            name: of what the context remembers for this block.
+            drop: dropout of what is added.
+        """
+        x = x + drop(self.attn(self.norm1(x), context, name, pattern, rotary))
+        out: Tensor = x + drop(self.mlp(self.norm2(x)))
         return out
 
 
@@ -113,44 +132,17 @@ class Trunk(nn.Module):
         self.rotary = config.rotary
         self.by_segment = config.positions == "segment"
 
-    def run_blocks(self, x: Tensor, places: Places, pattern: AttentionPattern, average: int = 1) -> Tensor:
+    def run_blocks(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern, average: int = 1) -> Tensor:
         """(B, N, D) -> (B, N, D): the normalised output of the last block, or the mean over the last ``average``.
 
         Outputs before the last have no trained norm; they are standardised plainly.
         """
-        tables = self.rotary_tables(places)  # once for all blocks
-        outputs = Readout(self, average)
-        for block in self.blocks:
-            x = block(x, places, pattern, tables)
-            outputs.add(x)
-        return outputs.mean()
-
-    def rotary_tables(self, places: Places) -> RotaryTables:
-        """Tables for tokens at these places; by segment where the model's positions are."""
-        if not self.by_segment:
-            return rotary_tables(places.positions, self.head_dim, self.rotary)
-        if places.segments is None:
-            raise InputError("positions by segment need segment_lengths: the true boundaries (ORACLE)")
-        return rotary_tables(places.positions, self.head_dim, self.rotary, places.segments, places.segment_frames)
-
-
-class Readout:
-    """Averages the outputs of a trunk's last ``average`` blocks as they come, so that no more than one is held."""
-
-    def __init__(self, trunk: Trunk, average: int) -> None:
-        self.trunk, self.average = trunk, average
-        self.seen = 0
-        self.total: Tensor | None = None
-
-    def add(self, x: Tensor) -> None:
-        """The next block's output (B, N, D)."""
-        self.seen += 1
-        depth = len(self.trunk.blocks)
-        if self.seen > depth - self.average:
-            out = self.trunk.norm(x) if self.seen == depth else nn.functional.layer_norm(x, x.shape[-1:])
-            self.total = out if self.total is None else self.total + out
-
-    def mean(self) -> Tensor:
-        """(B, N, D)"""
-        assert self.total is not None
-        return self.total / self.average if self.average > 1 else self.total
+        tables = context.rotary(self.head_dim, self.rotary, self.by_segment)  # once for all blocks
+        depth, total = len(self.blocks), None
+        for number, block in enumerate(self.blocks):
+            x = block(x, context, str(number), pattern, tables)
+            if number >= depth - average:
+                out = self.norm(x) if number == depth - 1 else nn.functional.layer_norm(x, x.shape[-1:])
+                total = out if total is None else total + out
+        assert total is not None
+        return total / average if average > 1 else total

@@ -15,7 +15,7 @@ def centre(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def running_centre(x: Tensor, total: Tensor | None = None, count: Tensor | int = 0) -> tuple[Tensor, Tensor]:
-    """(B, N, D) minus the mean of the tokens so far, each token included; and the sum (B, D) float64 to go on from.
+    """(B, N, D) minus the mean of the tokens so far, each token included; and the sum (B, D) float64 to continue from.
 
     Args:
         total, count: sum (B, D) and number of the tokens before these, one number for all or (B, 1, 1). Sums are
@@ -23,6 +23,6 @@ def running_centre(x: Tensor, total: Tensor | None = None, count: Tensor | int =
     """
     sums = x.double().cumsum(1)  # (B, N, D)
     if total is not None:
-        sums = sums + total[:, None]
+        sums += total[:, None]  # in place: hours of float64 are large
     seen = count + torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
     return (x - sums / seen).to(x.dtype), sums[:, -1]

@@ -10,6 +10,7 @@ from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
+from keystep.nn.context import SequenceContext, Whole
 from keystep.nn.places import Packing, lay_out
 from keystep.nn.pooling import AttentivePooler, split_tokens
 
@@ -55,16 +56,23 @@ class Encoder(Trunk):
             average: mean over the outputs of the last so many blocks.
         """
         packing = Packing(visible & batch.valid)
-        places = packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts))
-        tokens = self.embed(packing.pack(batch.features), packing.real, pattern)  # (B, N, D)
-        return packing.unpack(self.run_blocks(tokens, places, pattern, average))
+        context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
+        return packing.unpack(self.run(packing.pack(batch.features), context, pattern, average))
 
-    def embed(self, features: Tensor, real: Tensor | None, pattern: AttentionPattern) -> Tensor:
-        """Features (B, N, D_in) to tokens (B, N, D). Centring looks ahead only where attention does."""
+    def run(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, average: int = 1) -> Tensor:
+        """Features (B, N, D_in) of the frames of a context to latents (B, N, D)."""
         x = self.project(features)
         if self.centring:
-            x = centre(x, real) if pattern.kind == "bidirectional" else running_centre(x)[0]
-        return self.shift(x)
+            x = self._centred(x, context, pattern)
+        return self.run_blocks(self.shift(x), context, pattern, average)
+
+    def _centred(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """Without the video's mean; looking ahead only where attention does."""
+        if pattern.kind == "bidirectional":
+            return centre(x, context.places.valid)
+        initial = torch.zeros(len(x), x.shape[2], dtype=torch.float64, device=x.device)
+        real = context.clean(x)
+        return context.state("total", initial, lambda total: running_centre(real, total, context.before))
 
     def project(self, features: Tensor) -> Tensor:
         """Normalise, map and pool (B, N, D_in) to (B, N, D), still without the bias.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from keystep.config.attention import AttentionPattern
 from keystep.nn.blocks import Block
+from keystep.nn.context import Whole
 from keystep.nn.places import Places
 
 ALL = AttentionPattern(kind="bidirectional")
@@ -52,8 +53,8 @@ class AttentivePooler(nn.Module):
         placed = x + self.positions
         if len(self.blocks):
             order = torch.arange(count, device=x.device).expand(x.shape[:2])
-            for block in self.blocks:
-                placed = block(placed, Places(order), ALL, None)
+            for number, block in enumerate(self.blocks):
+                placed = block(placed, Whole(Places(order)), str(number), ALL, None)
             x = placed
         weights = self.score(self.norm(placed)).softmax(dim=1)  # (S, N, H)
         heads = weights.shape[-1]

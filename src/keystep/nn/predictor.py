@@ -9,6 +9,7 @@ from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
 from keystep.nn.blocks import Trunk
+from keystep.nn.context import Whole
 from keystep.nn.places import Packing, lay_out
 
 
@@ -32,8 +33,8 @@ class Predictor(Trunk):
         """
         tokens = torch.where(hidden[..., None], mask_token.to(latents.dtype), latents)
         packing = Packing(batch.valid)
-        places = packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts))
-        predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), places, pattern))
+        context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
+        predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), context, pattern))
         if self.visible_output is not None:
             at_hidden, seen = packing.pack(hidden[..., None]), self.visible_output(packing.pack(latents))
             predictions = torch.where(at_hidden, predictions, seen)

@@ -14,13 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Variant = Literal["relative", "tiled"]
 BASE = 10000.0
+
+
+class Rotation(Protocol):
+    """Turns queries and keys (B, H, N, d) of tokens whose places it was made for."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def __getitem__(self, span: slice) -> Rotation: ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,10 @@ class RotaryTables:
 
     turn: Tensor
     mirror: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `rotate`."""
+        return rotate(x, self)
 
     def __getitem__(self, span: slice) -> RotaryTables:
         """The tables of a stretch of tokens."""
@@ -49,15 +61,22 @@ def rotary_tables(
 
     Angles are computed in float64, since float32 loses 3e-4 at frame 100,000 already.
     """
-    first = 2 * (head_dim // 2 // 2)
-    second = 2 * ((head_dim - first) // 2)
     if segments is not None and segment_frames is not None:
-        chunks = [(segments, first), (segment_frames, second)]
-    elif variant == "tiled":
-        chunks = [(frames, first), (frames, second)]
+        chunks = list(zip((segments, segment_frames), _halves(head_dim), strict=True))
     else:
-        chunks = [(frames, first + second)]
+        chunks = [(frames, width) for width in _widths(head_dim, variant)]
     return tables_of([pair_angles(positions, width) for positions, width in chunks], variant)
+
+
+def _widths(head_dim: int, variant: Variant) -> tuple[int, ...]:
+    """Widths of the chunks where frames alone say where a token is."""
+    halves = _halves(head_dim)
+    return halves if variant == "tiled" else (sum(halves),)
+
+
+def _halves(head_dim: int) -> tuple[int, int]:
+    first = 2 * (head_dim // 2 // 2)
+    return first, 2 * ((head_dim - first) // 2)
 
 
 def tables_of(angles: Sequence[Tensor], variant: Variant) -> RotaryTables:
@@ -95,3 +114,48 @@ def pair_angles(positions: Tensor, width: int) -> Tensor:
 def _unit(angles: Tensor) -> Tensor:
     """exp(i angle)"""
     return torch.polar(torch.ones_like(angles), angles)
+
+
+class RealRotation(nn.Module):
+    """The same for frames, in real numbers: for graphs that have no complex ones.
+
+    A number x with its partner y in a pair turns into ``x cos + y sin``, where the sine for a pair's first number is
+    negative. Both variants are this, with different angles.
+    """
+
+    rates: Tensor
+    signs: Tensor
+    partner: Tensor
+
+    def __init__(self, head_dim: int, variant: Variant) -> None:
+        super().__init__()
+        even = 2 * (head_dim // 2)
+        rates = [pair_angles(torch.ones(1, 1), width)[0, 0] for width in _widths(head_dim, variant)]  # radians a frame
+        numbers = [rate.repeat(2) if variant == "tiled" else rate.repeat_interleave(2) for rate in rates]
+        self.register_buffer("rates", torch.cat([*numbers, torch.zeros(head_dim - even, dtype=torch.float64)]))
+        self.register_buffer("signs", torch.tensor([-1.0, 1.0]).repeat(head_dim // 2 + 1)[:head_dim].double())
+        partner = torch.arange(head_dim)
+        partner[:even] += torch.tensor([1, -1]).repeat(even // 2)
+        self.register_buffer("partner", partner)
+
+    def forward(self, positions: Tensor) -> RealTables:
+        """Tables for frames (B, N) int64. In float32 an angle is wrong by 3e-4 at frame 100,000."""
+        angles = (positions.double()[..., None] * self.rates)[:, None]  # (B, 1, N, d)
+        return RealTables(angles.cos().float(), (angles.sin() * self.signs).float(), self.partner)
+
+
+@dataclass(frozen=True)
+class RealTables:
+    """cosines, sines: (B, 1, N, d) float32, of each number; partner: (d,) index of the other one of its pair."""
+
+    cosines: Tensor
+    sines: Tensor
+    partner: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Turn queries or keys (B, H, N, d). The last number of an odd width has no partner and angle 0."""
+        return x * self.cosines + x.index_select(-1, self.partner) * self.sines
+
+    def __getitem__(self, span: slice) -> RealTables:
+        """The tables of a stretch of tokens."""
+        return RealTables(self.cosines[:, :, span], self.sines[:, :, span], self.partner)

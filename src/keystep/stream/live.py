@@ -14,11 +14,10 @@ from torch import Tensor
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
+from keystep.heads import Head
 from keystep.pjepa import PJEPA
-from keystep.stream import heads, saving, steps
-from keystep.stream.heads import AnyHead, HeadState
+from keystep.stream.session import Position, Stream, StreamResult
 from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
-from keystep.stream.state import StreamState
 
 OnGap = Literal["stop", "bridge", "restart"]
 GAP, CROWD = 1.5, 0.5
@@ -50,13 +49,12 @@ class Reading:
 class LiveState:
     """Where a stream of steps is; a value, as `StreamState` is.
 
-    head: where the head is, for heads that remember something.
+    position: of the model and the head.
     frames: how many were fed. gaps: how many were bridged or restarted at. timed: whether the source gives times; None
     before it said so. times: moments of the last frames fed, of all that wait at least.
     """
 
-    stream: StreamState
-    head: HeadState | None = None
+    position: Position
     smoothed: Smoothed = field(default_factory=Smoothed)
     frames: int = 0
     gaps: int = 0
@@ -66,7 +64,7 @@ class LiveState:
     @property
     def waiting(self) -> int:
         """Frames that wait for the end of their block, in the model or in the head."""
-        return self.stream.held[0] + (0 if self.head is None else self.head.held)
+        return self.position.waiting
 
 
 class LiveSteps:
@@ -79,17 +77,15 @@ class LiveSteps:
     def __init__(
         self,
         model: PJEPA,
-        head: AnyHead,
+        head: Head,
         timeline: Timeline,
         smoothing: Smoothing | None = None,
         on_gap: OnGap = "stop",
     ) -> None:
-        if head.width != model.config.dim:
-            raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")
-        self.model, self.head, self.timeline = model, head, timeline
+        self.stream, self.head, self.timeline = Stream(model, head), head, timeline
         self.smoothing, self.on_gap = smoothing or Smoothing(), on_gap
         self.rate = float(timeline.rate)
-        self.state = LiveState(steps.init(model), heads.begin(head))
+        self.state = LiveState(self.stream.position)
 
     def feed(self, features: np.ndarray | Tensor, times: Sequence[float] | None = None) -> list[Reading]:
         """Take the next frames (n, D_in); return readings of those that became final.
@@ -113,8 +109,7 @@ class LiveSteps:
             if start in restarts:
                 ended, state = self._closed(state)
                 readings += ended
-                stream = steps.reset(state.stream)
-                state = replace(state, stream=stream, head=heads.begin(self.head), smoothed=Smoothed(), times=())
+                state = replace(state, position=self.stream.begin(), smoothed=Smoothed(), times=())
             said, state = self._stepped(state, chunk[start:stop], moments[start:stop])
             readings += said
         self.state = state
@@ -123,10 +118,9 @@ class LiveSteps:
     def provisional(self) -> list[Reading]:
         """Readings of the open block's frames, as if the video ended now; the next ones may revise them."""
         state = self.state
-        latents = steps.provisional(self.model, state.stream)[0]
-        probabilities, _ = heads.read(self.head, latents, state.head, end=True)
-        first, place = state.frames - len(probabilities), len(state.times) - len(probabilities)
-        return self._readings(state, probabilities, first, state.times[place:], final=False)[0]
+        result = self.stream.expected(state.position)
+        first, place = state.frames - len(result), len(state.times) - len(result)
+        return self._readings(state, result, first, state.times[place:], final=False)[0]
 
     def close(self) -> list[Reading]:
         """The video is over: readings of what the open block still held. A block closed early ends the stream."""
@@ -138,13 +132,10 @@ class LiveSteps:
 
         ``extra``: plain data of the caller's to keep with it. (Smoothing and gap rules are the caller's to keep, too.)
         """
-        if self.state.head is not None:
-            raise InputError("a stream with a temporal head cannot be saved yet; run it without a state on disk")
         state = state or self.state
         smoothed = state.smoothed
         average = None if smoothed.average is None else [float(x) for x in smoothed.average]
         record = {
-            "head": self.head.signature,
             "timeline": self.timeline.to_json(),
             "frames": state.frames,
             "gaps": state.gaps,
@@ -153,7 +144,7 @@ class LiveSteps:
             "smoothed": [average, smoothed.announced, smoothed.leader, smoothed.leading],
             "extra": dict(extra or {}),
         }
-        saving.save(path, self.model, state.stream, record)
+        self.stream.save(path, record, state.position)
 
     def resume(self, path: Path | str) -> dict[str, Any]:
         """Go on where a stream was saved; returns the caller's extra data.
@@ -161,22 +152,20 @@ class LiveSteps:
         Raises:
             InputError: no such file, a damaged one, the state of another model, head or rate, or of a bare stream.
         """
-        stream, record = saving.load_with_extra(path, self.model)
-        if not record:
-            raise InputError(f"{path}: a stream without steps; load it with keystep.stream.load")
-        if record["head"] != self.head.signature:
-            raise InputError(f"{path}: the state of a stream with another head; give the head that it was begun with")
+        before = self.stream.position
+        record = self.stream.restore(path)
+        position, self.stream.position = self.stream.position, before
+        if "timeline" not in record:
+            raise InputError(f"{path}: a stream without a timeline; resume it with keystep.Stream.resume")
         if record["timeline"] != self.timeline.to_json():
-            before = record["timeline"]
             raise InputError(
-                f"{path}: the state of a stream with the timeline {before}, not {self.timeline.to_json()}; give the "
-                "rate that it was begun with"
+                f"{path}: the state of a stream with the timeline {record['timeline']}, not "
+                f"{self.timeline.to_json()}; give the rate that it was begun with"
             )
         average, announced, leader, leading = record["smoothed"]
         average = None if average is None else np.array(average, np.float32)
         self.state = LiveState(
-            stream,
-            None,
+            position,
             Smoothed(average, announced, leader, leading),
             record["frames"],
             record["gaps"],
@@ -219,29 +208,28 @@ class LiveSteps:
         return [index - offset for index in found]
 
     def _stepped(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
-        latents, stream = steps.step(self.model, chunk[None], state.stream)
+        result, position = self.stream.after(state.position, chunk)
         frames, times = state.frames + len(chunk), (*state.times, *moments)
-        return self._taken(replace(state, stream=stream, frames=frames, times=times), latents[0])
+        return self._taken(replace(state, position=position, frames=frames, times=times), result)
 
     def _closed(self, state: LiveState) -> tuple[list[Reading], LiveState]:
-        latents, stream = steps.finish(self.model, state.stream)
-        return self._taken(replace(state, stream=stream), latents[0], end=True)
+        result, position = self.stream.ended(state.position)
+        return self._taken(replace(state, position=position), result)
 
-    def _taken(self, state: LiveState, latents: Tensor, end: bool = False) -> tuple[list[Reading], LiveState]:
-        """Readings of what became final with these latents; what waits still comes after them."""
-        probabilities, head = heads.read(self.head, latents, state.head, end=end)
-        state = replace(state, head=head)
-        first = state.frames - state.waiting - len(probabilities)
-        place = len(state.times) - state.waiting - len(probabilities)
-        readings, smoothed = self._readings(state, probabilities, first, state.times[place:], final=True)
+    def _taken(self, state: LiveState, result: StreamResult) -> tuple[list[Reading], LiveState]:
+        """Readings of what became final; what waits still comes after them."""
+        first = state.frames - state.waiting - len(result)
+        place = len(state.times) - state.waiting - len(result)
+        readings, smoothed = self._readings(state, result, first, state.times[place:], final=True)
         return readings, replace(state, smoothed=smoothed, times=state.times[-max(1, state.waiting) :])
 
     def _readings(
-        self, state: LiveState, probabilities: Tensor, first: int, times: Sequence[float], final: bool
+        self, state: LiveState, result: StreamResult, first: int, times: Sequence[float], final: bool
     ) -> tuple[list[Reading], Smoothed]:
         smoothed, readings = state.smoothed, []
         now = state.times[-1] if state.times else 0.0
-        for index, row in enumerate(probabilities.numpy()):
+        assert result.probabilities is not None
+        for index, row in enumerate(result.probabilities.numpy()):
             smoothed = smoothed.then(row, self.smoothing, self.rate, self._choose)
             assert smoothed.announced is not None and smoothed.average is not None
             readings.append(

@@ -8,8 +8,13 @@ from weakref import ReferenceType
 from torch import Tensor
 
 from keystep.config import ModelConfig
+from keystep.heads import Head
+from keystep.heads.config import HeadConfig
+from keystep.nn.context import Memory
 from keystep.pjepa import PJEPA
-from keystep.stream.cache import Cache
+
+Network = PJEPA | Head
+"""What runs on a stream: a model, from features to latents, or a head with a causal form, to class scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,24 +23,22 @@ class StreamState:
 
     The B streams of a state take chunks of the same length and know nothing of each other. Each can be reset.
 
-    owner, weights, config: the model that the state belongs to, the signature of its weights, and its settings.
+    owner, weights, config: the network that the state belongs to, the signature of its weights, and its settings.
     frames: of each stream, the index of the next frame to encode.
-    cache: keys and values of past frames.
+    memory: what the network remembers of past frames.
     waiting: (B, n, D_in) frames of the open blocks, each stream's first ones.
     held: of each stream, how many frames wait.
-    total: (B, D) float64 sum of the projected frames so far, for the running mean.
-    given: of each stream, how many latents the last `step` made final. They differ only after a reset in the middle of
-        a block; then the shorter rows of its latents end in zeros.
+    given: of each stream, how many answers the last `step` made final. They differ only after a reset in the middle of
+        a block; then the shorter rows of what it returned end in zeros.
     """
 
-    owner: ReferenceType[PJEPA]
+    owner: ReferenceType[Network]
     weights: str
-    config: ModelConfig
+    config: ModelConfig | HeadConfig
     frames: tuple[int, ...]
-    cache: Cache
+    memory: Memory
     waiting: Tensor
     held: tuple[int, ...]
-    total: Tensor
     given: tuple[int, ...]
 
     @property
@@ -46,5 +49,4 @@ class StreamState:
     @property
     def size_bytes(self) -> int:
         """Memory held by the state's tensors."""
-        own = (self.waiting, self.total)
-        return self.cache.size_bytes + sum(tensor.numel() * tensor.element_size() for tensor in own)
+        return self.memory.size_bytes + self.waiting.numel() * self.waiting.element_size()

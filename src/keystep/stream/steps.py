@@ -1,9 +1,10 @@
-"""One step of a stream, and what begins, ends and resets it."""
+"""One step of a stream, and what begins, ends and resets it; for models and heads alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 from weakref import ref
 
 import torch
@@ -11,81 +12,133 @@ from torch import Tensor
 
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.attention import attend_seen, opened, visible
-from keystep.nn.blocks import Readout
-from keystep.nn.centring import running_centre
-from keystep.nn.places import Packing, Places
+from keystep.nn.context import Cached, Memory, SequenceContext
+from keystep.nn.places import Packing
 from keystep.persistence import weights_signature
 from keystep.pjepa import PJEPA
-from keystep.stream.cache import NOTHING, Cache
-from keystep.stream.state import StreamState
+from keystep.stream.state import Network, StreamState
 
 CHUNK = 256
-"""Frames that go through the model at once, so that a long chunk needs no more memory than a short one."""
+"""Frames that go through a network at once, so that a long chunk needs no more memory than a short one."""
 
 
-def init(model: PJEPA, batch_size: int = 1) -> StreamState:
-    """The state before the first frame of ``batch_size`` streams that run in step.
+class _Kind(NamedTuple):
+    """How a network runs on a stream.
+
+    name, unit: words for it and for the frames that are answered together, of which there are ``block``.
+    widths: of a frame that comes in, and of what comes out. like: a tensor of its type on its device.
+    """
+
+    name: str
+    unit: str
+    block: int
+    widths: tuple[int, int]
+    like: Tensor
+    run: Callable[[Tensor, SequenceContext], Tensor]
+
+
+def _kind(network: Network) -> _Kind:
+    """How it runs.
 
     Raises:
-        InputError: the model has no attention that does without the future.
+        InputError: it needs the future, or is a head in training mode.
     """
-    _pattern(model)
-    config, weight = model.config, model.mask_token
-    assert config.input_dim is not None
-    none = (0,) * batch_size
+    if isinstance(network, PJEPA):
+        pattern, config = live_pattern(network), network.config
+        assert config.input_dim is not None
+
+        def encode(features: Tensor, context: SequenceContext) -> Tensor:
+            return network.encoder.run(features, context, pattern, config.averaged_blocks)
+
+        widths = (config.input_dim, config.dim)
+        return _Kind("model", "block", pattern.block or 1, widths, network.mask_token, encode)
+    if network.delay is None:
+        raise InputError(
+            f"this {network.config.kind} head reads the whole video; train one with causal=true for streams"
+        )
+    if network.training:
+        raise InputError("this head is in training mode, where its answers are random; call head.eval() first")
+    widths = (network.width, network.classes)
+    like = network.standardise.mean
+    return _Kind("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
+
+
+def live_pattern(model: PJEPA) -> AttentionPattern:
+    """The attention of a model's streams.
+
+    Raises:
+        InputError: none does without the future.
+    """
+    pattern = model.config.stream_attention
+    if pattern is None or model.config.oracle:
+        raise InputError(
+            f"this model attends {model.config.attention} and has no live_attention: it cannot run on a stream"
+        )
+    return pattern
+
+
+def init(network: Network, batch_size: int = 1) -> StreamState:
+    """The state before the first frame of ``batch_size`` streams that run in step.
+
+    Args:
+        network: a model, or a head.
+
+    Raises:
+        InputError: it needs the future, or is a head in training mode.
+    """
+    kind, none = _kind(network), (0,) * batch_size
     return StreamState(
-        owner=ref(model),
-        weights=weights_signature(model),
-        config=config,
+        owner=ref(network),
+        weights=weights_signature(network),
+        config=network.config,
         frames=none,
-        cache=Cache.empty(batch_size, config.depth, config.heads, config.dim // config.heads, weight),
-        waiting=weight.new_zeros(batch_size, 0, config.input_dim),
+        memory=Memory(),
+        waiting=kind.like.new_zeros(batch_size, 0, kind.widths[0]),
         held=none,
-        total=torch.zeros(batch_size, config.dim, dtype=torch.float64, device=weight.device),
         given=none,
     )
 
 
-def step(model: PJEPA, chunk: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-    """Take the next frames, (B, n, D_in); return the latents that became final, (B, m, D), and the new state.
+def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+    """Take the next frames, (B, n, D_in); return what became final, (B, m, D), and the new state.
 
-    ``m`` equals ``n`` for causal models; for block-causal ones it is a multiple of the block and may be 0. Streams that
+    Of a model, these are latents; of a head, class scores (B, m, C). They are those of the offline run. ``m`` equals
+    ``n`` for causal networks; for those that answer in blocks it is a multiple of the block and may be 0. Streams that
     were reset in the middle of a block may give fewer: see `StreamState.given`. After an error the old state is as good
     as before.
 
     Raises:
         InputError: another batch size or width than the state's, a frame that is not finite or so large that the
-            model's numbers overflow, another model's state, a stream that was finished in the middle of a block.
+            network's numbers overflow, another network's state, a stream that was finished in the middle of a block.
     """
-    chunk = _checked(model, chunk, state)
-    pattern = _pattern(model)
-    block = pattern.block or 1
-    _check_blocks(state, block)
+    kind = _kind(network)
+    chunk = _checked(network, kind, chunk, state)
+    _check_blocks(kind, state)
     lengths = [held + chunk.shape[1] for held in state.held]
-    ready = [length // block * block for length in lengths]
+    ready = [length // kind.block * kind.block for length in lengths]
     rows = _rows(state.waiting, state.held, chunk)
-    latents, state = _advance(model, rows[:, : max(ready)], ready, state)
+    out, state = _advance(kind, rows[:, : max(ready)], ready, state)
     held = [length - done for length, done in zip(lengths, ready, strict=True)]
-    return latents, replace(state, waiting=_cut(rows, ready, held), held=tuple(held))
+    return out, replace(state, waiting=_cut(rows, ready, held), held=tuple(held))
 
 
-def finish(model: PJEPA, state: StreamState) -> tuple[Tensor, StreamState]:
+def finish(network: Network, state: StreamState) -> tuple[Tensor, StreamState]:
     """Encode what the open blocks hold, as if the videos ended here; (B, m, D) and the state behind it."""
-    _check_owner(model, state)
-    latents, state = _advance(model, state.waiting, state.held, state)
-    return latents, replace(state, waiting=state.waiting[:, :0], held=(0,) * state.streams)
+    kind = _kind(network)
+    _check_owner(network, kind, state)
+    out, state = _advance(kind, state.waiting, state.held, state)
+    return out, replace(state, waiting=state.waiting[:, :0], held=(0,) * state.streams)
 
 
-def provisional(model: PJEPA, state: StreamState) -> Tensor:
-    """(B, m, D) latents of the frames that wait for the end of their block, as far as it is known now.
+def provisional(network: Network, state: StreamState) -> Tensor:
+    """(B, m, D) of the frames that wait for the end of their block, as far as it is known now.
 
     They are revised when it ends (or asked for again with more frames); `step` gives the final ones. Rows are
-    `StreamState.held` long, zeros behind. A causal model has nothing that waits: m is 0.
+    `StreamState.held` long, zeros behind. A causal network has nothing that waits: m is 0.
     """
-    latents, after = finish(model, state)
-    state.cache.reclaim(after.cache)
-    return latents
+    out, after = finish(network, state)
+    state.memory.reclaim(after.memory)
+    return out
 
 
 def reset(state: StreamState, streams: Sequence[int] | None = None) -> StreamState:
@@ -98,24 +151,21 @@ def reset(state: StreamState, streams: Sequence[int] | None = None) -> StreamSta
     unknown = [index for index in chosen if not 0 <= index < state.streams]
     if unknown:
         raise InputError(f"no stream {unknown[0]} to reset; this state has {state.streams}, counted from 0")
-    total = state.total.clone()
-    total[list(chosen)] = 0
     frames, held = (
         tuple(0 if index in chosen else value for index, value in enumerate(values))
         for values in (state.frames, state.held)
     )
     waiting = state.waiting[:, : max(held, default=0)]
-    cache = state.cache.without(chosen)
-    return replace(state, frames=frames, cache=cache, waiting=waiting, held=held, total=total)
+    return replace(state, frames=frames, memory=state.memory.without(chosen), waiting=waiting, held=held)
 
 
-def delays(model: PJEPA, frame: int, rate: float) -> tuple[float, float]:
-    """Seconds from frame ``frame`` of a stream until its latent is there: (final, provisional).
+def delays(network: Network, frame: int, rate: float) -> tuple[float, float]:
+    """Seconds from frame ``frame`` of a stream until its answer is there: (final, provisional).
 
-    A causal model answers at once. In a block-causal one, a frame is final with the last frame of its block, and
-    provisional at once. What the features themselves look ahead comes on top (`Timeline.look_ahead`).
+    A causal network answers at once. Otherwise, a frame is final with the last frame of its block, and provisional at
+    once. What the features themselves look ahead comes on top (`Timeline.look_ahead`).
     """
-    block = _pattern(model).block or 1
+    block = _kind(network).block
     return (block - 1 - frame % block) / rate, 0.0
 
 
@@ -141,123 +191,66 @@ def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _advance(model: PJEPA, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
-    """Encode the first ``counts`` frames of each row of (B, m, D_in), which follow on what the state remembers."""
-    block = _pattern(model).block or 1
-    size = max(block, CHUNK // block * block)
-    parts = [frames.new_zeros(len(frames), 0, model.config.dim)]
+def _advance(kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
+    """Run the first ``counts`` frames of each row of (B, m, D_in), which follow on what the state remembers."""
+    size = max(kind.block, CHUNK // kind.block * kind.block)
+    parts = [kind.like.new_zeros(len(frames), 0, kind.widths[1])]
     for start in range(0, frames.shape[1], size):
         piece = frames[:, start : start + size]
         left = [min(max(0, count - start), piece.shape[1]) for count in counts]
-        latents, state = _advance_piece(model, piece, left, state)
-        parts.append(latents)
+        out, state = _advance_piece(kind, piece, left, state)
+        parts.append(out)
     return torch.cat(parts, dim=1) if len(parts) != 2 else parts[1], replace(state, given=tuple(counts))
 
 
 def _advance_piece(
-    model: PJEPA, frames: Tensor, counts: Sequence[int], state: StreamState
+    kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamState
 ) -> tuple[Tensor, StreamState]:
-    encoder, pattern = model.encoder, _pattern(model)
-    index = torch.arange(frames.shape[1], device=frames.device)
-    first = torch.tensor(state.frames, device=frames.device)[:, None]
-    positions = first + index  # (B, n)
-    real = None
-    if min(counts) < frames.shape[1]:
-        real = index < torch.tensor(counts, device=frames.device)[:, None]
-    recorded = positions if real is None else positions.masked_fill(~real, NOTHING)
-    cache = state.cache.extended(recorded, _spare(pattern, state))
-    queries = Places(positions, real)
-    seen = _seen(pattern, queries, cache)
-    tables = encoder.rotary_tables(queries)
-    outputs = Readout(encoder, model.config.averaged_blocks)
-    x, total = encoder.project(frames), state.total
-    if encoder.centring:
-        x = x if real is None else x * real[..., None]
-        x, total = running_centre(x, total, first[..., None])
-    x = encoder.shift(x)
-    for number, block in enumerate(encoder.blocks):
-        query, key, value = block.attn.heads_of(block.norm1(x), tables)  # type: ignore[operator, union-attr]
-        cache.write(number, key, value)
-        x = x + block.attn.mix(attend_seen(query, cache.keys(number), cache.values(number), seen))  # type: ignore[operator, union-attr]
-        x = x + block.mlp(block.norm2(x))  # type: ignore[operator]
-        outputs.add(x)
-    latents = outputs.mean()
-    _check_latents(latents, real, state)
-    next_frames = tuple(frame + count for frame, count in zip(state.frames, counts, strict=True))
-    if pattern.window is not None:
-        cache = cache.keeping(_kept(pattern, cache.positions, torch.tensor(next_frames, device=frames.device)))
-    latents = latents if real is None else latents * real[..., None]
-    return latents, replace(state, frames=next_frames, cache=cache, total=total)
+    context = Cached(state.memory, state.frames, counts, frames.shape[1], frames.device)
+    out, real = kind.run(frames, context), context.places.valid
+    _check_finite(kind, out, real, state)
+    following = tuple(frame + count for frame, count in zip(state.frames, counts, strict=True))
+    out = out if real is None else out * real[..., None]
+    return out, replace(state, frames=following, memory=context.remembered)
 
 
-def _seen(pattern: AttentionPattern, queries: Places, cache: Cache) -> Tensor | None:
-    """(B, n, M) bool, or None where every query sees every column."""
-    keys = Places(cache.positions, cache.positions != NOTHING)
-    seen = opened(visible(pattern, queries, keys))
-    return None if bool(seen.all()) else seen
-
-
-def _spare(pattern: AttentionPattern, state: StreamState) -> int:
-    """Free columns for the next buffers: enough that copies are rare, and bounded once the window is full."""
-    return max(CHUNK, state.cache.positions.shape[1] if pattern.window is None else 0)
-
-
-def _kept(pattern: AttentionPattern, positions: Tensor, next_frames: Tensor) -> Tensor:
-    """(B, M) bool: what each stream's next frame or a later one can still see."""
-    assert pattern.window is not None
-    distance = next_frames[:, None] - positions
-    kept = distance < pattern.window
-    if pattern.stride is not None and pattern.memory is not None:
-        kept |= (positions % pattern.stride == 0) & (distance < pattern.memory)
-    return kept & (positions != NOTHING)
-
-
-def _pattern(model: PJEPA) -> AttentionPattern:
-    pattern = model.config.stream_attention
-    if pattern is None or model.config.oracle:
-        raise InputError(
-            f"this model attends {model.config.attention} and has no live_attention: it cannot run on a stream"
-        )
-    return pattern
-
-
-def _check_owner(model: PJEPA, state: StreamState) -> None:
-    if state.owner() is model:
+def _check_owner(network: Network, kind: _Kind, state: StreamState) -> None:
+    if state.owner() is network:
         return
-    if state.config != model.config or state.weights != weights_signature(model):
-        raise InputError("this state belongs to another model; begin with keystep.stream.init(model)")
+    if state.config != network.config or state.weights != weights_signature(network):
+        raise InputError(f"this state belongs to another {kind.name}; begin with keystep.stream.init({kind.name})")
 
 
-def _check_blocks(state: StreamState, block: int) -> None:
-    """Refuse to go on where a block was closed before its time: what follows would not be the offline latents."""
+def _check_blocks(kind: _Kind, state: StreamState) -> None:
+    """Refuse to go on where a block was closed before its time: what follows would not be the offline answers."""
     for row, (frame, held) in enumerate(zip(state.frames, state.held, strict=True)):
-        if frame % block and not held:
+        if frame % kind.block and not held:
             raise InputError(
-                f"stream {row} was finished at frame {frame}, in the middle of a block of {block}; go on from the "
-                "state before finish, or reset the stream"
+                f"stream {row} was finished at frame {frame}, in the middle of a {kind.unit} of {kind.block}; go on "
+                "from the state before finish, or reset the stream"
             )
 
 
-def _check_latents(latents: Tensor, real: Tensor | None, state: StreamState) -> None:
-    """Refuse what would stay in the keys and values and spoil every frame that comes."""
-    finite = latents.isfinite().all(-1)
+def _check_finite(kind: _Kind, out: Tensor, real: Tensor | None, state: StreamState) -> None:
+    """Refuse what would stay in the memory and spoil every frame that comes."""
+    finite = out.isfinite().all(-1)
     if real is not None:
         finite = finite | ~real
     if not bool(finite.all()):
         row, frame = (~finite).nonzero()[0].tolist()
         raise InputError(
-            f"frame {state.frames[row] + frame} of stream {row}, or one beside it, is so large that the model's "
+            f"frame {state.frames[row] + frame} of stream {row}, or one beside it, is so large that the {kind.name}'s "
             "numbers overflow; look for broken features"
         )
 
 
-def _checked(model: PJEPA, chunk: Tensor, state: StreamState) -> Tensor:
-    """The chunk on the model's device and in its precision."""
-    _check_owner(model, state)
+def _checked(network: Network, kind: _Kind, chunk: Tensor, state: StreamState) -> Tensor:
+    """The chunk on the network's device and in its precision."""
+    _check_owner(network, kind, state)
     expected = (state.waiting.shape[0], state.waiting.shape[2])
     if chunk.ndim != 3 or (chunk.shape[0], chunk.shape[2]) != expected:
         raise InputError(f"chunk has shape {tuple(chunk.shape)}; this stream takes ({expected[0]}, n, {expected[1]})")
-    chunk = chunk.to(model.mask_token)  # first: what is finite in float64 need not be so in float32
+    chunk = chunk.to(kind.like)  # first: what is finite in float64 need not be so in float32
     finite = chunk.isfinite().all(-1)
     if not bool(finite.all()):
         row, frame = (~finite).nonzero()[0].tolist()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError, named
-from keystep.heads import Affine, LinearHead
+from keystep.heads.linear import Affine, LinearHead, linear_head
 from keystep.interop.official.reading import read_payload, tensors_of
 
 PLAIN = ("fc", "classifier")
@@ -32,14 +32,14 @@ def load_head(path: Path | str, background: int = 0) -> LinearHead:
         raise InputError(f"{path}: no linear head: it holds {_some(tensors)}...")
     layers = {name: _affine(path, name, tensors) for name in names}
     if names == [ACTIVITY, FOREGROUND]:
-        head = LinearHead(layers[FOREGROUND], layers[ACTIVITY], background)
         if len(layers[ACTIVITY].bias) != 2 or layers[ACTIVITY].weight.shape[1] != layers[FOREGROUND].weight.shape[1]:
             raise InputError(f"{path}: {ACTIVITY} is {tuple(layers[ACTIVITY].weight.shape)}; expected (2, D)")
-        if not 0 <= background < head.classes:
-            raise InputError(f"{path}: background {background} is none of its {head.classes} classes")
-        return head
+        classes = len(layers[FOREGROUND].bias) + 1
+        if not 0 <= background < classes:
+            raise InputError(f"{path}: background {background} is none of its {classes} classes")
+        return linear_head(layers[FOREGROUND], layers[ACTIVITY], background)
     if len(names) == 1 and names[0] in PLAIN:
-        return LinearHead(layers[names[0]])
+        return linear_head(layers[names[0]])
     known = f"{' or '.join(PLAIN)}, or {FOREGROUND} with {ACTIVITY}"
     raise InputError(f"{path}: no linear head that is known: layers {_some(names)}; expected {known}")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from keystep.temporal.head import TemporalHead
+from keystep.heads.head import Head
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Description:
         )
 
 
-def describe(head: TemporalHead) -> Description:
+def describe(head: Head) -> Description:
     """A head in numbers."""
     parameters = sum(parameter.numel() for parameter in head.parameters())
     return Description(head.config.kind, parameters, head.delay, *head.reach)
 
 
 @torch.no_grad()
-def frames_per_second(head: TemporalHead, frames: int = 2000, repeats: int = 3) -> float:
+def frames_per_second(head: Head, frames: int = 2000, repeats: int = 3) -> float:
     """Frames of one video that the head scores in a second, offline, on its device: the best of some runs."""
     like = next(head.parameters())
     features = like.new_zeros(1, frames, head.width)

@@ -23,6 +23,9 @@ class LinearConfig(Config):
     """One affine map a frame: the paper's linear probe."""
 
     kind: Literal["linear"] = "linear"
+    background: int | None = Field(default=None, ge=0)
+    """Class id of the background if it is told apart: one map says whether there is a step at all, another one which.
+    None: one map for all classes."""
 
 
 class AttentiveConfig(Config):

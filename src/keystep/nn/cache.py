@@ -7,7 +7,7 @@ same past) finds its place taken, and copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,19 +18,15 @@ NOTHING = -1
 
 
 class _Buffers:
-    """One tensor of keys and one of values a block, (B, H, C, d) each, of which ``filled`` columns are taken."""
+    """Keys and values of each name, (B, H, capacity, d) each, of which ``filled`` columns are taken."""
 
-    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], filled: int) -> None:
-        self.keys, self.values, self.filled = tuple(keys), tuple(values), filled
-
-    @property
-    def capacity(self) -> int:
-        return int(self.keys[0].shape[2])
+    def __init__(self, parts: dict[str, tuple[Tensor, Tensor]], capacity: int, filled: int) -> None:
+        self.parts, self.capacity, self.filled = parts, capacity, filled
 
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """What ``M`` columns of the buffers hold.
+    """What ``M`` columns of the buffers hold; all names have the same columns.
 
     positions: (B, M) int64 frame of each column in its stream, ascending, or `NOTHING`.
     """
@@ -40,17 +36,13 @@ class Cache:
     _start: int = 0
 
     @classmethod
-    def empty(cls, streams: int, blocks: int, heads: int, head_dim: int, like: Tensor) -> Cache:
-        """No columns yet, in the type and on the device of ``like``."""
-        none = like.new_zeros(streams, heads, 0, head_dim)
-        positions = torch.zeros(streams, 0, dtype=torch.int64, device=like.device)
-        return cls(positions, _Buffers([none] * blocks, [none] * blocks, 0))
+    def empty(cls, streams: int, device: torch.device) -> Cache:
+        """No columns yet. A name's buffers are made when it is first written, like what is written."""
+        return cls(torch.zeros(streams, 0, dtype=torch.int64, device=device), _Buffers({}, 0, 0))
 
     @classmethod
-    def rebuilt(
-        cls, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], start: int, capacity: int
-    ) -> Cache:
-        """A cache as it was saved: positions (B, M), keys and values (B, H, M, d) a block, and its `geometry`.
+    def rebuilt(cls, positions: Tensor, parts: Mapping[str, tuple[Tensor, Tensor]], start: int, capacity: int) -> Cache:
+        """A cache as it was saved: positions (B, M), keys and values (B, H, M, d) of each name, and its `geometry`.
 
         It lies in its buffers as before, so that what follows is computed alike, to the bit.
         """
@@ -61,7 +53,8 @@ class Cache:
             buffer[:, :, start:end] = saved
             return buffer
 
-        return cls(positions, _Buffers([placed(x) for x in keys], [placed(x) for x in values], end), start)
+        buffers = {name: (placed(keys), placed(values)) for name, (keys, values) in parts.items()}
+        return cls(positions, _Buffers(buffers, capacity, end), start)
 
     @property
     def geometry(self) -> tuple[int, int]:
@@ -71,20 +64,22 @@ class Cache:
     @property
     def size_bytes(self) -> int:
         """Memory held, free columns included."""
-        tensors = (self.positions, *self._buffers.keys, *self._buffers.values)
+        tensors = (self.positions, *(tensor for part in self._buffers.parts.values() for tensor in part))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def _end(self) -> int:
         return self._start + self.positions.shape[1]
 
-    def keys(self, block: int) -> Tensor:
-        """(B, H, M, d), a view."""
-        return self._buffers.keys[block][:, :, self._start : self._end]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whose keys and values these are."""
+        return tuple(self._buffers.parts)
 
-    def values(self, block: int) -> Tensor:
-        """(B, H, M, d), a view."""
-        return self._buffers.values[block][:, :, self._start : self._end]
+    def read(self, name: str) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, M, d) of a name, views."""
+        keys, values = self._buffers.parts[name]
+        return keys[:, :, self._start : self._end], values[:, :, self._start : self._end]
 
     def extended(self, positions: Tensor, spare: int) -> Cache:
         """With columns at ``positions`` (B, n) behind the old ones, to be filled with `write`.
@@ -96,11 +91,16 @@ class Cache:
         cache._buffers.filled = cache._end + count
         return Cache(torch.cat([cache.positions, positions], dim=1), cache._buffers, cache._start)
 
-    def write(self, block: int, keys: Tensor, values: Tensor) -> None:
-        """Fill the last columns of a block, (B, H, n, d) each."""
-        first = self._end - keys.shape[2]
-        self._buffers.keys[block][:, :, first : self._end] = keys
-        self._buffers.values[block][:, :, first : self._end] = values
+    def write(self, name: str, keys: Tensor, values: Tensor) -> None:
+        """Fill the last columns of a name, (B, H, n, d) each."""
+        buffers, first = self._buffers, self._end - keys.shape[2]
+        if name not in buffers.parts:
+            assert first == 0, f"{name} has no columns for the frames before"
+            buffers.parts[name] = tuple(  # type: ignore[assignment]
+                new.new_zeros(*new.shape[:2], buffers.capacity, new.shape[3]) for new in (keys, values)
+            )
+        for buffer, new in zip(buffers.parts[name], (keys, values), strict=True):
+            buffer[:, :, first : self._end] = new
 
     def keeping(self, kept: Tensor) -> Cache:
         """Without the oldest columns that no stream keeps; ``kept`` (B, M) bool.
@@ -129,7 +129,8 @@ class Cache:
         (What was made in inference mode may not be written to outside of it.)
         """
         free = self._end == self._buffers.filled and self._end + count <= self._buffers.capacity
-        return free and (torch.is_inference_mode_enabled() or not self._buffers.keys[0].is_inference())
+        made_so = any(keys.is_inference() for keys, _ in self._buffers.parts.values())
+        return free and (torch.is_inference_mode_enabled() or not made_so)
 
     def _copied(self, spare: int) -> Cache:
         """The same frames with ``spare`` free columns in new buffers."""
@@ -145,5 +146,5 @@ class Cache:
             new[:, :, :columns] = old.gather(2, index[:, None, :, None].expand(-1, heads, -1, width))
             return new
 
-        buffers = _Buffers([moved(x) for x in self._buffers.keys], [moved(x) for x in self._buffers.values], columns)
-        return Cache(positions, buffers)
+        parts = {name: (moved(keys), moved(values)) for name, (keys, values) in self._buffers.parts.items()}
+        return Cache(positions, _Buffers(parts, columns + spare, columns))

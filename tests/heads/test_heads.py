@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional
 
 from keystep.errors import InputError
-from keystep.temporal import PRESETS, TemporalHead, build_head, describe, frames_per_second, head_config
-from keystep.temporal.layers import Dilated
-from keystep.temporal.mstcn import DualDilated, Mstcn
+from keystep.heads import PRESETS, Head, build_head, describe, frames_per_second, head_config
+from keystep.heads.layers import Dilated
+from keystep.heads.mstcn import DualDilated, Mstcn
+from keystep.nn.context import Whole
+from keystep.nn.places import Places
 
 WIDTH, CLASSES = 5, 3
 TINY = {
@@ -25,7 +27,7 @@ CAUSAL = {
 ALL = TINY | CAUSAL
 
 
-def make(name: str, **changes: object) -> TemporalHead:
+def make(name: str, **changes: object) -> Head:
     kind, settings = ALL[name]
     head = build_head(head_config(kind, settings | changes), WIDTH, CLASSES, seed=0).eval()
     head.standardise.mean.fill_(0.5)
@@ -127,26 +129,22 @@ def test_the_context_reaches_as_far_as_it_says_for_some_frame() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dilation", [1, 4])
 def test_a_dilated_layer_is_torchs_convolution(causal: bool, dilation: int) -> None:
-    from keystep.temporal.flow import Whole
-
     torch.manual_seed(0)
     layer, x = Dilated(6, dilation, causal), torch.randn(2, 15, 6)
     kernel = layer.weight.view(6, 3, 6).transpose(1, 2)  # (out, in, taps)
     sides = (2 * dilation, 0) if causal else (dilation, dilation)
     expected = functional.conv1d(functional.pad(x.mT, sides), kernel, layer.bias, dilation=dilation).mT
-    torch.testing.assert_close(layer.over(x, Whole(x)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer.over(x, Whole(Places(torch.arange(15)[None])), ""), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dilations", [(1, 8), (4, 4), (1, 2)])
 def test_a_dual_dilated_layer_is_the_published_one_though_folded(causal: bool, dilations: tuple[int, int]) -> None:
-    from keystep.temporal.flow import Whole
-
     torch.manual_seed(0)
     layer, x = DualDilated(6, dilations, causal, 0.0), torch.randn(2, 20, 6)
-    flow = Whole(x)
-    both = torch.cat([branch.over(x, flow) for branch in layer.branches], dim=-1)
-    torch.testing.assert_close(layer(x, flow), x + layer.fuse(both).relu(), atol=1e-5, rtol=0)
+    context = Whole(Places(torch.arange(20)[None]))
+    both = torch.cat([branch.over(x, context, "") for branch in layer.branches], dim=-1)
+    torch.testing.assert_close(layer(x, context, ""), x + layer.fuse(both).relu(), atol=1e-5, rtol=0)
 
 
 def test_the_published_mstcn_has_its_parameters() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from keystep.temporal.config import MstcnConfig
-from keystep.temporal.flow import Flow
-from keystep.temporal.head import TemporalHead
-from keystep.temporal.layers import Dilated, tapped
+from keystep.heads.config import MstcnConfig
+from keystep.heads.head import Head
+from keystep.heads.layers import Dilated, tapped
+from keystep.nn.context import SequenceContext
 
 
 class DualDilated(nn.Module):
@@ -27,10 +27,10 @@ class DualDilated(nn.Module):
         self.distances = sorted({distance for distances in own for distance in distances})
         self.reach = -self.distances[0], self.distances[-1]
 
-    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+    def forward(self, x: Tensor, context: SequenceContext, name: str) -> Tensor:
         """(B, n, maps) -> (B, n, maps)"""
         weight, bias = self._folded()
-        fused = nn.functional.linear(tapped(x, self.distances, flow), weight, bias)
+        fused = nn.functional.linear(tapped(x, self.distances, context, name), weight, bias)
         out: Tensor = x + self.dropout(fused.relu())
         return out
 
@@ -59,9 +59,9 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.reach = self.dilated.reach
 
-    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+    def forward(self, x: Tensor, context: SequenceContext, name: str) -> Tensor:
         """(B, n, maps) -> (B, n, maps)"""
-        out: Tensor = x + self.dropout(self.mix(self.dilated.over(x, flow).relu()))
+        out: Tensor = x + self.dropout(self.mix(self.dilated.over(x, context, name).relu()))
         return out
 
 
@@ -74,16 +74,16 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.reach = sum(layer.reach[0] for layer in layers), sum(layer.reach[1] for layer in layers)
 
-    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+    def forward(self, x: Tensor, context: SequenceContext, name: str) -> Tensor:
         """(B, n, width) -> (B, n, C)"""
-        x = flow.clean(self.project(x))
-        for layer in self.layers:
-            x = flow.clean(layer(x, flow))
+        x = context.clean(self.project(x))
+        for number, layer in enumerate(self.layers):
+            x = context.clean(layer(x, context, f"{name}.{number}"))
         scores: Tensor = self.classify(x)
         return scores
 
 
-class Mstcn(TemporalHead):
+class Mstcn(Head):
     """A stage of dual dilated layers on the features, then stages that see class probabilities only."""
 
     def __init__(self, config: MstcnConfig, width: int, classes: int) -> None:
@@ -100,19 +100,19 @@ class Mstcn(TemporalHead):
 
     @property
     def delay(self) -> int | None:
-        """See `TemporalHead`."""
+        """See `Head`."""
         return 0 if self.settings.causal else None
 
     @property
     def reach(self) -> tuple[int, int]:
-        """See `TemporalHead`."""
+        """See `Head`."""
         return self._reach
 
-    def run(self, x: Tensor, flow: Flow) -> Tensor:
-        """See `TemporalHead`."""
+    def run(self, x: Tensor, context: SequenceContext) -> Tensor:
+        """See `Head`."""
         scores: list[Tensor] = []
-        for stage in self.chain:
+        for number, stage in enumerate(self.chain):
             if scores:
-                x = flow.clean(scores[-1].softmax(-1))
-            scores.append(stage(x, flow))
+                x = context.clean(scores[-1].softmax(-1))
+            scores.append(stage(x, context, str(number)))
         return torch.stack(scores)

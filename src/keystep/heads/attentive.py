@@ -1,31 +1,17 @@
-"""The paper's probes: one affine map a frame, and attention over a window that answers chunk by chunk."""
+"""The paper's streaming probe: attention over a window that answers chunk by chunk."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from keystep.config.attention import AttentionPattern
+from keystep.heads.config import AttentiveConfig
+from keystep.heads.head import Head
 from keystep.nn.blocks import Block
-from keystep.nn.rope import rotary_tables
-from keystep.temporal.config import AttentiveConfig, LinearConfig
-from keystep.temporal.flow import Flow
-from keystep.temporal.head import TemporalHead
+from keystep.nn.context import SequenceContext
 
 
-class LinearProbe(TemporalHead):
-    """One affine map a frame."""
-
-    def __init__(self, config: LinearConfig, width: int, classes: int) -> None:
-        super().__init__(config, width, classes)
-        self.classify = nn.Linear(width, classes)
-
-    def run(self, x: Tensor, flow: Flow) -> Tensor:
-        """See `TemporalHead`."""
-        scores: Tensor = self.classify(x)
-        return scores[None]
-
-
-class AttentiveProbe(TemporalHead):
+class AttentiveProbe(Head):
     """Pre-norm transformer blocks in which a frame sees its whole chunk and a window of earlier frames.
 
     A frame's scores are final with the last frame of its chunk, so they come up to ``chunk - 1`` frames late. Further
@@ -49,17 +35,14 @@ class AttentiveProbe(TemporalHead):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """See `TemporalHead`."""
+        """See `Head`."""
         return self.settings.layers * (self.settings.window - 1), self.settings.chunk - 1
 
-    def run(self, x: Tensor, flow: Flow) -> Tensor:
-        """See `TemporalHead`."""
+    def run(self, x: Tensor, context: SequenceContext) -> Tensor:
+        """See `Head`."""
         x = self.project(x)
-        tables = rotary_tables(flow.places.positions, self.settings.dim // self.settings.heads)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            query, key, value = block.attn.heads_of(block.norm1(x), tables)
-            x = x + self.dropout(block.attn.mix(flow.attend(query, key, value, self.pattern)))
-            x = x + self.dropout(block.mlp(block.norm2(x)))
+        tables = context.rotary(self.settings.dim // self.settings.heads)
+        for number, block in enumerate(self.blocks):
+            x = block(x, context, str(number), self.pattern, tables, self.dropout)
         scores: Tensor = self.classify(self.norm(x))
         return scores[None]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from keystep.temporal import losses
+from keystep.heads import losses
 
 IGNORED = -100
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from keystep.config.attention import AttentionPattern
-from keystep.nn.rope import RotaryTables, rotary_tables, rotate
-from keystep.temporal.config import ContextConfig
-from keystep.temporal.flow import Flow
-from keystep.temporal.head import TemporalHead
-from keystep.temporal.layers import Dilated
+from keystep.heads.config import ContextConfig
+from keystep.heads.head import Head
+from keystep.heads.layers import Dilated
+from keystep.nn.context import SequenceContext
+from keystep.nn.rope import Rotation
 
 
 class ContextAttention(nn.Module):
@@ -31,13 +31,13 @@ class ContextAttention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, flow: Flow, tables: RotaryTables) -> Tensor:
+    def forward(self, x: Tensor, context: SequenceContext, name: str, rotary: Rotation) -> Tensor:
         """(B, n, D) -> (B, n, D)"""
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, H, n, d)
-        query, key, value = rotate(heads[0], tables), rotate(heads[1], tables), heads[2].contiguous()
+        query, key, value = rotary(heads[0]), rotary(heads[1]), heads[2].contiguous()
         half = self.heads // 2
-        near = flow.attend(query[:, :half], key[:, :half], value[:, :half], self.near)
-        far = flow.attend(query[:, half:], key[:, half:], value[:, half:], self.far, self.stride)
+        near = context.attend(f"{name}.near", query[:, :half], key[:, :half], value[:, :half], self.near)
+        far = context.attend(f"{name}.far", query[:, half:], key[:, half:], value[:, half:], self.far, self.stride)
         out: Tensor = self.proj(torch.cat([near, far], dim=1).transpose(1, 2).flatten(2))
         return out
 
@@ -53,10 +53,10 @@ class ContextLayer(nn.Module):
         self.mix = nn.Linear(config.dim, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, flow: Flow, tables: RotaryTables) -> Tensor:
+    def forward(self, x: Tensor, context: SequenceContext, name: str, rotary: Rotation) -> Tensor:
         """(B, n, D) -> (B, n, D)"""
-        local = nn.functional.gelu(self.dilated.over(flow.clean(self.norm(x)), flow))
-        out: Tensor = x + self.dropout(self.mix(local + self.attention(local, flow, tables)))
+        local = nn.functional.gelu(self.dilated.over(context.clean(self.norm(x)), context, name))
+        out: Tensor = x + self.dropout(self.mix(local + self.attention(local, context, name, rotary)))
         return out
 
 
@@ -68,15 +68,15 @@ class ContextStage(nn.Module):
         self.layers = nn.ModuleList(ContextLayer(config, 2**index) for index in range(config.layers))
         self.norm, self.classify = nn.LayerNorm(config.dim), nn.Linear(config.dim, classes)
 
-    def forward(self, x: Tensor, flow: Flow, tables: RotaryTables) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: SequenceContext, name: str, rotary: Rotation) -> tuple[Tensor, Tensor]:
         """(B, n, D) -> frames (B, n, D), scores (B, n, C)"""
-        for layer in self.layers:
-            x = layer(x, flow, tables)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, context, f"{name}.{number}", rotary)
         x = self.norm(x)
         return x, self.classify(x)
 
 
-class Context(TemporalHead):
+class LongContext(Head):
     """A stage on the features, then stages on the frames and class probabilities of the one before."""
 
     def __init__(self, config: ContextConfig, width: int, classes: int) -> None:
@@ -88,26 +88,26 @@ class Context(TemporalHead):
 
     @property
     def delay(self) -> int | None:
-        """See `TemporalHead`."""
+        """See `Head`."""
         return 0 if self.settings.causal else None
 
     @property
     def reach(self) -> tuple[int, int]:
-        """See `TemporalHead`."""
+        """See `Head`."""
         config = self.settings
         attended = max(config.window, config.memory) - 1
         convolved = 2**config.layers - 1
         before = config.stages * (config.layers * attended + (2 if config.causal else 1) * convolved)
         return before, 0 if config.causal else before
 
-    def run(self, x: Tensor, flow: Flow) -> Tensor:
-        """See `TemporalHead`."""
-        tables = rotary_tables(flow.places.positions, self.settings.dim // self.settings.heads)
+    def run(self, x: Tensor, context: SequenceContext) -> Tensor:
+        """See `Head`."""
+        rotary = context.rotary(self.settings.dim // self.settings.heads)
         frames: Tensor = self.project(x)
         scores: list[Tensor] = []
         for index, stage in enumerate(self.chain):
             if scores:
                 frames = frames + self.refine[index - 1](scores[-1].softmax(-1))
-            frames, found = stage(frames, flow, tables)
+            frames, found = stage(frames, context, str(index), rotary)
             scores.append(found)
         return torch.stack(scores)

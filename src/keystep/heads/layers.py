@@ -11,14 +11,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from keystep.temporal.flow import Flow
+from keystep.nn.context import SequenceContext
 
 
-def tapped(x: Tensor, distances: Sequence[int], flow: Flow) -> Tensor:
+def tapped(x: Tensor, distances: Sequence[int], context: SequenceContext, name: str) -> Tensor:
     """(B, n, D) -> (B, n, K D): for each frame those at K ascending distances, side by side; zeros where none is."""
     assert all(a < b for a, b in pairwise(distances))
     before, after = max(0, -distances[0]), max(0, distances[-1])
-    known = flow.around(x, before, after)
+    known = context.around(name, x, before, after)
     starts = [before + distance for distance in distances]
     return torch.cat([known[:, start : start + x.shape[1]] for start in starts], dim=-1)
 
@@ -35,9 +35,9 @@ class Dilated(nn.Linear):
         super().__init__(3 * dim, dim)  # torch's default initialisation is a convolution's, too
         self.distances = three(dilation, causal)
 
-    def over(self, x: Tensor, flow: Flow) -> Tensor:
+    def over(self, x: Tensor, context: SequenceContext, name: str) -> Tensor:
         """(B, n, D) -> (B, n, D)"""
-        out: Tensor = self(tapped(x, self.distances, flow))
+        out: Tensor = self(tapped(x, self.distances, context, name))
         return out
 
     @property

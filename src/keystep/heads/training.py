@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from keystep.errors import InputError
-from keystep.evals.metrics import segmentation_scores
-from keystep.temporal import losses
-from keystep.temporal.building import build_head, save_head
-from keystep.temporal.checkpoints import Checkpoint
-from keystep.temporal.config import HeadConfig, TrainingConfig
-from keystep.temporal.description import describe
-from keystep.temporal.head import TemporalHead
-from keystep.temporal.videos import Survey, Videos, batches, loaded, survey
+from keystep.heads import losses
+from keystep.heads.checkpoints import Checkpoint
+from keystep.heads.config import HeadConfig, TrainingConfig
+from keystep.heads.description import describe
+from keystep.heads.head import Head
+from keystep.heads.registry import build_head
+from keystep.heads.videos import Survey, Videos, batches, loaded, survey
+from keystep.metrics import segmentation_scores
 from keystep.train.skips import Skips
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Progress(Protocol):
 class TrainedHead:
     """The head of the best epoch, in eval mode, and how it came about, as plain data."""
 
-    head: TemporalHead
+    head: Head
     record: dict[str, Any]
 
     @property
@@ -58,7 +58,7 @@ class TrainedHead:
 class _Run:
     """What changes while a head is trained."""
 
-    head: TemporalHead
+    head: Head
     optimizer: AdamW
     clip: float
     best: dict[str, Tensor]
@@ -135,7 +135,7 @@ def train_head(
     head = run.head.eval()
     head.names, head.origin = tuple(names), dict(origin or {})
     if folder is not None:
-        save_head(folder / "head.safetensors", head)
+        head.save(folder / "head.safetensors")
     return TrainedHead(head, _record(run, identity, training))
 
 
@@ -229,7 +229,7 @@ class HeadLoss:
 
 
 def _validate(
-    head: TemporalHead,
+    head: Head,
     videos: Videos,
     lengths: Sequence[int],
     training: TrainingConfig,

@@ -1,0 +1,47 @@
+"""A model and a head over a whole video as one graph, for those that see the future."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from keystep.errors import InputError
+from keystep.export.buffers import Rotations, WholeGraph
+from keystep.export.step import check_width
+from keystep.heads import Head
+from keystep.pjepa import PJEPA
+
+
+class ExportedVideo(nn.Module):
+    """All frames in, all answers out, in float32 on the CPU; attention takes memory that grows with T x T.
+
+    Args:
+        model: used as it is, not copied.
+        head: its class probabilities become a second output.
+    """
+
+    def __init__(self, model: PJEPA, head: Head | None = None) -> None:
+        super().__init__()
+        if model.config.oracle:
+            raise InputError("this is an ORACLE model: it needs true segment boundaries, which no graph has")
+        if head is not None:
+            check_width(model, head)
+        assert model.config.input_dim is not None
+        self.config, self.width = model.config, model.config.input_dim
+        self.encoder, self.head = model.encoder, head
+        self.rotations = Rotations()
+        with torch.no_grad():
+            self(torch.zeros(1, 2, self.width))  # makes the rotations
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` gives."""
+        return ["latents"] if self.head is None else ["latents", "probabilities"]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(1, T, D_in) -> latents (1, T, D), and with a head class probabilities (1, T, C)."""
+        context = WholeGraph(features.shape[1], self.rotations)
+        latents = self.encoder.run(features, context, self.config.attention, self.config.averaged_blocks)
+        if self.head is None:
+            return (latents,)
+        return latents, self.head.scores(latents, context)[-1].softmax(-1)

@@ -1,0 +1,83 @@
+"""The linear head: class scores of each frame from its own features. What `keystep eval` fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from keystep.errors import InputError
+from keystep.heads.config import LinearConfig
+from keystep.heads.head import Head
+from keystep.nn.context import SequenceContext
+
+
+class LinearHead(Head):
+    """One affine map to the classes; or, with a background, one to the steps beside one for "is there a step at all".
+
+    steps: scores of all classes; with a background, of all others, in the order of their ids.
+    activity: scores of (no step, a step); None without a background.
+    """
+
+    def __init__(self, config: LinearConfig, width: int, classes: int) -> None:
+        super().__init__(config, width, classes)
+        self.background = config.background
+        if self.background is not None and self.background >= classes:
+            raise InputError(f"background {self.background} is not one of the {classes} classes")
+        self.steps = nn.Linear(width, classes - (self.background is not None))
+        self.activity = None if self.background is None else nn.Linear(width, 2)
+
+    def run(self, x: Tensor, context: SequenceContext) -> Tensor:
+        """See `Head`; with a background, scores are logarithms of probabilities."""
+        scores: Tensor = self.steps(x)
+        if self.activity is None or self.background is None:
+            return scores[None]
+        nothing, something = self.activity(x).unbind(-1)
+        steps = scores.log_softmax(-1) + logsigmoid(something - nothing)[..., None]
+        before, after = steps[..., : self.background], steps[..., self.background :]
+        return torch.cat([before, logsigmoid(nothing - something)[..., None], after], dim=-1)[None]
+
+    def choose(self, probabilities: Tensor) -> Tensor:
+        """See `Head`; with a background, the best step wherever there is one at all.
+
+        (Which need not be the likeliest class: the background may beat each single step and not all together.)
+        """
+        if self.background is None:
+            return super().choose(probabilities)
+        background = torch.tensor([self.background], device=probabilities.device)
+        steps = probabilities.index_fill(-1, background, -1.0)
+        return torch.where(probabilities[..., self.background] < 0.5, steps.argmax(-1), self.background)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``x @ weight.T + bias``; weight (K, D), bias (K,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def fill(self, linear: nn.Linear) -> None:
+        """Make a layer that map."""
+        linear.load_state_dict({"weight": self.weight, "bias": self.bias})
+
+
+def linear_head(
+    steps: Affine,
+    activity: Affine | None = None,
+    background: int | None = None,
+    names: Sequence[str] = (),
+    origin: Mapping[str, str] | None = None,
+) -> LinearHead:
+    """A head that was fitted elsewhere, in eval mode; ``activity`` and ``background`` come together."""
+    assert (activity is None) == (background is None)
+    classes, width = steps.weight.shape
+    head = LinearHead(LinearConfig(background=background), width, classes + (activity is not None))
+    head.requires_grad_(False)
+    steps.fill(head.steps)
+    if activity is not None and head.activity is not None:
+        activity.fill(head.activity)
+    head.names, head.origin = tuple(names), dict(origin or {})
+    return head.eval()

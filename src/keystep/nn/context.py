@@ -1,0 +1,250 @@
+"""What a network knows of the frames around those that it is given: all of a video, or what a stream remembers of it.
+
+Encoder and heads are written once, against `SequenceContext`, and never ask which kind they have:
+
+- `Whole`: all frames at once.
+- `Cached`: the next frames of streams, behind a `Memory` of the earlier ones; a value that can be saved.
+- `keystep.export.buffers.FixedBuffers`: the same in tensors of fixed size, for graphs.
+
+What is remembered has a name, which is unique in its network: keys and values (`attend`), the last frames (`around`),
+and anything else of fixed size (`state`), such as a running sum or a recurrent memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from keystep.config.attention import AttentionPattern
+from keystep.errors import InputError
+from keystep.nn.attention import attend, attend_seen, opened, visible
+from keystep.nn.cache import NOTHING, Cache
+from keystep.nn.places import Places
+from keystep.nn.rope import Rotation, Variant, rotary_tables
+
+SPARE = 256
+"""Free columns that new buffers of keys have at least, so that copies are rare."""
+
+Update = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""The state before these frames -> what the network makes of them, and the state behind them."""
+
+
+class SequenceContext:
+    """Frames (B, n) that go through a network together.
+
+    places: where they stand in their videos. before: how many frames each video had before these, 0 or (B, 1, 1).
+    """
+
+    def __init__(self, places: Places, before: Tensor | int = 0) -> None:
+        self.places, self.before = places, before
+        self._padding = None if places.valid is None else ~places.valid[..., None]
+
+    def clean(self, x: Tensor) -> Tensor:
+        """(B, n, D) with exact zeros at padding, whatever is there."""
+        return x if self._padding is None else x.masked_fill(self._padding, 0.0)
+
+    def rotary(self, head_dim: int, variant: Variant = "relative", by_segment: bool = False) -> Rotation:
+        """What turns queries and keys (B, H, n, d) by their places; by segment and frame in it if asked."""
+        places = self.places
+        if not by_segment:
+            return rotary_tables(places.positions, head_dim, variant)
+        if places.segments is None:
+            raise InputError("positions by segment need segment_lengths: the true boundaries (ORACLE)")
+        return rotary_tables(places.positions, head_dim, variant, places.segments, places.segment_frames)
+
+    def attend(
+        self, name: str, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, stride: int = 1
+    ) -> Tensor:
+        """(B, H, n, d) attention within the pattern, to the frames whose index is a multiple of ``stride``."""
+        raise NotImplementedError
+
+    def around(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
+        """(B, before + n + after, D): the frames with their neighbours, zeros where the video has none."""
+        raise NotImplementedError
+
+    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+        """What ``update`` makes of the state (B, ...) before these frames; the state behind them is remembered.
+
+        Args:
+            initial: the state before the first frame of a video.
+            update: has to leave the state as it is at padding (see `clean`).
+        """
+        raise NotImplementedError
+
+
+class Whole(SequenceContext):
+    """All frames of some videos, real ones first."""
+
+    def __init__(self, places: Places) -> None:
+        super().__init__(places)
+        self._strided: dict[int, Places] = {}
+
+    def attend(
+        self, name: str, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, stride: int = 1
+    ) -> Tensor:
+        """See `SequenceContext`."""
+        if stride == 1:
+            return attend(query, key, value, pattern, self.places)
+        if stride not in self._strided:  # kept, so that all layers share one plan
+            self._strided[stride] = self.places[::stride]
+        return attend(query, key[:, :, ::stride], value[:, :, ::stride], pattern, self.places, self._strided[stride])
+
+    def around(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
+        """See `SequenceContext`."""
+        return pad(x, (0, 0, before, after))
+
+    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+        """See `SequenceContext`."""
+        return update(initial)[0]
+
+
+class Continued(SequenceContext):
+    """The next frames of streams: what comes before them is a named state, what comes after them nobody knows."""
+
+    def around(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
+        """See `SequenceContext`."""
+        assert after == 0, "a network that looks ahead was given a stream"
+
+        def update(past: Tensor) -> tuple[Tensor, Tensor]:
+            known = torch.cat([past, x], dim=1)
+            return known, self._last(known, before)
+
+        return self.state(f"{name}.past", x.new_zeros(len(x), before, x.shape[2]), update)
+
+    def _last(self, known: Tensor, count: int) -> Tensor:
+        """The last frames of (B, count + n, D) that are real, (B, count, D); not a view that keeps all of them."""
+        if self.places.valid is None:
+            return known[:, known.shape[1] - count :].clone()
+        index = self.places.valid.sum(1, keepdim=True) + torch.arange(count, device=known.device)
+        return known.gather(1, index[..., None].expand(-1, -1, known.shape[2]))
+
+
+class Kind(NamedTuple):
+    """Which keys are kept together: those of every ``stride``-th frame, for queries that see ``pattern``."""
+
+    pattern: AttentionPattern
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What a network remembers of some streams: a value, from which two futures can go on.
+
+    caches: keys and values, grouped by what sees them. states: everything else, (B, ...) each.
+    """
+
+    caches: Mapping[Kind, Cache] = field(default_factory=dict)
+    states: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held, free columns included."""
+        states = sum(tensor.numel() * tensor.element_size() for tensor in self.states.values())
+        return states + sum(cache.size_bytes for cache in self.caches.values())
+
+    def without(self, streams: Sequence[int]) -> Memory:
+        """With the keys and values of some streams forgotten; their states begin anew at their first frame."""
+        return Memory({kind: cache.without(streams) for kind, cache in self.caches.items()}, self.states)
+
+    def reclaim(self, later: Memory) -> None:
+        """Take back the columns of a memory that grew from this one and is not used any more."""
+        for kind, cache in self.caches.items():
+            cache.reclaim(later.caches[kind])
+
+
+class _Columns(NamedTuple):
+    """What all names of one kind share.
+
+    chosen: (m,) which of the frames become columns; None: all. seen: (B, n, M) bool; None: every query sees all.
+    """
+
+    cache: Cache
+    chosen: Tensor | None
+    seen: Tensor | None
+
+
+class Cached(Continued):
+    """The next frames of B streams, behind what a `Memory` says of the earlier ones.
+
+    Args:
+        memory: what the context before left as `remembered`; empty before the first frame.
+        frames: of each stream, the index of the first of these frames. A stream at 0 begins.
+        counts: of each stream, how many of the ``length`` frames are real.
+    """
+
+    def __init__(
+        self, memory: Memory, frames: Sequence[int], counts: Sequence[int], length: int, device: torch.device
+    ) -> None:
+        index = torch.arange(length, device=device)
+        first = torch.tensor(frames, device=device)[:, None]
+        positions = first + index  # (B, n)
+        real = None if min(counts) >= length else index < torch.tensor(counts, device=device)[:, None]
+        super().__init__(Places(positions, real), before=first[..., None])
+        self._begins = first == 0 if 0 in frames else None
+        self._written = positions if real is None else positions.masked_fill(~real, NOTHING)
+        self._next = [frame + count for frame, count in zip(frames, counts, strict=True)]
+        self._memory = memory
+        self._columns: dict[Kind, _Columns] = {}
+        self._states: dict[str, Tensor] = {}
+
+    @property
+    def remembered(self) -> Memory:
+        """The memory behind these frames."""
+        following = torch.tensor(self._next, device=self._written.device)[:, None]
+        caches = {}
+        for kind, (cache, _, _) in self._columns.items():
+            kept = cache if kind.pattern.window is None else cache.keeping(_kept(kind, cache.positions, following))
+            caches[kind] = kept
+        return Memory(caches, self._states)
+
+    def attend(
+        self, name: str, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, stride: int = 1
+    ) -> Tensor:
+        """See `SequenceContext`."""
+        kind = Kind(pattern, stride)
+        if kind not in self._columns:
+            self._columns[kind] = self._extended(kind)
+        cache, chosen, seen = self._columns[kind]
+        if chosen is not None:
+            key, value = key.index_select(2, chosen), value.index_select(2, chosen)
+        cache.write(name, key, value)
+        return attend_seen(query, *cache.read(name), seen)
+
+    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+        """See `SequenceContext`."""
+        before = self._memory.states.get(name, initial)
+        if self._begins is not None and before is not initial:
+            before = torch.where(self._begins.view(-1, *[1] * (before.ndim - 1)), initial, before)
+        out, self._states[name] = update(before)
+        return out
+
+    def _extended(self, kind: Kind) -> _Columns:
+        """The columns of the earlier frames with those of these behind them."""
+        pattern, stride = kind
+        written, chosen = self._written, None
+        if stride > 1:
+            multiple = written % stride == 0  # never where there is nothing
+            chosen = multiple.any(0).nonzero()[:, 0]
+            written = written.masked_fill(~multiple, NOTHING).index_select(1, chosen)
+        old = self._memory.caches.get(kind) or Cache.empty(len(written), written.device)
+        # Bounded once the window is full; without one, buffers double.
+        spare = max(SPARE // stride, old.positions.shape[1] if pattern.window is None else 0)
+        cache = old.extended(written, spare)
+        seen = opened(visible(pattern, self.places, Places(cache.positions, cache.positions != NOTHING)))
+        return _Columns(cache, chosen, None if bool(seen.all()) else seen)
+
+
+def _kept(kind: Kind, positions: Tensor, following: Tensor) -> Tensor:
+    """(B, M) bool: what each stream's next frame, at (B, 1) ``following``, or a later one can still see."""
+    pattern = kind.pattern
+    assert pattern.window is not None
+    distance = following - positions
+    kept = distance < pattern.window
+    if pattern.stride is not None and pattern.memory is not None:
+        kept |= (positions % pattern.stride == 0) & (distance < pattern.memory)
+    return kept & (positions != NOTHING)

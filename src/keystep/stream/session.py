@@ -1,0 +1,205 @@
+"""A model and a head on one stream of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keystep.errors import InputError
+from keystep.heads import Head
+from keystep.pjepa import PJEPA
+from keystep.stream import saving, steps
+from keystep.stream.state import Network, StreamState
+
+
+@dataclass(frozen=True, eq=False)
+class StreamResult:
+    """What is known of frames ``first``, ``first + 1`` and so on; m of them.
+
+    latents: (m, D). probabilities: (m, C) on the CPU, None without a head.
+    """
+
+    first: int
+    latents: Tensor
+    probabilities: Tensor | None = None
+    head: Head | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each frame's class; empty without a head."""
+        if self.head is None or self.probabilities is None:
+            return []
+        return [self.head.name(identifier) for identifier in self.head.choose(self.probabilities).tolist()]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One a frame: its index, and with a head its label and that one's probability."""
+        frames = [{"frame": self.first + index} for index in range(len(self))]
+        if self.probabilities is None:
+            return [dict(frame) for frame in frames]
+        assert self.head is not None
+        chosen = self.head.choose(self.probabilities)
+        likely = self.probabilities.gather(1, chosen[:, None])[:, 0].tolist()
+        return [
+            {**frame, "label": label, "probability": probability}
+            for frame, label, probability in zip(frames, self.labels, likely, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Position:
+    """Where a stream is; a value, as `StreamState` is."""
+
+    model: StreamState
+    head: StreamState | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many were pushed."""
+        return self.model.frames[0] + self.model.held[0]
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for the end of their block, in the model or in the head."""
+        return self.model.held[0] + (0 if self.head is None else self.head.held[0])
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held by its tensors."""
+        return self.model.size_bytes + (0 if self.head is None else self.head.size_bytes)
+
+
+class Stream:
+    """A model, and a head if one is given, on one stream of features.
+
+    ::
+
+        stream = keystep.Stream(model, head)
+        for chunk in chunks:                      # (n, D_in) each
+            print(stream.push(chunk).labels)
+        print(stream.flush().labels)
+
+    The results are those of the offline run, whatever the chunks. An error leaves the stream as it was before the call;
+    ``position`` may be kept and put back.
+
+    Args:
+        model: causal, block-causal, or with a live attention.
+        head: reads the model's latents; without one, there are latents only.
+
+    Raises:
+        InputError: the model or the head needs the whole video, or they do not fit together.
+    """
+
+    def __init__(self, model: PJEPA, head: Head | None = None) -> None:
+        if head is not None and head.width != model.config.dim:
+            raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")
+        self.model, self.head = model, head
+        self.position = self.begin()
+
+    def push(self, features: np.ndarray | Tensor) -> StreamResult:
+        """Take the next frames (n, D_in); return those that became final, which may be earlier ones, or none.
+
+        Raises:
+            InputError: another shape, a number that is not finite, or a stream that was flushed inside of a block.
+        """
+        result, self.position = self.after(self.position, features)
+        return result
+
+    def provisional(self) -> StreamResult:
+        """The frames that wait, as if the video ended now; the next ones may revise them."""
+        return self.expected(self.position)
+
+    def flush(self) -> StreamResult:
+        """The video is over: the frames that still waited. A block that was closed early ends the stream."""
+        result, self.position = self.ended(self.position)
+        return result
+
+    def reset(self) -> None:
+        """The next frame is the first one of another video."""
+        self.position = self.begin()
+
+    def save(self, path: Path | str, extra: Mapping[str, Any] | None = None, position: Position | None = None) -> None:
+        """Write where the stream is to one safetensors file; `resume` goes on from there, to the same bits.
+
+        Args:
+            extra: plain data of the caller's to keep with it.
+            position: an earlier one, to be kept instead.
+        """
+        position = position or self.position
+        parts: dict[str, tuple[Network, StreamState]] = {saving.MODEL: (self.model, position.model)}
+        if self.head is not None and position.head is not None:
+            parts[saving.HEAD] = (self.head, position.head)
+        saving.save_all(path, parts, extra)
+
+    @classmethod
+    def resume(cls, path: Path | str, model: PJEPA, head: Head | None = None) -> Stream:
+        """The stream that `save` wrote, with the model and the head that it was begun with.
+
+        Raises:
+            InputError: no such file, a damaged one, or the state of another model or head.
+        """
+        stream = cls(model, head)
+        stream.restore(path)
+        return stream
+
+    def restore(self, path: Path | str) -> dict[str, Any]:
+        """Go on where a stream was saved; returns what the caller kept with it. Raises what `resume` does."""
+        networks: dict[str, Network] = {saving.MODEL: self.model}
+        if self.head is not None:
+            networks[saving.HEAD] = self.head
+        states, extra = saving.load_all(path, networks)
+        self.position = Position(states[saving.MODEL], states.get(saving.HEAD))
+        return extra
+
+    def begin(self) -> Position:
+        """Before the first frame."""
+        return Position(steps.init(self.model), None if self.head is None else steps.init(self.head))
+
+    def after(self, position: Position, features: np.ndarray | Tensor) -> tuple[StreamResult, Position]:
+        """What `push` does, from a position to the next one."""
+        chunk = torch.as_tensor(features)
+        if chunk.ndim != 2:
+            raise InputError(f"features have shape {tuple(chunk.shape)}; expected (n, D_in)")
+        latents, state = steps.step(self.model, chunk[None], position.model)
+        return self._read(Position(state, position.head), latents)
+
+    def ended(self, position: Position) -> tuple[StreamResult, Position]:
+        """What `flush` does, from a position to the one behind it."""
+        latents, state = steps.finish(self.model, position.model)
+        return self._read(Position(state, position.head), latents, end=True)
+
+    def expected(self, position: Position) -> StreamResult:
+        """What `provisional` does, at a position, which stays as it is."""
+        latents = steps.provisional(self.model, position.model)
+        pushed = replace(position.model, frames=(position.frames,), held=(0,))
+        result, after = self._read(Position(pushed, position.head), latents, end=True)
+        if position.head is not None and after.head is not None:
+            position.head.memory.reclaim(after.head.memory)
+        return result
+
+    @torch.no_grad()
+    def _read(self, position: Position, latents: Tensor, end: bool = False) -> tuple[StreamResult, Position]:
+        """Hand the next latents (1, n, D) on to the head."""
+        state, scores = position.head, None
+        if self.head is not None:
+            assert state is not None
+            scores = latents.new_zeros(1, 0, self.head.classes)
+            if latents.shape[1] or state.held[0]:  # else the stream may be over
+                rows = torch.cat([state.waiting.to(latents), latents], dim=1)
+                scores, state = steps.step(self.head, latents, state)
+                if end:
+                    rest, state = steps.finish(self.head, state)
+                    scores = torch.cat([scores, rest], dim=1)
+                latents = rows[:, : scores.shape[1]]
+            position = Position(position.model, state)
+        probabilities = None if scores is None else scores[0].softmax(-1).float().cpu()
+        first = position.frames - position.waiting - latents.shape[1]
+        return StreamResult(first, latents[0], probabilities, self.head), position
