@@ -31,6 +31,7 @@ from keystep.errors import InputError
 from keystep.interop.official.importing import Imported, ImportOptions, import_archive
 from keystep.interop.official.planning import cholec80_splits, plain_names
 from keystep.pjepa import PJEPA
+from keystep.progress import Lines
 
 
 def run(
@@ -38,11 +39,11 @@ def run(
     out: Path,
     *manifests: Path,
     on_error: str = "raise",
-    seen: Callable[[str], None] = lambda name: None,
+    seen: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> Imported:
     settings = ImportOptions(archive=archive, out=out, manifests=manifests, **options)
-    return import_archive(settings, Problems(on_error=on_error), lambda total: seen)  # type: ignore[arg-type]
+    return import_archive(settings, Problems(on_error=on_error), Lines(seen, interval=0))
 
 
 def saved(path: Path, payload: object) -> Path:
