@@ -18,7 +18,7 @@ from keystep.cli.base import (
     Split,
     app,
     console,
-    not_a_url,
+    model_there,
     print_next,
     there,
 )
@@ -101,7 +101,7 @@ def config(
 
 @app.command(rich_help_panel=PANEL)
 def encode(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=model_there)],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the latents.")],
     layout: Annotated[
@@ -127,7 +127,7 @@ def evaluate(
         typer.Option(
             "--model",
             help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes.",
-            callback=not_a_url,
+            callback=model_there,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for result, pictures and report.")] = Path("results"),
@@ -170,7 +170,7 @@ def discover(
     clusters: Annotated[int, typer.Option(min=2, help="K, the number of clusters.")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.", callback=not_a_url),
+        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.", callback=model_there),
     ] = None,
     matching: Annotated[
         str, typer.Option(help="Match clusters to key-steps anew in every 'video', or once for a 'task'.")
