@@ -1,26 +1,23 @@
 """Every recipe of a data set runs from a downloaded tree to a report, goes on where it stopped, and keeps its word."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from release import regular_times, surgical
-from rich.console import Console
 from takes import egoexo4d
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
-from keystep.cli.recipe import Recipe, Row, Wanted, main, run_recipe
-from keystep.config.presets import PRESETS
+from keystep.config.base import assignments, build
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
+from keystep.recipe import Recipe, plan, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(path for path in FOLDER.glob("*.py"))
+Run = Callable[..., tuple[int, str, str]]
 SMALL = ("model.dim=16", "model.heads=2", "model.depth=1", "train.crop=32", "train.batch_size=2", "train.accumulate=1")
 QUICK = ("probe.penalties=[0.01]",)
 
@@ -69,14 +66,6 @@ TREES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def options(settings: tuple[str, ...], evaluation: tuple[str, ...]) -> list[str]:
     return [word for text in settings for word in ("--set", text)] + [
         word for text in evaluation for word in ("--eval-set", text)
@@ -84,38 +73,33 @@ def options(settings: tuple[str, ...], evaluation: tuple[str, ...]) -> list[str]
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_recipe_goes_from_a_downloaded_tree_to_a_report(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = load(name).RECIPE
+def test_a_recipe_goes_from_a_downloaded_tree_to_a_report(keystep: Run, name: str, tmp_path: Path) -> None:
+    recipe = read_recipe(FOLDER / f"{name}.yaml")
     root, out = tmp_path / "download", tmp_path / "run"
     TREES[name](root)
-    command = ["--root", str(root), "--out", str(out), "--steps", "2", "--rows", "pjepa", *options(SMALL, QUICK)]
-    main(recipe, command)
+    command = ("--root", root, "--out", out, "--steps", 2, "--models", "pjepa", *options(SMALL, QUICK))
+    status, said, error = keystep("run", FOLDER / f"{name}.yaml", *command)
+    assert status == 0, error
     result = json.loads((out / "results" / "result.json").read_text())
     assert (out / "results" / "report.html").exists()
     assert any(row["name"] == "pjepa" for row in result["rows"])
     settings = (out / "pjepa-seed0" / "config.yaml").read_text()
     assert "steps: 2" in settings and f"split: '{recipe.split}'" in settings
-    assert (out / "data").exists() == recipe.copy
-    said = capsys.readouterr().out
+    assert (out / "data").exists() == recipe.convert
     assert "differs" in said, "a tree this small is not the published one"
 
 
 @pytest.mark.parametrize("name", ["egoprocel", "egoexo4d"])
-def test_a_recipe_puts_the_papers_rows_beside_its_own(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = load(name).RECIPE
+def test_a_recipe_puts_the_papers_rows_beside_its_own(keystep: Run, name: str, tmp_path: Path) -> None:
     root, out = tmp_path / "download", tmp_path / "run"
     TREES[name](root)
     small = {"attentive": "{dim: 32, window: 8, chunk: 4}", "context": "{dim: 16, stages: 1, layers: 2}"}
     used = ("attentive", "context") if name == "egoprocel" else ("attentive",)
     heads = f"head_settings={{{', '.join(f'{head}: {small[head]}' for head in used)}}}"
-    suite = ("training.epochs=1", "seeds=1", heads)
-    command = ["--root", str(root), "--out", str(out), "--steps", "2", "--rows", "pjepa", "--suite", "paper"]
-    evaluation = [word for text in suite for word in ("--suite-set", text)]
-    main(recipe, [*command, *options(SMALL, QUICK), *evaluation])
+    suite = [word for text in ("training.epochs=1", "seeds=1", heads) for word in ("--suite-set", text)]
+    command = ("--root", root, "--out", out, "--steps", 2, "--models", "pjepa", "--suite", "paper")
+    status, _, error = keystep("run", FOLDER / f"{name}.yaml", *command, *options(SMALL, QUICK), *suite)
+    assert status == 0, error
     report = (out / "suite" / "report.md").read_text()
     assert "Quoted, not run here" in report and "pjepa" in report
     if name == "egoprocel":
@@ -126,74 +110,83 @@ def test_a_recipe_puts_the_papers_rows_beside_its_own(
         assert len(json.loads(submission.read_text())["segments"]) == 3
 
 
-def test_recipes_are_settings_that_hold_for_their_data_sets() -> None:
-    for path in RECIPES:
-        module = load(path.stem)
-        recipe: Recipe = module.RECIPE
-        assert "pjepa" in recipe.rows and all(row.preset in PRESETS for row in recipe.rows.values())
-        assert f"python recipes/{path.name} --root DIR --out" in (module.__doc__ or "")
-
-
-def test_a_second_call_goes_on_and_other_settings_are_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def gtea(tmp_path: Path) -> Path:
+    """The root of a small download."""
     mstcn(tmp_path / "in", ("background", "take", "open"))
-    recipe = Recipe("gtea", {"pjepa": Row("tiny", SMALL)}, copy=False)
-    wanted = Wanted(tmp_path / "in", tmp_path / "out", steps=2, evaluation=QUICK)
-    console = Console(quiet=True)
-    run_recipe(recipe, wanted, console)
-    weights = (tmp_path / "out" / "pjepa-seed0" / "model" / "model.safetensors").stat().st_mtime_ns
-    more = Wanted(tmp_path / "in", tmp_path / "out", steps=2, seeds=2, evaluation=QUICK)
-    result = run_recipe(recipe, more, console)
-    assert (tmp_path / "out" / "pjepa-seed0" / "model" / "model.safetensors").stat().st_mtime_ns == weights
-    judged = json.loads((result / "result.json").read_text())["models"]
+    return tmp_path / "in"
+
+
+RECIPE = build(Recipe, {"data_set": "gtea", "convert": False, "models": {"pjepa": {"settings": assignments([*SMALL])}}})
+
+
+def test_a_second_call_goes_on_and_other_settings_are_refused(gtea: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = plan(RECIPE, gtea, out, steps=2, evaluation=QUICK).run()
+    weights = (first.runs["pjepa"][0] / "model" / "model.safetensors").stat().st_mtime_ns
+    again = plan(RECIPE, gtea, out, steps=2, seeds=2, evaluation=QUICK).run()
+    assert (again.runs["pjepa"][0] / "model" / "model.safetensors").stat().st_mtime_ns == weights
+    assert again.results is not None
+    judged = json.loads((again.results / "result.json").read_text())["models"]
     assert [(model["name"], model["seed"]) for model in judged] == [("pjepa", 0), ("pjepa", 1)]
-    for other in (
-        Wanted(tmp_path / "in", tmp_path / "out", steps=3),
-        Wanted(tmp_path / "in", tmp_path / "out", split="2"),
-    ):
+    for other in ({"steps": 3}, {"split": "2", "steps": 2}):
         with pytest.raises(InputError, match="was made with other settings"):
-            run_recipe(recipe, other, console)
+            plan(RECIPE, gtea, out, **other)  # type: ignore[arg-type]
 
 
-def test_an_unknown_row_and_an_incomplete_tree_end_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_feature_folder_needs_no_preparing_and_without_a_split_nothing_is_judged(
+    make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    recipe = Recipe("gtea", {"pjepa": Row("tiny")}, copy=False)
-    for more, said in ((["--rows", "jepa"], "no row 'jepa'; there are pjepa"), ([], "gtea is not all there")):
-        with pytest.raises(SystemExit) as stopped:
-            main(recipe, ["--root", str(tmp_path), "--out", str(tmp_path / "out"), *more])
-        assert stopped.value.code == 2 and said in capsys.readouterr().err
+    settings = {"source_rate": 4, "split": None, "models": {"pjepa": {"settings": assignments([*SMALL])}}}
+    done = plan(build(Recipe, settings), make_folder(), tmp_path / "out", steps=2).run()
+    assert done.results is None and (done.runs["pjepa"][0] / "model" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (["--models", "jepa"], "no model 'jepa'; there are pjepa"),
         (["--seeds", "0"], "--seeds 0: no model to train; give 1 or more"),
         (["--suite-set", "seeds=1"], "--suite-set 'seeds=1' without --suite"),
         (["--suite", "papre"], "--suite 'papre' is none of paper"),
         (["--suite", "paper", "--suite-set", "training.epoch=1"], "unknown setting training.epoch (did you mean"),
-        (["--eval-set", "probe.iteration=1"], "unknown setting probe.iteration (did you mean"),
+        (["--eval-set", "probe.penaltys=1"], "unknown setting probe.penaltys (did you mean"),
         (["--set", "train.step=1"], "unknown setting train.step (did you mean"),
         (["--prepare-set", "evry=2"], "unknown setting evry (did you mean every?)"),
-        (["--root", "nowhere"], "nowhere: no such folder"),
+        (["--root", "nowhere"], "nowhere: no such"),
+        (["--root", "EMPTY"], "gtea is not all there"),
     ],
 )
 def test_what_cannot_work_fails_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+    keystep: Run, gtea: Path, tmp_path: Path, more: list[str], said: str
 ) -> None:
-    mstcn(tmp_path / "in", ("background", "take", "open"))
-    recipe = Recipe("gtea", {"pjepa": Row("tiny", SMALL)}, copy=False)
-    with pytest.raises(SystemExit) as stopped:
-        main(recipe, ["--root", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *more])
-    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    more = [str(tmp_path / "empty") if word == "EMPTY" else word for word in more]
+    status, _, error = keystep("run", FOLDER / "gtea.yaml", "--root", gtea, "--out", tmp_path / "out", *more)
+    assert status == 2 and said in error
     assert not (tmp_path / "out").exists()
 
 
-def test_options_of_the_data_set_come_from_the_command_line(tmp_path: Path) -> None:
-    mstcn(tmp_path / "in", ("background", "take", "open"))
-    recipe = Recipe("gtea", {"pjepa": Row("tiny", SMALL)}, copy=False)
-    command = {"steps": 2, "evaluation": QUICK, "preparation": ("every=3",)}
-    run_recipe(recipe, Wanted(tmp_path / "in", tmp_path / "out", **command), Console(quiet=True))  # type: ignore[arg-type]
-    assert open_dataset(tmp_path / "out" / "data").timeline.rate == 5
-    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["data"]["options"] == ["every=3"]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modles: {pjepa: {}}", "unknown setting modles (did you mean models?)"),
+        ("models: {pjepa: {preset: tyni}}", "no preset 'tyni'"),
+        ("models: {pjepa: {settings: {train: {setps: 1}}}}", "unknown setting train.setps (did you mean steps?)"),
+        ("- models", "expected names and values"),
+    ],
+)
+def test_a_typo_in_a_recipe_is_one_line_that_names_the_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        read_recipe(tmp_path / "mine.yaml")
+    assert str(refused.value).startswith(str(tmp_path / "mine.yaml")) and said in str(refused.value)
+
+
+def test_options_of_the_data_set_come_from_the_command_line(gtea: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan(RECIPE, gtea, out, steps=2, evaluation=QUICK, options=("every=3",)).run()
+    assert open_dataset(out / "data").timeline.rate == 5
+    assert json.loads((out / "recipe.json").read_text())["data"]["options"] == {"every": 3}
     with pytest.raises(InputError, match=r"was made with other settings \(data\)"):
-        run_recipe(recipe, Wanted(tmp_path / "in", tmp_path / "out", steps=2), Console(quiet=True))
+        plan(RECIPE, gtea, out, steps=2)

@@ -11,18 +11,15 @@ from keystep.cli.data import list_problems, open_data, show_warnings
 from keystep.cli.evaluation import parsed_groups
 from keystep.cli.progress import progress_on
 from keystep.cli.stopping import stopping_on_terminate
-from keystep.data.layout import data_set_of
+from keystep.config.base import assignments
 from keystep.errors import Interrupted
-from keystep.evals.entrants import check_models, entrants_of, model_records, open_judge, own_rate
-from keystep.evals.kept import FOLDER as PROBES
-from keystep.evals.suite import HeadRow, check_clips, run_suite, suite_config
+from keystep.evals.entrants import check_models, own_rate
+from keystep.evals.evaluate import HEADS
+from keystep.evals.evaluate import evaluate_suite as evaluate_suite_
+from keystep.evals.suite import HeadRow, suite_config
 from keystep.evals.suite_report import delay_text
-from keystep.evals.suite_results import OURS, RESULT, save_suite
-from keystep.files import check_new, check_ours
 
 SHOWN = ("accuracy", "edit", "f1@50")
-HEADS = "suite_heads"
-"""Folder of the trained heads within a suite's."""
 
 
 def evaluate_suite(
@@ -40,28 +37,27 @@ def evaluate_suite(
     overwrite: bool = False,
 ) -> None:
     """Train what is not trained yet, score, save, draw, say."""
-    config = suite_config(suite, settings)
-    pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
-    check_ours(out, {*OURS, HEADS, PROBES, *pictures})
-    check_new(out / RESULT, overwrite)
+    config = suite_config(suite, assignments(settings))
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
-    if config.data_set is None:
-        config = config.model_copy(update={"data_set": data_set_of(data)})
     show_warnings(check_models(groups, folder, split), folder, console)
-    check_clips(folder, groups)
-    judge, records = open_judge(folder, split, config, out / PROBES), model_records(groups)
-    weights = {(record["name"], record["seed"]): record["weights"] for record in records}
     try:
         with stopping_on_terminate():
-            found = run_suite(judge, entrants_of(groups), config, out / HEADS, progress_on(console), weights)
+            found = evaluate_suite_(
+                folder,
+                dict(groups),
+                out=out,
+                split=split,
+                config=config,
+                overwrite=overwrite,
+                progress=progress_on(console),
+            )
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the same command goes on from {out / HEADS}") from None
-    report = save_suite(out, judge, found, config, records)
     list_problems(folder, console)
     for mode in dict.fromkeys(row.mode for row in found.rows):
         console.print(_table(mode, [row for row in found.rows if row.mode == mode]))
-    console.print(f"report: {report}", soft_wrap=True, markup=False)
+    console.print(f"report: {found.report}", soft_wrap=True, markup=False)
 
 
 def _table(mode: str, rows: list[HeadRow]) -> Table:

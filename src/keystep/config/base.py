@@ -38,13 +38,21 @@ def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:
     Raises:
         InputError: every unknown name (with the nearest known one) and every bad value, with its path.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merge(merged, layer)
     try:
-        return kind.model_validate(merged)
+        return kind.model_validate(merged(*layers))
     except ValidationError as error:
         raise InputError("; ".join(_explain(kind, item) for item in error.errors())) from error
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries as one, later ones on top."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = result.get(key)
+            both = isinstance(value, Mapping) and isinstance(below, Mapping)
+            result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def assignments(settings: list[str]) -> dict[str, Any]:
@@ -60,7 +68,7 @@ def assignments(settings: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {setting!r}: {text!r} is not a YAML value") from error
         for key in reversed(path.split(".")):
             value = {key: value}
-        result = _merge(result, value)
+        result = merged(result, value)
     return result
 
 
@@ -95,14 +103,6 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def _explain(kind: type[BaseModel], item: Any) -> str:

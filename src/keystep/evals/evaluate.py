@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.layout import data_set_of
 from keystep.errors import InputError
+from keystep.evals import suite_results
 from keystep.evals.entrants import (
     Models,
     check_models,
@@ -23,12 +26,14 @@ from keystep.evals.judge import Mode
 from keystep.evals.kept import FOLDER
 from keystep.evals.protocol import EvalConfig, judge_all
 from keystep.evals.results import OURS, RESULT, Results, curves_of
-from keystep.evals.suite import SuiteConfig, gains, run_suite
-from keystep.evals.suite_results import gain_records, row_records
+from keystep.evals.suite import HeadRow, SuiteConfig, check_clips, gains, run_suite
+from keystep.evals.suite_results import gain_records, row_records, save_suite
 from keystep.files import check_new, check_ours
 from keystep.heads import PRESETS
 from keystep.progress import SILENT, Progress
 
+HEADS = "suite_heads"
+"""Folder of the trained heads within a suite's."""
 TASKS = ("segmentation",)
 PROBE = "linear"
 """The head that everything is judged by unless others are asked for."""
@@ -101,6 +106,55 @@ def evaluate(
     if out is not None:
         results.report(out)
     return results
+
+
+@dataclass(frozen=True)
+class SuiteResults:
+    """What `evaluate_suite` found; its rows, and the report that shows them."""
+
+    rows: tuple[HeadRow, ...]
+    report: Path
+
+    def __repr__(self) -> str:
+        return f"SuiteResults({len(self.rows)} rows, {str(self.report)!r})"
+
+
+def evaluate_suite(
+    data: FeatureFolder | Path | str,
+    models: Models | None = None,
+    *,
+    out: Path | str,
+    split: str = "1",
+    config: SuiteConfig | None = None,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> SuiteResults:
+    """Train temporal heads on raw features, the best control and every model; the paper's rows stand beside ours.
+
+    Args:
+        data, models, split, overwrite, progress: see `evaluate`.
+        out: folder for ``suite.json``, the report and the heads. Trained heads are found again after an interruption.
+        config: heads, modes, their settings and training; ``data_set`` by default as the folder says.
+
+    Raises:
+        InputError: unusable data or models, a result that is there already, or an ``out`` that cannot be written to.
+    """
+    out, config = Path(out), config or SuiteConfig()
+    pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
+    check_ours(out, {*suite_results.OURS, HEADS, FOLDER, *pictures})
+    check_new(out / suite_results.RESULT, overwrite)
+    given = loaded_groups(models or {})
+    folder = data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    if config.data_set is None:
+        config = config.model_copy(update={"data_set": data_set_of(folder.root)})
+    for line in check_models(given, folder, split):
+        if line not in folder.problems.notes:
+            folder.problems.notes.append(line)
+    check_clips(folder, given)
+    judge, records = open_judge(folder, split, config, out / FOLDER), model_records(given)
+    weights = {(record["name"], record["seed"]): record["weights"] for record in records}
+    found = run_suite(judge, entrants_of(given), config, out / HEADS, progress, weights)
+    return SuiteResults(tuple(found.rows), save_suite(out, judge, found, config, records))
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:

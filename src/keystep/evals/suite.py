@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from keystep.config.base import assignments, build
+from keystep.config.base import build
 from keystep.data.annotation import segment_lengths
 from keystep.data.clips import FILE as CLIPS
 from keystep.data.clips import read_clips
@@ -244,7 +244,7 @@ def _run(
     return suite
 
 
-def suite_config(suite: str, settings: list[str]) -> SuiteConfig:
+def suite_config(suite: str, settings: Mapping[str, Any]) -> SuiteConfig:
     """What a suite is to do, with every setting checked, those of all heads included.
 
     Raises:
@@ -252,7 +252,7 @@ def suite_config(suite: str, settings: list[str]) -> SuiteConfig:
     """
     if suite not in SUITES:
         raise InputError(f"--suite {suite!r} is none of {', '.join(SUITES)}")
-    config = build(SuiteConfig, assignments(settings))
+    config = build(SuiteConfig, settings)
     if config.data_set is not None and config.data_set not in PUBLISHED:
         raise InputError(f"data_set {config.data_set!r}: no printed rows; there are {', '.join(PUBLISHED)}")
     for mode in config.modes:

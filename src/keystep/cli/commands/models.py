@@ -215,6 +215,51 @@ def discover(
     )
 
 
+@app.command("run", rich_help_panel=PANEL)
+def run_(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/gtea.yaml.")],
+    root: Annotated[Path, typer.Option(help="The folder that the data set was downloaded to, or a feature folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and results; a run that was stopped goes on.")],
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each model, instead of the recipe's.")] = None,
+    models: Annotated[str, typer.Option(help="Only these of the recipe's models, such as pjepa,paper.")] = "",
+    seeds: Annotated[int, typer.Option(help="Runs of each model; a claim needs 3.")] = 1,
+    split: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+    preparation: Annotated[
+        list[str] | None, typer.Option("--prepare-set", help="As for keystep prepare --set. Repeat as needed.")
+    ] = None,
+    settings: Set = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option("--eval-set", help="As for keystep eval --set. Repeat as needed.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="'paper': temporal heads too, beside the paper's printed rows.")
+    ] = None,
+    suite_settings: Annotated[
+        list[str] | None, typer.Option("--suite-set", help="As for keystep eval --suite --set. Repeat as needed.")
+    ] = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Run a recipe: prepare a data set, pretrain its models, judge them."""
+    from keystep.cli.recipe import run_recipe
+
+    run_recipe(
+        recipe,
+        root,
+        out,
+        [name for name in models.split(",") if name],
+        console,
+        steps=steps,
+        seeds=seeds,
+        split=split,
+        options=preparation or [],
+        settings=settings or [],
+        evaluation=evaluation or [],
+        suite=suite,
+        suite_settings=suite_settings or [],
+        on_error=on_error,
+    )
+
+
 @app.command(rich_help_panel=PANEL)
 def report(
     result: Annotated[Path, typer.Argument(help="A folder that 'keystep eval' wrote.")],
