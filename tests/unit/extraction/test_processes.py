@@ -48,3 +48,14 @@ def test_a_worker_that_dies_is_told_in_one_line(make_clip: Callable[..., Path], 
     with pytest.raises(InputError, match=r"[ab]: the worker process died of it, perhaps for want"):
         list(extract_videos(writing, videos, make("dying"), Problems("skip"), lambda *far: None, 2))
     assert multiprocessing.active_children() == []
+
+
+def test_a_backbone_that_no_worker_can_load_is_told_though_bad_videos_are_skipped(
+    make_clip: Callable[..., Path], tmp_path: Path
+):
+    writing = Writing(FeatureStore(tmp_path / "out", Timeline(rate=Fraction(5))).create())
+    videos = {name: make_clip(f"{name}.mp4") for name in ("a", "b")}
+    problems = Problems("skip")
+    with pytest.raises(InputError, match="nothing"):
+        list(extract_videos(writing, videos, make("nothing"), problems, lambda *far: None, 2))
+    assert problems.skipped == {} and multiprocessing.active_children() == []
