@@ -106,10 +106,12 @@ def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(ke
     before = {path: path.stat().st_mtime_ns for path in out.glob("suite_heads/*/head.safetensors")}
     first = json.loads((out / "suite.json").read_text())
     assert len(before) == 2 * 4 * 2
-    assert keystep(*suite(data, out))[0] == 0
+    status, _, error = keystep(*suite(data, out))
+    assert status == 2 and "holds a result already; give --overwrite" in error
+    assert keystep(*suite(data, out, "--overwrite"))[0] == 0
     again = json.loads((out / "suite.json").read_text())
     assert [row["runs"] for row in again["rows"]] == [row["runs"] for row in first["rows"]]
-    status, _, error = keystep(*suite(data, out, "--set", "training.epochs=3"))
+    status, _, error = keystep(*suite(data, out, "--overwrite", "--set", "training.epochs=3"))
     assert status == 2 and error.count("\n") == 1 and str(out / "suite_heads") in error
 
 
