@@ -28,7 +28,7 @@ from keystep.nn.places import Places
 from keystep.nn.rope import Rotation, Variant, rotary_tables
 
 SPARE = 256
-"""Free columns that new buffers of keys have at least, so that copies are rare."""
+"""Free columns that new buffers of keys have, so that copies are rare; no more than a window has frames."""
 
 Update = Callable[[Tensor], tuple[Tensor, Tensor]]
 """The state before these frames -> what the network makes of them, and the state behind them."""
@@ -232,11 +232,17 @@ class Cached(Continued):
             chosen = multiple.any(0).nonzero()[:, 0]
             written = written.masked_fill(~multiple, NOTHING).index_select(1, chosen)
         old = self._memory.caches.get(kind) or Cache.empty(len(written), written.device)
-        # Bounded once the window is full; without one, buffers double.
-        spare = max(SPARE // stride, old.positions.shape[1] if pattern.window is None else 0)
-        cache = old.extended(written, spare)
+        cache = old.extended(written, _spare(kind, old.positions.shape[1]))
         seen = opened(visible(pattern, self.places, Places(cache.positions, cache.positions != NOTHING)))
         return _Columns(cache, chosen, None if bool(seen.all()) else seen)
+
+
+def _spare(kind: Kind, columns: int) -> int:
+    """Free columns for the next buffers: bounded once the window is full; without one, buffers double."""
+    pattern, stride = kind
+    if pattern.window is None:
+        return max(SPARE, columns)
+    return SPARE if pattern.memory is not None else min(SPARE, pattern.window) // stride
 
 
 def _kept(kind: Kind, positions: Tensor, following: Tensor) -> Tensor:
