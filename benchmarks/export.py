@@ -31,12 +31,12 @@ from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.config.presets import preset_settings
 from keystep.data.folder import open_dataset
-from keystep.evals.metrics import segmentation_scores
 from keystep.export import ExportedStep, export_step
 from keystep.export.artefact import limited
 from keystep.export.check import of_videos
 from keystep.export.onnx_files import OnnxStep
 from keystep.heads import load_head
+from keystep.metrics import segmentation_scores
 from keystep.pjepa import PJEPA
 
 Step = Callable[[torch.Tensor], object]

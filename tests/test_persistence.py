@@ -61,7 +61,10 @@ def test_missing_and_unexpected_tensors_are_counted_and_named(saved: tuple[keyst
         ("{", "unreadable"),
         ('{"format": "other"}', "not a keystep model"),
         ('{"format": "keystep-pjepa", "version": 9}', "format version 9"),
-        ('{"format": "keystep-pjepa", "version": 3, "model": {"dims": 3}}', r"unknown setting dims \(did you mean dim"),
+        (
+            '{"format": "keystep-pjepa", "version": 3, "model": {"dims": 3}}',
+            r"json: unknown setting dims \(did you mean",
+        ),
     ],
 )
 def test_a_foreign_config_is_refused(saved: tuple[keystep.PJEPA, Path], text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tokenize
 from collections.abc import Collection, Iterable, Iterator
@@ -38,8 +39,29 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: cannot be written: {reason}; nothing was changed") from error
+    except InputError as error:  # of a file in a folder that is being written: nobody knows its temporary name
+        raise InputError(str(error).replace(str(temporary), str(path))) from error
     finally:
         _remove(temporary)
+
+
+def check_exists(path: Path | str) -> None:
+    """Refuse what is not there, and say so where it is an address on the web.
+
+    Raises:
+        InputError: no such file or folder, or a URL.
+    """
+    check_local(path)
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file or folder")
+
+
+def check_local(path: Path | str) -> None:
+    """Refuse URLs, also in the form that they take as a path (``https:/host/file``)."""
+    address = re.match(r"([a-z][a-z0-9+.-]+):/+(?=[^/])", str(path), re.IGNORECASE)
+    if address is not None:
+        url = f"{address[1]}://{str(path)[address.end() :]}"
+        raise InputError(f"{url}: a URL; keystep reads files of this machine: download it and give its path")
 
 
 def check_ours(folder: Path, ours: Collection[str]) -> None:

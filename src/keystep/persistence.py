@@ -163,7 +163,10 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path}: not a keystep model (no format {FORMAT!r})")
     if record.get("version") != FORMAT_VERSION:
         raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {FORMAT_VERSION}")
-    return build(ModelConfig, record.get("model", {}))
+    try:
+        return build(ModelConfig, record.get("model", {}))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def push_model(model: PJEPA, repository: str, *, private: bool) -> str:

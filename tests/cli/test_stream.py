@@ -87,6 +87,21 @@ def test_an_evaluation_writes_heads_with_what_they_belong_to(judged: SimpleNames
     assert head.origin["mode"] == "causal" and head.origin["rate"] == "2"
 
 
+@pytest.mark.parametrize("source", ["video4.npy", "-", "."])
+def test_features_whose_rate_nothing_states_are_refused(keystep: Run, judged: SimpleNamespace, source: str) -> None:
+    """A file at 30 Hz was taken for one at the model's 2 Hz without a word."""
+    place = source if source == "-" else judged.data / "features" / source
+    status, said, error = keystep(*arguments(judged, place))
+    assert (status, said) == (2, "")
+    assert "says how many features a second; give it with --source-rate 30 (the model works at 2)" in error
+
+
+def test_the_note_on_a_growing_state_names_the_rate_of_the_stream(keystep: Run, judged: SimpleNamespace) -> None:
+    _, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4))
+    mebibytes = 2 * 2 * 16 * 4 * 3600 * 2 / 2**20  # keys and values, blocks, width, bytes, frames an hour
+    assert f"its state grows by {mebibytes:.0f} MiB an hour at 2 Hz" in error
+
+
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_a_file_streams_to_the_steps_of_the_offline_run(keystep: Run, judged: SimpleNamespace, chunk: int) -> None:
     status, said, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, "--chunk", chunk))
@@ -186,10 +201,10 @@ def test_a_folder_that_paused_goes_on_to_the_steps_of_the_whole(
     used = blocks if kind == "blocks" else judged
     rows = np.load(judged.video).T.reshape(40, 2, 6).mean(1)  # at the model's rate: groups do not span files
     np.save(tmp_path / "whole.npy", rows)
-    whole = readings(keystep(*arguments(used, tmp_path / "whole.npy"))[1])
+    whole = readings(keystep(*arguments(used, tmp_path / "whole.npy", "--source-rate", 2))[1])
     folder, out = tmp_path / "incoming", tmp_path / "out.jsonl"
     folder.mkdir()
-    options = ("--state", tmp_path / "state", "--out", out, "--idle", 0.1)
+    options = ("--source-rate", 2, "--state", tmp_path / "state", "--out", out, "--idle", 0.1)
     for number, (start, stop) in enumerate(((0, 11), (11, 30), (30, 40))):
         np.save(folder / f"{9 + number}.npy", rows[start:stop])
         status, _, error = keystep(*arguments(used, folder, *options))
@@ -310,7 +325,7 @@ def test_times_with_gaps_follow_the_stated_policy(
     lines = "".join(json.dumps({"time": t, "features": r.tolist()}) + "\n" for t, r in zip(times, rows, strict=True))
     for policy, status in (("stop", 2), ("bridge", 0), ("restart", 0)):
         monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
-        found, said, error = keystep(*arguments(judged, "-", "--on-gap", policy))
+        found, said, error = keystep(*arguments(judged, "-", "--source-rate", 2, "--on-gap", policy))
         assert found == status, error
         assert len(readings(said)) == (5 if status else 10)
         assert ("a gap: the frame at 62.5 s" if status else "1 gaps") in error
@@ -324,12 +339,18 @@ def test_what_cannot_stream_is_one_line(keystep: Run, judged: SimpleNamespace, t
     np.save(tmp_path / "nan.npy", np.full((9, 6), np.nan))
     cases = [
         (arguments(judged, tmp_path / "absent.npy"), "absent.npy: no such file or folder"),
-        (arguments(judged, tmp_path / "wide.npy"), "shape (9, 7); the model reads 6"),
-        (arguments(judged, tmp_path / "nan.npy"), "frame 0 of stream 0 holds NaN"),
-        (arguments(judged, judged.video, "--on-gap", "jump"), "--on-gap 'jump' is none of stop, bridge, restart"),
-        (arguments(judged, "-", "--input-format", "xml"), "--input-format 'xml' is none of jsonl, float32"),
+        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model reads 6"),
+        (arguments(judged, tmp_path / "nan.npy", "--source-rate", 2), "frame 0 of stream 0 holds NaN"),
+        (
+            arguments(judged, judged.video, "--source-rate", 4, "--on-gap", "jump"),
+            "--on-gap 'jump' is none of stop, bridge, restart",
+        ),
+        (
+            arguments(judged, "-", "--source-rate", 4, "--input-format", "xml"),
+            "--input-format 'xml' is none of jsonl, float32",
+        ),
         (arguments(judged, judged.video, "--source-rate", 3), "cannot be pooled to 2 Hz"),
-        (arguments(judged, judged.video, "--hold", -1), "hold is -1.0; give seconds"),
+        (arguments(judged, judged.video, "--source-rate", 4, "--hold", -1), "hold is -1.0; give seconds"),
         (["stream", judged.run, judged.video, "--head", tmp_path / "other.safetensors"], "fitted on another model"),
         (["stream", judged.run, judged.video, "--head", tmp_path / "wide.npy"], "not a whole safetensors file"),
     ]

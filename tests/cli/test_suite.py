@@ -82,7 +82,7 @@ def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path
     for head in ("mstcn", "context", "attentive"):
         path = out / "suite_heads" / f"{head}-pjepa-causal-seed0" / "head.safetensors"
         lines = folder / f"{head}.jsonl"
-        status, _, error = keystep("stream", model, features, "--head", path, "--out", lines)
+        status, _, error = keystep("stream", model, features, "--source-rate", 4, "--head", path, "--out", lines)
         assert status == 0, error
         said = [json.loads(line) for line in lines.read_text().splitlines()]
         labels = (data / "groundTruth" / "video7.txt").read_text().split("\n")
@@ -95,7 +95,7 @@ def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path
         right = sum(reading["step"] == label for reading, label in zip(said, labels, strict=True))
         assert right == row["runs"][0]["correct"][record["data"]["test_videos"].index("video7")]
     offline = out / "suite_heads" / "mstcn-pjepa-offline-seed0" / "head.safetensors"
-    status, _, error = keystep("stream", model, features, "--head", offline)
+    status, _, error = keystep("stream", model, features, "--source-rate", 4, "--head", offline)
     assert status == 2 and "this mstcn head reads the whole video" in error
     status, _, error = keystep("export", model, "--head", offline, "--window", "8", "--out", folder / "exported")
     assert status == 2 and "reads the whole video, so there is no step: leave out" in error

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.evals.metrics import (
+from keystep.metrics import (
     PROTOCOLS,
     edit_score,
     score_tallies,

@@ -5,7 +5,6 @@ import pytest
 
 from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
-from keystep.evals.metrics import segmentation_scores
 from keystep.evals.streaming_protocol import (
     SILENCE,
     at_the_moment,
@@ -13,6 +12,7 @@ from keystep.evals.streaming_protocol import (
     score_final,
     score_segments,
 )
+from keystep.metrics import segmentation_scores
 
 RANDOM = np.random.default_rng(0)
 TRUTHS = [np.repeat(RANDOM.integers(4, size=12), 5), np.repeat(RANDOM.integers(4, size=9), 7)]

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from keystep.data.annotation import Split
+from keystep.data.clips import Clip
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.evals.clips import Clip
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.trimmed import (
     classify_clips,

@@ -9,10 +9,10 @@ import torch
 
 from keystep.config.base import build
 from keystep.errors import InputError
-from keystep.evals.metrics import segmentation_scores
 from keystep.heads import TrainedHead, TrainingConfig, head_config, load_head, train_head
 from keystep.heads.training import rate_factor
 from keystep.heads.videos import batches, survey
+from keystep.metrics import segmentation_scores
 
 CLASSES = 3
 Video = tuple[np.ndarray, np.ndarray]

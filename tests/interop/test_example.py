@@ -11,9 +11,9 @@ import torch
 
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
-from keystep.evals.metrics import segmentation_scores
 from keystep.files import write_lines
 from keystep.interop import official
+from keystep.metrics import segmentation_scores
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "official_numbers.py"
 CLASSES = ("background", "cut", "tie")

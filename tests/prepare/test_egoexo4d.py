@@ -11,11 +11,11 @@ from takes import LABELS, SEGMENTS, TAKES, UIDS, egoexo4d, write_benchmark, writ
 
 from keystep.config.base import build
 from keystep.data.annotation import IGNORED
+from keystep.data.clips import read_clips
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.datasets.egoexo4d import EgoExo4D, EgoExo4DConfig
 from keystep.errors import InputError
-from keystep.evals.clips import read_clips
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, write_submission
 

@@ -1,16 +1,22 @@
 """A killed and resumed run ends in the very bits of one that was never stopped."""
 
+import errno
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from keystep import persistence
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build, read_yaml
 from keystep.config.run import LEAST_STEPS
@@ -227,3 +233,48 @@ def test_offsets_that_mean_nothing_at_this_rate_are_said(
     assert not (tmp_path / "far").exists()
     pretrain(with_offsets([-0.1, 0.0, 0.1]), tmp_path / "near")
     assert "target.offsets are all within half a frame" in caplog.text
+
+
+def test_a_disk_that_cannot_hold_the_checkpoints_shows_before_the_training(
+    mstcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**16))
+    with pytest.raises(InputError, match=r"run: the disk has 0 MiB left; this run writes \d+ MiB \(3 checkpoints and"):
+        pretrain(settings(mstcn), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_leaves_the_last_whole_checkpoint(
+    mstcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on to the same bits once there is room."""
+    pretrain(settings(mstcn), tmp_path / "whole")
+    run, save = tmp_path / "a run", persistence.save_tensors
+
+    def full(path: Path, *rest: object) -> None:
+        if "step-00000010" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(path, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(persistence, "save_tensors", full)
+        with pytest.raises(InputError) as stopped:
+            pretrain(settings(mstcn), run)
+    said = str(stopped.value)
+    assert "step-00000010: cannot be written: No space left on device" in said, said
+    assert said.endswith(f"step 5 is whole; make room, then go on: keystep pretrain --resume '{run}'")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000005"]
+    pretrain(run_config(run), run, resume=True)
+    assert_same_bits(tmp_path / "whole", run)
+
+
+def test_a_real_limit_on_files_is_said_at_the_first_checkpoint(mstcn: Path, tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from keystep.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); main()"
+    )
+    options = ["pretrain", str(mstcn), "--source-rate", "4", "--out", str(tmp_path / "run"), "--set", "train.steps=3"]
+    done = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(r"step-00000003/\S+: cannot be written: .*no checkpoint yet; make room, then go on", done.stderr)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())

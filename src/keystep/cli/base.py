@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,34 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 
-Data = Annotated[Path, typer.Argument(help="Folder with features/*.npy (MS-TCN layout or keystep's own).")]
+
+def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Checks the paths of an argument before a command imports what takes seconds."""
+    from keystep.files import check_exists
+
+    for path in value if isinstance(value, list) else [] if value is None else [value]:
+        check_exists(path)
+    return value
+
+
+def not_a_url(value: str | list[str] | None) -> str | list[str] | None:
+    """Checks what names a model: a folder or a hub id, perhaps as NAME=RUN,RUN."""
+    from keystep.files import check_local
+
+    for text in value if isinstance(value, list) else [] if value is None else [value]:
+        for path in text.partition("=")[2].split(",") if isinstance(value, list) else [text]:
+            check_local(path)
+    return value
+
+
+def print_next(*words: object) -> None:
+    """The command to go on with, quoted so that it can be pasted."""
+    console.print(f"next: {shlex.join(['keystep', *map(str, words)])}", soft_wrap=True, markup=False)
+
+
+Data = Annotated[
+    Path, typer.Argument(help="Folder with features/*.npy (MS-TCN layout or keystep's own).", callback=there)
+]
 SourceRate = Annotated[
     str | None, typer.Option(help="Features a second on disk (30, 3.75, 30000/1001), if store.json does not say.")
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from keystep.cli.base import print_next
 from keystep.cli.progress import VideoProgress, counting
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.data.problems import Problems
@@ -251,4 +252,4 @@ def _conclude(run: _Run, writing: Writing, problems: Problems, facts: _Facts, co
         console.print(line, style="yellow", soft_wrap=True, markup=False)
     console.print(f"{out}: {len(done)} of {len(run.videos)} videos, {facts.width} wide", soft_wrap=True, markup=False)
     if done:
-        console.print(f"next: keystep inspect {out}", soft_wrap=True, markup=False)
+        print_next("inspect", out)

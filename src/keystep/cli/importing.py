@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
+from keystep.cli.base import print_next
 from keystep.cli.data import list_skipped
 from keystep.cli.progress import counting
 from keystep.data.problems import Problems
@@ -25,6 +26,7 @@ def import_official(options: ImportOptions, on_error: str, console: Console) -> 
     list_skipped(problems.skipped, console)
     for line in _lines(imported, options):
         console.print(line, soft_wrap=True, markup=False)
+    print_next("inspect", options.out)
 
 
 def _lines(imported: Imported, options: ImportOptions) -> list[str]:
@@ -43,7 +45,6 @@ def _lines(imported: Imported, options: ImportOptions) -> list[str]:
         lines.append("ORACLE: true boundaries shaped these sequences; no system has them on a new video")
     classes = f", {len(plan.classes)} classes" if plan.classes else ", no labels"
     lines.append(f"{options.out}: {len(imported.done):,} videos, {imported.hours:.1f} hours{classes}")
-    lines.append(f"next: keystep inspect {options.out}")
     return lines
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from keystep.cli.base import print_next
 from keystep.cli.data import list_skipped
 from keystep.cli.progress import progress_on
 from keystep.config.base import assignments
@@ -30,7 +31,7 @@ def list_data_sets(console: Console) -> None:
             continue
         table.add_row(name, kind.title, kind.source)
     console.print(table)
-    console.print("next: keystep prepare NAME --root DIR, the folder that it was downloaded to", markup=False)
+    console.print("download one, then say where it lies: keystep prepare NAME --root DIR", markup=False)
 
 
 def describe_data_set(name: str, console: Console) -> None:
@@ -40,7 +41,7 @@ def describe_data_set(name: str, console: Console) -> None:
     for setting, field in options_of(kind).model_fields.items():
         meaning = " ".join((field.description or "").split())
         console.print(f"--set {setting}={field.default}: {meaning}", soft_wrap=True, markup=False)
-    console.print(f"next: keystep prepare {name} --root DIR", markup=False)
+    console.print(f"once it is downloaded: keystep prepare {name} --root DIR", markup=False)
 
 
 def prepare_data(
@@ -55,7 +56,7 @@ def prepare_data(
         return False
     if survey.leaving_out and on_error == "raise":
         line = "get what is missing, or give --on-error skip, which leaves these videos out"
-        console.print(f"not complete; next: {line}", soft_wrap=True, markup=False)
+        console.print(f"not complete: {line}", soft_wrap=True, markup=False)
         return False
     if out is None and survey.ready is None:
         rest = "but for the videos that are left out, all" if survey.leaving_out else "all"
@@ -70,13 +71,13 @@ def prepare_data(
 
 def _print_prepared(prepared: Prepared, console: Console) -> None:
     if prepared.source_rate is not None:
-        line = f"keystep inspect {prepared.folder} --source-rate {prepared.source_rate}"
-        console.print(f"keystep reads this folder as it is; next: {line}", soft_wrap=True, markup=False)
+        console.print("keystep reads this folder as it is", markup=False)
+        print_next("inspect", prepared.folder, "--source-rate", prepared.source_rate)
         return
     list_skipped(prepared.skipped, console)
     _print_notes(prepared.warnings, console)
-    line = f"{prepared.folder}: {len(prepared.videos):,} videos\nnext: keystep inspect {prepared.folder}"
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(f"{prepared.folder}: {len(prepared.videos):,} videos", soft_wrap=True, markup=False)
+    print_next("inspect", prepared.folder)
 
 
 def print_survey(survey: Survey, console: Console) -> None:

@@ -63,6 +63,11 @@ def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -
     """
     if _is_video(source):
         return _video(source, head, found, options)
+    path = Path(source)
+    if source != "-" and not path.exists():
+        raise InputError(
+            f"{path}: no such file or folder; give a feature file (.npy), a folder, a video, a camera, or -"
+        )
     timeline, pool = _timeline(head, found, source, options)
     width = found.config.input_dim
     assert width is not None
@@ -70,16 +75,11 @@ def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -
         form = one_of("--input-format", options.input_format, get_args(sources.Format))
         lines = form == "jsonl"
         return Source(timeline, lambda frames, place: sources.pooled(_standard_input(lines, width), pool))
-    path = Path(source)
     if path.is_dir():
         if pool > 1 and options.keeps_state:
             raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
         return Source(
             timeline, lambda frames, place: sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
-        )
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file or folder; give a feature file (.npy), a folder, a video, a camera, or -"
         )
     size = options.chunk or (1 if options.realtime else 32)
 
@@ -104,25 +104,29 @@ def _standard_input(lines: bool, width: int) -> Iterator[Chunk]:
 def _timeline(head: Head, found: PJEPA, source: str, options: SourceOptions) -> tuple[Timeline, int]:
     """The timeline of what the model is fed, and how many source frames make one of its frames.
 
-    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``, else
-    it is what the head was fitted on.
+    The source's own timeline comes from the store.json of the folder that it lies in, else from ``--source-rate``;
+    features at the rate that the head was fitted at are taken to be made as those were.
+
+    Raises:
+        InputError: nothing says the source's rate. A guess would put every answer at a wrong time.
     """
     fitted = _fitted(head)
     known = _model_rate(head, found, options)
     given = None if options.source_rate is None else parse_rate(options.source_rate)
     store = Path(source).parents[1] / "store.json" if Path(source).parent.name == "features" else None
-    if store is not None and store.exists():
-        own = Timeline.from_json(read_json(store).get("timeline", {"rate": "1"}))
+    stated = read_json(store).get("timeline") if store is not None and store.exists() else None
+    if stated is not None:
+        own = Timeline.from_json(stated)
         if given not in (None, own.rate):
             raise InputError(f"{store}: says {own.rate} Hz, --source-rate says {given}; drop one")
-    elif given is not None:
-        own = Timeline(rate=given)
-    elif fitted is not None and known == fitted.rate:
+    elif given is None:
+        name = "standard input" if source == "-" else source
+        works = "" if known is None else f" (the model works at {float(known):g})"
+        raise InputError(f"{name}: no store.json says how many features a second; give it with --source-rate 30{works}")
+    elif fitted is not None and given == fitted.rate and known == given:
         return fitted, 1
-    elif known is not None:
-        own = Timeline(rate=known)
     else:
-        raise InputError("at how many features a second? neither model nor head says; give --rate 4")
+        own = Timeline(rate=given)
     pool = 1 if known is None else own.pool_factor(known)
     return own.pooled(pool), pool
 

@@ -58,7 +58,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     opened = open_source(source, head, found, options.source)
     if opened.note:
         messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
-    _warn_of_growth(found, messages)
+    _warn_of_growth(found, float(opened.timeline.rate), messages)
     on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
     live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
@@ -250,13 +250,14 @@ def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Con
     return place
 
 
-def _warn_of_growth(found: PJEPA, messages: Console) -> None:
+def _warn_of_growth(found: PJEPA, rate: float, messages: Console) -> None:
     config = found.config
     pattern = config.stream_attention
     if pattern is not None and pattern.window is None:
-        mebibytes = 2 * config.depth * config.dim * 4 * 14_400 / 2**20
+        mebibytes = 2 * config.depth * config.dim * 4 * 3600 * rate / 2**20
         messages.print(
-            f"note: this model attends to all of the past: its state grows by {mebibytes:.0f} MiB an hour at 4 Hz, and "
-            "each step takes longer; for hours, pretrain with a window (--set model.live_attention.window=512)",
+            f"note: this model attends to all of the past: its state grows by {mebibytes:.0f} MiB an hour at "
+            f"{rate:g} Hz, and each step takes longer; for hours, pretrain with a window "
+            "(--set model.live_attention.window=512)",
             soft_wrap=True,
         )

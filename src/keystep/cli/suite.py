@@ -12,10 +12,10 @@ from keystep.cli.evaluation import Group, check_models, entrants_of, model_recor
 from keystep.cli.progress import counting
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.config.base import assignments, build
+from keystep.data.clips import FILE as CLIPS
 from keystep.data.folder import FeatureFolder
 from keystep.data.layout import data_set_of
 from keystep.errors import InputError, Interrupted
-from keystep.evals.clips import FILE as CLIPS
 from keystep.evals.published import PUBLISHED
 from keystep.evals.suite import HeadRow, SuiteConfig, head_settings, run_suite
 from keystep.evals.suite_report import delay_text

@@ -47,7 +47,7 @@ def fetch_weights(name: str, console: Console) -> None:
 
         fetch_i3d(target, lambda line: console.print(line, soft_wrap=True, markup=False))
         console.print(f"{target}: {record.what}, {record.licence}", soft_wrap=True, markup=False)
-    console.print(f"next: keystep extract VIDEOS --backbone {name}", soft_wrap=True, markup=False)
+    console.print(f"keystep extract takes them with --backbone {name}", soft_wrap=True, markup=False)
 
 
 def _by_hand(name: str, record: Published) -> str:

@@ -328,4 +328,8 @@ def run_config(run: Path) -> RunConfig:
     """
     if not (run / "config.yaml").exists():
         raise InputError(f"{run}: no config.yaml; this is not a run that can be resumed")
-    return build(RunConfig, read_yaml(run / "config.yaml"))
+    settings = read_yaml(run / "config.yaml")
+    try:
+        return build(RunConfig, settings)
+    except InputError as error:
+        raise InputError(f"{run / 'config.yaml'}: {error}") from error

@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from keystep.config import Config
+from keystep.data.clips import FILE, write_clips
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
@@ -31,7 +32,6 @@ from keystep.datasets.egoexo4d_annotations import SOURCE, Annotations, Take, rea
 from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
 from keystep.datasets.tree import Axis, TimedSegment, label_slots, measure, open_features, time_axis
 from keystep.errors import InputError
-from keystep.evals.clips import FILE, write_clips
 from keystep.files import write_lines
 from keystep.types import Rate
 

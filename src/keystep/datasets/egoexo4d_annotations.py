@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keystep.data.clips import Clip, Part
 from keystep.datasets.survey import Missing
 from keystep.datasets.tree import positive_seconds
 from keystep.errors import InputError, quoted
-from keystep.evals.clips import Clip, Part
 from keystep.files import read_json
 
 SOURCE = "ego-exo4d-data.org (a licence to sign), then: egoexo -o DIR --parts annotations --benchmarks keystep"

@@ -12,8 +12,8 @@ import numpy as np
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.evals.controls import Position
-from keystep.evals.metrics import segmentation_scores
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
+from keystep.metrics import segmentation_scores
 
 Representation = Mapping[str, np.ndarray]
 """Video name -> (T, D) float32 at the folder's pooled rate."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from keystep.data.annotation import IGNORED, segment_lengths
 from keystep.errors import InputError
-from keystep.evals.metrics import segmentation_scores
+from keystep.metrics import segmentation_scores
 
 Ids = npt.NDArray[np.int64]
 Choice = Literal["majority", "last"]

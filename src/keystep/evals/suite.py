@@ -16,12 +16,11 @@ import torch
 from pydantic import Field, model_validator
 
 from keystep.data.annotation import segment_lengths
+from keystep.data.clips import FILE as CLIPS
+from keystep.data.clips import read_clips
 from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, Shares, paired_shares
-from keystep.evals.clips import FILE as CLIPS
-from keystep.evals.clips import read_clips
 from keystep.evals.judge import Family, Judge, Mode, Representation
-from keystep.evals.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
 from keystep.evals.modes import answer_slots, answers_later, marked_oracle
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM, TOKENS_NOTE, Entrant, EvalConfig
 from keystep.evals.streaming_protocol import score_at_the_moment, score_segments
@@ -45,6 +44,7 @@ from keystep.heads import (
     head_config,
     train_head,
 )
+from keystep.metrics import OVERLAPS, PROTOCOLS, Tally, tally_video
 
 COMPARED = ("accuracy", "edit", "f1@50")
 """What gains are stated in."""

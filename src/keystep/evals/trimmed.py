@@ -24,9 +24,9 @@ from torch import Tensor
 
 from keystep.config.attention import AttentionPattern
 from keystep.data.annotation import Split
+from keystep.data.clips import Clip
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.evals.clips import Clip
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 from keystep.files import write_json
 from keystep.pjepa import PJEPA

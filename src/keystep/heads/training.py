@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from keystep.errors import InputError
-from keystep.evals.metrics import segmentation_scores
 from keystep.heads import losses
 from keystep.heads.checkpoints import Checkpoint
 from keystep.heads.config import HeadConfig, TrainingConfig
@@ -27,6 +26,7 @@ from keystep.heads.description import describe
 from keystep.heads.head import Head
 from keystep.heads.registry import build_head
 from keystep.heads.videos import Survey, Videos, batches, loaded, survey
+from keystep.metrics import segmentation_scores
 from keystep.train.skips import Skips
 
 log = logging.getLogger(__name__)

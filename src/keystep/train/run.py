@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
@@ -40,7 +42,7 @@ from keystep.pjepa import PJEPA, Origin
 from keystep.progress import SILENT, Progress, Task
 from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
-from keystep.train.state import Checkpoints
+from keystep.train.state import Checkpoints, checkpoint_bytes
 from keystep.train.step import Learner, StepResult, add_up, build_optimizer, train_step
 
 log = logging.getLogger(__name__)
@@ -71,8 +73,10 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     learner = _build(config, fabric, statistics, folder.timeline.rate)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
     start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
-    if fabric.is_global_zero and not resume:
-        write_yaml(run / "config.yaml", config)
+    if fabric.is_global_zero:
+        _check_space(run, learner, checkpoints, start)
+        if not resume:
+            write_yaml(run / "config.yaml", config)
     crops = Crops(
         folder,
         videos,
@@ -92,17 +96,23 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         try:
             for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
                 if observer is not None:
-                    observer.after(done, result)
+                    try:
+                        observer.after(done, result)
+                    except OSError as error:
+                        raise InputError(
+                            f"{observer.metrics.path}: cannot be written: {error.strerror}; {_way_on(run, checkpoints)}"
+                        ) from error
                 learner.skips.check(f"step {done}", _remedy(config))
                 stop = _anyone(fabric, asked_to_stop())
                 due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
                 if due or done == config.train.steps or stop:
-                    _save(learner, checkpoints, done, identity)
+                    _save(learner, checkpoints, done, identity, run)
                 if stop:
                     raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
         finally:
             if observer is not None:
-                observer.metrics.close()
+                with suppress(OSError):  # what could not be written has been reported
+                    observer.metrics.close()
     if fabric.is_global_zero:
         persistence.save_model(run / "model", learner.model)
         if learner.skips.total:
@@ -330,17 +340,45 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
 
 
+def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: int) -> None:
+    """Refuse to begin what the disk cannot hold: a training of hours must not be lost at its first checkpoint.
+
+    Old checkpoints are removed only when a new one is whole, so there is one more than are kept.
+    """
+    train = learner.config.train
+    weights, checkpoint = checkpoint_bytes(learner.model, learner.target)
+    to_write = len({*range(start + 1, train.steps + 1)} & {*range(0, train.steps, train.save_every), train.steps})
+    more = min(to_write, max(1, train.keep + 1 - len(checkpoints.steps())))
+    needed = weights + more * checkpoint
+    free = shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
+    if free < needed:
+        raise InputError(
+            f"{run}: the disk has {free / 2**20:,.0f} MiB left; this run writes {needed / 2**20:,.0f} MiB ({more} "
+            "checkpoints and the model): make room, set train.keep lower, or choose another --out"
+        )
+
+
 def _remedy(config: RunConfig) -> str:
     """What to do about gradients that are not finite."""
     precise = "" if config.train.precision == "32-true" else ", set train.precision=32-true"
     return f"lower train.learning_rate{precise}"
 
 
-def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object]) -> None:
+def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object], run: Path) -> None:
     if learner.fabric.is_global_zero:
         record = {**identity, "skipped_steps": learner.skips.total}
-        checkpoints.save(step, learner.model, learner.target, learner.optimizer, record)
+        try:
+            checkpoints.save(step, learner.model, learner.target, learner.optimizer, record)
+        except InputError as error:
+            raise InputError(f"{error}; {_way_on(run, checkpoints)}") from error
     learner.fabric.barrier()
+
+
+def _way_on(run: Path, checkpoints: Checkpoints) -> str:
+    """What is left of a run that cannot write any more."""
+    steps = checkpoints.steps()
+    left = f"the checkpoint of step {steps[-1]} is whole" if steps else "the run has no checkpoint yet"
+    return f"{left}; make room, then go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
 
 
 def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder / STATE}: unreadable: {error}") from error
         return record
+
+
+def checkpoint_bytes(model: nn.Module, target: nn.Module) -> tuple[int, int]:
+    """Sizes on disk of a model's weights, and of a checkpoint: these, the target's, and AdamW's two moments."""
+
+    def size(tensors: Iterable[Tensor]) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    weights = size(model.state_dict().values())
+    return weights, weights + size(target.state_dict().values()) + 2 * size(model.parameters())
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, OnError, Rate, SourceRate, app, console
+from keystep.cli.base import Data, OnError, Rate, SourceRate, app, console, there
 
 PANEL = "Videos and features"
 
 
 @app.command(rich_help_panel=PANEL)
 def extract(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=there)],
     out: Annotated[Path, typer.Option(help="The feature folder to write; a run that was stopped goes on.")],
     backbone: Annotated[
         str, typer.Option(help="As 'keystep weights' lists them; hf:FOLDER_OR_ID; package.module:name.")
@@ -23,7 +23,9 @@ def extract(
     window: Annotated[
         str, typer.Option(help="'center': a clip around each moment. 'right': nothing later than it, as live streams.")
     ] = "center",
-    weights: Annotated[Path | None, typer.Option(help="The backbone's weights; by default those in the cache.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The backbone's weights; by default those in the cache.", callback=there)
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Folder with groundTruth/*.txt, mapping.txt, splits/ of these videos to take along."),
@@ -91,7 +93,7 @@ def weights(
 
 @app.command(rich_help_panel=PANEL)
 def pool(
-    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens a slot.")],
+    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens a slot.", callback=there)],
     out: Annotated[Path, typer.Option(help="Folder for one vector a slot.")],
     mean: Annotated[
         bool, typer.Option("--mean", help="The plain mean of a slot's tokens; nothing is learned.")
@@ -170,7 +172,7 @@ def prepare(
 @app.command("import", rich_help_panel=PANEL)
 def import_(
     source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
-    archive: Annotated[Path, typer.Argument(help="The archive file; of LEMON, its index.pt.")],
+    archive: Annotated[Path, typer.Argument(help="The archive file; of LEMON, its index.pt.", callback=there)],
     out: Annotated[Path, typer.Option(help="The feature folder to write; an import that was stopped goes on.")],
     manifest: Annotated[
         list[Path] | None, typer.Option(help="CSV with labelled segments. Repeat for train and test.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console
+from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console, not_a_url, print_next, there
 
 PANEL = "Learning and judging"
 
@@ -25,9 +25,13 @@ def demo(
 
 @app.command(rich_help_panel=PANEL)
 def pretrain(
-    data: Annotated[Path | None, typer.Argument(help="Folder with features/*.npy; labels are not used.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder with features/*.npy; labels are not used.", callback=there)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; must be empty or absent.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings (see 'keystep config').")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings (see 'keystep config').", callback=there)
+    ] = None,
     preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
     source_rate: SourceRate = None,
     rate: Rate = None,
@@ -36,13 +40,14 @@ def pretrain(
     ] = None,
     settings: Set = None,
     on_error: Annotated[str | None, typer.Option(help="'raise' or 'skip' bad videos.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run from its newest checkpoint.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run from its newest checkpoint.", callback=there)
+    ] = None,
 ) -> None:
     """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
-    from keystep.cli.progress import progress_on
     from keystep.config import run_config
+    from keystep.data.layout import feature_files
     from keystep.errors import InputError
-    from keystep.train.run import pretrain as train
 
     if resume is not None:
         if any(value is not None for value in (data, out, config, source_rate, rate, split, settings, on_error)):
@@ -53,13 +58,21 @@ def pretrain(
         if out is None:
             raise InputError("no folder for the run; give --out runs/NAME")
         run, settled = out, _run_config(config, preset, flags, settings)
+    feature_files(settled.data.root)  # before the imports that take seconds
+
+    from keystep.cli.progress import progress_on
+    from keystep.train.run import pretrain as train
+
     model = train(settled, run, resume=resume is not None, progress=progress_on(console))
     console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
     elif settled.train.crop_segments is not None:
         console.print("note: its crops followed true segments; the model itself needs none")
-    console.print(f"next: keystep eval DATA --model pjepa={run}", soft_wrap=True)
+    data_set = settled.data
+    given = {"--source-rate": data_set.source_rate, "--rate": data_set.rate, "--split": data_set.split}
+    options = [word for name, value in given.items() if value is not None for word in (name, value)]
+    print_next("eval", data_set.root, *options, "--model", f"pjepa={run}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -75,7 +88,7 @@ def config(
 
 @app.command(rich_help_panel=PANEL)
 def encode(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the latents.")],
     layout: Annotated[
@@ -98,7 +111,11 @@ def evaluate(
     data: Data,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes."),
+        typer.Option(
+            "--model",
+            help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes.",
+            callback=not_a_url,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for result, pictures and report.")] = Path("results"),
     split: Split = "1",
@@ -127,7 +144,8 @@ def discover(
     data: Data,
     clusters: Annotated[int, typer.Option(min=2, help="K, the number of clusters.")],
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.")
+        list[str] | None,
+        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.", callback=not_a_url),
     ] = None,
     matching: Annotated[
         str, typer.Option(help="Match clusters to key-steps anew in every 'video', or once for a 'task'.")

@@ -8,18 +8,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keystep.cli.base import SourceRate, app, console
+from keystep.cli.base import SourceRate, app, console, not_a_url, there
 
 PANEL = "Live streams, and other formats"
 
 
 @app.command(rich_help_panel=PANEL)
 def stream(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
     source: Annotated[
         str, typer.Argument(help="A video, a camera (0, rtsp://...), a feature file (.npy), a folder that grows, or -.")
     ],
-    head: Annotated[Path, typer.Option(help="What 'keystep eval' wrote: RESULT/heads/NAME-causal-seed0.safetensors.")],
+    head: Annotated[
+        Path,
+        typer.Option(help="What 'keystep eval' wrote: RESULT/heads/NAME-causal-seed0.safetensors.", callback=there),
+    ],
     source_rate: SourceRate = None,
     rate: Annotated[str | None, typer.Option(help="Frames a second of the model; by default as the head says.")] = None,
     chunk: Annotated[
@@ -87,7 +90,7 @@ def stream(
 @app.command(rich_help_panel=PANEL)
 def convert(
     source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
-    file: Annotated[Path, typer.Argument(help="The checkpoint file.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint file.", callback=there)],
     out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
     architecture: Annotated[
         Path | None, typer.Option(help="YAML with the ten architecture settings, for an unknown bare file.")
@@ -112,7 +115,7 @@ def convert(
 
 @app.command(rich_help_panel=PANEL)
 def export(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.")],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
     out: Annotated[Path, typer.Option(help="Folder for step.json and the programs.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="step.onnx, for ONNX Runtime (the default).")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="step.pt2, a torch.export program.")] = False,
@@ -131,3 +134,19 @@ def export(
     from keystep.cli.exporting import export_model
 
     export_model(model, out, onnx, torch, int8, frames, streams, window, head, features or [], console)
+
+
+@app.command(rich_help_panel="Help")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, or to attach to a report.")] = False,
+) -> None:
+    """Say versions, devices, extras and what is missing (exit status 1 if keystep cannot work)."""
+    from keystep.cli import doctor as printing
+    from keystep.doctor import examine
+
+    found = examine()
+    if as_json:
+        print(printing.as_json(found))
+    else:
+        printing.show(found, console)
+    raise typer.Exit(1 if found.problems else 0)
