@@ -126,7 +126,7 @@ def export(
         int | None, typer.Option(help="Limit attention to so many frames, for models without a window.")
     ] = None,
     head: Annotated[
-        Path | None, typer.Option(help="Linear head that 'keystep eval' wrote: adds class probabilities.")
+        Path | None, typer.Option(help="Head of 'keystep eval': adds class probabilities.")
     ] = None,
     features: Annotated[list[Path] | None, typer.Option(help="Feature files to measure what --int8 costs.")] = None,
 ) -> None:
