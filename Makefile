@@ -1,21 +1,27 @@
 # `make demo` and `make test` set up all they need from nothing but Python 3.11 and make; a second call is quick.
+# `make test-all` adds the command line, and the engines that only some features need (extras export, hf, track).
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+ENGINES := $(VENV)/.engines
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-machines lint check-gpu compare-before clean
+.PHONY: demo test test-all test-machines lint check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: under 4 minutes
 	@rm -rf demo
 	@$(BIN)/keystep demo --out demo
 
-test: $(INSTALLED) lint  ## style, types and all tests
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+test: $(INSTALLED) lint  ## style, types, layers, and the tests of the library
+	@$(PYTEST) tests/unit tests/contract
 
-test-machines: $(INSTALLED)  ## the tests (or TESTS=tests/evals) with the kernels of other processors; long, never in CI
+test-all: $(INSTALLED) $(ENGINES) lint  ## the same with all engines, and the command line from end to end
+	@$(PYTEST)
+
+test-machines: $(INSTALLED) $(ENGINES)  ## the tests (or TESTS=tests/unit/evals) with the kernels of other processors; long, never in CI
 	@$(BIN)/python benchmarks/machines.py $(TESTS)
 
 lint: $(INSTALLED)
@@ -34,6 +40,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing keystep into $(VENV) (a minute or two the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(ENGINES): $(INSTALLED)
+	@echo "installing the engines of export, hf and track"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,export,hf,track]'
 	@touch $@
 
 clean:  ## remove what make made

@@ -11,18 +11,16 @@ one to choose by, one to test on; each video is tested once. Majority is the tra
 from __future__ import annotations
 
 import argparse
-from fractions import Fraction
+import sys
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
-from keystep.cli.extraction import ExtractOptions, extract_folder
 from keystep.data.annotation import IGNORED, read_lines
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.evals.probe import ProbeConfig, fit_probe
-from keystep.extraction.config import ExtractionConfig
-from keystep.extraction.labels import FrameLabels
+from keystep.extraction.run import extract
+from keystep.progress import Lines
 
 
 def main() -> None:
@@ -35,12 +33,18 @@ def main() -> None:
 
 
 def _row(name: str, window: str, options: argparse.Namespace) -> str:
-    config = ExtractionConfig(backbone=name, rate=Fraction(options.rate), window=window)
     out = options.out / f"{name}-{window}"
-    labels, console = FrameLabels(options.videos), Console(stderr=True)
     weights = options.weights if name == options.weights_of else None
-    wanted = ExtractOptions(videos=(options.videos / "videos",), out=out, weights=weights, labels=labels)
-    extract_folder(config, wanted, console)
+    extract(
+        options.videos / "videos",
+        name,
+        out=out,
+        rate=options.rate,
+        window=window,
+        weights=weights,
+        labels=options.videos,
+        progress=Lines(lambda line: print(line, file=sys.stderr)),
+    )
     folder = open_dataset(out)
     check_labels(folder, options.videos)
     right, known, major, frames = np.zeros(2), np.zeros(2), 0, 0

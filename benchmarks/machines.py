@@ -1,4 +1,4 @@
-"""The tests as processors of other makes would run them: ``make test-machines [TESTS=tests/evals]``.
+"""The tests as processors of other makes would run them: ``make test-machines [TESTS=tests/unit/evals]``.
 
 Libraries of matrix products choose their kernels by the processor, and other kernels round otherwise. Each setting
 below makes all of them choose those of another processor: MKL and oneDNN (torch), OpenBLAS (numpy), torch's own.

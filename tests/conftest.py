@@ -1,16 +1,26 @@
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 import keystep
 from keystep.config import ModelConfig
 from keystep.config.base import build
 
+settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples each time
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
 CLASSES = ("wait", "cut", "tie a knot")
 MakeFolder = Callable[..., Path]
+GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+CASES = json.loads((GOLDEN / "manifest.json").read_text())["cases"] if GOLDEN.exists() else []
+"""The authors' code run on random weights; its README says how, and how near another implementation comes."""
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +91,52 @@ def write_folder(
     for part, chosen in (splits or {"train.split1": names[:4], "test.split1": names[4:]}).items():
         (root / "splits" / f"{part}.bundle").write_text("".join(f"{name}.txt\n" for name in chosen))
     return root
+
+
+@pytest.fixture
+def mstcn(tmp_path: Path) -> Path:
+    """A small folder of its own for a test that changes it."""
+    return write_mstcn(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_mstcn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder for tests that leave it alone."""
+    return write_mstcn(tmp_path_factory.mktemp("mstcn") / "data")
+
+
+def write_mstcn(root: Path) -> Path:
+    """Six labelled videos of 20 to 45 frames with 6 numbers each, in the MS-TCN layout."""
+    rng = np.random.default_rng(0)
+    for part in ("features", "groundTruth", "splits"):
+        (root / part).mkdir(parents=True)
+    (root / "mapping.txt").write_text("0 wait\n1 cut\n2 tie a knot\n")
+    names = [f"video.{index}" for index in range(6)]
+    for index, name in enumerate(names):
+        length = 20 + 5 * index
+        labels = np.sort(rng.integers(0, 3, length))
+        features = np.eye(3)[labels] @ rng.normal(size=(3, 6)) + rng.normal(size=(length, 6))
+        np.save(root / "features" / f"{name}.npy", features.T.astype(np.float32))
+        classes = ("wait", "cut", "tie a knot")
+        (root / "groundTruth" / f"{name}.txt").write_text("\n".join(classes[label] for label in labels))
+    for part, chosen in (("train", names[:3]), ("valid", names[3:4]), ("test", names[4:])):
+        (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
+    return root
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    if not CASES:
+        pytest.skip(f"no folder {GOLDEN}: the authors' reference tensors are not part of this repository")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def cases(golden: Path) -> list[dict]:
+    return CASES
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that take a ``case`` run on each of the authors' ten, or once, to say that these are not here."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", CASES or [{"name": "no golden files"}], ids=lambda case: case["name"])

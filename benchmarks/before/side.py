@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 GENERATORS = ("keystep.data.synthetic", "keystep.synthetic")
 """Where the generator of made-up videos has lived."""
-REFERENCE = Path(__file__).parents[2] / "tests" / "interop" / "reference.safetensors"
+REFERENCE = Path(__file__).parents[2] / "tests" / "support" / "reference.safetensors"
 SIZES = {"d_in": 5, "d_model": 20, "enc_depth": 2, "enc_heads": 2, "pred_depth": 1, "pred_heads": 2}
 LENGTHS, SEGMENTS = (14, 9), ((3, 1, 6, 4), (5, 4, 0, 0))
-"""As in tests/interop/reference.py, which wrote `REFERENCE`."""
+"""As in tests/support/reference.py, which wrote `REFERENCE`."""
 
 
 def make_data(out: Path) -> None:

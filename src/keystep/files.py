@@ -64,6 +64,18 @@ def check_local(path: Path | str) -> None:
         raise InputError(f"{url}: a URL; keystep reads files of this machine: download it and give its path")
 
 
+def check_model_name(name: str) -> None:
+    """Refuse what can be neither a folder nor an id of the Hugging Face hub, before anything asks the hub for it.
+
+    Raises:
+        InputError: a URL, or a folder that is not there; ``runs/typo`` counts as one where there is a folder ``runs``.
+    """
+    check_local(name)
+    path = Path(name)
+    if not path.exists() and (name.count("/") != 1 or path.is_absolute() or path.parent.is_dir()):
+        raise InputError(f"{name}: no such folder, and no Hugging Face id (OWNER/NAME)")
+
+
 def check_ours(folder: Path, ours: Collection[str]) -> None:
     """Refuse to replace a folder that holds anything but the names in ``ours``."""
     if folder.is_dir():

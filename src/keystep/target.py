@@ -19,7 +19,7 @@ from torch.nn import functional
 from keystep.batch import SequenceBatch
 from keystep.config import TargetConfig
 from keystep.config.attention import AttentionPattern
-from keystep.data.statistics import Statistics
+from keystep.data.statistics import Statistics, principal_components
 from keystep.nn.centring import centre
 from keystep.nn.encoder import ChannelNorm, Encoder
 from keystep.nn.pooling import mean_token, split_tokens
@@ -228,13 +228,9 @@ def _principal(statistics: Statistics, components: int, tokens: int = 1) -> Tens
 
 def _leading(rows: np.ndarray, deviation: np.ndarray | np.float32, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Variances (count,) and directions (D, count) of the leading principal components of (N, D) / deviation."""
-    mean = rows.mean(0)
-    covariance = np.zeros((len(mean), len(mean)))
-    for some in np.array_split(rows, len(rows) // 4096 + 1):  # the whole sample in float64 would take gigabytes
-        part = ((some - mean) / deviation).astype(np.float64)
-        covariance += part.T @ part / len(rows)
-    values, vectors = np.linalg.eigh(covariance)
-    return values[::-1][:count], vectors[:, ::-1][:, :count]
+    parts = np.array_split(rows, len(rows) // 4096 + 1)  # the whole sample in float64 would take gigabytes
+    values, vectors = principal_components(parts, rows.mean(0), deviation)
+    return values[:count], vectors[:, :count]
 
 
 def _smoothed(frames: Tensor, valid: Tensor, width: int) -> Tensor:

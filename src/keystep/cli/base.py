@@ -30,13 +30,13 @@ def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
     return value
 
 
-def not_a_url(value: str | list[str] | None) -> str | list[str] | None:
-    """Checks what names a model: a folder or a hub id, perhaps as NAME=RUN,RUN."""
-    from keystep.files import check_local
+def model_there(value: str | list[str] | None) -> str | list[str] | None:
+    """Checks what names a model: a folder or a hub id, or each in NAME=RUN,RUN."""
+    from keystep.files import check_model_name
 
     for text in value if isinstance(value, list) else [] if value is None else [value]:
-        for path in text.partition("=")[2].split(",") if isinstance(value, list) else [text]:
-            check_local(path)
+        for name in text.partition("=")[2].split(",") if isinstance(value, list) else [text]:
+            check_model_name(name)
     return value
 
 

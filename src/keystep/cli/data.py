@@ -11,6 +11,8 @@ from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.types import parse_rate
 
+SHOWN_NOTES = 5
+
 
 def open_data(
     root: Path,
@@ -38,12 +40,16 @@ def list_skipped(skipped: Mapping[str, str], console: Console) -> None:
 
 def list_problems(folder: FeatureFolder, console: Console) -> None:
     """What was left out, and what was accepted with a remark."""
-    problems = folder.problems
-    list_skipped(problems.skipped, console)
-    for line in problems.notes[:5]:
+    list_skipped(folder.problems.skipped, console)
+    list_notes(folder.problems.notes, console)
+
+
+def list_notes(notes: Sequence[str], console: Console) -> None:
+    """Print the first notes, and how many more there are."""
+    for line in notes[:SHOWN_NOTES]:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
-    if len(problems.notes) > 5:
-        console.print(f"note: and {len(problems.notes) - 5} more like these")
+    if len(notes) > SHOWN_NOTES:
+        console.print(f"note: and {len(notes) - SHOWN_NOTES} more like these")
 
 
 def show_warnings(lines: Sequence[str], folder: FeatureFolder, console: Console) -> None:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from keystep.data.annotation import IGNORED
+from keystep.data.statistics import principal_colours
 from keystep.extraction.backbone import Picture
 from keystep.extraction.video import open_video
 
@@ -45,13 +46,7 @@ def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop:
 
 
 def features(axes: Axes, rows: np.ndarray, start: float, stop: float) -> None:
-    """(T, D) features as colours: their three directions of largest variance as red, green, blue."""
-    centred = rows - rows.mean(axis=0)
-    _, _, directions = np.linalg.svd(centred[:: max(1, len(rows) // 2000)], full_matrices=False)
-    values = centred @ directions[:3].T
-    low, high = np.percentile(values, [2, 98], axis=0)
-    colours = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1)
-    shown = np.zeros((1, len(rows), 3))
-    shown[0, :, : colours.shape[1]] = colours
-    axes.imshow(shown, extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
+    """(T, D) features as colours, see `principal_colours`."""
+    shown = principal_colours({"": rows})[""]
+    axes.imshow(shown[None], extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     axes.set(xlim=(start, stop), yticks=[])

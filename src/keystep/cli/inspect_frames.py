@@ -58,22 +58,3 @@ def _sources(folder: FeatureFolder) -> dict[str, Path]:
         if len(found) == SHOWN_VIDEOS:
             break
     return found
-
-
-def partial_notes(folder: FeatureFolder) -> list[str]:
-    """One line a video of which a part could not be decoded."""
-    notes = []
-    for name in folder.videos if folder.extraction is not None else ():
-        record = folder.root / "features" / f"{name}.json"
-        damage = read_json(record).get("damage") if record.exists() else None
-        notes += [f"{name}: {line}" for line in damage] if isinstance(damage, list) else []
-    return notes
-
-
-def left_out_notes(folder: FeatureFolder) -> list[str]:
-    """One line a video that could not be extracted, or not done again or labelled when it was there already."""
-    notes = []
-    for path in sorted(folder.root.glob("skipped/*.json")):
-        there = path.stem in folder.videos
-        notes.append(f"{path.stem}: {'' if there else 'left out: '}{read_json(path).get('reason')}")
-    return notes

@@ -9,15 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from keystep.cli.base import print_next
-from keystep.cli.data import list_skipped
+from keystep.cli.data import list_notes, list_skipped
 from keystep.cli.progress import progress_on
 from keystep.config.base import assignments
 from keystep.data.problems import Problems
 from keystep.datasets import DATA_SETS, Prepared, Survey, examine, prepare
 from keystep.datasets.registry import find_data_set, options_of
 from keystep.errors import InputError
-
-SHOWN_NOTES = 5
 
 
 def list_data_sets(console: Console) -> None:
@@ -75,7 +73,7 @@ def _print_prepared(prepared: Prepared, console: Console) -> None:
         print_next("inspect", prepared.folder, "--source-rate", prepared.source_rate)
         return
     list_skipped(prepared.skipped, console)
-    _print_notes(prepared.warnings, console)
+    list_notes(prepared.warnings, console)
     console.print(f"{prepared.folder}: {len(prepared.videos):,} videos", soft_wrap=True, markup=False)
     print_next("inspect", prepared.folder)
 
@@ -88,7 +86,7 @@ def print_survey(survey: Survey, console: Console) -> None:
         mark = "[yellow]differs[/yellow]" if name in survey.differing else ""
         table.add_row(name, "" if here is None else f"{here:,}", "" if published is None else f"{published:,}", mark)
     console.print(table)
-    _print_notes(survey.notes, console)
+    list_notes(survey.notes, console)
     for part in survey.missing:
         kind = "damaged" if part.damage else "missing"
         if not (part.needed or part.leaves_out):
@@ -98,10 +96,3 @@ def print_survey(survey: Survey, console: Console) -> None:
             line += "; --on-error skip leaves its video out"
         style = "red" if part.needed else ("yellow" if part.leaves_out else None)
         console.print(line, style=style, soft_wrap=True, markup=False)
-
-
-def _print_notes(notes: Sequence[str], console: Console) -> None:
-    for note in notes[:SHOWN_NOTES]:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
-    if len(notes) > SHOWN_NOTES:
-        console.print(f"note: and {len(notes) - SHOWN_NOTES} more like these")

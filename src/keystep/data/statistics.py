@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,37 @@ def smoothed(frames: np.ndarray, width: int) -> np.ndarray:
     share = uniform_filter1d(np.ones(len(frames), np.float32), width, mode="constant")
     averages: np.ndarray = uniform_filter1d(frames, width, axis=0, mode="constant") / share[:, None]
     return averages
+
+
+def principal_components(
+    parts: Sequence[np.ndarray], mean: np.ndarray, deviation: np.ndarray | np.float32 | float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of the rows (N_i, D) of all ``parts`` together, less ``mean``, divided by ``deviation``.
+
+    Returns:
+        Variances (D,) and orthonormal directions (D, D), one a column, by falling variance. Signs are arbitrary.
+    """
+    count = sum(map(len, parts))
+    covariance = np.zeros((len(mean), len(mean)))
+    for part in parts:
+        scaled = ((part - mean) / deviation).astype(np.float64)
+        covariance += scaled.T @ scaled / count
+    values, vectors = np.linalg.eigh(covariance)
+    return values[::-1], vectors[:, ::-1]
+
+
+def principal_colours(videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(T, 3) uint8 for each video (T, D): the three leading components over all of them as red, green and blue."""
+    frames = np.concatenate(list(videos.values())).astype(np.float64)
+    mean = frames.mean(0)
+    components = principal_components([frames], mean)[1][:, :3]
+    low, high = np.percentile((frames - mean) @ components, [2, 98], axis=0)
+    span = np.maximum(high - low, 1e-9)
+    missing = ((0, 0), (0, 3 - components.shape[1]))
+    return {
+        name: (255 * np.pad(np.clip(((video - mean) @ components - low) / span, 0, 1), missing)).astype(np.uint8)
+        for name, video in videos.items()
+    }
 
 
 class _Moments:

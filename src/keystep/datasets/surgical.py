@@ -64,7 +64,7 @@ class Surgical:
 
         require(self.survey(root))
         options = ImportOptions(archive=self._path(root), out=out, half=self.config.half, verify=self.config.verify)
-        imported = import_archive(options, problems, lambda total: lambda name: None)
+        imported = import_archive(options, problems)
         problems.notes.extend(imported.notes)
 
     def _path(self, root: Path) -> Path:

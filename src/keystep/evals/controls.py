@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from keystep.data.statistics import principal_components
 from keystep.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -196,8 +197,7 @@ class FramePCA:
         if components < 1 or count == 0:
             raise InputError(f"cannot fit {components} principal components to {count} frames")
         mean = np.sum([array.sum(axis=0) for array in arrays], axis=0) / count
-        covariance = np.sum([(array - mean).T @ (array - mean) for array in arrays], axis=0) / count
-        vectors = np.linalg.eigh(covariance)[1][:, ::-1]  # (D, D), by falling variance
+        _, vectors = principal_components(arrays, mean)  # (D, D)
         largest = np.abs(vectors).argmax(axis=0)  # the sign of a component is arbitrary: fix it
         return cls(mean, (vectors * np.sign(vectors[largest, np.arange(len(mean))]))[:, :components])
 

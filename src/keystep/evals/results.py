@@ -25,8 +25,9 @@ import numpy as np
 
 from keystep.data.annotation import PARTS
 from keystep.data.folder import FeatureFolder
+from keystep.data.statistics import principal_colours
 from keystep.errors import InputError
-from keystep.evals.judge import Judge, Mode, Representation
+from keystep.evals.judge import Judge, Mode
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import SELECTION, Evaluation
 from keystep.files import replacing, write_json
@@ -200,21 +201,11 @@ def picture_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
         for row in evaluation.rows:
             arrays[f"{index}/prediction/{row.name}, {row.mode}"] = row.runs[0].predictions[video].astype(np.int16)
     for label, representation in evaluation.shown.items():
-        for index, colours in enumerate(pca_colours(representation, names)):
-            arrays[f"{index}/colours/{label}"] = colours
+        colours = principal_colours(representation)
+        for index, name in enumerate(names):
+            arrays[f"{index}/colours/{label}"] = colours[name]
             arrays[f"{index}/similarity/{label}"] = self_similarity(representation[names[index]])
     return arrays
-
-
-def pca_colours(representation: Representation, names: Sequence[str]) -> list[np.ndarray]:
-    """(T, 3) uint8 of each video: the three leading components over all test videos as red, green and blue."""
-    frames = np.concatenate(list(representation.values())).astype(np.float64)
-    mean = frames.mean(0)
-    components = np.linalg.eigh(np.atleast_2d(np.cov(frames.T)))[1][:, ::-1][:, :3]
-    low, high = np.percentile((frames - mean) @ components, [2, 98], axis=0)
-    span = np.maximum(high - low, 1e-9)
-    scaled = [((representation[name] - mean) @ components - low) / span for name in names]
-    return [(255 * np.pad(np.clip(part, 0, 1), ((0, 0), (0, 3 - part.shape[1])))).astype(np.uint8) for part in scaled]
 
 
 def self_similarity(frames: np.ndarray, size: int = SIMILARITY_SIZE) -> np.ndarray:

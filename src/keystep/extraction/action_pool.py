@@ -6,7 +6,7 @@ it in its provenance, with the videos whose labels were read, and every table ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from keystep.files import read_json, replacing, write_json
 from keystep.nn.encoder import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
 from keystep.persistence import load_strict, load_tensors, save_tensors
+from keystep.progress import SILENT, Progress
 from keystep.target import channel_norm
 from keystep.train.skips import Skips
 from keystep.train.step import build_optimizer
@@ -145,13 +146,13 @@ def fit_action_pool(
     config: ActionPoolConfig | None = None,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, str], None] = lambda step, note: None,
+    progress: Progress = SILENT,
 ) -> Fitted:
     """Train on the labelled slots of the training videos; keep what is best on the validation videos' (the first of
     equals). Test videos are not opened.
 
     Args:
-        progress: told the number of finished steps, and a note.
+        progress: reports the steps.
 
     Raises:
         InputError: one token a slot, no classes, no labelled slot in a part, heads that do not fit, bad features.
@@ -176,20 +177,21 @@ def fit_action_pool(
     optimizer = build_optimizer(model, schedule)
     looks = {round(config.steps * (look + 1) / config.looks) for look in range(config.looks)}
     best, best_weights, skips = -1.0, model.state_dict(), Skips()
-    for step, (features, wanted) in enumerate(_batches(folder, split.train, labels, config)):
-        loss = functional.cross_entropy(model(features[None].to(device))[0], wanted.to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = schedules.learning_rate(step, schedule)
-        skips.step(optimizer, bool(loss.isfinite() & norm.isfinite()))
-        skips.check(f"step {step + 1}", "lower learning_rate")
-        if step + 1 in looks:
-            accuracy = _accuracy(model, folder, split.valid, labels)
-            if accuracy > best:
-                best = accuracy
-                best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        progress(step + 1, f"loss {loss.item():.3f}, best on validation {max(best, 0):.1f} %")
+    with progress.task("action-pool", total=config.steps, unit="steps") as task:
+        for step, (features, wanted) in enumerate(_batches(folder, split.train, labels, config)):
+            loss = functional.cross_entropy(model(features[None].to(device))[0], wanted.to(device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = schedules.learning_rate(step, schedule)
+            skips.step(optimizer, bool(loss.isfinite() & norm.isfinite()))
+            skips.check(f"step {step + 1}", "lower learning_rate")
+            if step + 1 in looks:
+                accuracy = _accuracy(model, folder, split.valid, labels)
+                if accuracy > best:
+                    best = accuracy
+                    best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            task.advance(note=f"loss {loss.item():.3f}, best on validation {max(best, 0):.1f} %")
     model.load_state_dict(best_weights)
     return Fitted(_pooler(model).eval(), {**origin_of(folder, split), "validation_accuracy": round(best, 2)})
 

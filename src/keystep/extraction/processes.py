@@ -1,4 +1,4 @@
-"""Extracting videos in this process, or in several that end when they are told to, and with this one."""
+"""Extracting videos in this process, or in several that end with this one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -19,13 +20,15 @@ import torch
 from keystep.data.problems import Problems
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor
-from keystep.extraction.folder import Advance, Outcome, Writing
+from keystep.extraction.folder import REPORT_SECONDS, Advance, Outcome, Writing
 
 GRACE = 10.0
 """Seconds that a worker has to remove what it has half written."""
 
 Make = Callable[[int], Extractor]
-"""Loads the backbone in worker ``i``; it travels to the other processes."""
+"""Loads the backbone in worker ``i``; it is pickled for the other processes."""
+Reports = SimpleQueue[tuple[float, int]]
+"""Seconds and frames, as `Advance` takes them, from workers to the first process."""
 
 
 def extract_videos(
@@ -45,101 +48,78 @@ def extract_videos(
             if outcome is not None:
                 yield outcome
         return
-    with _crew(writing, make, min(workers, len(videos))) as crew:
-        yield from _shared(videos, crew, problems, advance)
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    """What a worker says instead of an outcome. fatal: it could not begin at all."""
-
-    reason: str
-    fatal: bool = False
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """A process, and the only way to it: no queue is shared that a dying one could leave locked."""
-
-    process: BaseProcess
-    pipe: Connection
-
-    def give(self, name: str, path: Path) -> None:
-        with suppress(OSError):  # it has died, which shows when it is asked for the outcome
-            self.pipe.send((name, path))
-
-    def answer(self, name: str) -> Outcome | _Refusal | tuple[float, int]:
-        try:
-            answer: Outcome | _Refusal | tuple[float, int] = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            self.process.join(GRACE)
-            raise InputError(
-                f"{name}: the worker process died of it (exit status {self.process.exitcode}), perhaps for want of "
-                "memory; run again to go on, with fewer --workers"
-            ) from error
-        return answer
-
-
-def _shared(videos: dict[str, Path], crew: list[_Worker], problems: Problems, advance: Advance) -> Iterator[Outcome]:
-    """Give each worker a video, and the next one when it is done."""
-    rest, free = iter(videos.items()), list(crew)
-    at_work: dict[Connection, tuple[_Worker, str]] = {}
-    while True:
-        for worker, (name, path) in zip(free, rest, strict=False):
-            worker.give(name, path)
-            at_work[worker.pipe] = worker, name
-        if not at_work:
-            return
-        free = []
-        for pipe in wait(list(at_work)):
-            worker, name = at_work[pipe]  # type: ignore[index]
-            answer = worker.answer(name)
-            if isinstance(answer, tuple):
-                advance(*answer)
-                continue
-            del at_work[worker.pipe]
-            free.append(worker)
-            outcome = _outcome(name, answer, problems)
+    reports: Reports = multiprocessing.get_context("spawn").SimpleQueue()
+    with _pools(writing, make, min(workers, len(videos)), reports) as pools:
+        for name, done in _shared(videos, pools, lambda: _forward(reports, advance)):
+            outcome = problems.attempt(name, lambda name=name, done=done: _result(name, done))  # type: ignore[misc]
             if outcome is not None:
                 yield outcome
 
 
-def _outcome(name: str, answer: Outcome | _Refusal, problems: Problems) -> Outcome | None:
-    def settled() -> Outcome:
-        if isinstance(answer, _Refusal):
-            raise InputError(answer.reason)
-        return answer
+class _Fatal(Exception):
+    """No video can be extracted: the backbone cannot be loaded, or a worker process died."""
 
-    if isinstance(answer, _Refusal) and answer.fatal:
-        return settled()
-    return problems.attempt(name, settled)
+
+def _shared(
+    videos: dict[str, Path], pools: list[ProcessPoolExecutor], tick: Callable[[], None]
+) -> Iterator[tuple[str, Future[Outcome]]]:
+    """Give each worker a video, and the next one when it is done; yields finished ones, calls ``tick`` in between."""
+    rest, free = iter(videos.items()), list(pools)
+    at_work: dict[Future[Outcome], tuple[ProcessPoolExecutor, str]] = {}
+    while True:
+        for pool, (name, path) in zip(free, rest, strict=False):
+            at_work[pool.submit(_extract, name, path)] = pool, name
+        if not at_work:
+            return
+        finished = wait(at_work, REPORT_SECONDS, FIRST_COMPLETED).done
+        tick()
+        free = []
+        for future in finished:
+            pool, name = at_work.pop(future)
+            free.append(pool)
+            yield name, future
+
+
+def _forward(reports: Reports, advance: Advance) -> None:
+    while not reports.empty():
+        advance(*reports.get())
+
+
+def _result(name: str, done: Future[Outcome]) -> Outcome:
+    try:
+        return done.result()
+    except BrokenProcessPool as error:
+        raise _Fatal(
+            f"{name}: the worker process died of it, perhaps for want of memory; run again to go on, with fewer "
+            "--workers"
+        ) from error
 
 
 @contextmanager
-def _crew(writing: Writing, make: Make, size: int) -> Iterator[list[_Worker]]:
-    """Worker processes, which are ended on the way out, whatever they are at."""
+def _pools(writing: Writing, make: Make, size: int, reports: Reports) -> Iterator[list[ProcessPoolExecutor]]:
+    """Pools of one process each, so that a death tells whose it was; on the way out all end, whatever they are at."""
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
-    crew: list[_Worker] = []
+    theirs, ours = context.Pipe(duplex=False)
     try:
-        with _deaf():
-            for index in range(size):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, writing, make, index, size), daemon=True)
-                crew.append(_Worker(process, ours))
-                process.start()
-                theirs.close()  # so that a worker's death ends the pipe
-        yield crew
-    finally:
-        started = [worker for worker in crew if worker.process.pid is not None]
-        for worker in started:
-            worker.process.terminate()
-        for worker in started:
-            worker.process.join(GRACE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        for worker in crew:
-            worker.pipe.close()
+        with ExitStack() as stack:
+            stack.callback(theirs.close)
+            pools = [
+                ProcessPoolExecutor(
+                    1, context, initializer=_begin, initargs=(writing, make, index, size, reports, theirs)
+                )
+                for index in range(size)
+            ]
+            for pool in pools:
+                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            stack.callback(ours.close)  # first of all, which ends the workers
+            with _deaf():
+                for pool in pools:
+                    pool.submit(os.getpid)  # any task starts the process
+            yield pools
+    except _Fatal as error:
+        raise InputError(str(error)) from error
+    except BrokenProcessPool as error:  # refuses a video
+        raise InputError("a worker process died between two videos; run again to go on") from error
 
 
 @contextmanager
@@ -155,38 +135,53 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _work(pipe: Connection, writing: Writing, make: Make, index: int, of: int) -> None:
-    """What a worker process does, until the pipe to it ends."""
+class _Worker:
+    """What a worker process needs for its videos. The backbone is loaded with the first, so that its error is told."""
+
+    def __init__(self, writing: Writing, make: Make, index: int, reports: Reports) -> None:
+        self.writing, self.reports = writing, reports
+        self._make, self._index = make, index
+        self._extractor: Extractor | None = None
+
+    @property
+    def extractor(self) -> Extractor:
+        if self._extractor is None:
+            try:
+                self._extractor = self._make(self._index)
+            except InputError as error:
+                raise _Fatal(str(error)) from error
+        return self._extractor
+
+
+_worker: _Worker
+"""Of this process, if it is a worker."""
+
+
+def _begin(writing: Writing, make: Make, index: int, of: int, reports: Reports, parent: Connection) -> None:
+    """Make this process a worker, until the first process closes its end of the pipe ``parent``, or dies."""
+    global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends us
     signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // of))
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the first process has gone
-        try:
-            extractor = make(index)
-        except InputError as error:
-            pipe.send(_Refusal(str(error), fatal=True))
-            return
-        while True:
-            name, path = pipe.recv()
-            try:
-                answer: Outcome | _Refusal = writing.write(
-                    extractor, name, path, lambda seconds, frames: pipe.send((seconds, frames))
-                )
-            except InputError as error:
-                answer = _Refusal(str(error))
-            pipe.send(answer)
+    _worker = _Worker(writing, make, index, reports)
+
+
+def _extract(name: str, path: Path) -> Outcome:
+    """One video, in a worker."""
+    try:
+        return _worker.writing.write(_worker.extractor, name, path, lambda *done: _worker.reports.put(done))
+    except SystemExit:  # files half written are removed; the pool would take it for an answer and wait for more work
+        os._exit(1)
 
 
 def _leave(number: int, frame: object) -> None:
     raise SystemExit  # so that files half written are removed
 
 
-def _end_with_parent() -> None:
-    """A first process that was killed cannot end its workers: they look after it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _end_with(parent: Connection) -> None:
+    with suppress(EOFError, OSError):
+        parent.recv()  # nothing is ever sent
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(1)

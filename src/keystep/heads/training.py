@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from keystep import schedules
 from keystep.errors import InputError
 from keystep.heads import losses
 from keystep.heads.checkpoints import Checkpoint
@@ -141,11 +142,8 @@ def train_head(
 
 def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
     """What the learning rate is multiplied with at one step (0-based): linear warm-up, then constant or a cosine."""
-    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    if schedule == "constant":
-        return rise
-    progress = max(0.0, (step - warmup) / max(1, steps - warmup))
-    return rise * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    rise = schedules.warmup(step, warmup)
+    return rise if schedule == "constant" else rise * schedules.cosine_decay(step, warmup, steps)
 
 
 def _begun(

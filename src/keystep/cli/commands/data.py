@@ -12,8 +12,8 @@ from keystep.cli.base import Data, OnError, Rate, SourceRate, app, console, ther
 PANEL = "Videos and features"
 
 
-@app.command(rich_help_panel=PANEL)
-def extract(
+@app.command("extract", rich_help_panel=PANEL)
+def extract_(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=there)],
     out: Annotated[Path, typer.Option(help="The feature folder to write; a run that was stopped goes on.")],
     backbone: Annotated[
@@ -51,29 +51,36 @@ def extract(
     on_error: OnError = "raise",
 ) -> None:
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
-    from keystep.cli.extraction import ExtractOptions, extract_folder
-    from keystep.config.base import assignments, build
-    from keystep.errors import InputError
-    from keystep.extraction.config import ExtractionConfig
-    from keystep.extraction.labels import FrameLabels
-    from keystep.types import parse_rate
+    from keystep.cli.extraction import show_extracted
+    from keystep.cli.progress import progress_on
+    from keystep.cli.stopping import stopping_on_terminate
+    from keystep.config.base import assignments
+    from keystep.errors import Interrupted
+    from keystep.extraction.run import extract
 
-    given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
-    config = build(ExtractionConfig, given, assignments(settings or []))
-    if label_rate is not None and labels is None:
-        raise InputError(f"--label-rate {label_rate} is for --labels; give both, or none")
-    options = ExtractOptions(
-        videos=tuple(videos),
-        out=out,
-        weights=weights,
-        labels=None if labels is None else FrameLabels(labels, None if label_rate is None else parse_rate(label_rate)),
-        workers=workers,
-        shard=shard,
-        device=device,
-        on_error=on_error,
-        recursive=recursive,
-    )
-    extract_folder(config, options, console)
+    try:
+        with stopping_on_terminate():
+            done = extract(
+                videos,
+                backbone,
+                out=out,
+                rate=rate,
+                window=window,
+                half=half,
+                settings=assignments(settings or []),
+                weights=weights,
+                labels=labels,
+                label_rate=label_rate,
+                workers=workers,
+                shard=shard,
+                device=device,
+                recursive=recursive,
+                on_error=on_error,
+                progress=progress_on(console),
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; run again to go on with what is missing in {out}") from None
+    show_extracted(done, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -91,8 +98,8 @@ def weights(
         fetch_weights(name, console)
 
 
-@app.command(rich_help_panel=PANEL)
-def pool(
+@app.command("pool", rich_help_panel=PANEL)
+def pool_(
     tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens a slot.", callback=there)],
     out: Annotated[Path, typer.Option(help="Folder for one vector a slot.")],
     mean: Annotated[
@@ -113,20 +120,25 @@ def pool(
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
 ) -> None:
     """Make one vector a slot of several tokens; finished videos are not done again. (pretrain pools without labels.)"""
-    from keystep.cli.pooling import PoolOptions, pool_folder
+    from keystep.cli.data import open_data
+    from keystep.cli.pooling import show_pooled
+    from keystep.cli.progress import progress_on
+    from keystep.config.base import assignments
+    from keystep.extraction.pooling import pool
 
-    options = PoolOptions(
+    done = pool(
+        open_data(tokens, source_rate, None, on_error, labels_needed=labels),
+        out=out,
         mean=mean,
         labels=labels,
         pooler=pooler,
         split=split,
-        settings=tuple(settings or ()),
+        settings=assignments(settings or []),
         tokens=count,
-        source_rate=source_rate,
-        on_error=on_error,
         half=half,
+        progress=progress_on(console),
     )
-    pool_folder(tokens, out, options, console)
+    show_pooled(done, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -137,10 +149,13 @@ def inspect(
     picture: Annotated[Path | None, typer.Option(help="Where to draw lengths and classes.")] = None,
 ) -> None:
     """Say what a feature folder holds, draw it, and list every problem (exit status 1 if there are any)."""
-    from keystep.cli.inspection import inspect_folder
+    from keystep.cli.inspection import show_inspection
+    from keystep.cli.progress import progress_on
+    from keystep.data.inspection import inspect_dataset
 
-    sound = inspect_folder(data, source_rate, rate, picture or Path(f"inspect-{data.resolve().name}.png"), console)
-    raise typer.Exit(0 if sound else 1)
+    found = inspect_dataset(data, source_rate=source_rate, rate=rate, progress=progress_on(console))
+    show_inspection(found, picture or Path(f"inspect-{data.resolve().name}.png"), console)
+    raise typer.Exit(1 if found.problems else 0)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -197,9 +212,11 @@ def import_(
     on_error: OnError = "raise",
 ) -> None:
     """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
-    from keystep.cli.importing import import_official
+    from keystep.cli.importing import show_imported
+    from keystep.cli.progress import progress_on
+    from keystep.data.problems import Problems
     from keystep.errors import InputError
-    from keystep.interop.official.importing import ImportOptions
+    from keystep.interop.official.importing import ImportOptions, import_archive
     from keystep.types import parse_rate
 
     if source != "official":
@@ -216,4 +233,4 @@ def import_(
         half=half,
         verify=verify,
     )
-    import_official(options, on_error, console)
+    show_imported(import_archive(options, Problems(on_error), progress_on(console)), console)

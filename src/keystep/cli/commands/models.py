@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console, not_a_url, print_next, there
+from keystep.cli.base import Data, OnError, Rate, Set, SourceRate, Split, app, console, model_there, print_next, there
 
 PANEL = "Learning and judging"
 
@@ -88,7 +88,7 @@ def config(
 
 @app.command(rich_help_panel=PANEL)
 def encode(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=model_there)],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the latents.")],
     layout: Annotated[
@@ -114,7 +114,7 @@ def evaluate(
         typer.Option(
             "--model",
             help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes.",
-            callback=not_a_url,
+            callback=model_there,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for result, pictures and report.")] = Path("results"),
@@ -145,7 +145,7 @@ def discover(
     clusters: Annotated[int, typer.Option(min=2, help="K, the number of clusters.")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.", callback=not_a_url),
+        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.", callback=model_there),
     ] = None,
     matching: Annotated[
         str, typer.Option(help="Match clusters to key-steps anew in every 'video', or once for a 'task'.")

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keystep.cli.base import SourceRate, app, console, not_a_url, there
+from keystep.cli.base import SourceRate, app, console, model_there, there
 
 PANEL = "Live streams, and other formats"
 
 
 @app.command(rich_help_panel=PANEL)
 def stream(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=model_there)],
     source: Annotated[
         str, typer.Argument(help="A video, a camera (0, rtsp://...), a feature file (.npy), a folder that grows, or -.")
     ],
@@ -115,7 +115,7 @@ def convert(
 
 @app.command(rich_help_panel=PANEL)
 def export(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=not_a_url)],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=model_there)],
     out: Annotated[Path, typer.Option(help="Folder for step.json and the programs.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="step.onnx, for ONNX Runtime (the default).")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="step.pt2, a torch.export program.")] = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from keystep.interop.official.archives import Archive, open_archive
 from keystep.interop.official.manifests import Manifest, read_manifests
 from keystep.interop.official.planning import Item, Plan, Sequences, Slicing, plan_archive, plan_manifest
 from keystep.interop.official.slicing import Boundaries, slot_seconds
+from keystep.progress import SILENT, Progress
 
 BACKGROUND_LIMIT = 1024
 """First slots of a background segment that the authors' EgoProceL sequences keep."""
@@ -51,8 +51,9 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """What stands in the folder now."""
+    """A feature folder that `import_archive` wrote."""
 
+    root: Path
     archive: Archive
     plan: Plan
     timeline: Timeline
@@ -61,6 +62,10 @@ class Imported:
     splits: dict[str, dict[str, int]]
     """Split -> part -> videos."""
     notes: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Name of each video that was left out -> why."""
+    oracle: bool = False
+    """Whether true boundaries shaped the sequences."""
 
     @property
     def hours(self) -> float:
@@ -68,17 +73,14 @@ class Imported:
         return float(sum(item.length for item in self.done.values()) / self.timeline.rate / 3600)
 
 
-Progress = Callable[[int], Callable[[str], None]]
-"""Called with the number of sequences to write; gives a function to call after each, with its name."""
-
-
-def import_archive(options: ImportOptions, problems: Problems, progress: Progress) -> Imported:
+def import_archive(options: ImportOptions, problems: Problems | None = None, progress: Progress = SILENT) -> Imported:
     """Write what is not there yet. Nothing is written before archive, manifests and options are known to fit.
 
     Raises:
         InputError: an option, archive or manifest that cannot be used; a bad video, unless ``problems`` skips it; a
             folder that was written with other options.
     """
+    problems = problems or Problems()
     _check_values(options)
     archive = open_archive(options.archive, verify=options.verify)
     manifest = read_manifests(options.manifests) if options.manifests else None
@@ -92,14 +94,15 @@ def import_archive(options: ImportOptions, problems: Problems, progress: Progres
     if plan.classes:
         write_lines(options.out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(plan.classes)))
     todo = [item for item in plan.items if not _path(options.out, item).exists()]
-    tick = progress(len(todo))
-    for item in todo:
-        problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
-        tick(item.name)
+    with progress.task("importing", total=len(todo), unit="videos") as task:
+        for item in todo:
+            problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
+            task.advance(note=item.name)
     done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
     if not done:
         raise _nothing(archive, problems)
-    imported = Imported(archive, plan, timeline, done, {}, plan.notes)
+    oracle = options.sequence == "segments"
+    imported = Imported(options.out, archive, plan, timeline, done, {}, plan.notes, problems.skipped, oracle)
     _write_splits(options.out, imported)
     store.finish()
     return imported

@@ -1,0 +1,224 @@
+"""Claims about the synthetic videos. The full difficulty table is ``benchmarks/synthetic_difficulty.py``."""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from keystep.data import synthetic
+from keystep.data.synthetic import (
+    BACKGROUND,
+    SyntheticConfig,
+    all_steps,
+    class_names,
+    generate,
+    make_video,
+    make_world,
+    video_name,
+)
+from keystep.errors import InputError
+
+SMALL = SyntheticConfig(train_videos=3, valid_videos=1, test_videos=2, feature_dim=8, max_frames=300)
+LABELS_DIGEST = {1: "cfb8e7269fb61b5c"}
+"""Generator version -> digest of the labels of the first demo videos. When it changes, raise GENERATOR_VERSION and
+put the digest that the test prints under the new number."""
+FIRST_FRAMES = [-1.493846, 1.775056, -1.48318]
+"""Dimension 0 of frames 0, 100 and 200 of the first demo video; goes with LABELS_DIGEST."""
+
+
+def steps_of(labels: list[str]) -> list[str]:
+    """Labels of the segments in order, background left out."""
+    return [name for name, _ in groupby(labels) if name != BACKGROUND]
+
+
+def videos_of(config: SyntheticConfig, count: int) -> list[tuple[np.ndarray, list[str]]]:
+    world = make_world(config)
+    return [make_video(config, index, world) for index in range(count)]
+
+
+def benchmark() -> ModuleType:
+    path = Path(__file__).parents[3] / "benchmarks" / "synthetic_difficulty.py"
+    spec = importlib.util.spec_from_file_location("synthetic_difficulty", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_output_of_a_version_does_not_change() -> None:
+    config = SyntheticConfig.demo()
+    labels = [" ".join(steps_of(labels)) for _, labels in videos_of(config, 5)]
+    digest = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
+    assert LABELS_DIGEST.get(synthetic.GENERATOR_VERSION) == digest
+
+
+def test_frames_of_a_version_do_not_change() -> None:
+    features, _ = make_video(SyntheticConfig.demo(), 0)
+    np.testing.assert_allclose(features[[0, 100, 200], 0], FIRST_FRAMES, atol=1e-3)
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, config in {"a": SMALL, "b": SMALL, "c": SMALL.model_copy(update={"seed": 1})}.items():
+        generate(tmp_path / name, config)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    same = {str(file): (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files}
+    assert all(same.values()) and len(files) == 2 * 6 + 3 + 2
+    assert (tmp_path / "a/features/video0000.npy").read_bytes() != (tmp_path / "c/features/video0000.npy").read_bytes()
+
+
+def test_a_video_does_not_depend_on_the_others() -> None:
+    alone, _ = make_video(SMALL, 4)
+    fewer, _ = make_video(SMALL.model_copy(update={"train_videos": 1}), 4, make_world(SMALL))
+    np.testing.assert_array_equal(alone, fewer)
+
+
+def test_folder_is_in_the_ms_tcn_layout(tmp_path: Path) -> None:
+    root = tmp_path / "new" / "set"
+    generate(root, SMALL)
+    lines = (root / "mapping.txt").read_text().splitlines()
+    assert [line.split(" ") for line in lines] == [[str(i), name] for i, name in enumerate(class_names(SMALL))]
+    bundles = {split: (root / f"splits/{split}.split1.bundle").read_text() for split in SMALL.splits}
+    assert bundles["valid"] == "video0003.txt\n" and bundles["test"] == "video0004.txt\nvideo0005.txt\n"
+    for index in range(6):
+        features = np.load(root / f"features/{video_name(index)}.npy")
+        text = (root / f"groundTruth/{video_name(index)}.txt").read_text()
+        assert features.dtype == np.float32 and features.shape == (8, 300) and np.isfinite(features).all()
+        assert text.endswith("\n") and len(text.splitlines()) == 300
+        assert set(text.splitlines()) <= set(class_names(SMALL))
+    store = json.loads((root / "store.json").read_text())
+    about = store["provenance"]
+    assert (about["version"], about["seed"], store["timeline"]["rate"]) == (synthetic.GENERATOR_VERSION, 0, "4")
+    assert SyntheticConfig.model_validate(about["config"]) == SMALL
+
+
+def test_a_folder_with_something_in_it_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="not an empty folder"):
+        generate(tmp_path, SMALL)
+    with pytest.raises(InputError, match=r"mine\.txt"):
+        generate(tmp_path / "mine.txt", SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "_write_lines", fail)
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "set", SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": 0}, "rate"),
+        ({"skip_probability": 1.5}, "1.5"),
+        ({"min_frames": 900, "max_frames": 400}, "900"),
+        ({"sed": 1}, "sed"),
+    ],
+)
+def test_nonsense_in_the_config_is_refused_with_its_value(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SyntheticConfig.model_validate(change)
+
+
+@pytest.mark.parametrize("config", [SyntheticConfig.demo(), SyntheticConfig.standard()], ids=["demo", "standard"])
+def test_videos_keep_to_the_configured_length_and_classes(config: SyntheticConfig) -> None:
+    for features, labels in videos_of(config, 5):
+        assert config.min_frames <= len(labels) <= config.max_frames
+        assert features.shape == (len(labels), config.feature_dim)
+        assert set(labels) <= set(class_names(config))
+
+
+def test_every_class_occurs() -> None:
+    config = SyntheticConfig.demo()
+    seen = Counter(name for _, labels in videos_of(config, config.train_videos) for name in steps_of(labels))
+    assert set(seen) | {BACKGROUND} == set(class_names(config))
+
+
+def test_labels_of_look_alikes_follow_from_what_happened_before() -> None:
+    for _, labels in videos_of(SyntheticConfig.demo(), 66):
+        taken: str | None = None
+        is_open: dict[str, bool] = {}
+        for step in steps_of(labels):
+            verb, what = step.split("_")
+            if verb in ("open", "close"):
+                assert is_open.get(what, verb == "close") == (verb == "close")
+                is_open[what] = verb == "open"
+            if verb == "take":
+                taken = what
+            if verb in ("mix", "rest"):
+                assert taken == what
+
+
+def test_order_is_partial_and_steps_are_skipped_and_repeated() -> None:
+    steps = [steps_of(labels) for _, labels in videos_of(SyntheticConfig.demo(), 66)]
+    firsts = {video[0] for video in steps}
+    assert len(firsts) > 5
+    takes = sum(name.startswith("take") for video in steps for name in video)
+    mixes = [sum(name.startswith(verb) for video in steps for name in video) for verb in ("mix", "serve")]
+    assert all(count != takes for count in mixes)
+    assert any(a == b for video in steps for a, b in zip(video, video[2:], strict=False))
+
+
+def test_frames_of_look_alikes_have_the_same_distribution() -> None:
+    """Means of the two sides, each against its standard error over videos; a distinct pair shows what fails."""
+    config = SyntheticConfig.demo()
+    videos = videos_of(config, 66)
+
+    def distance(first: str, second: str) -> float:
+        """Mean squared z-score of the difference of means: about 1 when the two have one mean."""
+        means: dict[str, list[np.ndarray]] = {first: [], second: []}
+        for features, labels in videos:
+            names = np.array(labels)
+            for name in means:
+                if (names == name).any():
+                    means[name].append((features - features.mean(axis=0))[names == name].mean(axis=0))
+        one, two = np.array(means[first]), np.array(means[second])
+        error = one.var(axis=0, ddof=1) / len(one) + two.var(axis=0, ddof=1) / len(two)
+        return float((((one.mean(axis=0) - two.mean(axis=0)) ** 2) / error).mean())
+
+    by_look: dict[str, list[str]] = {}
+    for step in all_steps(config):
+        by_look.setdefault(step.look, []).append(step.name)
+    alike = {look: distance(*names) for look, names in by_look.items() if len(names) == 2}
+    print("look-alikes", alike, "distinct", distance("take_0a", "take_0b"))
+    assert len(alike) == 4 and max(alike.values()) < 4
+    assert distance("take_0a", "take_0b") > 20
+
+
+def test_context_is_needed_and_can_be_learned() -> None:
+    """A cheap form of the benchmark: fewer widths and epochs, every second frame; about half a minute."""
+    module = benchmark()
+    config = SyntheticConfig.demo()
+    videos = module.load(config)
+    classes = len(class_names(config))
+    labels = module.truth(videos["test"])
+
+    def accuracy(found: dict[str, np.ndarray]) -> float:
+        return 100 * float((found["test"] == labels).mean())
+
+    def smooth_with_position(sample: object) -> np.ndarray:
+        values, frames = sample.centred, len(sample.labels)  # type: ignore[attr-defined]
+        return np.concatenate([module.moving_average(values, 9), module.position(frames, frames)], axis=1)
+
+    majority = 100 * float((labels == np.bincount(labels).argmax()).mean())
+    raw = accuracy(module.linear_probe(videos, lambda sample: sample.raw, classes))
+    with_position = accuracy(module.linear_probe(videos, smooth_with_position, classes))
+    oracle = accuracy(module.linear_probe(videos, module.segment_mean, classes))
+    supervised = accuracy(module.supervised(videos, classes, epochs=50, every=2))
+    print(f"{majority=:.1f} {raw=:.1f} {with_position=:.1f} {oracle=:.1f} {supervised=:.1f}")
+    assert majority + 15 < raw < 60
+    assert with_position > raw + 3
+    assert supervised > with_position + 10

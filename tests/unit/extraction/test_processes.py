@@ -1,0 +1,50 @@
+"""Worker processes: what they say, how they end, and that nobody else's process is touched."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keystep.data.problems import Problems
+from keystep.data.store import FeatureStore
+from keystep.data.timeline import Timeline
+from keystep.errors import InputError
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.folder import Writing
+from keystep.extraction.processes import extract_videos
+from keystep.extraction.run import MakeExtractor
+
+pytest.importorskip("av", reason="needs the extra 'video'")
+
+
+def make(backbone: str) -> MakeExtractor:
+    return MakeExtractor(ExtractionConfig(backbone=f"toy_backbones:{backbone}", rate=Fraction(5)), None, "cpu")
+
+
+def test_bad_videos_are_told_in_the_workers_words_and_only_workers_are_ended(
+    make_clip: Callable[..., Path], tmp_path: Path
+):
+    ours = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True)
+    ours.start()
+    writing = Writing(FeatureStore(tmp_path / "out", Timeline(rate=Fraction(5))).create())
+    videos = {name: make_clip(f"{name}.mp4", frames=50) for name in ("a", "b", "c")}
+    videos["b"].write_text("no video")
+    problems, advances = Problems("skip"), []
+    done = list(extract_videos(writing, videos, make("colours"), problems, lambda *far: advances.append(far), 2))
+    assert sorted(outcome.name for outcome in done) == ["a", "c"]
+    assert list(problems.skipped) == ["b"] and "b.mp4: not a video" in problems.skipped["b"]
+    np.testing.assert_allclose(np.sum(advances, axis=0), [2 * 49 / 25, 100])
+    assert multiprocessing.active_children() == [ours]
+    ours.kill()
+
+
+def test_a_worker_that_dies_is_told_in_one_line(make_clip: Callable[..., Path], tmp_path: Path):
+    writing = Writing(FeatureStore(tmp_path / "out", Timeline(rate=Fraction(5))).create())
+    videos = {name: make_clip(f"{name}.mp4") for name in ("a", "b")}
+    with pytest.raises(InputError, match=r"[ab]: the worker process died of it, perhaps for want"):
+        list(extract_videos(writing, videos, make("dying"), Problems("skip"), lambda *far: None, 2))
+    assert multiprocessing.active_children() == []
