@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -155,7 +156,12 @@ class Monitor:
 
 
 def effective_rank(latents: Tensor) -> float:
-    """exp(entropy) of the normalised singular values of the centred latents (N, D): Roy and Vetterli, 2007."""
+    """exp(entropy) of the normalised singular values of the centred latents (N, D): Roy and Vetterli, 2007.
+
+    NaN where the latents are not finite.
+    """
+    if not bool(latents.isfinite().all()):
+        return math.nan
     values = torch.linalg.svdvals((latents - latents.mean(0)).double())
     shares = values / values.sum().clamp(min=1e-12)
     return float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))

@@ -224,7 +224,8 @@ def test_a_run_is_not_overwritten(keystep: Run, data: Path, tmp_path: Path) -> N
 def test_convert_refuses_what_it_does_not_know(keystep: Run, tmp_path: Path) -> None:
     status, _, error = keystep("convert", "official", tmp_path / "none.pt", "--out", tmp_path / "model")
     assert status == 2 and "no such file" in error and not (tmp_path / "model").exists()
-    status, _, error = keystep("convert", "lightly", tmp_path / "none.pt", "--out", tmp_path / "model")
+    (tmp_path / "some.pt").touch()
+    status, _, error = keystep("convert", "lightly", tmp_path / "some.pt", "--out", tmp_path / "model")
     assert status == 2 and "no converter for 'lightly'; there is: official" in error
 
 

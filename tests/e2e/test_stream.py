@@ -250,7 +250,7 @@ def test_a_state_of_another_source_or_head_is_refused_and_kept(
     before = state.read_bytes()
     for source, options, line in (
         (other, {}, "the state of a stream from"),
-        (judged.video, {"mode": "offline"}, "the state of a stream with another head"),
+        (judged.video, {"mode": "offline"}, "the state of another head"),
     ):
         status, said, error = keystep(*arguments(judged, source, "--source-rate", 4, "--state", state, **options))
         assert status == 2 and line in error and not said and state.read_bytes() == before

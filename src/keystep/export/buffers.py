@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from keystep.config.attention import AttentionPattern
 from keystep.export.columns import Columns
-from keystep.nn.context import Continued, Kind, SequenceContext, Update
+from keystep.nn.context import Continued, Initial, Kind, SequenceContext, Update
 from keystep.nn.pattern import opened, visible
 from keystep.nn.places import Places
 from keystep.nn.rope import RealRotation, Rotation, Variant
@@ -90,11 +90,12 @@ class FixedBuffers(Continued):
             self.after[f"{part}.{name}"] = _written(before, new, source, target)
         return plain_attention(query, self.after[f"keys.{name}"], self.after[f"values.{name}"], hiding)
 
-    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+    def state(self, name: str, initial: Initial, update: Update) -> Tensor:
         """See `SequenceContext`."""
-        before = self._before(StateTensor(name, tuple(initial.shape), initial.dtype))
-        begins = self._begins.view(-1, *[1] * (initial.ndim - 1))
-        out, self.after[name] = update(torch.where(begins, initial, before))
+        first = initial()
+        before = self._before(StateTensor(name, tuple(first.shape), first.dtype))
+        begins = self._begins.view(-1, *[1] * (first.ndim - 1))
+        out, self.after[name] = update(torch.where(begins, first, before))
         return out
 
     def _before(self, tensor: StateTensor) -> Tensor:
@@ -131,9 +132,9 @@ class WholeGraph(SequenceContext):
         """See `SequenceContext`."""
         return pad(x, (0, 0, before, after))
 
-    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+    def state(self, name: str, initial: Initial, update: Update) -> Tensor:
         """See `SequenceContext`."""
-        return update(initial)[0]
+        return update(initial())[0]
 
 
 def plain_attention(query: Tensor, keys: Tensor, values: Tensor, hiding: Tensor) -> Tensor:

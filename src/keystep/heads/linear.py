@@ -59,14 +59,10 @@ class Affine:
     weight: Tensor
     bias: Tensor
 
-    def fill(self, linear: nn.Linear) -> None:
-        """Make a layer that map."""
-        linear.load_state_dict({"weight": self.weight, "bias": self.bias})
-
 
 def linear_head(
-    steps: Affine,
-    activity: Affine | None = None,
+    steps: Affine | nn.Linear,
+    activity: Affine | nn.Linear | None = None,
     background: int | None = None,
     names: Sequence[str] = (),
     origin: Mapping[str, str] | None = None,
@@ -76,8 +72,8 @@ def linear_head(
     classes, width = steps.weight.shape
     head = LinearHead(LinearConfig(background=background), width, classes + (activity is not None))
     head.requires_grad_(False)
-    steps.fill(head.steps)
-    if activity is not None and head.activity is not None:
-        activity.fill(head.activity)
+    for layer, affine in ((head.steps, steps), (head.activity, activity)):
+        if layer is not None and affine is not None:
+            layer.load_state_dict({"weight": affine.weight, "bias": affine.bias})
     head.names, head.origin = tuple(names), dict(origin or {})
     return head.eval()

@@ -28,8 +28,10 @@ from keystep.nn.places import Places
 from keystep.nn.rope import Rotation, Variant, rotary_tables
 
 SPARE = 256
-"""Free columns that new buffers of keys have at least, so that copies are rare."""
+"""Free columns that new buffers of keys have, so that copies are rare; no more than a window has frames."""
 
+Initial = Callable[[], Tensor]
+"""Makes the state before the first frame of a video, (B, ...)."""
 Update = Callable[[Tensor], tuple[Tensor, Tensor]]
 """The state before these frames -> what the network makes of them, and the state behind them."""
 
@@ -67,11 +69,11 @@ class SequenceContext:
         """(B, before + n + after, D): the frames with their neighbours, zeros where the video has none."""
         raise NotImplementedError
 
-    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+    def state(self, name: str, initial: Initial, update: Update) -> Tensor:
         """What ``update`` makes of the state (B, ...) before these frames; the state behind them is remembered.
 
         Args:
-            initial: the state before the first frame of a video.
+            initial: makes the state before the first frame of a video.
             update: has to leave the state as it is at padding (see `clean`).
         """
         raise NotImplementedError
@@ -98,9 +100,9 @@ class Whole(SequenceContext):
         """See `SequenceContext`."""
         return pad(x, (0, 0, before, after))
 
-    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+    def state(self, name: str, initial: Initial, update: Update) -> Tensor:
         """See `SequenceContext`."""
-        return update(initial)[0]
+        return update(initial())[0]
 
 
 class Continued(SequenceContext):
@@ -114,7 +116,7 @@ class Continued(SequenceContext):
             known = torch.cat([past, x], dim=1)
             return known, self._last(known, before)
 
-        return self.state(f"{name}.past", x.new_zeros(len(x), before, x.shape[2]), update)
+        return self.state(f"{name}.past", lambda: x.new_zeros(len(x), before, x.shape[2]), update)
 
     def _last(self, known: Tensor, count: int) -> Tensor:
         """The last frames of (B, count + n, D) that are real, (B, count, D); not a view that keeps all of them."""
@@ -186,7 +188,6 @@ class Cached(Continued):
         real = None if min(counts) >= length else index < torch.tensor(counts, device=device)[:, None]
         super().__init__(Places(positions, real), before=first[..., None])
         self._begins = first == 0 if 0 in frames else None
-        self._written = positions if real is None else positions.masked_fill(~real, NOTHING)
         self._next = [frame + count for frame, count in zip(frames, counts, strict=True)]
         self._memory = memory
         self._columns: dict[Kind, _Columns] = {}
@@ -195,7 +196,9 @@ class Cached(Continued):
     @property
     def remembered(self) -> Memory:
         """The memory behind these frames."""
-        following = torch.tensor(self._next, device=self._written.device)[:, None]
+        if not self._columns:
+            return Memory({}, self._states)
+        following = torch.tensor(self._next, device=self.places.positions.device)[:, None]
         caches = {}
         for kind, (cache, _, _) in self._columns.items():
             kept = cache if kind.pattern.window is None else cache.keeping(_kept(kind, cache.positions, following))
@@ -215,28 +218,38 @@ class Cached(Continued):
         cache.write(name, key, value)
         return attend_seen(query, *cache.read(name), seen)
 
-    def state(self, name: str, initial: Tensor, update: Update) -> Tensor:
+    def state(self, name: str, initial: Initial, update: Update) -> Tensor:
         """See `SequenceContext`."""
-        before = self._memory.states.get(name, initial)
-        if self._begins is not None and before is not initial:
-            before = torch.where(self._begins.view(-1, *[1] * (before.ndim - 1)), initial, before)
+        before = self._memory.states.get(name)
+        if before is None:
+            before = initial()
+        elif self._begins is not None:
+            before = torch.where(self._begins.view(-1, *[1] * (before.ndim - 1)), initial(), before)
         out, self._states[name] = update(before)
         return out
 
     def _extended(self, kind: Kind) -> _Columns:
         """The columns of the earlier frames with those of these behind them."""
         pattern, stride = kind
-        written, chosen = self._written, None
+        written, chosen = self.places.positions, None
+        if self.places.valid is not None:
+            written = written.masked_fill(~self.places.valid, NOTHING)
         if stride > 1:
             multiple = written % stride == 0  # never where there is nothing
             chosen = multiple.any(0).nonzero()[:, 0]
             written = written.masked_fill(~multiple, NOTHING).index_select(1, chosen)
         old = self._memory.caches.get(kind) or Cache.empty(len(written), written.device)
-        # Bounded once the window is full; without one, buffers double.
-        spare = max(SPARE // stride, old.positions.shape[1] if pattern.window is None else 0)
-        cache = old.extended(written, spare)
+        cache = old.extended(written, _spare(kind, old.positions.shape[1]))
         seen = opened(visible(pattern, self.places, Places(cache.positions, cache.positions != NOTHING)))
         return _Columns(cache, chosen, None if bool(seen.all()) else seen)
+
+
+def _spare(kind: Kind, columns: int) -> int:
+    """Free columns for the next buffers: bounded once the window is full; without one, buffers double."""
+    pattern, stride = kind
+    if pattern.window is None:
+        return max(SPARE, columns)
+    return SPARE if pattern.memory is not None else min(SPARE, pattern.window) // stride
 
 
 def _kept(kind: Kind, positions: Tensor, following: Tensor) -> Tensor:

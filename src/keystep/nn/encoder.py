@@ -70,9 +70,12 @@ class Encoder(Trunk):
         """Without the video's mean; looking ahead only where attention does."""
         if pattern.kind == "bidirectional":
             return centre(x, context.places.valid)
-        initial = torch.zeros(len(x), x.shape[2], dtype=torch.float64, device=x.device)
         real = context.clean(x)
-        return context.state("total", initial, lambda total: running_centre(real, total, context.before))
+        return context.state(
+            "total",
+            lambda: torch.zeros(len(x), x.shape[2], dtype=torch.float64, device=x.device),
+            lambda total: running_centre(real, total, context.before),
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """Normalise, map and pool (B, N, D_in) to (B, N, D), still without the bias.

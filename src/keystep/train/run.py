@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -186,6 +187,11 @@ class _Observer:
             self.reported = step
         if step % self.train.monitor_every == 0 or step == self.train.steps:
             health = self._look(self.learner.model)
+            if not math.isfinite(health.effective_rank):
+                raise InputError(
+                    f"the latents are not finite at step {step}; lower train.learning_rate, or look for extreme values "
+                    "in the features"
+                )
             self.metrics.write(step, health.metrics())
             for line in health.warnings(self.start_health):
                 log.warning("step %d: %s", step, line)

@@ -233,8 +233,13 @@ def test_a_file_with_wrong_probabilities_is_never_written(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """Its latents are right: a head that went into the program with its classes swapped."""
-    forward = step._Head.forward
-    monkeypatch.setattr(step._Head, "forward", lambda self, latents: forward(self, latents).flip(-1))
+    run = step.ExportedStep._run
+
+    def swapped(self: ExportedStep, *inputs: object) -> tuple:
+        (latents, probabilities), contexts = run(self, *inputs)
+        return (latents, probabilities.flip(-1)), contexts
+
+    monkeypatch.setattr(step.ExportedStep, "_run", swapped)
     options = {"onnx": broken == "step.onnx", "torch_program": broken == "step.pt2"}
     with pytest.raises(InputError, match=rf"{broken} is not what keystep\.stream computes: probabilities differ"):
         export_step(make_model(MEMORY), tmp_path / "out", head=HEAD, **options)
@@ -247,7 +252,8 @@ def test_a_steep_head_is_no_reason_to_refuse_right_files() -> None:
     latents = 1e-3 * random_features(1, 64).repeat(1, 1, 4)[..., :16]
     moved = latents + 5e-5 * latents.sign()
     right, got = ((x, head.probabilities(x)) for x in (latents, moved))
-    said = artefact._exact("step.onnx", got, right, head)
+    trial = check.Trial([(latents, ())])
+    said = artefact._exact("step.onnx", got, check.Reference(trial, right, head, (keystep.stream.init(head),)))
     assert said["probabilities"]["largest_difference"] > check.TOLERANCE > said["largest_difference"]
 
 
@@ -335,7 +341,7 @@ def test_the_commands_in_the_docs_write_what_they_say_and_how_exact_it_is(
 
     monkeypatch.chdir(tmp_path)
     make_model({"kind": "bidirectional"}, live_attention={"kind": "causal"}).save_pretrained("runs/pjepa")
-    replace(HEAD, origin={"rate": "5/2", "mode": "causal"}).save("head.safetensors")
+    linear_head(HEAD.steps, names=HEAD.names, origin={"rate": "5/2", "mode": "causal"}).save("head.safetensors")
     np.save("video.npy", random_features(1, 60)[0].numpy().T)
 
     def run_command(command: str) -> tuple[int, str, str]:

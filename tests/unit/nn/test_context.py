@@ -33,7 +33,7 @@ class Recurrent(nn.Module):
                 seen.append(memory)
             return torch.stack(seen, dim=1), memory
 
-        recurrent = context.state("memory", self.initial.expand(len(x), WIDTH), update)
+        recurrent = context.state("memory", lambda: self.initial.expand(len(x), WIDTH), update)
         past = context.around("past", context.clean(x), 3, 0)[:, : x.shape[1]]
         heads = x.unflatten(-1, (2, WIDTH // 2)).transpose(1, 2)
         turned = context.rotary(WIDTH // 2)(heads)

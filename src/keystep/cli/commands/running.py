@@ -146,9 +146,7 @@ def export(
     window: Annotated[
         int | None, typer.Option(help="Limit attention to so many frames, for models without a window.")
     ] = None,
-    head: Annotated[
-        Path | None, typer.Option(help="Linear head that 'keystep eval' wrote: adds class probabilities.")
-    ] = None,
+    head: Annotated[Path | None, typer.Option(help="Head of 'keystep eval': adds class probabilities.")] = None,
     features: Annotated[list[Path] | None, typer.Option(help="Feature files to measure what --int8 costs.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
