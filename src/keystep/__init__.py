@@ -5,6 +5,8 @@
     data = keystep.open_dataset("data", rate=4)
     model = keystep.pretrain(keystep.RunConfig(data={"root": "data"}), out="runs/a")  # or keystep.load("runs/a")
     latents = keystep.encode(model, features)                                         # (T, D_in) -> (T, D)
+    results = keystep.evaluate(data, {"pjepa": model}, out="results")
+    stream = keystep.Stream(model, keystep.load_head("results/heads/pjepa-causal.safetensors"))
 
 All names load on first use, so that importing keystep costs nothing.
 """
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     import keystep.stream as stream
     from keystep.config import RunConfig
     from keystep.data.folder import open_dataset
+    from keystep.datasets.preparation import prepare
     from keystep.encoding import encode
     from keystep.evals.evaluate import evaluate
+    from keystep.extraction.run import extract
     from keystep.heads import load_head
     from keystep.loading import load
     from keystep.pjepa import PJEPA
@@ -42,10 +46,12 @@ _HOMES = {
     "Stream": "stream.session",
     "encode": "encoding",
     "evaluate": "evals.evaluate",
+    "extract": "extraction.run",
     "load": "loading",
     "load_head": "heads.registry",
     "open_dataset": "data.folder",
     "predict": "prediction",
+    "prepare": "datasets.preparation",
     "pretrain": "train.run",
 }
 """Public name -> the module that defines it. No name is that of a module, which importing it would put in its place."""
@@ -60,12 +66,14 @@ __all__ = [
     "evals",
     "evaluate",
     "export",
+    "extract",
     "heads",
     "interop",
     "load",
     "load_head",
     "open_dataset",
     "predict",
+    "prepare",
     "pretrain",
     "stream",
 ]

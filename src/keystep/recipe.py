@@ -13,7 +13,7 @@ A run that was stopped goes on when it is planned and run again with the same se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -77,6 +77,12 @@ class Recipe(Config):
     suite: dict[str, Any] = Field(default_factory=dict)
     """What differs from that with ``--suite``."""
 
+    @model_validator(mode="after")
+    def _one_source_of_the_rate(self) -> Self:
+        if self.data_set is not None and self.source_rate is not None:
+            raise ValueError(f"source_rate with data_set {self.data_set}: preparing it tells the rate; leave it out")
+        return self
+
 
 @dataclass(frozen=True)
 class RecipeResult:
@@ -121,6 +127,7 @@ class Plan:
     models: Mapping[str, RecipeModel]
     changes: Mapping[str, Any]
     options: Mapping[str, Any]
+    convert: bool
     seeds: int
     split: str | None
     evaluation: Mapping[str, Any]
@@ -155,7 +162,7 @@ class Plan:
         return prepare(
             self.recipe.data_set,
             self.root,
-            self.out / "data" if self.recipe.convert or self.options != self.recipe.options else None,
+            self.out / "data" if self.convert else None,
             settings=self.options,
             on_error=self.on_error,
             survey=self.survey,
@@ -257,21 +264,31 @@ def plan(
     heads = merged(judging, recipe.suite, assignments(list(suite_settings)))
     wanted_split = split or recipe.split
     if wanted_split is not None:
-        _check_judging(judging, suite, heads)
+        _check_judging(chosen, judging, suite, heads)
     prepared = merged(recipe.options, assignments(list(options)))
     record = _record(recipe, out, chosen, changes, prepared, wanted_split)
     return Plan(
-        *(recipe, root, out, chosen, changes, prepared, seeds, wanted_split, judging, suite, heads, on_error),
+        *(recipe, root, out, chosen, changes, prepared, recipe.convert or bool(options), seeds, wanted_split),
+        *(judging, suite, heads, on_error),
         survey=_survey(recipe, root, prepared),
         record=record,
     )
 
 
-def _check_judging(evaluation: Mapping[str, Any], suite: str | None, heads: Mapping[str, Any]) -> None:
+def _check_judging(
+    models: Iterable[str], evaluation: Mapping[str, Any], suite: str | None, heads: Mapping[str, Any]
+) -> None:
+    from keystep.evals.entrants import reserved
     from keystep.evals.protocol import EvalConfig
     from keystep.evals.suite import suite_config
 
-    build(EvalConfig, evaluation)
+    for name in models:
+        if reserved(name):
+            raise InputError(f"models.{name}: this name stands for a control; choose another")
+    try:
+        build(EvalConfig, evaluation)
+    except InputError as error:
+        raise InputError(f"evaluation: {error}") from error
     if suite is not None:
         suite_config(suite, heads)
 
@@ -306,6 +323,8 @@ def _record(
     }
     path = out / RECORD
     before = read_json(path) if path.exists() else {"data": data, "models": {}}
+    if not isinstance(before.get("models"), dict):
+        raise InputError(f"{path}: an earlier version of keystep made this folder; give another --out")
     both = [name for name in rows if name in before["models"] and before["models"][name] != rows[name]]
     if before["data"] != data or both:
         what = f"model {both[0]}" if both else "data"

@@ -150,7 +150,7 @@ def test_a_feature_folder_needs_no_preparing_and_without_a_split_nothing_is_judg
         (["--suite-set", "seeds=1"], "--suite-set 'seeds=1' without --suite"),
         (["--suite", "papre"], "--suite 'papre' is none of paper"),
         (["--suite", "paper", "--suite-set", "training.epoch=1"], "unknown setting training.epoch (did you mean"),
-        (["--eval-set", "probe.penaltys=1"], "unknown setting probe.penaltys (did you mean"),
+        (["--eval-set", "probe.penaltys=1"], "evaluation: unknown setting probe.penaltys (did you mean"),
         (["--set", "train.step=1"], "unknown setting train.step (did you mean"),
         (["--prepare-set", "evry=2"], "unknown setting evry (did you mean every?)"),
         (["--root", "nowhere"], "nowhere: no such"),
@@ -174,6 +174,7 @@ def test_what_cannot_work_fails_before_anything_is_written(
         ("models: {pjepa: {preset: tyni}}", "no preset 'tyni'"),
         ("models: {pjepa: {settings: {train: {setps: 1}}}}", "unknown setting train.setps (did you mean steps?)"),
         ("- models", "expected names and values"),
+        ("{data_set: gtea, source_rate: 4, models: {pjepa: {}}}", "leave it out"),
     ],
 )
 def test_a_typo_in_a_recipe_is_one_line_that_names_the_file(tmp_path: Path, text: str, said: str) -> None:
@@ -181,6 +182,15 @@ def test_a_typo_in_a_recipe_is_one_line_that_names_the_file(tmp_path: Path, text
     with pytest.raises(InputError) as refused:
         read_recipe(tmp_path / "mine.yaml")
     assert str(refused.value).startswith(str(tmp_path / "mine.yaml")) and said in str(refused.value)
+
+
+def test_a_name_of_a_control_and_a_folder_of_an_earlier_version_are_refused(gtea: Path, tmp_path: Path) -> None:
+    raw = build(Recipe, {"data_set": "gtea", "convert": False, "models": {"raw": {}}})
+    with pytest.raises(InputError, match=r"models\.raw: this name stands for a control"):
+        plan(raw, gtea, tmp_path / "out")
+    (tmp_path / "recipe.json").write_text('{"data": {}, "rows": {}}')
+    with pytest.raises(InputError, match="an earlier version of keystep made this folder"):
+        plan(RECIPE, gtea, tmp_path)
 
 
 def test_options_of_the_data_set_come_from_the_command_line(gtea: Path, tmp_path: Path) -> None:

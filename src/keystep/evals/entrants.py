@@ -89,11 +89,16 @@ CONTROLS = ("raw", "moving average", "nine offsets", "best control", "untrained"
 """Beginnings of names that stand for something else in a table."""
 
 
-def check_groups(groups: Sequence[Group], reserved: tuple[str, ...] = CONTROLS) -> None:
+def reserved(name: str, beginnings: tuple[str, ...] = CONTROLS) -> bool:
+    """Whether a name stands for something else in a table."""
+    return name.startswith(beginnings) or "++" in name or "ORACLE" in name
+
+
+def check_groups(groups: Sequence[Group], beginnings: tuple[str, ...] = CONTROLS) -> None:
     """Refuse names that are used twice or stand for a control, and runs that are no seeds of one recipe."""
     names = [name for name, _ in groups]
     for name, models in groups:
-        if names.count(name) > 1 or name.startswith(reserved) or "++" in name or "ORACLE" in name:
+        if names.count(name) > 1 or reserved(name, beginnings):
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
         if len({found.fingerprint for found in models}) < len(models):
             raise InputError(f"--model {name}: the same weights are given twice; that is no second seed")
