@@ -51,6 +51,13 @@ class Prediction:
         starts, ends = [0, *edges.tolist()], [*edges.tolist(), len(self.ids)]
         return [(self.names[self.ids[start]], start, end) for start, end in zip(starts, ends, strict=True)]
 
+    def ribbon(self) -> bytes:
+        """A picture of the steps over time, PNG; frames are seconds where nothing says the rate."""
+        return ribbons_png(None, {self.name: self.ids}, self.names, (), float(self.rate or 1))
+
+    def _repr_png_(self) -> bytes:
+        return self.ribbon()
+
     def __repr__(self) -> str:
         return f"Prediction({self.name!r}: {len(self.ids)} frames, {len(self.segments())} segments)"
 
