@@ -12,6 +12,7 @@ import keystep
 from keystep.config import ModelConfig
 from keystep.config.base import build
 
+os.environ["COLUMNS"] = "200"  # what the command line prints does not depend on who imported it first
 settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples each time
 if os.environ.get("CI"):
     settings.load_profile("ci")

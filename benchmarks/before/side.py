@@ -130,7 +130,7 @@ def authors(scratch: Path) -> dict[str, np.ndarray]:
 
 def scores() -> dict[str, np.ndarray]:
     """The metrics of made-up predictions, protocol by protocol."""
-    from keystep.metrics import segmentation_scores
+    from keystep.evals.metrics import segmentation_scores
 
     rng = np.random.default_rng(5)
     truths = [np.repeat(rng.integers(0, 5, 30), rng.integers(1, 20, 30)) for _ in range(4)]

@@ -30,6 +30,7 @@ from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets.survey import Looking, Missing, Ready, Survey, check_root, first_existing, left_out, require
 from keystep.datasets.thinning import How, Thinning, class_names
+from keystep.datasets.tree import without_progress
 from keystep.errors import InputError
 from keystep.files import write_lines
 
@@ -102,7 +103,8 @@ class MSTCN:
         """A copy in keystep's own layout."""
         require(self.survey(root))
         folder = self.folder(root)
-        data = open_dataset(folder, source_rate=self._source_rate(folder), problems=problems)
+        quiet = without_progress(problems)
+        data = open_dataset(folder, source_rate=self._source_rate(folder), problems=quiet)
         provenance = {"data_set": self.name, "settings": self.config.model_dump(mode="json")}
         store = FeatureStore(out, Timeline(rate=data.source.rate / self.config.every), "native", provenance).create()
         write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(data.classes)))

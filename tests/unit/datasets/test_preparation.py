@@ -16,8 +16,8 @@ def test_a_readable_download_is_used_as_it_is(tmp_path: Path) -> None:
     root = mstcn(tmp_path / "in", ("background", "take", "open"))
     prepared = prepare("gtea", root)
     assert prepared.folder == root and prepared.source_rate == Fraction(15)
-    assert prepared.splits == ("1",) and len(prepared.videos) == prepared.survey.counts["videos"]
-    assert repr(prepared) == f"Prepared({str(root)!r}, {len(prepared.videos)} videos, splits 1)"
+    assert prepared.splits == ("1", "2") and len(prepared.videos) == prepared.survey.counts["videos"]
+    assert repr(prepared) == f"Prepared({str(root)!r}, {len(prepared.videos)} videos, splits 1, 2)"
 
 
 def test_a_written_folder_names_its_videos_splits_and_what_was_left_out(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_written_folder_names_its_videos_splits_and_what_was_left_out(tmp_path
     lines: list[str] = []
     progress = Lines(lines.append, interval=0)
     prepared = prepare("gtea", root, tmp_path / "out", settings={"every": 3}, on_error="skip", progress=progress)
-    assert prepared.folder == tmp_path / "out" and prepared.source_rate is None and prepared.splits == ("1",)
+    assert prepared.folder == tmp_path / "out" and prepared.source_rate is None and prepared.splits == ("1", "2")
     assert list(prepared.skipped) == ["P03.cam01_v1"] and len(prepared.videos) == 5
     assert lines[-1].startswith("preparing: 6 of 6 videos")
 

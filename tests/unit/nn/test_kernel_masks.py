@@ -84,9 +84,15 @@ def paddings(draw: st.DrawFn, rows: int, frames: int) -> Tensor:
 
 
 @st.composite
-def layouts(draw: st.DrawFn, rows: int, frames: int) -> Places:
-    """Some frames of padded videos of two segments, moved together as the encoder does."""
+def pairs(draw: st.DrawFn, rows: int, frames: int) -> tuple[Places, Places | None]:
+    """Queries, and keys of the same videos (None: the queries' own)."""
     valid = draw(paddings(rows, frames))
+    return draw(layouts(valid)), draw(st.none() | layouts(valid))
+
+
+@st.composite
+def layouts(draw: st.DrawFn, valid: Tensor) -> Places:
+    """Some frames of padded videos of two segments, moved together as the encoder does."""
     lengths = valid.sum(1)
     segments = torch.stack([lengths - lengths // 3, lengths // 3], dim=1)
     share, seed = draw(st.sampled_from([1.0, 0.6, 0.1])), draw(st.integers(0, 10_000))
@@ -122,8 +128,7 @@ def assert_attention_is_open(
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), pattern=ANY, rows=st.integers(1, 3), frames=st.sampled_from([1, 7, 16, 33]))
 def test_no_row_of_any_plan_is_wholly_hidden(data: st.DataObject, pattern: dict, rows: int, frames: int) -> None:
-    queries = data.draw(layouts(rows, frames))
-    keys = data.draw(st.none() | layouts(rows, frames))
+    queries, keys = data.draw(pairs(rows, frames))
     tile, cores = data.draw(st.sampled_from([1, 3, 8, 192])), data.draw(st.sampled_from([1, 2, 5]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "TILE", tile)
