@@ -6,7 +6,7 @@
     model = keystep.pretrain(keystep.RunConfig(data={"root": "data"}), out="runs/a")  # or keystep.load("runs/a")
     latents = keystep.encode(model, features)                                         # (T, D_in) -> (T, D)
     results = keystep.evaluate(data, {"pjepa": model}, out="results")
-    stream = keystep.Stream(model, keystep.load_head("results/heads/pjepa-causal.safetensors"))
+    stream = keystep.Stream(model, results.heads["pjepa-causal-seed0"])
 
 All names load on first use, so that importing keystep costs nothing.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import keystep.export as export
     import keystep.heads as heads
     import keystep.interop as interop
+    import keystep.progress as progress
     import keystep.stream as stream
     from keystep.config import RunConfig
     from keystep.data.folder import open_dataset
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("evals", "export", "heads", "interop", "stream")
+_PACKAGES = ("evals", "export", "heads", "interop", "progress", "stream")
 _HOMES = {
     "PJEPA": "pjepa",
     "RunConfig": "config.run",
@@ -75,6 +76,7 @@ __all__ = [
     "predict",
     "prepare",
     "pretrain",
+    "progress",
     "stream",
 ]
 

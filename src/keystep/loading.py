@@ -32,10 +32,8 @@ def load(source: Path | str, device: torch.device | str | None = None) -> PJEPA:
     """
     path = Path(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    run = next(
-        (folder for folder in (path, path.parent, path.parent.parent) if (folder / "config.yaml").exists()), None
-    )
-    if run is None or not path.is_dir():
+    run = _run_of(path)
+    if run is None:
         model = PJEPA.from_pretrained(source).to(device)
         model.origin = Origin(str(source))
         return model
@@ -44,6 +42,16 @@ def load(source: Path | str, device: torch.device | str | None = None) -> PJEPA:
     model = PJEPA.from_pretrained(folder).to(device)
     model.origin = Origin(str(folder), run, config, _trained_on(run))
     return model
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run that a folder is, or is the model or a checkpoint of."""
+    places = [path]
+    if path.name == "model":
+        places.append(path.parent)
+    elif path.parent.name == "checkpoints":
+        places.append(path.parent.parent)
+    return next((folder for folder in places if path.is_dir() and (folder / "config.yaml").is_file()), None)
 
 
 def _newest(run: Path, config: RunConfig) -> Path:

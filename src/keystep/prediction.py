@@ -100,7 +100,8 @@ def predict(
     model = model if isinstance(model, PJEPA) else load(model)
     named = str(head) if isinstance(head, (Path, str)) else "this head"
     head = load_head(head) if isinstance(head, (Path, str)) else head
-    check_head(head, model, named, live=False)
+    for line in check_head(head, model, named, live=False):
+        progress.message(f"warning: {line}")
     if model.config.oracle:
         raise InputError(f"{model.origin.source}: attends by true segments (ORACLE), which no new video has")
     if isinstance(videos, (np.ndarray, Tensor)):

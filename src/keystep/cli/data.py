@@ -38,10 +38,15 @@ def list_skipped(skipped: Mapping[str, str], console: Console) -> None:
         console.print(f"left out: {line}", soft_wrap=True, style="yellow", markup=False)
 
 
-def list_problems(folder: FeatureFolder, console: Console) -> None:
-    """What was left out, and what was accepted with a remark."""
-    list_skipped(folder.problems.skipped, console)
-    list_notes(folder.problems.notes, console)
+def list_problems(folder: FeatureFolder, console: Console, shown: Sequence[str] = ()) -> None:
+    """What was left out, and what was accepted with a remark, but for what was shown already."""
+    list_found(folder.problems.skipped, folder.problems.notes, console, shown)
+
+
+def list_found(skipped: Mapping[str, str], notes: Sequence[str], console: Console, shown: Sequence[str] = ()) -> None:
+    """The same, as a result has it."""
+    list_skipped(skipped, console)
+    list_notes([line for line in notes if line not in shown], console)
 
 
 def list_notes(notes: Sequence[str], console: Console) -> None:

@@ -30,6 +30,6 @@ def encode_folder(
     mode = "causal" if live else "offline"
     made = encode(model, folder, mode=mode, out=out, layout=layout, half=half, progress=progress_on(console))  # type: ignore[call-overload]
     show_lines(made.warnings, console)
-    list_problems(folder, console)
+    list_problems(folder, console, shown=made.warnings)
     marked = f"  ORACLE: {made.oracle}" if made.oracle else ""
     console.print(f"{out}: {len(made.videos)} videos, {model.config.dim} wide, layout {layout}{marked}", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from keystep.cli.data import list_problems, open_data, show_warnings
+from keystep.cli.data import list_found, open_data, show_warnings
 from keystep.cli.progress import progress_on
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.config.base import assignments, build
@@ -43,10 +43,11 @@ def evaluate_folder(
     config = build(EvalConfig, assignments(settings))
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
-    show_warnings(check_models(groups, folder, split), folder, console)
+    warnings = check_models(groups, folder, split)
+    show_warnings(warnings, folder, console)
     try:
         with stopping_on_terminate():
-            evaluate(
+            results = evaluate(
                 folder,
                 dict(groups),
                 split=split,
@@ -58,7 +59,8 @@ def evaluate_folder(
             )
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the same command goes on from {out / FOLDER}") from None
-    list_problems(folder, console)
+    found = results.record["data"]
+    list_found(found["left_out"], found["notes"], console, warnings)
     show_report(out, console)
 
 

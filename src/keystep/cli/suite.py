@@ -40,7 +40,8 @@ def evaluate_suite(
     config = suite_config(suite, assignments(settings))
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
-    show_warnings(check_models(groups, folder, split), folder, console)
+    warnings = check_models(groups, folder, split)
+    show_warnings(warnings, folder, console)
     try:
         with stopping_on_terminate():
             found = evaluate_suite_(
@@ -54,7 +55,7 @@ def evaluate_suite(
             )
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the same command goes on from {out / HEADS}") from None
-    list_problems(folder, console)
+    list_problems(folder, console, warnings)
     for mode in dict.fromkeys(row.mode for row in found.rows):
         console.print(_table(mode, [row for row in found.rows if row.mode == mode]))
     console.print(f"report: {found.report}", soft_wrap=True, markup=False)

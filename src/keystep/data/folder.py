@@ -52,7 +52,7 @@ from keystep.files import sample_bytes
 from keystep.types import AnyRate, OnError, parse_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureFolder:
     """Videos of one folder, read at one rate.
 
@@ -76,6 +76,9 @@ class FeatureFolder:
     """Which labels these features were made with, where they were; a note says so on every reading."""
     labelled_videos: frozenset[str] = frozenset()
     """The videos that those labels are of."""
+
+    def __repr__(self) -> str:
+        return f"FeatureFolder({str(self.root)!r}, {len(self.videos)} videos, {self.timeline.rate} Hz)"
 
     @cached_property
     def timeline(self) -> Timeline:

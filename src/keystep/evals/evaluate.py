@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.layout import data_set_of
@@ -80,13 +80,21 @@ def evaluate(
     for head in heads:
         if head not in PRESETS:
             raise InputError(f"unknown head {head!r}; expected one of {', '.join(PRESETS)}")
+    for mode in modes:
+        if mode not in get_args(Mode):
+            raise InputError(f"unknown mode {mode!r}; expected {' or '.join(get_args(Mode))}")
+    if quick and set(heads) != {PROBE}:
+        raise InputError("quick is for the linear probe alone; leave it out, or the other heads")
     if out is not None:
         check_output(Path(out), overwrite=overwrite)
     config = config or EvalConfig()
     given = loaded_groups(models or {})
     folder = data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    if groups is not None:
+        _check_groups_of_videos(groups, folder.split(split).test)
+    before = list(folder.problems.notes)
     for line in check_models(given, folder, split):
-        if line not in folder.problems.notes:  # the caller may have shown it already
+        if line not in before:  # the caller may have shown it already
             folder.problems.notes.append(line)
     judge = open_judge(folder, split, config, None if out is None else Path(out) / FOLDER, groups)
     records, entrants = model_records(given), entrants_of(given)
@@ -103,9 +111,18 @@ def evaluate(
         more = {"head_rows": row_records(suite.rows), "head_gains": gain_records(gains(suite.rows))}
     runs = {f"{name}, seed {seed}": one.origin.run for name, seed, one in flat(given) if one.origin.run is not None}
     results = Results.of(evaluation, curves_of(runs), records, more)
+    folder.problems.notes[:] = before  # what was found here is in the results, and not about the data
     if out is not None:
         results.report(out)
     return results
+
+
+def _check_groups_of_videos(groups: Mapping[str, str], test: Sequence[str]) -> None:
+    missing = [video for video in test if video not in groups]
+    if missing:
+        raise InputError(
+            f"groups: {len(missing)} of {len(test)} test videos have no group, such as {missing[0]!r}; name them all"
+        )
 
 
 @dataclass(frozen=True)

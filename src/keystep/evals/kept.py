@@ -17,8 +17,8 @@ from keystep.files import replacing
 
 FOLDER = "probes"
 """Folder of the kept probes within that of a result."""
-VERSION = 1
-"""Of how a probe is fitted: another version finds none of the older ones."""
+VERSION = 2
+"""Of how a probe is fitted and described: another version finds none of the older ones."""
 
 
 @dataclass(frozen=True)

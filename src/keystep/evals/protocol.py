@@ -327,7 +327,8 @@ class _Study:
         wait = pattern_delay(pattern, self.rate)
         delay = None if wait is None else wait + self.slot_delay
         latents = cache(lambda: dict(encode_videos(model, self.judge.folder, self.judge.videos, pattern)))
-        key = f"latents {mode}: {model.fingerprint} {pattern!r}"
+        settings = model.config.model_dump_json()  # heads, rotations and the like leave no trace in the weights
+        key = f"latents {mode}: {model.fingerprint} {settings} {pattern!r}"
         position: Position = "elapsed" if mode == "causal" else "progress"
         self.add(
             name,

@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +35,7 @@ from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import SELECTION, Evaluation
 from keystep.files import replacing, write_json
-from keystep.heads.linear import LinearHead
+from keystep.heads import Head, load_head
 
 RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.json", "heads"
 OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
@@ -58,7 +60,7 @@ class Results:
     record: dict[str, Any]
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
-    heads: dict[str, LinearHead] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -81,7 +83,9 @@ class Results:
     @classmethod
     def load(cls, folder: Path | str) -> Results:
         """From a folder that `report` or ``keystep eval`` wrote."""
-        return cls(*load_result(Path(folder)))
+        folder = Path(folder)
+        heads = {path.stem: load_head(path) for path in sorted((folder / HEADS).glob("*.safetensors"))}
+        return cls(*load_result(folder), heads=heads)
 
     def save(self, folder: Path | str) -> None:
         """Write the result folder, whole or not at all; an older result at that place is replaced."""
@@ -94,7 +98,7 @@ class Results:
             for name, head in self.heads.items():
                 head.save(temporary / HEADS / f"{name}.safetensors")
             if (folder / PROBES).is_dir():  # they serve a table with one more model, too
-                (folder / PROBES).rename(temporary / PROBES)
+                shutil.copytree(folder / PROBES, temporary / PROBES, copy_function=_linked)
 
     def report(self, folder: Path | str) -> Path:
         """Save, and draw the pictures and ``report.html``; returns the page."""
@@ -185,11 +189,19 @@ def save_evaluation(
     Results.of(evaluation, curves, models).save(folder)
 
 
-def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, LinearHead]:
+def _linked(source: str, target: str) -> None:
+    """A second name of a file, which costs no room; a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, Head]:
     """``<model>-<mode>-seed<N>`` -> the head of a model's own latents, with what it has to be used with."""
     folder = evaluation.judge.folder
     weights = {(record["name"], record["seed"]): record["weights"] for record in models}
-    heads = {}
+    heads: dict[str, Head] = {}
     for row in evaluation.rows:
         for run in row.runs:
             name = row.name.removesuffix(" (ORACLE)")

@@ -104,3 +104,39 @@ def test_a_model_of_another_rate_is_refused_and_its_own_is_taken(data: Any, tmp_
         keystep.evaluate(data, {"other": runs[4]}, config=QUICK)
     with pytest.raises(InputError, match="judge them in two evaluations"):
         keystep.evaluate(root, {"a": runs[2], "b": runs[4]}, config=QUICK)
+
+
+def test_a_result_that_was_read_again_keeps_its_heads(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path / "out")
+    again = Results.load(tmp_path / "out")
+    assert again.heads.keys() == results.heads.keys() and results.heads
+    again.save(tmp_path / "out")
+    assert Results.load(tmp_path / "out").heads.keys() == results.heads.keys()
+
+
+def test_probes_of_models_that_differ_in_settings_without_weights_are_kept_apart(data: Any, tmp_path: Path) -> None:
+    """Their untrained twins have the same weights, and are other encoders."""
+    models = {"a": model(0), "b": model(0, heads=1)}
+    assert models["a"].fingerprint == models["b"].fingerprint
+    alone = keystep.evaluate(data, models, modes=["causal"], config=QUICK)
+    kept = keystep.evaluate(data, models, modes=["causal"], config=QUICK, out=tmp_path / "out")
+    assert kept.record["rows"] == alone.record["rows"]
+
+
+def test_a_quick_look_leaves_no_note_behind(data: Any) -> None:
+    before = list(data.problems.notes)
+    looked = keystep.evaluate(data, {"a": model(0)}, modes=["causal"], config=QUICK, quick=True)
+    assert any("quick" in note for note in looked.record["data"]["notes"]) and data.problems.notes == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"modes": ["live"]}, "unknown mode 'live'; expected offline or causal"),
+        ({"groups": {"nobody": "a"}}, "3 of 3 test videos have no group"),
+        ({"quick": True, "heads": ["linear", "mstcn"]}, "quick is for the linear probe alone"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(data: Any, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        keystep.evaluate(data, {"a": model(0)}, config=QUICK, **asked)
