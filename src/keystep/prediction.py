@@ -15,7 +15,7 @@ from torch import Tensor
 from keystep.encoding import pattern_of
 from keystep.errors import InputError
 from keystep.evals.pictures import ribbons_png, safe_names
-from keystep.files import check_new, check_ours, replacing, write_array, write_json, write_lines
+from keystep.files import check_exists, check_new, check_ours, replacing, write_array, write_json, write_lines
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.opening import SourceOptions, open_source
@@ -108,10 +108,14 @@ def predict(
         rate = head.origin.get("rate")
         found = [_predicted("video", torch.as_tensor(videos), model, head, Fraction(rate) if rate else None)]
     else:
+        if not isinstance(videos, (Path, str)) and not (videos and all(isinstance(one, (Path, str)) for one in videos)):
+            raise InputError("videos: expected an array (T, D), or one or more files")
+        for one in [videos] if isinstance(videos, (Path, str)) else videos:
+            check_exists(one)
         paths = [Path(videos)] if isinstance(videos, (Path, str)) else [Path(path) for path in videos]
         for path in paths:
             if not path.is_file():
-                raise InputError(f"{path}: no such file; give features (.npy) or videos")
+                raise InputError(f"{path}: a folder; give files with features (.npy) or videos")
         options = SourceOptions(source_rate=source_rate, weights=weights, chunk=256)
         found = []
         with progress.task("predicting", total=len(paths), unit="videos") as task:
@@ -130,6 +134,8 @@ def predict(
 
 def _predicted(name: str, features: Tensor, model: PJEPA, head: Head, rate: Fraction | None) -> Prediction:
     """One video. features: (T, D)."""
+    if features.ndim != 2 or not len(features):
+        raise InputError(f"{name}: features have shape {tuple(features.shape)}; expected (T, D) with a frame at least")
     pattern = pattern_of(model, "causal" if head.origin.get("mode") == "causal" else "offline")
     with torch.inference_mode():
         latents = model.encode(features.float(), pattern=pattern)

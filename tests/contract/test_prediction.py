@@ -81,3 +81,21 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(
     blocked.write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         keystep.predict(model, head_of(model, tmp_path / "h.safetensors"), videos, out=blocked / "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((0, 6), np.float32), r"features have shape \(0, 6\); expected \(T, D\)"),
+        (np.zeros((1, 5, 6), np.float32), r"features have shape \(1, 5, 6\); expected \(T, D\)"),
+        ([], "expected an array"),
+        ([np.zeros((5, 6), np.float32)], "expected an array"),
+        ("nowhere.npy", "nowhere.npy: no such file or folder"),
+        (".", "a folder; give files"),
+        ("https://host/video.mp4", "https://host/video.mp4"),
+    ],
+)
+def test_what_is_no_recording_is_one_line(model: keystep.PJEPA, tmp_path: Path, given: object, said: str) -> None:
+    head = head_of(model, tmp_path / "head.safetensors")
+    with pytest.raises(InputError, match=said):
+        keystep.predict(model, head, given)  # type: ignore[arg-type]

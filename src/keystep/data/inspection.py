@@ -90,6 +90,8 @@ def inspect_dataset(
     """
     root = Path(root)
     known = source_rate is not None or (root / "store.json").exists()
+    if rate is not None and not known:
+        raise InputError(f"{root}: no store.json says how many features a second; give it with --source-rate 30")
     folder = open_dataset(root, source_rate=source_rate if known else 1, rate=rate if known else None, problems="skip")
     with progress.task("reading", total=len(folder.videos), unit="videos") as task:
         for name in folder.videos:
