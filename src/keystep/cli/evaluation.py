@@ -10,9 +10,10 @@ from rich.table import Table
 
 from keystep.cli.data import list_found, open_data, show_warnings
 from keystep.cli.progress import progress_on
-from keystep.cli.stopping import stopping_on_terminate
+from keystep.cli.stopping import interruptible
 from keystep.config.base import assignments, build
-from keystep.errors import InputError, Interrupted
+from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
 from keystep.evals.entrants import Group, check_models, loaded_groups, own_rate
 from keystep.evals.evaluate import check_output, evaluate
 from keystep.evals.kept import FOLDER
@@ -41,27 +42,38 @@ def evaluate_folder(
     """Judge, save, draw, say."""
     check_output(out, overwrite=overwrite)
     config = build(EvalConfig, assignments(settings))
+    groups, folder, warnings = opened(data, models, split, source_rate, rate, on_error, console)
+    with interruptible(f"stopped; the same command goes on from {out / FOLDER}"):
+        results = evaluate(
+            folder,
+            dict(groups),
+            split=split,
+            config=config,
+            out=out,
+            quick=quick,
+            overwrite=overwrite,
+            progress=progress_on(console),
+        )
+    found = results.record["data"]
+    list_found(found["left_out"], found["notes"], console, warnings)
+    show_report(out, console)
+
+
+def opened(
+    data: Path,
+    models: list[str],
+    split: str,
+    source_rate: str | None,
+    rate: str | None,
+    on_error: str,
+    console: Console,
+) -> tuple[list[Group], FeatureFolder, list[str]]:
+    """Models, the data at the rate that they were trained at, and the warnings about both, which are shown."""
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
     warnings = check_models(groups, folder, split)
     show_warnings(warnings, folder, console)
-    try:
-        with stopping_on_terminate():
-            results = evaluate(
-                folder,
-                dict(groups),
-                split=split,
-                config=config,
-                out=out,
-                quick=quick,
-                overwrite=overwrite,
-                progress=progress_on(console),
-            )
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; the same command goes on from {out / FOLDER}") from None
-    found = results.record["data"]
-    list_found(found["left_out"], found["notes"], console, warnings)
-    show_report(out, console)
+    return groups, folder, warnings
 
 
 def show_report(result: Path, console: Console, markdown: bool = False) -> None:

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from keystep.cli.data import show_lines
 from keystep.cli.progress import progress_on
-from keystep.cli.stopping import stopping_on_terminate
-from keystep.errors import Interrupted
+from keystep.cli.stopping import interruptible
 from keystep.recipe import plan, read_recipe
 
 
@@ -23,11 +22,8 @@ def run_recipe(file: Path, root: Path, out: Path, models: Sequence[str], console
         from keystep.cli.preparation import print_survey
 
         print_survey(planned.survey, console)
-    try:
-        with stopping_on_terminate():
-            done = planned.run(progress_on(console))
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; the same command goes on from there") from None
+    with interruptible("stopped; the same command goes on from there"):
+        done = planned.run(progress_on(console))
     show_lines(done.warnings, console)
     if done.results is not None:
         from keystep.cli.evaluation import show_report

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from keystep.errors import Interrupted
+
 
 @contextmanager
 def stopping_on_terminate() -> Iterator[None]:
@@ -24,3 +26,17 @@ def stopping_on_terminate() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """End work that keeps what is finished with one line on Ctrl-C and SIGTERM.
+
+    Raises:
+        Interrupted: with the message, which says how to go on.
+    """
+    try:
+        with stopping_on_terminate():
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(message) from None

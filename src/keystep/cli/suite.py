@@ -7,13 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from keystep.cli.data import list_problems, open_data, show_warnings
-from keystep.cli.evaluation import parsed_groups
+from keystep.cli.data import list_problems
+from keystep.cli.evaluation import opened
 from keystep.cli.progress import progress_on
-from keystep.cli.stopping import stopping_on_terminate
+from keystep.cli.stopping import interruptible
 from keystep.config.base import assignments
-from keystep.errors import Interrupted
-from keystep.evals.entrants import check_models, own_rate
 from keystep.evals.evaluate import HEADS
 from keystep.evals.evaluate import evaluate_suite as evaluate_suite_
 from keystep.evals.suite import HeadRow, suite_config
@@ -38,23 +36,17 @@ def evaluate_suite(
 ) -> None:
     """Train what is not trained yet, score, save, draw, say."""
     config = suite_config(suite, assignments(settings))
-    groups = parsed_groups(models)
-    folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
-    warnings = check_models(groups, folder, split)
-    show_warnings(warnings, folder, console)
-    try:
-        with stopping_on_terminate():
-            found = evaluate_suite_(
-                folder,
-                dict(groups),
-                out=out,
-                split=split,
-                config=config,
-                overwrite=overwrite,
-                progress=progress_on(console),
-            )
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; the same command goes on from {out / HEADS}") from None
+    groups, folder, warnings = opened(data, models, split, source_rate, rate, on_error, console)
+    with interruptible(f"stopped; the same command goes on from {out / HEADS}"):
+        found = evaluate_suite_(
+            folder,
+            dict(groups),
+            out=out,
+            split=split,
+            config=config,
+            overwrite=overwrite,
+            progress=progress_on(console),
+        )
     list_problems(folder, console, warnings)
     for mode in dict.fromkeys(row.mode for row in found.rows):
         console.print(_table(mode, [row for row in found.rows if row.mode == mode]))

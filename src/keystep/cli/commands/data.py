@@ -53,33 +53,29 @@ def extract_(
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
-    from keystep.cli.stopping import stopping_on_terminate
+    from keystep.cli.stopping import interruptible
     from keystep.config.base import assignments
-    from keystep.errors import Interrupted
     from keystep.extraction.run import extract
 
-    try:
-        with stopping_on_terminate():
-            done = extract(
-                videos,
-                backbone,
-                out=out,
-                rate=rate,
-                window=window,
-                half=half,
-                settings=assignments(settings or []),
-                weights=weights,
-                labels=labels,
-                label_rate=label_rate,
-                workers=workers,
-                shard=shard,
-                device=device,
-                recursive=recursive,
-                on_error=on_error,
-                progress=progress_on(console),
-            )
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; run again to go on with what is missing in {out}") from None
+    with interruptible(f"stopped; run again to go on with what is missing in {out}"):
+        done = extract(
+            videos,
+            backbone,
+            out=out,
+            rate=rate,
+            window=window,
+            half=half,
+            settings=assignments(settings or []),
+            weights=weights,
+            labels=labels,
+            label_rate=label_rate,
+            workers=workers,
+            shard=shard,
+            device=device,
+            recursive=recursive,
+            on_error=on_error,
+            progress=progress_on(console),
+        )
     show_extracted(done, console)
 
 
