@@ -64,7 +64,8 @@ def evaluate(
             are trained on raw features, the best control, and every model.
         modes: ``offline`` sees whole videos, ``causal`` only the past.
         task: ``segmentation``: one class for every frame.
-        groups: test video -> the person or site that it belongs to; the bootstrap then draws groups instead of videos.
+        groups: test video -> the person or site that it belongs to; the bootstrap of the gate
+            and of `Results.compare` then draws groups instead of videos.
         config: settings of probes and metrics; a `SuiteConfig` has those of temporal heads too.
         out: folder for the result, its pictures and its report. Finished probes are kept there, so that the same call
             goes on after an interruption.
