@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from keystep.data.layout import data_set_of
 from keystep.errors import InputError
 from keystep.evals import suite_results
 from keystep.evals.entrants import (
+    Group,
     Models,
     check_models,
     entrants_of,
@@ -22,7 +24,7 @@ from keystep.evals.entrants import (
     open_judge,
     own_rate,
 )
-from keystep.evals.judge import Mode
+from keystep.evals.judge import Judge, Mode
 from keystep.evals.kept import FOLDER
 from keystep.evals.protocol import EvalConfig, judge_all
 from keystep.evals.results import OURS, RESULT, Results, curves_of
@@ -89,15 +91,60 @@ def evaluate(
     if out is not None:
         check_output(Path(out), overwrite=overwrite)
     config = config or EvalConfig()
-    given = loaded_groups(models or {})
-    folder = data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    given, folder = _opened(data, models)
     if groups is not None:
         _check_groups_of_videos(groups, folder.split(split).test)
+    with _own_notes(folder):
+        results = _evaluated(given, folder, split, heads, modes, groups, config, out, quick, progress)
+    if out is not None:
+        results.report(out)
+    return results
+
+
+def _opened(data: FeatureFolder | Path | str, models: Models | None) -> tuple[list[Group], FeatureFolder]:
+    """The models, and the data at their rate."""
+    given = loaded_groups(models or {})
+    return given, data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+
+
+@contextmanager
+def _own_notes(folder: FeatureFolder) -> Iterator[None]:
+    """Notes of one evaluation are in its results; the data, which the next one may read, keep their own only."""
     before = list(folder.problems.notes)
+    try:
+        yield
+    finally:
+        folder.problems.notes[:] = before
+
+
+def _judge(
+    given: Sequence[Group],
+    folder: FeatureFolder,
+    split: str,
+    config: EvalConfig,
+    kept: Path | None,
+    groups: Mapping[str, str] | None = None,
+) -> Judge:
+    """Check that the models can be judged on the data, and read them."""
     for line in check_models(given, folder, split):
-        if line not in before:  # the caller may have shown it already
+        if line not in folder.problems.notes:  # the caller may have shown it already
             folder.problems.notes.append(line)
-    judge = open_judge(folder, split, config, None if out is None else Path(out) / FOLDER, groups)
+    return open_judge(folder, split, config, kept, groups)
+
+
+def _evaluated(
+    given: Sequence[Group],
+    folder: FeatureFolder,
+    split: str,
+    heads: Sequence[str],
+    modes: Sequence[Mode],
+    groups: Mapping[str, str] | None,
+    config: EvalConfig,
+    out: Path | str | None,
+    quick: bool,
+    progress: Progress,
+) -> Results:
+    judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER, groups)
     records, entrants = model_records(given), entrants_of(given)
     evaluation = judge_all(judge, entrants, progress, modes=modes, quick=quick)
     others = tuple(head for head in heads if head != PROBE)
@@ -111,11 +158,7 @@ def evaluate(
             suite = run_suite(judge, entrants, settings, kept, progress, weights)
         more = {"head_rows": row_records(suite.rows), "head_gains": gain_records(gains(suite.rows))}
     runs = {f"{name}, seed {seed}": one.origin.run for name, seed, one in flat(given) if one.origin.run is not None}
-    results = Results.of(evaluation, curves_of(runs), records, more)
-    folder.problems.notes[:] = before  # what was found here is in the results, and not about the data
-    if out is not None:
-        results.report(out)
-    return results
+    return Results.of(evaluation, curves_of(runs), records, more)
 
 
 def _check_groups_of_videos(groups: Mapping[str, str], test: Sequence[str]) -> None:
@@ -161,15 +204,11 @@ def evaluate_suite(
     pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
     check_ours(out, {*suite_results.OURS, HEADS, FOLDER, *pictures})
     check_new(out / suite_results.RESULT, overwrite)
-    given = loaded_groups(models or {})
-    folder = data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    given, folder = _opened(data, models)
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(folder.root)})
-    for line in check_models(given, folder, split):
-        if line not in folder.problems.notes:
-            folder.problems.notes.append(line)
     check_clips(folder, given)
-    judge, records = open_judge(folder, split, config, out / FOLDER), model_records(given)
+    judge, records = _judge(given, folder, split, config, out / FOLDER), model_records(given)
     weights = {(record["name"], record["seed"]): record["weights"] for record in records}
     found = run_suite(judge, entrants_of(given), config, out / HEADS, progress, weights)
     return SuiteResults(tuple(found.rows), save_suite(out, judge, found, config, records))

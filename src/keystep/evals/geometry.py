@@ -53,22 +53,17 @@ class Geometry:
 
 
 def median_geometry(videos: Sequence[Array], *, points: int = 256) -> Geometry:
-    """The median of each number over videos, each (T_i, D), thinned to ``points`` frames where longer."""
+    """The median of each number over videos (T_i, D). Of more than ``points`` frames, that many evenly spaced ones.
+
+    The nearest neighbours cost points x points distances, so memory does not grow with the videos.
+
+    Raises:
+        InputError: no video, fewer than three frames or points, or a NaN or infinite number.
+    """
     if not videos:
         raise InputError("geometry needs at least one video")
     each = [asdict(_named_geometry(video, points, f"video {index}")) for index, video in enumerate(videos)]
     return Geometry(**{name: float(np.median([numbers[name] for numbers in each])) for name in each[0]})
-
-
-def video_geometry(latents: Array, *, points: int = 256) -> Geometry:
-    """The numbers of one video (T, D). Of more than ``points`` frames, that many evenly spaced ones are used.
-
-    The nearest neighbours cost points x points distances, so memory does not grow with the video.
-
-    Raises:
-        InputError: fewer than three frames or points, or a NaN or infinite number.
-    """
-    return _named_geometry(latents, points, "the video")
 
 
 def _named_geometry(latents: Array, points: int, name: str) -> Geometry:

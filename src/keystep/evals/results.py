@@ -182,13 +182,6 @@ def summed(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     return np.stack([counts[..., names == one].sum(-1) for one in dict.fromkeys(groups)], axis=-1)
 
 
-def save_evaluation(
-    folder: Path, evaluation: Evaluation, curves: Curves, models: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """`Results.of` and `Results.save` in one."""
-    Results.of(evaluation, curves, models).save(folder)
-
-
 def _linked(source: str, target: str) -> None:
     """A second name of a file, which costs no room; a copy where the file system has no such names."""
     try:

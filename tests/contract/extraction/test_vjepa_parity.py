@@ -48,7 +48,7 @@ def random_clips(*shape: int) -> Tensor:
 
 def theirs(config: VJEPAConfig, frames: int) -> nn.Module:
     """Their model at our size, with random weights."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'hf'; make test-all has it")
     settings = transformers.VJEPA2Config(
         crop_size=config.size,
         frames_per_clip=frames,

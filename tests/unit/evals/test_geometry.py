@@ -5,7 +5,12 @@ import pytest
 from scipy.stats import spearmanr
 
 from keystep.errors import InputError
-from keystep.evals.geometry import Geometry, median_geometry, video_geometry
+from keystep.evals.geometry import Geometry, median_geometry
+
+
+def video_geometry(latents: np.ndarray, points: int = 256) -> Geometry:
+    """Of one video."""
+    return median_geometry([latents], points=points)
 
 
 def arc(degrees: float, count: int = 100) -> np.ndarray:

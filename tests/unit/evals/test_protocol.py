@@ -21,7 +21,7 @@ from keystep.evals.judge import Judge
 from keystep.evals.kept import KeptProbes
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 from keystep.evals.protocol import BEST_ON_TEST, PAIR, Entrant, Evaluation, _Study, _untrained, judge_all
-from keystep.evals.results import load_result, save_evaluation
+from keystep.evals.results import Results, load_result
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
 
@@ -251,7 +251,7 @@ def test_scores_are_computed_at_the_labels_own_rate(judge: Judge, evaluation: Ev
 
 
 def test_a_result_round_trips_and_says_where_it_comes_from(evaluation: Evaluation, tmp_path: Path) -> None:
-    save_evaluation(tmp_path / "result", evaluation, {})
+    Results.of(evaluation).save(tmp_path / "result")
     record, pictures, curves = load_result(tmp_path / "result")
     assert record["data"]["fingerprint"] == evaluation.judge.folder.fingerprint()
     assert record["command"] and record["software"]["torch"] and record["data"]["rate_hz"] == 2.0

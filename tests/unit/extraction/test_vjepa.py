@@ -255,7 +255,7 @@ def test_settings_that_a_model_has_not_are_refused_before_the_weights_are_read(
 
 
 def hf_folder(path: Path, **changes: object) -> Path:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'hf'; make test-all has it")
     sizes = {"hidden_size": 24, "num_attention_heads": 1, "num_hidden_layers": 4, "mlp_ratio": 32 / 24}
     predictor = {"pred_hidden_size": 24, "pred_num_attention_heads": 1, "pred_num_hidden_layers": 1}
     config = transformers.VJEPA2Config(**({"crop_size": 64, **sizes, **predictor} | changes))
