@@ -8,27 +8,13 @@ from torch import Tensor, nn
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
+from keystep.nn.bands import HeldBands
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext, Whole
+from keystep.nn.norm import ChannelNorm
 from keystep.nn.places import Packing, lay_out
 from keystep.nn.pooling import AttentivePooler, split_tokens
-
-
-class ChannelNorm(nn.Module):
-    """Each channel standardised by fixed statistics of the training videos; identity until they are set."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D_in) -> (..., D_in)"""
-        return (x - self.mean) / self.deviation
 
 
 class Encoder(Trunk):
@@ -45,9 +31,27 @@ class Encoder(Trunk):
         self.pooler: AttentivePooler | None = None
         if self.tokens > 1:
             self.pooler = AttentivePooler(config.dim, self.tokens, config.heads, config.pooler_depth, config.mlp_ratio)
+        self.readout: nn.Module = nn.Identity()
+        if config.readout_dim is not None:
+            width = config.readout_dim
+            self.readout = nn.Sequential(nn.Linear(config.dim, width), nn.GELU(), nn.LayerNorm(width))
+        self.held = HeldBands(config) if config.held else None
+        self.average = config.averaged_blocks
+
+    def latents(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """All bands of the latents of the valid frames, (B, T, D); exact zeros elsewhere."""
+        packing = Packing(batch.valid)
+        context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
+        return packing.unpack(self.read(packing.pack(batch.features), context, pattern))
+
+    def read(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """Features (B, N, D_in) of the frames of a context to all bands of their latents, (B, N, D)."""
+        held = [] if self.held is None else self.held(features, context, pattern)
+        learned = self.readout(self.run(features, context, pattern, self.average))
+        return torch.cat([*held, learned], dim=2) if held else learned
 
     def forward(self, batch: SequenceBatch, visible: Tensor, pattern: AttentionPattern, average: int = 1) -> Tensor:
-        """Latents of the visible frames, (B, T, D); exact zeros elsewhere.
+        """Outputs of the blocks at the visible frames, (B, T, dim); exact zeros elsewhere.
 
         Hidden frames are not computed at all: the visible ones are moved together, keeping their positions.
 
@@ -60,7 +64,7 @@ class Encoder(Trunk):
         return packing.unpack(self.run(packing.pack(batch.features), context, pattern, average))
 
     def run(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, average: int = 1) -> Tensor:
-        """Features (B, N, D_in) of the frames of a context to latents (B, N, D)."""
+        """Features (B, N, D_in) of the frames of a context to outputs of the blocks, (B, N, dim)."""
         x = self.project(features)
         if self.centring:
             x = self._centred(x, context, pattern)

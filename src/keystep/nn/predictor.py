@@ -20,22 +20,30 @@ class Predictor(Trunk):
         super().__init__(config, config.predictor_depth, config.predictor_heads or config.heads)
         self.output = nn.Identity() if config.output_dim is None else nn.Linear(config.dim, config.output_dim)
         from_encoder = config.visible_predictions == "encoder"
-        self.visible_output = nn.Linear(config.dim, config.output_dim or config.dim) if from_encoder else None
+        width = config.readout_dim or config.dim
+        self.visible_output = nn.Linear(width, config.output_dim or config.dim) if from_encoder else None
 
     def forward(
-        self, latents: Tensor, batch: SequenceBatch, hidden: Tensor, mask_token: Tensor, pattern: AttentionPattern
+        self,
+        latents: Tensor,
+        read: Tensor,
+        batch: SequenceBatch,
+        hidden: Tensor,
+        mask_token: Tensor,
+        pattern: AttentionPattern,
     ) -> Tensor:
-        """Predictions at every valid frame, (B, T, D) or (B, T, output_dim); zeros at padding.
+        """Predictions at every valid frame, (B, T, dim) or (B, T, output_dim); zeros at padding.
 
         Args:
-            latents: (B, T, D) from the encoder, zeros where it saw nothing.
-            hidden: (B, T) bool, the frames that get ``mask_token`` (1, 1, D).
+            latents: (B, T, dim) from the encoder, zeros where it saw nothing.
+            read: (B, T, readout_dim or dim): what the read-out makes of them.
+            hidden: (B, T) bool, the frames that get ``mask_token`` (1, 1, dim).
         """
         tokens = torch.where(hidden[..., None], mask_token.to(latents.dtype), latents)
         packing = Packing(batch.valid)
         context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
         predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), context, pattern))
         if self.visible_output is not None:
-            at_hidden, seen = packing.pack(hidden[..., None]), self.visible_output(packing.pack(latents))
+            at_hidden, seen = packing.pack(hidden[..., None]), self.visible_output(packing.pack(read))
             predictions = torch.where(at_hidden, predictions, seen)
         return packing.unpack(predictions)

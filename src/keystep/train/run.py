@@ -30,8 +30,10 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from keystep import persistence
+from keystep.batch import SequenceBatch
 from keystep.config import DataConfig, ModelConfig, RunConfig
 from keystep.config.base import build, write_yaml
+from keystep.data.clock import decorrelation_time
 from keystep.data.crops import Crops, TrainingBatch, collate
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
@@ -41,7 +43,7 @@ from keystep.errors import InputError, Interrupted
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA, Origin
 from keystep.progress import SILENT, Progress, Task
-from keystep.target import build_target, channel_norm, prediction_width, shifts_of
+from keystep.target import Neighbourhood, build_target, prediction_width, set_statistics, shifts_of
 from keystep.train.records import Metrics
 from keystep.train.state import Checkpoints, checkpoint_bytes
 from keystep.train.step import Learner, StepResult, add_up, build_optimizer, train_step
@@ -49,6 +51,8 @@ from keystep.train.step import Learner, StepResult, add_up, build_optimizer, tra
 log = logging.getLogger(__name__)
 
 MONITOR_VIDEOS = 16
+CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
+"""Videos, evenly spaced over all, that the time scale and the deviations of the targets are measured on."""
 
 
 def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progress: Progress = SILENT) -> PJEPA:
@@ -70,8 +74,8 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     fabric = _fabric(config)
     progress = progress if fabric.is_global_zero else SILENT
     folder, videos, held_out, statistics = _read_data(config, progress)
-    config = _settled(config, folder, videos)
-    learner = _build(config, fabric, statistics, folder.timeline.rate)
+    config = _settled(config, folder, videos, progress)
+    learner = _build(config, fabric, statistics, folder, videos)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
     start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
@@ -269,8 +273,15 @@ def _fresh_model(config: RunConfig) -> PJEPA:
         return PJEPA(config.model)
 
 
-def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
-    """The config with what only the data can say: the widths, and the steps where none are given."""
+def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], progress: Progress) -> RunConfig:
+    """The config with what only the data can say: times in seconds and frames, widths, steps where none are given."""
+    tau = config.data.tau
+    if tau is None and config.needs_tau:
+        measured = [folder.vectors(name) for name in _spread(videos, CLOCK_VIDEOS)]
+        clock = decorrelation_time(measured, folder.timeline.rate)
+        progress.message(f"the features are half forgotten after {clock}")
+        tau = clock.tau
+    config = config.settled(tau, folder.timeline.rate)
     output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
     widths = {"input_dim": folder.width, "tokens": folder.tokens_as(config.model.tokens), "output_dim": output_dim}
     lengths = [folder.length(name) for name in videos]
@@ -293,19 +304,29 @@ def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) ->
             "of one frame alone; set target.offsets to longer times",
             float(rate),
         )
-    longest = min(max(lengths), config.train.crop)
+    longest = min(max(lengths), config.train.crop_frames)
     if config.train.crop_segments is None and min(abs(shift) for shift in shifts) >= longest:
         raise InputError(
             f"target.offsets {list(config.target.offsets)} all reach beyond the longest crop, {longest} frames"
         )
 
 
-def _build(config: RunConfig, fabric: Fabric, statistics: Statistics, rate: Fraction) -> Learner:
+def _build(
+    config: RunConfig, fabric: Fabric, statistics: Statistics, folder: FeatureFolder, videos: Sequence[str]
+) -> Learner:
     """Model, target and optimiser on their device."""
     model = _fresh_model(config)
-    if config.model.input_norm == "channel":
-        model.encoder.proj[0] = channel_norm(statistics)
-    target = build_target(config.target, model.encoder, statistics, config.train.seed, rate).to(fabric.device)
+    set_statistics(model.encoder, statistics)
+    target = build_target(config.target, model.encoder, statistics, config.train.seed, folder.timeline.rate)
+    target = target.to(fabric.device)
+    if isinstance(target, Neighbourhood):
+        target.calibrate(
+            (
+                SequenceBatch.pad([folder.features(name)]).to(fabric.device)
+                for name in _spread(videos, CALIBRATION_VIDEOS)
+            ),
+            config.model.attention,
+        )
     if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine
         for tensor in target.state_dict().values():
             tensor.copy_(fabric.broadcast(tensor))
@@ -321,12 +342,12 @@ def _buffers(model: PJEPA) -> dict[str, torch.Tensor]:
 def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) -> Monitor:
     """Fixed crops of up to 16 videos, from the middle of each."""
     labelled = bool(folder.classes) and all(folder.video(name).labels is not None for name in videos)
-    chosen = [videos[i * len(videos) // MONITOR_VIDEOS] for i in range(MONITOR_VIDEOS)] if len(videos) > 16 else videos
+    chosen = _spread(videos, MONITOR_VIDEOS)
     batches, labels = [], []
     for index, name in enumerate(chosen):
         length = folder.length(name)
-        start = max(0, (length - config.train.crop) // 2)
-        stop = min(length, start + config.train.crop)
+        start = max(0, (length - config.train.crop_frames) // 2)
+        stop = min(length, start + config.train.crop_frames)
         hidden = draw_hidden(stop - start, config.masking, np.random.default_rng((config.train.seed, 3, index)))
         features = folder.problems.attempt(name, lambda name=name, a=start, b=stop: folder.features(name, a, b))  # type: ignore[misc]
         if features is None:
@@ -339,6 +360,11 @@ def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) ->
     if not batches:
         raise InputError(f"{folder.root}: none of the {len(chosen)} held-out videos can be read")
     return Monitor(batches, labels if labelled else None, config.objective)
+
+
+def _spread(videos: Sequence[str], count: int) -> Sequence[str]:
+    """So many videos at most, evenly spaced."""
+    return videos if len(videos) <= count else [videos[place * len(videos) // count] for place in range(count)]
 
 
 def _check_folder(run: Path, resume: bool) -> None:
