@@ -278,7 +278,7 @@ class TrainConfig(Config):
     final_share: float = Field(default=0.02, ge=0, le=1)
     """Share of the learning rate that the cosine ends at."""
     warmup: int = Field(default=100, ge=0)
-    """Steps of linear increase at the start."""
+    """Steps of linear increase at the start, a quarter of all at most."""
     weight_decay: float = Field(default=0.04, ge=0)
     decay_all: bool = False
     """Decay norms, biases and the mask token too, as the authors do."""
