@@ -87,9 +87,10 @@ class PJEPA(nn.Module):
         """
         self._check(batch, pattern)
         seen = ~hidden if visible is None else visible & ~hidden
-        latents = self.encoder(batch, seen, pattern or self.config.attention)
-        attention = self.config.predictor_attention
-        predictions = self.predictor(latents, self.encoder.readout(latents), batch, hidden, self.mask_token, attention)
+        pattern = pattern or self.config.attention
+        latents = self.encoder(batch, seen, pattern)
+        learned = self.encoder.readout(latents)
+        predictions = self.predictor(latents, batch, hidden, self.mask_token, learned)
         return Output(latents, predictions)
 
     @torch.no_grad()

@@ -1,19 +1,23 @@
 """Bands of a latent that hold what is known, beside the one that is learned.
 
-A linear reader of the learned band alone would have to find the frame itself and all that has been in it again, and
-what a network keeps of them it keeps with losses. Held bands keep them as they are; a reader weighs each band by itself
+What a network keeps of a frame, its surroundings and its past, it keeps with losses, and a linear reader of the learned
+band alone would have to find them again. Held bands keep them as they are. A reader weighs each band by itself
 (`keystep.evals.probe`), so that where labels are a matter of the moment the others do no harm.
 
 - ``frame``: the standardised features.
-- ``near``: averages around the frame, or before it where attention sees no future, at up to 7.2 tau.
-- ``memory``: what has been so far: exponential averages at eight half-lives, logarithms of the sums above and below the
-  mean, the largest value, and the logarithm of the time.
+- ``around``: averages around the frame, without the video's mean: over windows at up to 7.2 tau, and exponential ones
+  with half-lives of up to 64 tau. Before the frame alone where attention sees no future.
+- ``memory``: what has been so far, this frame included: the mean, the logarithms of the sums above and below the mean
+  of the training videos, the largest value, and the logarithm of the time.
 - ``ahead``: the same from the end of the video backwards, where attention sees it.
 
-In all but ``frame``, wide features are reduced to their leading principal components.
+In all but ``frame``, wide features are reduced to their leading principal components. All of it is computed from
+running sums in float64, so a stream gives the same at any chunking, for hours.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +25,21 @@ from torch import Tensor, nn
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.run import HALF_LIVES
-from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
 
 SCANNED = 64
-"""Frames whose averages are computed by one matrix product."""
+"""Frames whose exponential averages are one matrix product."""
+
+
+def sees(pattern: AttentionPattern) -> str:
+    """Which frames of a video an attention sees, as far as it changes the held bands."""
+    return "all" if pattern.kind == "bidirectional" else "past"
 
 
 class HeldBands(nn.Module):
-    """Features of the frames of a context -> the held bands of a config, (B, n, D_in) -> (B, n, width) each."""
+    """Features of the frames of a context -> held bands, (B, n, D_in) -> (B, n, width) each."""
 
     basis: Tensor | None
     decays: Tensor
@@ -47,127 +55,138 @@ class HeldBands(nn.Module):
         half_lives = torch.tensor(HALF_LIVES, dtype=torch.float64) * self.tau
         self.register_buffer("decays", 0.5 ** (1 / half_lives))
 
-    def forward(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
-        """The held bands that the config names for this attention, in its order."""
+    def forward(
+        self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, visible: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The held bands that there are with this attention, by name.
+
+        Args:
+            visible: (B, n) bool, the frames that averages and sums are made of; None: all real ones.
+        """
         frame = context.clean(self.norm(mean_token(features, self.tokens)))
         parts = frame if self.basis is None else frame @ self.basis
-        made = {"near": self._near, "memory": self._memory, "ahead": self._ahead}
-        return [
-            frame if name == "frame" else made[name](parts, context, pattern).to(features.dtype)
-            for name in self.config.widths(pattern)
-            if name != "context"
-        ]
+        real = context.clean(torch.ones_like(frame[..., :1]))
+        seen = real if visible is None else real * visible[..., None]
+        marked = torch.cat([parts * seen, seen, real], dim=2).double()  # (B, n, C + 2)
+        made = {
+            "frame": lambda: frame,
+            "around": lambda: self._around(marked, context, pattern),
+            "memory": lambda: self._memory(marked, context),
+            "ahead": lambda: self._ahead(marked),
+        }
+        return {name: made[name]().to(features.dtype) for name in self.config.widths(pattern) if name in made}
 
-    def _near(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, offsets x C): averages over half their distance, of the frames that exist; 0 where there are none."""
-        offsets = self.config.near_frames(pattern)
-        before = max(offset_width // 2 - shift for shift, offset_width in offsets)
-        after = max(shift + (width - 1) // 2 for shift, width in offsets)
+    def _around(self, marked: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """(B, n, averages x C), without the mean of the video, or of its frames so far; 0 where no frame is seen."""
+        seen = marked[..., -2:-1]
         if pattern.kind == "bidirectional":
-            x = centre(x, context.places.valid)
+            sums = marked.sum(1, keepdim=True)
         else:
-            after = 0
-            real = x
-            x = context.state(
-                "near.total",
-                lambda: torch.zeros(len(real), real.shape[2], dtype=torch.float64, device=real.device),
-                lambda total: running_centre(real, total, context.before),
-            )
-        x = context.clean(x)
-        ones = context.clean(torch.ones_like(x[..., :1]))
-        around = context.around("near", torch.cat([x, ones], dim=2), before, after).double()
+            sums = _carried(context, "around.sums", marked, _sums)
+        centred = (marked[..., :-2] - sums[..., :-2] / sums[..., -2:-1].clamp(min=1)) * seen
+        centred = torch.cat([centred, seen], dim=2)  # (B, n, C + 1)
+        found = [*self._windows(centred, context, pattern), *self._exponential(centred, context, pattern)]
+        return torch.cat([part[..., :-1] / part[..., -1:].clamp(min=1e-9) for part in found], dim=2)
+
+    def _windows(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
+        """Sums over each window, (B, n, C + 1)."""
+        windows = self.config.windows(pattern)
+        before = max(width // 2 - shift for shift, width in windows)
+        after = max(0, *(shift + width // 2 for shift, width in windows))
+        around = context.around("around", centred, before, after)
         sums = nn.functional.pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
-        parts = []
-        for shift, width in offsets:
+        length, found = centred.shape[1], []
+        for shift, width in windows:
             start = before + shift - width // 2
-            total = sums[:, start + width : start + width + x.shape[1]] - sums[:, start : start + x.shape[1]]
-            parts.append(total[..., :-1] / total[..., -1:].clamp(min=1))
-        return torch.cat(parts, dim=2)
+            found.append(sums[:, start + width : start + width + length] - sums[:, start : start + length])
+        return found
 
-    def _memory(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, 11 C + 1): what has been, this frame included."""
-        valid, frames = context.places.valid, context.before + _count(x)
-        names = ("averages", "sums", "largest")
-        initial = self._nothing(x)
-        found = {}
-        for name, first, update in zip(names, initial, (self._averages, _sums, _largest), strict=True):
-
-            def advanced(state: Tensor, update=update) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-                out = update(x.double(), state)
-                return out, _last(out, state, valid)
-
-            found[name] = context.state(f"memory.{name}", lambda first=first: first, advanced)  # type: ignore[misc]
-        return self._described(found["averages"], found["sums"], found["largest"], frames)
-
-    def _ahead(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, 11 C): what is still to come, this frame included."""
-        backwards = _reversed(x, context.places.valid).double()
-        averages, sums, largest = self._nothing(x)
-        found = self._described(
-            self._averages(backwards, averages), _sums(backwards, sums), _largest(backwards, largest), _count(x)
-        )
-        return _reversed(found[..., :-1], context.places.valid)
-
-    def _nothing(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states before the first frame: (B, half-lives, C), (B, 2, C) and (B, 1, C), float64."""
-        shape = (len(x), len(HALF_LIVES), x.shape[2])
-        averages = torch.zeros(shape, dtype=torch.float64, device=x.device)
-        return averages, averages[:, :2].clone(), averages[:, :1].clone()
+    def _exponential(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
+        """Weighted sums at each half-life, (B, n, C + 1), before the frame and, where it is seen, behind it."""
+        nothing = centred.new_zeros(len(centred), len(HALF_LIVES), centred.shape[2])
+        found = [*_carried(context, "around.averages", centred, self._averages, nothing).unbind(2)]
+        if pattern.kind == "bidirectional":
+            found += self._averages(centred.flip(1), nothing).flip(1).unbind(2)
+        return found
 
     def _averages(self, x: Tensor, state: Tensor) -> Tensor:
-        """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before."""
+        """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
         parts = []
         for piece in torch.split(x, SCANNED, dim=1):
             count = torch.arange(piece.shape[1], device=x.device)
             age = count[:, None] - count  # (n, n)
             decays = self.decays[:, None, None]
             weights = torch.where(age >= 0, (1 - decays) * decays ** age.clamp(min=0), 0.0)  # (half-lives, n, n)
-            kept = self.decays[:, None] ** (count + 1)  # (half-lives, n)
-            found = torch.einsum("hij,bjc->bihc", weights, piece) + torch.einsum("hi,bhc->bihc", kept, state)
+            kept = decays ** (count[:, None] + 1)  # (half-lives, n, 1)
+            found = (weights @ piece[:, None] + kept * state[:, :, None]).transpose(1, 2)
             state = found[:, -1]
             parts.append(found)
         return torch.cat(parts, dim=1)
 
-    def _described(self, averages: Tensor, sums: Tensor, largest: Tensor, frames: Tensor) -> Tensor:
-        """(B, n, 11 C + 1) of the states behind each frame, and how many frames there were until then, (..., n, 1)."""
-        weight = 1 - self.decays**frames  # of all frames so far, (..., n, half-lives)
-        columns = [averages / weight[..., None], torch.log1p(sums / self.tau), largest]
-        clock = torch.log(frames / self.tau).expand(*averages.shape[:2], 1)
-        return torch.cat([torch.cat(columns, dim=2).flatten(2), clock], dim=2)
+    def _memory(self, marked: Tensor, context: SequenceContext) -> Tensor:
+        """(B, n, 4 C + 1): what has been."""
+        parts = _signed(marked)
+        largest = _carried(context, "memory.largest", marked[..., :-2], _largest)
+        return self._described(_carried(context, "memory.sums", parts, _sums), largest)
+
+    def _ahead(self, marked: Tensor) -> Tensor:
+        """(B, n, 4 C): what is still to come."""
+        parts, frames = _signed(marked).flip(1), marked[..., :-2].flip(1)
+        sums = _sums(parts, parts.new_zeros(len(parts), parts.shape[2]))
+        largest = _largest(frames, frames.new_zeros(len(frames), frames.shape[2]))
+        return self._described(sums, largest)[..., :-1].flip(1)
+
+    def _described(self, sums: Tensor, largest: Tensor) -> Tensor:
+        """(B, n, 4 C + 1) of the sums (B, n, 2 C + 2) and the largest values (B, n, C) so far.
+
+        Sums are those of as many frames as there were, also where some are hidden.
+        """
+        above, below = sums[..., :-2].chunk(2, dim=2)
+        seen, frames = sums[..., -2:-1].clamp(min=1), sums[..., -1:].clamp(min=1)
+        amounts = torch.log1p(sums[..., :-2] * (frames / seen / self.tau))
+        return torch.cat([(above - below) / seen, amounts, largest, torch.log(frames / self.tau)], dim=2)
 
 
-def _count(x: Tensor) -> Tensor:
-    """(n, 1) float64: 1, 2, ..., n."""
-    return torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]
+def _carried(
+    context: SequenceContext,
+    name: str,
+    x: Tensor,
+    advance: Callable[[Tensor, Tensor], Tensor],
+    nothing: Tensor | None = None,
+) -> Tensor:
+    """What ``advance`` makes of frames (B, n, D) and the state before them: the state behind each of them, (B, n, ...).
+
+    nothing: the state before the first frame; None: zeros (B, D).
+    """
+    initial = x.new_zeros(len(x), x.shape[2]) if nothing is None else nothing
+    valid = context.places.valid
+
+    def update(state: Tensor) -> tuple[Tensor, Tensor]:
+        found = advance(x, state)
+        if valid is None:
+            return found, found[:, -1]
+        states = torch.cat([state[:, None], found], dim=1)
+        last = valid.sum(1).view(-1, *[1] * (found.ndim - 1)).expand(-1, 1, *found.shape[2:])
+        return found, states.gather(1, last)[:, 0]
+
+    return context.state(name, lambda: initial, update)
+
+
+def _signed(marked: Tensor) -> Tensor:
+    """(B, n, C + 2) frames with their marks -> (B, n, 2 C + 2): what is above 0, what is below it, the marks."""
+    frames = marked[..., :-2]
+    return torch.cat([frames.clamp(min=0), -frames.clamp(max=0), marked[..., -2:]], dim=2)
 
 
 def _sums(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, 2, C): sums above and below 0 so far."""
-    return torch.stack([x.clamp(min=0), -x.clamp(max=0)], dim=2).cumsum(1) + state[:, None]
+    """(B, n, D) sums so far, from those before, (B, D)."""
+    return x.cumsum(1) + state[:, None]
 
 
 def _largest(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, 1, C): the largest value so far, 0 at least. By doubling, as graphs have no running maximum."""
+    """(B, n, D) largest values so far, from those before, (B, D). By doubling: graphs have no running maximum."""
     reach = 1
     while reach < x.shape[1]:
         x = torch.cat([x[:, :reach], torch.maximum(x[:, reach:], x[:, :-reach])], dim=1)
         reach *= 2
-    return torch.maximum(x[:, :, None], state[:, None])
-
-
-def _last(found: Tensor, state: Tensor, valid: Tensor | None) -> Tensor:
-    """(B, ...) behind the last frame that is real, of (B, n, ...) behind each; the state before where none is."""
-    if valid is None:
-        return found[:, -1]
-    everything = torch.cat([state[:, None], found], dim=1)
-    index = valid.sum(1).view(-1, *[1] * (found.ndim - 1))
-    return everything.gather(1, index.expand(-1, 1, *found.shape[2:]))[:, 0]
-
-
-def _reversed(x: Tensor, valid: Tensor | None) -> Tensor:
-    """(B, n, C) with each row's real frames, which come first, in reverse; what is at padding stays there."""
-    if valid is None:
-        return x.flip(1)
-    index = torch.arange(x.shape[1], device=x.device).expand(valid.shape)
-    mirrored = valid.sum(1, keepdim=True) - 1 - index
-    return x.gather(1, torch.where(valid, mirrored, index)[..., None].expand_as(x))
+    return torch.maximum(x, state[:, None])
