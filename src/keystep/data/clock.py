@@ -1,0 +1,115 @@
+"""The clock of a data set: how long its features stay alike, which every span of time is measured in.
+
+Gestures last two seconds, phases of an operation minutes. Offsets, spans, crops and averages that suit one data set
+miss the other by a factor of sixteen when they are stated in seconds, and suit both when they are stated in tau
+(docs/quality.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import next_fast_len
+
+from keystep.errors import InputError
+
+Frames = npt.NDArray[np.floating]
+
+HALF = 0.5
+RESAMPLES = 200
+CHANNELS = 64
+"""Of wider features, so many evenly spaced channels are enough to measure by."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The decorrelation time of a data set.
+
+    tau: seconds after which the autocorrelation of the features has fallen to one half.
+    low, high: its 95 % interval, from a bootstrap over the videos.
+    """
+
+    tau: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"tau {self.tau:.3g} s ({self.low:.3g} to {self.high:.3g})"
+
+
+def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed: int = 0) -> Clock:
+    """The lag at which the autocorrelation of the features falls to one half.
+
+    Each video's mean is taken off, so that who and where count for nothing, and each channel is divided by its
+    deviation within videos, so that none outweighs the others. Products of frames at a lag are averaged over all
+    channels and videos, and the lag is interpolated between frames.
+
+    Args:
+        videos: (T, D) each, finite. Gone through twice, one at a time.
+        rate: frames a second.
+
+    Raises:
+        InputError: no videos, or features that never change.
+    """
+    if isinstance(videos, Iterator):
+        videos = list(videos)
+    variance = _variance(videos)
+    moving = variance > 0
+    if not moving.any():
+        raise InputError("the features never change within a video, so they have no time scale; look at the extraction")
+    sums = [_lagged_products(_centred(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
+    longest = max(map(len, sums))
+    products = np.stack([np.pad(each, (0, longest - len(each))) for each in sums])  # (videos, lags)
+    pairs = np.stack([np.pad(np.arange(len(each), 0, -1), (0, longest - len(each))) for each in sums])
+    lag = _half_lag(products.sum(axis=0), pairs.sum(axis=0))
+    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    lags = [_half_lag(one @ products, one @ pairs) for one in drawn]
+    low, high = np.percentile(lags, [2.5, 97.5])
+    return Clock(*(float(frames / float(rate)) for frames in (lag, low, high)))
+
+
+def _centred(video: Frames) -> npt.NDArray[np.float64]:
+    """(T, D) -> (T, at most CHANNELS), without the video's mean."""
+    frames = _channels(video)
+    return np.asarray(frames - frames.mean(axis=0))
+
+
+def _channels(video: Frames) -> npt.NDArray[np.float64]:
+    """(T, D) -> (T, at most CHANNELS), evenly spaced ones."""
+    return np.asarray(video[:, :: -(-np.shape(video)[1] // CHANNELS)], dtype=np.float64)
+
+
+def _variance(videos: Iterable[Frames]) -> npt.NDArray[np.float64]:
+    """(D,) within videos; 0 where a channel moves by no more than float32 can tell at its size."""
+    squares, largest, count = np.zeros(1), np.zeros(1), 0
+    for video in videos:
+        squares = squares + np.square(_centred(video)).sum(axis=0)
+        largest = np.maximum(largest, np.abs(_channels(video)).max(axis=0))
+        count += len(video)
+    if not count:
+        raise InputError("no videos to measure the decorrelation time of")
+    variance = squares / count
+    return np.asarray(np.where(variance > np.square(1e-7 * largest), variance, 0.0))
+
+
+def _lagged_products(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(T, D) -> (T,): mean over channels of the sums of products at each lag, by FFT in O(T log T)."""
+    spectrum = np.fft.rfft(frames, next_fast_len(2 * len(frames), real=True), axis=0)
+    products = np.fft.irfft(np.square(np.abs(spectrum)).mean(axis=1), next_fast_len(2 * len(frames), real=True))
+    return np.asarray(products[: len(frames)])
+
+
+def _half_lag(products: npt.NDArray[np.float64], pairs: npt.NDArray[np.int64]) -> float:
+    """The first lag, in frames, at which their ratio is half of what it is at lag 0.
+
+    There is one: products of centred frames sum to 0 over all lags, so some are negative.
+    """
+    correlation = np.divide(products, pairs, out=np.zeros_like(products), where=pairs > 0)
+    relative = correlation / max(float(correlation[0]), 1e-300)
+    after = int((relative <= HALF).argmax())
+    upper, lower = float(relative[after - 1]), float(relative[after])
+    return after - 1 + (upper - HALF) / (upper - lower)
