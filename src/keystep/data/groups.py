@@ -75,9 +75,11 @@ def groups_by_pattern(pattern: str, videos: Iterable[str]) -> dict[str, str]:
 
 
 def write_groups(folder: Path, groups: Mapping[str, str]) -> None:
-    """``splits/groups.csv`` of a feature folder."""
-    path = folder / GROUPS
-    write_lines(path, [",".join(HEADER), *(_csv_line(video, group) for video, group in groups.items())])
+    """``splits/groups.csv`` of a feature folder, for those of the videos that are there; nothing where none is."""
+    there = [video for video in groups if (folder / "features" / f"{video}.npy").exists()]
+    if there:
+        lines = [_csv_line(*HEADER), *(_csv_line(video, groups[video]) for video in there)]
+        write_lines(folder / GROUPS, lines)
 
 
 def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
