@@ -105,7 +105,7 @@ def test_the_command_screens_a_folder_that_it_has_never_seen_and_does_nothing_tw
     )
     assert first.returncode == again.returncode == 0, first.stderr
     table = (tmp_path / "out" / "screen.md").read_text()
-    assert "2 variants tried" in table and "| base |" in table and "*offsets* (control)" in table
+    assert "2 variants tried" in table and "| base |" in table and "*nine offsets* (control)" in table
     assert (tmp_path / "out" / "screen.png").stat().st_size > 10_000
     assert again.stdout == first.stdout
     assert other.returncode and "holds a run with other settings; choose another --out" in other.stderr

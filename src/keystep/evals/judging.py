@@ -25,7 +25,6 @@ def judge_all(
     *,
     modes: Sequence[Mode] = ("offline", "causal"),
     quick: bool = False,
-    twins: bool = True,
 ) -> Evaluation:
     """Judge the controls, then every entrant alone, beside smoothing and beside the best control.
 
@@ -33,7 +32,6 @@ def judge_all(
         modes: which of the modes that the entrants have.
         quick: fewer widths and reaches, every entrant alone, one untrained encoder, and probes on fewer frames: a first
             look, of which nothing may be claimed.
-        twins: also judge an untrained encoder of each architecture, with each model's seed.
 
     Raises:
         InputError: features that never change, or stay alike for so long that they have no time scale.
@@ -41,18 +39,28 @@ def judge_all(
     study = Study(judge, quick=quick)
     chosen = tuple(mode for mode in modes_of([entrant.model for entrant in entrants]) if mode in modes)
     simple = sum(count_simple(study, mode) for mode in chosen)
-    total = 1 + ("offline" in modes) + simple + count_models(study, entrants, chosen, twins=twins)
+    total = 1 + ("offline" in modes) + simple + count_models(study, entrants, chosen)
     with progress.task("judging", total=total, unit="probes") as study.task:
-        study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
         if "offline" in modes:
-            name = "true segments' means (ORACLE)"
-            study.add(name, "oracle", "offline", lambda: _segment_means(study), key="true segments' means")
-        models = ModelRows(study, {mode: judge_simple(study, mode) for mode in chosen}, twins=twins)
+            judge_oracle(study)
+        models = judge_controls(study, chosen)
         for entrant in entrants:
             models.judge(entrant)
         _note_edges(study.evaluation)
         compare(study.evaluation, chosen, [study.marked(name) for name in dict.fromkeys(e.name for e in entrants)])
     return study.evaluation
+
+
+def judge_controls(study: Study, modes: Sequence[Mode]) -> ModelRows:
+    """The rows of what learns nothing; returns what judges models beside the best of them."""
+    study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
+    return ModelRows(study, {mode: judge_simple(study, mode) for mode in modes})
+
+
+def judge_oracle(study: Study) -> None:
+    """The row of true boundaries."""
+    name = "true segments' means (ORACLE)"
+    study.add(name, "oracle", "offline", lambda: _segment_means(study), key="true segments' means")
 
 
 def _note_edges(evaluation: Evaluation) -> None:

@@ -33,14 +33,13 @@ class ModelRows:
 
     Args:
         chosen: what stands beside the latents in each mode.
-        twins: False leaves the untrained ones out.
     """
 
-    def __init__(self, study: Study, chosen: dict[Mode, Chosen], *, twins: bool = True) -> None:
-        self.study, self.chosen, self.twins = study, chosen, twins
+    def __init__(self, study: Study, chosen: dict[Mode, Chosen]) -> None:
+        self.study, self.chosen = study, chosen
         self.architectures: list[ModelConfig] = []
 
-    def judge(self, entrant: Entrant) -> None:
+    def judge(self, entrant: Entrant, *, twin_too: bool = True) -> None:
         """A model and its twin, in every mode that it has and that is asked for."""
         architecture = _encoder_part(entrant.model.config)
         if architecture not in self.architectures:
@@ -55,7 +54,7 @@ class ModelRows:
             if mode not in self.chosen:
                 continue
             self._model(name, family, mode, entrant.model, pattern, entrant.seed)
-            if not self.twins:
+            if not twin_too:
                 continue
             row = self.study.evaluation.find(self.study.marked(twin), mode)
             if row is None or (not self.study.quick and entrant.seed not in {run.seed for run in row.runs}):
@@ -125,16 +124,16 @@ def count_beside(study: Study, family: Family) -> int:
     return 0 if study.quick else 2 if family == "learned" else 1
 
 
-def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode], *, twins: bool = True) -> int:
+def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode]) -> int:
     """How many probes `ModelRows` reports for these entrants."""
-    total, fresh = 0, set[tuple[ModelConfig, Mode, int]]()
+    total, twins = 0, set[tuple[ModelConfig, Mode, int]]()
     for entrant in entrants:
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
         for mode in modes:
             if mode in patterns_of(entrant.model):
                 total += 1 + count_beside(study, family)
-                fresh.add((_encoder_part(entrant.model.config), mode, 0 if study.quick else entrant.seed))
-    return total + twins * len(fresh) * (1 + count_beside(study, "untrained"))
+                twins.add((_encoder_part(entrant.model.config), mode, 0 if study.quick else entrant.seed))
+    return total + len(twins) * (1 + count_beside(study, "untrained"))
 
 
 def _encoder_part(config: ModelConfig) -> ModelConfig:
