@@ -63,6 +63,12 @@ def judge_oracle(study: Study) -> None:
     study.add(name, "oracle", "offline", lambda: _segment_means(study), key="true segments' means")
 
 
+def _segment_means(study: Study) -> Representation:
+    """Centred features averaged over the true segments: what boundaries alone are worth."""
+    labels = study.judge.folder.labels
+    return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in study.raw.items()}
+
+
 def _note_edges(evaluation: Evaluation) -> None:
     """Say whose penalty was the last of the grid, so that one beyond it might be better."""
     rows = [row for row in evaluation.rows if any(run.probe.at_edge for run in row.runs)]
@@ -74,9 +80,3 @@ def _note_edges(evaluation: Evaluation) -> None:
             f"{len(rows)} of {len(evaluation.rows)} rows chose a penalty at the edge of the grid ({grid[0]:g} to "
             f"{grid[-1]:g}): {names}{more}; a wider grid (probe.penalties) may serve them better"
         )
-
-
-def _segment_means(study: Study) -> Representation:
-    """Centred features averaged over the true segments: what boundaries alone are worth."""
-    labels = study.judge.folder.labels
-    return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in study.raw.items()}
