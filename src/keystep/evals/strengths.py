@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,8 @@ Array = npt.NDArray[Any]
 Strengths = tuple[float, ...]
 """One a band, nearest first; the largest is 1."""
 
-TRIED = (1.0, 0.3, 0.0)
-_SWEEPS = 2
-_STANDARD_ERRORS = 1.0
+WEAKER = 0.3
+_STANDARD_ERRORS = 0.5
 _PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _FRAMES = 20_000
 
@@ -82,27 +82,29 @@ class Search:
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def best(self) -> Strengths:
-        """All 1, unless others gain more than noise.
+        """Which bands are read, and then how far each of them is leaned on.
 
-        Tried are the nearest bands, from one to all but one, and the last alone, then each band's strength in turn.
+        Of all choices of bands, the simplest that loses no more than noise against the best one: the fewest bands, and
+        of as many the nearest. Then each band that is read may be leaned on less where that gains more than noise.
         """
         count = len(self.widths)
-        cumulative = [(1.0,) * kept + (0.0,) * (count - kept) for kept in range(1, count)]
-        chosen = self._better((1.0,) * count, [*cumulative, (0.0,) * (count - 1) + (1.0,)])
-        for _ in range(_SWEEPS):
-            before = chosen
-            for band in reversed(range(count)):
-                others = ((*chosen[:band], strength, *chosen[band + 1 :]) for strength in TRIED)
-                chosen = self._better(chosen, [other for other in others if max(other) == 1])
-            if chosen == before:
-                break
+        subsets = [
+            tuple(float(band in read) for band in range(count))
+            for size in range(1, count + 1)
+            for read in combinations(range(count), size)
+        ]
+        best = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
+        chosen = next(subset for subset in subsets if not self._gains(best, subset))
+        for band in [band for band, strength in enumerate(chosen) if strength and sum(chosen) > 1]:
+            weaker = (*chosen[:band], WEAKER, *chosen[band + 1 :])
+            if max(weaker) == 1 and self._gains(weaker, chosen):
+                chosen = weaker
         return chosen
 
-    def _better(self, chosen: Strengths, others: Sequence[Strengths]) -> Strengths:
-        """The best of ``others`` if its gain on ``chosen`` is more than noise, otherwise ``chosen``."""
-        best = max(others, key=lambda other: self._right(other).sum())  # the first of equally good ones
-        gain = self._right(best) - self._right(chosen)
-        return best if gain.sum() > _STANDARD_ERRORS * self._noise(gain) else chosen
+    def _gains(self, one: Strengths, other: Strengths) -> bool:
+        """Whether one choice reads more frames than another beyond noise."""
+        gain = self._right(one) - self._right(other)
+        return bool(gain.sum() > _STANDARD_ERRORS * self._noise(gain))
 
     def _right(self, strengths: Strengths) -> npt.NDArray[np.int64]:
         """(V,) 1 where the best ridge regression of the path of penalties is right, else 0."""
