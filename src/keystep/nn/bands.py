@@ -15,8 +15,11 @@ In all but ``frame``, wide features are reduced to their leading principal compo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
@@ -26,15 +29,17 @@ from keystep.nn.context import SequenceContext
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
 
-SCANNED = 64
-"""Frames whose averages are computed by one matrix product."""
+PIECE, LEVELS = 64, 4
+"""Places that are scanned at once, and how often pieces are made of pieces where a graph leaves their number open."""
+
+Join = Callable[[Tensor, Tensor, Tensor | int], Tensor]
+"""What stands at a place, what stands so many frames before it, that number -> both together. 0 adds nothing."""
 
 
 class HeldBands(nn.Module):
     """Features of the frames of a context -> the held bands of a config, (B, n, D_in) -> (B, n, width) each."""
 
     basis: Tensor | None
-    decays: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -44,8 +49,6 @@ class HeldBands(nn.Module):
         self.norm = ChannelNorm(width)
         reduced = config.held_components < width
         self.register_buffer("basis", torch.zeros(width, config.held_components) if reduced else None)
-        half_lives = torch.tensor(HALF_LIVES, dtype=torch.float64) * self.tau
-        self.register_buffer("decays", 0.5 ** (1 / half_lives))
 
     def forward(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
         """The held bands that the config names for this attention, in its order."""
@@ -61,8 +64,8 @@ class HeldBands(nn.Module):
     def _near(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
         """(B, n, offsets x C): averages over half their distance, of the frames that exist; 0 where there are none."""
         offsets = self.config.near_frames(pattern)
-        before = max(offset_width // 2 - shift for shift, offset_width in offsets)
-        after = max(shift + (width - 1) // 2 for shift, width in offsets)
+        before = max(width // 2 - shift for shift, width in offsets)
+        after = max(shift + width // 2 for shift, width in offsets)
         if pattern.kind == "bidirectional":
             x = centre(x, context.places.valid)
         else:
@@ -76,7 +79,7 @@ class HeldBands(nn.Module):
         x = context.clean(x)
         ones = context.clean(torch.ones_like(x[..., :1]))
         around = context.around("near", torch.cat([x, ones], dim=2), before, after).double()
-        sums = nn.functional.pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
+        sums = pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
         parts = []
         for shift, width in offsets:
             start = before + shift - width // 2
@@ -86,54 +89,55 @@ class HeldBands(nn.Module):
 
     def _memory(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
         """(B, n, 11 C + 1): what has been, this frame included."""
-        valid, frames = context.places.valid, context.before + _count(x)
-        names = ("averages", "sums", "largest")
-        initial = self._nothing(x)
-        found = {}
-        for name, first, update in zip(names, initial, (self._averages, _sums, _largest), strict=True):
 
-            def advanced(state: Tensor, update=update) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-                out = update(x.double(), state)
-                return out, _last(out, state, valid)
+        def advanced(state: Tensor) -> tuple[Tensor, Tensor]:
+            found = self._until(x, state)
+            return found, _last(found, state, context.places.valid)
 
-            found[name] = context.state(f"memory.{name}", lambda first=first: first, advanced)  # type: ignore[misc]
-        return self._described(found["averages"], found["sums"], found["largest"], frames)
+        found = context.state("memory", lambda: self._nothing(x), advanced)
+        frames = context.before + _count(x)
+        clock = torch.log(frames / self.tau).expand(len(x), -1, 1)
+        return torch.cat([self._described(found, frames), clock], dim=2)
 
     def _ahead(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
         """(B, n, 11 C): what is still to come, this frame included."""
-        backwards = _reversed(x, context.places.valid).double()
-        averages, sums, largest = self._nothing(x)
-        found = self._described(
-            self._averages(backwards, averages), _sums(backwards, sums), _largest(backwards, largest), _count(x)
-        )
-        return _reversed(found[..., :-1], context.places.valid)
+        backwards = _reversed(x, context.places.valid)
+        found = self._described(self._until(backwards, self._nothing(x)), _count(x))
+        return _reversed(found, context.places.valid)
 
-    def _nothing(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states before the first frame: (B, half-lives, C), (B, 2, C) and (B, 1, C), float64."""
-        shape = (len(x), len(HALF_LIVES), x.shape[2])
-        averages = torch.zeros(shape, dtype=torch.float64, device=x.device)
-        return averages, averages[:, :2].clone(), averages[:, :1].clone()
+    def _nothing(self, x: Tensor) -> Tensor:
+        """The state before the first frame, (B, 11, C) float64: averages, sums above and below 0, the largest."""
+        return torch.zeros(len(x), len(HALF_LIVES) + 3, x.shape[2], dtype=torch.float64, device=x.device)
 
-    def _averages(self, x: Tensor, state: Tensor) -> Tensor:
-        """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before."""
-        parts = []
-        for piece in torch.split(x, SCANNED, dim=1):
-            count = torch.arange(piece.shape[1], device=x.device)
-            age = count[:, None] - count  # (n, n)
-            decays = self.decays[:, None, None]
-            weights = torch.where(age >= 0, (1 - decays) * decays ** age.clamp(min=0), 0.0)  # (half-lives, n, n)
-            kept = self.decays[:, None] ** (count + 1)  # (half-lives, n)
-            found = torch.einsum("hij,bjc->bihc", weights, piece) + torch.einsum("hi,bhc->bihc", kept, state)
-            state = found[:, -1]
-            parts.append(found)
-        return torch.cat(parts, dim=1)
+    def _until(self, x: Tensor, state: Tensor) -> Tensor:
+        """(B, n, 11, C): the state behind each frame."""
+        x, count = x.double()[:, :, None], _count(x)[..., None]
+        decays = self._decays(x)[:, None]
 
-    def _described(self, averages: Tensor, sums: Tensor, largest: Tensor, frames: Tensor) -> Tensor:
-        """(B, n, 11 C + 1) of the states behind each frame, and how many frames there were until then, (..., n, 1)."""
-        weight = 1 - self.decays**frames  # of all frames so far, (..., n, half-lives)
-        columns = [averages / weight[..., None], torch.log1p(sums / self.tau), largest]
-        clock = torch.log(frames / self.tau).expand(*averages.shape[:2], 1)
-        return torch.cat([torch.cat(columns, dim=2).flatten(2), clock], dim=2)
+        def decayed(here: Tensor, before: Tensor, frames: Tensor | int) -> Tensor:
+            return here + decays**frames * before
+
+        def largest(here: Tensor, before: Tensor, frames: Tensor | int) -> Tensor:
+            return torch.maximum(here, before)
+
+        averages, sums, most = state[:, None].split([len(HALF_LIVES), 2, 1], dim=2)
+        parts = [
+            decayed(_scan((1 - decays) * x, decayed), averages, count),
+            torch.cat([x.clamp(min=0), -x.clamp(max=0)], dim=2).cumsum(1) + sums,
+            largest(_scan(x.clamp(min=0), largest), most, count),
+        ]
+        return torch.cat(parts, dim=2)
+
+    def _described(self, found: Tensor, frames: Tensor) -> Tensor:
+        """(B, n, 11 C) of the states behind each frame, and how many frames there were until then, (..., n, 1)."""
+        averages, sums, most = found.split([len(HALF_LIVES), 2, 1], dim=2)
+        weight = 1 - self._decays(found) ** frames  # of all frames so far, (..., n, half-lives)
+        return torch.cat([averages / weight[..., None], torch.log1p(sums / self.tau), most], dim=2).flatten(2)
+
+    def _decays(self, like: Tensor) -> Tensor:
+        """(half-lives,) float64, whatever the precision of the model: what an average keeps from frame to frame."""
+        half_lives = torch.tensor(HALF_LIVES, dtype=torch.float64, device=like.device) * self.tau
+        return torch.exp2(-1 / half_lives)
 
 
 def _count(x: Tensor) -> Tensor:
@@ -141,24 +145,42 @@ def _count(x: Tensor) -> Tensor:
     return torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]
 
 
-def _sums(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, 2, C): sums above and below 0 so far."""
-    return torch.stack([x.clamp(min=0), -x.clamp(max=0)], dim=2).cumsum(1) + state[:, None]
+def _scan(x: Tensor, join: Join, distance: int = 1, levels: int = LEVELS) -> Tensor:
+    """(B, n, H, C): at each place what ``join`` makes of all until there, places being ``distance`` frames apart.
+
+    By doubling within pieces, and then over the pieces: graphs have neither decaying sums nor running maxima, and do
+    not know n.
+    """
+    count = x.shape[1]
+    if (count <= PIECE) if isinstance(count, int) else not levels:
+        return _doubled(x, join, distance)
+    pieces = (count + PIECE - 1) // PIECE
+    whole = pad(x, (0, 0, 0, 0, 0, pieces * PIECE - count))
+    within = _doubled(whole.reshape(len(x) * pieces, PIECE, *x.shape[2:]), join, distance)
+    within = within.reshape(len(x), pieces, PIECE, *x.shape[2:])
+    before = _earlier(_scan(within[:, :, -1], join, distance * PIECE, levels - 1), 1)
+    frames = distance * torch.arange(1, PIECE + 1, dtype=x.dtype, device=x.device)[:, None, None]
+    return join(within, before[:, :, None], frames).flatten(1, 2)[:, :count]
 
 
-def _largest(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, 1, C): the largest value so far, 0 at least. By doubling, as graphs have no running maximum."""
+def _doubled(x: Tensor, join: Join, distance: int) -> Tensor:
+    """`_scan` of up to `PIECE` places."""
     reach = 1
-    while reach < x.shape[1]:
-        x = torch.cat([x[:, :reach], torch.maximum(x[:, reach:], x[:, :-reach])], dim=1)
+    while reach < (min(x.shape[1], PIECE) if isinstance(x.shape[1], int) else PIECE):
+        x = join(x, _earlier(x, reach), reach * distance)
         reach *= 2
-    return torch.maximum(x[:, :, None], state[:, None])
+    return x
+
+
+def _earlier(x: Tensor, places: int) -> Tensor:
+    """(B, n, H, C): at each place what stands so many places before, 0 where there is none."""
+    return pad(x, (0, 0, 0, 0, places, 0))[:, : x.shape[1]]
 
 
 def _last(found: Tensor, state: Tensor, valid: Tensor | None) -> Tensor:
     """(B, ...) behind the last frame that is real, of (B, n, ...) behind each; the state before where none is."""
     if valid is None:
-        return found[:, -1]
+        return found[:, -1].clone()  # not a view that keeps all of them
     everything = torch.cat([state[:, None], found], dim=1)
     index = valid.sum(1).view(-1, *[1] * (found.ndim - 1))
     return everything.gather(1, index.expand(-1, 1, *found.shape[2:]))[:, 0]

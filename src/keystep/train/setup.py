@@ -113,7 +113,10 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
     """
     rate, tau = folder.timeline.rate, config.data.tau
     if tau is None and config.needs_tau:
-        clock = decorrelation_time([folder.vectors(name) for name in _spread(videos, CLOCK_VIDEOS)], rate)
+        try:
+            clock = decorrelation_time([folder.vectors(name) for name in _spread(videos, CLOCK_VIDEOS)], rate)
+        except InputError as error:
+            raise InputError(f"{folder.root}: {error}, or state data.tau in seconds") from error
         progress.message(f"the features are half forgotten after {clock}")
         tau = clock.tau
     config = config.settled(tau, rate)
