@@ -406,8 +406,8 @@ class RunConfig(Config):
             self.model.visible_predictions == "predictor" or not self.objective.visible_weight
         ):
             raise ValueError(
-                f"readout_dim {self.model.readout_dim} would stay random: only predictions of visible frames from their "
-                "latents train it; set model.readout_dim to null"
+                f"readout_dim {self.model.readout_dim} would stay random: only predictions of visible frames from "
+                "their latents train it; set model.readout_dim to null"
             )
         return self
 

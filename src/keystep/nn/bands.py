@@ -29,6 +29,8 @@ from keystep.nn.context import SequenceContext
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
 
+PARTS = [len(HALF_LIVES), 2, 1]
+"""Of the memory: averages, sums above and below 0, the largest."""
 PIECE, LEVELS = 64, 4
 """Places that are scanned at once, and how often pieces are made of pieces where a graph leaves their number open."""
 
@@ -106,8 +108,8 @@ class HeldBands(nn.Module):
         return _reversed(found, context.places.valid)
 
     def _nothing(self, x: Tensor) -> Tensor:
-        """The state before the first frame, (B, 11, C) float64: averages, sums above and below 0, the largest."""
-        return torch.zeros(len(x), len(HALF_LIVES) + 3, x.shape[2], dtype=torch.float64, device=x.device)
+        """The state before the first frame, (B, 11, C) float64, see `PARTS`."""
+        return torch.zeros(len(x), sum(PARTS), x.shape[2], dtype=torch.float64, device=x.device)
 
     def _until(self, x: Tensor, state: Tensor) -> Tensor:
         """(B, n, 11, C): the state behind each frame."""
@@ -120,7 +122,7 @@ class HeldBands(nn.Module):
         def largest(here: Tensor, before: Tensor, frames: Tensor | int) -> Tensor:
             return torch.maximum(here, before)
 
-        averages, sums, most = state[:, None].split([len(HALF_LIVES), 2, 1], dim=2)
+        averages, sums, most = torch.split(state[:, None], PARTS, dim=2)
         parts = [
             decayed(_scan((1 - decays) * x, decayed), averages, count),
             torch.cat([x.clamp(min=0), -x.clamp(max=0)], dim=2).cumsum(1) + sums,
@@ -130,7 +132,7 @@ class HeldBands(nn.Module):
 
     def _described(self, found: Tensor, frames: Tensor) -> Tensor:
         """(B, n, 11 C) of the states behind each frame, and how many frames there were until then, (..., n, 1)."""
-        averages, sums, most = found.split([len(HALF_LIVES), 2, 1], dim=2)
+        averages, sums, most = torch.split(found, PARTS, dim=2)
         weight = 1 - self._decays(found) ** frames  # of all frames so far, (..., n, half-lives)
         return torch.cat([averages / weight[..., None], torch.log1p(sums / self.tau), most], dim=2).flatten(2)
 

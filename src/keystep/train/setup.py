@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -114,7 +114,7 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
     rate, tau = folder.timeline.rate, config.data.tau
     if tau is None and config.needs_tau:
         try:
-            clock = decorrelation_time([folder.vectors(name) for name in _spread(videos, CLOCK_VIDEOS)], rate)
+            clock = decorrelation_time(_Vectors(folder, _spread(videos, CLOCK_VIDEOS)), rate)
         except InputError as error:
             raise InputError(f"{folder.root}: {error}, or state data.tau in seconds") from error
         progress.message(f"the features are half forgotten after {clock}")
@@ -135,6 +135,16 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
             "train": config.train.model_copy(update={"steps": steps, "warmup": warmup}),
         }
     )
+
+
+class _Vectors(Iterable[np.ndarray]):
+    """The vectors of some videos, read one video at a time whenever somebody goes through them."""
+
+    def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
+        self.folder, self.videos = folder, videos
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.folder.vectors, self.videos)
 
 
 def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) -> None:

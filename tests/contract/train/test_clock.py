@@ -1,6 +1,7 @@
 """A run measures the time scale of its data, works in it, says it, and keeps it."""
 
 import sys
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from keystep.cli import main
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build
 from keystep.data.clock import decorrelation_time
-from keystep.data.folder import open_dataset
+from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
+from keystep.progress import SILENT
 from keystep.train.run import pretrain
+from keystep.train.setup import settled
 
 SMALL = {
     "model": {"dim": 16, "depth": 1, "heads": 2, "predictor_depth": 1, "readout_dim": 24},
@@ -47,6 +50,26 @@ def test_times_are_settled_by_the_measured_scale_and_written_down(mstcn: Path, t
     assert config.masking.longest == max(1, round(6 * tau * 4))
     assert model.config == config.model and model.encoder.held is not None
     assert list(model.bands()) == ["frame", "near", "memory", "ahead", "context"]
+
+
+class Tracked(np.ndarray):
+    """An array that can be watched."""
+
+
+def test_the_scale_is_measured_one_video_at_a_time(mstcn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, alive, counts = FeatureFolder.vectors, set(), []
+
+    def watched(folder: FeatureFolder, name: str) -> np.ndarray:
+        array = read(folder, name).view(Tracked)
+        alive.add(id(array))
+        weakref.finalize(array, alive.discard, id(array))
+        counts.append(len(alive))
+        return array
+
+    monkeypatch.setattr(FeatureFolder, "vectors", watched)
+    folder = open_dataset(mstcn, source_rate=Fraction(4))
+    config = settled(settings(mstcn), folder, sorted(folder.videos), SILENT)
+    assert config.data.tau is not None and len(counts) >= 6 and max(counts) <= 2
 
 
 def test_a_run_is_the_same_when_the_measured_scale_is_stated(mstcn: Path, tmp_path: Path) -> None:
