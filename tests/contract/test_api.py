@@ -56,8 +56,8 @@ def test_one_video_may_be_a_matrix_and_an_array(model: keystep.PJEPA) -> None:
     assert torch.equal(model.encode(torch.from_numpy(rows)), expected)
     assert torch.equal(model.encode(rows), expected)
     latents = keystep.encode(model, rows)
-    assert isinstance(latents, np.ndarray) and latents.shape == (9, 6 + 54 + 67 + 66 + 384)
-    assert list(model.bands().values()) == [6, 54, 67, 66, 384] and model.latent_dim() == latents.shape[1]
+    assert isinstance(latents, np.ndarray) and latents.shape == (9, 6 + 150 + 25 + 24 + 384)
+    assert list(model.bands().values()) == [6, 150, 25, 24, 384] and model.latent_dim() == latents.shape[1]
     assert np.array_equal(latents, expected.numpy())
     assert isinstance(keystep.encode(model, torch.from_numpy(rows)), torch.Tensor)
 

@@ -71,7 +71,7 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"train": {"crop": 7.5}}, r"train\.crop: Input should be a whole number of frames, or a text.*, not 7\.5$"),
         ({"data": {"tau": 0}}, r"data\.tau.*not 0"),
         ({"model": {"bands": ["context", "frame"]}}, r"bands \['context', 'frame'\]: name each once, and context as"),
-        ({"model": {"bands": ["near", "near", "context"]}}, "name each once"),
+        ({"model": {"bands": ["around", "around", "context"]}}, "name each once"),
         ({"model": {"bands": ["far", "context"]}}, r"model\.bands\.0.*'far'"),
         ({"model": {"visible_predictions": "predictor"}}, "readout_dim 384 would stay random: .*set model.readout_dim"),
         ({"objective": {"visible_weight": 0}}, "readout_dim 384 would stay random"),

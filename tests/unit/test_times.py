@@ -113,7 +113,7 @@ def test_averages_are_over_the_nearest_odd_number_of_frames(width: float, odd: i
 @pytest.mark.parametrize("tau", [0.3, 1.0, 6.0, 35.0])
 def test_the_averages_around_a_frame_reach_as_far_as_the_attention_sees(tau: float) -> None:
     config = ModelConfig(input_dim=3, tau=tau)
-    both, past = config.near_frames(AttentionPattern()), config.near_frames(CAUSAL)
+    both, past = config.windows(AttentionPattern()), config.windows(CAUSAL)
     assert len(both) == 9 and len(past) == 6
     assert all(width % 2 == 1 for _, width in (*both, *past))
     assert max(shift + width // 2 for shift, width in past) == 0, "up to the frame itself, and no further"
@@ -125,10 +125,10 @@ def test_the_averages_around_a_frame_reach_as_far_as_the_attention_sees(tau: flo
 def test_widths_follow_the_attention_the_features_and_the_settings() -> None:
     full = AttentionPattern()
     config = ModelConfig(input_dim=7, tau=4.0)
-    assert config.widths(full) == {"frame": 7, "near": 63, "memory": 78, "ahead": 77, "context": 384}
-    assert config.widths(CAUSAL) == {"frame": 7, "near": 42, "memory": 78, "context": 384}
+    assert config.widths(full) == {"frame": 7, "around": 175, "memory": 29, "ahead": 28, "context": 384}
+    assert config.widths(CAUSAL) == {"frame": 7, "around": 98, "memory": 29, "context": 384}
     wide = ModelConfig(input_dim=600, tokens=3, tau=4.0, held_components=10, readout_dim=None, dim=96)
-    assert wide.widths(full) == {"frame": 200, "near": 90, "memory": 111, "ahead": 110, "context": 96}
+    assert wide.widths(full) == {"frame": 200, "around": 250, "memory": 41, "ahead": 40, "context": 96}
     chosen = ModelConfig(input_dim=7, tau=4.0, bands=("memory", "frame", "context"))
     assert list(chosen.widths(full)) == ["memory", "frame", "context"]
     assert ModelConfig(input_dim=7).widths(full) == {"context": 384}, "nothing is held without tau"

@@ -28,11 +28,11 @@ PYRAMID: tuple[Offset, ...] = (0.0, *(f"{sign * 0.9 * 2**level:g}tau" for level 
 """Offsets of the targets: at every time scale from a gesture to half an hour of an operation."""
 
 
-Band = Literal["frame", "near", "memory", "ahead", "context"]
-NEAR_OFFSETS = (0.9, 1.8, 3.6, 7.2)
-"""Distances of the averages of the band ``near``, in tau, on either side or, with a shorter one, before the frame."""
+Band = Literal["frame", "around", "memory", "ahead", "context"]
+WINDOWS = (0.9, 1.8, 3.6, 7.2)
+"""Distances of the windows of the band ``around``, in tau, on either side or, with a shorter one, before the frame."""
 HALF_LIVES = tuple(2.0**power for power in range(-1, 7))
-"""Of the exponential averages of the band ``memory``, in tau."""
+"""Of its exponential averages, in tau."""
 
 
 class ModelConfig(Config):
@@ -63,8 +63,8 @@ class ModelConfig(Config):
     predictor_attention: AttentionPattern = AttentionPattern(kind="causal")
     """The paper's predictor is causal, whatever the encoder is."""
     visible_predictions: Literal["predictor", "encoder"] = "encoder"
-    """What a visible frame's prediction is read from: the predictor, as at hidden frames (the paper), or the frame's
-    latent itself through one linear map, so that what is predicted has to stand in the latent."""
+    """What a visible frame's prediction is read from: the predictor, as at hidden frames (the paper), or the learned
+    band of the frame's latent through one linear map, so that what is predicted has to stand in it."""
     rotary: Literal["relative", "tiled"] = "relative"
     """``tiled`` is the authors' variant, for their checkpoints only: its scores are no function of distance."""
     positions: Literal["frame", "segment"] = "frame"
@@ -79,10 +79,12 @@ class ModelConfig(Config):
     """What a latent is read from: the last block's output, or the mean over the blocks' (each normalised)."""
     readout_dim: int | None = Field(default=384, ge=1)
     """Width of a map, GELU and LayerNorm behind it, whose output is the latent; None: what is read is the latent."""
-    bands: Annotated[tuple[Band, ...], Field(min_length=1)] = ("frame", "near", "memory", "ahead", "context")
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)] = ("frame", "around", "memory", "ahead", "context")
     """What stands side by side in a latent: ``context`` is what is learned; the others hold the features themselves,
     averages around the frame, what has been so far and, where attention sees it, what is still to come
     (`keystep.nn.bands`). The paper has the learned one alone."""
+    input_around: bool = True
+    """The encoder reads the band ``around`` of the visible frames beside each frame."""
     held_components: int = Field(default=64, ge=1)
     """Held bands other than ``frame`` keep so many leading principal components of wider features."""
     tau: float | None = Field(default=None, gt=0)
@@ -134,36 +136,29 @@ class ModelConfig(Config):
 
     def widths(self, pattern: AttentionPattern) -> dict[str, int]:
         """The bands of latents that are encoded with this attention, in order, and their widths."""
+        if not self.held:
+            return {"context": self.context_dim}
         assert self.input_dim is not None
         frame = self.input_dim // self.slot_tokens
-        parts = min(frame, self.held_components)
-        memory = (len(HALF_LIVES) + 3) * parts
+        parts, sees_all = min(frame, self.held_components), pattern.kind == "bidirectional"
         known = {
             "frame": frame,
-            "near": parts * len(self.near_frames(pattern)) if self.held else 0,
-            "memory": memory + 1,
-            "ahead": memory,
+            "around": parts * (len(self.windows(pattern)) + (1 + sees_all) * len(HALF_LIVES)),
+            "memory": 4 * parts + 1,
+            "ahead": 4 * parts,
             "context": self.context_dim,
         }
-        sees_it = pattern.kind == "bidirectional"
-        named = self.bands if self.held else ("context",)
-        return {band: known[band] for band in named if band != "ahead" or sees_it}
+        return {band: known[band] for band in self.bands if band != "ahead" or sees_all}
 
-    def near_frames(self, pattern: AttentionPattern) -> list[tuple[int, int]]:
-        """(frames from the present one, frames averaged over, odd) of each average of the band ``near``."""
+    def windows(self, pattern: AttentionPattern) -> list[tuple[int, int]]:
+        """(frames from the present one to the middle, odd number of frames) of each window of the band ``around``."""
         assert self.tau is not None
         if pattern.kind == "bidirectional":
-            offsets = [0.0, *(sign * offset for offset in NEAR_OFFSETS for sign in (-1, 1))]
-        else:
-            offsets = [0.0, -NEAR_OFFSETS[0] / 2, *(-offset for offset in NEAR_OFFSETS)]
-        found = []
-        for offset in offsets:
-            shift = round(offset * self.tau)
-            width = averaged_frames(abs(offset) * self.tau / 2)
-            if pattern.kind != "bidirectional":  # nothing that is averaged lies ahead of the frame
-                width = min(width, 2 * abs(shift) + 1)
-            found.append((shift, width))
-        return found
+            offsets = [0.0, *(sign * offset for offset in WINDOWS for sign in (-1, 1))]
+            return [(round(each * self.tau), averaged_frames(abs(each) * self.tau / 2)) for each in offsets]
+        shifts = [round(offset * self.tau) for offset in (0.0, WINDOWS[0] / 2, *WINDOWS)]
+        widths = [min(averaged_frames(shift / 2), 2 * shift + 1) for shift in shifts]  # none reaches ahead
+        return [(-shift, width) for shift, width in zip(shifts, widths, strict=True)]
 
     @property
     def averaged_blocks(self) -> int:
@@ -370,6 +365,9 @@ class DataConfig(Config):
     training videos."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
+    groups: str | None = None
+    """A regular expression that finds a video's person or site in its name, such as ^(P[0-9]+)_, so that a validation
+    part that is cut from training holds whole groups; None: as splits/groups.csv says, where it is."""
     with_valid: bool = False
     """Pretrain on the split's validation videos, too, as the authors' recipes do (they have no such part)."""
     on_error: OnError = "raise"

@@ -1,21 +1,23 @@
 """Bands of a latent that hold what is known, beside the one that is learned.
 
-A linear reader of the learned band alone would have to find the frame itself and all that has been in it again, and
-what a network keeps of them it keeps with losses. Held bands keep them as they are; a reader weighs each band by itself
+What a network keeps of a frame, its surroundings and its past, it keeps with losses, and a linear reader of the learned
+band alone would have to find them again. Held bands keep them as they are. A reader weighs each band by itself
 (`keystep.evals.probe`), so that where labels are a matter of the moment the others do no harm.
 
 - ``frame``: the standardised features.
-- ``near``: averages around the frame, or before it where attention sees no future, at up to 7.2 tau.
-- ``memory``: what has been so far: exponential averages at eight half-lives, logarithms of the sums above and below the
-  mean, the largest value, and the logarithm of the time.
+- ``around``: averages around the frame, without the video's mean: over windows at up to 7.2 tau, and exponential ones
+  with half-lives of up to 64 tau. Before the frame alone where attention sees no future.
+- ``memory``: what has been so far, this frame included: the mean, the logarithms of the sums above and below the mean
+  of the training videos, the largest value, and the logarithm of the time.
 - ``ahead``: the same from the end of the video backwards, where attention sees it.
 
-In all but ``frame``, wide features are reduced to their leading principal components.
+In all but ``frame``, wide features are reduced to their leading principal components. All of it is computed from
+running sums in float64, so a stream gives the same at any chunking, for hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +26,29 @@ from torch.nn.functional import pad
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.run import HALF_LIVES
-from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
 
-PARTS = [len(HALF_LIVES), 2, 1]
-"""Of the memory: averages, sums above and below 0, the largest."""
 PIECE, LEVELS = 64, 4
 """Places that are scanned at once, and how often pieces are made of pieces where a graph leaves their number open."""
 
-Join = Callable[[Tensor, Tensor, Tensor | int], Tensor]
-"""What stands at a place, what stands so many frames before it, that number -> both together. 0 adds nothing."""
+Inside = Callable[[Tensor, int], Tensor]
+"""Places (N, n, H, C) so many frames apart -> what stands at each of them and all before."""
+Join = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What stands at places, what stands so many frames before them, that number -> both together. 0 adds nothing."""
+
+
+NAMES = ("frame", "around", "memory", "ahead")
+
+
+def sees(pattern: AttentionPattern) -> str:
+    """Which frames of a video an attention sees, as far as it changes the held bands."""
+    return "all" if pattern.kind == "bidirectional" else "past"
 
 
 class HeldBands(nn.Module):
-    """Features of the frames of a context -> the held bands of a config, (B, n, D_in) -> (B, n, width) each."""
+    """Features of the frames of a context -> held bands, (B, n, D_in) -> (B, n, width) each."""
 
     basis: Tensor | None
 
@@ -52,126 +61,179 @@ class HeldBands(nn.Module):
         reduced = config.held_components < width
         self.register_buffer("basis", torch.zeros(width, config.held_components) if reduced else None)
 
-    def forward(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
-        """The held bands that the config names for this attention, in its order."""
+    def forward(
+        self,
+        features: Tensor,
+        context: SequenceContext,
+        pattern: AttentionPattern,
+        visible: Tensor | None = None,
+        names: Collection[str] = NAMES,
+    ) -> dict[str, Tensor]:
+        """The held bands that there are with this attention, by name.
+
+        Args:
+            visible: (B, n) bool, the frames that averages and sums are made of; None: all real ones.
+            names: those that are wanted.
+        """
         frame = context.clean(self.norm(mean_token(features, self.tokens)))
         parts = frame if self.basis is None else frame @ self.basis
-        made = {"near": self._near, "memory": self._memory, "ahead": self._ahead}
-        return [
-            frame if name == "frame" else made[name](parts, context, pattern).to(features.dtype)
-            for name in self.config.widths(pattern)
-            if name != "context"
-        ]
+        real = context.clean(torch.ones_like(frame[..., :1]))
+        seen = real
+        if visible is not None:
+            parts, seen = (x.masked_fill(~visible[..., None], 0.0) for x in (parts, seen))
+        marked = torch.cat([parts, seen, real], dim=2).double()  # (B, n, C + 2)
+        made = {
+            "frame": lambda: frame,
+            "around": lambda: self._around(marked, context, pattern),
+            "memory": lambda: self._memory(marked, context),
+            "ahead": lambda: self._ahead(marked),
+        }
+        wanted = (name for name in self.config.widths(pattern) if name in names)
+        return {name: made[name]().to(features.dtype) for name in wanted}
 
-    def _near(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, offsets x C): averages over half their distance, of the frames that exist; 0 where there are none."""
-        offsets = self.config.near_frames(pattern)
-        before = max(width // 2 - shift for shift, width in offsets)
-        after = max(shift + width // 2 for shift, width in offsets)
+    def _around(self, marked: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """(B, n, averages x C), without the mean of the video, or of its frames so far; 0 where no frame is seen."""
+        seen = marked[..., -2:-1]
         if pattern.kind == "bidirectional":
-            x = centre(x, context.places.valid)
+            sums = marked.sum(1, keepdim=True)
         else:
-            after = 0
-            real = x
-            x = context.state(
-                "near.total",
-                lambda: torch.zeros(len(real), real.shape[2], dtype=torch.float64, device=real.device),
-                lambda total: running_centre(real, total, context.before),
-            )
-        x = context.clean(x)
-        ones = context.clean(torch.ones_like(x[..., :1]))
-        around = context.around("near", torch.cat([x, ones], dim=2), before, after).double()
+            sums = _carried(context, "around.sums", marked, _sums)
+        centred = (marked[..., :-2] - sums[..., :-2] / sums[..., -2:-1].clamp(min=1)) * seen
+        centred = torch.cat([centred, seen], dim=2)  # (B, n, C + 1)
+        found = [*self._windows(centred, context, pattern), *self._exponential(centred, context, pattern)]
+        return torch.cat([part[..., :-1] / part[..., -1:].clamp(min=1e-9) for part in found], dim=2)
+
+    def _windows(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
+        """Sums over each window, (B, n, C + 1)."""
+        windows = self.config.windows(pattern)
+        before = max(width // 2 - shift for shift, width in windows)
+        after = max(0, *(shift + width // 2 for shift, width in windows))
+        around = context.around("around", centred, before, after)
         sums = pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
-        parts = []
-        for shift, width in offsets:
+        length, found = centred.shape[1], []
+        for shift, width in windows:
             start = before + shift - width // 2
-            total = sums[:, start + width : start + width + x.shape[1]] - sums[:, start : start + x.shape[1]]
-            parts.append(total[..., :-1] / total[..., -1:].clamp(min=1))
-        return torch.cat(parts, dim=2)
+            found.append(sums[:, start + width : start + width + length] - sums[:, start : start + length])
+        return found
 
-    def _memory(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, 11 C + 1): what has been, this frame included."""
+    def _exponential(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
+        """Weighted sums at each half-life, (B, n, C + 1), before the frame and, where it is seen, behind it."""
+        nothing = centred.new_zeros(len(centred), len(HALF_LIVES), centred.shape[2])
+        found = [*_carried(context, "around.averages", centred, self._averages, nothing).unbind(2)]
+        if pattern.kind == "bidirectional":
+            found += self._averages(centred.flip(1), nothing).flip(1).unbind(2)
+        return found
 
-        def advanced(state: Tensor) -> tuple[Tensor, Tensor]:
-            found = self._until(x, state)
-            return found, _last(found, state, context.places.valid)
+    def _averages(self, x: Tensor, state: Tensor) -> Tensor:
+        """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
+        half_lives = self.tau * torch.tensor(HALF_LIVES, dtype=torch.float64, device=x.device)
+        decays = (0.5 ** (1 / half_lives))[:, None]
 
-        found = context.state("memory", lambda: self._nothing(x), advanced)
-        frames = context.before + _count(x)
-        clock = torch.log(frames / self.tau).expand(len(x), -1, 1)
-        return torch.cat([self._described(found, frames), clock], dim=2)
+        def inside(places: Tensor, distance: int) -> Tensor:
+            count = _count(places)[:, 0]
+            age = count[:, None] - count  # (n, n)
+            weights = torch.where(
+                age >= 0, decays[..., None] ** (distance * age.clamp(min=0)), 0.0
+            )  # (half-lives, n, n)
+            return (weights @ places.transpose(1, 2)).transpose(1, 2)
 
-    def _ahead(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, 11 C): what is still to come, this frame included."""
-        backwards = _reversed(x, context.places.valid)
-        found = self._described(self._until(backwards, self._nothing(x)), _count(x))
-        return _reversed(found, context.places.valid)
-
-    def _nothing(self, x: Tensor) -> Tensor:
-        """The state before the first frame, (B, 11, C) float64, see `PARTS`."""
-        return torch.zeros(len(x), sum(PARTS), x.shape[2], dtype=torch.float64, device=x.device)
-
-    def _until(self, x: Tensor, state: Tensor) -> Tensor:
-        """(B, n, 11, C): the state behind each frame."""
-        x, count = x.double()[:, :, None], _count(x)[..., None]
-        decays = self._decays(x)[:, None]
-
-        def decayed(here: Tensor, before: Tensor, frames: Tensor | int) -> Tensor:
+        def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:
             return here + decays**frames * before
 
-        def largest(here: Tensor, before: Tensor, frames: Tensor | int) -> Tensor:
-            return torch.maximum(here, before)
+        found = (1 - decays) * _scan(x[:, :, None], inside, join)
+        return join(found, state[:, None], _count(x)[..., None])
 
-        averages, sums, most = torch.split(state[:, None], PARTS, dim=2)
-        parts = [
-            decayed(_scan((1 - decays) * x, decayed), averages, count),
-            torch.cat([x.clamp(min=0), -x.clamp(max=0)], dim=2).cumsum(1) + sums,
-            largest(_scan(x.clamp(min=0), largest), most, count),
-        ]
-        return torch.cat(parts, dim=2)
+    def _memory(self, marked: Tensor, context: SequenceContext) -> Tensor:
+        """(B, n, 4 C + 1): what has been."""
+        parts = _signed(marked)
+        largest = _carried(context, "memory.largest", marked[..., :-2], _largest)
+        return self._described(_carried(context, "memory.sums", parts, _sums), largest)
 
-    def _described(self, found: Tensor, frames: Tensor) -> Tensor:
-        """(B, n, 11 C) of the states behind each frame, and how many frames there were until then, (..., n, 1)."""
-        averages, sums, most = torch.split(found, PARTS, dim=2)
-        weight = 1 - self._decays(found) ** frames  # of all frames so far, (..., n, half-lives)
-        return torch.cat([averages / weight[..., None], torch.log1p(sums / self.tau), most], dim=2).flatten(2)
+    def _ahead(self, marked: Tensor) -> Tensor:
+        """(B, n, 4 C): what is still to come."""
+        parts, frames = _signed(marked).flip(1), marked[..., :-2].flip(1)
+        sums = _sums(parts, parts.new_zeros(len(parts), parts.shape[2]))
+        largest = _largest(frames, frames.new_zeros(len(frames), frames.shape[2]))
+        return self._described(sums, largest)[..., :-1].flip(1)
 
-    def _decays(self, like: Tensor) -> Tensor:
-        """(half-lives,) float64, whatever the precision of the model: what an average keeps from frame to frame."""
-        half_lives = torch.tensor(HALF_LIVES, dtype=torch.float64, device=like.device) * self.tau
-        return torch.exp2(-1 / half_lives)
+    def _described(self, sums: Tensor, largest: Tensor) -> Tensor:
+        """(B, n, 4 C + 1) of the sums (B, n, 2 C + 2) and the largest values (B, n, C) so far.
+
+        Sums are those of as many frames as there were, also where some are hidden.
+        """
+        above, below = sums[..., :-2].chunk(2, dim=2)
+        seen, frames = sums[..., -2:-1].clamp(min=1), sums[..., -1:].clamp(min=1)
+        amounts = torch.log1p(sums[..., :-2] * (frames / seen / self.tau))
+        return torch.cat([(above - below) / seen, amounts, largest, torch.log(frames / self.tau)], dim=2)
 
 
-def _count(x: Tensor) -> Tensor:
-    """(n, 1) float64: 1, 2, ..., n."""
-    return torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]
+def _carried(
+    context: SequenceContext,
+    name: str,
+    x: Tensor,
+    advance: Callable[[Tensor, Tensor], Tensor],
+    nothing: Tensor | None = None,
+) -> Tensor:
+    """What ``advance`` makes of frames (B, n, D) and the state before them: the state behind each of them, (B, n, ...).
+
+    nothing: the state before the first frame; None: zeros (B, D).
+    """
+    initial = x.new_zeros(len(x), x.shape[2]) if nothing is None else nothing
+    valid = context.places.valid
+
+    def update(state: Tensor) -> tuple[Tensor, Tensor]:
+        found = advance(x, state)
+        if valid is None:
+            return found, found[:, -1].clone()  # not a view that keeps all of them
+        states = torch.cat([state[:, None], found], dim=1)
+        last = valid.sum(1).view(-1, *[1] * (found.ndim - 1)).expand(-1, 1, *found.shape[2:])
+        return found, states.gather(1, last)[:, 0]
+
+    return context.state(name, lambda: initial, update)
 
 
-def _scan(x: Tensor, join: Join, distance: int = 1, levels: int = LEVELS) -> Tensor:
-    """(B, n, H, C): at each place what ``join`` makes of all until there, places being ``distance`` frames apart.
+def _signed(marked: Tensor) -> Tensor:
+    """(B, n, C + 2) frames with their marks -> (B, n, 2 C + 2): what is above 0, what is below it, the marks."""
+    frames = marked[..., :-2]
+    return torch.cat([frames.clamp(min=0), -frames.clamp(max=0), marked[..., -2:]], dim=2)
 
-    By doubling within pieces, and then over the pieces: graphs have neither decaying sums nor running maxima, and do
-    not know n.
+
+def _sums(x: Tensor, state: Tensor) -> Tensor:
+    """(B, n, D) sums so far, from those before, (B, D)."""
+    return x.cumsum(1) + state[:, None]
+
+
+def _largest(x: Tensor, state: Tensor) -> Tensor:
+    """(B, n, D) largest values so far, 0 at least, from those before, (B, D)."""
+
+    def inside(places: Tensor, distance: int) -> Tensor:
+        reach = 1  # by doubling: graphs have no running maximum
+        while reach < (min(places.shape[1], PIECE) if isinstance(places.shape[1], int) else PIECE):
+            places = torch.maximum(places, _earlier(places, reach))
+            reach *= 2
+        return places
+
+    def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:
+        return torch.maximum(here, before)
+
+    found = _scan(x.clamp(min=0)[:, :, None], inside, join)[:, :, 0]
+    return torch.maximum(found, state[:, None])
+
+
+def _scan(x: Tensor, inside: Inside, join: Join, distance: int = 1, levels: int = LEVELS) -> Tensor:
+    """(B, n, H, C): at each place what there is until then, places being ``distance`` frames apart.
+
+    Within pieces, and then over the pieces, of which a graph does not know how many there are.
     """
     count = x.shape[1]
     if (count <= PIECE) if isinstance(count, int) else not levels:
-        return _doubled(x, join, distance)
+        return inside(x, distance)
     pieces = (count + PIECE - 1) // PIECE
     whole = pad(x, (0, 0, 0, 0, 0, pieces * PIECE - count))
-    within = _doubled(whole.reshape(len(x) * pieces, PIECE, *x.shape[2:]), join, distance)
-    within = within.reshape(len(x), pieces, PIECE, *x.shape[2:])
-    before = _earlier(_scan(within[:, :, -1], join, distance * PIECE, levels - 1), 1)
-    frames = distance * torch.arange(1, PIECE + 1, dtype=x.dtype, device=x.device)[:, None, None]
-    return join(within, before[:, :, None], frames).flatten(1, 2)[:, :count]
-
-
-def _doubled(x: Tensor, join: Join, distance: int) -> Tensor:
-    """`_scan` of up to `PIECE` places."""
-    reach = 1
-    while reach < (min(x.shape[1], PIECE) if isinstance(x.shape[1], int) else PIECE):
-        x = join(x, _earlier(x, reach), reach * distance)
-        reach *= 2
-    return x
+    within = inside(whole.reshape(len(x) * pieces, PIECE, *x.shape[2:]), distance)
+    within = within.reshape(len(x), pieces, *within.shape[1:])
+    before = _earlier(_scan(within[:, :, -1], inside, join, distance * PIECE, levels - 1), 1)
+    return join(within, before[:, :, None], distance * _count(within[0])[..., None]).flatten(1, 2)[:, :count]
 
 
 def _earlier(x: Tensor, places: int) -> Tensor:
@@ -179,19 +241,6 @@ def _earlier(x: Tensor, places: int) -> Tensor:
     return pad(x, (0, 0, 0, 0, places, 0))[:, : x.shape[1]]
 
 
-def _last(found: Tensor, state: Tensor, valid: Tensor | None) -> Tensor:
-    """(B, ...) behind the last frame that is real, of (B, n, ...) behind each; the state before where none is."""
-    if valid is None:
-        return found[:, -1].clone()  # not a view that keeps all of them
-    everything = torch.cat([state[:, None], found], dim=1)
-    index = valid.sum(1).view(-1, *[1] * (found.ndim - 1))
-    return everything.gather(1, index.expand(-1, 1, *found.shape[2:]))[:, 0]
-
-
-def _reversed(x: Tensor, valid: Tensor | None) -> Tensor:
-    """(B, n, C) with each row's real frames, which come first, in reverse; what is at padding stays there."""
-    if valid is None:
-        return x.flip(1)
-    index = torch.arange(x.shape[1], device=x.device).expand(valid.shape)
-    mirrored = valid.sum(1, keepdim=True) - 1 - index
-    return x.gather(1, torch.where(valid, mirrored, index)[..., None].expand_as(x))
+def _count(x: Tensor) -> Tensor:
+    """Of (B, n, ...), (n, 1) float64: 1, 2, ..., n."""
+    return torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from keystep.batch import SequenceBatch
 from keystep.config import DataConfig, ModelConfig, RunConfig
 from keystep.config.base import build
+from keystep.config.times import settled_frames
 from keystep.data.clock import decorrelation_time
 from keystep.data.crops import collate
 from keystep.data.folder import FeatureFolder, open_dataset
@@ -52,7 +53,7 @@ def open_fabric(config: RunConfig) -> Fabric:
             devices=train.devices,
             num_nodes=train.nodes,
             precision=train.precision,
-            strategy="ddp" if processes > 1 else "auto",
+            strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",  # a step has one of two attentions
         )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
@@ -71,6 +72,7 @@ def read_data(
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
         labels_needed=config.model.oracle or config.train.crop_segments is not None,
+        groups=data.groups,
     )
     if folder.problems.notes:
         log.warning(
@@ -129,12 +131,30 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
     }
     steps = config.train.settled_steps(lengths)
     warmup = min(config.train.warmup, steps // 4)
-    return config.model_copy(
+    config = config.model_copy(
         update={
             "model": build(ModelConfig, config.model.model_dump(), widths),
             "train": config.train.model_copy(update={"steps": steps, "warmup": warmup}),
         }
     )
+    progress.message(_in_seconds(config, float(rate)))
+    return config
+
+
+def _in_seconds(config: RunConfig, rate: float) -> str:
+    """What the settled times come to."""
+    distances = sorted(abs(offset) for offset in config.target.offsets if isinstance(offset, float) and offset)
+    parts = [f"targets {_readable(distances[0])} to {_readable(distances[-1])} s away"] if distances else []
+    if config.masking.kind == "spans":
+        spans = (settled_frames(span) / rate for span in (config.masking.shortest, config.masking.longest))
+        parts.append("spans of {} to {} s hidden".format(*map(_readable, spans)))
+    if config.train.crop_segments is None:
+        parts.append(f"crops of {_readable(config.train.crop_frames / rate)} s")
+    return ", ".join([*parts, f"{config.train.steps} steps"])
+
+
+def _readable(seconds: float) -> str:
+    return f"{seconds:.3g}" if seconds < 100 else f"{seconds:,.0f}"
 
 
 class _Vectors(Iterable[np.ndarray]):

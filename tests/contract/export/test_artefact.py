@@ -132,7 +132,7 @@ def test_running_sums_stay_exact_over_144_000_frames(exported: Callable[[str], E
     assert int(state[0]) == 144_000
     torch.testing.assert_close(latents, right, atol=1e-5, rtol=0)
     named = dict(zip((tensor.name for tensor in step.state), state, strict=True))
-    for name in ("total", "near.total", "memory"):
+    for name in ("total", "around.sums", "memory.sums"):
         torch.testing.assert_close(named[name] / 144_000, expected.memory.states[name] / 144_000, atol=1e-7, rtol=0)
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
+from keystep.config.run import HALF_LIVES
 from keystep.data.statistics import Statistics
 from keystep.nn import bands
 from keystep.nn.bands import HeldBands
 from keystep.nn.context import Cached, Memory, Whole
-from keystep.nn.places import Packing, lay_out
+from keystep.nn.places import lay_out
 from keystep.pjepa import PJEPA
 from keystep.target import set_statistics
 
@@ -39,17 +40,13 @@ def made_video(frames: int, width: int = WIDTH, seed: int = 0) -> Tensor:
     return torch.from_numpy((steps + 0.5 * rng.normal(size=steps.shape) + 1).astype(np.float32))
 
 
-def whole(held: HeldBands, videos: Sequence[Tensor], pattern: AttentionPattern) -> list[dict[str, np.ndarray]]:
+def whole(
+    held: HeldBands, videos: Sequence[Tensor], pattern: AttentionPattern, visible: Tensor | None = None
+) -> list[dict[str, np.ndarray]]:
     """The bands of whole videos, in one padded batch."""
     batch = SequenceBatch.pad(list(videos))
-    packing = Packing(batch.valid)
-    context = Whole(packing.places(lay_out(batch.valid)))
-    names = [name for name in held.config.widths(pattern) if name != "context"]
-    found = [packing.unpack(band).numpy() for band in held(packing.pack(batch.features), context, pattern)]
-    return [
-        {name: band[row, : len(video)] for name, band in zip(names, found, strict=True)}
-        for row, video in enumerate(videos)
-    ]
+    found = held(batch.features, Whole(lay_out(batch.valid)), pattern, visible)
+    return [{name: band[row, : len(video)].numpy() for name, band in found.items()} for row, video in enumerate(videos)]
 
 
 def streamed(held: HeldBands, video: Tensor, sizes: Sequence[int]) -> tuple[dict[str, np.ndarray], Memory]:
@@ -59,51 +56,60 @@ def streamed(held: HeldBands, video: Tensor, sizes: Sequence[int]) -> tuple[dict
         context = Cached(memory, [start], [len(piece)], len(piece), video.device)
         parts.append(held(piece[None], context, CAUSAL))
         memory, start = context.remembered, start + len(piece)
-    names = [name for name in held.config.widths(CAUSAL) if name != "context"]
-    joined = [torch.cat(band, dim=1)[0].numpy() for band in zip(*parts, strict=True)]
-    return dict(zip(names, joined, strict=True)), memory
+    return {name: torch.cat([part[name] for part in parts], dim=1)[0].numpy() for name in parts[0]}, memory
 
 
-def slow_bands(held: HeldBands, video: Tensor, sees: bool) -> dict[str, np.ndarray]:
-    """One video's bands in float64, each frame by itself."""
+def slow_bands(held: HeldBands, video: Tensor, sees: bool, seen: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """One video's bands in float64, each frame by itself. seen: (T,) bool; None: all."""
     x = (video.double().numpy() - held.norm.mean.double().numpy()) / held.norm.deviation.double().numpy()
     parts = x if held.basis is None else x @ held.basis.double().numpy()
-    found = {"frame": x, "near": slow_near(parts, held.tau, sees), "memory": slow_history(parts, held.tau)}
+    seen = np.ones(len(x), bool) if seen is None else seen
+    found = {
+        "frame": x,
+        "around": slow_around(parts, seen, held.tau, sees),
+        "memory": slow_memory(parts, seen, held.tau),
+    }
     if sees:
-        found["ahead"] = slow_history(parts[::-1], held.tau)[::-1, :-1]
+        found["ahead"] = slow_memory(parts[::-1], seen[::-1], held.tau)[::-1, :-1]
     return found
 
 
-def slow_near(x: np.ndarray, tau: float, sees: bool) -> np.ndarray:
+def average(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Over frames, 0 where none has a weight."""
+    return np.average(x, axis=0, weights=weights) if weights.sum() > 0 else np.zeros(x.shape[1])
+
+
+def slow_around(x: np.ndarray, seen: np.ndarray, tau: float, sees: bool) -> np.ndarray:
     if sees:
-        x, times = x - x.mean(0), (0, -0.9, 0.9, -1.8, 1.8, -3.6, 3.6, -7.2, 7.2)
+        x, times = x - average(x, seen), (0, -0.9, 0.9, -1.8, 1.8, -3.6, 3.6, -7.2, 7.2)
     else:
-        x = np.stack([x[t] - x[: t + 1].mean(0) for t in range(len(x))])
+        x = np.stack([x[t] - average(x[: t + 1], seen[: t + 1]) for t in range(len(x))])
         times = (0, -0.45, -0.9, -1.8, -3.6, -7.2)
     columns = []
     for time in times:
         middle = round(time * tau)
-        half = max(0, round((abs(time) * tau / 2 - 1) / 2))  # frames on either side of the one in the middle
+        share = abs(time) * tau if sees else abs(middle)
+        half = max(0, round((share / 2 - 1) / 2))  # frames on either side of the one in the middle
         half = half if sees else min(half, abs(middle))
-        rows = []
-        for t in range(len(x)):
-            around = [x[u] for u in range(t + middle - half, t + middle + half + 1) if 0 <= u < len(x)]
-            rows.append(np.mean(around, axis=0) if around else np.zeros(x.shape[1]))
-        columns.append(np.stack(rows))
-    return np.concatenate(columns, axis=1)
+        windows = [np.abs(np.arange(len(x)) - (t + middle)) <= half for t in range(len(x))]
+        columns.append([average(x, window * seen) for window in windows])
+    ages = [t - np.arange(len(x)) for t in range(len(x))]
+    for sign in (1, -1) if sees else (1,):
+        for half_life in HALF_LIVES:
+            halved = [0.5 ** (np.maximum(sign * age, 0) / (half_life * tau)) for age in ages]
+            weights = [halved[t] * (sign * ages[t] >= 0) * seen for t in range(len(x))]
+            columns.append([average(x, each) for each in weights])
+    return np.concatenate([np.stack(column) for column in columns], axis=1)
 
 
-def slow_history(x: np.ndarray, tau: float) -> np.ndarray:
+def slow_memory(x: np.ndarray, seen: np.ndarray, tau: float) -> np.ndarray:
     rows = []
     for t in range(len(x)):
-        past, age = x[: t + 1], np.arange(t, -1, -1)
-        averages = [
-            np.average(past, axis=0, weights=0.5 ** (age / (half_life * tau)))
-            for half_life in (0.5, 1, 2, 4, 8, 16, 32, 64)
-        ]
-        above, below = (np.log1p(np.maximum(sign * past, 0).sum(0) / tau) for sign in (1, -1))
-        clock = [np.log((t + 1) / tau)]
-        rows.append(np.concatenate([*averages, above, below, np.maximum(past.max(0), 0), clock]))
+        past = x[: t + 1][seen[: t + 1]]
+        frames = (t + 1) / max(1, len(past)) / tau
+        above, below = (np.log1p(np.maximum(sign * past, 0).sum(0) * frames) for sign in (1, -1))
+        mean, most = past.sum(0) / max(1, len(past)), np.max(past, axis=0, initial=0)
+        rows.append(np.concatenate([mean, above, below, most, [np.log((t + 1) / tau)]]))
     return np.stack(rows)
 
 
@@ -123,6 +129,31 @@ def test_each_band_is_its_definition_whatever_else_is_in_the_batch(tau: float, p
         assert_same(bands_found, slow_bands(held, video, sees=pattern is FULL), 2e-5)
 
 
+@pytest.mark.parametrize("pattern", [FULL, CAUSAL], ids=str)
+def test_averages_and_sums_are_made_of_the_visible_frames_alone(pattern: AttentionPattern) -> None:
+    """Whatever is hidden may be NaN; sums are made up for it, and the clock runs on."""
+    held, videos = made_bands(3.0), [made_video(length, seed=length) for length in (90, 40)]
+    visible = torch.rand(2, 90, generator=torch.Generator().manual_seed(0)) < 0.4
+    visible[1, :8] = False
+    dirty = [video.masked_fill(~visible[row, : len(video), None], torch.nan) for row, video in enumerate(videos)]
+    found = whole(held, dirty, pattern, visible)
+    for row, video in enumerate(videos):
+        slow = slow_bands(held, video, pattern is FULL, visible[row, : len(video)].numpy())
+        del slow["frame"], found[row]["frame"]
+        assert_same(found[row], slow, 2e-5)
+
+
+def test_only_the_bands_that_are_asked_for_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, video = made_bands(3.0), made_video(9)
+    for name in ("_memory", "_ahead"):
+        monkeypatch.setattr(HeldBands, name, lambda *_: pytest.fail("nobody asked for it"))
+    batch = SequenceBatch.pad([video])
+    assert list(held(batch.features, Whole(lay_out(batch.valid)), FULL, None, ["around", "context"])) == ["around"]
+    model = PJEPA(ModelConfig(input_dim=WIDTH, dim=16, heads=2, depth=1, tau=3.0))
+    hidden = torch.arange(9)[None] % 2 == 0
+    assert model(batch, hidden).predictions.shape == (1, 9, 16), "training needs no more"
+
+
 @pytest.mark.parametrize("frames", [1, 3, 4, 5, 16, 17, 63, 64, 65, 200, 257])
 def test_pieces_of_pieces_are_scanned_like_one(monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
     monkeypatch.setattr(bands, "PIECE", 4)
@@ -132,7 +163,7 @@ def test_pieces_of_pieces_are_scanned_like_one(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("pattern", [FULL, CAUSAL, BLOCKS], ids=str)
 def test_the_bands_are_as_wide_as_the_config_says(pattern: AttentionPattern) -> None:
-    for fields in ({}, {"held_components": 2}, {"bands": ("memory", "near", "context")}):
+    for fields in ({}, {"held_components": 2}, {"bands": ("memory", "around", "context")}):
         held = made_bands(3.0, **fields)
         widths = {name: band.shape[1] for name, band in whole(held, [made_video(9)], pattern)[0].items()}
         assert widths == {name: width for name, width in held.config.widths(pattern).items() if name != "context"}
@@ -174,12 +205,11 @@ def test_the_state_stays_exact_and_small_over_forty_thousand_frames_far_from_zer
     assert memory.size_bytes == shorter.size_bytes < 20_000
     expected = whole(held, [video], CAUSAL)[0]
     assert_same(found, expected, 2e-5)
-    parts = expected["frame"].astype(np.float64)
-    last = expected["memory"][-1].reshape(-1)
-    np.testing.assert_allclose(last[8 * WIDTH : 9 * WIDTH], np.log1p(np.maximum(parts, 0).sum(0) / 6), atol=1e-6)
-    ages = np.arange(len(parts))[::-1]
-    slowest = np.average(parts, axis=0, weights=0.5 ** (ages / (64 * 6)))
-    np.testing.assert_allclose(last[7 * WIDTH : 8 * WIDTH], slowest, atol=2e-6)
+    x = expected["frame"].astype(np.float64)
+    np.testing.assert_allclose(expected["memory"][-1], slow_last_memory(x, 6.0), atol=1e-6)
+    centred = x - x.cumsum(0) / np.arange(1, len(x) + 1)[:, None]
+    slowest = np.average(centred, axis=0, weights=0.5 ** (np.arange(len(x))[::-1] / (64 * 6)))
+    np.testing.assert_allclose(expected["around"][-1, -WIDTH:], slowest, atol=2e-6)
 
 
 def test_the_precision_of_the_model_leaves_the_half_lives_alone() -> None:
@@ -189,10 +219,15 @@ def test_the_precision_of_the_model_leaves_the_half_lives_alone() -> None:
     held = made_bands(60.0).half()
     rough = whole(held, [video.half()], CAUSAL)[0]
     assert rough["memory"].dtype == np.float16
-    for name in ("frame", "memory"):
+    for name in ("frame", "around", "memory"):
         np.testing.assert_allclose(rough[name].astype(np.float32), exact[name], atol=0.02, rtol=0.01)
     turned = whole(made_bands(60.0).half().float(), [video], CAUSAL)[0]
     np.testing.assert_allclose(turned["memory"], exact["memory"], atol=0.02)
+
+
+def slow_last_memory(x: np.ndarray, tau: float) -> np.ndarray:
+    above, below = (np.log1p(np.maximum(sign * x, 0).sum(0) / tau) for sign in (1, -1))
+    return np.concatenate([x.mean(0), above, below, np.maximum(x.max(0), 0), [np.log(len(x) / tau)]])
 
 
 def measured(width: int, tokens: int = 1) -> tuple[Statistics, np.ndarray]:
@@ -251,10 +286,3 @@ def test_the_latents_are_the_held_bands_with_the_learned_one_behind_them(pattern
         learned = model.encoder.readout(model.encoder(batch, batch.valid, pattern))
     torch.testing.assert_close(parts["context"], learned[0], atol=1e-5, rtol=0)
     assert not any(parameter.requires_grad for parameter in model.encoder.held.parameters()), "nothing in it is learned"
-
-
-def test_training_computes_no_held_band(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = PJEPA(ModelConfig(input_dim=WIDTH, dim=16, heads=2, depth=1, tau=3.0))
-    monkeypatch.setattr(HeldBands, "forward", lambda *_: pytest.fail("held bands cost time in training"))
-    batch = SequenceBatch.pad([made_video(9)])
-    assert model(batch, torch.arange(9)[None] % 2 == 0).predictions.shape == (1, 9, 16)

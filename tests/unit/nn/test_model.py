@@ -101,8 +101,18 @@ def test_a_video_that_goes_on_keeps_its_past_outputs(pattern: AttentionPattern, 
     torch.testing.assert_close(model.encode(features[:, :96]), model.encode(features)[:, :96], atol=1e-5, rtol=0)
 
 
-def test_predictions_never_depend_on_later_visible_frames() -> None:
-    model, features = made_model(attention=CAUSAL), made_features(1, 30)
+def test_another_attention_than_was_learned_is_refused_where_bands_depend_on_it() -> None:
+    features = made_features(1, 6)
+    assert made_model(live_attention=None).encode(features, pattern=CAUSAL).shape == (1, 6, 16)
+    with pytest.raises(InputError, match="attends bidirectional; what it reads around a frame was never learned for c"):
+        made_model(live_attention=None, **BANDS).encode(features, pattern=CAUSAL)
+    windowed = AttentionPattern(kind="causal", window=3)
+    assert made_model(**BANDS).encode(features, pattern=windowed).shape[1] == 6
+
+
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
+def test_predictions_never_depend_on_later_visible_frames(fields: dict[str, Any]) -> None:
+    model, features = made_model(attention=CAUSAL, **fields), made_features(1, 30)
     valid, hidden = torch.ones(1, 30, dtype=torch.bool), (torch.arange(30) % 3 == 1)[None]
     changed = features.clone()
     changed[:, 15:] += 1
@@ -157,10 +167,11 @@ def test_gaps_between_real_frames_keep_their_places(pattern: AttentionPattern) -
 
 
 @pytest.mark.parametrize("pattern", ANY, ids=str)
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
 def test_hidden_frames_never_reach_the_context_encoder_and_predictions_do_use_the_visible(
-    pattern: AttentionPattern,
+    pattern: AttentionPattern, fields: dict[str, Any]
 ) -> None:
-    model, features = made_model(attention=pattern), made_features(2, 60)
+    model, features = made_model(attention=pattern, **fields), made_features(2, 60)
     valid, segments = torch.ones(2, 60, dtype=torch.bool), torch.tensor([[20, 40], [59, 1]])
     hidden = torch.rand(2, 60, generator=torch.Generator().manual_seed(2)) < 0.6
     hidden[:, 0] = False
