@@ -148,7 +148,7 @@ def test_only_the_bands_that_are_asked_for_are_made(monkeypatch: pytest.MonkeyPa
     for name in ("_memory", "_ahead"):
         monkeypatch.setattr(HeldBands, name, lambda *_: pytest.fail("nobody asked for it"))
     batch = SequenceBatch.pad([video])
-    assert list(held(batch.features, Whole(lay_out(batch.valid)), FULL, None, ["around", "context"])) == ["around"]
+    assert list(held(batch.features, Whole(lay_out(batch.valid)), FULL, None, ["around"])) == ["around"]
     model = PJEPA(ModelConfig(input_dim=WIDTH, dim=16, heads=2, depth=1, tau=3.0))
     hidden = torch.arange(9)[None] % 2 == 0
     assert model(batch, hidden).predictions.shape == (1, 9, 16), "training needs no more"
