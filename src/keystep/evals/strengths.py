@@ -10,21 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-
-from keystep.evals.regression import Regression
+from torch import Tensor
 
 Array = npt.NDArray[Any]
 Strengths = tuple[float, ...]
 """One a band, nearest first; the largest is 1."""
 
-TRIED = (1.0, 0.3, 0.0)
-_SWEEPS = 2
+WEAKER = 0.3
 _STANDARD_ERRORS = 0.5
+_PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+_FRAMES = 20_000
 
 
 def column_scales(widths: Sequence[int], strengths: Strengths) -> npt.NDArray[np.float64]:
@@ -38,56 +39,88 @@ def column_scales(widths: Sequence[int], strengths: Strengths) -> npt.NDArray[np
 
 
 @dataclass(frozen=True, eq=False)
+class Moments:
+    """What a ridge regression onto classes needs to know of standardised frames.
+
+    gram: (D, D) mean products of columns. cross: (D, C) the same with the classes, one column each, less their shares.
+    shares: (C,) of the frames.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, frames: Array, targets: Array, classes: int) -> Moments:
+        """Of frames (N, D) and their classes (N,); of evenly spaced ones where there are many."""
+        step = -(-len(frames) // _FRAMES)
+        inputs, wanted = torch.from_numpy(frames[::step]), torch.from_numpy(targets[::step])
+        hot = torch.nn.functional.one_hot(wanted, classes).float()
+        shares = hot.mean(dim=0)
+        return cls(inputs.T @ inputs / len(inputs), inputs.T @ (hot - shares) / len(inputs), shares)
+
+    def scaled(self, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """(gram, cross) of some columns, each multiplied by its scale."""
+        return self.gram[columns][:, columns] * scale[:, None] * scale, self.cross[columns] * scale[:, None]
+
+
+@dataclass(frozen=True, eq=False)
 class Search:
     """Looks for the strengths that the validation frames ask for beyond their noise.
 
-    regression: of the training frames, all bands. frames: (V, D) validation frames, standardised as those are; targets:
-    (V,) their classes; videos: (V,) the index of the video that each is of. widths: of the bands. penalties: falling.
+    Strengths are compared by ridge regressions onto the classes: dozens of them cost less than one logistic regression.
+
+    moments: of the training frames, all bands. frames: (V, D) validation frames, standardised as those are; targets:
+    (V,) their classes; videos: (V,) the index of the video that each is of. widths: of the bands.
     """
 
-    regression: Regression
+    moments: Moments
     frames: Array
     targets: Array
     videos: Array
     widths: Sequence[int]
-    penalties: Sequence[float]
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def best(self) -> Strengths:
-        """All 1, unless others gain more than noise.
+        """Which bands are read, and then how far each of them is leaned on.
 
-        Tried are the nearest bands, from one to all but one, and the last alone, then each band's strength in turn.
+        Of all choices of bands, the simplest that loses no more than noise against the best one: the fewest bands, and
+        of as many the nearest. Then each band that is read may be leaned on less where that gains more than noise.
         """
         count = len(self.widths)
-        cumulative = [(1.0,) * kept + (0.0,) * (count - kept) for kept in range(1, count)]
-        chosen = self._better((1.0,) * count, [*cumulative, (0.0,) * (count - 1) + (1.0,)])
-        for _ in range(_SWEEPS):
-            before = chosen
-            for band in reversed(range(count)):
-                others = ((*chosen[:band], strength, *chosen[band + 1 :]) for strength in TRIED)
-                chosen = self._better(chosen, [other for other in others if max(other) == 1])
-            if chosen == before:
-                break
+        subsets = [
+            tuple(float(band in read) for band in range(count))
+            for size in range(1, count + 1)
+            for read in combinations(range(count), size)
+        ]
+        best = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
+        chosen = next(subset for subset in subsets if not self._gains(best, subset))
+        for band in [band for band, strength in enumerate(chosen) if strength and sum(chosen) > 1]:
+            weaker = (*chosen[:band], WEAKER, *chosen[band + 1 :])
+            if max(weaker) == 1 and self._gains(weaker, chosen):
+                chosen = weaker
         return chosen
 
-    def _better(self, chosen: Strengths, others: Sequence[Strengths]) -> Strengths:
-        """The best of ``others`` if its gain on ``chosen`` is more than noise, otherwise ``chosen``."""
-        best = max(others, key=lambda other: self._right(other).sum())  # the first of equally good ones
-        gain = self._right(best) - self._right(chosen)
-        return best if gain.sum() > _STANDARD_ERRORS * self._noise(gain) else chosen
+    def _gains(self, one: Strengths, other: Strengths) -> bool:
+        """Whether one choice reads more frames than another beyond noise."""
+        gain = self._right(one) - self._right(other)
+        return bool(gain.sum() > _STANDARD_ERRORS * self._noise(gain))
 
     def _right(self, strengths: Strengths) -> npt.NDArray[np.int64]:
-        """(V,) 1 where the best probe of the path of penalties is right, else 0."""
+        """(V,) 1 where the best ridge regression of the path of penalties is right, else 0."""
         if strengths in self._known:
             return self._known[strengths]
         scales = column_scales(self.widths, strengths)
         columns = np.flatnonzero(scales)
-        part, frames = self.regression.of(columns), torch.from_numpy(self.frames[:, columns])
-        shrinking = torch.from_numpy(scales[columns] ** -2).float()
-        solution, best = part.zero(), np.full(len(frames), -1)
-        for penalty in self.penalties:
-            solution = part.solve(penalty * shrinking, solution)
-            said = torch.addmm(solution[:, -1:], solution[:, :-1], frames.T).argmax(dim=0).numpy()
+        scale, frames = torch.from_numpy(scales[columns]).float(), torch.from_numpy(self.frames[:, columns])
+        gram, cross = self.moments.scaled(torch.from_numpy(columns), scale)
+        best = np.full(len(frames), -1)
+        for penalty in _PENALTIES:
+            root, failed = torch.linalg.cholesky_ex(gram + penalty * torch.eye(len(gram)))
+            if failed:  # no digits are left
+                break
+            weight = torch.cholesky_solve(cross, root) * scale[:, None]
+            said = torch.addmm(self.moments.shares, frames, weight).argmax(dim=1).numpy()
             right = (said == self.targets).astype(np.int64)
             if right.sum() <= best.sum():
                 break
