@@ -159,7 +159,8 @@ class PJEPA(nn.Module):
             raise InputError(f"features are {width} wide; this model reads {self.config.input_dim}")
         if self.encoder.around and sees(pattern or self.config.attention) not in self.encoder.around:
             raise InputError(
-                f"this model attends {self.config.attention}; what it reads around a frame was never learned for {pattern}"
+                f"this model attends {self.config.attention}; what it reads around a frame was never learned for "
+                f"{pattern}"
             )
         if batch.segment_lengths is not None:
             return
