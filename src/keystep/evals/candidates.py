@@ -151,7 +151,7 @@ class Candidates:
 
     def together(self, smoothing: Control, offsets: Control, *, causal: bool) -> Control:
         """The frame, the chosen average and offsets, and the histories side by side, in four bands, nearest first."""
-        histories = self.histories(causal=causal, components=COMPONENTS if self._width <= COMPONENTS else MEMORY)
+        histories = self.histories(causal=causal, components=MEMORY)
         remembered = ("exponential averages", "log-counts", "seen yet", "clock")
         parts = {
             "frame": self._limited(RAW),
