@@ -8,7 +8,7 @@ validation videos no longer gain; the penalty that is best on them is returned. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -62,6 +62,10 @@ class LinearProbe:
     penalty: float
     valid_accuracy: float
     """Accuracy (0-100) over all labelled validation frames."""
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    """Band -> its strength, 0 where it was dropped; empty where the columns are no bands."""
+    at_edge: bool = False
+    """Whether the penalty is the weakest or the strongest of several that were tried, so that others may be better."""
 
     def scores(self, latents: Array) -> npt.NDArray[np.float32]:
         """(T, D) -> (T, C) unnormalised log-probabilities.
@@ -93,6 +97,7 @@ def fit_probe(
     classes: int,
     config: ProbeConfig | None = None,
     refine: bool = True,
+    bands: Mapping[str, int] | None = None,
 ) -> LinearProbe:
     """Follow the path of penalties on the training videos and return the probe that is best on the validation videos.
 
@@ -102,6 +107,7 @@ def fit_probe(
             training frames is allowed.
         refine: False stays with the frames that the path was followed on, which is enough to choose between
             representations.
+        bands: name -> number of columns of the bands that the columns are, in their order, nearest to the frame first.
 
     Returns:
         The probe. Among equally good ones the strongest penalty wins.
@@ -115,6 +121,8 @@ def fit_probe(
     valid_frames, valid_targets = _labelled(valid, valid_labels, classes, "validation")
     if frames.shape[1] != valid_frames.shape[1]:
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
+    if bands is not None and band_width(bands) != frames.shape[1]:
+        raise InputError(f"bands {dict(bands)} are {band_width(bands)} columns together, not {frames.shape[1]}")
     mean, inverse_std = _standardise(frames)  # in place, from here on frames have mean 0 and variance 1
     components = _Components.of(frames)
 
@@ -139,7 +147,20 @@ def fit_probe(
     if stride > 1 and refine:
         weaker = config.penalties[config.penalties.index(best.penalty) :]
         best, _ = follow(torch.from_numpy(frames), torch.from_numpy(targets), weaker, solution)
-    return best
+    ends = config.penalties[:1] + config.penalties[-1:]
+    return replace(
+        best, strengths=dict.fromkeys(bands or {}, 1.0), at_edge=len(config.penalties) > 1 and best.penalty in ends
+    )
+
+
+def band_width(bands: Mapping[str, int]) -> int:
+    """Columns of all bands (name -> columns) together; InputError where there is no band, or one without columns."""
+    if not bands:
+        raise InputError("a representation in bands needs at least one band")
+    for name, width in bands.items():
+        if width < 1:
+            raise InputError(f"band {name!r} has {width} columns; leave it out or give it at least one")
+    return sum(bands.values())
 
 
 @dataclass(frozen=True)

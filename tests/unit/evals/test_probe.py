@@ -167,3 +167,20 @@ def test_widths_that_disagree_are_refused(probe: LinearProbe) -> None:
         fit_probe(*TRAIN, [np.ones((200, 3))], VALID[1][:1], classes=CLASSES)
     with pytest.raises(InputError, match="reads width 12"):
         probe.predict(np.ones((4, 3)))
+
+
+def test_bands_that_do_not_add_up_are_refused() -> None:
+    for bands, line in (({"frame": 7, "far": 4}, "are 11 columns together, not 12"), ({}, "at least one band")):
+        with pytest.raises(InputError, match=line):
+            fit_probe(*TRAIN, *VALID, classes=CLASSES, bands=bands)
+    with pytest.raises(InputError, match="band 'far' has 0 columns"):
+        fit_probe(*TRAIN, *VALID, classes=CLASSES, bands={"frame": 12, "far": 0})
+
+
+def test_a_penalty_at_the_end_of_its_grid_is_told() -> None:
+    few = [TRAIN[0][0][:60]], [TRAIN[1][0][:60]]
+
+    def edge(*penalties: float) -> bool:
+        return fit_probe(*few, *VALID, classes=CLASSES, config=ProbeConfig(penalties=penalties)).at_edge
+
+    assert edge(100.0, 1.0) and edge(0.1, 1e-7) and not edge(100.0, 0.1, 1e-7) and not edge(0.1)
