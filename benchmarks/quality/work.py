@@ -6,14 +6,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from book import BEST_CONTROL
+from book import BEST_CONTROL, MODES
 from damage import KINDS, damaged
 from plan import HEADS, ROBUSTNESS, Study, shown_name
 from records import CONTROLS, JUDGING_CODE, TRAINING_CODE, Name, code_hash, write_piece
@@ -22,11 +22,17 @@ from keystep.config import RunConfig, run_config
 from keystep.config.attention import AttentionPattern
 from keystep.config.base import build, read_yaml, write_yaml
 from keystep.errors import InputError
+from keystep.evals.controls import Control
 from keystep.evals.entrants import check_models, open_judge
 from keystep.evals.judge import Judge, Row
+from keystep.evals.judging import judge_controls, judge_oracle
+from keystep.evals.model_rows import ModelRows, count_models
 from keystep.evals.modes import patterns_of
-from keystep.evals.protocol import Entrant, EvalConfig, Evaluation, judge_all
+from keystep.evals.probe import LinearProbe
+from keystep.evals.protocol import Entrant, EvalConfig
 from keystep.evals.results import making
+from keystep.evals.simple_rows import count_simple
+from keystep.evals.study import Study as Rows
 from keystep.evals.suite import HeadRun, SuiteConfig, run_suite
 from keystep.files import write_json
 from keystep.loading import load
@@ -40,6 +46,15 @@ SIMPLE = ("raw", "control", "oracle")
 """Families of rows that stand in the pieces of the controls."""
 UNTRAINED_FAMILY = "untrained"
 SHOWN_SCORES = ("accuracy", "edit", "f1@50")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What is tried on damaged videos: its trained probe, and what makes its representation of (T, D) features."""
+
+    record: dict[str, Any]
+    probe: LinearProbe
+    represent: Callable[[np.ndarray], np.ndarray]
 
 
 class Worker:
@@ -112,14 +127,22 @@ class Worker:
             return judge
         return replace(judge, split=replace(judge.split, test=judge.split.valid))
 
-    def _evaluation(self, judge: Judge, entrants: Sequence[Entrant], *, twins: bool) -> Evaluation:
-        return judge_all(judge, entrants, self.each_probe, twins=twins)
+    def _rows(self, judge: Judge, entrants: Sequence[Entrant], *, twins: bool) -> tuple[Rows, ModelRows]:
+        """The table's rows: of what learns nothing, and of the models with their untrained twins or without."""
+        rows = Rows(judge)
+        total = 2 + sum(count_simple(rows, mode) for mode in MODES) + count_models(rows, entrants, MODES)
+        with self.each_probe.task("judging", total=total, unit="probes") as rows.task:
+            judge_oracle(rows)
+            models = judge_controls(rows, MODES)
+            for entrant in entrants:
+                models.judge(entrant, twin_too=twins)
+        return rows, models
 
     def _probes(self, part: str, entrants: Sequence[Entrant]) -> Iterator[tuple[Name, Judge, list[dict[str, Any]]]]:
         """The table's rows with so many labels; those of fresh weights are a piece of their own."""
         share, draw = self.study.labels_of(part)
         judge = self._judge(entrants, EvalConfig(label_share=share, label_seed=draw))
-        rows = self._evaluation(judge, entrants, twins=self.study.twin(self.name)).rows
+        rows = self._rows(judge, entrants, twins=self.study.twin(self.name))[0].evaluation.rows
         simple = self.name.row == CONTROLS
         own = [row for row in rows if (row.family in SIMPLE) == simple and row.family != UNTRAINED_FAMILY]
         yield self._piece(part), judge, [record for row in own for record in _records(row)]
@@ -130,36 +153,33 @@ class Worker:
     def _robustness(self, entrants: Sequence[Entrant]) -> Iterator[tuple[Name, Judge, list[dict[str, Any]]]]:
         """The probes of the table on damaged test videos: of the best control, or of the latents alone."""
         judge = self._judge(entrants, EvalConfig())
-        evaluation = self._evaluation(judge, entrants, twins=False)
+        judged, models = self._rows(judge, entrants, twins=False)
         deviation = np.concatenate([judge.folder.features(name) for name in judge.split.train]).std(axis=0)
         rows = []
-        for name, row, represent in self._undamaged(evaluation, entrants):
+        for tried in self._tried(judged, models, entrants):
             for kind in KINDS:
-                said = {
-                    video: row.runs[0].probe.predict(
-                        represent(damaged(kind, video, judge.folder.features(video), deviation))
-                    )
+                seen = {
+                    video: tried.represent(damaged(kind, video, judge.folder.features(video), deviation))
                     for video in judge.split.test
                 }
-                scores, correct = judge.score(said)
-                record = {"name": name, "family": row.family, "mode": row.mode, "damage": kind, "detail": row.detail}
-                rows.append({**record, "scores": _shown(scores), "correct": correct.tolist()})
-            self._said(f"damaged test videos: {name} ({row.mode})")
+                scores, correct = judge.score({video: tried.probe.predict(frames) for video, frames in seen.items()})
+                rows.append({**tried.record, "damage": kind, "scores": _shown(scores), "correct": correct.tolist()})
+            self._said(f"damaged test videos: {tried.record['name']} ({tried.record['mode']})")
         yield self._piece(ROBUSTNESS), judge, rows
 
-    def _undamaged(
-        self, evaluation: Evaluation, entrants: Sequence[Entrant]
-    ) -> Iterator[tuple[str, Row, Callable[[np.ndarray], np.ndarray]]]:
-        """Name and row whose probe is tried on damaged videos, and what makes its representation of (T, D) features."""
-        if not entrants:
-            for mode, control in evaluation.best_control.items():
-                row = next(row for row in evaluation.rows if row.mode == mode and row.detail.startswith(control.name))
-                yield BEST_CONTROL, row, control.transform
+    def _tried(self, judged: Rows, models: ModelRows, entrants: Sequence[Entrant]) -> Iterator[Tried]:
+        """The model in each mode, or the best control where there is none."""
+        for mode, chosen in {} if entrants else models.chosen.items():
+            best = chosen.best
+            run = judged.fit(judged.controlled(best), best.name, key=judged.key(best, mode))
+            record = {"name": BEST_CONTROL, "family": "control", "mode": mode, "detail": best.name}
+            yield Tried(record, run.probe, partial(_controlled, best, judged.judge.folder.tokens))
         for entrant in entrants:
             for mode, pattern in patterns_of(entrant.model).items():
-                row = evaluation.find(entrant.name, mode)
+                row = judged.evaluation.find(entrant.name, mode)
                 assert row is not None
-                yield entrant.name, row, partial(_latents, entrant.model, pattern)
+                record = {"name": row.name, "family": row.family, "mode": mode, "detail": row.detail}
+                yield Tried(record, row.runs[0].probe, partial(_latents, entrant.model, pattern))
 
     def _heads(self, entrants: Sequence[Entrant]) -> Iterator[tuple[Name, Judge, list[dict[str, Any]]]]:
         """Temporal heads on raw features and the best control with every seed, or on the latents."""
@@ -207,6 +227,11 @@ class Worker:
         }
         write_piece(self.study.results, name, content)
         self._said(f"wrote {name.file}, {seconds:.0f} s of CPU time to judge")
+
+
+def _controlled(control: Control, tokens: int, features: np.ndarray) -> np.ndarray:
+    """(T, tokens x D) features of a video as a control shows them."""
+    return control.transform(features.reshape(len(features), tokens, -1).mean(axis=1))
 
 
 def _latents(model: PJEPA, pattern: AttentionPattern, features: np.ndarray) -> np.ndarray:
