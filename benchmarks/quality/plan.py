@@ -15,7 +15,6 @@ from records import CONTROLS, MAIN, UNTRAINED, Name, label_part, read_piece, set
 
 from keystep.config import RunConfig
 from keystep.config.base import assignments, build
-from keystep.data.annotation import split_names
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
 from keystep.heads import PRESETS
@@ -44,7 +43,7 @@ class Study:
         self.command = _command(options)
 
     def _all_folds(self) -> list[str]:
-        folds = split_names(self.options.data)
+        folds = list(self.folder().splits)
         if not folds:
             raise InputError(f"{self.options.data}: no splits/*.bundle; judging needs a split")
         return folds

@@ -52,6 +52,8 @@ TOGETHER = "all controls"
 HISTORIES = ("mean so far", "log-counts", "seen yet", "exponential averages", "clock")
 """Names of what is remembered since the start."""
 
+RAW = Control("raw", as_frames, causal=True)
+
 Centring = Literal["plain", "centred", "running-centred"]
 CENTRINGS: dict[Centring, Transform] = {"plain": as_frames, "centred": centre, "running-centred": running_centre}
 
@@ -145,18 +147,17 @@ class Candidates:
         return {**found, "clock": Control(f"clock{more}", timing, causal=causal, position=position)}
 
     def together(self, smoothing: Control, offsets: Control, *, causal: bool) -> Control:
-        """The frame, the chosen average and offsets, the histories and the clock side by side, in bands."""
+        """The frame, the chosen average and offsets, and the histories side by side, in four bands, nearest first."""
         histories = self.histories(causal=causal)
-        average = {} if smoothing.name.endswith(ONE_FRAME) else {"average": self._limited(smoothing)}
+        remembered = ("exponential averages", "log-counts", "seen yet", "clock")
         parts = {
-            "frame": self._limited(Control("raw", as_frames, causal=True)),
-            **average,
+            "frame": self._limited(RAW),
+            "average": self._limited(smoothing),
             "offsets": offsets,
-            "averages": histories["exponential averages"],
-            "counts": histories["log-counts"],
-            "seen": histories["seen yet"],
-            "clock": histories["clock"],
+            "history": side_by_side("history", {name: histories[name] for name in remembered}),
         }
+        if smoothing.name.endswith(ONE_FRAME):
+            del parts["average"]
         return side_by_side(f"{TOGETHER}: {smoothing.name}; {offsets.name}", parts)
 
     def _limited(self, control: Control) -> Control:

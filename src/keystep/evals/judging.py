@@ -14,6 +14,9 @@ from keystep.evals.simple_rows import count_simple, judge_simple
 from keystep.evals.study import Study
 from keystep.progress import SILENT, Progress
 
+NAMED = 4
+"""Rows that a note names before it counts the rest."""
+
 
 def judge_all(
     judge: Judge,
@@ -43,6 +46,7 @@ def judge_all(
         models = judge_controls(study, chosen)
         for entrant in entrants:
             models.judge(entrant)
+        _note_edges(study.evaluation)
         compare(study.evaluation, chosen, [study.marked(name) for name in dict.fromkeys(e.name for e in entrants)])
     return study.evaluation
 
@@ -63,3 +67,16 @@ def _segment_means(study: Study) -> Representation:
     """Centred features averaged over the true segments: what boundaries alone are worth."""
     labels = study.judge.folder.labels
     return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in study.raw.items()}
+
+
+def _note_edges(evaluation: Evaluation) -> None:
+    """Say whose penalty was the last of the grid, so that one beyond it might be better."""
+    rows = [row for row in evaluation.rows if any(run.probe.at_edge for run in row.runs)]
+    if rows:
+        names = ", ".join(f"{row.name} ({row.mode})" for row in rows[:NAMED])
+        more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+        grid = evaluation.judge.probe.penalties
+        evaluation.judge.folder.problems.notes.append(
+            f"{len(rows)} of {len(evaluation.rows)} rows chose a penalty at the edge of the grid ({grid[0]:g} to "
+            f"{grid[-1]:g}): {names}{more}; a wider grid (probe.penalties) may serve them better"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from threading import Lock
 
@@ -18,10 +18,12 @@ from keystep.evals.judge import Beside, Family, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of
 from keystep.evals.protocol import Entrant
 from keystep.evals.simple_rows import Chosen
-from keystep.evals.study import Study, joined
+from keystep.evals.study import Study, banded, joined
 from keystep.pjepa import PJEPA
 
 CONTROL = "best control"
+BESIDE = "control"
+"""Band of what stands beside latents."""
 ONE_AT_A_TIME = Lock()
 """Torch's generator belongs to the process: evaluations in two threads would draw each other's numbers."""
 
@@ -74,11 +76,12 @@ class ModelRows:
             told = f"encoding with {name} ({mode}): "
             return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(told + video)))
 
+        bands = bands_of(model, pattern)
         study.add(
             name,
             family,
             mode,
-            latents,
+            lambda: banded(latents(), bands),
             key=key,
             seed=seed,
             position=position,
@@ -96,7 +99,7 @@ class ModelRows:
                 f"{name} ++ {other}",
                 family,
                 mode,
-                lambda made=made: joined(latents(), made()),  # type: ignore[misc]
+                lambda made=made: joined(banded(latents(), bands), made(), BESIDE),  # type: ignore[misc]
                 key=f"{key} ++ {study.key(control, mode)}",
                 seed=seed,
                 position=position,
@@ -108,6 +111,12 @@ class ModelRows:
             test = {video: latents()[video] for video in study.judge.split.test}
             study.evaluation.geometry[f"{name}, {mode}"] = median_geometry(list(test.values()))
             study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
+
+
+def bands_of(model: PJEPA, pattern: AttentionPattern) -> Mapping[str, int]:
+    """Names and widths of the bands of a model's latents; empty for models whose latents are one."""
+    found = getattr(model, "bands", None)
+    return {} if found is None else found(pattern)
 
 
 def count_beside(study: Study, family: Family) -> int:

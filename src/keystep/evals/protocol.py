@@ -16,6 +16,7 @@ from pydantic import Field
 
 from keystep.config import Config
 from keystep.evals.bootstrap import Difference
+from keystep.evals.controls import Control
 from keystep.evals.geometry import Geometry
 from keystep.evals.judge import Judge, Mode, Representation, Row
 from keystep.evals.probe import ProbeConfig
@@ -77,6 +78,13 @@ class Entrant:
     """Trained to reconstruct its input: a control, not a claim."""
 
 
+class Simple(NamedTuple):
+    """The row of a control, and what makes its representation of features."""
+
+    row: Row
+    control: Control
+
+
 class Pair(NamedTuple):
     """What the gate compares: a row, and the row to beat."""
 
@@ -135,6 +143,8 @@ class Evaluation:
     pairs: list[Pair] = field(default_factory=list)
     gate: list[Comparison] = field(default_factory=list)
     """Each pair's difference; empty where there are too few test videos for an interval."""
+    best_control: dict[Mode, Simple] = field(default_factory=dict)
+    """Of raw features and all that learns nothing, what is best on the validation videos."""
     geometry: dict[str, Geometry] = field(default_factory=dict)
     shown: dict[str, Representation] = field(default_factory=dict)
     """Name -> representation of the test videos, for the pictures: raw features and the first learned latents."""

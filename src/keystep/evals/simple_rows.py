@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keystep.evals.candidates import HISTORIES, ONE_FRAME, TOGETHER
-from keystep.evals.controls import Control, Position, as_frames
+from keystep.evals.candidates import HISTORIES, ONE_FRAME, RAW, TOGETHER
+from keystep.evals.controls import Control, Position, side_by_side
 from keystep.evals.gate import SMOOTHING
-from keystep.evals.judge import Mode, Run
-from keystep.evals.protocol import BEST_ON_TEST
+from keystep.evals.judge import Mode, Row, Run
+from keystep.evals.protocol import BEST_ON_TEST, Simple
 from keystep.evals.study import Study
 
 OFFSETS = "offsets"
-RAW = Control("raw", as_frames, causal=True)
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ def count_simple(study: Study, mode: Mode) -> int:
 def judge_simple(study: Study, mode: Mode) -> Chosen:
     """Judge all controls of one mode; of several candidates of a kind, the one that is best on validation."""
     causal = mode == "causal"
-    judged = [(RAW, row.valid_accuracy) for row in study.evaluation.rows if row.family == "raw"]
+    judged = [Simple(row, RAW) for row in study.evaluation.rows if row.family == "raw"]
 
     def add(name: str, control: Control, detail: str) -> None:
-        judged.append((control, _add(study, name, mode, control, detail)))
+        judged.append(Simple(_add(study, name, mode, control, detail), control))
 
     widths = _widths(study, mode)
     place, runs = _choose(study, SMOOTHING, widths, mode)
@@ -54,9 +53,18 @@ def judge_simple(study: Study, mode: Mode) -> Chosen:
     for name, control in study.candidates.histories(causal=causal).items():
         add(name, control, control.name)
     together = study.candidates.together(widths[place], offsets[other], causal=causal)
-    add(TOGETHER, together, ", ".join(together.parts))
-    best = max(judged, key=lambda pair: pair[1])[0]
-    return Chosen(widths[place], best)
+    add(TOGETHER, together, together.name)
+    best = max(judged, key=lambda simple: simple.row.valid_accuracy)
+    study.evaluation.best_control[mode] = best
+    return Chosen(widths[place], _needed(best.control, best.row.runs[0]))
+
+
+def _needed(control: Control, run: Run) -> Control:
+    """Of a control in bands, those that its probe leans on at all: what stands beside latents should not be wider."""
+    kept = {name: part for name, part in control.parts.items() if run.probe.strengths.get(name, 1.0) > 0}
+    if len(kept) == len(control.parts):
+        return control
+    return side_by_side(f"{control.name}; only {', '.join(kept)}", kept)
 
 
 def _widths(study: Study, mode: Mode, position: Position = "none") -> tuple[Control, ...]:
@@ -103,9 +111,8 @@ def _add_best_on_test(
     _add(study, name + BEST_ON_TEST, mode, control, detail)
 
 
-def _add(study: Study, name: str, mode: Mode, control: Control, detail: str) -> float:
-    """A control's row; returns its accuracy on validation."""
-    row = study.add(
+def _add(study: Study, name: str, mode: Mode, control: Control, detail: str) -> Row:
+    return study.add(
         name,
         "control",
         mode,
@@ -115,4 +122,3 @@ def _add(study: Study, name: str, mode: Mode, control: Control, detail: str) -> 
         delay=study.slot_delay if control.causal else None,  # centring needs the whole video
         detail=detail,
     )
-    return row.valid_accuracy

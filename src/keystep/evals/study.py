@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control, Position
 from keystep.evals.geometry import median_geometry
-from keystep.evals.judge import Beside, Family, Judge, Mode, Representation, Row, Run
+from keystep.evals.judge import Banded, Beside, Family, Judge, Mode, Representation, Row, Run
 from keystep.evals.modes import marked_oracle, slot_delay
 from keystep.evals.protocol import TOKENS_NOTE, Evaluation
 from keystep.progress import Task
 
-Made = Representation | Callable[[], Representation]
-"""A representation, or what makes it, which is called only where no kept probe is found."""
+Columns = Representation | Banded
+Made = Columns | Callable[[], Columns]
+"""A representation, in bands or not, or what makes it, which is called only where no kept probe is found."""
 
 
 class Study:
@@ -94,7 +95,7 @@ class Study:
         """The name of a row, with ORACLE in it wherever that is so."""
         return marked_oracle(name) if self.judge.folder.oracle else name
 
-    def controlled(self, control: Control) -> Callable[[], Representation]:
+    def controlled(self, control: Control) -> Callable[[], Columns]:
         """What makes a control's representation."""
         return partial(represented, control, self.raw)
 
@@ -114,11 +115,28 @@ def control_key(control: Control, mode: Mode, candidates: Candidates) -> str:
     return f"control {mode}: {control.name}, tau {candidates.seconds!r} s"
 
 
-def represented(control: Control, raw: Representation) -> Representation:
-    """A control of every video."""
-    return {name: control.transform(features) for name, features in raw.items()}
+def represented(control: Control, raw: Representation) -> Columns:
+    """A control of every video, in bands where it has several."""
+    videos = {name: control.transform(features) for name, features in raw.items()}
+    if len(control.parts) < 2:
+        return videos
+    some = next(iter(raw.values()))
+    return Banded(videos, {name: part.transform(some).shape[1] for name, part in control.parts.items()})
 
 
-def joined(first: Representation, second: Representation) -> Representation:
-    """Two representations side by side."""
-    return {name: np.concatenate([frames, second[name]], axis=1) for name, frames in first.items()}
+def plain(columns: Columns) -> Representation:
+    """The same without its bands."""
+    return columns.videos if isinstance(columns, Banded) else columns
+
+
+def banded(videos: Representation, widths: Mapping[str, int]) -> Columns:
+    """In bands, where there are several."""
+    return Banded(videos, widths) if len(widths) > 1 else videos
+
+
+def joined(first: Columns, second: Columns, name: str) -> Banded:
+    """Two representations side by side; the second is one more band of that name."""
+    videos, other = plain(first), plain(second)
+    both = {video: np.concatenate([frames, other[video]], axis=1) for video, frames in videos.items()}
+    widths = first.widths if isinstance(first, Banded) else {"latents": next(iter(videos.values())).shape[1]}
+    return Banded(both, {**widths, name: next(iter(other.values())).shape[1]})

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from keystep.encoding import encode_videos
+from keystep.evals.candidates import RAW
 from keystep.evals.controls import Control
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_delay
 from keystep.evals.protocol import Entrant
 from keystep.evals.results import head_origin
-from keystep.evals.simple_rows import RAW
-from keystep.evals.study import candidates_of, control_key, represented
+from keystep.evals.study import candidates_of, control_key, plain, represented
 from keystep.evals.trimmed import PerFrame, model_frames, raw_frames
 from keystep.progress import Task
 
@@ -106,4 +106,4 @@ def _best_control(judge: Judge, raw: Representation, mode: Mode, task: Task) -> 
     offsets = max(candidates.offsets(causal=causal), key=score)
     histories = candidates.histories(causal=causal).values()
     best = max((RAW, smoothing, offsets, *histories, candidates.together(smoothing, offsets, causal=causal)), key=score)
-    return best, represented(best, raw)
+    return best, plain(represented(best, raw))

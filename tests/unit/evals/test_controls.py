@@ -183,7 +183,7 @@ def test_the_last_of_the_widths_and_reaches_says_that_it_is_the_last() -> None:
 def test_all_controls_stand_side_by_side_in_named_bands() -> None:
     smoothing, offsets = NARROW.smoothing(causal=True), NARROW.offsets(causal=True)
     together = NARROW.together(smoothing[3], offsets[1], causal=True)
-    assert list(together.parts) == ["frame", "average", "offsets", "averages", "counts", "seen", "clock"]
+    assert list(together.parts) == ["frame", "average", "offsets", "history"], "nearest first"
     columns = np.concatenate([part.transform(VIDEO) for part in together.parts.values()], axis=1)
     np.testing.assert_array_equal(together.transform(VIDEO), columns)
     assert "average" not in NARROW.together(smoothing[0], offsets[1], causal=True).parts, "it is the frame itself"
