@@ -28,6 +28,8 @@ TRAINING_CODE = (
     *("target.py", "objectives.py", "masking.py", "pjepa.py"),
 )
 """What decides which weights a training ends with."""
+WATCHING = ("log_every", "monitor_every", "stop_early", "save_every", "keep", "workers", "tensorboard")
+"""Settings of a training that leave its weights as they are; of a run that was stopped early its piece says so."""
 JUDGING_CODE = ("evals", "heads", "metrics.py", "encoding.py")
 Piece = Mapping[str, Any]
 
@@ -64,9 +66,15 @@ def code_hash(parts: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def settings_hash(settings: Any) -> str:
-    """SHA-256 over settings as JSON."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 over a run's settings, those left out that only watch it."""
+    return hashlib.sha256(json.dumps(deciding(settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings without those of `WATCHING`."""
+    train = {name: value for name, value in settings["train"].items() if name not in WATCHING}
+    return {**settings, "train": train}
 
 
 def write_piece(folder: Path, name: Name, content: Mapping[str, Any]) -> None:

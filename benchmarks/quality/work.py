@@ -16,7 +16,7 @@ import torch
 from book import BEST_CONTROL, MODES
 from damage import KINDS, damaged
 from plan import HEADS, ROBUSTNESS, Study, shown_name
-from records import CONTROLS, JUDGING_CODE, TRAINING_CODE, Name, code_hash, write_piece
+from records import CONTROLS, JUDGING_CODE, TRAINING_CODE, Name, code_hash, deciding, write_piece
 
 from keystep.config import RunConfig, run_config
 from keystep.config.attention import AttentionPattern
@@ -93,7 +93,7 @@ class Worker:
         """The trained model. What its training cost stands beside it, over all the times that it was taken up again."""
         wanted, asked = self.study.config(self.name), self.run.with_name(f"{self.name}.yaml")
         begun = (self.run / "config.yaml").exists()
-        if begun and not (asked.exists() and build(RunConfig, read_yaml(asked)) == wanted):
+        if begun and not (asked.exists() and _alike(build(RunConfig, read_yaml(asked)), wanted)):
             raise InputError(f"{self.run}: holds a run with other settings; remove it, or choose another --out")
         if not (self.run / "model" / "config.json").exists():
             write_yaml(asked, wanted)
@@ -227,6 +227,12 @@ class Worker:
         }
         write_piece(self.study.results, name, content)
         self._said(f"wrote {name.file}, {seconds:.0f} s of CPU time to judge")
+
+
+def _alike(first: RunConfig, second: RunConfig) -> bool:
+    """Whether two runs end with the same weights."""
+    one, two = (deciding(config.model_dump(mode="json")) for config in (first, second))
+    return one == two
 
 
 def _controlled(control: Control, tokens: int, features: np.ndarray) -> np.ndarray:
