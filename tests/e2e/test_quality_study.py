@@ -1,113 +1,179 @@
-"""The parts of benchmarks/quality that can be wrong without showing: its variants, and how folds are put together."""
+"""benchmarks/quality as a whole: what it leaves, what it does not do twice, and how it ends."""
 
+import importlib
+import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
 from keystep.config import RunConfig
 from keystep.config.base import build
 from keystep.data.synthetic import SyntheticConfig, generate
-from keystep.evals.bootstrap import paired_bootstrap
+from keystep.errors import InputError
+
+pytestmark = pytest.mark.timeout(900)  # several processes that import torch, on machines that do other things too
 
 STUDY = Path(__file__).parents[2] / "benchmarks" / "quality"
 VARIANTS = yaml.safe_load((STUDY / "variants.yaml").read_text())
+SMALL = ("train.steps=3", "train.crop=64", "model.dim=16", "model.depth=1", "model.heads=2")
 
 
-@pytest.fixture(autouse=True)
-def study_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_is_a_run_that_differs_from_the_base(name: str) -> None:
+def test_every_variant_is_a_run_and_only_the_default_changes_nothing() -> None:
     data = {"data": {"root": "DATA"}}
-    assert (build(RunConfig, data, VARIANTS[name]) == build(RunConfig, data)) == (name == "base")
+    assert [name for name, settings in VARIANTS.items() if not settings] == ["default"]
+    for settings in VARIANTS.values():
+        build(RunConfig, data, settings)
 
 
-def row(name: str, family: str, correct: list[list[int]], frames: list[int]) -> dict:
-    runs = []
-    for seed, counts in enumerate(correct):
-        scores = dict.fromkeys(("accuracy", "edit", "f1@50"), 100 * sum(counts) / sum(frames))
-        runs.append({"seed": seed, "correct": counts, "scores": scores})
-    return {"name": name, "mode": "offline", "family": family, "runs": runs}
+def test_the_row_in_seconds_states_every_time_as_a_plain_number() -> None:
+    seconds = VARIANTS["seconds"]
+    times = [*seconds["target"]["offsets"], *seconds["masking"].values(), seconds["train"]["crop"]]
+    assert all(isinstance(value, int) for value in times)
+    config = build(RunConfig, {"data": {"root": "DATA"}}, seconds)
+    assert (config.masking.shortest, config.masking.longest, config.train.crop) == (4, 32, 512)
 
 
-def result(frames: list[int], ours: list[list[int]], rivals: dict[str, list[list[int]]], chosen: str) -> dict:
-    """One fold's result file, as far as the study reads it; validation chose one of the rivals."""
-    rows = [row("ours", "learned", ours, frames), *(row(n, "control", c, frames) for n, c in rivals.items())]
-    line = {"claim": "alone, against the best smoothing", "mode": "offline", "first": "ours", "second": chosen}
-    line["later"] = False
-    return {
-        "rows": rows,
-        "pairs": [line],
-        "data": {"test_frames": frames, "test_videos": [f"v{count}" for count in frames]},
-    }
-
-
-def test_folds_are_compared_video_by_video_against_the_rival_that_each_chose() -> None:
-    from folds import mean_scores, pooled_gate
-
-    rng = np.random.default_rng(0)
-    frames = [[100, 80, 120], [90, 110]]
-    ours, a, b = ([rng.integers(20, 80, (3, len(f))).tolist() for f in frames] for _ in range(3))
-    results = [
-        result(frames[fold], ours[fold], {"a": a[fold][:1], "b": b[fold][:1]}, chosen)
-        for fold, chosen in enumerate("ab")
-    ]
-    (line,) = pooled_gate(results)
-    assert line.rivals == ("a", "b")
-    rival = np.concatenate([a[0][:1], b[1][:1]], axis=1)
-    assert line.difference == paired_bootstrap(np.concatenate(ours, axis=1), rival, np.concatenate(frames))
-    assert pooled_gate(results, without={"v100", "v80", "v120", "v90"}) == [], "one video is left: no interval"
-    (fewer,) = pooled_gate(results, without={"v80", "v90"})
-    left = [0, 2, 4]
-    assert fewer.difference == paired_bootstrap(
-        np.concatenate(ours, axis=1)[:, left], rival[:, left], np.concatenate(frames)[left]
-    )
-    results[1]["pairs"][0]["later"] = True
-    (waits,) = pooled_gate(results)
-    assert not line.later and waits.later and not waits.holds, "one fold that waits longer is no fair win"
-    scores = {score.name: score for score in mean_scores(results)}
-    by_seed = [[100 * sum(ours[fold][seed]) / sum(frames[fold]) for seed in range(3)] for fold in range(2)]
-    assert scores["ours"].mean["accuracy"] == pytest.approx(np.mean(by_seed))
-    assert scores["ours"].spread["accuracy"] == pytest.approx(np.mean(by_seed, axis=0).std(ddof=1))
-
-
-def test_the_best_variant_is_so_in_both_modes_together() -> None:
-    from screening import best_variant
-
-    scores = {
-        "one": {"offline": {"alone": 70.0}, "causal": {"alone": 50.0}},
-        "two": {"offline": {"alone": 65.0}, "causal": {"alone": 60.0}},
-        "offline only": {"offline": {"alone": 90.0}},
-    }
-    assert best_variant(scores, list(scores)) == "two"
-
-
-def test_the_command_screens_a_folder_that_it_has_never_seen_and_does_nothing_twice(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two folds that the study has never seen."""
+    folder = tmp_path_factory.mktemp("study") / "data"
     small = {"train_videos": 3, "valid_videos": 2, "test_videos": 2, "feature_dim": 8, "max_frames": 220}
-    generate(tmp_path / "data", SyntheticConfig(min_frames=200, **small))
-    variants = {"base": {}, "reconstruction": VARIANTS["reconstruction"]}
-    (tmp_path / "variants.yaml").write_text(yaml.safe_dump(variants))
-    settings = ("train.steps=3", "train.crop=64", "model.dim=16", "model.depth=1", "model.heads=2")
-    command = [
-        *(sys.executable, STUDY, tmp_path / "data", "--out", tmp_path / "out", "--jobs", 2, "--seeds", 0),
-        *("--variants", tmp_path / "variants.yaml", "--screen-only"),
-        *(word for setting in settings for word in ("--set", setting)),
-    ]
-    first, again, other, unknown = (
-        subprocess.run([str(word) for word in [*command, *more]], capture_output=True, text=True)
-        for more in ([], [], ["--set", "train.steps=4"], ["--confirm", "bse"])
-    )
-    assert first.returncode == again.returncode == 0, first.stderr
-    table = (tmp_path / "out" / "screen.md").read_text()
-    assert "2 variants tried" in table and "| base |" in table and "*nine offsets* (control)" in table
-    assert (tmp_path / "out" / "screen.png").stat().st_size > 10_000
-    assert again.stdout == first.stdout
-    assert other.returncode and "holds a run with other settings; choose another --out" in other.stderr
-    assert unknown.returncode and "no variant 'bse'; there are base, reconstruction" in unknown.stderr
-    assert "Traceback" not in other.stderr + unknown.stderr
+    generate(folder, SyntheticConfig(min_frames=200, **small))
+    parts = {part: (folder / "splits" / f"{part}.split1.bundle").read_text() for part in ("train", "valid", "test")}
+    for part, other in (("train", "train"), ("valid", "test"), ("test", "valid")):
+        (folder / "splits" / f"{part}.split2.bundle").write_text(parts[other])
+    return folder
+
+
+def words(data: Path, place: Path, *more: object) -> list[str]:
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    folders = ["--results", place / "results", "--out", place / "out"]
+    return [str(word) for word in (sys.executable, STUDY, data, "--name", "tiny", *folders, *settings, *more)]
+
+
+def study(data: Path, place: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words(data, place, *more), capture_output=True, text=True)
+
+
+ASKED = ("--confirm", "default", "--seeds", 0, "--folds", 1)
+ROWS = {"controls-fold1", "default-fold1-seed0", "default-untrained-fold1-seed0"}
+
+
+@pytest.fixture(scope="module")
+def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(place of a study of one fold, what it said); its weights and probes are gone."""
+    place = tmp_path_factory.mktemp("made")
+    done = study(data, place, *ASKED, "--jobs", 2)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(place / "out")
+    return place, done.stdout
+
+
+def pieces(place: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in (place / "results" / "tiny").glob("*.json")}
+
+
+def test_every_row_leaves_a_piece_that_says_what_each_test_video_scored(made: tuple[Path, str]) -> None:
+    place, said = made
+    assert set(pieces(place)) == ROWS
+    piece = json.loads(pieces(place)["default-fold1-seed0"])
+    assert piece["rows"][0]["name"] == "keystep (default)" and piece["settings"]["data"]["root"] == "DATA"
+    assert str(place) not in json.dumps(piece), "no place of this machine"
+    for row in piece["rows"]:
+        right = 100 * sum(row["correct"]) / sum(piece["test"]["frames"])
+        assert row["scores"]["accuracy"] == pytest.approx(right, abs=1e-3)
+    assert {row["beside"] for row in piece["rows"]} >= {"", "control"}
+    assert "controls-fold1: judging: " in said and "2 of 2: default-fold1-seed0 is finished" in said
+    text = (place / "results" / "tiny" / "tables.md").read_text()
+    assert "| **keystep (default)** |" in text and "chose the variant" not in text, "nothing was chosen here"
+
+
+def test_nothing_is_done_twice_and_more_parts_are_added_on_any_machine(data: Path, made: tuple[Path, str]) -> None:
+    place, _ = made
+    before = pieces(place)
+    more = ("--shares", 0.5, "--robustness", "--heads", "linear")
+    extended = study(data, place, *ASKED, *more)
+    assert extended.returncode == 0, extended.stderr
+    after = pieces(place)
+    assert {name: after[name] for name in before} == before
+    parts = {f"{name}-{part}" for name in ROWS - {"default-untrained-fold1-seed0"} for part in ("robustness", "heads")}
+    assert set(after) - set(before) == parts | {f"{name}-labels50-draw0" for name in ROWS}
+    text = (place / "results" / "tiny" / "tables.md").read_text()
+    assert "a fifth of the frames lost" in text and "linear: F1@50, against best control" in text
+    shutil.rmtree(place / "out")
+    again = study(data, place, *ASKED, *more)
+    assert again.returncode == 0 and "0 rows to make, 2 are there" in again.stdout
+    assert not (place / "out").exists(), "weights and probes are not needed afterwards"
+
+
+def test_folds_are_those_that_the_folder_knows_and_a_screen_takes_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
+    options, plan = importlib.import_module("options"), importlib.import_module("plan")
+    asked = words(data, tmp_path, "--confirm", "default", "seconds", "--once", "seconds", "--seeds", 3, 4)[2:]
+    names = [str(name) for name in plan.Study(options.options_of(asked)).names()]
+    assert names[:2] == ["controls-fold1", "controls-fold2"]
+    rows = ["default-fold{}-seed3", "default-fold{}-seed4", "seconds-fold{}-seed3"]
+    assert sorted(names[2:]) == sorted(row.format(fold) for row in rows for fold in (1, 2))
+    screened = plan.Study(options.options_of([*asked, "--screen"]))
+    assert screened.folds == ["1"] and screened.results.is_relative_to(tmp_path / "out")
+
+
+def test_what_cannot_be_done_is_told_at_once_in_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(STUDY), *sys.path])
+    options, plan = importlib.import_module("options"), importlib.import_module("plan")
+    made = tmp_path / "results" / "tiny" / "default-fold1-seed0.json"
+    made.parent.mkdir(parents=True)
+    made.write_text(json.dumps({"format": "keystep-study", "version": 1, "settings_hash": "other"}))
+    for more, said in (
+        (("--confirm", "base"), "no variant 'base'; there are default, "),
+        (("--shares", 15), "--shares 15: give shares between 0 and 1"),
+        (("--heads", "tall"), "--heads tall: no such head"),
+        (("--set", "train.step=1"), "unknown setting train.step"),
+        ((), r"made with other settings \(other\) than now"),
+    ):
+        with pytest.raises(InputError, match=said):
+            plan.Study(options.options_of(words(data, tmp_path, *more)[2:])).check()
+    plan.Study(options.options_of(words(data, tmp_path, "--keep-older")[2:])).check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_no_child_outlives_the_study(data: Path, tmp_path: Path, number: int) -> None:
+    command = words(data, tmp_path, "--confirm", "default", "--seeds", 0, "--folds", 1, "--set", "train.steps=100000")
+    controls = tmp_path / "results" / "tiny" / "controls-fold1.json"
+    controls.parent.mkdir(parents=True)
+    controls.write_text(json.dumps({"format": "keystep-study", "version": 1, "settings_hash": None}))
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    run = tmp_path / "out" / "tiny" / "default-fold1-seed0"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size > 500, 280)
+    running.send_signal(number)
+    running.communicate(timeout=120)  # the child holds the pipes until it ends
+    wait_for(lambda: not alive(running.pid), 60)
+    assert list(run.glob("checkpoints/step-*")), "the child was let to save its training"
+    assert (tmp_path / "out" / "tiny" / "default-fold1-seed0.cpu.json").exists()
+
+
+def alive(group: int) -> bool:
+    """Whether any process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(happened: object, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)

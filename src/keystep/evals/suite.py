@@ -68,8 +68,9 @@ class SuiteConfig(EvalConfig):
     head_settings: dict[str, dict[str, Any]] = Field(default={})
     """Changes of a preset, such as {mstcn: {maps: 32}}."""
     training: TrainingConfig = TrainingConfig(patience=10)
-    seeds: int = Field(default=3, ge=1)
-    """Seeds of the heads on representations that have no seed themselves; a model's seeds are its runs."""
+    seeds: int = Field(default=3, ge=0)
+    """Seeds of the heads on representations that have no seed themselves (0: leave these out); a model's seeds are its
+    runs."""
     modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("offline", "causal")
     by_segments: bool = False
     """Also score each true segment by one answer, as EgoProceL's streaming evaluation does (ORACLE)."""

@@ -52,16 +52,9 @@ def sources(
     weights: Mapping[tuple[str, int], str],
 ) -> Iterator[Source]:
     """Raw features, the control that is best on validation, and every model's latents, in one mode."""
-    raw = {name: judge.folder.vectors(name) for name in judge.videos}
     own_delay = slot_delay(judge.folder)
-    for seed in range(seeds):
-        yield Source("raw features", "raw", mode, seed, 1, own_delay, "", {}, lambda: raw, raw_frames)
-    best, transformed = _best_control(judge, raw, mode, task)
-    for seed in range(seeds):
-        block, delay = (1, own_delay) if best.causal else (None, None)
-        yield Source(
-            BEST_CONTROL, "control", mode, seed, block, delay, best.name, {}, lambda: transformed, best.transform
-        )
+    if seeds:
+        yield from _simple(judge, mode, seeds, task)
     for entrant in entrants:
         pattern = patterns_of(entrant.model).get(mode)
         if pattern is None:
@@ -83,6 +76,20 @@ def sources(
                 encode_videos(entrant.model, judge.folder, judge.videos, pattern)
             ),
             lambda features, model=entrant.model, pattern=pattern: model_frames(model, pattern)(features),  # type: ignore[misc]
+        )
+
+
+def _simple(judge: Judge, mode: Mode, seeds: int, task: Task) -> Iterator[Source]:
+    """Raw features and the best control, once for each seed of a head."""
+    raw = {name: judge.folder.vectors(name) for name in judge.videos}
+    own_delay = slot_delay(judge.folder)
+    for seed in range(seeds):
+        yield Source("raw features", "raw", mode, seed, 1, own_delay, "", {}, lambda: raw, raw_frames)
+    best, transformed = _best_control(judge, raw, mode, task)
+    for seed in range(seeds):
+        block, delay = (1, own_delay) if best.causal else (None, None)
+        yield Source(
+            BEST_CONTROL, "control", mode, seed, block, delay, best.name, {}, lambda: transformed, best.transform
         )
 
 
