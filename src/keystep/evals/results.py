@@ -305,6 +305,7 @@ def data_record(judge: Judge) -> dict[str, Any]:
         "slots": {part: sum(folder.length(name) for name in split.part(part)) for part in PARTS},
         "test_videos": list(split.test),
         "groups": None if judge.groups is None else [judge.groups.get(video, video) for video in split.test],
+        "drawn": {"what": "videos" if judge.groups is None else "groups", "count": len(judge.by_group(judge.frames))},
         "test_frames": [int(count) for count in judge.frames],
         "left_out": folder.problems.skipped,
         "notes": folder.problems.notes,

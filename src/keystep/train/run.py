@@ -235,6 +235,7 @@ def _read_data(
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
         labels_needed=config.model.oracle or config.train.crop_segments is not None,
+        groups=data.groups,
     )
     if folder.problems.notes:
         log.warning(

@@ -133,7 +133,8 @@ def test_a_quick_look_leaves_no_note_behind(data: Any) -> None:
     ("asked", "said"),
     [
         ({"modes": ["live"]}, "unknown mode 'live'; expected offline or causal"),
-        ({"groups": {"nobody": "a"}}, "3 of 3 test videos have no group"),
+        ({"groups": {"nobody": "a"}}, "groups: unknown video 'nobody' among 8"),
+        ({"groups": {"v0": "a"}}, "groups: 7 of 8 videos have no group, such as 'v1'"),
         ({"quick": True, "heads": ["linear", "mstcn"]}, "quick is for the linear probe alone"),
     ],
 )
