@@ -10,9 +10,12 @@ from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
 from keystep.data.groups import shared_groups
 from keystep.errors import InputError
+from keystep.evals.candidates import HISTORIES, TOGETHER
+from keystep.evals.gate import SMOOTHING
 from keystep.evals.judge import Judge
 from keystep.evals.kept import KeptProbes
 from keystep.evals.protocol import Entrant, EvalConfig
+from keystep.evals.simple_rows import OFFSETS
 from keystep.loading import check_features, load
 from keystep.pjepa import PJEPA
 from keystep.target import feature_width
@@ -79,7 +82,9 @@ def open_judge(
     unlabelled = tuple(name for name in readable.train if name not in chosen.train)
     share = (config.label_share, unlabelled, config.label_seed)
     groups = _drawn(folder, readable.test)
-    return Judge(folder, chosen, config.probe, background, config.protocol, *share, KeptProbes(kept), groups)
+    return Judge(
+        folder, chosen, config.probe, background, config.protocol, *share, KeptProbes(kept), groups, config.tau
+    )
 
 
 def _persons(folder: FeatureFolder, videos: Sequence[str]) -> str:
@@ -109,7 +114,7 @@ def _read(folder: FeatureFolder, name: str) -> None:
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
-CONTROLS = ("raw", "moving average", "nine offsets", "best control", "untrained", "true segments")
+CONTROLS = ("raw", SMOOTHING, OFFSETS, TOGETHER, *HISTORIES, "best control", "untrained", "true segments")
 """Beginnings of names that stand for something else in a table."""
 
 
@@ -159,17 +164,19 @@ def check_models(groups: Sequence[Group], folder: FeatureFolder, split: str) -> 
                     f"{name} ({found.origin.source}) was trained at {rate} Hz, and the data are read at "
                     f"{folder.timeline.rate} Hz; leave --rate out or give --rate {rate}"
                 )
-            seen = sorted(test & set(found.origin.videos))
-            if seen:
-                line = (
-                    f"{name} ({found.origin.source}) was pretrained, without labels, on {len(seen)} of the test videos"
-                )
-            elif not found.origin.videos and not _trained_on(found, folder, split):
-                line = f"nothing is known of the videos that {name} ({found.origin.source}) was trained on"
-            else:
-                continue
-            warnings.append(line)
-    return warnings
+            if not found.origin.videos and not _trained_on(found, folder, split):
+                warnings.append(f"nothing is known of the videos that {name} ({found.origin.source}) was trained on")
+    return [*leaks(groups, listed.test), *warnings]
+
+
+def leaks(groups: Sequence[Group], test: Sequence[str]) -> list[str]:
+    """A line for each model that was pretrained on some of the test videos."""
+    seen = [(name, found, set(test) & set(found.origin.videos)) for name, models in groups for found in models]
+    return [
+        f"{name} ({found.origin.source}) was pretrained, without labels, on {len(videos)} of the test videos"
+        for name, found, videos in seen
+        if videos
+    ]
 
 
 def model_records(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -20,14 +20,16 @@ from keystep.evals.entrants import (
     check_models,
     entrants_of,
     flat,
+    leaks,
     loaded_groups,
     model_records,
     open_judge,
     own_rate,
 )
 from keystep.evals.judge import Judge, Mode
+from keystep.evals.judging import judge_all
 from keystep.evals.kept import FOLDER
-from keystep.evals.protocol import EvalConfig, judge_all
+from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import OURS, RESULT, Results, curves_of
 from keystep.evals.suite import HeadRow, SuiteConfig, check_clips, gains, run_suite
 from keystep.evals.suite_results import gain_records, row_records, save_suite
@@ -148,6 +150,7 @@ def _evaluated(
     judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), entrants_of(given)
     evaluation = judge_all(judge, entrants, progress, modes=modes, quick=quick)
+    evaluation.leaks = leaks(given, judge.split.test)
     others = tuple(head for head in heads if head != PROBE)
     more: dict[str, Any] = {}
     if others:

@@ -36,11 +36,7 @@ def pairs(result: Result) -> list[Any]:
 
 def kind(line: Result) -> str:
     """What is said of a line of the gate."""
-    if "verdict" in line:
-        return KINDS[line["verdict"]]
-    if line["holds"] or line.get("quick"):
-        return HOLDS if line["holds"] else QUICK
-    return FEW if line["seeds"][0] < SEEDS_FOR_A_CLAIM else FAILS
+    return KINDS[line["verdict"]]
 
 
 def reasons(line: Result) -> str:
@@ -52,8 +48,10 @@ def reasons(line: Result) -> str:
         found.append("it is worse")
     elif line["low"] <= 0:
         found.append("the interval reaches 0")
-    if line.get("later"):
+    if line["later"]:
         found.append("it answers later than its rival")
+    if line.get("stronger"):
+        found.append(f"{line['stronger']} is stronger than the rival")
     if line["seeds"][0] < SEEDS_FOR_A_CLAIM:
         found.append(f"{_count(line['seeds'][0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
     return "; ".join(found)
@@ -126,7 +124,7 @@ def _caveats(result: Result, lines: Sequence[Any]) -> str:
 def leaked(result: Result, name: str) -> str:
     """How a model met the test videos before, or that nobody knows whether it did; empty where it did not."""
     name, data = name.removesuffix(" (ORACLE)"), result["data"]
-    lines = [line for line in data.get("leaks", ()) if line.startswith(f"{name} (")]
+    lines = [line for line in data["leaks"] if line.startswith(f"{name} (")]
     seen = [int(count) for line in lines for count in re.findall(r" on (\d+) of the test videos$", line)]
     if seen:
         total = _count(len(data["test_videos"]), "test video")
@@ -143,7 +141,7 @@ def _clause(result: Result, line: Result) -> str:
         said = f"beats {rival} {mode} {points}"
     elif kind(line) in (FEW, QUICK) or line["low"] > 0:
         said = f"is {'above' if line['mean'] > 0 else 'below'} {rival} {mode} {points}"
-        said += ", but answers later," if line.get("later") else ""
+        said += ", but answers later," if line["later"] else ""
     elif line["high"] < 0:
         said = f"is worse than {rival} {mode} {points}"
     else:

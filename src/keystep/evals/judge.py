@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keystep.data.annotation import IGNORED, Split
+from keystep.data.clock import Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.controls import Position
@@ -22,8 +23,8 @@ Representation = Mapping[str, np.ndarray]
 
 Family = Literal["raw", "control", "untrained", "reconstruction", "learned", "oracle"]
 Mode = Literal["offline", "causal"]
-Beside = Literal["", "position", "smoothing"]
-"""What a model's latents are concatenated with: nothing, the clock, or the best moving average."""
+Beside = Literal["", "smoothing", "control"]
+"""What a model's latents are concatenated with: nothing, the best moving average, or the best control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +151,8 @@ class Judge:
     """Where finished probes are kept and found again."""
     groups: Mapping[str, str] | None = None
     """Test video -> the group (person, site) that the bootstrap draws as one; None: each video is its own."""
+    tau: float | None = None
+    """Seconds after which the features are half forgotten, if that was stated."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:
@@ -160,6 +163,14 @@ class Judge:
     def pretraining(self) -> tuple[str, ...]:
         """All training videos, with or without labels."""
         return self.split.train + self.unlabelled
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The decorrelation time of the training videos, with or without labels; or what was stated."""
+        if self.tau is not None:
+            return Clock(self.tau, self.tau, self.tau)
+        videos = [self.folder.vectors(name) for name in self.pretraining]
+        return decorrelation_time(videos, self.folder.timeline.rate)
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:

@@ -91,8 +91,8 @@ def page_of(result: Result, arrays: Arrays, curves: Curves) -> str:
         sentence=main_line(result),
         bars=bars(result),
         counts=gate_counts(result),
-        gate=_comparisons(lines, lines),
-        pairs=_comparisons(pairs(result), pairs(result)),
+        gate=_comparisons(lines),
+        pairs=_comparisons(pairs(result)),
         rivals=RIVALS,
         few_videos=FEW_VIDEOS if few else 0,
         seeds_needed=SEEDS_FOR_A_CLAIM,
@@ -161,33 +161,33 @@ def _gallery(result: Result, arrays: Arrays) -> list[Mapping[str, Any]]:
     return gallery
 
 
-def _comparisons(lines: Sequence[Result], numbers: Sequence[Result]) -> list[Mapping[str, Any]]:
-    """Lines of the gate as their table shows them. numbers: mean, low and high of each."""
-    drawn = whiskers(numbers) if numbers else []
+def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
+    """Lines of the gate as their table shows them."""
     return [
         {
-            "first": line["first"],
-            "claim": line["claim"],
+            **{
+                name: line[name]
+                for name in ("first", "claim", "asks", "mode", "mean", "low", "high", "seeds", "videos")
+            },
             "detail": f"against {line['second']}",
-            "asks": line.get("asks", ""),
-            "mode": line["mode"],
             "kind": kind(line),
             "look": LOOKS[kind(line)],
             "why": reasons(line),
             "whisker": whisker,
-            **{name: number[name] for name in ("mean", "low", "high", "seeds", "videos")},
         }
-        for line, number, whisker in zip(lines, numbers, drawn, strict=True)
+        for line, whisker in zip(lines, whiskers(lines), strict=True)
     ]
 
 
 def _head_gains(result: Result) -> list[Mapping[str, Any]]:
     """What representations gain under temporal heads, as lines of a gate."""
-    lines = [
-        {**gain, **gain["difference"], "claim": f"{gain['metric']} under {gain['head']}"}
-        for gain in result.get("head_gains", ())
-    ]
-    return _comparisons(lines, lines)
+    lines = []
+    for gain in result.get("head_gains", ()):
+        few = min(gain["difference"]["seeds"]) < SEEDS_FOR_A_CLAIM
+        verdict = "holds" if gain["holds"] else "not enough seeds" if few else "fails"
+        said = {"claim": f"{gain['metric']} under {gain['head']}", "asks": "", "verdict": verdict}
+        lines.append({**gain, **gain["difference"], **said})
+    return _comparisons(lines)
 
 
 def _row_facts(row: Result) -> str:
@@ -212,11 +212,14 @@ def _geometry(result: Result) -> Mapping[str, Any]:
 
 def _facts(result: Result) -> Mapping[str, str]:
     data, protocol = result["data"], result["protocol"]
+    clock = protocol["clock"]
+    measured = "stated" if clock["stated"] else f"measured, {clock['low']:.3g} to {clock['high']:.3g}"
     parts = ", ".join(f"{count} {part} ({data['slots'][part]} slots)" for part, count in data["videos"].items())
     return {
         "data": f"{data['name']}, fingerprint {data['fingerprint']}",
         "videos": f"{parts}; validation: {data['validation']}",
         "features": f"{data['width']} numbers a slot, {data['rate_hz']:g} slots a second",
+        "clock": f"the features are half forgotten after tau = {clock['tau']:.3g} s ({measured})",
         "classes": ", ".join(f"{index} {name}" for index, name in enumerate(data["classes"])),
         "left out": "; ".join(f"{name}: {why}" for name, why in data["left_out"].items()) or "nothing",
         "notes": "; ".join(data["notes"]) or "none",

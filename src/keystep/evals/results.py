@@ -43,7 +43,7 @@ RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.jso
 OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
 """What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SHOWN_VIDEOS = 3
 SIMILARITY_SIZE = 160
 
@@ -239,7 +239,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         **making(),
-        "data": data_record(judge),
+        "data": {**data_record(judge), "leaks": evaluation.leaks},
         "protocol": {
             "metrics": judge.protocol,
             "background": [judge.folder.classes[index] for index in judge.background],
@@ -247,24 +247,29 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             "selection": SELECTION,
             "probe": judge.probe.model_dump(mode="json"),
             "probes_fitted": evaluation.fits,
+            "clock": {**asdict(judge.clock), "stated": judge.tau is not None},
         },
         "rows": [row.to_json() for row in evaluation.rows],
         "pairs": [
             {
+                "question": question,
                 "claim": claim,
                 "mode": row.mode,
                 "first": row.name,
                 "second": rival.name,
                 "later": answers_later(row, rival),
             }
-            for claim, row, rival in evaluation.pairs
+            for question, claim, row, rival in evaluation.pairs
         ],
         "gate": [
             {
+                "question": line.question,
+                "asks": line.asks,
                 "claim": line.claim,
                 "mode": line.mode,
                 "first": line.first,
                 "second": line.second,
+                "verdict": line.verdict,
                 "holds": line.holds,
                 "later": line.later,
                 "quick": line.quick,
