@@ -105,6 +105,9 @@ def test_a_mapping_has_to_say_it_of_the_very_videos(tmp_path: Path, given: dict[
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     odd = {'a, the "first"': "P1", "b": "kitchen 2, left"}
+    (tmp_path / "features").mkdir()
+    for video in odd:
+        (tmp_path / "features" / f"{video}.npy").touch()
     write_groups(tmp_path, odd)
     assert groups_of(tmp_path, list(odd)) == odd
 
