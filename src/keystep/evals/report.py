@@ -162,7 +162,9 @@ def _gallery(result: Result, arrays: Arrays) -> list[Mapping[str, Any]]:
 
 
 def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
-    """Lines of the gate as their table shows them."""
+    """Lines of the gate as their table shows them: by question, in the order in which each comes first."""
+    questions = list(dict.fromkeys(line["asks"] for line in lines))
+    lines = sorted(lines, key=lambda line: questions.index(line["asks"]))
     return [
         {
             **{
