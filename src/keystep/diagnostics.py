@@ -97,7 +97,7 @@ class Monitor:
             batch, hidden = batch.to(device), hidden.to(device)
             goal = target(batch, pattern)
             prediction = model(batch, hidden, pattern).predictions
-            latent = model.encoder(batch, batch.valid, pattern)
+            latent = model.encoder.readout(model.encoder(batch, batch.valid, pattern))
             latents.append(latent[batch.valid].float())
             cosines.append((latent, batch.valid))
             predictions.append(prediction[hidden])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keystep.config import MaskingConfig
+from keystep.config.times import settled_frames
 
 
 def hidden_count(frames: int, ratio: float) -> int:
@@ -34,10 +35,11 @@ def _spans(frames: int, count: int, config: MaskingConfig, rng: np.random.Genera
     a circle that is then opened anywhere (perhaps inside a span), so that every frame is hidden equally often: on a
     line, the first and last frames would hardly ever be.
     """
+    shortest, longest = settled_frames(config.shortest), settled_frames(config.longest)
     lengths: list[int] = []
     left = count
     while left > 0:
-        lengths.append(min(left, int(rng.integers(config.shortest, config.longest + 1))))
+        lengths.append(min(left, int(rng.integers(shortest, longest + 1))))
         left -= lengths[-1]
     visible = frames - count
     cuts = np.sort(rng.integers(0, visible + 1, size=len(lengths)))  # visible frames before each span

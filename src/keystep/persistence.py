@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "keystep-pjepa"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, str] | None = None) -> None:

@@ -25,8 +25,8 @@ from keystep.nn.predictor import Predictor
 class Output(NamedTuple):
     """What one training pass gives.
 
-    latents: (B, T, D) of the context encoder, zeros at hidden frames and padding.
-    predictions: (B, T, D or output_dim) at every frame, zeros at padding; `ModelConfig.visible_predictions` says what
+    latents: (B, T, dim) of the context encoder, zeros at hidden frames and padding.
+    predictions: (B, T, dim or output_dim) at every frame, zeros at padding; `ModelConfig.visible_predictions` says what
         those of visible frames are read from.
     """
 
@@ -87,8 +87,10 @@ class PJEPA(nn.Module):
         """
         self._check(batch, pattern)
         seen = ~hidden if visible is None else visible & ~hidden
-        latents = self.encoder(batch, seen, pattern or self.config.attention)
-        predictions = self.predictor(latents, batch, hidden, self.mask_token, self.config.predictor_attention)
+        pattern = pattern or self.config.attention
+        latents = self.encoder(batch, seen, pattern)
+        learned = self.encoder.readout(latents)
+        predictions = self.predictor(latents, batch, hidden, self.mask_token, learned)
         return Output(latents, predictions)
 
     @torch.no_grad()
@@ -100,7 +102,9 @@ class PJEPA(nn.Module):
         pattern: AttentionPattern | None = None,
         starts: Tensor | None = None,
     ) -> Tensor:
-        """Representations of whole videos, (B, T, D_in) -> (B, T, D), exact zeros at padding.
+        """Latents of whole videos, (B, T, D_in) -> (B, T, D), exact zeros at padding.
+
+        D is the sum of the widths of their `bands`, which stand side by side.
 
         Args:
             features: float of any precision, a tensor or an array; NaN is allowed at padding only. One video alone may
@@ -120,7 +124,15 @@ class PJEPA(nn.Module):
             return self.encode(features[None], valid, segment_lengths, pattern, starts)[0]
         batch = self.batch(features, valid, segment_lengths, starts)
         self._check(batch, pattern)
-        return self.encoder(batch, batch.valid, pattern or self.config.attention, self.config.averaged_blocks)  # type: ignore[no-any-return]
+        return self.encoder.latents(batch, pattern or self.config.attention)
+
+    def bands(self, pattern: AttentionPattern | None = None) -> dict[str, int]:
+        """Names and widths of the bands that latents have, side by side; None takes the model's own attention."""
+        return self.config.widths(pattern or self.config.attention)
+
+    def latent_dim(self, pattern: AttentionPattern | None = None) -> int:
+        """Width D of the latents: that of all bands together."""
+        return sum(self.bands(pattern).values())
 
     def batch(
         self,

@@ -8,7 +8,8 @@ the model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,14 +20,19 @@ from torch.nn import functional
 from keystep.batch import SequenceBatch
 from keystep.config import TargetConfig
 from keystep.config.attention import AttentionPattern
+from keystep.config.times import averaged_frames, seconds
 from keystep.data.statistics import Statistics, principal_components
 from keystep.nn.centring import centre
-from keystep.nn.encoder import ChannelNorm, Encoder
+from keystep.nn.encoder import Encoder
+from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token, split_tokens
 from keystep.objectives import UNKNOWN
 
 TOKEN_COMPONENTS = 1024
 """Of all tokens of a frame together, so many numbers at most go into its principal components."""
+
+LEAST_VARIANCE = 1e-6
+"""A column of the targets that varies less never changes."""
 
 
 class Target(nn.Module):
@@ -130,28 +136,46 @@ class ClusterTarget(FeatureTarget):
 
 
 class Neighbourhood(Target):
-    """What stands around each frame: a target's averages over several widths, at several frames before and after it.
+    """What stands around each frame: a target's averages at several times before and after it, side by side.
 
-    Side by side, and unknown where there is no such frame in the crop.
+    Each is averaged over a width of its own, and divided by a deviation that `calibrate` measures, so that all count
+    alike: averages over long times vary little. Unknown where there is no such frame in the crop.
     """
 
-    def __init__(self, target: Target, shifts: Sequence[int], widths: Sequence[int] = (1,)) -> None:
+    deviation: Tensor
+
+    def __init__(self, target: Target, shifts: Sequence[int], widths: Sequence[int], columns: int) -> None:
+        """columns: numbers of all shifts together, 1 for class ids."""
         super().__init__()
         self.target, self.shifts, self.widths = target, tuple(shifts), tuple(widths)
+        self.register_buffer("deviation", torch.ones(columns))
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
-        """(B, T, widths x shifts x K) float, NaN where unknown, or (B, T, shifts) int64, -100 where unknown."""
+        """(B, T, shifts x K) float, NaN where unknown, or (B, T, shifts) int64, -100 where unknown."""
         single: Tensor = self.target(batch, pattern)
-        unknown: float = float("nan") if single.is_floating_point() else UNKNOWN
-        if single.ndim == 2:
-            single = single[..., None]
-        parts = []
-        for width in self.widths:
-            targets = single if width == 1 else _smoothed(single, batch.valid, width)
-            targets = targets.masked_fill(~batch.valid[..., None], unknown)
-            parts += [_shifted(targets, shift, unknown) for shift in self.shifts]
-        return torch.cat(parts, dim=-1)
+        if not single.is_floating_point():
+            single = single if single.ndim == 3 else single[..., None]
+            single = single.masked_fill(~batch.valid[..., None], UNKNOWN)
+            return torch.cat([_shifted(single, shift, UNKNOWN) for shift in self.shifts], dim=-1)
+        sums = nn.functional.pad(single.double().masked_fill(~batch.valid[..., None], 0.0).cumsum(1), (0, 0, 1, 0))
+        parts = [
+            _averaged(sums, batch.valid, shift, width) for shift, width in zip(self.shifts, self.widths, strict=True)
+        ]
+        return torch.cat(parts, dim=-1).to(single.dtype) / self.deviation
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[SequenceBatch], pattern: AttentionPattern) -> None:
+        """Measure the deviation of each column; one that never changes keeps 1."""
+        total, squares, count = (torch.zeros(3, len(self.deviation), dtype=torch.float64)).unbind(0)
+        for batch in batches:
+            targets = self(batch, pattern).flatten(0, 1).double().cpu()
+            known = ~targets.isnan()
+            targets = targets.nan_to_num(0.0)
+            total, squares, count = total + targets.sum(0), squares + targets.square().sum(0), count + known.sum(0)
+        variance = squares / count.clamp(min=1) - (total / count.clamp(min=1)).square()
+        deviation = torch.where(variance > LEAST_VARIANCE, variance.clamp(min=0).sqrt(), 1.0)
+        self.deviation.copy_(deviation * self.deviation.cpu())
 
     def follow(self, encoder: Encoder, momentum: float) -> None:
         self.target.follow(encoder, momentum)
@@ -160,20 +184,26 @@ class Neighbourhood(Target):
 def build_target(
     config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int, rate: float | Fraction
 ) -> Target:
-    """The target that a config asks for, for features at ``rate`` frames a second."""
+    """The target that a settled config asks for, for features at ``rate`` frames a second."""
     if config.kind == "ema":
         target: Target = EmaTarget(encoder, config)
+        width = encoder.norm.normalized_shape[0]
     elif config.kind == "features":
         target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
+        width = feature_width(config, encoder.tokens * len(statistics.mean))
     else:
         target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
+        width = 1
     shifts = shifts_of(config.offsets, rate)
-    return target if (shifts, config.scales) == ((0,), (1,)) else Neighbourhood(target, shifts, config.scales)
+    if shifts == (0,):
+        return target
+    widths = [averaged_frames(config.spread * abs(shift)) for shift in shifts]
+    return Neighbourhood(target, shifts, widths, 1 if config.kind == "clusters" else width * len(shifts))
 
 
 def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float | Fraction) -> int | None:
     """How many numbers a frame's prediction has; None where it is one latent, which needs no map of its own."""
-    count = len(shifts_of(config.offsets, rate)) * len(config.scales)
+    count = len(shifts_of(config.offsets, rate))
     if config.kind == "ema":
         return None if count == 1 else dim * count
     return (feature_width(config, input_dim) if config.kind == "features" else config.clusters) * count
@@ -184,9 +214,22 @@ def feature_width(config: TargetConfig, input_dim: int) -> int:
     return min(input_dim, config.components or input_dim)
 
 
-def shifts_of(offsets: Sequence[float], rate: float | Fraction) -> tuple[int, ...]:
-    """Offsets in seconds as frames, each once, rising."""
-    return tuple(sorted({round(seconds * float(rate)) for seconds in offsets}))
+def shifts_of(offsets: Sequence[float | str], rate: float | Fraction) -> tuple[int, ...]:
+    """Settled offsets, in seconds, as frames, each once, rising."""
+    return tuple(sorted({round(seconds(offset, None) * float(rate)) for offset in offsets}))
+
+
+def set_statistics(encoder: Encoder, statistics: Statistics) -> None:
+    """Give an encoder what was measured of the training videos."""
+    if isinstance(encoder.proj[0], ChannelNorm):
+        encoder.proj[0] = channel_norm(statistics)
+    if encoder.held is not None:
+        level = statistics.mean if statistics.level is None else statistics.level
+        encoder.held.norm = channel_norm(replace(statistics, mean=level))
+        if encoder.held.basis is not None:
+            sample = mean_token(torch.from_numpy(statistics.sample), encoder.tokens).numpy()
+            single = replace(statistics, sample=sample)
+            encoder.held.basis.copy_(_principal(single, encoder.held.basis.shape[1]))
 
 
 def channel_norm(statistics: Statistics) -> ChannelNorm:
@@ -207,6 +250,22 @@ def _shifted(targets: Tensor, shift: int, unknown: float) -> Tensor:
     elif shift < 0:
         moved[:, :-shift] = unknown
     return moved
+
+
+def _averaged(sums: Tensor, valid: Tensor, shift: int, width: int) -> Tensor:
+    """(B, T, K): at each frame the mean over ``width`` frames around the one ``shift`` frames later.
+
+    Over those that are valid; NaN where the one in the middle is not. sums: (B, 1 + T, K) float64, of the valid frames
+    before each.
+    """
+    lengths = valid.sum(1)[:, None]  # (B, 1)
+    middle = torch.arange(valid.shape[1], device=valid.device) + shift  # (T,)
+    start = (middle - width // 2).clamp(min=0).expand(len(valid), -1).clamp(max=lengths)
+    stop = (middle - width // 2 + width).clamp(min=0).expand(len(valid), -1).clamp(max=lengths)
+    known = valid & (middle >= 0) & (middle < lengths)
+    first, last = (sums.gather(1, index[..., None].expand(-1, -1, sums.shape[2])) for index in (start, stop))
+    means = (last - first) / (stop - start).clamp(min=1)[..., None]
+    return means.masked_fill(~known[..., None], float("nan"))
 
 
 def _principal(statistics: Statistics, components: int, tokens: int = 1) -> Tensor:

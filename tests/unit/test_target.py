@@ -11,7 +11,16 @@ from keystep.config.attention import AttentionPattern
 from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
 from keystep.nn.encoder import Encoder
-from keystep.target import ClusterTarget, EmaTarget, FeatureTarget, Target, build_target, prediction_width, shifts_of
+from keystep.target import (
+    ClusterTarget,
+    EmaTarget,
+    FeatureTarget,
+    Neighbourhood,
+    Target,
+    build_target,
+    prediction_width,
+    shifts_of,
+)
 
 WIDTH = 5
 FULL, CAUSAL = AttentionPattern(), AttentionPattern(kind="causal")
@@ -211,7 +220,7 @@ def test_the_sample_that_is_clustered_is_smoothed_as_the_targets_are() -> None:
 
 @pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
 def test_a_neighbourhood_is_each_frames_targets_at_the_offsets_and_unknown_outside_of_the_crop(kind: str) -> None:
-    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0))  # type: ignore[arg-type]
+    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0), spread=0)  # type: ignore[arg-type]
     alone = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, rate=5)
     single, found = alone(batch(), FULL), build_target(config, encoder(), statistics(), 0, rate=5)(batch(), FULL)
     single = single if single.ndim == 3 else single[..., None]
@@ -224,7 +233,7 @@ def test_a_neighbourhood_is_each_frames_targets_at_the_offsets_and_unknown_outsi
             for place, shift in enumerate(shifts):
                 part = found[row, frame, place * width : (place + 1) * width]
                 if 0 <= frame + shift < length:
-                    assert torch.equal(part, single[row, frame + shift])
+                    torch.testing.assert_close(part, single[row, frame + shift])  # a difference of sums
                 else:
                     assert bool((part.isnan() if part.is_floating_point() else part == -100).all())
 
@@ -258,15 +267,45 @@ def test_features_wider_than_the_components_are_reduced_to_the_leading_ones() ->
 
 
 @pytest.mark.parametrize("kind", ["ema", "features"])
-def test_scales_are_averages_side_by_side(kind: str) -> None:
-    config = TargetConfig(kind=kind, offsets=(0, 2), scales=(1, 5))  # type: ignore[arg-type]
-    single = build_target(config.model_copy(update={"offsets": (0,), "scales": (1,)}), encoder(), statistics(), 0, 1)
+def test_a_target_is_averaged_over_its_share_of_the_distance(kind: str) -> None:
+    config = TargetConfig(kind=kind, offsets=(-6, 0, 2), spread=0.5)  # type: ignore[arg-type]
+    single = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, 1)
     found = build_target(config, encoder(), statistics(), 0, 1)(batch(), FULL)
     assert found.shape[-1] == prediction_width(config, WIDTH, 16, 1)
-    parts = dict(zip([(1, 0), (1, 2), (5, 0), (5, 2)], found.chunk(4, dim=-1), strict=True))
+    parts = dict(zip([(3, -6), (1, 0), (1, 2)], found.chunk(3, dim=-1), strict=True))
     for row, length in enumerate(batch().lengths.tolist()):
         frames = single(batch(), FULL)[row, :length].numpy()
         for (width, shift), part in parts.items():
-            wanted = smoothed(frames, width) if width > 1 else frames
-            np.testing.assert_allclose(part[row, : max(0, length - shift)].numpy(), wanted[shift:], atol=1e-5)
-            assert bool(part[row, max(0, length - shift) : length].isnan().all())
+            wanted = smoothed(frames, width)
+            for frame in range(length):
+                if 0 <= frame + shift < length:
+                    np.testing.assert_allclose(part[row, frame].numpy(), wanted[frame + shift], atol=1e-5)
+                else:
+                    assert bool(part[row, frame].isnan().all())
+
+
+def test_calibrated_targets_all_vary_alike() -> None:
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=(600, WIDTH)).astype(np.float32) * [1, 10, 0.1, 3, 1]
+    measured = Statistics(sample.mean(0), sample.std(0), sample.astype(np.float32))
+    config = TargetConfig(kind="features", offsets=(-40, -10, 0, 10, 40))
+    target = build_target(config, encoder(), measured, 0, 1)
+    assert isinstance(target, Neighbourhood)
+    video = SequenceBatch.pad([torch.from_numpy(sample.astype(np.float32))])
+    before = target(video, FULL)[0]
+    target.calibrate([video], FULL)
+    after = target(video, FULL)[0]
+    deviations = np.nanstd(after.numpy(), axis=0)
+    np.testing.assert_allclose(deviations, 1, atol=1e-3)
+    assert np.nanstd(before.numpy(), axis=0).min() < 0.3
+    torch.testing.assert_close(after.isnan(), before.isnan())
+
+
+def test_a_column_that_never_changes_is_left_as_it_is_by_the_calibration() -> None:
+    still = np.random.default_rng(0).normal(size=(50, WIDTH)).astype(np.float32)
+    still[:, 2] = 1.0
+    measured = Statistics(still.mean(0), np.where(np.arange(WIDTH) == 2, 1, still.std(0)).astype(np.float32), still)
+    target = build_target(TargetConfig(kind="features", offsets=(0, 4)), encoder(), measured, 0, 1)
+    assert isinstance(target, Neighbourhood)
+    target.calibrate([SequenceBatch.pad([torch.from_numpy(still)])], FULL)
+    assert float(target.deviation[2]) == 1.0 == float(target.deviation[WIDTH + 2])

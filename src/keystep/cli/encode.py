@@ -8,7 +8,7 @@ from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data, show_lines
 from keystep.cli.progress import progress_on
-from keystep.encoding import encode
+from keystep.encoding import Mode, encode, pattern_of
 from keystep.loading import load
 
 
@@ -27,9 +27,14 @@ def encode_folder(
     """Encode a folder and say what was done."""
     model = load(model_path)
     folder = open_data(data, source_rate, rate, on_error)
-    mode = "causal" if live else "offline"
+    mode: Mode = "causal" if live else "offline"
     made = encode(model, folder, mode=mode, out=out, layout=layout, half=half, progress=progress_on(console))  # type: ignore[call-overload]
     show_lines(made.warnings, console)
     list_problems(folder, console, shown=made.warnings)
     marked = f"  ORACLE: {made.oracle}" if made.oracle else ""
-    console.print(f"{out}: {len(made.videos)} videos, {model.config.dim} wide, layout {layout}{marked}", soft_wrap=True)
+    bands = model.bands(pattern_of(model, mode))
+    widths = " + ".join(f"{name} {width}" for name, width in bands.items())
+    console.print(
+        f"{out}: {len(made.videos)} videos, {sum(bands.values())} wide ({widths}), layout {layout}{marked}",
+        soft_wrap=True,
+    )

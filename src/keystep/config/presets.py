@@ -40,8 +40,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             "centring": False,
             "visible_predictions": "predictor",
             "readout": "last",
+            "readout_dim": None,
+            "bands": ("context",),
         },
-        "target": {"kind": "ema", "offsets": (0,)},
+        "target": {"kind": "ema", "offsets": (0,), "spread": 0.0},
         "masking": {"kind": "random", "ratio": 0.6},
         "objective": {"distance": "l1", "visible_weight": 0.0, "average": "parts"},
         "train": {

@@ -7,6 +7,7 @@ nearest one; errors list everything that is wrong at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,14 +16,23 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from keystep.config.attention import AttentionPattern
 from keystep.config.base import Config, build, read_yaml
+from keystep.config.times import Offset, Span, averaged_frames, frames, needs_tau, seconds, settled_frames
 from keystep.errors import InputError
 from keystep.types import OnError, Rate
 
-Offsets = Annotated[tuple[float, ...], Field(min_length=1)]
-Scales = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Offsets = Annotated[tuple[Offset, ...], Field(min_length=1)]
 
-PASSES, LEAST_STEPS = 12, 400
+PASSES, LEAST_STEPS, MOST_PASSES = 12, 150, 40
 """How long to train where nothing is said: docs/quality.md."""
+PYRAMID: tuple[Offset, ...] = (0.0, *(f"{sign * 0.9 * 2**level:g}tau" for level in range(7) for sign in (-1, 1)))
+"""Offsets of the targets: at every time scale from a gesture to half an hour of an operation."""
+
+
+Band = Literal["frame", "around", "memory", "ahead", "context"]
+WINDOWS = (0.9, 1.8, 3.6, 7.2)
+"""Distances of the windows of the band ``around``, in tau, on either side or, with a shorter one, before the frame."""
+HALF_LIVES = tuple(2.0**power for power in range(-1, 7))
+"""Of its exponential averages, in tau."""
 
 
 class ModelConfig(Config):
@@ -53,8 +63,8 @@ class ModelConfig(Config):
     predictor_attention: AttentionPattern = AttentionPattern(kind="causal")
     """The paper's predictor is causal, whatever the encoder is."""
     visible_predictions: Literal["predictor", "encoder"] = "encoder"
-    """What a visible frame's prediction is read from: the predictor, as at hidden frames (the paper), or the frame's
-    latent itself through one linear map, so that what is predicted has to stand in the latent."""
+    """What a visible frame's prediction is read from: the predictor, as at hidden frames (the paper), or the learned
+    band of the frame's latent through one linear map, so that what is predicted has to stand in it."""
     rotary: Literal["relative", "tiled"] = "relative"
     """``tiled`` is the authors' variant, for their checkpoints only: its scores are no function of distance."""
     positions: Literal["frame", "segment"] = "frame"
@@ -66,7 +76,20 @@ class ModelConfig(Config):
     """Subtract each video's mean from its features: that of all its frames where attention sees the future, that of the
     frames so far where it does not. The paper does not; it takes out who and where, and leaves what is done."""
     readout: Literal["last", "mean"] = "last"
-    """What `encode` returns: the last block's output, or the mean over the blocks' (each normalised)."""
+    """What a latent is read from: the last block's output, or the mean over the blocks' (each normalised)."""
+    readout_dim: int | None = Field(default=384, ge=1)
+    """Width of a map, GELU and LayerNorm behind it, whose output is the latent; None: what is read is the latent."""
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)] = ("frame", "around", "memory", "ahead", "context")
+    """What stands side by side in a latent: ``context`` is what is learned; the others hold the features themselves,
+    averages around the frame, what has been so far and, where attention sees it, what is still to come
+    (`keystep.nn.bands`). The paper has the learned one alone."""
+    input_around: bool = True
+    """The encoder reads the band ``around`` of the visible frames beside each frame."""
+    held_components: int = Field(default=64, ge=1)
+    """Held bands other than ``frame`` keep so many leading principal components of wider features."""
+    tau: float | None = Field(default=None, gt=0)
+    """Frames after which the features are half forgotten, the unit of time of held bands; filled in from the data.
+    None: no held bands."""
     output_dim: int | None = Field(default=None, ge=1)
     """Width of what is predicted; None: one latent, which the predictor gives without a projection. Filled in from the
     target."""
@@ -76,6 +99,12 @@ class ModelConfig(Config):
         for heads in (self.heads, self.predictor_heads or self.heads):
             if self.dim % heads or self.dim // heads < 8:
                 raise ValueError(f"dim {self.dim} cannot be shared by {heads} heads of at least 8 numbers each")
+        return self
+
+    @model_validator(mode="after")
+    def _bands_end_with_context(self) -> Self:
+        if self.bands[-1] != "context" or len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands {list(self.bands)}: name each once, and context as the last")
         return self
 
     @model_validator(mode="after")
@@ -94,6 +123,42 @@ class ModelConfig(Config):
     def slot_tokens(self) -> int:
         """Tokens of a slot, N; 1 where nothing says."""
         return self.tokens or 1
+
+    @property
+    def held(self) -> bool:
+        """Whether latents have held bands, which need to know how fast the features change."""
+        return self.tau is not None and len(self.bands) > 1
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the learned band."""
+        return self.readout_dim or self.dim
+
+    def widths(self, pattern: AttentionPattern) -> dict[str, int]:
+        """The bands of latents that are encoded with this attention, in order, and their widths."""
+        if not self.held:
+            return {"context": self.context_dim}
+        assert self.input_dim is not None
+        frame = self.input_dim // self.slot_tokens
+        parts, sees_all = min(frame, self.held_components), pattern.kind == "bidirectional"
+        known = {
+            "frame": frame,
+            "around": parts * (len(self.windows(pattern)) + (1 + sees_all) * len(HALF_LIVES)),
+            "memory": 4 * parts + 1,
+            "ahead": 4 * parts,
+            "context": self.context_dim,
+        }
+        return {band: known[band] for band in self.bands if band != "ahead" or sees_all}
+
+    def windows(self, pattern: AttentionPattern) -> list[tuple[int, int]]:
+        """(frames from the present one to the middle, odd number of frames) of each window of the band ``around``."""
+        assert self.tau is not None
+        if pattern.kind == "bidirectional":
+            offsets = [0.0, *(sign * offset for offset in WINDOWS for sign in (-1, 1))]
+            return [(round(each * self.tau), averaged_frames(abs(each) * self.tau / 2)) for each in offsets]
+        shifts = [round(offset * self.tau) for offset in (0.0, WINDOWS[0] / 2, *WINDOWS)]
+        widths = [min(averaged_frames(shift / 2), 2 * shift + 1) for shift in shifts]  # none reaches ahead
+        return [(-shift, width) for shift, width in zip(shifts, widths, strict=True)]
 
     @property
     def averaged_blocks(self) -> int:
@@ -129,23 +194,21 @@ class TargetConfig(Config):
     components: int | None = Field(default=64, ge=1)
     """features: predict this many leading principal components of the frames (with all their tokens) instead of all
     channels, where those are more; None: all channels."""
-    offsets: Offsets = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
-    """Seconds from a frame at which the targets lie that it has to predict, side by side: with more than one, its
-    latent has to say what its neighbourhood looks like. (0,): its own target alone (the paper)."""
+    offsets: Offsets = PYRAMID
+    """Times from a frame at which the targets lie that it has to predict, side by side: with more than one, its latent
+    has to say what its neighbourhood looks like. Seconds, or a text such as 7.2tau. (0,): its own target alone (the
+    paper)."""
+    spread: float = Field(default=0.5, ge=0)
+    """ema, features: average a target over this share of its distance, so that far ones say how things are there and
+    not what a single frame shows."""
     smooth: int = Field(default=1, ge=1)
     """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
     single frames need not be predicted."""
-    scales: Scales = (1,)
-    """ema, features: predict the targets' averages over each of these odd numbers of frames, side by side."""
 
     @model_validator(mode="after")
-    def _widths_are_odd(self) -> Self:
-        for name, widths in (("smooth", (self.smooth,)), ("scales", self.scales)):
-            for width in widths:
-                if width % 2 == 0:
-                    raise ValueError(f"{name} {width} has no middle frame; make it odd")
-        if self.kind == "clusters" and self.scales != (1,):
-            raise ValueError(f"scales {list(self.scales)}: clusters have no averages; set smooth")
+    def _width_is_odd(self) -> Self:
+        if self.smooth % 2 == 0:
+            raise ValueError(f"smooth {self.smooth} has no middle frame; make it odd")
         return self
 
 
@@ -156,14 +219,15 @@ class MaskingConfig(Config):
     """``random``: every frame alone (the paper). ``spans``: stretches of neighbouring frames."""
     ratio: float = Field(default=0.6, gt=0, lt=1)
     """Share of the frames that is hidden."""
-    shortest: int = Field(default=4, ge=1)
-    """spans: smallest length in frames."""
-    longest: int = Field(default=32, ge=1)
-    """spans: largest length in frames; lengths are uniform in between."""
+    shortest: Span = "0.75tau"
+    """spans: smallest length, in frames or as a text such as 8s."""
+    longest: Span = "6tau"
+    """spans: largest length; lengths are uniform in between."""
 
     @model_validator(mode="after")
     def _lengths_ordered(self) -> Self:
-        if self.shortest > self.longest:
+        shortest, longest = self.shortest, self.longest
+        if isinstance(shortest, int) and isinstance(longest, int) and shortest > longest:
             raise ValueError(f"shortest span {self.shortest} is longer than the longest, {self.longest}")
         return self
 
@@ -184,15 +248,16 @@ class TrainConfig(Config):
     """The optimisation."""
 
     steps: int = Field(default=0, ge=0)
-    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 400 steps at least
-    (docs/quality.md says why)."""
+    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 150 steps at least,
+    though no frame more than 40 times (docs/quality.md says why)."""
     epochs: int | None = Field(default=None, ge=1)
     """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
     then worked out from the data."""
     batch_size: int = Field(default=4, ge=1)
     """Crops an optimiser step sees, over all devices."""
-    crop: int = Field(default=512, ge=2)
-    """Frames of a crop, drawn anywhere in a video; shorter videos are used whole."""
+    crop: Span = "93tau"
+    """Length of a crop, in frames or as a text such as 100s, drawn anywhere in a video; shorter videos are used
+    whole."""
     crop_segments: int | None = Field(default=None, ge=1)
     """Crop so many consecutive true segments instead (the authors); needs labels."""
     bucket: int | None = Field(default=None, ge=1)
@@ -208,7 +273,7 @@ class TrainConfig(Config):
     final_share: float = Field(default=0.02, ge=0, le=1)
     """Share of the learning rate that the cosine ends at."""
     warmup: int = Field(default=100, ge=0)
-    """Steps of linear increase at the start."""
+    """Steps of linear increase at the start, a quarter of all at most."""
     weight_decay: float = Field(default=0.04, ge=0)
     decay_all: bool = False
     """Decay norms, biases and the mask token too, as the authors do."""
@@ -262,12 +327,20 @@ class TrainConfig(Config):
             )
         return self
 
+    @property
+    def crop_frames(self) -> int:
+        """Frames of a crop, once settled."""
+        return settled_frames(self.crop)
+
     def settled_steps(self, lengths: Sequence[int]) -> int:
         """Optimiser steps over videos of so many frames each."""
         if self.epochs is not None:
             return self.epochs * self.steps_an_epoch(len(lengths))
-        seen = sum(min(length, self.crop) for length in lengths) / len(lengths) * self.batch_size  # frames a step
-        return self.steps or max(LEAST_STEPS, ceil(PASSES * sum(lengths) / seen))
+        if self.steps:
+            return self.steps
+        seen = sum(min(length, self.crop_frames) for length in lengths) / len(lengths) * self.batch_size  # a step
+        steps_a_pass = sum(lengths) / seen
+        return ceil(min(max(LEAST_STEPS, PASSES * steps_a_pass), MOST_PASSES * steps_a_pass))
 
     def batches_an_epoch(self, videos: int) -> int:
         """Batches, the accumulated parts of steps, in one pass over so many videos."""
@@ -287,6 +360,9 @@ class DataConfig(Config):
     """Features a second on disk, where store.json does not say."""
     rate: Rate | None = None
     """Work at this rate by averaging; None keeps the source rate."""
+    tau: float | None = Field(default=None, gt=0)
+    """Seconds after which the features are half forgotten, the unit of times such as 7.2tau; None: measured on the
+    training videos."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
     groups: str | None = None
@@ -321,6 +397,31 @@ class RunConfig(Config):
                 f"target.layers {self.target.layers} are more than the encoder's {self.model.depth} blocks"
             )
         return self
+
+    @property
+    def needs_tau(self) -> bool:
+        """Whether a time is stated in units of the features' decorrelation time."""
+        spans = (self.masking.shortest, self.masking.longest) if self.masking.kind == "spans" else ()
+        return len(self.model.bands) > 1 or needs_tau((*self.target.offsets, *spans, self.train.crop))
+
+    def settled(self, tau: float | None, rate: float | Fraction) -> Self:
+        """With offsets in seconds and spans in frames.
+
+        Args:
+            tau: of the features, in seconds; None where nothing needs it.
+            rate: frames a second.
+        """
+        offsets = tuple(sorted({round(seconds(offset, tau), 3) for offset in self.target.offsets}))
+        shortest, longest = (frames(span, tau, rate) for span in (self.masking.shortest, self.masking.longest))
+        return self.model_copy(
+            update={
+                "data": self.data.model_copy(update={"tau": tau}),
+                "model": self.model.model_copy(update={"tau": tau and tau * float(rate)}),
+                "target": build(TargetConfig, self.target.model_dump(), {"offsets": offsets}),
+                "masking": build(MaskingConfig, self.masking.model_dump(), {"shortest": shortest, "longest": longest}),
+                "train": self.train.model_copy(update={"crop": max(2, frames(self.train.crop, tau, rate))}),
+            }
+        )
 
 
 def run_config(run: Path) -> RunConfig:

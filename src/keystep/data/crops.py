@@ -110,8 +110,8 @@ class Crops(Dataset[TrainingBatch]):
         """First slot and end of a crop: so many frames from anywhere, or so many whole segments."""
         if self.train.crop_segments is None:
             length = self.folder.length(video)
-            start = int(rng.integers(0, max(1, length - self.train.crop + 1)))
-            return start, min(length, start + self.train.crop)
+            start = int(rng.integers(0, max(1, length - self.train.crop_frames + 1)))
+            return start, min(length, start + self.train.crop_frames)
         lengths = self.folder.segment_lengths(video)
         first = int(rng.integers(0, max(1, len(lengths) - self.train.crop_segments + 1)))
         start = sum(lengths[:first])

@@ -19,11 +19,13 @@ class Statistics:
     """mean, deviation: (D,) float32 over all frames, or over all tokens of all frames where a frame has several.
 
     sample: (N, D_in) float32 whole frames for k-means and PCA, D_in being tokens x D.
+    level: (D,) float32 mean over all frames as they are, where ``mean`` is that of centred ones; None: ``mean`` itself.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     sample: np.ndarray
+    level: np.ndarray | None = None
 
 
 def measure(
@@ -66,7 +68,8 @@ def measure(
         progress(name)
     if not readable:
         raise InputError(f"{folder.root}: none of {len(names)} videos can be read")
-    statistics = Statistics(moments.mean.astype(np.float32), moments.deviation(), np.concatenate(samples))
+    mean, level = (values.astype(np.float32) for values in (moments.mean, moments.level))
+    statistics = Statistics(mean, moments.deviation(), np.concatenate(samples), level)
     return statistics, tuple(readable)
 
 
@@ -113,7 +116,7 @@ class _Moments:
 
     def __init__(self, width: int) -> None:
         self.count = 0
-        self.mean, self.squares, self.largest = np.zeros(width), np.zeros(width), np.zeros(width)
+        self.mean, self.level, self.squares, self.largest = np.zeros((4, width))
 
     def add(self, frames: np.ndarray, centred: bool) -> np.ndarray:
         """Count (T, D_in) frames, after removing their own mean if ``centred``; returns that mean, (D_in,) float64."""
@@ -123,6 +126,7 @@ class _Moments:
         step = -self.mean if centred else own_mean - self.mean
         total = self.count + len(frames)
         self.mean += step * (len(frames) / total)
+        self.level += (own_mean - self.level) * (len(frames) / total)
         self.squares += own_squares + np.square(step) * (self.count * len(frames) / total)
         self.count = total
         self.largest = np.maximum(self.largest, np.abs(frames).max(axis=0))

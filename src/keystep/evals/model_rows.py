@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from threading import Lock
 
@@ -76,7 +76,7 @@ class ModelRows:
             told = f"encoding with {name} ({mode}): "
             return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(told + video)))
 
-        bands = bands_of(model, pattern)
+        bands = model.bands(pattern)
         study.add(
             name,
             family,
@@ -111,12 +111,6 @@ class ModelRows:
             test = {video: latents()[video] for video in study.judge.split.test}
             study.evaluation.geometry[f"{name}, {mode}"] = median_geometry(list(test.values()))
             study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
-
-
-def bands_of(model: PJEPA, pattern: AttentionPattern) -> Mapping[str, int]:
-    """Names and widths of the bands of a model's latents; empty for models whose latents are one."""
-    found = getattr(model, "bands", None)
-    return {} if found is None else found(pattern)
 
 
 def count_beside(study: Study, family: Family) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
 from keystep.evals.regression import Regression
-from keystep.evals.strengths import Search, Strengths, column_scales
+from keystep.evals.strengths import Moments, Search, Strengths, column_scales
 from keystep.heads.linear import Affine, LinearHead, linear_head
 
 Array = npt.NDArray[Any]
@@ -132,7 +132,8 @@ def fit_probe(
         step = -(-len(valid_frames) // (2 * config.path_frames))
         some = valid_frames[::step].copy()
         standard.apply(some)
-        strengths = Search(thinned, some, valid_targets[::step], videos[::step], widths, config.penalties).best()
+        moments = Moments.of(frames, targets, classes)
+        strengths = Search(moments, some, valid_targets[::step], videos[::step], widths).best()
     path = _Path(standard, column_scales(widths, strengths), valid_frames, valid_targets)
     best, solution = path.follow(thinned, config.penalties)
     if stride > 1 and refine:

@@ -154,7 +154,7 @@ def export_video(
             "features": _described("features", (1, None, video.width)),
             "outputs": [
                 _described(name, (1, None, width))
-                for name, width in zip(video.outputs, (model.config.dim, head.classes if head else 0), strict=False)
+                for name, width in zip(video.outputs, (model.latent_dim(), head.classes if head else 0), strict=False)
             ],
             "classes": _classes(head),
             "files": files,

@@ -13,7 +13,7 @@ import keystep.stream as stream
 from keystep.errors import InputError
 from keystep.export.step import ExportedStep
 from keystep.heads import Head
-from keystep.nn.encoder import ChannelNorm
+from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import split_tokens
 from keystep.pjepa import PJEPA
 from keystep.stream import StreamState

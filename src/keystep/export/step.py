@@ -38,6 +38,7 @@ class ExportedStep(nn.Module):
         self.config = model.config
         self.frames, self.streams = frames, streams
         self.encoder, self.head = model.encoder, head
+        self.width = model.latent_dim(self.pattern)
         self.rotations = Rotations()
         self.state = self._declared()
         """What `forward` takes behind the features and gives behind its outputs, in this order."""
@@ -51,7 +52,7 @@ class ExportedStep(nn.Module):
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what `forward` gives before the state."""
-        shapes: dict[str, tuple[int, ...]] = {"latents": (self.streams, self.frames, self.config.dim)}
+        shapes: dict[str, tuple[int, ...]] = {"latents": (self.streams, self.frames, self.width)}
         if self.head is not None:
             shapes["probabilities"] = (self.streams, self.frames, self.head.classes)
         return shapes
@@ -135,7 +136,7 @@ class ExportedStep(nn.Module):
     ) -> tuple[list[Tensor], dict[str, FixedBuffers]]:
         """The outputs, and the contexts of the model and of the head behind them."""
         contexts = {"": FixedBuffers(frame, self.frames, self.rotations, of_model)}
-        outputs = [self.encoder.run(features, contexts[""], self.pattern, self.config.averaged_blocks)]
+        outputs = [self.encoder.read(features, contexts[""], self.pattern)]
         if self.head is not None:
             contexts[HEAD] = FixedBuffers(frame, self.frames, self.rotations, of_head)
             outputs.append(self.head.scores(outputs[0], contexts[HEAD])[-1].softmax(-1))
@@ -179,7 +180,7 @@ def _pattern(model: PJEPA, frames: int, streams: int, head: Head | None) -> Atte
     if pattern.block is not None and frames % pattern.block:
         raise InputError(f"{frames} frames a call do not suit {pattern}; give a multiple of its block, {pattern.block}")
     if head is not None:
-        check_width(model, head)
+        check_width(model, head, pattern)
         if head.delay is None:
             raise InputError(f"this {head.config.kind} head reads the whole video: it has no step to export")
         if frames % (head.delay + 1):
@@ -190,6 +191,8 @@ def _pattern(model: PJEPA, frames: int, streams: int, head: Head | None) -> Atte
     return pattern
 
 
-def check_width(model: PJEPA, head: Head) -> None:
-    if head.width != model.config.dim:
-        raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")
+def check_width(model: PJEPA, head: Head, pattern: AttentionPattern) -> None:
+    """Refuse a head that does not read the latents that this attention gives."""
+    width = model.latent_dim(pattern)
+    if head.width != width:
+        raise InputError(f"the head reads latents {head.width} wide; the model gives {width}")

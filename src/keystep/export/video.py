@@ -25,7 +25,7 @@ class ExportedVideo(nn.Module):
         if model.config.oracle:
             raise InputError("this is an ORACLE model: it needs true segment boundaries, which no graph has")
         if head is not None:
-            check_width(model, head)
+            check_width(model, head, model.config.attention)
         assert model.config.input_dim is not None
         self.config, self.width = model.config, model.config.input_dim
         self.encoder, self.head = model.encoder, head
@@ -41,7 +41,7 @@ class ExportedVideo(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         """(1, T, D_in) -> latents (1, T, D), and with a head class probabilities (1, T, C)."""
         context = WholeGraph(features.shape[1], self.rotations)
-        latents = self.encoder.run(features, context, self.config.attention, self.config.averaged_blocks)
+        latents = self.encoder.read(features, context, self.config.attention)
         if self.head is None:
             return (latents,)
         return latents, self.head.scores(latents, context)[-1].softmax(-1)

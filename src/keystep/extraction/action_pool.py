@@ -25,7 +25,7 @@ from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import Statistics, measure
 from keystep.errors import InputError
 from keystep.files import read_json, replacing, write_json
-from keystep.nn.encoder import ChannelNorm
+from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
 from keystep.persistence import load_strict, load_tensors, save_tensors
 from keystep.progress import SILENT, Progress

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from keystep.errors import InputError
 from keystep.heads.config import HeadConfig
 from keystep.nn.context import SequenceContext, Whole
-from keystep.nn.encoder import ChannelNorm
+from keystep.nn.norm import ChannelNorm
 from keystep.nn.places import Places, lay_out
 from keystep.persistence import save_tensors, weights_signature
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
+from keystep.nn.bands import HeldBands, sees
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext, Whole
+from keystep.nn.norm import ChannelNorm
 from keystep.nn.places import Packing, lay_out
 from keystep.nn.pooling import AttentivePooler, split_tokens
-
-
-class ChannelNorm(nn.Module):
-    """Each channel standardised by fixed statistics of the training videos; identity until they are set."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D_in) -> (..., D_in)"""
-        return (x - self.mean) / self.deviation
 
 
 class Encoder(Trunk):
@@ -45,26 +33,86 @@ class Encoder(Trunk):
         self.pooler: AttentivePooler | None = None
         if self.tokens > 1:
             self.pooler = AttentivePooler(config.dim, self.tokens, config.heads, config.pooler_depth, config.mlp_ratio)
+        self.readout: nn.Module = nn.Identity()
+        if config.readout_dim is not None:
+            width = config.readout_dim
+            self.readout = nn.Sequential(nn.Linear(config.dim, width), nn.GELU(), nn.LayerNorm(width))
+        self.held = HeldBands(config) if config.held else None
+        self.average = config.averaged_blocks
+        self.around = nn.ModuleDict()
+        """Maps of the band ``around`` to the width of the blocks, by what attention sees."""
+        if self.held is not None and config.input_around and "around" in config.bands:
+            for pattern in filter(None, (config.attention, config.live_attention)):
+                self.around[sees(pattern)] = nn.Linear(config.widths(pattern)["around"], config.dim, bias=False)
 
-    def forward(self, batch: SequenceBatch, visible: Tensor, pattern: AttentionPattern, average: int = 1) -> Tensor:
-        """Latents of the visible frames, (B, T, D); exact zeros elsewhere.
+    def latents(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """All bands of the latents of the valid frames, (B, T, D); exact zeros elsewhere."""
+        held = self.held_bands(batch, pattern)
+        learned = self.readout(self(batch, batch.valid, pattern, self.average, held))
+        bands = torch.cat([*held.values(), learned], dim=2)
+        return bands if bool(batch.valid.all()) else bands * batch.valid[..., None]
+
+    @torch.no_grad()
+    def held_bands(
+        self, batch: SequenceBatch, pattern: AttentionPattern, visible: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The held bands at all frames, (B, T, width) each, made of the ``visible`` ones (B, T), or of all."""
+        if self.held is None:
+            return {}
+        context = Whole(lay_out(batch.valid, batch.segment_lengths, batch.starts))
+        held: dict[str, Tensor] = self.held(batch.features, context, pattern, visible)
+        return held
+
+    def read(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """Features (B, N, D_in) of the frames of a context to all bands of their latents, (B, N, D)."""
+        held = {} if self.held is None else self.held(features, context, pattern)
+        learned = self.readout(self.run(features, context, pattern, self.average, held.get("around")))
+        return torch.cat([*held.values(), learned], dim=2)
+
+    def forward(
+        self,
+        batch: SequenceBatch,
+        visible: Tensor,
+        pattern: AttentionPattern,
+        average: int = 1,
+        held: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Outputs of the blocks at the visible frames, (B, T, dim); exact zeros elsewhere.
 
         Hidden frames are not computed at all: the visible ones are moved together, keeping their positions.
 
         Args:
             visible: (B, T) bool; frames that are not valid stay out whatever it says.
             average: mean over the outputs of the last so many blocks.
+            held: `held_bands` of these visible frames, where they are known already.
         """
+        if held is None:
+            held = self.held_bands(batch, pattern, visible) if self.around else {}
         packing = Packing(visible & batch.valid)
         context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
-        return packing.unpack(self.run(packing.pack(batch.features), context, pattern, average))
+        around = packing.pack(held["around"]) if self.around else None
+        return packing.unpack(self.run(packing.pack(batch.features), context, pattern, average, around))
 
-    def run(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, average: int = 1) -> Tensor:
-        """Features (B, N, D_in) of the frames of a context to latents (B, N, D)."""
+    def run(
+        self,
+        features: Tensor,
+        context: SequenceContext,
+        pattern: AttentionPattern,
+        average: int = 1,
+        around: Tensor | None = None,
+    ) -> Tensor:
+        """Features (B, N, D_in) of the frames of a context to outputs of the blocks, (B, N, dim).
+
+        around: the band of that name, (B, N, width), for encoders that read it.
+        """
         x = self.project(features)
         if self.centring:
             x = self._centred(x, context, pattern)
-        return self.run_blocks(self.shift(x), context, pattern, average)
+        x = self.shift(x)
+        if self.around:
+            assert around is not None
+            x = x + self.around[sees(pattern)](around)
+        return self.run_blocks(x, context, pattern, average)
 
     def _centred(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
         """Without the video's mean; looking ahead only where attention does."""

@@ -99,8 +99,9 @@ class Stream:
     """
 
     def __init__(self, model: PJEPA, head: Head | None = None) -> None:
-        if head is not None and head.width != model.config.dim:
-            raise InputError(f"the head reads latents {head.width} wide; the model gives {model.config.dim}")
+        width = model.latent_dim(steps.live_pattern(model))
+        if head is not None and head.width != width:
+            raise InputError(f"the head reads latents {head.width} wide; the model gives {width}")
         self.model, self.head = model, head
         self.position = self.begin()
 

@@ -48,9 +48,9 @@ def _kind(network: Network) -> _Kind:
         assert config.input_dim is not None
 
         def encode(features: Tensor, context: SequenceContext) -> Tensor:
-            return network.encoder.run(features, context, pattern, config.averaged_blocks)
+            return network.encoder.read(features, context, pattern)
 
-        widths = (config.input_dim, config.dim)
+        widths = (config.input_dim, network.latent_dim(pattern))
         return _Kind("model", "block", pattern.block or 1, widths, network.mask_token, encode)
     if network.delay is None:
         raise InputError(

@@ -12,43 +12,34 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shlex
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from keystep import persistence
-from keystep.config import DataConfig, ModelConfig, RunConfig
-from keystep.config.base import build, write_yaml
-from keystep.data.crops import Crops, TrainingBatch, collate
-from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.data.problems import Problems
-from keystep.data.statistics import Statistics, measure
-from keystep.diagnostics import Health, Monitor, pad_labels
+from keystep.config import RunConfig
+from keystep.config.base import write_yaml
+from keystep.data.crops import Crops, TrainingBatch
+from keystep.diagnostics import Health, Monitor
 from keystep.errors import InputError, Interrupted
-from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA, Origin
 from keystep.progress import SILENT, Progress, Task
-from keystep.target import build_target, channel_norm, prediction_width, shifts_of
 from keystep.train.records import Metrics
+from keystep.train.setup import buffers, build_learner, build_monitor, fresh_model, open_fabric, read_data, settled
 from keystep.train.state import Checkpoints, checkpoint_bytes
-from keystep.train.step import Learner, StepResult, add_up, build_optimizer, train_step
+from keystep.train.step import Learner, StepResult, add_up, train_step
 
 log = logging.getLogger(__name__)
-
-MONITOR_VIDEOS = 16
 
 
 def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progress: Progress = SILENT) -> PJEPA:
@@ -67,11 +58,11 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     run = Path(out)
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
     _check_folder(run, resume)
-    fabric = _fabric(config)
+    fabric = open_fabric(config)
     progress = progress if fabric.is_global_zero else SILENT
-    folder, videos, held_out, statistics = _read_data(config, progress)
-    config = _settled(config, folder, videos)
-    learner = _build(config, fabric, statistics, folder.timeline.rate)
+    folder, videos, held_out, statistics = read_data(config, progress)
+    config = settled(config, folder, videos, progress)
+    learner = build_learner(config, fabric, statistics, folder, videos)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
     start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
@@ -87,7 +78,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         process=fabric.global_rank,
         processes=fabric.world_size,
     )
-    monitor = _monitor(folder, held_out or videos, config)
+    monitor = build_monitor(folder, held_out or videos, config)
     done, steps = start, config.train.steps
     with (
         _stop_signal() as asked_to_stop,
@@ -155,8 +146,8 @@ class _Observer:
 
     def _untrained_health(self) -> Health:
         """Health at step 0; on resume, of the same seed's fresh model."""
-        fresh = _fresh_model(self.learner.config)
-        fresh.load_state_dict({**fresh.state_dict(), **_buffers(self.learner.model)})
+        fresh = fresh_model(self.learner.config)
+        fresh.load_state_dict({**fresh.state_dict(), **buffers(self.learner.model)})
         return self._look(fresh.to(self.learner.fabric.device))
 
     def _look(self, model: PJEPA) -> Health:
@@ -196,150 +187,6 @@ class _Observer:
             for line in health.warnings(self.start_health):
                 log.warning("step %d: %s", step, line)
             self.progress.message(f"step {step}: {health}")
-
-
-def _fabric(config: RunConfig) -> Fabric:
-    train = config.train
-    processes = train.devices * train.nodes
-    launched = int(os.environ.get("WORLD_SIZE", processes))
-    if launched != processes:  # each would train alone, in the same folder
-        raise InputError(
-            f"the launcher started {launched} processes, the settings ask for {train.nodes} nodes x {train.devices} "
-            "devices; set train.nodes and train.devices to what was launched"
-        )
-    accelerator = train.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # others lack float64, which positions need
-    try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=train.devices,
-            num_nodes=train.nodes,
-            precision=train.precision,
-            strategy="ddp" if processes > 1 else "auto",
-        )
-        fabric.launch()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"train.accelerator {accelerator}, {train.devices} devices: {error}") from error
-    return fabric
-
-
-def _read_data(
-    config: RunConfig, progress: Progress
-) -> tuple[FeatureFolder, tuple[str, ...], tuple[str, ...], Statistics]:
-    """(folder, training videos, held-out videos for the monitor, channel statistics of the training videos)."""
-    data = config.data
-    folder = open_dataset(
-        data.root,
-        source_rate=data.source_rate,
-        rate=data.rate,
-        problems=Problems(on_error=data.on_error),
-        labels_needed=config.model.oracle or config.train.crop_segments is not None,
-        groups=data.groups,
-    )
-    if folder.problems.notes:
-        log.warning(
-            "%s (%d such notes; keystep inspect lists them)", folder.problems.notes[0], len(folder.problems.notes)
-        )
-    videos, held_out = _parts(folder, data)
-    with progress.task("reading videos", total=len(videos), unit="videos") as task:
-        statistics, readable = measure(
-            folder,
-            videos,
-            config.train.seed,
-            tokens=folder.tokens_as(config.model.tokens),
-            centred=config.model.centring,
-            smooth=config.target.smooth,
-            progress=lambda video: task.advance(note=video),
-        )
-    return folder, readable, held_out, statistics
-
-
-def _parts(folder: FeatureFolder, data: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(videos to train on, videos held out for the monitor)."""
-    if data.split is None:
-        return tuple(sorted(folder.videos)), ()
-    split = folder.split(data.split)
-    return (split.train + split.valid, ()) if data.with_valid else (split.train, split.valid)
-
-
-def _fresh_model(config: RunConfig) -> PJEPA:
-    """The untrained model of a run; depends on its seed and config only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        return PJEPA(config.model)
-
-
-def _settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str]) -> RunConfig:
-    """The config with what only the data can say: the widths, and the steps where none are given."""
-    output_dim = prediction_width(config.target, folder.width, config.model.dim, folder.timeline.rate)
-    widths = {"input_dim": folder.width, "tokens": folder.tokens_as(config.model.tokens), "output_dim": output_dim}
-    lengths = [folder.length(name) for name in videos]
-    _check_offsets(config, lengths, folder.timeline.rate)
-    steps = config.train.settled_steps(lengths)
-    return config.model_copy(
-        update={
-            "model": build(ModelConfig, config.model.model_dump(), widths),
-            "train": config.train.model_copy(update={"steps": steps}),
-        }
-    )
-
-
-def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) -> None:
-    """Refuse offsets that no crop reaches, and say it where the rate makes one of them all."""
-    shifts = shifts_of(config.target.offsets, rate)
-    if len(config.target.offsets) > 1 and len(shifts) == 1:
-        log.warning(
-            "target.offsets are all within half a frame of each other at %s frames a second: a frame's target is that "
-            "of one frame alone; set target.offsets to longer times",
-            float(rate),
-        )
-    longest = min(max(lengths), config.train.crop)
-    if config.train.crop_segments is None and min(abs(shift) for shift in shifts) >= longest:
-        raise InputError(
-            f"target.offsets {list(config.target.offsets)} all reach beyond the longest crop, {longest} frames"
-        )
-
-
-def _build(config: RunConfig, fabric: Fabric, statistics: Statistics, rate: Fraction) -> Learner:
-    """Model, target and optimiser on their device."""
-    model = _fresh_model(config)
-    if config.model.input_norm == "channel":
-        model.encoder.proj[0] = channel_norm(statistics)
-    target = build_target(config.target, model.encoder, statistics, config.train.seed, rate).to(fabric.device)
-    if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine
-        for tensor in target.state_dict().values():
-            tensor.copy_(fabric.broadcast(tensor))
-    optimizer = build_optimizer(model, config.train)
-    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    return Learner(config, fabric, model, wrapped, target, wrapped_optimizer)
-
-
-def _buffers(model: PJEPA) -> dict[str, torch.Tensor]:
-    return dict(model.named_buffers())
-
-
-def _monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) -> Monitor:
-    """Fixed crops of up to 16 videos, from the middle of each."""
-    labelled = bool(folder.classes) and all(folder.video(name).labels is not None for name in videos)
-    chosen = [videos[i * len(videos) // MONITOR_VIDEOS] for i in range(MONITOR_VIDEOS)] if len(videos) > 16 else videos
-    batches, labels = [], []
-    for index, name in enumerate(chosen):
-        length = folder.length(name)
-        start = max(0, (length - config.train.crop) // 2)
-        stop = min(length, start + config.train.crop)
-        hidden = draw_hidden(stop - start, config.masking, np.random.default_rng((config.train.seed, 3, index)))
-        features = folder.problems.attempt(name, lambda name=name, a=start, b=stop: folder.features(name, a, b))  # type: ignore[misc]
-        if features is None:
-            continue
-        ids = folder.labels(name)[start:stop] if labelled else None
-        segments = folder.segment_lengths(name, start, stop) if config.model.oracle else None
-        batches.append(collate([(features, hidden, segments)]))
-        if ids is not None:
-            labels.append(pad_labels([ids], stop - start))
-    if not batches:
-        raise InputError(f"{folder.root}: none of the {len(chosen)} held-out videos can be read")
-    return Monitor(batches, labels if labelled else None, config.objective)
 
 
 def _check_folder(run: Path, resume: bool) -> None:

@@ -130,7 +130,7 @@ def convert(
     model = official.load(file, read_yaml(architecture) if architecture else None, sha256)
     model.save_pretrained(out)
     oracle = "  ORACLE: it needs true segment boundaries" if model.config.oracle else ""
-    sizes = f"reads {model.config.input_dim} numbers a frame, gives {model.config.dim}"
+    sizes = f"reads {model.config.input_dim} numbers a frame, gives {model.latent_dim()}"
     console.print(f"{out}: {model.config.attention}, {sizes}{oracle}", soft_wrap=True, markup=False)
 
 

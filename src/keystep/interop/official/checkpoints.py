@@ -186,6 +186,8 @@ def model_config(architecture: Mapping[str, Any], source: str) -> ModelConfig:
         "centring": False,
         "visible_predictions": "predictor",
         "readout": "last",
+        "readout_dim": None,
+        "bands": ("context",),
     }
     try:
         return build(ModelConfig, settings)

@@ -1,0 +1,190 @@
+"""Bands of a latent that hold what is known, beside the one that is learned.
+
+What a network keeps of a frame, its surroundings and its past, it keeps with losses, and a linear reader of the learned
+band alone would have to find them again. Held bands keep them as they are. A reader weighs each band by itself
+(`keystep.evals.probe`), so that where labels are a matter of the moment the others do no harm.
+
+- ``frame``: the standardised features.
+- ``around``: averages around the frame, without the video's mean: over windows at up to 7.2 tau, and exponential ones
+  with half-lives of up to 64 tau. Before the frame alone where attention sees no future.
+- ``memory``: what has been so far, this frame included: the mean, the logarithms of the sums above and below the mean
+  of the training videos, the largest value, and the logarithm of the time.
+- ``ahead``: the same from the end of the video backwards, where attention sees it.
+
+In all but ``frame``, wide features are reduced to their leading principal components. All of it is computed from
+running sums in float64, so a stream gives the same at any chunking, for hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from keystep.config import ModelConfig
+from keystep.config.attention import AttentionPattern
+from keystep.config.run import HALF_LIVES
+from keystep.nn.context import SequenceContext
+from keystep.nn.norm import ChannelNorm
+from keystep.nn.pooling import mean_token
+
+SCANNED = 64
+"""Frames whose exponential averages are one matrix product."""
+
+
+def sees(pattern: AttentionPattern) -> str:
+    """Which frames of a video an attention sees, as far as it changes the held bands."""
+    return "all" if pattern.kind == "bidirectional" else "past"
+
+
+class HeldBands(nn.Module):
+    """Features of the frames of a context -> held bands, (B, n, D_in) -> (B, n, width) each."""
+
+    basis: Tensor | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.input_dim is not None and config.tau is not None
+        self.config, self.tokens, self.tau = config, config.slot_tokens, config.tau
+        width = config.input_dim // self.tokens
+        self.norm = ChannelNorm(width)
+        reduced = config.held_components < width
+        self.register_buffer("basis", torch.zeros(width, config.held_components) if reduced else None)
+
+    def forward(
+        self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, visible: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The held bands that there are with this attention, by name.
+
+        Args:
+            visible: (B, n) bool, the frames that averages and sums are made of; None: all real ones.
+        """
+        frame = context.clean(self.norm(mean_token(features, self.tokens)))
+        parts = frame if self.basis is None else frame @ self.basis
+        real = context.clean(torch.ones_like(frame[..., :1]))
+        seen = real if visible is None else real * visible[..., None]
+        marked = torch.cat([parts * seen, seen, real], dim=2).double()  # (B, n, C + 2)
+        made = {
+            "frame": lambda: frame,
+            "around": lambda: self._around(marked, context, pattern),
+            "memory": lambda: self._memory(marked, context),
+            "ahead": lambda: self._ahead(marked),
+        }
+        return {name: made[name]().to(features.dtype) for name in self.config.widths(pattern) if name in made}
+
+    def _around(self, marked: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """(B, n, averages x C), without the mean of the video, or of its frames so far; 0 where no frame is seen."""
+        seen = marked[..., -2:-1]
+        if pattern.kind == "bidirectional":
+            sums = marked.sum(1, keepdim=True)
+        else:
+            sums = _carried(context, "around.sums", marked, _sums)
+        centred = (marked[..., :-2] - sums[..., :-2] / sums[..., -2:-1].clamp(min=1)) * seen
+        centred = torch.cat([centred, seen], dim=2)  # (B, n, C + 1)
+        found = [*self._windows(centred, context, pattern), *self._exponential(centred, context, pattern)]
+        return torch.cat([part[..., :-1] / part[..., -1:].clamp(min=1e-9) for part in found], dim=2)
+
+    def _windows(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
+        """Sums over each window, (B, n, C + 1)."""
+        windows = self.config.windows(pattern)
+        before = max(width // 2 - shift for shift, width in windows)
+        after = max(0, *(shift + width // 2 for shift, width in windows))
+        around = context.around("around", centred, before, after)
+        sums = nn.functional.pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
+        length, found = centred.shape[1], []
+        for shift, width in windows:
+            start = before + shift - width // 2
+            found.append(sums[:, start + width : start + width + length] - sums[:, start : start + length])
+        return found
+
+    def _exponential(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
+        """Weighted sums at each half-life, (B, n, C + 1), before the frame and, where it is seen, behind it."""
+        nothing = centred.new_zeros(len(centred), len(HALF_LIVES), centred.shape[2])
+        found = [*_carried(context, "around.averages", centred, self._averages, nothing).unbind(2)]
+        if pattern.kind == "bidirectional":
+            found += self._averages(centred.flip(1), nothing).flip(1).unbind(2)
+        return found
+
+    def _averages(self, x: Tensor, state: Tensor) -> Tensor:
+        """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
+        half_lives = self.tau * torch.tensor(HALF_LIVES, dtype=torch.float64, device=x.device)
+        decays = (0.5 ** (1 / half_lives))[:, None, None]
+        parts = []
+        for piece in torch.split(x, SCANNED, dim=1):
+            count = torch.arange(piece.shape[1], device=x.device)
+            age = count[:, None] - count  # (n, n)
+            weights = torch.where(age >= 0, (1 - decays) * decays ** age.clamp(min=0), 0.0)  # (half-lives, n, n)
+            kept = decays ** (count[:, None] + 1)  # (half-lives, n, 1)
+            found = (weights @ piece[:, None] + kept * state[:, :, None]).transpose(1, 2)
+            state = found[:, -1]
+            parts.append(found)
+        return torch.cat(parts, dim=1)
+
+    def _memory(self, marked: Tensor, context: SequenceContext) -> Tensor:
+        """(B, n, 4 C + 1): what has been."""
+        parts = _signed(marked)
+        largest = _carried(context, "memory.largest", marked[..., :-2], _largest)
+        return self._described(_carried(context, "memory.sums", parts, _sums), largest)
+
+    def _ahead(self, marked: Tensor) -> Tensor:
+        """(B, n, 4 C): what is still to come."""
+        parts, frames = _signed(marked).flip(1), marked[..., :-2].flip(1)
+        sums = _sums(parts, parts.new_zeros(len(parts), parts.shape[2]))
+        largest = _largest(frames, frames.new_zeros(len(frames), frames.shape[2]))
+        return self._described(sums, largest)[..., :-1].flip(1)
+
+    def _described(self, sums: Tensor, largest: Tensor) -> Tensor:
+        """(B, n, 4 C + 1) of the sums (B, n, 2 C + 2) and the largest values (B, n, C) so far.
+
+        Sums are those of as many frames as there were, also where some are hidden.
+        """
+        above, below = sums[..., :-2].chunk(2, dim=2)
+        seen, frames = sums[..., -2:-1].clamp(min=1), sums[..., -1:].clamp(min=1)
+        amounts = torch.log1p(sums[..., :-2] * (frames / seen / self.tau))
+        return torch.cat([(above - below) / seen, amounts, largest, torch.log(frames / self.tau)], dim=2)
+
+
+def _carried(
+    context: SequenceContext,
+    name: str,
+    x: Tensor,
+    advance: Callable[[Tensor, Tensor], Tensor],
+    nothing: Tensor | None = None,
+) -> Tensor:
+    """What ``advance`` makes of frames (B, n, D) and the state before them: the state behind each of them, (B, n, ...).
+
+    nothing: the state before the first frame; None: zeros (B, D).
+    """
+    initial = x.new_zeros(len(x), x.shape[2]) if nothing is None else nothing
+    valid = context.places.valid
+
+    def update(state: Tensor) -> tuple[Tensor, Tensor]:
+        found = advance(x, state)
+        if valid is None:
+            return found, found[:, -1]
+        states = torch.cat([state[:, None], found], dim=1)
+        last = valid.sum(1).view(-1, *[1] * (found.ndim - 1)).expand(-1, 1, *found.shape[2:])
+        return found, states.gather(1, last)[:, 0]
+
+    return context.state(name, lambda: initial, update)
+
+
+def _signed(marked: Tensor) -> Tensor:
+    """(B, n, C + 2) frames with their marks -> (B, n, 2 C + 2): what is above 0, what is below it, the marks."""
+    frames = marked[..., :-2]
+    return torch.cat([frames.clamp(min=0), -frames.clamp(max=0), marked[..., -2:]], dim=2)
+
+
+def _sums(x: Tensor, state: Tensor) -> Tensor:
+    """(B, n, D) sums so far, from those before, (B, D)."""
+    return x.cumsum(1) + state[:, None]
+
+
+def _largest(x: Tensor, state: Tensor) -> Tensor:
+    """(B, n, D) largest values so far, from those before, (B, D). By doubling: graphs have no running maximum."""
+    reach = 1
+    while reach < x.shape[1]:
+        x = torch.cat([x[:, :reach], torch.maximum(x[:, reach:], x[:, :-reach])], dim=1)
+        reach *= 2
+    return torch.maximum(x, state[:, None])

@@ -1,0 +1,22 @@
+"""Normalising features by fixed statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.Module):
+    """Each channel standardised by fixed statistics of the training videos; identity until they are set."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D_in) -> (..., D_in)"""
+        return (x - self.mean) / self.deviation
