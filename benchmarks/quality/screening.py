@@ -11,17 +11,18 @@ import numpy as np
 from runs import Job
 
 from keystep.config.attention import AttentionPattern
+from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder
 from keystep.encoding import encode_videos
 from keystep.errors import InputError
-from keystep.evals import controls
+from keystep.evals.candidates import RAW, Candidates
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.files import write_json
 from keystep.loading import load
 from keystep.pjepa import PJEPA
 
 MODES = ("offline", "causal")
-CONTROLS = ("raw features", "moving average", "nine offsets")
+CONTROLS = ("raw features", "moving average", "offsets")
 Scores = dict[str, dict[str, float]]
 """Mode -> read-out -> frame accuracy on the validation videos, percent."""
 Videos = dict[str, np.ndarray]
@@ -43,12 +44,14 @@ class Screen:
         raw = {name: self.folder.features(name) for name in self.names}
         rate = float(self.folder.timeline.rate)
         found: dict[str, Scores] = {name: {} for name in CONTROLS}
+        train = [raw[name] for name in self.train]
+        controls = Candidates(train, rate, decorrelation_time(train, rate).tau)
         for mode in MODES:
             causal = mode == "causal"
             candidates = {
-                "raw features": controls.plain_controls()[:1],
-                "moving average": controls.smoothing_controls(rate, causal=causal),
-                "nine offsets": controls.offset_controls([raw[n] for n in self.train], rate, causal=causal),
+                "raw features": (RAW,),
+                "moving average": controls.smoothing(causal=causal),
+                "offsets": controls.offsets(causal=causal),
             }
             for name, choices in candidates.items():
                 videos = [{n: choice.transform(x) for n, x in raw.items()} for choice in choices]

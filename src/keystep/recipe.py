@@ -146,13 +146,13 @@ class Plan:
             Interrupted: Ctrl-C or SIGTERM, after saving.
         """
         prepared = self._prepared(progress)
-        folder, rate = (self.root, self.recipe.source_rate) if prepared is None else _source(prepared)
+        data = _source(self.root, self.recipe, prepared)
         write_json(self.out / RECORD, dict(self.record))
-        runs = {name: self._train(name, folder, rate, progress) for name in self.models}
+        runs = {name: self._train(name, data, progress) for name in self.models}
         warnings = () if prepared is None else prepared.warnings
         if self.split is None:
-            return RecipeResult(folder, runs, None, None, warnings)
-        return RecipeResult(folder, runs, *self._judge(folder, rate, runs, progress), warnings)
+            return RecipeResult(data["root"], runs, None, None, warnings)
+        return RecipeResult(data["root"], runs, *self._judge(data, runs, progress), warnings)
 
     def _prepared(self, progress: Progress) -> Prepared | None:
         if self.recipe.data_set is None:
@@ -169,7 +169,7 @@ class Plan:
             progress=progress,
         )
 
-    def _train(self, name: str, folder: Path, rate: Any, progress: Progress) -> tuple[Path, ...]:
+    def _train(self, name: str, data: Mapping[str, Any], progress: Progress) -> tuple[Path, ...]:
         """The runs of one model: train them, go on with them, or leave them as they are."""
         from keystep.persistence import CONFIG
         from keystep.train.run import pretrain
@@ -177,8 +177,7 @@ class Plan:
         runs = []
         for seed in range(self.seeds):
             run = self.out / f"{name}-seed{seed}"
-            data = {"root": folder, "source_rate": rate, "rate": self.recipe.rate, "split": self.split}
-            given = {"data": data | {"on_error": self.on_error}, "train": {"seed": seed}}
+            given = {"data": {**data, "split": self.split, "on_error": self.on_error}, "train": {"seed": seed}}
             config = self.models[name].config(given, self.changes)
             if (run / "model" / CONFIG).exists():
                 progress.message(f"{run}: is there already")
@@ -190,7 +189,7 @@ class Plan:
         return tuple(runs)
 
     def _judge(
-        self, folder: Path, rate: Any, runs: Mapping[str, Sequence[Path]], progress: Progress
+        self, source: Mapping[str, Any], runs: Mapping[str, Sequence[Path]], progress: Progress
     ) -> tuple[Path, Path | None]:
         from keystep.data.folder import open_dataset
         from keystep.evals.evaluate import evaluate, evaluate_suite
@@ -199,7 +198,7 @@ class Plan:
 
         assert self.split is not None
         results = self.out / "results"
-        data = open_dataset(folder, source_rate=rate, rate=self.recipe.rate, problems=self.on_error)
+        data = open_dataset(**source, problems=self.on_error)
         config = build(EvalConfig, self.evaluation)
         models = dict(runs)
         evaluate(data, models, split=self.split, config=config, out=results, overwrite=True, progress=progress)
@@ -301,8 +300,12 @@ def _survey(recipe: Recipe, root: Path, options: Mapping[str, Any]) -> Survey | 
     return examine(recipe.data_set, root, options)
 
 
-def _source(prepared: Prepared) -> tuple[Path, Any]:
-    return prepared.folder, prepared.source_rate
+def _source(root: Path, recipe: Recipe, prepared: Prepared | None) -> dict[str, Any]:
+    """The folder and how to read it: names and values of `open_dataset`'s arguments and of the settings of ``data``."""
+    if prepared is None:
+        return {"root": root, "source_rate": recipe.source_rate, "rate": recipe.rate}
+    read = {"root": prepared.folder, "source_rate": prepared.source_rate, "rate": recipe.rate}
+    return read | {"groups": prepared.groups}
 
 
 def _record(

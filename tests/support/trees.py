@@ -89,13 +89,15 @@ def assembly101(root: Path, frames: int = 150) -> dict[str, list[tuple[int, int,
     return segments
 
 
-def mstcn(root: Path, classes: Sequence[str], videos: int = 6, splits: int = 2, width: int = 16) -> Path:
+def mstcn(
+    root: Path, classes: Sequence[str], videos: int = 6, splits: int = 2, width: int = 16, name: str = "P0{}.cam01_v1"
+) -> Path:
     """A data set in the MS-TCN layout: (D, T) arrays, lists that end in .txt, no newline at the end of a file."""
     rng = np.random.default_rng(0)
     for part in ("features", "groundTruth", "splits"):
         (root / part).mkdir(parents=True)
     (root / "mapping.txt").write_text("\n".join(f"{label} {name}" for label, name in enumerate(classes)))
-    names = [f"P0{number}.cam01_v1" for number in range(videos)]
+    names = [name.format(number, number // 2) for number in range(videos)]
     looks = rng.normal(size=(len(classes), width))
     for number, name in enumerate(names):
         ids = np.repeat(rng.integers(len(classes), size=8), 12)[: 80 + number]

@@ -53,6 +53,13 @@ SourceRate = Annotated[
 ]
 Rate = Annotated[str | None, typer.Option(help="Work at this rate by averaging; a whole fraction of the source rate.")]
 OnError = Annotated[str, typer.Option(help="'raise' stops at a bad video, 'skip' leaves it out and lists it.")]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Finds a video's person or site in its name, such as '^(P[0-9]+)_'; by default splits/groups.csv says.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
 Set = Annotated[

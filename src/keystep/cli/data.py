@@ -21,6 +21,7 @@ def open_data(
     on_error: str,
     *,
     labels_needed: bool = True,
+    groups: str | None = None,
 ) -> FeatureFolder:
     """The folder at the asked rate."""
     return open_dataset(
@@ -29,6 +30,7 @@ def open_data(
         rate=None if rate is None else parse_rate(rate),
         problems=Problems(on_error),
         labels_needed=labels_needed,
+        groups=groups,
     )
 
 

@@ -32,13 +32,14 @@ def discover_folder(
     on_error: str,
     console: Console,
     *,
+    persons: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Cluster, match, score; write ``discovery.json`` and ribbons of the first video; print the table."""
     check_output(out, overwrite=overwrite)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
     groups = parsed_groups(models)
-    folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
+    folder = open_data(data, source_rate, rate or own_rate(groups), on_error, groups=persons)
     study = discover(
         folder,
         dict(groups),

@@ -36,13 +36,14 @@ def evaluate_folder(
     on_error: str,
     console: Console,
     *,
+    persons: str | None = None,
     quick: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Judge, save, draw, say."""
     check_output(out, overwrite=overwrite)
     config = build(EvalConfig, assignments(settings))
-    groups, folder, warnings = opened(data, models, split, source_rate, rate, on_error, console)
+    groups, folder, warnings = opened(data, models, split, source_rate, rate, persons, on_error, console)
     with interruptible(f"stopped; the same command goes on from {out / FOLDER}"):
         results = evaluate(
             folder,
@@ -65,12 +66,13 @@ def opened(
     split: str,
     source_rate: str | None,
     rate: str | None,
+    persons: str | None,
     on_error: str,
     console: Console,
 ) -> tuple[list[Group], FeatureFolder, list[str]]:
     """Models, the data at the rate that they were trained at, and the warnings about both, which are shown."""
     groups = parsed_groups(models)
-    folder = open_data(data, source_rate, rate or own_rate(groups), on_error)
+    folder = open_data(data, source_rate, rate or own_rate(groups), on_error, groups=persons)
     warnings = check_models(groups, folder, split)
     show_warnings(warnings, folder, console)
     return groups, folder, warnings

@@ -23,6 +23,8 @@ def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
     heading = f"[bold]{folder.root}[/bold]: {len(folder.videos)} videos, {folder.width} numbers a frame{tokens}"
     console.print(heading, soft_wrap=True)
     console.print(_length_line(found), soft_wrap=True)
+    for line in (*_tau_line(found), *_group_line(found)):
+        console.print(line, soft_wrap=True)
     if found.classes:
         console.print(_class_table(found))
     if found.unlabelled:
@@ -31,16 +33,40 @@ def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
         console.print(line, soft_wrap=True)
     for split in found.splits:
         sizes = ", ".join(f"{count} {part}" for part, count in split.videos.items())
-        console.print(f"split {split.name}: {sizes} (validation: {split.rule})", soft_wrap=True)
+        persons = ", of " + ", ".join(map(str, split.groups.values())) + " groups" if split.groups else ""
+        console.print(f"split {split.name}: {sizes}{persons} (validation: {split.rule})", soft_wrap=True, markup=False)
     for line in found.warnings:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for line in found.problems:
         console.print(f"problem: {line}", style="red", soft_wrap=True, markup=False)
-    _draw(found, picture)
-    beside = picture.with_name(f"{picture.stem}-frames{picture.suffix}")
-    pictures = f"{picture}, {beside}" if draw_frames(folder, beside) else f"{picture}"
+    pictures = ", ".join(map(str, draw_inspection(found, picture)))
     line = f"{len(found.problems)} problems, {len(found.warnings)} notes; picture: {pictures}"
     console.print(line, soft_wrap=True)
+
+
+def draw_inspection(found: Inspection, picture: Path) -> list[Path]:
+    """Draw lengths and classes, and beside it frames, where the videos that features were made of are known."""
+    _draw(found, picture)
+    beside = picture.with_name(f"{picture.stem}-frames{picture.suffix}")
+    return [picture, beside] if draw_frames(found.folder, beside) else [picture]
+
+
+def _tau_line(found: Inspection) -> list[str]:
+    if found.clock is None or found.tau_frames is None:
+        return []
+    frames = "{:,.3g} frames ({:,.3g} to {:,.3g})".format(*found.tau_frames)
+    clock = found.clock
+    seconds = f"{clock.tau:.3g} s ({clock.low:.3g} to {clock.high:.3g}), "
+    time = frames if found.rate is None else seconds + frames
+    return [f"tau: {time}: how long features stay half alike, measured on {found.measured} videos"]
+
+
+def _group_line(found: Inspection) -> list[str]:
+    if not found.groups:
+        return []
+    sizes = found.groups.values()
+    each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return [f"{len(sizes)} groups (persons or sites) of {each} videos"]
 
 
 def _length_line(found: Inspection) -> str:

@@ -70,7 +70,8 @@ def prepare_data(
 def _print_prepared(prepared: Prepared, console: Console) -> None:
     if prepared.source_rate is not None:
         console.print("keystep reads this folder as it is", markup=False)
-        print_next("inspect", prepared.folder, "--source-rate", prepared.source_rate)
+        groups = [] if prepared.groups is None else ["--groups", prepared.groups]
+        print_next("inspect", prepared.folder, "--source-rate", prepared.source_rate, *groups)
         return
     list_skipped(prepared.skipped, console)
     list_notes(prepared.warnings, console)

@@ -32,11 +32,12 @@ def evaluate_suite(
     on_error: str,
     console: Console,
     *,
+    persons: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train what is not trained yet, score, save, draw, say."""
     config = suite_config(suite, assignments(settings))
-    groups, folder, warnings = opened(data, models, split, source_rate, rate, on_error, console)
+    groups, folder, warnings = opened(data, models, split, source_rate, rate, persons, on_error, console)
     with interruptible(f"stopped; the same command goes on from {out / HEADS}"):
         found = evaluate_suite_(
             folder,

@@ -374,6 +374,9 @@ class DataConfig(Config):
     training videos."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
     """Pretrain on the training videos of this split; None: on all videos of the folder."""
+    groups: str | None = None
+    """A regular expression that finds a video's person or site in its name, such as ^(P[0-9]+)_, so that a validation
+    part that is cut from training holds whole groups; None: as splits/groups.csv says, where it is."""
     with_valid: bool = False
     """Pretrain on the split's validation videos, too, as the authors' recipes do (they have no such part)."""
     on_error: OnError = "raise"

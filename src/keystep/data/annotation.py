@@ -9,7 +9,9 @@ names keep their spaces, and whatever does not fit is named with file, line and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -114,7 +116,7 @@ class Split:
     valid: tuple[str, ...]
     test: tuple[str, ...]
     rule: str
-    """How the validation part came about: from a file, or cut from training by `hold_out`."""
+    """How the validation part came about: from a file, or cut from training by `hold_out` or `hold_out_groups`."""
 
     def part(self, name: str) -> tuple[str, ...]:
         """The videos of ``train``, ``valid`` or ``test``."""
@@ -128,43 +130,94 @@ def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple
     """(kept, held out): the videos whose SHA-256 of the name comes first, ``share`` of them, at least one, never all.
 
     The rule looks at nothing but names, so it does not move when files are listed in another order. Videos of one
-    person may fall on both sides: give a ``valid`` bundle where that matters.
+    person may fall on both sides: where groups are known, `hold_out_groups` keeps them together.
     """
-    count = min(max(1, round(len(videos) * share)), len(videos) - 1)
-    held = set(_ranked(videos)[:count])
+    return _parted(videos, set(_ranked(videos)[: _held_count(videos, share)]))
+
+
+def hold_out_groups(
+    videos: Collection[str], groups: Mapping[str, str], share: float = VALID_SHARE
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(kept, held out) as `hold_out`, but whole groups, so that no person is on both sides.
+
+    Groups are taken in the order of the SHA-256 of their names, each that brings the number of videos nearer to
+    ``share`` of them; where every group is so large that none does, the smallest one. At least one, never all.
+
+    Raises:
+        InputError: all videos are of one group.
+    """
+    sizes = Counter(groups[video] for video in videos)
+    if len(sizes) < 2:
+        raise InputError(f"all {len(videos)} videos are of the group {next(iter(sizes), '')!r}; none can be held out")
+    wanted, ranked, held = _held_count(videos, share), _ranked(sizes), list[str]()
+    for group in ranked:
+        taken = sum(sizes[one] for one in held)
+        if len(held) < len(sizes) - 1 and abs(taken + sizes[group] - wanted) < abs(taken - wanted):
+            held.append(group)
+    held = held or [min(ranked, key=sizes.__getitem__)]
+    return _parted(videos, {video for video in videos if groups[video] in held})
+
+
+def _held_count(videos: Collection[str], share: float) -> int:
+    return min(max(1, round(len(videos) * share)), len(videos) - 1)
+
+
+def _parted(videos: Collection[str], held: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
 
 
-def labelled_share(split: Split, share: float, seed: int = 0) -> Split:
+def labelled_share(split: Split, share: float, seed: int = 0, groups: Mapping[str, str] | None = None) -> Split:
     """The split with labels for ``share`` of its training and of its validation videos, at least one of each.
 
     A smaller share is a part of a larger one with the same seed: the videos are ranked by SHA-256 of the name, as in
-    `hold_out`, with another seed than 0 of the name and that number.
+    `hold_out`, with another seed than 0 of the name and that number. With ``groups`` the first video of each comes
+    before the second of any, so that few labels are of as many persons as they can be.
     """
 
     def kept(videos: tuple[str, ...]) -> tuple[str, ...]:
-        first = set(_ranked(videos, seed)[: max(1, round(len(videos) * share))])
+        ranked = _ranked(videos, seed) if groups is None else _in_turn(_ranked(videos, seed), groups)
+        first = set(ranked[: max(1, round(len(videos) * share))])
         return tuple(name for name in videos if name in first)
 
     return replace(split, train=kept(split.train), valid=kept(split.valid))
 
 
-def _ranked(videos: Collection[str], seed: int = 0) -> list[str]:
-    """The videos in an order that only their names and the seed decide."""
+def _ranked(names: Collection[str], seed: int = 0) -> list[str]:
+    """Names of videos or groups in an order that only they and the seed decide."""
     salt = f"/{seed}" if seed else ""
-    return sorted(videos, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
+    return sorted(names, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
+
+
+def _in_turn(videos: Sequence[str], groups: Mapping[str, str]) -> list[str]:
+    """The first video of each group, then the second of each, and so on, otherwise in the order given."""
+    before, places = Counter[str](), dict[str, int]()
+    for video in videos:
+        places[video] = before[groups[video]]
+        before[groups[video]] += 1
+    return sorted(videos, key=places.__getitem__)
 
 
 def split_names(folder: Path) -> list[str]:
-    """Names K of the splits for which ``splits/train.splitK.bundle`` exists."""
+    """Names K of the splits for which ``splits/train.splitK.bundle`` exists, numbers in them by their value."""
     found = (path.name for path in (folder / "splits").glob("train.split*.bundle"))
-    return sorted((name[len("train.split") : -len(".bundle")] for name in found), key=lambda k: (len(k), k))
+    names = (name[len("train.split") : -len(".bundle")] for name in found)
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    )
 
 
-def read_split(folder: Path, name: str, known: Collection[str], left_out: Collection[str] = ()) -> Split:
+def read_split(
+    folder: Path,
+    name: str,
+    known: Collection[str],
+    left_out: Collection[str] = (),
+    groups: Mapping[str, str] | None = None,
+) -> Split:
     """Split ``name`` of the folder's ``splits/``; without a validation bundle, one is cut from training.
 
-    Videos in ``left_out`` (bad items that the user chose to skip) are dropped from every part.
+    Args:
+        left_out: bad videos that the user chose to skip, which are dropped from every part.
+        groups: the group of every known video; the validation part is then cut by group.
 
     Raises:
         InputError: no such split, an empty part, a video listed twice or in two parts, a video without features.
@@ -188,9 +241,29 @@ def read_split(folder: Path, name: str, known: Collection[str], left_out: Collec
         return Split(name=name, rule=f"{validation}.split{name}.bundle", **parts)
     if len(parts["train"]) < 2:
         raise InputError(f"{folder}: split {name} trains on one video; a validation part cannot be cut from it")
-    parts["train"], parts["valid"] = hold_out(parts["train"])
-    rule = f"{len(parts['valid'])} training videos held out by the hash of their names"
+    parts["train"], parts["valid"], rule = _cut(parts["train"], groups)
     return Split(name=name, rule=rule, **parts)
+
+
+def _cut(videos: tuple[str, ...], groups: Mapping[str, str] | None) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """(training videos, validation videos, how the second were chosen)."""
+    own = [] if groups is None else list(dict.fromkeys(groups[video] for video in videos))
+    if groups is None or len(own) < 2:
+        train, valid = hold_out(videos)
+        rule = f"{len(valid)} training videos held out by the hash of their names"
+        return train, valid, f"{rule}, as all are of one group, {own[0]!r}" if own else rule
+    train, valid = hold_out_groups(videos, groups)
+    held = len({groups[video] for video in valid})
+    rule = (
+        f"{len(valid)} training videos held out: all of {held} of {len(own)} groups, by the hash of the groups' names"
+    )
+    return train, valid, rule
+
+
+def found_name(line: str, known: Collection[Collection[str]]) -> str | None:
+    """The video that a line of a list names, with or without an ending, in any of some collections of names."""
+    spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may itself end like a file
+    return next((name for name in spellings if any(name in names for names in known)), None)
 
 
 def _bundle_path(folder: Path, part: str, name: str) -> Path:
@@ -201,8 +274,7 @@ def _bundle(path: Path, known: Collection[str], left_out: Collection[str]) -> tu
     videos: dict[str, None] = {}
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
-        spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may itself end like a file
-        video = next((name for name in spellings if name in known or name in left_out), None)
+        video = found_name(line, (known, left_out))
         if video is None:
             raise InputError(f"{path}, line {number}: no features for {line!r} in {path.parents[1] / 'features'}")
         if video in videos:

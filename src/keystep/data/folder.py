@@ -6,6 +6,7 @@ Both layouts look alike on disk, so one reader serves both::
     groundTruth/<video>.txt  one class name a line          (optional: pretraining needs no labels)
     mapping.txt              "id name" a line               (optional, with groundTruth)
     splits/*.splitK.bundle   video names of train/valid/test (optional)
+    splits/groups.csv        "video,group": whose each video is  (optional, `keystep.data.groups`)
     store.json               timeline and orientation       (always in keystep's own folders)
     times/<video>.npy        (T,) float64 seconds of each slot, where they do not follow the timeline  (optional)
     seen/<video>.npy         (T, 3) source frames: first one seen, shown at the slot's moment, last one seen (optional)
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ from keystep.data.annotation import (
     read_segments,
     read_split,
     segment_lengths,
+    split_names,
 )
+from keystep.data.groups import Grouping, groups_of
 from keystep.data.layout import (
     Video,
     extraction_of,
@@ -76,6 +80,8 @@ class FeatureFolder:
     """Which labels these features were made with, where they were; a note says so on every reading."""
     labelled_videos: frozenset[str] = frozenset()
     """The videos that those labels are of."""
+    grouping: Grouping | None = None
+    """What the caller says of groups; None: ``splits/groups.csv`` does, where it is."""
 
     def __repr__(self) -> str:
         return f"FeatureFolder({str(self.root)!r}, {len(self.videos)} videos, {self.timeline.rate} Hz)"
@@ -185,8 +191,35 @@ class FeatureFolder:
         return self.root / "times" / f"{self.video(name).name}.npy"
 
     def split(self, name: str) -> Split:
-        """A split of ``splits/``; videos that were skipped as unreadable are left out of it."""
-        return read_split(self.root, name, self.videos, left_out=self.problems.skipped)
+        """A split of ``splits/``; videos that were skipped as unreadable are left out of it.
+
+        Without a validation bundle, that part is cut from training: whole groups, where they are known.
+        """
+        return read_split(self.root, name, self.videos, self.problems.skipped, self.groups)
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """Names of all splits in the folder, 2 before 10."""
+        return tuple(split_names(self.root))
+
+    @cached_property
+    def groups(self) -> Mapping[str, str] | None:
+        """Video -> the person or site that it belongs to; None where nothing says.
+
+        Raises:
+            InputError: what says it does not fit the videos.
+        """
+        return groups_of(self.root, self.videos, self.grouping, left_out=self.problems.skipped)
+
+    def grouped(self, grouping: Grouping | None) -> FeatureFolder:
+        """The same folder with groups as given; itself where nothing is.
+
+        Raises:
+            InputError: they do not fit the videos.
+        """
+        if grouping is None:
+            return self
+        return replace(self, grouping=groups_of(self.root, self.videos, grouping, left_out=self.problems.skipped))
 
     def fingerprint(self) -> str:
         """SHA-256 over how the folder is read and what is in it: tells whether two runs read the same data.
@@ -212,6 +245,7 @@ def open_dataset(
     rate: AnyRate | None = None,
     problems: Problems | OnError | None = None,
     labels_needed: bool = True,
+    groups: Grouping | None = None,
 ) -> FeatureFolder:
     """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
 
@@ -221,9 +255,11 @@ def open_dataset(
         rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
         problems: what to do with bad videos: ``raise`` at the first (the default), ``skip`` them, or a collection.
         labels_needed: False to note unusable labels and go on without them, as pretraining does.
+        groups: video -> person or site, or a pattern that finds it in the names; None: as ``splits/groups.csv`` says.
 
     Raises:
-        InputError: no usable video, unknown rate or orientation, or any bad video (unless ``problems`` skips it).
+        InputError: no usable video, unknown rate or orientation, any bad video (unless ``problems`` skips it), or
+            groups that do not fit the videos.
     """
     root = Path(root)
     problems = problems if isinstance(problems, Problems) else Problems(on_error=problems or "raise")
@@ -248,7 +284,7 @@ def open_dataset(
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
     tokens = tokens_of(root, store, next(iter(videos.values())).width)
-    return FeatureFolder(
+    folder = FeatureFolder(
         root,
         videos,
         source,
@@ -261,3 +297,4 @@ def open_dataset(
         labels_used=labels_used,
         labelled_videos=labelled_videos,
     )
+    return folder.grouped(groups)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keystep.data.annotation import IGNORED, PARTS, segment_lengths, split_names
+from keystep.data.annotation import IGNORED, PARTS, Split, read_split, segment_lengths
+from keystep.data.clock import CHANNELS, Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.groups import Grouping, shared_groups
 from keystep.errors import InputError
 from keystep.files import read_json
 from keystep.progress import SILENT, Progress
 from keystep.types import AnyRate
+
+MEASURED = 60
+"""Videos, evenly spread over the folder, that are enough to measure the features' decorrelation time by."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,11 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Videos in each part of a split. rule: where the validation part comes from."""
+    """Videos in each part of a split, and groups, where those are known. rule: where the validation part comes from."""
 
     name: str
     videos: Mapping[str, int]
+    groups: Mapping[str, int]
     rule: str
 
 
@@ -45,6 +53,10 @@ class Inspection:
         classes: by falling number of frames.
         labelled: frames of all labelled videos.
         splits: sizes of the splits that can be used.
+        groups: videos of each person or site; empty where nothing says whose they are.
+        clock: the features' decorrelation time, in seconds (in frames where no rate is known); None where they have
+            none, which a warning then explains.
+        measured: videos that it was measured on.
         problems: one line each for what is wrong.
         warnings: one line each for what deserves a look.
     """
@@ -55,8 +67,38 @@ class Inspection:
     classes: Mapping[str, ClassCount]
     labelled: int
     splits: tuple[SplitSizes, ...]
+    groups: Mapping[str, int]
+    clock: Clock | None
+    measured: int
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def tau_frames(self) -> tuple[float, float, float] | None:
+        """The decorrelation time and its interval in frames."""
+        if self.clock is None:
+            return None
+        rate = float(self.folder.timeline.rate)
+        return self.clock.tau * rate, self.clock.low * rate, self.clock.high * rate
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values. tau: in seconds and in frames, with its 95 % interval."""
+        seconds = None if self.clock is None or self.rate is None else (self.clock.tau, self.clock.low, self.clock.high)
+        return {
+            "root": str(self.folder.root),
+            "width": self.folder.width,
+            "tokens": self.folder.tokens,
+            "rate_hz": None if self.rate is None else float(self.rate),
+            "lengths": dict(self.lengths),
+            "tau": {"seconds": seconds, "frames": self.tau_frames, "videos": self.measured},
+            "classes": {name: asdict(count) for name, count in self.classes.items()},
+            "labelled_frames": self.labelled,
+            "unlabelled_frames": self.unlabelled,
+            "splits": [asdict(split) for split in self.splits],
+            "groups": dict(self.groups),
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+        }
 
     @property
     def unlabelled(self) -> int:
@@ -75,14 +117,16 @@ def inspect_dataset(
     *,
     source_rate: AnyRate | None = None,
     rate: AnyRate | None = None,
+    groups: Grouping | None = None,
     progress: Progress = SILENT,
 ) -> Inspection:
-    """Read all of a feature folder: features, labels, times, segments, splits.
+    """Read all of a feature folder: features, labels, times, segments, splits, groups.
 
     Args:
         root: the folder.
         source_rate: features a second on disk, where the folder has no ``store.json`` that says so.
         rate: the rate to work at, a whole fraction of the source rate.
+        groups: as for `open_dataset`.
         progress: reports the videos that are read.
 
     Raises:
@@ -92,14 +136,15 @@ def inspect_dataset(
     known = source_rate is not None or (root / "store.json").exists()
     if rate is not None and not known:
         raise InputError(f"{root}: no store.json says how many features a second; give it with --source-rate 30")
-    folder = open_dataset(root, source_rate=source_rate if known else 1, rate=rate if known else None, problems="skip")
-    with progress.task("reading", total=len(folder.videos), unit="videos") as task:
-        for name in folder.videos:
-            folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
-            task.advance(note=name)
+    folder = open_dataset(
+        root, source_rate=source_rate if known else 1, rate=rate if known else None, problems="skip", groups=groups
+    )
+    tracks = _read_all(folder, progress)
     sound = [name for name in folder.videos if name not in folder.problems.skipped]
     classes, labelled = _count_classes(folder, sound)
-    splits, of_splits = _inspect_splits(folder)
+    known_groups, of_groups = _inspect_groups(folder)
+    splits, of_splits, shared = _inspect_splits(folder, known_groups)
+    clock, timeless = _clock(folder, tracks)
     return Inspection(
         folder,
         folder.timeline.rate if known else None,
@@ -107,14 +152,34 @@ def inspect_dataset(
         classes,
         labelled,
         splits,
-        (*folder.problems.skipped.values(), *_labels_alone(root), *of_splits),
+        dict(sorted(Counter((known_groups or {}).values()).items())),
+        clock,
+        len(tracks),
+        (*folder.problems.skipped.values(), *_labels_alone(root), *of_groups, *of_splits),
         (
             *folder.problems.notes,
+            *timeless,
+            *shared,
             *(_explicit_times(folder, sound) if known else ()),
             *_damaged_videos(folder),
             *_left_out(folder),
         ),
     )
+
+
+def _read_all(folder: FeatureFolder, progress: Progress) -> list[np.ndarray]:
+    """Read every video; gives those that the clock is measured on, (T, at most `CHANNELS`) each."""
+    names = list(folder.videos)
+    sample = {names[place] for place in np.linspace(0, len(names) - 1, min(MEASURED, len(names))).astype(int)}
+    measured = []
+    with progress.task("reading", total=len(names), unit="videos") as task:
+        for name in names:
+            folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
+            if name in sample and name not in folder.problems.skipped:
+                features = folder.vectors(name)
+                measured.append(features[:, :: -(-features.shape[1] // CHANNELS)].copy())
+            task.advance(note=name)
+    return measured
 
 
 def _read(folder: FeatureFolder, name: str) -> None:
@@ -147,23 +212,50 @@ def _count_classes(folder: FeatureFolder, names: list[str]) -> tuple[dict[str, C
     return {folder.classes[index]: ClassCount(int(frames[index]), int(segments[index])) for index in order}, total
 
 
-def _inspect_splits(folder: FeatureFolder) -> tuple[tuple[SplitSizes, ...], list[str]]:
-    """Sizes of each split, and what is wrong with any."""
-    splits, problems = [], []
-    for name in split_names(folder.root):
+def _inspect_groups(folder: FeatureFolder) -> tuple[Mapping[str, str] | None, list[str]]:
+    """Whose each video is, or what is wrong with what says so."""
+    try:
+        return folder.groups, []
+    except InputError as error:
+        return None, [str(error)]
+
+
+def _inspect_splits(
+    folder: FeatureFolder, groups: Mapping[str, str] | None
+) -> tuple[tuple[SplitSizes, ...], list[str], list[str]]:
+    """Sizes of each split, what is wrong with any, and which share persons between their parts."""
+    splits, problems, warnings = list[SplitSizes](), list[str](), list[str]()
+    for name in folder.splits:
         try:
-            split = folder.split(name)
+            split = read_split(folder.root, name, folder.videos, folder.problems.skipped, groups)
         except InputError as error:
             problems.append(str(error))
             continue
-        splits.append(SplitSizes(name, {part: len(split.part(part)) for part in PARTS}, split.rule))
+        splits.append(_sizes(split, groups))
+        warnings += [] if groups is None else shared_groups(split, groups)
         problems += [
             f"split {name}: {video} of {part} has no labels"
             for part in PARTS
             for video in split.part(part)
             if folder.classes and folder.video(video).labels is None
         ]
-    return tuple(splits), problems
+    return tuple(splits), problems, warnings
+
+
+def _sizes(split: Split, groups: Mapping[str, str] | None) -> SplitSizes:
+    videos = {part: len(split.part(part)) for part in PARTS}
+    persons = {} if groups is None else {part: len({groups[name] for name in split.part(part)}) for part in PARTS}
+    return SplitSizes(split.name, videos, persons, split.rule)
+
+
+def _clock(folder: FeatureFolder, videos: list[np.ndarray]) -> tuple[Clock | None, list[str]]:
+    """The features' decorrelation time, or a line that says why they have none."""
+    if not videos:
+        return None, []
+    try:
+        return decorrelation_time(videos, folder.timeline.rate), []
+    except InputError as error:
+        return None, [f"no decorrelation time: {error}"]
 
 
 def _explicit_times(folder: FeatureFolder, names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@
 
 A video of ours is one assembly or disassembly of a recording in one view, from the first labelled frame to the last, as
 in both public loaders. Their validation part is our test part, as their test labels are withheld; our validation
-part is cut from their training recordings, all takes and views of a recording on one side.
+part is cut from their training recordings, all takes and views of a person on one side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import Field
 
 from keystep.config import Config
-from keystep.data.annotation import hold_out, segment_lengths
+from keystep.data.annotation import hold_out, hold_out_groups, segment_lengths
+from keystep.data.groups import groups_by_pattern, write_groups
 from keystep.data.problems import Problems
 from keystep.data.slots import pool_mean
 from keystep.data.store import FeatureStore
@@ -41,6 +42,8 @@ ANNOTATIONS = coarse_annotations.SOURCE
 FEATURES = (
     "TSM_features of huggingface.co/datasets/cvml-nus/assembly101, or the drive that assembly-101.github.io names"
 )
+PERSON = "_([0-9]+)_user_id_"
+"""Finds whose a recording is in its name, such as 9011 in nusar-2021_action_both_9011-a01_9011_user_id_..."""
 ONE_VIEW = "C10119"
 PUBLISHED = {"classes": 202}
 """The README of the annotations: 202 coarse actions."""
@@ -156,7 +159,7 @@ class Assembly101:
                         video.name,
                         lambda video=video: self._write(store, features, video, tree.classes),  # type: ignore[misc]
                     )
-        _write_splits(out, videos)
+        problems.notes.extend(_write_splits(out, videos))
         store.finish()
 
     def _tree(self, root: Path, problems: Problems) -> _Tree:
@@ -259,11 +262,16 @@ def _read(features: FrameFeatures, video: _Video, thinning: Thinning) -> np.ndar
     return np.concatenate(parts)
 
 
-def _write_splits(out: Path, videos: list[_Video]) -> None:
-    """Split 1 from the videos that are there."""
+def _write_splits(out: Path, videos: list[_Video]) -> list[str]:
+    """Split 1 and persons of the videos that are there; a note where names do not tell persons."""
     done = [video for video in videos if (out / "features" / f"{video.name}.npy").exists()]
     training = list(dict.fromkeys(video.take.recording for video in done if video.take.part == "train"))
-    held = set(hold_out(training)[1]) if len(training) > 1 else set()
+    persons, notes = _persons(done)
+    held = set[str]()
+    if len({persons.get(recording, "") for recording in training}) > 1:
+        held = set(hold_out_groups(training, persons)[1])
+    elif len(training) > 1:
+        held = set(hold_out(training)[1])
     parts = {
         "train": [video for video in done if video.take.part == "train" and video.take.recording not in held],
         "valid": [video for video in done if video.take.recording in held and video.take.part == "train"],
@@ -272,3 +280,14 @@ def _write_splits(out: Path, videos: list[_Video]) -> None:
     for part, chosen in parts.items():
         if chosen:
             write_lines(out / "splits" / f"{part}.split1.bundle", (video.name for video in chosen))
+    if persons:
+        write_groups(out, {video.name: persons[video.take.recording] for video in done})
+    return notes
+
+
+def _persons(videos: list[_Video]) -> tuple[dict[str, str], list[str]]:
+    """Recording -> the person in it; none and a note where names are not as published."""
+    try:
+        return groups_by_pattern(PERSON, {video.take.recording for video in videos}), []
+    except InputError as error:
+        return {}, [f"persons are not known: {str(error).removeprefix('--groups ')}"]

@@ -5,6 +5,7 @@ As the ``egoexo`` downloader leaves it (docs.ego-exo4d-data.org, "Fine-grained K
     annotations/keystep_train.json, keystep_val.json         segments of each take, taxonomy, vocabulary
     keystep_benchmark/keystep_segment_{train,val,test_unannotated}.json    the benchmark's clips
     keystep_benchmark/label_mapping.csv                      label_id,step_unique_id,step_name,scenario_name
+    takes.json                                               who is in each take (part "metadata"; not needed)
     features/omnivore_video/<take_uid>_<camera>_<stream>.pt  or your own <take_uid> or <take_name>, .pt or .npy
 
 (``keystep_benchmark`` may lie in ``annotations`` too, and the arrays in ``features`` itself.)
@@ -25,10 +26,11 @@ from pydantic import Field
 
 from keystep.config import Config
 from keystep.data.clips import FILE, write_clips
+from keystep.data.groups import write_groups
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
-from keystep.datasets.egoexo4d_annotations import SOURCE, Annotations, Take, read_annotations
+from keystep.datasets.egoexo4d_annotations import SOURCE, Annotations, Take, read_annotations, read_persons
 from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
 from keystep.datasets.tree import Axis, TimedSegment, label_slots, measure, open_features, time_axis
 from keystep.errors import InputError
@@ -84,7 +86,7 @@ class EgoExo4D:
         arrays = self._arrays(root, annotations)
         problems = Looking()
         shapes = measure(arrays, problems)
-        notes = [*annotations.notes]
+        notes = [*annotations.notes, *read_persons(root, annotations.takes)[1]]
         missing = list(annotations.missing)
         if not arrays:
             missing.append(Missing(root / self.config.features, FEATURES_SOURCE))
@@ -110,6 +112,7 @@ class EgoExo4D:
         """The feature folder with ``clips.json``; clips of takes that are left out are left out too, and counted."""
         annotations = read_annotations(root, self.config.least_clips)
         require(Survey({}, {}, annotations.missing))
+        persons, _ = read_persons(root, annotations.takes)
         arrays = self._arrays(root, annotations)
         if not arrays:
             raise InputError(f"{root / self.config.features}: no array of any annotated take; {FEATURES_SOURCE}")
@@ -135,6 +138,7 @@ class EgoExo4D:
                     f"{take.name}: keysteps overlap in {claimed} slots; the one that began later counts"
                 )
         self._finish(out, annotations, problems)
+        write_groups(out, persons)
         store.finish()
 
     def _add(self, store: FeatureStore, annotations: Annotations, take: Take, path: Path | None, axis: Axis) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,34 @@ def read_annotations(root: Path, least_clips: int = 20) -> Annotations:
         return Annotations((), (), (), "", (*gone, *missing), ())
     missing += [Missing(root / "annotations" / f"keystep_{part}.json", SOURCE) for part in RAW if part not in raw]
     return _from_takes(raw, takes, least_clips, tuple(missing))
+
+
+def read_persons(root: Path, takes: Collection[Take]) -> tuple[dict[str, str], list[str]]:
+    """(take name -> the person in it, as ``takes.json`` says, notes); none where that is missing.
+
+    Where it names no participant, those of one recording session (``capture_uid``) are taken for one person.
+
+    Raises:
+        InputError: a file that is not what it should be, or without some of the takes.
+    """
+    path = root / "takes.json"
+    if not path.exists():
+        return {}, [f"persons are not known without {path}: egoexo -o DIR --parts metadata"]
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        records = {record["take_uid"]: record for record in listed}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: no list of takes with take_uid: {error!r}; download the file again") from error
+    persons, sessions = {}, 0
+    for take in takes:
+        record = records.get(take.uid)
+        if record is None:
+            raise InputError(f"{path}: no take {take.uid} ({take.name}); download the file again")
+        person = record.get("participant_uid")
+        sessions += person is None
+        session = f"session {record.get('capture_uid', take.uid)}"
+        persons[take.name] = session if person is None else f"participant {person}"
+    return persons, [f"{sessions} takes name no participant; their recording session stands for one"] * (sessions > 0)
 
 
 def _benchmark_folders(root: Path) -> tuple[Path, ...]:

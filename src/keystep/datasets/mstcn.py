@@ -24,6 +24,7 @@ from pydantic import Field
 from keystep.config import Config
 from keystep.data.annotation import PARTS, read_lines, read_split, segment_lengths, split_names
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.groups import GROUPS, groups_by_pattern, write_groups
 from keystep.data.problems import Problems
 from keystep.data.slots import pool_mean
 from keystep.data.store import FeatureStore
@@ -62,6 +63,8 @@ class MSTCN:
     classes of 50Salads are 19 in mapping.txt, with the two that frame them."""
     background: tuple[str, ...]
     """What is no step. Published scores leave out GTEA's alone."""
+    person: str
+    """Finds the person in a video's name."""
 
     def __init__(self, config: MSTCNConfig | None = None) -> None:
         self.config = config or MSTCNConfig()
@@ -97,7 +100,10 @@ class MSTCN:
         absent = sorted(set(self.background) - set(data.classes))
         if absent:
             notes.append(f"{folder / 'mapping.txt'}: no background class {absent[0]!r}")
-        return Survey(counts, self.published, bad, tuple(notes), Ready(folder, data.source.rate))
+        persons, unknown = self._persons(data)
+        pattern = self.person if persons and not (folder / GROUPS).exists() else None
+        ready = Ready(folder, data.source.rate, pattern)
+        return Survey(counts, self.published, bad, (*notes, *unknown), ready)
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
         """A copy in keystep's own layout."""
@@ -112,6 +118,7 @@ class MSTCN:
             if not (out / "features" / f"{name}.npy").exists():
                 problems.attempt(name, lambda name=name: self._write(store, data, name))  # type: ignore[misc]
         _copy_splits(data, out)
+        write_groups(out, self._persons(data)[0])
         store.finish()
 
     def folder(self, root: Path) -> Path:
@@ -120,6 +127,13 @@ class MSTCN:
         if (root / "features").is_dir():
             return root
         return first_existing(root, (self.name, f"data/{self.name}"))
+
+    def _persons(self, data: FeatureFolder) -> tuple[Mapping[str, str], list[str]]:
+        """Whose each video is, as the tree itself or its names say; none and a note where neither does."""
+        try:
+            return data.groups or groups_by_pattern(self.person, data.videos), []
+        except InputError as error:
+            return {}, [f"persons are not known: {str(error).removeprefix('--groups ')}"]
 
     def _source_rate(self, folder: Path) -> Fraction | None:
         return None if (folder / "store.json").exists() else self.rate
@@ -145,6 +159,7 @@ class Breakfast(MSTCN):
     rate = Fraction(15)
     published: ClassVar[Mapping[str, int]] = {"videos": 1712, "classes": 48, "splits": 4}
     background = ("SIL",)
+    person = "^(P[0-9]+)[_.]"
 
 
 class Salads50(MSTCN):
@@ -155,6 +170,7 @@ class Salads50(MSTCN):
     rate = Fraction(30)
     published: ClassVar[Mapping[str, int]] = {"videos": 50, "classes": 19, "splits": 5}
     background = ("action_start", "action_end")
+    person = "^rgb-([0-9]+)-"
 
 
 class GTEA(MSTCN):
@@ -165,6 +181,7 @@ class GTEA(MSTCN):
     rate = Fraction(15)
     published: ClassVar[Mapping[str, int]] = {"videos": 28, "classes": 11, "splits": 4}
     background = ("background",)
+    person = "^(S[0-9]+)_"
 
 
 def _split_notes(data: FeatureFolder) -> list[str]:

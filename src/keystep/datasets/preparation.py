@@ -23,12 +23,14 @@ class Prepared:
     """A feature folder of a data set.
 
     folder: where it lies: ``out``, or the downloaded folder itself where keystep reads that as it is. source_rate: its
-    features a second, where the folder does not say so itself. videos, splits: names. skipped: videos left out, with
+    features a second, and groups: the pattern that finds persons in names, where the folder does not say so itself.
+    videos, splits: names. skipped: videos left out, with
     the reason. warnings: what deserves a look, such as labels that were cut. survey: counts beside the published ones.
     """
 
     folder: Path
     source_rate: Fraction | None
+    groups: str | None
     videos: tuple[str, ...]
     splits: tuple[str, ...]
     skipped: Mapping[str, str]
@@ -85,11 +87,11 @@ def prepare(
     if out is None:
         if survey.ready is None:
             raise InputError(f"{root}: {name} has to be converted; give the folder to write, out=... (--out DIR)")
-        folder, source_rate = survey.ready.folder, survey.ready.rate
+        folder, source_rate, groups = survey.ready.folder, survey.ready.rate, survey.ready.groups
         skipped: Mapping[str, str] = {}
         warnings = survey.notes
     else:
-        folder, source_rate = Path(out), None
+        folder, source_rate, groups = Path(out), None, None
         here = _videos(folder)
         videos = survey.counts.get("videos")
         with progress.task("preparing", None if videos is None else videos - len(here), "videos") as task:
@@ -97,7 +99,7 @@ def prepare(
             data_set.write(root, folder, counted)
         skipped, warnings = counted.skipped, tuple(note for note in counted.notes if note not in survey.notes)
     names, splits = _videos(folder), split_names(folder)
-    return Prepared(folder, source_rate, names, tuple(splits), skipped, tuple(warnings), survey)
+    return Prepared(folder, source_rate, groups, names, tuple(splits), skipped, tuple(warnings), survey)
 
 
 class _Counted(Problems):

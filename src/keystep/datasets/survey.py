@@ -37,11 +37,13 @@ class Missing:
 class Ready:
     """A folder in the tree that keystep reads as it is, so that nothing has to be written.
 
-    rate: its features a second, for ``--source-rate``.
+    rate: its features a second, for ``--source-rate``. groups: the pattern that finds persons in its videos' names, for
+    ``--groups``; None where a ``splits/groups.csv`` says whose they are, or nothing does.
     """
 
     folder: Path
     rate: Fraction
+    groups: str | None = None
 
 
 @dataclass(frozen=True)

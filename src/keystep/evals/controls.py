@@ -1,15 +1,15 @@
 """Controls: what a representation gets for free, without learning anything about procedures.
 
-Smoothing, centring and the clock alone lift a linear probe by many points, so a learned representation has to beat
-*them*, not raw features. Each function maps the frames of one video (T, D) to (T, D') float32 and says whether it is
-causal: whether the output at a frame depends on nothing later. A `Control` carries the same facts into tables.
+Smoothing, centring, the clock and counts of what has been lift a linear probe by many points, so a learned
+representation has to beat *them*, not raw features. Each function maps the frames of one video (T, D) to (T, D')
+float32 and says whether it is causal: whether the output at a frame depends on nothing later. Spans of time are in
+frames here; `keystep.evals.candidates` says which ones are tried, `keystep.evals.history` has those that remember.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,23 +20,9 @@ from keystep.errors import InputError
 
 Array = npt.NDArray[Any]
 Frames = npt.NDArray[np.float32]
+Transform = Callable[[Array], Frames]
+"""(T, D) of one video -> (T, D')."""
 Position = Literal["none", "elapsed", "progress"]
-
-WIDTHS_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Widths of the moving average to try, beside one frame: no averaging. The best is chosen on validation videos."""
-
-ONE_FRAME = "of one frame (raw)"
-"""How the name of a moving average says that it averages nothing."""
-
-OFFSETS_SECONDS = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
-"""Nine moments around a frame, dense near it. Not causal."""
-
-CAUSAL_OFFSETS_SECONDS = (-30.0, -15.0, -8.0, -4.0, -2.5, -1.5, -0.8, -0.4, 0.0)
-"""Nine moments up to a frame, dense near it."""
-
-
-COMPONENTS = (24, 64)
-"""Numbers of principal components to try beside one another at the nine moments."""
 
 
 @dataclass(frozen=True)
@@ -44,101 +30,34 @@ class Control:
     """One row of the table of controls."""
 
     name: str
-    transform: Callable[[Array], Frames]
-    """(T, D) of one video -> (T, D')."""
+    transform: Transform
     causal: bool
     position: Position = "none"
     """What it knows of the position in the video. A fair comparison gives the learned side the same."""
-    oracle: bool = False
-    """Uses true labels, so no system could have it."""
+    parts: Mapping[str, Control] = field(default_factory=dict)
+    """Of several controls side by side: each by the name of its band, in the order of the columns."""
+    edge: str = ""
+    """Why it is the last of the candidates that it is chosen from, so that one beyond it might be better; or empty."""
 
 
-def plain_controls() -> tuple[Control, ...]:
-    """The raw frames and the two centred ones."""
-    return (
-        Control("raw", _frames, causal=True),
-        Control("centred", centre, causal=False),
-        Control("running-centred", running_centre, causal=True),
-    )
+def side_by_side(name: str, parts: Mapping[str, Control]) -> Control:
+    """Several controls as one, which is causal if all of them are."""
 
+    def transform(features: Array) -> Frames:
+        return np.concatenate([part.transform(features) for part in parts.values()], axis=1)
 
-def smoothing_controls(rate: float | Fraction, *, causal: bool, position: Position = "none") -> tuple[Control, ...]:
-    """Moving averages of the centred input, one for each width of `WIDTHS_SECONDS`, alone or beside the position.
-
-    The first is the raw input itself, an average over one frame that is not centred either. Causal ones average the
-    running-centred input over the past. They are one control together: choose the width on the validation videos, and
-    show that one.
-    """
-    if causal and position == "progress":
-        raise InputError("progress needs the length of the video, so no causal control has it; use elapsed")
-
-    def at_width(width: int | None) -> Control:
-        def transform(features: Array) -> Frames:
-            if width is None:
-                centred = _frames(features)
-                parts = [centred]
-            else:
-                centred = running_centre(features) if causal else centre(features)
-                parts = [moving_average(centred, width, causal=causal)]
-            if position == "elapsed":
-                parts.append(elapsed(len(centred), rate))
-            elif position == "progress":
-                parts.append(progress(len(centred)))
-            return np.concatenate(parts, axis=1)
-
-        span = ONE_FRAME if width is None else f"{width / float(rate):.3g} s"
-        name = f"{'trailing' if causal else 'centred'} average {span}"
-        name += "" if position == "none" else f" + {position}"
-        sees_no_future = causal or (width is None and position != "progress")
-        return Control(name, transform, causal=sees_no_future, position=position)
-
-    return tuple(at_width(width) for width in (None, *token_widths(rate)))
-
-
-def offset_controls(
-    train: Sequence[Array], rate: float | Fraction, *, causal: bool, components: Sequence[int] = COMPONENTS
-) -> tuple[Control, ...]:
-    """Nine moments of the centred input side by side, reduced to principal components fitted on ``train`` (T_i, D).
-
-    One control for each number of components: choose on the validation videos, as with the widths. The linear probe
-    learns its own smoothing and differences over time from it, so it often beats every moving average.
-    """
-    centring = running_centre if causal else centre
-    fitted = FramePCA.fit([centring(video) for video in train], max(components, default=0))
-    offsets = CAUSAL_OFFSETS_SECONDS if causal else OFFSETS_SECONDS
-
-    def with_components(count: int) -> Control:
-        def transform(features: Array) -> Frames:
-            return temporal_offsets(fitted.transform(centring(features))[:, :count], rate, offsets)
-
-        name = f"{'past ' if causal else ''}offsets of {count} components"
-        return Control(name, transform, causal=causal)
-
-    return tuple(with_components(count) for count in offset_counts(fitted.components.shape[1], components))
-
-
-def offset_counts(width: int, components: Sequence[int] = COMPONENTS) -> tuple[int, ...]:
-    """The numbers of components that `offset_controls` has controls for, of features ``width`` wide."""
-    return tuple(sorted({min(count, width) for count in components}))
-
-
-def token_widths(rate: float | Fraction, seconds: Sequence[float] = WIDTHS_SECONDS) -> tuple[int, ...]:
-    """The odd numbers of tokens nearest to ``seconds`` at ``rate`` tokens a second, each once, rising."""
-    hertz = _hertz(rate)
-    if not seconds or min(seconds) <= 0:
-        raise InputError(f"widths must be above 0 seconds: {list(seconds)}")
-    return tuple(sorted({max(1, 2 * round((width * hertz - 1) / 2) + 1) for width in seconds}))
+    return Control(name, transform, all(part.causal for part in parts.values()), parts=dict(parts))
 
 
 def centre(features: Array) -> Frames:
     """The video's mean removed. Not causal: the mean sees the whole video."""
-    frames = _frames(features)
+    frames = as_frames(features)
     return np.asarray(frames - frames.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def running_centre(features: Array) -> Frames:
     """The mean of the frames so far (this one included) removed. Causal; the first frame becomes 0."""
-    frames = _frames(features)
+    frames = as_frames(features)
     so_far = np.cumsum(frames, axis=0, dtype=np.float64) / np.arange(1, len(frames) + 1)[:, None]
     return np.asarray(frames - so_far, dtype=np.float32)
 
@@ -151,23 +70,22 @@ def moving_average(features: Array, width: int, *, causal: bool) -> Frames:
     if width < 1 or (not causal and width % 2 == 0):
         kind, rule = ("trailing", "at least 1") if causal else ("centred", "odd and at least 1")
         raise InputError(f"a {kind} average over {width} frames: the width must be {rule}")
-    frames = _frames(features)
+    frames = as_frames(features)
     index = np.arange(len(frames))
     reach = 0 if causal else width // 2  # frames after the current one
     stop = np.minimum(index + reach + 1, len(frames))
     start = np.maximum(index + reach + 1 - width, 0)
-    sums = np.zeros((len(frames) + 1, frames.shape[1]))
-    np.cumsum(frames, axis=0, dtype=np.float64, out=sums[1:])
+    sums = _running_sums(frames)
     return np.asarray((sums[stop] - sums[start]) / (stop - start)[:, None], dtype=np.float32)
 
 
-def elapsed(length: int, rate: float | Fraction) -> Frames:
-    """(T, 2): minutes since the start of the video, and log(1 + minutes). Causal.
+def elapsed(length: int, tau: float) -> Frames:
+    """(T, 2): the time since the start of the video in units of ``tau`` frames, and log(1 + it). Causal.
 
-    Two columns, because a linear probe can then also tell steps of the first minute apart in an hour-long video.
+    Two columns, because a linear probe can then also tell early steps apart in an hour-long video.
     """
-    minutes = np.arange(length) / (60 * _hertz(rate))
-    return np.stack([minutes, np.log1p(minutes)], axis=1).astype(np.float32)
+    time = np.arange(length) / above_zero(tau, "tau")
+    return np.stack([time, np.log1p(time)], axis=1).astype(np.float32)
 
 
 def progress(length: int) -> Frames:
@@ -175,17 +93,27 @@ def progress(length: int) -> Frames:
     return (np.arange(length) / max(length, 1)).astype(np.float32)[:, None]
 
 
-def temporal_offsets(features: Array, rate: float | Fraction, seconds: Sequence[float] = OFFSETS_SECONDS) -> Frames:
-    """The frames at several time offsets side by side: (T, D) -> (T, offsets x D). Causal if no offset is above 0.
+def averaged_offsets(features: Array, offsets: Sequence[float]) -> Frames:
+    """Moments around a frame side by side, each an average that widens with its distance: (T, D) -> (T, moments x D).
 
-    Before the start stands the first frame, after the end the last one. Follow `FramePCA`, so that it stays small.
+    The average of an offset runs over the odd number of frames nearest to half its distance, so it never reaches the
+    frame itself and is causal if no offset is above 0. Before the start stands the first frame, after the end the last
+    one. Offsets that round to the same moment count once. Follow `FramePCA`, so that it stays small.
+
+    Args:
+        offsets: in frames, below 0 for the past.
     """
-    if not seconds:
-        raise InputError("temporal offsets: name at least one offset in seconds")
-    frames, hertz = _frames(features), _hertz(rate)
-    index = np.arange(len(frames))
-    shifts = [round(second * hertz) for second in seconds]
-    return np.concatenate([frames[np.clip(index + shift, 0, index[-1])] for shift in shifts], axis=1)
+    if not offsets:
+        raise InputError("averaged offsets: name at least one offset")
+    frames = as_frames(features)
+    index, last = np.arange(len(frames)), len(frames) - 1
+    sums = _running_sums(frames)
+    moments = []
+    for shift, width in dict.fromkeys((round(offset), odd(abs(offset) / 2)) for offset in offsets):
+        start = np.clip(index + shift - width // 2, 0, last)
+        stop = np.clip(index + shift + width // 2, 0, last) + 1
+        moments.append((sums[stop] - sums[start]) / (stop - start)[:, None])
+    return np.concatenate(moments, axis=1, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +126,7 @@ class FramePCA:
     @classmethod
     def fit(cls, videos: Sequence[Array], components: int = 24) -> FramePCA:
         """From the training videos, each (T_i, D); narrower features keep all their D components."""
-        arrays = [_frames(video).astype(np.float64) for video in videos]
+        arrays = [as_frames(video).astype(np.float64) for video in videos]
         count, widths = sum(map(len, arrays)), {array.shape[1] for array in arrays}
         if len(widths) > 1:
             raise InputError(f"cannot fit principal components to different widths: {sorted(widths)}")
@@ -211,7 +139,7 @@ class FramePCA:
 
     def transform(self, features: Array) -> Frames:
         """(T, D) -> (T, K)."""
-        frames = _frames(features)
+        frames = as_frames(features)
         if frames.shape[1] != len(self.mean):
             raise InputError(f"components were fitted to width {len(self.mean)}, not {frames.shape[1]}")
         return np.asarray((frames - self.mean) @ self.components, dtype=np.float32)
@@ -222,7 +150,7 @@ def segment_means(features: Array, labels: Array) -> Frames:
 
     labels: (T,) of any type that can be compared. It shows what boundaries alone are worth.
     """
-    frames, truth = _frames(features), np.asarray(labels)
+    frames, truth = as_frames(features), np.asarray(labels)
     if truth.shape != (len(frames),):
         raise InputError(f"{len(frames)} frames need as many labels, not an array of shape {truth.shape}")
     starts = np.flatnonzero(np.concatenate([[True], truth[1:] != truth[:-1]]))
@@ -231,7 +159,7 @@ def segment_means(features: Array, labels: Array) -> Frames:
     return np.repeat(means, lengths, axis=0).astype(np.float32)
 
 
-def _frames(features: Array) -> Frames:
+def as_frames(features: Array) -> Frames:
     """(T, D) as float32, or a line that names what is wrong with it."""
     frames = np.asarray(features, dtype=np.float32)
     if frames.ndim != 2 or not len(frames):
@@ -242,8 +170,20 @@ def _frames(features: Array) -> Frames:
     return frames
 
 
-def _hertz(rate: float | Fraction) -> float:
-    """Tokens a second as a float, above 0."""
-    if not 0 < rate < float("inf"):
-        raise InputError(f"a rate must be above 0 tokens a second, not {rate}")
-    return float(rate)
+def odd(frames: float) -> int:
+    """The odd number nearest to ``frames``, at least 1."""
+    return max(1, 2 * round((frames - 1) / 2) + 1)
+
+
+def above_zero(value: float, name: str) -> float:
+    """A number that has to be above 0 and finite."""
+    if not 0 < value < float("inf"):
+        raise InputError(f"{name} must be above 0, not {value}")
+    return float(value)
+
+
+def _running_sums(frames: Frames) -> npt.NDArray[np.float64]:
+    """(T + 1, D): sums of the frames before each, in float64."""
+    sums = np.zeros((len(frames) + 1, frames.shape[1]))
+    np.cumsum(frames, axis=0, dtype=np.float64, out=sums[1:])
+    return sums

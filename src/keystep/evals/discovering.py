@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import PARTS
+from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder
 from keystep.data.tasks import tasks_of
 from keystep.encoding import encode_videos
 from keystep.errors import InputError
-from keystep.evals.controls import smoothing_controls
+from keystep.evals.candidates import Candidates
 from keystep.evals.discovery import (
     Discovery,
     DiscoveryConfig,
@@ -180,7 +181,8 @@ class DiscoveryStudy:
 
     def _smoothing(self) -> Row:
         """The moving average whose F1 is best on the videos to choose by: its labels help this control alone."""
-        candidates = smoothing_controls(self.folder.timeline.rate, causal=False)
+        rate, raw = float(self.folder.timeline.rate), [self.raw[video] for video in self.videos]
+        candidates = Candidates(raw, rate, decorrelation_time(raw, rate).tau).smoothing(causal=False)
         scored = [
             self._discover({video: control.transform(self.raw[video]) for video in self.choosing}, self.choosing, 0).f1
             for control in candidates

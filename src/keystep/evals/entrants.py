@@ -8,10 +8,14 @@ from typing import Any
 
 from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
+from keystep.data.groups import shared_groups
 from keystep.errors import InputError
+from keystep.evals.candidates import HISTORIES, TOGETHER
+from keystep.evals.gate import SMOOTHING
 from keystep.evals.judge import Judge
 from keystep.evals.kept import KeptProbes
 from keystep.evals.protocol import Entrant, EvalConfig
+from keystep.evals.simple_rows import OFFSETS
 from keystep.loading import check_features, load
 from keystep.pjepa import PJEPA
 from keystep.target import feature_width
@@ -54,9 +58,11 @@ def open_judge(
     split: str,
     config: EvalConfig,
     kept: Path | None = None,
-    groups: Mapping[str, str] | None = None,
 ) -> Judge:
-    """Read every video of the split once, so that bad ones show (or are left out) before any work is done."""
+    """Read every video of the split once, so that bad ones show (or are left out) before any work is done.
+
+    Where the folder knows groups, labels are spread over them and the bootstrap draws them.
+    """
     if not folder.classes:
         raise InputError(f"{folder.root}: no mapping.txt and groundTruth/; judging needs labels")
     unknown = sorted(set(config.background) - set(folder.classes))
@@ -66,16 +72,39 @@ def open_judge(
     for name in listed.train + listed.valid + listed.test:
         folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
     readable = folder.split(split)  # bad videos are left out of it now
-    chosen = labelled_share(readable, config.label_share, config.label_seed)
+    chosen = labelled_share(readable, config.label_share, config.label_seed, folder.groups)
     if config.label_share < 1:
         folder.problems.notes.append(
-            f"labels of {config.label_share:.0%} of the videos: {len(chosen.train)} to train probes on, "
-            f"{len(chosen.valid)} to choose by"
+            f"labels of {config.label_share:.0%} of the videos: {len(chosen.train)}{_persons(folder, chosen.train)} to "
+            f"train probes on, {len(chosen.valid)}{_persons(folder, chosen.valid)} to choose by"
         )
     background = tuple(folder.classes.index(name) for name in config.background)
     unlabelled = tuple(name for name in readable.train if name not in chosen.train)
     share = (config.label_share, unlabelled, config.label_seed)
-    return Judge(folder, chosen, config.probe, background, config.protocol, *share, KeptProbes(kept), groups)
+    groups = _drawn(folder, readable.test)
+    return Judge(
+        folder, chosen, config.probe, background, config.protocol, *share, KeptProbes(kept), groups, config.tau
+    )
+
+
+def _persons(folder: FeatureFolder, videos: Sequence[str]) -> str:
+    return f" (of {len({folder.groups[name] for name in videos})} groups)" if folder.groups is not None else ""
+
+
+def _drawn(folder: FeatureFolder, test: Sequence[str]) -> dict[str, str] | None:
+    """Test video -> the group that the bootstrap draws as one; None: it draws videos. A note says which, and why."""
+    if folder.groups is None:
+        return None
+    groups = {video: folder.groups[video] for video in test}
+    if len(set(groups.values())) > 1:
+        line = f"intervals draw {len(set(groups.values()))} groups (persons or sites) of {len(test)} test videos"
+        folder.problems.notes.append(line)
+        return groups
+    folder.problems.notes.append(
+        f"all {len(test)} test videos are of one group, {groups[test[0]]!r}: intervals draw videos, and say nothing of "
+        "other persons"
+    )
+    return None
 
 
 def _read(folder: FeatureFolder, name: str) -> None:
@@ -85,7 +114,7 @@ def _read(folder: FeatureFolder, name: str) -> None:
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
-CONTROLS = ("raw", "moving average", "nine offsets", "best control", "untrained", "true segments")
+CONTROLS = ("raw", SMOOTHING, OFFSETS, TOGETHER, *HISTORIES, "best control", "untrained", "true segments")
 """Beginnings of names that stand for something else in a table."""
 
 
@@ -110,15 +139,16 @@ def check_models(groups: Sequence[Group], folder: FeatureFolder, split: str) -> 
     """Refuse what cannot be compared.
 
     Returns:
-        Warnings: models that have seen test videos, or whose past is unknown.
+        Warnings: persons on both sides of the split, models that have seen test videos, or whose past is unknown.
 
     Raises:
         InputError: names that mean something else, runs that are no seeds of one recipe, features that a model cannot
             read or that come at another rate, or data made with the labels of test videos.
     """
     check_groups(groups)
-    warnings = []
-    test = set(folder.split(split).test)
+    listed = folder.split(split)
+    warnings = [] if folder.groups is None else shared_groups(listed, folder.groups)
+    test = set(listed.test)
     told = sorted(test & folder.labelled_videos)
     if told:
         raise InputError(
@@ -134,17 +164,19 @@ def check_models(groups: Sequence[Group], folder: FeatureFolder, split: str) -> 
                     f"{name} ({found.origin.source}) was trained at {rate} Hz, and the data are read at "
                     f"{folder.timeline.rate} Hz; leave --rate out or give --rate {rate}"
                 )
-            seen = sorted(test & set(found.origin.videos))
-            if seen:
-                line = (
-                    f"{name} ({found.origin.source}) was pretrained, without labels, on {len(seen)} of the test videos"
-                )
-            elif not found.origin.videos and not _trained_on(found, folder, split):
-                line = f"nothing is known of the videos that {name} ({found.origin.source}) was trained on"
-            else:
-                continue
-            warnings.append(line)
-    return warnings
+            if not found.origin.videos and not _trained_on(found, folder, split):
+                warnings.append(f"nothing is known of the videos that {name} ({found.origin.source}) was trained on")
+    return [*leaks(groups, folder.split(split).test), *warnings]
+
+
+def leaks(groups: Sequence[Group], test: Sequence[str]) -> list[str]:
+    """A line for each model that was pretrained on some of the test videos."""
+    seen = [(name, found, set(test) & set(found.origin.videos)) for name, models in groups for found in models]
+    return [
+        f"{name} ({found.origin.source}) was pretrained, without labels, on {len(videos)} of the test videos"
+        for name, found, videos in seen
+        if videos
+    ]
 
 
 def model_records(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.groups import Grouping
 from keystep.data.layout import data_set_of
 from keystep.errors import InputError
 from keystep.evals import suite_results
@@ -19,14 +20,16 @@ from keystep.evals.entrants import (
     check_models,
     entrants_of,
     flat,
+    leaks,
     loaded_groups,
     model_records,
     open_judge,
     own_rate,
 )
 from keystep.evals.judge import Judge, Mode
+from keystep.evals.judging import judge_all
 from keystep.evals.kept import FOLDER
-from keystep.evals.protocol import EvalConfig, judge_all
+from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import OURS, RESULT, Results, curves_of
 from keystep.evals.suite import HeadRow, SuiteConfig, check_clips, gains, run_suite
 from keystep.evals.suite_results import gain_records, row_records, save_suite
@@ -49,7 +52,7 @@ def evaluate(
     heads: Sequence[str] = (PROBE,),
     modes: Sequence[Mode] = ("offline", "causal"),
     task: str = "segmentation",
-    groups: Mapping[str, str] | None = None,
+    groups: Grouping | None = None,
     config: EvalConfig | None = None,
     out: Path | str | None = None,
     quick: bool = False,
@@ -66,8 +69,9 @@ def evaluate(
             are trained on raw features, the best control, and every model.
         modes: ``offline`` sees whole videos, ``causal`` only the past.
         task: ``segmentation``: one class for every frame.
-        groups: test video -> the person or site that it belongs to; the bootstrap of the gate
-            and of `Results.compare` then draws groups instead of videos.
+        groups: video -> the person or site that it belongs to, or a pattern that finds it in the names; None: as the
+            folder says. Where they are known, every bootstrap draws groups instead of videos, and a validation part
+            that is cut from training holds whole groups.
         config: settings of probes and metrics; a `SuiteConfig` has those of temporal heads too.
         out: folder for the result, its pictures and its report. Finished probes are kept there, so that the same call
             goes on after an interruption.
@@ -91,20 +95,21 @@ def evaluate(
     if out is not None:
         check_output(Path(out), overwrite=overwrite)
     config = config or EvalConfig()
-    given, folder = _opened(data, models)
-    if groups is not None:
-        _check_groups_of_videos(groups, folder.split(split).test)
+    given, folder = _opened(data, models, groups)
     with _own_notes(folder):
-        results = _evaluated(given, folder, split, heads, modes, groups, config, out, quick, progress)
+        results = _evaluated(given, folder, split, heads, modes, config, out, quick, progress)
     if out is not None:
         results.report(out)
     return results
 
 
-def _opened(data: FeatureFolder | Path | str, models: Models | None) -> tuple[list[Group], FeatureFolder]:
+def _opened(
+    data: FeatureFolder | Path | str, models: Models | None, groups: Grouping | None
+) -> tuple[list[Group], FeatureFolder]:
     """The models, and the data at their rate."""
     given = loaded_groups(models or {})
-    return given, data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    folder = data if isinstance(data, FeatureFolder) else open_dataset(data, rate=own_rate(given))
+    return given, folder.grouped(groups)
 
 
 @contextmanager
@@ -123,13 +128,12 @@ def _judge(
     split: str,
     config: EvalConfig,
     kept: Path | None,
-    groups: Mapping[str, str] | None = None,
 ) -> Judge:
     """Check that the models can be judged on the data, and read them."""
     for line in check_models(given, folder, split):
         if line not in folder.problems.notes:  # the caller may have shown it already
             folder.problems.notes.append(line)
-    return open_judge(folder, split, config, kept, groups)
+    return open_judge(folder, split, config, kept)
 
 
 def _evaluated(
@@ -138,15 +142,15 @@ def _evaluated(
     split: str,
     heads: Sequence[str],
     modes: Sequence[Mode],
-    groups: Mapping[str, str] | None,
     config: EvalConfig,
     out: Path | str | None,
     quick: bool,
     progress: Progress,
 ) -> Results:
-    judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER, groups)
+    judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), entrants_of(given)
     evaluation = judge_all(judge, entrants, progress, modes=modes, quick=quick)
+    evaluation.leaks = leaks(given, judge.split.test)
     others = tuple(head for head in heads if head != PROBE)
     more: dict[str, Any] = {}
     if others:
@@ -156,17 +160,9 @@ def _evaluated(
         with TemporaryDirectory() as scratch:
             kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
             suite = run_suite(judge, entrants, settings, kept, progress, weights)
-        more = {"head_rows": row_records(suite.rows), "head_gains": gain_records(gains(suite.rows))}
+        more = {"head_rows": row_records(suite.rows), "head_gains": gain_records(gains(suite.rows, judge))}
     runs = {f"{name}, seed {seed}": one.origin.run for name, seed, one in flat(given) if one.origin.run is not None}
     return Results.of(evaluation, curves_of(runs), records, more)
-
-
-def _check_groups_of_videos(groups: Mapping[str, str], test: Sequence[str]) -> None:
-    missing = [video for video in test if video not in groups]
-    if missing:
-        raise InputError(
-            f"groups: {len(missing)} of {len(test)} test videos have no group, such as {missing[0]!r}; name them all"
-        )
 
 
 @dataclass(frozen=True)
@@ -186,6 +182,7 @@ def evaluate_suite(
     *,
     out: Path | str,
     split: str = "1",
+    groups: Grouping | None = None,
     config: SuiteConfig | None = None,
     overwrite: bool = False,
     progress: Progress = SILENT,
@@ -193,7 +190,7 @@ def evaluate_suite(
     """Train temporal heads on raw features, the best control and every model; the paper's rows stand beside ours.
 
     Args:
-        data, models, split, overwrite, progress: see `evaluate`.
+        data, models, split, groups, overwrite, progress: see `evaluate`.
         out: folder for ``suite.json``, the report and the heads. Trained heads are found again after an interruption.
         config: heads, modes, their settings and training; ``data_set`` by default as the folder says.
 
@@ -204,7 +201,7 @@ def evaluate_suite(
     pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
     check_ours(out, {*suite_results.OURS, HEADS, FOLDER, *pictures})
     check_new(out / suite_results.RESULT, overwrite)
-    given, folder = _opened(data, models)
+    given, folder = _opened(data, models, groups)
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(folder.root)})
     check_clips(folder, given)

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from keystep.data.annotation import IGNORED, Split
+from keystep.data.clock import Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
 from keystep.evals.controls import Position
 from keystep.evals.kept import KeptProbes
-from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
+from keystep.evals.probe import LinearProbe, ProbeConfig, band_width, fit_probe
 from keystep.metrics import segmentation_scores
 
 Representation = Mapping[str, np.ndarray]
@@ -21,8 +23,31 @@ Representation = Mapping[str, np.ndarray]
 
 Family = Literal["raw", "control", "untrained", "reconstruction", "learned", "oracle"]
 Mode = Literal["offline", "causal"]
-Beside = Literal["", "position", "smoothing"]
-"""What a model's latents are concatenated with: nothing, the clock, or the best moving average."""
+Beside = Literal["", "smoothing", "control"]
+"""What a model's latents are concatenated with: nothing, the best moving average, or the best control."""
+
+
+@dataclass(frozen=True, eq=False)
+class Banded:
+    """A representation whose columns are named bands side by side, nearest to the frame first.
+
+    The probe gives each band a strength of its own, so that a band which does not carry over to other persons fades
+    instead of drawing it away from the bands before it.
+
+    videos: video name -> (T, D). widths: band name -> its number of columns, in their order; together they are D.
+
+    Raises:
+        InputError: no band, a band without columns, or a video whose width is not their sum.
+    """
+
+    videos: Representation
+    widths: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        wanted = band_width(self.widths)
+        for name, video in self.videos.items():
+            if video.ndim != 2 or video.shape[1] != wanted:
+                raise InputError(f"bands {dict(self.widths)} need (T, {wanted}), but {name} has shape {video.shape}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +123,8 @@ class Row:
                     "scores": run.scores,
                     "valid_accuracy": run.valid_accuracy,
                     "penalty": run.penalty,
+                    "penalty_at_edge": run.probe.at_edge,
+                    "strengths": dict(run.probe.strengths),
                     "correct": [int(count) for count in run.correct],
                 }
                 for run in self.runs
@@ -124,6 +151,8 @@ class Judge:
     """Where finished probes are kept and found again."""
     groups: Mapping[str, str] | None = None
     """Test video -> the group (person, site) that the bootstrap draws as one; None: each video is its own."""
+    tau: float | None = None
+    """Seconds after which the features are half forgotten, if that was stated."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:
@@ -134,6 +163,14 @@ class Judge:
     def pretraining(self) -> tuple[str, ...]:
         """All training videos, with or without labels."""
         return self.split.train + self.unlabelled
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The decorrelation time of the training videos, with or without labels; or what was stated."""
+        if self.tau is not None:
+            return Clock(self.tau, self.tau, self.tau)
+        videos = [self.folder.vectors(name) for name in self.pretraining]
+        return decorrelation_time(videos, self.folder.timeline.rate)
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
@@ -172,7 +209,7 @@ class Judge:
 
     def run(
         self,
-        representation: Representation | Callable[[], Representation],
+        representation: Representation | Banded | Callable[[], Representation | Banded],
         seed: int = 0,
         refine: bool = True,
         key: str | None = None,
@@ -180,9 +217,11 @@ class Judge:
         """Fit, choose, score.
 
         Args:
-            representation: or a function that makes it, which is called only where no kept probe is found.
+            representation: in bands or not, or a function that makes it, which is called only where no kept probe is
+                found.
             refine: as for `fit_probe`.
-            key: what tells this representation from all others of the same data; without it nothing is kept.
+            key: what tells this representation and its bands from all others of the same data; without it nothing is
+                kept.
         """
         description = {**self.description, "refine": refine, "representation": key} if key is not None else None
         found = None if description is None else self.kept.find(description)
@@ -195,11 +234,19 @@ class Judge:
         scores, correct = self.score(predictions)
         return Run(seed, scores, probe.valid_accuracy, probe.penalty, correct, predictions, probe)
 
-    def _fitted(self, representation: Representation, refine: bool) -> tuple[LinearProbe, dict[str, np.ndarray]]:
+    def _fitted(
+        self, representation: Representation | Banded, refine: bool
+    ) -> tuple[LinearProbe, dict[str, np.ndarray]]:
         """A probe, and what it says of the test videos."""
+        videos: Representation
+        bands: Mapping[str, int] | None
+        if isinstance(representation, Banded):
+            videos, bands = representation.videos, representation.widths
+        else:
+            videos, bands = representation, None
 
         def part(names: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-            return [representation[name] for name in names], [self.labels[name] for name in names]
+            return [videos[name] for name in names], [self.labels[name] for name in names]
 
         probe = fit_probe(
             *part(self.split.train),
@@ -207,8 +254,9 @@ class Judge:
             classes=len(self.folder.classes),
             config=self.probe,
             refine=refine,
+            bands=bands,
         )
-        return probe, {name: probe.predict(representation[name]) for name in self.split.test}
+        return probe, {name: probe.predict(videos[name]) for name in self.split.test}
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         """The metrics (0-100) of class ids at the pooled rate, and the right frames of each test video, (videos,)."""

@@ -17,7 +17,7 @@ from keystep.files import replacing
 
 FOLDER = "probes"
 """Folder of the kept probes within that of a result."""
-VERSION = 2
+VERSION = 3
 """Of how a probe is fitted and described: another version finds none of the older ones."""
 
 
@@ -44,8 +44,14 @@ class KeptProbes:
             return None
         try:
             with np.load(path, allow_pickle=False) as stored:
+                bands = [str(name) for name in stored["bands"]]
                 probe = LinearProbe(
-                    stored["weight"], stored["bias"], float(stored["penalty"]), float(stored["valid_accuracy"])
+                    stored["weight"],
+                    stored["bias"],
+                    float(stored["penalty"]),
+                    float(stored["valid_accuracy"]),
+                    dict(zip(bands, stored["strengths"].tolist(), strict=True)),
+                    bool(stored["at_edge"]),
                 )
                 videos = [str(name) for name in stored["videos"]]
                 return probe, {name: stored[f"said{i}"].astype(np.int64) for i, name in enumerate(videos)}
@@ -62,6 +68,9 @@ class KeptProbes:
             "bias": probe.bias,
             "penalty": np.float64(probe.penalty),
             "valid_accuracy": np.float64(probe.valid_accuracy),
+            "bands": np.array(list(probe.strengths), dtype=np.str_),
+            "strengths": np.array(list(probe.strengths.values()), dtype=np.float64),
+            "at_edge": np.bool_(probe.at_edge),
             "videos": np.array(list(predictions)),
         }
         arrays |= {f"said{i}": said.astype(np.int32) for i, said in enumerate(predictions.values())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 
@@ -22,10 +22,9 @@ class Delayed(Protocol):
 
 
 def modes_of(models: Sequence[PJEPA]) -> tuple[Mode, ...]:
-    """The modes in which at least one model runs; offline alone when there is none."""
+    """The modes in which at least one model runs; all of them when there is none."""
     found = {mode for model in models for mode in patterns_of(model)}
-    modes: tuple[Mode, ...] = ("offline", "causal")
-    return tuple(mode for mode in modes if mode in found) or ("offline",)
+    return tuple(mode for mode in get_args(Mode) if mode in found or not models)
 
 
 def patterns_of(model: PJEPA) -> dict[Mode, AttentionPattern]:

@@ -1,25 +1,26 @@
 """Linear probe: how much of the labels can one affine map a frame read from frozen representations?
 
-Multinomial logistic regression with an L2 penalty, fitted by L-BFGS in the coordinates of the principal components,
-where a dozen steps suffice. A path of falling penalties is followed from one solution to the next, and left where the
-validation videos no longer gain; the penalty that is best on them is returned. Test videos never enter here.
+Multinomial logistic regression with an L2 penalty. A path of falling penalties is followed from one solution to the
+next, and left where the validation videos no longer gain; the penalty that is best on them is returned. Where the
+columns are bands, each has a strength of its own, which the validation videos choose before. Test videos never enter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from scipy.optimize import minimize
 from torch import Tensor
 
 from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
+from keystep.evals.regression import Regression
+from keystep.evals.strengths import Search, Strengths, column_scales
 from keystep.heads.linear import Affine, LinearHead, linear_head
 
 Array = npt.NDArray[Any]
@@ -29,7 +30,6 @@ Count = Annotated[int, Field(ge=1)]
 
 _ROWS = 1_024  # frames standardised at once, so that a block stays in the processor's cache
 _SCORED = 16_384  # frames scored at once
-_FRAMES_FOR_COMPONENTS = 20_000
 
 
 class ProbeConfig(BaseModel):
@@ -62,6 +62,10 @@ class LinearProbe:
     penalty: float
     valid_accuracy: float
     """Accuracy (0-100) over all labelled validation frames."""
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    """Band -> its strength, 0 where it was dropped; empty where the columns are no bands."""
+    at_edge: bool = False
+    """Whether the penalty is the weakest or the strongest of several that were tried, so that others may be better."""
 
     def scores(self, latents: Array) -> npt.NDArray[np.float32]:
         """(T, D) -> (T, C) unnormalised log-probabilities.
@@ -93,6 +97,7 @@ def fit_probe(
     classes: int,
     config: ProbeConfig | None = None,
     refine: bool = True,
+    bands: Mapping[str, int] | None = None,
 ) -> LinearProbe:
     """Follow the path of penalties on the training videos and return the probe that is best on the validation videos.
 
@@ -102,6 +107,7 @@ def fit_probe(
             training frames is allowed.
         refine: False stays with the frames that the path was followed on, which is enough to choose between
             representations.
+        bands: name -> number of columns of the bands that the columns are, in their order, nearest to the frame first.
 
     Returns:
         The probe. Among equally good ones the strongest penalty wins.
@@ -111,83 +117,89 @@ def fit_probe(
             infinite number, always with the index of the video (counted from 0) and of the frame.
     """
     config = config or ProbeConfig()
-    frames, targets = _labelled(train, train_labels, classes, "training")
-    valid_frames, valid_targets = _labelled(valid, valid_labels, classes, "validation")
+    frames, targets, _ = _labelled(train, train_labels, classes, "training")
+    valid_frames, valid_targets, videos = _labelled(valid, valid_labels, classes, "validation")
     if frames.shape[1] != valid_frames.shape[1]:
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
-    mean, inverse_std = _standardise(frames)  # in place, from here on frames have mean 0 and variance 1
-    components = _Components.of(frames)
+    if bands is not None and band_width(bands) != frames.shape[1]:
+        raise InputError(f"bands {dict(bands)} are {band_width(bands)} columns together, not {frames.shape[1]}")
+    standard = _standardise(frames)  # in place, from here on frames have mean 0 and variance 1
+    stride = -(-len(frames) // config.path_frames)
+    thinned = Regression.on(frames[::stride].copy(), targets[::stride].copy(), classes, config.iterations)
+    widths = tuple((bands or {"": frames.shape[1]}).values())
+    strengths: Strengths = (1.0,)
+    if len(widths) > 1:
+        step = -(-len(valid_frames) // (2 * config.path_frames))
+        some = valid_frames[::step].copy()
+        standard.apply(some)
+        strengths = Search(thinned, some, valid_targets[::step], videos[::step], widths, config.penalties).best()
+    path = _Path(standard, column_scales(widths, strengths), valid_frames, valid_targets)
+    best, solution = path.follow(thinned, config.penalties)
+    if stride > 1 and refine:
+        everything = Regression.on(frames, targets, classes, config.iterations)
+        best, _ = path.follow(everything, config.penalties[config.penalties.index(best.penalty) :], solution)
+    ends = config.penalties[:1] + config.penalties[-1:]
+    named = dict(zip(bands, strengths, strict=True)) if bands else {}
+    return replace(best, strengths=named, at_edge=len(config.penalties) > 1 and best.penalty in ends)
 
-    def follow(inputs: Tensor, wanted: Tensor, penalties: Sequence[float], start: Tensor) -> tuple[LinearProbe, Tensor]:
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """Falling penalties, and the validation frames (V, D), as they are, that say which is best."""
+
+    standard: _Standard
+    scales: npt.NDArray[np.float64]  # (D,) strength of each column, 0: left out
+    frames: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.int64]
+
+    def follow(
+        self, regression: Regression, penalties: Sequence[float], start: Tensor | None = None
+    ) -> tuple[LinearProbe, Tensor]:
         """The best probe of a path, which ends at the first penalty that does not gain, and its solution."""
+        columns = np.flatnonzero(self.scales)
+        part = regression if len(columns) == len(self.scales) else regression.of(columns)
+        shrinking = torch.from_numpy(self.scales[columns] ** -2).float()
+        start = part.zero() if start is None else start
         best: tuple[LinearProbe, Tensor] | None = None
         for penalty in penalties:
-            start = components.solve(inputs, wanted, penalty, start, config.iterations)
-            weight = start[:-1].double().numpy() * inverse_std[:, None]  # for raw inputs
-            bias = (start[-1].double().numpy() - mean @ weight).astype(np.float32)
+            start = part.solve(penalty * shrinking, start)
+            weight = np.zeros((len(self.scales), len(start)))  # for raw inputs
+            weight[columns] = start[:, :-1].T.double().numpy() * self.standard.inverse_std[columns, None]
+            bias = (start[:, -1].double().numpy() - self.standard.mean @ weight).astype(np.float32)
             single = weight.astype(np.float32)
-            accuracy = _accuracy(valid_frames, valid_targets, single, bias)
+            accuracy = _accuracy(self.frames, self.targets, single, bias)
             if best is not None and accuracy <= best[0].valid_accuracy:
                 break
             best = LinearProbe(single, bias, penalty, accuracy), start
         assert best is not None
         return best
 
-    stride = -(-len(frames) // config.path_frames)
-    thinned, thinned_wanted = torch.from_numpy(frames[::stride].copy()), torch.from_numpy(targets[::stride].copy())
-    best, solution = follow(thinned, thinned_wanted, config.penalties, torch.zeros(frames.shape[1] + 1, classes))
-    if stride > 1 and refine:
-        weaker = config.penalties[config.penalties.index(best.penalty) :]
-        best, _ = follow(torch.from_numpy(frames), torch.from_numpy(targets), weaker, solution)
-    return best
+
+def band_width(bands: Mapping[str, int]) -> int:
+    """Columns of all bands (name -> columns) together; InputError where there is no band, or one without columns."""
+    if not bands:
+        raise InputError("a representation in bands needs at least one band")
+    for name, width in bands.items():
+        if width < 1:
+            raise InputError(f"band {name!r} has {width} columns; leave it out or give it at least one")
+    return sum(bands.values())
 
 
-@dataclass(frozen=True)
-class _Components:
-    """The principal components of the standardised frames: axes (D, D) and variances (D,)."""
+@dataclass(frozen=True, eq=False)
+class _Standard:
+    """Mean and 1 / standard deviation of each column, both (D,) float64; 0 where a column is constant."""
 
-    axes: Tensor
-    variances: Tensor
+    mean: npt.NDArray[np.float64]
+    inverse_std: npt.NDArray[np.float64]
 
-    @classmethod
-    def of(cls, frames: npt.NDArray[np.float32]) -> _Components:
-        some = torch.from_numpy(frames[:: -(-len(frames) // _FRAMES_FOR_COMPONENTS)])
-        variances, axes = torch.linalg.eigh(some.T @ some / len(some))
-        return cls(axes, variances.clamp(min=0))
-
-    def solve(self, inputs: Tensor, targets: Tensor, penalty: float, start: Tensor, iterations: int) -> Tensor:
-        """Minimise mean cross entropy + penalty / 2 x squared weights from ``start``.
-
-        inputs: (N, D) standardised; targets: (N,) classes; start: (D + 1, C), the last row being the bias. Returns the
-        same. The weights are searched for along the components, each divided by the root of about its curvature, so
-        that all directions are alike to L-BFGS.
-        """
-        classes = start.shape[1]
-        scale = (self.variances / classes + penalty).rsqrt()[:, None]
-        rows = torch.arange(len(targets))
-
-        def objective(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-            point = torch.from_numpy(flat.astype(np.float32)).view_as(start)
-            weight = self.axes @ (scale * point[:-1])  # (D, C)
-            scores = torch.log_softmax(torch.addmm(point[-1], inputs, weight), dim=1)  # (N, C)
-            loss = -scores[rows, targets].sum(dtype=torch.float64) / len(rows)
-            loss += penalty / 2 * weight.square().sum(dtype=torch.float64)
-            slopes = scores.exp_()
-            slopes[rows, targets] -= 1
-            slopes /= len(rows)
-            along = scale * (self.axes.T @ torch.addmm(penalty * weight, inputs.T, slopes))
-            gradient = torch.cat([along, slopes.sum(dim=0, keepdim=True)])
-            return float(loss), gradient.flatten().double().numpy()
-
-        begin = torch.cat([self.axes.T @ start[:-1] / scale, start[-1:]])
-        options = {"maxiter": iterations, "maxcor": iterations, "ftol": 1e-4, "gtol": 1e-5}
-        found = minimize(objective, begin.flatten().double().numpy(), jac=True, method="L-BFGS-B", options=options)
-        point = torch.from_numpy(found.x.astype(np.float32)).view_as(start)
-        return torch.cat([self.axes @ (scale * point[:-1]), point[-1:]])
+    def apply(self, frames: npt.NDArray[np.float32]) -> None:
+        """Standardise (N, D), in place."""
+        for start in range(0, len(frames), _ROWS):
+            frames[start : start + _ROWS] = (frames[start : start + _ROWS] - self.mean) * self.inverse_std
 
 
-def _standardise(frames: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Give every column of (N, D) mean 0 and variance 1, in place; returns the mean and 1 / standard deviation.
+def _standardise(frames: npt.NDArray[np.float32]) -> _Standard:
+    """Give every column of (N, D) mean 0 and variance 1, in place.
 
     A column that is constant to float32 precision carries nothing; its factor is 0 and it drops out.
     """
@@ -197,10 +209,9 @@ def _standardise(frames: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float6
         variance += np.square(frames[start : start + _ROWS] - mean).sum(axis=0)
     std = np.sqrt(variance / len(frames))
     varies = std > 1e-7 * np.abs(mean)
-    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=varies)
-    for start in range(0, len(frames), _ROWS):
-        frames[start : start + _ROWS] = (frames[start : start + _ROWS] - mean) * inverse
-    return mean, inverse
+    standard = _Standard(mean, np.divide(1.0, std, out=np.zeros_like(std), where=varies))
+    standard.apply(frames)
+    return standard
 
 
 def _accuracy(frames: Array, targets: Array, weight: Array, bias: Array) -> float:
@@ -214,8 +225,8 @@ def _accuracy(frames: Array, targets: Array, weight: Array, bias: Array) -> floa
 
 def _labelled(
     videos: Sequence[Array], labels: Sequence[Array], classes: int, part: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """All labelled frames of all videos: (N, D) float32, a copy, and (N,) classes."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All labelled frames of all videos: (N, D) float32, a copy, (N,) classes, and (N,) the index of the video."""
     if len(videos) != len(labels):
         raise InputError(f"{len(videos)} {part} videos, but labels for {len(labels)}")
     frames, targets = [], []
@@ -237,7 +248,7 @@ def _labelled(
         raise InputError(f"{part} videos of different widths: {sorted(widths)}")
     if not sum(map(len, targets)):
         raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
-    return np.concatenate(frames), np.concatenate(targets)
+    return np.concatenate(frames), np.concatenate(targets), np.repeat(np.arange(len(targets)), [*map(len, targets)])
 
 
 def _checked(latents: Array, name: str) -> npt.NDArray[np.float32]:

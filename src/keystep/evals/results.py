@@ -246,7 +246,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         **making(),
-        "data": data_record(judge),
+        "data": {**data_record(judge), "leaks": evaluation.leaks},
         "protocol": {
             "metrics": judge.protocol,
             "background": [judge.folder.classes[index] for index in judge.background],
@@ -254,24 +254,29 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             "selection": SELECTION,
             "probe": judge.probe.model_dump(mode="json"),
             "probes_fitted": evaluation.fits,
+            "clock": {**asdict(judge.clock), "stated": judge.tau is not None},
         },
         "rows": [row.to_json() for row in evaluation.rows],
         "pairs": [
             {
+                "question": question,
                 "claim": claim,
                 "mode": row.mode,
                 "first": row.name,
                 "second": rival.name,
                 "later": answers_later(row, rival),
             }
-            for claim, row, rival in evaluation.pairs
+            for question, claim, row, rival in evaluation.pairs
         ],
         "gate": [
             {
+                "question": line.question,
+                "asks": line.asks,
                 "claim": line.claim,
                 "mode": line.mode,
                 "first": line.first,
                 "second": line.second,
+                "verdict": line.verdict,
                 "holds": line.holds,
                 "later": line.later,
                 "quick": line.quick,
@@ -312,6 +317,7 @@ def data_record(judge: Judge) -> dict[str, Any]:
         "slots": {part: sum(folder.length(name) for name in split.part(part)) for part in PARTS},
         "test_videos": list(split.test),
         "groups": None if judge.groups is None else [judge.groups.get(video, video) for video in split.test],
+        "drawn": {"what": "videos" if judge.groups is None else "groups", "count": len(judge.by_group(judge.frames))},
         "test_frames": [int(count) for count in judge.frames],
         "left_out": folder.problems.skipped,
         "notes": folder.problems.notes,

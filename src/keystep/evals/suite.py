@@ -131,8 +131,8 @@ class HeadRow:
         """Standard deviation over seeds; None for a single one."""
         return float(np.std([run.scores[metric] for run in self.runs], ddof=1)) if len(self.runs) > 1 else None
 
-    def shares(self, metric: str) -> Shares:
-        """What a score is made of, seed by seed and video by video, under protocol pooled."""
+    def shares(self, metric: str, judge: Judge) -> Shares:
+        """What a score is made of, seed by seed and video by video (or group by group), under protocol pooled."""
         tallies = [run.tallies for run in self.runs]
         if metric == "accuracy":
             parts = [[(t.frames[0, 0], t.frames[0, 1]) for t in row] for row in tallies]
@@ -143,7 +143,7 @@ class HeadRow:
             counts = [[t.matches[place] for t in row] for row in tallies]
             parts = [[(2 * tp, 2 * tp + fp + fn) for tp, fp, fn in row] for row in counts]
         both = np.array(parts, dtype=np.float64)  # (seeds, videos, 2)
-        return Shares(both[..., 0], both[..., 1])
+        return Shares(judge.by_group(both[..., 0]), judge.by_group(both[..., 1]))
 
 
 @dataclass(frozen=True)
@@ -404,15 +404,16 @@ def _row(judge: Judge, source: Source, preset: str, head: Head) -> HeadRow:
     return HeadRow(name, preset, source.family, source.mode, delay, source.detail, parameters, speed)
 
 
-def gains(rows: Sequence[HeadRow]) -> list[Gain]:
-    """Each learned row against raw features and against the best control, under the same head, paired by video.
+def gains(rows: Sequence[HeadRow], judge: Judge) -> list[Gain]:
+    """Each learned row against raw features and against the best control, under the same head, paired by video (or by
+    group, where the judge knows groups).
 
     Raw features are an average over one frame, so both are one kind of control: a line against the weaker of the two on
     the test videos holds only where that against the stronger does.
     """
     found = []
     simple = {row.representation for row in rows if row.family in ("raw", "control")}
-    for row in rows if len(rows[0].runs[0].tallies) > 1 else ():  # one video has no interval
+    for row in rows if len(judge.by_group(judge.frames)) > 1 else ():  # one video has no interval
         if row.family not in ("learned", "oracle"):
             continue
         for other in rows:
@@ -423,7 +424,7 @@ def gains(rows: Sequence[HeadRow]) -> list[Gain]:
             ):
                 names, later = (row.representation, other.representation), answers_later(row, other)
                 for metric in COMPARED:
-                    difference = paired_shares(row.shares(metric), other.shares(metric))
+                    difference = paired_shares(row.shares(metric, judge), other.shares(metric, judge))
                     found.append(Gain(row.head, row.mode, *names, metric, difference, later))
     return [replace(gain, stronger=_stronger(gain, found, simple)) for gain in found]
 

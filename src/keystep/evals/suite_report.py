@@ -35,7 +35,8 @@ def report(record: Record, pictures: Sequence[str]) -> str:
         if rows:
             parts += [f"## {title}", _table(rows, settings)]
     if record["gains"]:
-        said = "Paired bootstrap over test videos and seeds, protocol `pooled`, background frames included in accuracy."
+        drawn = f"{data['drawn']['count']} test {data['drawn']['what']}"
+        said = f"Paired bootstrap over {drawn} and seeds, protocol `pooled`, background frames included in accuracy."
         parts += ["## What the learned representation adds, under the same head", said, _gain_table(record["gains"])]
     if any(run["by_segments"] for row in record["rows"] for run in row["runs"]):
         title = "## One answer for each true segment (ORACLE: boundaries known)"

@@ -37,7 +37,7 @@ Record = Mapping[str, Any]
 
 def save_suite(out: Path, judge: Judge, suite: Suite, config: SuiteConfig, models: Sequence[Mapping[str, Any]]) -> Path:
     """Write ``suite.json``, ``report.md`` and pictures into ``out``; returns the report."""
-    rows, found = suite.rows, gains(suite.rows)
+    rows, found = suite.rows, gains(suite.rows, judge)
     record = {
         "format": FORMAT,
         "version": FORMAT_VERSION,

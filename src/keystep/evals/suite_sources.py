@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from keystep.encoding import encode_videos
-from keystep.evals import controls
+from keystep.evals.candidates import RAW
+from keystep.evals.controls import Control
 from keystep.evals.judge import Family, Judge, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of, slot_delay
 from keystep.evals.protocol import Entrant
 from keystep.evals.results import head_origin
+from keystep.evals.study import candidates_of, control_key, plain, represented
 from keystep.evals.trimmed import PerFrame, model_frames, raw_frames
 from keystep.progress import Task
 
@@ -84,24 +86,17 @@ def sources(
         )
 
 
-def _best_control(judge: Judge, raw: Representation, mode: Mode, task: Task) -> tuple[controls.Control, Representation]:
-    """Of moving averages and nine offsets, the one whose linear probe is best on validation."""
-    rate, causal = float(judge.folder.timeline.rate), mode == "causal"
-    train = [judge.folder.vectors(name) for name in judge.pretraining]
-    candidates = [
-        *controls.smoothing_controls(rate, causal=causal),
-        *controls.offset_controls(train, rate, causal=causal),
-    ]
-    best, found = -1.0, None
-    for control in candidates:
+def _best_control(judge: Judge, raw: Representation, mode: Mode, task: Task) -> tuple[Control, Representation]:
+    """Of all that learns nothing, the control whose linear probe is best on validation."""
+    candidates, causal = candidates_of(judge, raw), mode == "causal"
+
+    def score(control: Control) -> float:
         task.advance(0, f"choosing the control: {control.name} ({mode})")
-        made = partial(_transformed, control, raw)
-        accuracy = judge.run(made, refine=False, key=f"control {mode}: {control.name}").valid_accuracy
-        if accuracy > best:
-            best, found = accuracy, control
-    assert found is not None
-    return found, _transformed(found, raw)
+        key = control_key(control, mode, candidates)
+        return judge.run(partial(represented, control, raw), refine=False, key=key).valid_accuracy
 
-
-def _transformed(control: controls.Control, raw: Representation) -> Representation:
-    return {name: control.transform(features) for name, features in raw.items()}
+    smoothing = max(candidates.smoothing(causal=causal), key=score)
+    offsets = max(candidates.offsets(causal=causal), key=score)
+    histories = candidates.histories(causal=causal).values()
+    best = max((RAW, smoothing, offsets, *histories, candidates.together(smoothing, offsets, causal=causal)), key=score)
+    return best, plain(represented(best, raw))

@@ -168,7 +168,9 @@ def _sentence(result: Result, line: Result) -> str:
 
 
 def _rival(line: Result) -> str:
-    """``best smoothing control`` or ``best control``, from the claim."""
+    """``best smoothing control``, ``best control`` or ``raw features``, from the claim."""
+    if "raw features" in line["claim"]:
+        return "raw features"
     return "best smoothing control" if "smoothing" in line["claim"] else "best control"
 
 

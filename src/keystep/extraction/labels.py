@@ -207,8 +207,9 @@ class FrameLabels:
         return read_lines(self._path(video))
 
     def take_along(self, folder: Path) -> list[str]:
-        """Copy classes and splits as they are, and write down which labels these are; a note where they are new."""
-        for source in [self.root / "mapping.txt", *sorted((self.root / "splits").glob("*.bundle"))]:
+        """Copy classes, splits and groups, and write down which labels these are; a note where they are new."""
+        splits = [path for kind in ("*.bundle", "groups.csv") for path in sorted((self.root / "splits").glob(kind))]
+        for source in [self.root / "mapping.txt", *splits]:
             write_lines(folder / source.relative_to(self.root), read_lines(source))
         path, record = folder / RECORD, self._record()
         before = read_json(path) if path.exists() else record

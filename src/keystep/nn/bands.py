@@ -42,7 +42,6 @@ class HeldBands(nn.Module):
     """Features of the frames of a context -> held bands, (B, n, D_in) -> (B, n, width) each."""
 
     basis: Tensor | None
-    decays: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -52,8 +51,6 @@ class HeldBands(nn.Module):
         self.norm = ChannelNorm(width)
         reduced = config.held_components < width
         self.register_buffer("basis", torch.zeros(width, config.held_components) if reduced else None)
-        half_lives = torch.tensor(HALF_LIVES, dtype=torch.float64) * self.tau
-        self.register_buffer("decays", 0.5 ** (1 / half_lives))
 
     def forward(
         self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, visible: Tensor | None = None
@@ -111,11 +108,12 @@ class HeldBands(nn.Module):
 
     def _averages(self, x: Tensor, state: Tensor) -> Tensor:
         """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
+        half_lives = self.tau * torch.tensor(HALF_LIVES, dtype=torch.float64, device=x.device)
+        decays = (0.5 ** (1 / half_lives))[:, None, None]
         parts = []
         for piece in torch.split(x, SCANNED, dim=1):
             count = torch.arange(piece.shape[1], device=x.device)
             age = count[:, None] - count  # (n, n)
-            decays = self.decays[:, None, None]
             weights = torch.where(age >= 0, (1 - decays) * decays ** age.clamp(min=0), 0.0)  # (half-lives, n, n)
             kept = decays ** (count[:, None] + 1)  # (half-lives, n, 1)
             found = (weights @ piece[:, None] + kept * state[:, :, None]).transpose(1, 2)

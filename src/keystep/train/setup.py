@@ -72,6 +72,7 @@ def read_data(
         rate=data.rate,
         problems=Problems(on_error=data.on_error),
         labels_needed=config.model.oracle or config.train.crop_segments is not None,
+        groups=data.groups,
     )
     if folder.problems.notes:
         log.warning(

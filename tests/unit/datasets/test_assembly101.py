@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trees
 from trees import ACTIONS, RECORDINGS, assembly101, frame_features, write_arrays, write_coarse, write_views
 
 from keystep.data.annotation import read_lines
@@ -308,5 +309,26 @@ def test_lmdb_without_its_package_says_what_to_install(tmp_path: Path, monkeypat
 def test_splits_list_names_whole(arrays: tuple[Path, dict[str, list[tuple[int, int, str]]]], tmp_path: Path) -> None:
     root, _ = arrays
     written(root, tmp_path / "out")
-    listed = [line for path in (tmp_path / "out" / "splits").iterdir() for line in read_lines(path)]
+    listed = [line for path in (tmp_path / "out" / "splits").glob("*.bundle") for line in read_lines(path)]
     assert sorted(listed) == sorted(path.stem for path in (tmp_path / "out" / "features").glob("*.npy"))
+
+
+def test_persons_are_in_the_names_of_recordings_and_none_trains_and_validates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings 0 and 1 are of one person here, 2 and 3 of another, 4 and 5 of a third."""
+    pairs = tuple(name.replace(f"_90{10 + i}_user", f"_90{10 + i // 2}_user") for i, name in enumerate(RECORDINGS))
+    monkeypatch.setattr(trees, "RECORDINGS", pairs)
+    assembly101(tmp_path / "in", FRAMES)
+    write_arrays(tmp_path / "in", [VIEW], dict.fromkeys(pairs, FRAMES))
+    folder, problems = written(tmp_path / "in", tmp_path / "out")
+    assert folder.groups is not None and set(folder.groups.values()) == {"9010", "9011", "9012"}
+    assert all(f"_{person}_user_id_" in name for name, person in folder.groups.items())
+    split = folder.split("1")
+    assert len(split.valid) == len(split.train) == 4, "two recordings of a person, two takes each"
+    assert not {folder.groups[name] for name in split.train} & {folder.groups[name] for name in split.valid}
+    assert not any("persons" in note for note in problems.notes)
+    monkeypatch.setattr("keystep.datasets.assembly101.PERSON", "(S[0-9]+)")
+    folder, problems = written(tmp_path / "in", tmp_path / "other")
+    assert folder.groups is None and any("persons are not known" in note for note in problems.notes)
+    assert len(folder.split("1").valid) == 2, "one recording, as without persons"

@@ -212,3 +212,32 @@ def test_a_table_of_clips_that_is_none_is_refused(tmp_path: Path) -> None:
     assert read_clips(path)[0].label == 5
     with pytest.raises(InputError, match=r"clip 0: .* is no clip"):
         read_clips(path, classes=3)
+
+
+def test_participants_of_takes_json_are_groups(tree: Path, tmp_path: Path) -> None:
+    persons = [7, 7, None, 9]
+    takes = [
+        {"take_uid": uid, "take_name": name, "participant_uid": person, "capture_uid": "c1"}
+        for uid, name, person in zip(UIDS, TAKES, persons, strict=True)
+    ]
+    (tree / "takes.json").write_text(json.dumps(takes))
+    survey = EgoExo4D().survey(tree)
+    assert "1 takes name no participant; their recording session stands for one" in survey.notes
+    EgoExo4D().write(tree, tmp_path / "out", Problems())
+    groups = open_dataset(tmp_path / "out").groups
+    assert groups == dict(zip(TAKES, ["participant 7", "participant 7", "session c1", "participant 9"], strict=True))
+    (tree / "takes.json").write_text(json.dumps(takes[1:]))
+    with pytest.raises(InputError, match=rf"takes\.json: no take {UIDS[0]} \({TAKES[0]}\); download the file again"):
+        EgoExo4D().survey(tree)
+    for broken in ("[", "{}", '[{"take": 1}]', "[1]"):
+        (tree / "takes.json").write_text(broken)
+        with pytest.raises(InputError, match=r"takes\.json: no (list of takes|take)"):
+            EgoExo4D().survey(tree)
+
+
+def test_without_takes_json_persons_are_not_known_and_a_note_says_where_they_come_from(
+    tree: Path, tmp_path: Path
+) -> None:
+    assert any("persons are not known without" in note for note in EgoExo4D().survey(tree).notes)
+    EgoExo4D().write(tree, tmp_path / "out", Problems())
+    assert open_dataset(tmp_path / "out").groups is None

@@ -94,3 +94,48 @@ def test_a_damaged_video_is_in_the_survey(tmp_path: Path) -> None:
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder; give --root"):
         preparer("gtea", {}).survey(tmp_path / "nowhere")
+
+
+NAMES = [
+    ("gtea", "S{1}_Tea_C{0}", "S{}"),
+    ("50salads", "rgb-0{1}-{0}", "0{}"),
+    ("breakfast", "P0{1}_cam{0}_tea", "P0{}"),
+]
+
+
+@pytest.mark.parametrize(("name", "named", "person"), NAMES)
+def test_names_say_whose_videos_are_in_a_copy_and_in_place(tmp_path: Path, name: str, named: str, person: str) -> None:
+    root = mstcn(tmp_path / "in", ("background", "take", "open"), name=named)
+    persons = {named.format(number, number // 2): person.format(number // 2) for number in range(6)}
+    survey = preparer(name, {}).survey(root)
+    assert not any("persons" in note for note in survey.notes)
+    assert survey.ready is not None and survey.ready.groups is not None
+    in_place = open_dataset(root, source_rate=survey.ready.rate, groups=survey.ready.groups)
+    preparer(name, {}).write(root, tmp_path / "out", Problems())
+    copy = open_dataset(tmp_path / "out")
+    assert copy.groups == in_place.groups == persons
+    assert copy.split("1") == in_place.split("1")
+    assert "groups" in copy.split("1").rule
+
+
+def test_names_that_say_nothing_of_persons_are_noted_and_no_groups_are_written(tmp_path: Path) -> None:
+    root = mstcn(tmp_path / "in", ("background", "take", "open"))
+    survey = preparer("gtea", {}).survey(root)
+    assert survey.ready is not None and survey.ready.groups is None
+    assert any(note.startswith("persons are not known: '^(S[0-9]+)_': finds nothing in") for note in survey.notes)
+    preparer("gtea", {}).write(root, tmp_path / "out", Problems())
+    assert open_dataset(tmp_path / "out").groups is None
+
+
+def test_groups_that_lie_in_the_tree_come_before_those_in_names(tmp_path: Path) -> None:
+    root = mstcn(tmp_path / "in", ("background", "take", "open"), name="S{1}_Tea_C{0}")
+    lines = [f"S{number // 2}_Tea_C{number},{'ab'[number % 2]}\n" for number in range(6)]
+    (root / "splits" / "groups.csv").write_text("video,group\n" + "".join(lines))
+    survey = preparer("gtea", {}).survey(root)
+    assert survey.ready is not None and survey.ready.groups is None, "the folder says so itself"
+    features = np.load(root / "features" / "S1_Tea_C2.npy")
+    features[0, 0] = np.nan
+    np.save(root / "features" / "S1_Tea_C2.npy", features)
+    preparer("gtea", {}).write(root, tmp_path / "out", Problems("skip"))
+    groups = open_dataset(tmp_path / "out").groups
+    assert groups is not None and "S1_Tea_C2" not in groups and set(groups.values()) == {"a", "b"} and len(groups) == 5

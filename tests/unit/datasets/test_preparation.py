@@ -17,6 +17,7 @@ def test_a_readable_download_is_used_as_it_is(tmp_path: Path) -> None:
     prepared = prepare("gtea", root)
     assert prepared.folder == root and prepared.source_rate == Fraction(15)
     assert prepared.splits == ("1", "2") and len(prepared.videos) == prepared.survey.counts["videos"]
+    assert prepared.groups is None, "these names are not GTEA's"
     assert repr(prepared) == f"Prepared({str(root)!r}, {len(prepared.videos)} videos, splits 1, 2)"
 
 
@@ -45,3 +46,11 @@ def test_what_is_missing_ends_in_one_line_and_nothing_is_written(tmp_path: Path)
     with pytest.raises(InputError, match="has to be converted; give the folder to write"):
         prepare("egoprocel", root, on_error="skip")
     assert not (tmp_path / "out").exists()
+
+
+def test_persons_in_names_are_given_as_a_pattern_where_nothing_is_written(tmp_path: Path) -> None:
+    root = mstcn(tmp_path / "in", ("background", "take", "open"), name="S{1}_Tea_C{0}")
+    prepared = prepare("gtea", root)
+    assert prepared.groups == "^(S[0-9]+)_"
+    assert prepare("gtea", root, tmp_path / "out").groups is None, "splits/groups.csv says so"
+    assert (tmp_path / "out" / "splits" / "groups.csv").read_text().startswith("video,group\nS0_Tea_C0,S0\n")

@@ -1,45 +1,54 @@
 from collections.abc import Callable
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
 from keystep.errors import InputError
+from keystep.evals.candidates import HALF_LIVES, HISTORIES, REACHES, WIDTHS, Candidates, offsets_within
 from keystep.evals.controls import (
-    CAUSAL_OFFSETS_SECONDS,
-    OFFSETS_SECONDS,
-    WIDTHS_SECONDS,
     Control,
     FramePCA,
+    averaged_offsets,
     centre,
     elapsed,
     moving_average,
-    offset_controls,
-    plain_controls,
+    odd,
     progress,
     running_centre,
     segment_means,
-    smoothing_controls,
-    temporal_offsets,
-    token_widths,
 )
 
-RATE = Fraction(15, 4)
+RATE = 3.75
+TAU = 0.8
+"""Seconds: three frames."""
 RANDOM = np.random.default_rng(0)
 VIDEO = (RANDOM.normal(size=(90, 5)).cumsum(axis=0) + 1000).astype(np.float32)
-TRAIN = [RANDOM.normal(size=(length, 5)) @ RANDOM.normal(size=(5, 5)) for length in (40, 60)]
-ALL: list[Control] = [
-    *plain_controls(),
-    *[control for causal in (True, False) for control in smoothing_controls(RATE, causal=causal)],
-    *[control for causal in (True, False) for control in smoothing_controls(RATE, causal=causal, position="elapsed")],
-    *smoothing_controls(RATE, causal=False, position="progress"),
-    *[
-        control
-        for causal in (True, False)
-        for control in offset_controls(TRAIN, RATE, causal=causal, components=(3, 9))
-    ],
+TRAIN = [
+    (RANDOM.normal(size=(length, 5)) @ RANDOM.normal(size=(5, 5)) + 1000).astype(np.float32) for length in (40, 60)
 ]
+NARROW = Candidates(TRAIN, RATE, TAU)
+
+
+def wide_candidates() -> Candidates:
+    """Features wider than what is kept of them."""
+    return Candidates([RANDOM.normal(size=(300, 70)).astype(np.float32)], RATE, TAU)
+
+
+def controls_of(candidates: Candidates) -> list[Control]:
+    """Every control that can stand in a table."""
+    found = [
+        *candidates.smoothing(causal=False, position="progress"),
+        *[each for causal in (True, False) for each in candidates.smoothing(causal=causal, position="elapsed")],
+    ]
+    for causal in (True, False):
+        smoothing, offsets = candidates.smoothing(causal=causal), candidates.offsets(causal=causal)
+        found += [*smoothing, *offsets, *candidates.histories(causal=causal).values()]
+        found += [candidates.together(one, other, causal=causal) for one in smoothing[:2] for other in offsets[:2]]
+    return found
+
+
+ALL = controls_of(NARROW)
 
 
 def future_changes_the_past(transform: Callable[[np.ndarray], np.ndarray]) -> bool:
@@ -66,7 +75,6 @@ def test_a_control_is_causal_exactly_when_it_says_so(control: Control) -> None:
 
 def test_every_control_has_its_own_name() -> None:
     assert len({control.name for control in ALL}) == len(ALL)
-    assert not any(control.oracle for control in ALL)
 
 
 def test_the_clock_is_causal_and_progress_is_not() -> None:
@@ -111,22 +119,30 @@ def test_centring_leaves_no_mean_and_forgets_any_offset() -> None:
     np.testing.assert_allclose(centre(VIDEO + 64), centre(VIDEO), atol=1e-3)
 
 
-def test_the_clock_counts_minutes_and_progress_counts_the_video() -> None:
-    assert elapsed(241, 4)[-1] == pytest.approx([1, np.log(2)])
+def test_the_clock_counts_in_tau_and_progress_counts_the_video() -> None:
+    assert elapsed(241, 240)[-1] == pytest.approx([1, np.log(2)])
     assert progress(4)[:, 0].tolist() == [0, 0.25, 0.5, 0.75]
 
 
-def test_temporal_offsets_stack_frames_and_repeat_the_edges() -> None:
-    seconds = (-10.0, 0.0, 0.6)
-    stacked = temporal_offsets(VIDEO, 5, seconds)
-    for t in (0, 3, 49, 50, 86, 89):
-        expected = [VIDEO[min(max(t + shift, 0), 89)] for shift in (-50, 0, 3)]
-        np.testing.assert_array_equal(stacked[t], np.concatenate(expected))
+@pytest.mark.parametrize("offset", [-40.0, -7.4, -1.2, 0.0, 3.0, 11.6, 60.0])
+def test_a_moment_is_averaged_over_half_its_distance_where_frames_exist(offset: float) -> None:
+    centre_of, reach = round(offset), odd(abs(offset) / 2) // 2
+    found = averaged_offsets(VIDEO, [offset])
+    for t in (0, 3, 30, 49, 86, 89):
+        first, last = (min(max(t + centre_of + step, 0), 89) for step in (-reach, reach))
+        np.testing.assert_allclose(found[t], VIDEO[first : last + 1].mean(0, dtype=float), rtol=1e-6)
 
 
-def test_both_sets_of_offsets_have_nine_moments_and_the_causal_one_no_future() -> None:
-    assert len(set(OFFSETS_SECONDS)) == len(set(CAUSAL_OFFSETS_SECONDS)) == 9
-    assert max(CAUSAL_OFFSETS_SECONDS) == 0 < max(OFFSETS_SECONDS)
+def test_moments_stand_side_by_side_and_equal_ones_count_once() -> None:
+    assert averaged_offsets(VIDEO, [-8.0, 0.0, 8.0]).shape == (90, 15)
+    np.testing.assert_array_equal(averaged_offsets(VIDEO, [-0.3, 0.0, 0.4]), VIDEO)
+
+
+def test_offsets_double_up_to_their_reach_and_causal_ones_have_no_future() -> None:
+    assert offsets_within(7.2, causal=False) == (-7.2, -3.6, -1.8, -0.9, 0.0, 0.9, 1.8, 3.6, 7.2)
+    assert offsets_within(7.2, causal=True) == (-7.2, -3.6, -1.8, -0.9, -0.45, 0.0)
+    for reach in REACHES:
+        assert offsets_within(reach, causal=False)[-1] == -offsets_within(reach, causal=True)[0] == reach
 
 
 def test_principal_components_equal_those_of_scikit_learn_up_to_sign() -> None:
@@ -135,9 +151,8 @@ def test_principal_components_equal_those_of_scikit_learn_up_to_sign() -> None:
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), rtol=1e-3, atol=1e-2)
 
 
-def test_narrow_features_keep_all_their_components_and_are_offered_once() -> None:
+def test_narrow_features_keep_all_their_components() -> None:
     assert FramePCA.fit(TRAIN, 24).transform(VIDEO).shape == (90, 5)
-    assert [control.name for control in offset_controls(TRAIN, 4, causal=False)] == ["offsets of 5 components"]
 
 
 def test_segment_means_average_each_run_of_a_label() -> None:
@@ -150,17 +165,43 @@ def test_segment_means_average_each_run_of_a_label() -> None:
         segment_means(VIDEO, labels[:-1])
 
 
-@pytest.mark.parametrize("rate", [1, RATE, 5, 30, 29.97])
-def test_token_widths_are_odd_rising_and_near_the_seconds_asked_for(rate: float) -> None:
-    widths = token_widths(rate)
-    assert all(width % 2 == 1 for width in widths)
-    assert list(widths) == sorted(set(widths))
-    assert all(min(abs(width - seconds * rate) for width in widths) <= 1 for seconds in WIDTHS_SECONDS)
+@pytest.mark.parametrize("tau", [0.1, 1.0, 7.3, 35.0])
+def test_widths_are_those_of_the_same_data_in_another_time(tau: float) -> None:
+    """Features at twice the rate, half as long alike: the same frames, and the same controls of them."""
+    slow, fast = Candidates(TRAIN, 1.0, tau), Candidates(TRAIN, 2.0, tau / 2)
+    for one, other in zip(controls_of(slow), controls_of(fast), strict=True):
+        np.testing.assert_array_equal(one.transform(VIDEO), other.transform(VIDEO))
+
+
+def test_the_last_of_the_widths_and_reaches_says_that_it_is_the_last() -> None:
+    for causal in (True, False):
+        assert [bool(each.edge) for each in NARROW.smoothing(causal=causal)][-2:] == [False, True]
+        assert [bool(each.edge) for each in NARROW.offsets(causal=causal)] == [False] * 4 + [True] * 2
+    assert WIDTHS[-1] == HALF_LIVES[-1] == 64
+
+
+def test_all_controls_stand_side_by_side_in_named_bands() -> None:
+    smoothing, offsets = NARROW.smoothing(causal=True), NARROW.offsets(causal=True)
+    together = NARROW.together(smoothing[3], offsets[1], causal=True)
+    assert list(together.parts) == ["frame", "average", "offsets", "history"], "nearest first"
+    columns = np.concatenate([part.transform(VIDEO) for part in together.parts.values()], axis=1)
+    np.testing.assert_array_equal(together.transform(VIDEO), columns)
+    assert "average" not in NARROW.together(smoothing[0], offsets[1], causal=True).parts, "it is the frame itself"
+    assert set(NARROW.histories(causal=True)) == set(HISTORIES)
+
+
+def test_histories_of_wide_features_are_those_of_their_components() -> None:
+    wide = wide_candidates()
+    video = RANDOM.normal(size=(20, 70)).astype(np.float32)
+    narrow = FramePCA.fit(wide.train, 64).transform(video)
+    for name, width in (("mean so far", 64), ("log-counts", 128), ("seen yet", 256), ("exponential averages", 512)):
+        assert wide.histories(causal=True)[name].transform(video).shape == (20, width)
+    np.testing.assert_array_equal(wide.histories(causal=True)["mean so far"].transform(video)[0], narrow[0])
 
 
 def test_a_causal_control_cannot_ask_for_progress() -> None:
     with pytest.raises(InputError, match="use elapsed"):
-        smoothing_controls(4, causal=True, position="progress")
+        NARROW.smoothing(causal=True, position="progress")
 
 
 @pytest.mark.parametrize(
@@ -182,11 +223,11 @@ def test_unusable_features_are_refused_by_name(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: token_widths(0),
-        lambda: token_widths(4, ()),
-        lambda: token_widths(4, (0.0,)),
+        lambda: Candidates(TRAIN, 0, 1),
+        lambda: Candidates(TRAIN, 1, 0),
+        lambda: Candidates(TRAIN, 1, float("inf")),
         lambda: elapsed(3, -1),
-        lambda: temporal_offsets(VIDEO, 4, ()),
+        lambda: averaged_offsets(VIDEO, ()),
         lambda: FramePCA.fit([], 3),
         lambda: FramePCA.fit(TRAIN, 0),
         lambda: FramePCA.fit([np.ones((3, 2)), np.ones((3, 4))], 1),

@@ -1,6 +1,7 @@
 """`keystep.evaluate`: one call, typed results."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,29 @@ def test_a_quick_look_leaves_no_note_behind(data: Any) -> None:
     ("asked", "said"),
     [
         ({"modes": ["live"]}, "unknown mode 'live'; expected offline or causal"),
-        ({"groups": {"nobody": "a"}}, "3 of 3 test videos have no group"),
+        ({"groups": {"nobody": "a"}}, "groups: unknown video 'nobody' among 8"),
+        ({"groups": {"v0": "a"}}, "groups: 7 of 8 videos have no group, such as 'v1'"),
         ({"quick": True, "heads": ["linear", "mstcn"]}, "quick is for the linear probe alone"),
     ],
 )
 def test_what_would_be_ignored_is_refused(data: Any, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         keystep.evaluate(data, {"a": model(0)}, config=QUICK, **asked)
+
+
+def test_a_model_that_has_seen_test_videos_is_told_beside_the_data(data: Any) -> None:
+    seen, clean = model(0), model(1)
+    seen.origin = replace(seen.origin, videos=("v0", "v5", "v6"))
+    clean.origin = replace(clean.origin, videos=("v0", "v1"))
+    found = keystep.evaluate(data, {"seen": seen, "clean": clean}, modes=["causal"], config=QUICK, quick=True)
+    (leak,) = found.record["data"]["leaks"]
+    assert leak == "seen (a model) was pretrained, without labels, on 2 of the test videos"
+    assert leak in found.record["data"]["notes"]
+
+
+def test_tau_can_be_stated_and_is_on_record(data: Any) -> None:
+    stated = QUICK.model_copy(update={"tau": 3.0})
+    found = keystep.evaluate(data, {"a": model(0)}, modes=["causal"], config=stated, quick=True)
+    assert found.record["protocol"]["clock"] == {"tau": 3.0, "low": 3.0, "high": 3.0, "stated": True}
+    details = " ".join(row["detail"] for row in found.record["rows"])
+    assert "half-lives 1.5 to 192 s" in details, "0.5 to 64 tau"

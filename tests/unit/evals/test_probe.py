@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
+from keystep.evals.strengths import Search
 
 CLASSES = 5
 QUICK = ProbeConfig(penalties=(0.1, 0.01, 0.001), path_frames=1_000)
@@ -167,3 +168,90 @@ def test_widths_that_disagree_are_refused(probe: LinearProbe) -> None:
         fit_probe(*TRAIN, [np.ones((200, 3))], VALID[1][:1], classes=CLASSES)
     with pytest.raises(InputError, match="reads width 12"):
         probe.predict(np.ones((4, 3)))
+
+
+def test_bands_that_do_not_add_up_are_refused() -> None:
+    for bands, line in (({"frame": 7, "far": 4}, "are 11 columns together, not 12"), ({}, "at least one band")):
+        with pytest.raises(InputError, match=line):
+            fit_probe(*TRAIN, *VALID, classes=CLASSES, bands=bands)
+    with pytest.raises(InputError, match="band 'far' has 0 columns"):
+        fit_probe(*TRAIN, *VALID, classes=CLASSES, bands={"frame": 12, "far": 0})
+
+
+def test_a_penalty_at_the_end_of_its_grid_is_told() -> None:
+    few = [TRAIN[0][0][:60]], [TRAIN[1][0][:60]]
+
+    def edge(*penalties: float) -> bool:
+        return fit_probe(*few, *VALID, classes=CLASSES, config=ProbeConfig(penalties=penalties)).at_edge
+
+    assert edge(100.0, 1.0) and edge(0.1, 1e-7) and not edge(100.0, 0.1, 1e-7) and not edge(0.1)
+
+
+def banded_videos(seed: int, count: int, own: bool, needed: bool = False) -> Videos:
+    """A band of 8 columns, the frame, and one of 40, the context, which tells the labels of ``own`` persons only.
+
+    The frame tells all labels, though noisily; where the context is ``needed`` the frame does not tell odd classes from
+    the even ones before them, and the context carries over to all.
+    """
+    fixed, random = np.random.default_rng(5), np.random.default_rng(seed)
+    frame, context = fixed.normal(size=(6, 8)), fixed.normal(size=(6, 40))
+    if needed:
+        frame[1::2] = frame[::2]
+    videos, labels = [], []
+    for _ in range(count):
+        label = np.repeat(random.integers(0, 6, 40), random.integers(2, 9, 40))
+        told = label if own or needed else random.permutation(6)[label]
+        parts = frame[label] + 1.2 * random.normal(size=(len(label), 8)), context[told]
+        noisy = parts[1] + (4 if needed else 1.5) * random.normal(size=parts[1].shape)
+        videos.append(np.concatenate([parts[0], noisy], axis=1).astype(np.float32))
+        labels.append(label)
+    return videos, labels
+
+
+BANDS = {"frame": 8, "context": 40}
+
+
+def only(part: Videos, columns: slice) -> Videos:
+    return [video[:, columns] for video in part[0]], part[1]
+
+
+@pytest.mark.parametrize("persons", [1, 2, 6])
+def test_a_band_that_does_not_carry_over_to_others_costs_nothing(persons: int) -> None:
+    train, valid, test = banded_videos(1, 12, True), banded_videos(2, persons, False), banded_videos(3, 20, False)
+    frame = fit_probe(*only(train, slice(8)), *only(valid, slice(8)), classes=6)
+    plain = fit_probe(*train, *valid, classes=6)
+    banded = fit_probe(*train, *valid, classes=6, bands=BANDS)
+    alone = accuracy(frame, only(test, slice(8)))
+    assert accuracy(plain, test) < alone - 10
+    assert accuracy(banded, test) > alone - 1
+    assert banded.strengths["frame"] == 1 and banded.strengths["context"] < 1
+
+
+@pytest.mark.parametrize("persons", [1, 2, 6])
+def test_a_band_that_is_needed_is_used(persons: int) -> None:
+    train, valid = banded_videos(1, 12, True, needed=True), banded_videos(2, persons, False, needed=True)
+    test = banded_videos(3, 20, False, needed=True)
+    frame = fit_probe(*only(train, slice(8)), *only(valid, slice(8)), classes=6)
+    plain = fit_probe(*train, *valid, classes=6)
+    banded = fit_probe(*train, *valid, classes=6, bands=BANDS)
+    assert accuracy(banded, test) > accuracy(frame, only(test, slice(8))) + 20
+    assert accuracy(banded, test) > accuracy(plain, test) - 1
+    assert banded.strengths["context"] == 1
+
+
+def test_all_weight_on_the_first_band_is_the_probe_on_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Search, "best", lambda search: (1.0, 0.0))
+    train, valid = banded_videos(1, 40, True), banded_videos(2, 3, False)
+    banded = fit_probe(*train, *valid, classes=6, bands=BANDS)
+    frame = fit_probe(*only(train, slice(8)), *only(valid, slice(8)), classes=6)
+    np.testing.assert_allclose(banded.weight[:8], frame.weight, atol=1e-5)
+    np.testing.assert_allclose(banded.bias, frame.bias, atol=1e-5)
+    assert (banded.weight[8:] == 0).all()
+    assert (banded.penalty, banded.valid_accuracy) == (frame.penalty, frame.valid_accuracy)
+    assert banded.strengths == {"frame": 1, "context": 0}
+
+
+def test_one_band_is_no_band() -> None:
+    one = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK, bands={"frame": 12})
+    np.testing.assert_array_equal(one.weight, fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK).weight)
+    assert one.strengths == {"frame": 1}

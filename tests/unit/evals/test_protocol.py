@@ -17,11 +17,18 @@ from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
+from keystep.evals.bootstrap import Difference
+from keystep.evals.candidates import HISTORIES
+from keystep.evals.gate import compare
 from keystep.evals.judge import Judge
+from keystep.evals.judging import judge_all
 from keystep.evals.kept import KeptProbes
+from keystep.evals.model_rows import _untrained
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
-from keystep.evals.protocol import BEST_ON_TEST, PAIR, Entrant, Evaluation, _Study, _untrained, judge_all
+from keystep.evals.protocol import ASKS, BEST_ON_TEST, PAIR, Comparison, Entrant, Evaluation
 from keystep.evals.results import Results, load_result
+from keystep.evals.simple_rows import judge_simple
+from keystep.evals.study import Study
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
 
@@ -30,10 +37,10 @@ PROBE = ProbeConfig(penalties=(0.1, 0.01))
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    folder = open_dataset(
-        write_data(tmp_path_factory.mktemp("protocol") / "data"), source_rate=parse_rate(4), rate=parse_rate(2)
-    )
-    return Judge(folder, folder.split("1"), PROBE)
+    """One that keeps its probes, so that the tests fit those of the controls once."""
+    root = tmp_path_factory.mktemp("protocol")
+    folder = open_dataset(write_data(root / "data"), source_rate=parse_rate(4), rate=parse_rate(2))
+    return Judge(folder, folder.split("1"), PROBE, kept=KeptProbes(root / "probes"))
 
 
 def model(seed: int, **changes: object) -> PJEPA:
@@ -51,7 +58,7 @@ def evaluation(judge: Judge) -> Evaluation:
 def test_every_control_stands_beside_the_learned_rows(evaluation: Evaluation) -> None:
     for mode in ("offline", "causal"):
         names = {row.name for row in evaluation.rows if row.mode == mode}
-        assert {"moving average", "moving average + elapsed", "nine offsets"} <= names
+        assert {"moving average", "moving average + elapsed", "offsets", "all controls", *HISTORIES} <= names
         for name in ("pjepa", "reconstruction", "untrained encoder"):
             assert {name, f"{name} ++ moving average"} <= names
     assert evaluation.find("raw features", "causal") and evaluation.find("moving average + progress", "offline")
@@ -68,13 +75,31 @@ def test_seeds_of_one_name_share_a_row_and_controls_are_run_once(evaluation: Eva
     assert untrained and [run.seed for run in untrained.runs] == [0, 1, 2]
 
 
-def test_learned_rows_stand_beside_the_clock_too(evaluation: Evaluation) -> None:
-    for mode, position, columns in (("offline", "progress", 1), ("causal", "elapsed", 2)):
-        alone, timed = (evaluation.find(name, mode) for name in ("pjepa", f"pjepa + {position}"))  # type: ignore[arg-type]
-        assert alone and timed and timed.width == alone.width + columns and timed.beside == "position"
-        claims = [line for line in evaluation.gate if line.first == timed.name and line.mode == mode]
-        assert [line.claim for line in claims] == ["beside the clock, against the best smoothing"]
-        assert evaluation.find(f"reconstruction + {position}", mode) is None  # type: ignore[arg-type]
+def test_learned_rows_stand_beside_the_best_control_of_the_validation_videos(evaluation: Evaluation) -> None:
+    for mode in ("offline", "causal"):
+        simple = [row for row in evaluation.rows if row.family == "control" and row.mode == mode]
+        simple = [row for row in simple if not row.name.endswith(BEST_ON_TEST)]
+        simple += [row for row in evaluation.rows if row.family == "raw"]
+        best = max(row.valid_accuracy for row in simple)
+        assert evaluation.best_control[mode].row.valid_accuracy == best  # type: ignore[index]
+        alone, beside = (evaluation.find(f"pjepa{more}", mode) for more in ("", " ++ best control"))  # type: ignore[arg-type]
+        assert alone and beside and beside.beside == "control"
+        widths = [row.width for row in simple if row.valid_accuracy == best]
+        assert 0 < beside.width - alone.width <= max(widths), "bands that its probe dropped do not stand there"
+        assert evaluation.find("reconstruction ++ best control", mode) is None  # type: ignore[arg-type]
+
+
+def test_without_models_the_controls_stand_alone_in_both_modes(judge: Judge) -> None:
+    found = judge_all(judge, [])
+    assert set(found.best_control) == {"offline", "causal"} and not found.gate
+    assert {row.family for row in found.rows} == {"raw", "control", "oracle"}
+
+
+def test_every_line_asks_one_question_of_every_learned_row(evaluation: Evaluation) -> None:
+    for mode in ("offline", "causal"):
+        asked = [line.question for line in evaluation.gate if line.mode == mode and line.question != "pair"]
+        assert sorted(asked) == sorted(set(ASKS) - {"pair"})
+    assert all(line.asks.endswith("?") for line in evaluation.gate)
 
 
 def test_encoders_that_differ_in_their_predictor_only_have_one_untrained_twin(judge: Judge) -> None:
@@ -97,21 +122,30 @@ def test_what_needs_no_labels_reads_the_videos_without_labels_too(judge: Judge) 
     cut = replace(judge, split=replace(judge.split, train=judge.split.train[:1]), unlabelled=judge.split.train[1:])
     assert set(cut.pretraining) == set(judge.pretraining) == set(judge.split.train)
     few, all_videos = (judge_all(each, [Entrant("pjepa", 0, model(0))]) for each in (cut, judge))
-    assert few.rows[0].runs[0].probe.valid_accuracy != all_videos.rows[0].runs[0].probe.valid_accuracy
+    assert not np.array_equal(few.rows[0].runs[0].probe.weight, all_videos.rows[0].runs[0].probe.weight)
 
 
-def test_the_gate_compares_with_smoothing_and_with_what_untrained_and_reconstruction_add(
+def test_the_gate_asks_what_latents_are_worth_alone_beside_a_control_and_beside_smoothing(
     evaluation: Evaluation,
 ) -> None:
-    claims = {(line.mode, line.first, line.second) for line in evaluation.gate}
     for mode in ("offline", "causal"):
-        assert any(claim[:2] == (mode, "pjepa") and claim[2].startswith("moving average") for claim in claims)
-        for rival in ("untrained encoder", "reconstruction"):
-            assert (mode, "pjepa ++ moving average", f"{rival} ++ moving average") in claims
-        assert {("pjepa", "raw features"), ("reconstruction", "raw features"), ("pjepa", "reconstruction")} == {
-            (line.first, line.second) for line in evaluation.gate if line.mode == mode and line.claim.startswith(PAIR)
-        }, "every given model against raw features, and every two of them, always"
-    proper = [line for line in evaluation.gate if not line.claim.startswith(PAIR)]
+        lines = {line.question: line for line in evaluation.gate if line.mode == mode and line.question != "pair"}
+        assert {line.first for line in lines.values()} == {
+            "pjepa",
+            "pjepa ++ best control",
+            "pjepa ++ moving average",
+        }
+        assert (lines["raw"].first, lines["raw"].second) == ("pjepa", "raw features")
+        assert lines["control"].second == lines["adds"].second, "one rival, the strongest of all that learns nothing"
+        assert lines["adds to smoothing"].second.startswith(("moving average", "raw features"))
+        for question, rival in (("untrained", "untrained encoder"), ("reconstruction", "reconstruction")):
+            line = lines[question]  # type: ignore[index]
+            assert (line.first, line.second) == ("pjepa ++ moving average", f"{rival} ++ moving average")
+        assert {("reconstruction", "raw features"), ("pjepa", "reconstruction")} == {
+            (line.first, line.second) for line in evaluation.gate if line.mode == mode and line.question == "pair"
+        }, "what the gate itself does not ask: reconstruction against raw features, and every two given models"
+    assert all(line.claim.startswith(PAIR) is (line.question == "pair") for line in evaluation.gate)
+    proper = [line for line in evaluation.gate if line.question != "pair"]
     assert not any(line.first.startswith(("reconstruction", "untrained")) for line in proper)
 
 
@@ -120,10 +154,28 @@ def test_an_untrained_model_is_not_found_better_than_an_untrained_model(evaluati
     assert untrained and not any(line.holds for line in untrained)
 
 
-def test_a_claim_needs_three_seeds(judge: Judge) -> None:
+def test_a_line_with_fewer_than_three_seeds_neither_holds_nor_fails(judge: Judge) -> None:
     short = judge_all(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
-    assert not any(line.holds for line in short.gate)
+    assert {line.verdict for line in short.gate} == {"not enough seeds"} and not any(line.holds for line in short.gate)
     assert any("no masked reconstruction" in note for note in judge.folder.problems.notes), "and says what it lacks"
+
+
+@pytest.mark.parametrize(
+    ("low", "seeds", "later", "quick", "verdict"),
+    [
+        (0.5, 3, False, False, "holds"),
+        (0.0, 3, False, False, "fails"),
+        (-2.0, 3, True, False, "fails"),
+        (0.5, 3, True, False, "answers later"),
+        (0.5, 2, True, False, "not enough seeds"),
+        (-2.0, 1, False, False, "not enough seeds"),
+        (0.5, 3, False, True, "quick look"),
+    ],
+)
+def test_the_verdict_of_a_line(low: float, seeds: int, later: bool, quick: bool, verdict: str) -> None:
+    difference = Difference(mean=low + 1, low=low, high=low + 2, seeds=(seeds, 1), videos=10)
+    line = Comparison("raw", "alone", "offline", "a", "b", difference, later, quick)
+    assert line.verdict == verdict and line.holds is (verdict == "holds")
 
 
 def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: Judge) -> None:
@@ -133,8 +185,8 @@ def test_oracle_models_are_marked_and_a_causal_model_has_no_offline_row(judge: J
     assert result.find("clip (ORACLE)", "offline") and result.find("clip", "offline") is None
     row = result.find("blocks", "causal")
     assert row and row.delay == 3 / 2 + 1 / 4, "three more slots of a block of four at 2 Hz, and a slot of two frames"
-    gate = [line for line in result.gate if line.first == "blocks"]
-    assert gate and all(line.later and not line.holds for line in gate if line.second.startswith("moving average"))
+    gate = [line for line in result.gate if line.first == "blocks" and line.question in ("raw", "control")]
+    assert len(gate) == 2 and all(line.later and not line.holds for line in gate)
     assert result.find("blocks", "offline") is None
 
 
@@ -149,6 +201,7 @@ class Counted:
     def __init__(self, stop_after: int | None = None) -> None:
         self.total: float | None = None
         self.done, self.stop_after = 0.0, stop_after
+        self.notes: list[str] = []
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Any]:
@@ -157,6 +210,7 @@ class Counted:
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
+        self.notes.append(note)
         if self.done == self.stop_after:
             raise KeyboardInterrupt
 
@@ -171,6 +225,9 @@ def test_the_number_of_probes_is_known_from_the_start(judge: Judge, quick: bool)
     counted = Counted()
     found = judge_all(judge, entrants, counted, quick=quick)
     assert counted.total == counted.done
+    assert any(note.startswith("encoding with pjepa (causal): v") for note in counted.notes), (
+        "no silence while encoding"
+    )
     if quick:
         assert not any(line.holds for line in found.gate) and not any(row.beside for row in found.rows)
         assert any("quick look" in note for note in judge.folder.problems.notes)
@@ -218,7 +275,7 @@ def test_one_test_video_gives_a_table_without_a_gate(judge: Judge) -> None:
     single = Judge(judge.folder, replace(judge.split, test=judge.split.test[:1]), PROBE)
     result = judge_all(single, [Entrant("pjepa", 0, model(0))])
     assert result.rows and not result.gate
-    assert {row.name for _, row, _ in result.pairs} >= {"pjepa", "pjepa ++ moving average"}, "folds may pool them"
+    assert {pair.row.name for pair in result.pairs} >= {"pjepa", "pjepa ++ moving average"}, "folds may pool them"
 
 
 def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> None:
@@ -255,6 +312,10 @@ def test_a_result_round_trips_and_says_where_it_comes_from(evaluation: Evaluatio
     record, pictures, curves = load_result(tmp_path / "result")
     assert record["data"]["fingerprint"] == evaluation.judge.folder.fingerprint()
     assert record["command"] and record["software"]["torch"] and record["data"]["rate_hz"] == 2.0
+    clock = record["protocol"]["clock"]
+    assert clock["tau"] == evaluation.judge.clock.tau and clock["low"] <= clock["tau"] <= clock["high"]
+    assert clock["stated"] is False and record["data"]["leaks"] == []
+    assert [line["verdict"] for line in record["gate"]] == [line.verdict for line in evaluation.gate]
     assert len(record["rows"]) == len(evaluation.rows) and curves == {}
     assert list(pictures["names"]) == list(evaluation.judge.split.test[:3])
     with pytest.raises(InputError, match=r"no result\.json"):
@@ -279,31 +340,31 @@ def test_smoothing_that_validation_chose_badly_is_no_easy_rival(tmp_path: Path) 
     for part, chosen in (("train", names[:4]), ("valid", names[4:5]), ("test", names[5:])):
         (root / "splits" / f"{part}.split1.bundle").write_text("\n".join(f"{name}.txt" for name in chosen))
     folder = open_dataset(root, source_rate=parse_rate(4), rate=parse_rate(4))
-    study = _Study(Judge(folder, folder.split("1"), PROBE))
+    study = Study(Judge(folder, folder.split("1"), PROBE, tau=1.0))
     study.add("raw features", "raw", "causal", study.raw, key="raw")
     for mode in ("offline", "causal"):
-        study.smoothing(mode)
+        judge_simple(study, mode)
         for seed in (0, 1, 2):
             study.add("pjepa", "learned", mode, study.raw, key="raw", seed=seed)
-    study.compare()
     found = study.evaluation
+    compare(found, ("offline", "causal"))
     (raw,) = (row for row in found.rows if row.family == "raw")
     for mode in ("offline", "causal"):
         chosen = found.find("moving average", mode)
         assert chosen and chosen.mean("accuracy") < raw.mean("accuracy") - 10, "the easy rival that validation chose"
-        (line,) = (line for line in found.gate if line.mode == mode and line.claim.endswith("best smoothing"))
-        assert line.second == "raw features" and abs(line.difference.mean) < 5 and not line.holds
+        (line,) = (line for line in found.gate if line.mode == mode and line.question == "control")
+        assert line.second != "moving average" and line.difference.mean < 5 and not line.holds
 
 
 def test_the_rival_of_the_gate_is_the_strongest_on_the_test_videos(evaluation: Evaluation) -> None:
     for line in evaluation.gate:
-        if not line.claim.endswith(("best smoothing", "best control")):
+        if line.question not in ("control", "adds", "adds to smoothing"):
             continue
         kinds = ("raw", "control")
         rivals = [
             row for row in evaluation.rows if row.family in kinds and (row.mode == line.mode or row.family == "raw")
         ]
-        if line.claim.endswith("smoothing"):
-            rivals = [row for row in rivals if not row.name.startswith("nine offsets")]
+        if line.question == "adds to smoothing":
+            rivals = [row for row in rivals if row.name.startswith("moving average") or row.family == "raw"]
         best = max(row.correct.sum(axis=1).mean() for row in rivals)
         assert best in [row.correct.sum(axis=1).mean() for row in rivals if row.name == line.second]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, OnError, Rate, SourceRate, app, console, there
+from keystep.cli.base import Data, Groups, OnError, Rate, SourceRate, app, console, there
 
 PANEL = "Videos and features"
 
@@ -142,15 +142,26 @@ def inspect(
     data: Data,
     source_rate: SourceRate = None,
     rate: Rate = None,
+    groups: Groups = None,
     picture: Annotated[Path | None, typer.Option(help="Where to draw lengths and classes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; draws only where --picture says.")] = False,
 ) -> None:
     """Say what a feature folder holds, draw it, and list every problem (exit status 1 if there are any)."""
-    from keystep.cli.inspection import show_inspection
+    import json
+
+    from keystep.cli.inspection import draw_inspection, show_inspection
     from keystep.cli.progress import progress_on
     from keystep.data.inspection import inspect_dataset
+    from keystep.progress import SILENT
 
-    found = inspect_dataset(data, source_rate=source_rate, rate=rate, progress=progress_on(console))
-    show_inspection(found, picture or Path(f"inspect-{data.resolve().name}.png"), console)
+    progress = SILENT if as_json else progress_on(console)
+    found = inspect_dataset(data, source_rate=source_rate, rate=rate, groups=groups, progress=progress)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+        if picture is not None:
+            draw_inspection(found, picture)
+    else:
+        show_inspection(found, picture or Path(f"inspect-{data.resolve().name}.png"), console)
     raise typer.Exit(1 if found.problems else 0)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from keystep.cli.base import (
     Data,
+    Groups,
     OnError,
     Overwrite,
     Rate,
@@ -51,6 +52,7 @@ def pretrain(
     split: Annotated[
         str | None, typer.Option(help="Train on this split's training videos only; needed for an honest eval.")
     ] = None,
+    groups: Groups = None,
     settings: Set = None,
     on_error: Annotated[str | None, typer.Option(help="'raise' or 'skip' bad videos.")] = None,
     resume: Annotated[
@@ -63,11 +65,14 @@ def pretrain(
     from keystep.errors import InputError
 
     if resume is not None:
-        if any(value is not None for value in (data, out, config, source_rate, rate, split, settings, on_error)):
+        if any(
+            value is not None for value in (data, out, config, source_rate, rate, split, groups, settings, on_error)
+        ):
             raise InputError("--resume takes everything from the run's config.yaml; give no other option")
         run, settled = resume, run_config(resume)
     else:
         flags = {"root": data, "source_rate": source_rate, "rate": rate, "split": split, "on_error": on_error}
+        flags |= {"groups": groups}
         if out is None:
             raise InputError("no folder for the run; give --out runs/NAME")
         run, settled = out, _run_config(config, preset, flags, settings)
@@ -84,6 +89,7 @@ def pretrain(
         console.print("note: its crops followed true segments; the model itself needs none")
     data_set = settled.data
     given = {"--source-rate": data_set.source_rate, "--rate": data_set.rate, "--split": data_set.split}
+    given |= {"--groups": data_set.groups}
     options = [word for name, value in given.items() if value is not None for word in (name, value)]
     print_next("eval", data_set.root, *options, "--model", f"pjepa={run}")
 
@@ -134,6 +140,7 @@ def evaluate(
     split: Split = "1",
     source_rate: SourceRate = None,
     rate: Rate = None,
+    groups: Groups = None,
     settings: Set = None,
     on_error: OnError = "raise",
     suite: Annotated[
@@ -153,12 +160,13 @@ def evaluate(
         if quick:
             raise InputError("--quick is of the probes' table; for a quick suite set training.epochs and heads")
         options = (out, split, source_rate, rate, settings or [], on_error, console)
-        evaluate_suite(suite, data, model or [], *options, overwrite=overwrite)
+        evaluate_suite(suite, data, model or [], *options, persons=groups, overwrite=overwrite)
         return
     from keystep.cli.evaluation import evaluate_folder
 
     evaluate_folder(
         *(data, model or [], out, split, source_rate, rate, settings or [], on_error, console),
+        persons=groups,
         quick=quick,
         overwrite=overwrite,
     )
@@ -186,6 +194,7 @@ def discover(
     out: Annotated[Path, typer.Option(help="Folder for discovery.json and discovery.png.")] = Path("discovery"),
     source_rate: SourceRate = None,
     rate: Rate = None,
+    groups: Groups = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="clustering, convention, background, starts. Repeat as needed."),
@@ -211,6 +220,7 @@ def discover(
         settings or [],
         on_error,
         console,
+        persons=groups,
         overwrite=overwrite,
     )
 

@@ -1,0 +1,140 @@
+"""Groups: the person or the site that a video belongs to, which validation parts and bootstraps keep together.
+
+``splits/groups.csv`` has the header ``video,group`` and one line a video, named as in the splits::
+
+    video,group
+    P016_balloon1,P016
+    P016_balloon2,P016
+
+Where names carry the person, a regular expression says the same: ``^(P[0-9]+)_``.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from keystep.data.annotation import Split, found_name, read_lines
+from keystep.errors import InputError, quoted
+from keystep.files import write_lines
+
+GROUPS = "splits/groups.csv"
+HEADER = ["video", "group"]
+Grouping = Mapping[str, str] | str
+"""Video -> group, or a regular expression whose one capturing group finds it in a video's name."""
+
+
+def groups_of(
+    root: Path, videos: Collection[str], given: Grouping | None = None, left_out: Collection[str] = ()
+) -> dict[str, str] | None:
+    """Video -> group for all of a folder's videos: as given, else as ``splits/groups.csv`` says, else None.
+
+    Args:
+        left_out: bad videos that the user chose to skip; they may be named.
+
+    Raises:
+        InputError: an unknown video, one named twice, an empty group, a video without a group; a pattern that is no
+            regular expression with one capturing group, or finds nothing in a video's name.
+    """
+    if isinstance(given, str):
+        return groups_by_pattern(given, videos)
+    path = root / GROUPS
+    if given is not None:
+        return _complete("groups", _checked("groups", given.items(), videos, left_out), videos)
+    if not path.exists():
+        return None
+    return _complete(str(path), _checked(str(path), _rows(path), videos, left_out), videos)
+
+
+def groups_by_pattern(pattern: str, videos: Iterable[str]) -> dict[str, str]:
+    """Video -> what the pattern's one capturing group finds in its name.
+
+    Raises:
+        InputError: no regular expression, another number of capturing groups, or a name in which it finds nothing.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--groups {quoted(pattern)}: no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise InputError(
+            f"--groups {quoted(pattern)}: {compiled.groups} capturing groups; put one pair of brackets, around what "
+            "names the person, as in '^(P[0-9]+)_'"
+        )
+    groups = {}
+    for video in videos:
+        found = compiled.search(video)
+        if found is None or not found[1]:
+            raise InputError(
+                f"--groups {quoted(pattern)}: finds nothing in the video name {video!r}; correct the pattern"
+            )
+        groups[video] = found[1]
+    return groups
+
+
+def write_groups(folder: Path, groups: Mapping[str, str]) -> None:
+    """``splits/groups.csv`` of a feature folder, for those of the videos that are there; nothing where none is."""
+    there = [video for video in groups if (folder / "features" / f"{video}.npy").exists()]
+    if there:
+        lines = [_csv_line(*HEADER), *(_csv_line(video, groups[video]) for video in there)]
+        write_lines(folder / GROUPS, lines)
+
+
+def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
+    """A line for the test and for the validation part if persons of theirs are among the training videos."""
+    training, lines = {groups[video] for video in split.train}, []
+    for part, verb in (("test", "scores on"), ("valid", "choices by")):
+        videos = split.part(part)
+        own = {groups[video] for video in videos}
+        shared = sorted(own & training)
+        if shared:
+            count = sum(groups[video] in training for video in videos)
+            lines.append(
+                f"split {split.name}: {count} of {len(videos)} {part} videos are of groups that train, too "
+                f"({len(shared)} of {len(own)} groups, such as {shared[0]!r}); {verb} them say little of new ones"
+            )
+    return lines
+
+
+def _rows(path: Path) -> Iterable[tuple[str, str]]:
+    lines = read_lines(path)
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    if not rows or rows[0] != HEADER:
+        raise InputError(f"{path}, line 1: {quoted(lines[0] if lines else '')} is not the header 'video,group'")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(HEADER):
+            raise InputError(f"{path}, line {number}: {quoted(lines[number - 1])} is not 'video,group'")
+        yield row[0], row[1]
+
+
+def _checked(
+    source: str, rows: Iterable[tuple[str, str]], videos: Collection[str], left_out: Collection[str]
+) -> dict[str, str]:
+    """Video -> group of rows, each checked; ``source`` names them in errors."""
+    groups: dict[str, str] = {}
+    for name, group in rows:
+        video = found_name(name, (videos, left_out))
+        if video is None:
+            raise InputError(f"{source}: unknown video {name!r} among {len(videos)}; remove it, or correct its name")
+        if video in groups:
+            raise InputError(f"{source}: video {video!r} is named twice; keep one line")
+        if not group:
+            raise InputError(f"{source}: the group of video {video!r} is empty; name its person or site")
+        groups[video] = group
+    return groups
+
+
+def _complete(source: str, groups: dict[str, str], videos: Collection[str]) -> dict[str, str]:
+    """In the order of the videos, none of which may lack a group."""
+    missing = [video for video in videos if video not in groups]
+    if missing:
+        raise InputError(
+            f"{source}: {len(missing)} of {len(videos)} videos have no group, such as {missing[0]!r}; name them all"
+        )
+    return {video: groups[video] for video in videos}
+
+
+def _csv_line(*cells: str) -> str:
+    return ",".join('"' + cell.replace('"', '""') + '"' if re.search('[",]', cell) else cell for cell in cells)

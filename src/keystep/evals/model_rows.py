@@ -1,0 +1,146 @@
+"""The rows of models: latents alone, beside the best moving average, and beside the best control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from threading import Lock
+
+import torch
+
+from keystep.config import ModelConfig
+from keystep.config.attention import AttentionPattern
+from keystep.encoding import encode_videos
+from keystep.evals.controls import Control, Position
+from keystep.evals.gate import SMOOTHING
+from keystep.evals.geometry import median_geometry
+from keystep.evals.judge import Beside, Family, Mode, Representation
+from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of
+from keystep.evals.protocol import Entrant
+from keystep.evals.simple_rows import Chosen
+from keystep.evals.study import Study, banded, joined
+from keystep.pjepa import PJEPA
+
+CONTROL = "best control"
+BESIDE = "control"
+"""Band of what stands beside latents."""
+ONE_AT_A_TIME = Lock()
+"""Torch's generator belongs to the process: evaluations in two threads would draw each other's numbers."""
+
+
+class ModelRows:
+    """Judges models and their untrained twins. One twin serves all models of its architecture.
+
+    Args:
+        chosen: what stands beside the latents in each mode.
+    """
+
+    def __init__(self, study: Study, chosen: dict[Mode, Chosen]) -> None:
+        self.study, self.chosen = study, chosen
+        self.architectures: list[ModelConfig] = []
+
+    def judge(self, entrant: Entrant, *, twin_too: bool = True) -> None:
+        """A model and its twin, in every mode that it has and that is asked for."""
+        architecture = _encoder_part(entrant.model.config)
+        if architecture not in self.architectures:
+            self.architectures.append(architecture)
+        number = self.architectures.index(architecture)
+        twin = "untrained encoder" + (f" {number + 1}" if number else "")
+        name = entrant.name
+        if entrant.model.config.oracle:
+            name, twin = marked_oracle(name), marked_oracle(twin)
+        family: Family = "reconstruction" if entrant.reconstruction else "learned"
+        for mode, pattern in patterns_of(entrant.model).items():
+            if mode not in self.chosen:
+                continue
+            self._model(name, family, mode, entrant.model, pattern, entrant.seed)
+            if not twin_too:
+                continue
+            row = self.study.evaluation.find(self.study.marked(twin), mode)
+            if row is None or (not self.study.quick and entrant.seed not in {run.seed for run in row.runs}):
+                self._model(twin, "untrained", mode, _untrained(entrant), pattern, entrant.seed)
+
+    def _model(self, name: str, family: Family, mode: Mode, model: PJEPA, pattern: AttentionPattern, seed: int) -> None:
+        """Latents alone, beside the best smoothing of the same mode, and learned ones beside the best control."""
+        study = self.study
+        name = study.marked(name)
+        wait = pattern_delay(pattern, study.rate)
+        delay = None if wait is None else wait + study.slot_delay
+        settings = model.config.model_dump_json()  # heads, rotations and the like leave no trace in the weights
+        key = f"latents {mode}: {model.fingerprint} {settings} {pattern!r}"
+        position: Position = "elapsed" if mode == "causal" else "progress"
+
+        @cache
+        def latents() -> Representation:
+            folder, videos = study.judge.folder, study.judge.videos
+            told = f"encoding with {name} ({mode}): "
+            return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(told + video)))
+
+        bands = model.bands(pattern)
+        study.add(
+            name,
+            family,
+            mode,
+            lambda: banded(latents(), bands),
+            key=key,
+            seed=seed,
+            position=position,
+            delay=delay,
+            detail=str(pattern),
+        )
+        beside = count_beside(study, family)
+        pairs: list[tuple[Beside, str, Control]] = [
+            ("smoothing", SMOOTHING, self.chosen[mode].smoothing),
+            ("control", CONTROL, self.chosen[mode].best),
+        ]
+        for what, other, control in pairs[:beside]:
+            made = study.controlled(control)
+            study.add(
+                f"{name} ++ {other}",
+                family,
+                mode,
+                lambda made=made: joined(banded(latents(), bands), made(), BESIDE),  # type: ignore[misc]
+                key=f"{key} ++ {study.key(control, mode)}",
+                seed=seed,
+                position=position,
+                delay=delay if mode == "causal" else None,
+                detail=f"beside {control.name}",
+                beside=what,
+            )
+        if family == "learned" and f"{name}, {mode}" not in study.evaluation.geometry:
+            test = {video: latents()[video] for video in study.judge.split.test}
+            study.evaluation.geometry[f"{name}, {mode}"] = median_geometry(list(test.values()))
+            study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
+
+
+def count_beside(study: Study, family: Family) -> int:
+    """How many rows a model has beside its latents alone: with smoothing, and a learned one's with the best control."""
+    return 0 if study.quick else 2 if family == "learned" else 1
+
+
+def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode]) -> int:
+    """How many probes `ModelRows` reports for these entrants."""
+    total, twins = 0, set[tuple[ModelConfig, Mode, int]]()
+    for entrant in entrants:
+        family: Family = "reconstruction" if entrant.reconstruction else "learned"
+        for mode in modes:
+            if mode in patterns_of(entrant.model):
+                total += 1 + count_beside(study, family)
+                twins.add((_encoder_part(entrant.model.config), mode, 0 if study.quick else entrant.seed))
+    return total + len(twins) * (1 + count_beside(study, "untrained"))
+
+
+def _encoder_part(config: ModelConfig) -> ModelConfig:
+    """The config with nothing in it that the encoder does not read."""
+    plain = ModelConfig(dim=config.dim, heads=config.heads)
+    names = ("output_dim", "predictor_depth", "predictor_heads", "predictor_attention", "visible_predictions")
+    return config.model_copy(update={name: getattr(plain, name) for name in names})
+
+
+def _untrained(entrant: Entrant) -> PJEPA:
+    """The same architecture with the same input statistics and fresh weights."""
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entrant.seed)
+        fresh = PJEPA(entrant.model.config)
+    fresh.load_state_dict({**fresh.state_dict(), **dict(entrant.model.named_buffers())})
+    return fresh.to(entrant.model.mask_token.device).eval()
