@@ -131,9 +131,7 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
     config = config.model_copy(
         update={
             "model": build(ModelConfig, config.model.model_dump(), widths),
-            "train": config.train.model_copy(
-                update={"steps": steps, "warmup": warmup, "monitor_every": monitor_every}
-            ),
+            "train": config.train.model_copy(update={"steps": steps, "warmup": warmup, "monitor_every": monitor_every}),
         }
     )
     progress.message(_in_seconds(config, float(rate)))

@@ -18,7 +18,7 @@ from keystep.train.run import pretrain
 
 STEPS = 60
 SETTINGS = {
-    "model": {"dim": 16, "depth": 2, "heads": 2, "predictor_depth": 1},
+    "model": {"dim": 16, "depth": 1, "heads": 2, "predictor_depth": 1, "live_attention": None},
     "target": {"offsets": [0.0]},
     "train": {
         **{"steps": STEPS, "batch_size": 2, "crop": 24, "warmup": 2, "learning_rate": 0.02},
@@ -101,9 +101,10 @@ def test_a_run_that_is_killed_and_resumed_stops_where_it_would_have(
 
 
 def test_nothing_stops_where_it_is_not_asked_for_or_nothing_is_held_out(noise: Path, tmp_path: Path) -> None:
-    asked_not = settings(noise, stop_early=False)
-    nothing = build(RunConfig, SETTINGS, {"data": {"root": noise, "source_rate": 4}})
-    moving = build(RunConfig, SETTINGS, {"data": asked_not.data.model_dump(), "target": {"kind": "ema"}})
+    rarely = {"train": {"save_every": STEPS, "log_every": STEPS}}
+    asked_not = settings(noise, stop_early=False, **rarely["train"])
+    nothing = build(RunConfig, SETTINGS, rarely, {"data": {"root": noise, "source_rate": 4}})
+    moving = build(RunConfig, SETTINGS, rarely, {"data": asked_not.data.model_dump(), "target": {"kind": "ema"}})
     for number, config in enumerate((asked_not, nothing, moving)):
         pretrain(config, tmp_path / str(number))
         assert metrics(tmp_path / str(number))[-1]["step"] == STEPS
