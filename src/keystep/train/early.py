@@ -60,14 +60,16 @@ class EarlyStop:
         """One line about the end of a training that was to have so many steps."""
         return (
             f"stopped at step {self.stopped_at} of {steps}: predictions on held-out videos were best at step "
-            f"{self.best_step}, whose weights are kept; more videos, or fewer steps (--set train.steps={self.best_step})"
+            f"{self.best_step}, whose weights are kept; more videos, or fewer steps "
+            f"(--set train.steps={self.best_step})"
         )
 
 
 def first_too_late(losses: list[float]) -> int | None:
     """Place of the first look that ends a run of `IN_A_ROW` worse ones; None where there is none.
 
-    Each look counts as the mean of itself and the one before, so that one that is good or bad by chance decides nothing.
+    Each look counts as the mean of itself and the one before, so that one that is good or bad by chance decides
+    nothing.
     """
     smooth = [sum(pair) / 2 for pair in zip(losses[:1] + losses[:-1], losses, strict=True)]
     worse = 0
