@@ -556,7 +556,7 @@ def _step_cost(label: str, name: str, shape: tuple[int, int], precision: str, pe
     crops, length = shape
     optimizer = torch.optim.AdamW(pjepa.parameters(), lr=1e-4)
     features, targets = torch.randn(*shape, 2048), torch.randn(*shape, config.dim, device=_device())
-    masking = MaskingConfig(kind="spans", ratio=HIDDEN)
+    masking = MaskingConfig(kind="spans", ratio=HIDDEN, shortest=4, longest=32)
     drawn = np.stack([draw_hidden(length, masking, np.random.default_rng(i)) for i in range(crops)])
     batch = SequenceBatch(features, torch.ones(shape, dtype=torch.bool)).to(_device())
     hidden = torch.from_numpy(drawn).to(_device())

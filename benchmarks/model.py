@@ -29,6 +29,7 @@ from keystep.pjepa import PJEPA
 from measure import GEMM, gemm, gemm_rate, growth, interleaved
 
 HIDDEN = 0.6
+SPANS = MaskingConfig(kind="spans", ratio=HIDDEN, shortest=4, longest=32)
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def measured(
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     assert config.input_dim is not None
-    work_once = made_work(config, work, length, masking or MaskingConfig(kind="spans", ratio=HIDDEN))
+    work_once = made_work(config, work, length, masking or SPANS)
     costs = interleaved({GEMM: gemm(), "work": work_once}, rounds)
     cost, ceiling = costs["work"], gemm_rate(costs[GEMM])
     share = 1.0 if work == "encode" else 1 - HIDDEN

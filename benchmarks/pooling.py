@@ -39,8 +39,9 @@ from keystep.extraction.action_pool import ActionPoolConfig, fit_action_pool
 from keystep.files import write_lines
 from keystep.nn.encoder import Encoder
 from keystep.nn.pooling import mean_token
-from keystep.target import FeatureTarget, Neighbourhood, Target, shifts_of
-from keystep.train import run as training
+from keystep.target import FeatureTarget, Target, around, feature_width
+from keystep.train import setup
+from keystep.train.run import pretrain
 
 TOKENS = 8
 STAYS_SECONDS = 2.0
@@ -161,7 +162,7 @@ class Study:
     def pretrain(self, folder: FeatureFolder, name: str, **target: Any) -> PJEPA:
         """A P-JEPA of these features, without labels."""
         layers = {"data": {"root": folder.root, "split": "1"}, "train": {"seed": self.seed}, "target": target}
-        return training.pretrain(build(RunConfig, QUICK, layers), self.root / "runs" / name)
+        return pretrain(build(RunConfig, QUICK, layers), self.root / "runs" / name)
 
     def rows(self) -> Iterator[tuple[str, float]]:
         """Name and accuracy of each representation."""
@@ -210,15 +211,15 @@ def target_of(what: str, mean: FeatureFolder, videos: tuple[str, ...]) -> Iterat
         config: TargetConfig, encoder: Encoder, measured: Statistics, seed: int, rate: float | Fraction
     ) -> Target:
         own, _ = measure(mean, videos, seed, centred=True, smooth=config.smooth)
-        return Neighbourhood(MeanTokenTarget(own, config), shifts_of(config.offsets, rate), config.scales)
+        return around(MeanTokenTarget(own, config), config, feature_width(config, len(own.mean)), rate)
 
-    usual = training.build_target
+    usual = setup.build_target
     try:
         if what == "mean token":
-            training.build_target = build_mean
+            setup.build_target = build_mean
         yield
     finally:
-        training.build_target = usual
+        setup.build_target = usual
 
 
 def main() -> None:

@@ -35,15 +35,21 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., keystep.PJEPA]:
-    """A small random model, the same each time, with the given attention and no second mode."""
+    """A small random model, the same each time, with the given attention and no second mode.
+
+    Its latents are as wide as the blocks, without held bands, unless ``readout_dim`` and ``tau`` are given.
+    """
 
     def make(pattern: dict, **changes: object) -> keystep.PJEPA:
-        settings = {"input_dim": 5, "dim": 16, "depth": 2, "heads": 2, "live_attention": None, "attention": pattern}
+        settings = {"input_dim": 5, "dim": 16, "depth": 2, "heads": 2, "readout_dim": None}
+        settings |= {"live_attention": None, "attention": pattern}
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = keystep.PJEPA(build(ModelConfig, settings, changes)).eval()
             if model.config.input_norm == "channel":
                 model.encoder.proj[0].mean.normal_()
+            if model.encoder.held is not None:
+                model.encoder.held.norm.mean.normal_()
         return model
 
     return make

@@ -154,6 +154,7 @@ def _encode_folder(
             "weights": model.fingerprint,
             "features": folder.fingerprint(),
             "attention": str(pattern or model.config.attention),
+            "bands": model.bands(pattern),
             "oracle": oracle,
             **labels_record(folder),
             "pooled_by": folder.pool,

@@ -82,7 +82,8 @@ def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = T
         Warnings: the head was fitted on latents that see the future, or that true boundaries shaped.
 
     Raises:
-        InputError: the head was fitted on another model or on no latents at all.
+        InputError: the head was fitted on another model or on no latents at all, or on offline latents that have other
+            bands than live ones.
     """
     origin = head.origin
     if origin.get("representation") and not origin.get("weights"):
@@ -91,9 +92,11 @@ def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = T
         raise InputError(f"{name}: was fitted on another model than {model.origin.source}; 'keystep eval' fits one")
     warnings = []
     if live and origin.get("mode") == "offline":
-        warnings.append(
-            f"{name} was fitted on offline latents, which see the future; take the causal head of the same eval"
-        )
+        line = f"{name} was fitted on offline latents, which see the future; take the causal head of the same eval"
+        pattern = model.config.stream_attention
+        if pattern is not None and head.width != model.latent_dim(pattern):
+            raise InputError(line)
+        warnings.append(line)
     if origin.get("oracle") == "True":
         warnings.append(f"ORACLE: {name} was fitted on what true boundaries shaped; a live system has none")
     return warnings

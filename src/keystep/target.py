@@ -194,6 +194,11 @@ def build_target(
     else:
         target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
         width = 1
+    return around(target, config, width, rate)
+
+
+def around(target: Target, config: TargetConfig, width: int, rate: float | Fraction) -> Target:
+    """A target of ``width`` numbers, or of class ids, at the offsets of a settled config; itself for (0,)."""
     shifts = shifts_of(config.offsets, rate)
     if shifts == (0,):
         return target

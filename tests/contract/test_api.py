@@ -47,7 +47,7 @@ def test_importing_keystep_imports_no_torch() -> None:
 @pytest.fixture
 def model() -> keystep.PJEPA:
     torch.manual_seed(0)
-    return keystep.PJEPA(ModelConfig(input_dim=6, dim=16, depth=2, heads=2)).eval()
+    return keystep.PJEPA(ModelConfig(input_dim=6, dim=16, depth=2, heads=2, tau=2.5)).eval()
 
 
 def test_one_video_may_be_a_matrix_and_an_array(model: keystep.PJEPA) -> None:
@@ -56,9 +56,14 @@ def test_one_video_may_be_a_matrix_and_an_array(model: keystep.PJEPA) -> None:
     assert torch.equal(model.encode(torch.from_numpy(rows)), expected)
     assert torch.equal(model.encode(rows), expected)
     latents = keystep.encode(model, rows)
-    assert isinstance(latents, np.ndarray) and latents.shape == (9, 16)
+    assert isinstance(latents, np.ndarray) and latents.shape == (9, 6 + 150 + 25 + 24 + 384)
+    assert list(model.bands().values()) == [6, 150, 25, 24, 384] and model.latent_dim() == latents.shape[1]
     assert np.array_equal(latents, expected.numpy())
     assert isinstance(keystep.encode(model, torch.from_numpy(rows)), torch.Tensor)
+
+
+def _bands(model: keystep.PJEPA, latents: np.ndarray) -> list[np.ndarray]:
+    return np.split(latents, np.cumsum(list(model.bands().values()))[:-1], axis=1)
 
 
 def test_causal_encoding_does_not_see_the_future(model: keystep.PJEPA) -> None:
@@ -69,7 +74,10 @@ def test_causal_encoding_does_not_see_the_future(model: keystep.PJEPA) -> None:
         [keystep.encode(model, each, mode=mode)[:12] for each in (rows, changed)] for mode in ("causal", "offline")
     )
     np.testing.assert_allclose(*causal, atol=1e-5)
-    assert np.abs(offline[0] - offline[1]).max() > 1e-3
+    assert causal[0].shape == (12, sum(model.bands(model.config.live_attention).values()))
+    for name, before, after in zip(model.bands(), *(_bands(model, latents) for latents in offline), strict=True):
+        changes = name not in ("frame", "memory")
+        assert (np.abs(before - after).max() > 1e-3) == changes, name
 
 
 def test_an_unknown_mode_names_the_known_ones(model: keystep.PJEPA) -> None:

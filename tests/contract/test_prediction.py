@@ -8,6 +8,7 @@ import torch
 
 import keystep
 from keystep.config import ModelConfig
+from keystep.encoding import Mode, pattern_of
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe
 
@@ -17,13 +18,15 @@ NAMES = ("pour", "stir", "wait")
 @pytest.fixture
 def model() -> keystep.PJEPA:
     torch.manual_seed(0)
-    return keystep.PJEPA(ModelConfig(input_dim=6, dim=16, depth=2, heads=2)).eval()
+    return keystep.PJEPA(ModelConfig(input_dim=6, dim=16, depth=2, heads=2, tau=2.5)).eval()
 
 
-def head_of(model: keystep.PJEPA, path: Path, **origin: str) -> Path:
-    rng = np.random.default_rng(0)
-    weight, bias = rng.normal(size=(16, 3)).astype(np.float32), np.zeros(3, np.float32)
-    facts = {"weights": model.fingerprint, "mode": "offline", "rate": "4"} | origin
+def head_of(model: keystep.PJEPA, path: Path, mode: Mode = "offline", **origin: str) -> Path:
+    """A head of latents of this mode, which have widths of their own."""
+    rng, origin = np.random.default_rng(0), {"mode": mode, **origin}
+    width = model.latent_dim(pattern_of(model, mode))
+    weight, bias = rng.normal(size=(width, 3)).astype(np.float32), np.zeros(3, np.float32)
+    facts = {"weights": model.fingerprint, "rate": "4"} | origin
     LinearProbe(weight, bias, 0.1, 50.0).head(NAMES, facts).save(path)
     return path
 
@@ -44,7 +47,7 @@ def test_a_head_of_offline_latents_sees_the_whole_video_and_one_of_causal_ones_d
     changed = features.copy()
     changed[30:] += 5
     for mode, sees in (("offline", True), ("causal", False)):
-        head = head_of(model, tmp_path / f"{mode}.safetensors", mode=mode)
+        head = head_of(model, tmp_path / f"{mode}.safetensors", mode=mode)  # type: ignore[arg-type]
         first, second = (keystep.predict(model, head, video)[0].probabilities[:30] for video in (features, changed))
         assert bool(np.abs(first - second).max() > 1e-3) is sees
         latents = keystep.encode(model, features, mode=mode)  # type: ignore[call-overload]

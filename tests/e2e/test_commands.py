@@ -15,7 +15,7 @@ import yaml
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = (
-    *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2"),
+    *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2", "--set", "model.readout_dim=24"),
     *("--set", "train.steps=4", "--set", "train.crop=32", "--set", "train.batch_size=2"),
 )
 """Settings of a model that trains in a blink."""
@@ -39,7 +39,9 @@ def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path
     assert "untrained encoder" in said and "does not hold" in said and "report.html" in said
     record = json.loads((result / "result.json").read_text())
     learned, control = record["models"]
-    assert len(learned["settings"]["target"]["offsets"]) == 9 and control["settings"]["target"]["offsets"] == [0]
+    assert len(learned["settings"]["target"]["offsets"]) == 15 and control["settings"]["target"]["offsets"] == [0]
+    tau = learned["settings"]["data"]["tau"]
+    assert tau > 0 and learned["settings"]["model"]["tau"] == pytest.approx(4 * tau)
     assert learned["weights"] != control["weights"] and record["data"]["fingerprint"] and record["command"]
     families = {row["name"]: row["family"] for row in record["rows"]}
     assert families["pjepa"] == "learned" and families["reconstruction"] == "reconstruction"
@@ -56,16 +58,18 @@ def test_latents_in_the_mstcn_layout_are_a_data_set_that_other_code_reads(
     pretrain(keystep, data, tmp_path / "run")
     out = tmp_path / "latents"
     arguments = ("encode", tmp_path / "run", data, "--source-rate", 4, "--rate", 2, "--layout", "mstcn", "--out", out)
-    status, _, error = keystep(*arguments)
+    status, said, error = keystep(*arguments)
     assert status == 0, error
+    width = 6 + (9 + 16) * 6 + (4 * 6 + 1) + 4 * 6 + 24
+    assert f"{width} wide (frame 6 + around 150 + memory 25 + ahead 24 + context 24)" in said
     for name in ("video0", "video7"):
         latents = np.load(out / "features" / f"{name}.npy")
         labels = (out / "groundTruth" / f"{name}.txt").read_text().splitlines()
-        assert latents.shape == (16, len(labels)), "(D, T) with a label for each column"
+        assert latents.shape == (width, len(labels)), "(D, T) with a label for each column"
         assert np.array_equal(latents[:, 0], latents[:, 1]), "each latent is held for the two frames it stands for"
     assert (out / "splits" / "train.split1.bundle").exists() and (out / "mapping.txt").exists()
     status, said, _ = keystep("inspect", out, "--picture", tmp_path / "p.png")
-    assert status == 0 and "8 videos, 16 numbers a frame" in said
+    assert status == 0 and f"8 videos, {width} numbers a frame" in said
     times = {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.npy")}
     assert keystep(*arguments)[0] == 0
     assert times == {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.npy")}, "done is done"
@@ -81,8 +85,10 @@ def test_latents_in_the_native_layout_are_read_again_at_their_own_rate(
     )
     assert status == 0, error
     latents = np.load(out / "features" / "video0.npy")
-    assert latents.shape == (25, 16) and latents.dtype == np.float16
+    assert latents.shape == (25, 6 + (6 + 8) * 6 + (4 * 6 + 1) + 24) and latents.dtype == np.float16
     assert json.loads((out / "features" / "video0.json").read_text())["timeline"]["rate"] == "2"
+    bands = json.loads((out / "store.json").read_text())["provenance"]["bands"]
+    assert bands == {"frame": 6, "around": 84, "memory": 25, "context": 24}
     assert not (out / "groundTruth").exists(), "labels at another rate would not fit"
 
 

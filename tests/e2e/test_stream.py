@@ -312,8 +312,21 @@ def test_smoothing_and_the_view_work_together(keystep: Run, judged: SimpleNamesp
     assert "ms a frame" in error and any(name in error for name in ("wait", "cut", "tie a knot"))
 
 
-def test_a_head_fitted_on_offline_latents_is_warned_about(keystep: Run, judged: SimpleNamespace) -> None:
+def test_a_head_fitted_on_offline_latents_has_other_bands_and_is_refused(keystep: Run, judged: SimpleNamespace) -> None:
     status, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, mode="offline"))
+    assert status == 2 and "was fitted on offline latents, which see the future; take the causal head" in error
+    assert error.count("\n") == 1
+
+
+def test_a_head_fitted_on_offline_latents_of_the_same_width_is_warned_about(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
+    head.origin = {**head.origin, "mode": "offline"}
+    head.save(tmp_path / "head.safetensors")
+    status, _, error = keystep(
+        "stream", judged.run, judged.video, "--source-rate", 4, "--head", tmp_path / "head.safetensors"
+    )
     assert status == 0 and "was fitted on offline latents" in error
 
 

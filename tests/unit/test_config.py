@@ -55,14 +55,26 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"data": {"rate": "fast"}}, r"data\.rate.*'fast' is no rate in Hz"),
         ({"data": {"rate": 0}}, r"data\.rate.*above 0 Hz"),
         ({"data": {"on_error": "ignore"}}, r"data\.on_error.*'ignore'"),
-        ({"target": {"offsets": [0, float("inf")]}}, r"target\.offsets\.1: Input should be a finite number"),
+        (
+            {"target": {"offsets": [0, float("inf")]}},
+            r"target\.offsets\.1: Input should be a finite number.*, not inf$",
+        ),
         ({"train": {"learning_rate": float("nan")}}, r"train\.learning_rate: Input should be a finite number"),
         ({"model": {"boundaries": "discovered"}}, "^unknown setting model.boundaries"),
         ({"target": {"kind": "pixels"}}, r"target\.kind.*'pixels'"),
         ({"target": {"momentum": 1.01}}, r"target\.momentum.*1\.01"),
         ({"target": {"smooth": 4}}, "smooth 4 has no middle frame; make it odd"),
-        ({"target": {"scales": [1, 8]}}, "scales 8 has no middle frame; make it odd"),
-        ({"target": {"kind": "clusters", "scales": [1, 9]}}, "clusters have no averages; set smooth"),
+        ({"target": {"spread": -0.1}}, r"target\.spread.*-0\.1"),
+        ({"target": {"offsets": ["7.2 tau", "8 sec"]}}, r"target\.offsets\.1: .*such as 7\.2tau or 8s, not '8 sec'$"),
+        ({"masking": {"longest": "-6tau"}}, r"masking\.longest: Input should be a frame at least, not '-6tau'"),
+        ({"train": {"crop": 0}}, r"train\.crop: Input should be a frame at least, not 0"),
+        ({"train": {"crop": 7.5}}, r"train\.crop: Input should be a whole number of frames, or a text.*, not 7\.5$"),
+        ({"data": {"tau": 0}}, r"data\.tau.*not 0"),
+        ({"model": {"bands": ["context", "frame"]}}, r"bands \['context', 'frame'\]: name each once, and context as"),
+        ({"model": {"bands": ["around", "around", "context"]}}, "name each once"),
+        ({"model": {"bands": ["far", "context"]}}, r"model\.bands\.0.*'far'"),
+        ({"model": {"visible_predictions": "predictor"}}, "readout_dim 384 would stay random: .*set model.readout_dim"),
+        ({"objective": {"visible_weight": 0}}, "readout_dim 384 would stay random"),
         ({"target": {"offsets": []}}, "at least 1 item"),
         ({"train": 5}, r"train: .*not 5"),
         (
@@ -156,6 +168,8 @@ def test_the_paper_preset_is_the_paper() -> None:
     train = config.train
     assert (train.learning_rate, train.schedule, train.weight_decay, train.decay_all) == (1e-4, "drop", 0.04, True)
     assert not config.model.oracle and config.model.averaged_blocks == 1
+    assert (config.model.bands, config.model.context_dim) == (("context",), 1408)
+    assert not config.needs_tau and config.settled(None, 1).train.crop == 2048
 
 
 def test_later_layers_lie_on_top_and_leave_the_rest() -> None:
@@ -225,9 +239,11 @@ def test_momentum_may_stay_or_rise() -> None:
 
 def test_steps_follow_from_the_data_unless_they_are_given() -> None:
     train = TrainConfig(batch_size=4, crop=512)
-    assert train.settled_steps([100]) == 400
     assert train.settled_steps([10_000] * 20) == math.ceil(12 * 200_000 / (4 * 512))
     short = [100] * 9_000  # crops are no longer than their videos
     assert train.settled_steps(short) == 12 * 9_000 // 4
+    assert train.settled_steps([512] * 20) == 150, "some steps, however little there is"
+    assert train.settled_steps([512] * 4) == 40, "but no frame forty times"
+    assert train.settled_steps([100]) == 10
     assert TrainConfig(steps=7).settled_steps([10_000] * 20) == 7
     assert TrainConfig(epochs=3, batch_size=4).settled_steps([100] * 10) == 9

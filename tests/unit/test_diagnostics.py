@@ -38,7 +38,7 @@ def crops() -> list[TrainingBatch]:
 
 def parts(kind: str, output_dim: int | None) -> tuple[PJEPA, Any]:
     torch.manual_seed(0)
-    model = PJEPA(ModelConfig(input_dim=WIDTH, dim=16, depth=2, heads=2, output_dim=output_dim)).eval()
+    model = PJEPA(ModelConfig(input_dim=WIDTH, dim=16, depth=2, heads=2, readout_dim=24, output_dim=output_dim)).eval()
     sample = randn(200, WIDTH).numpy()
     statistics = Statistics(sample.mean(0), sample.std(0), sample)
     return model, build_target(TargetConfig(kind=kind, clusters=6, offsets=(0,)), model.encoder, statistics, 0, 1)  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def test_looking_twice_gives_the_same_numbers_and_leaves_no_gradient() -> None:
     monitor = Monitor(crops(), labels, ObjectiveConfig())
     first, second = (monitor.look(model, target, AttentionPattern()) for _ in range(2))
     assert first == second and all(parameter.grad is None for parameter in model.parameters())
-    assert 1 <= first.effective_rank <= 16 and -1 <= first.neighbour_cosine <= 1
+    assert 1 <= first.effective_rank <= 24 and -1 <= first.neighbour_cosine <= 1
     assert first.probe_accuracy is not None and 0 <= first.probe_accuracy <= 100
 
 

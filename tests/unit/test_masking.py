@@ -51,7 +51,7 @@ def test_exactly_that_many_frames_are_hidden(
 
 @pytest.mark.parametrize("kind", ["random", "spans"])
 def test_the_generator_fixes_the_mask(kind: str) -> None:
-    config = MaskingConfig(kind=kind)  # type: ignore[arg-type]
+    config = MaskingConfig(kind=kind, shortest=4, longest=32)  # type: ignore[arg-type]
     first, second, other = (draw_hidden(200, config, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(first, second) and not np.array_equal(first, other)
 
@@ -59,7 +59,8 @@ def test_the_generator_fixes_the_mask(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["random", "spans"])
 @pytest.mark.parametrize(("frames", "ratio"), [(100, 0.6), (40, 0.25)])
 def test_every_position_is_hidden_equally_often_the_ends_too(kind: str, frames: int, ratio: float) -> None:
-    config, draws = MaskingConfig(kind=kind, ratio=ratio), 4000  # type: ignore[arg-type]
+    config = MaskingConfig(kind=kind, ratio=ratio, shortest=4, longest=32)  # type: ignore[arg-type]
+    draws = 4000
     rng = np.random.default_rng(0)
     share = np.mean([draw_hidden(frames, config, rng) for _ in range(draws)], axis=0)
     expected = hidden_count(frames, ratio) / frames
@@ -88,6 +89,6 @@ def test_span_lengths_are_uniform_between_their_bounds() -> None:
 def test_spans_hide_neighbours_and_random_masks_do_not() -> None:
     found = {}
     for kind in ("random", "spans"):
-        config, rng = MaskingConfig(kind=kind), np.random.default_rng(0)
+        config, rng = MaskingConfig(kind=kind, shortest=4, longest=32), np.random.default_rng(0)
         found[kind] = np.mean([length for _ in range(50) for length in runs(draw_hidden(1000, config, rng))])
     assert found["random"] < 3 and found["spans"] > 15

@@ -62,7 +62,7 @@ def test_missing_and_unexpected_tensors_are_counted_and_named(saved: tuple[keyst
         ('{"format": "other"}', "not a keystep model"),
         ('{"format": "keystep-pjepa", "version": 9}', "format version 9"),
         (
-            '{"format": "keystep-pjepa", "version": 3, "model": {"dims": 3}}',
+            '{"format": "keystep-pjepa", "version": 4, "model": {"dims": 3}}',
             r"json: unknown setting dims \(did you mean",
         ),
     ],
@@ -95,5 +95,5 @@ def test_a_full_disk_keeps_the_old_model(saved: tuple[keystep.PJEPA, Path], monk
 def test_a_model_of_another_format_version_is_refused(saved: tuple[keystep.PJEPA, Path]) -> None:
     path = saved[1] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    with pytest.raises(InputError, match="format version 2; this keystep reads 3"):
+    with pytest.raises(InputError, match="format version 2; this keystep reads 4"):
         keystep.PJEPA.from_pretrained(saved[1])

@@ -407,6 +407,17 @@ class RunConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _readout_is_trained(self) -> Self:
+        if self.model.readout_dim and (
+            self.model.visible_predictions == "predictor" or not self.objective.visible_weight
+        ):
+            raise ValueError(
+                f"readout_dim {self.model.readout_dim} would stay random: only predictions of visible frames from "
+                "their latents train it; set model.readout_dim to null"
+            )
+        return self
+
     @property
     def needs_tau(self) -> bool:
         """Whether a time is stated in units of the features' decorrelation time."""
@@ -421,13 +432,15 @@ class RunConfig(Config):
             rate: frames a second.
         """
         offsets = tuple(sorted({round(seconds(offset, tau), 3) for offset in self.target.offsets}))
-        shortest, longest = (frames(span, tau, rate) for span in (self.masking.shortest, self.masking.longest))
+        spans = {}
+        if self.masking.kind == "spans":  # else nothing reads them
+            spans = {name: frames(getattr(self.masking, name), tau, rate) for name in ("shortest", "longest")}
         return self.model_copy(
             update={
                 "data": self.data.model_copy(update={"tau": tau}),
                 "model": self.model.model_copy(update={"tau": tau and tau * float(rate)}),
                 "target": build(TargetConfig, self.target.model_dump(), {"offsets": offsets}),
-                "masking": build(MaskingConfig, self.masking.model_dump(), {"shortest": shortest, "longest": longest}),
+                "masking": build(MaskingConfig, self.masking.model_dump(), spans),
                 "train": self.train.model_copy(update={"crop": max(2, frames(self.train.crop, tau, rate))}),
             }
         )

@@ -6,30 +6,39 @@ Tau is the decorrelation time of the features (`keystep.data.clock`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 _TEXT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+) ?(tau|s)")
 
 
-def _checked(value: float | str) -> float | str:
-    if isinstance(value, str) and not _TEXT.fullmatch(value):
-        raise ValueError(f"{value!r} is no time; write a number, or one with a unit such as 7.2tau or 8s")
-    return value
+def _either(number: str) -> Callable[[object, ValidatorFunctionWrapHandler], float | str]:
+    """Of a number and a text, one error instead of one for each of them."""
+
+    def checked(value: object, handler: ValidatorFunctionWrapHandler) -> float | str:
+        try:
+            time: float | str = handler(value)
+        except ValidationError:
+            time = ""
+        if isinstance(time, str) and not _TEXT.fullmatch(time):
+            raise ValueError(f"Input should be a {number}, or a text with its unit such as 7.2tau or 8s")
+        return time
+
+    return checked
 
 
 def _positive(value: int | str) -> int | str:
     if (value < 1) if isinstance(value, int) else (float(_TEXT.fullmatch(value)[1]) <= 0):  # type: ignore[index]
-        raise ValueError(f"{value!r} is too short: a frame at least")
+        raise ValueError("Input should be a frame at least")
     return value
 
 
-Offset = Annotated[float | str, AfterValidator(_checked)]
+Offset = Annotated[float | str, WrapValidator(_either("finite number of seconds"))]
 """Seconds, or a text with its unit."""
-Span = Annotated[int | str, AfterValidator(_checked), AfterValidator(_positive)]
+Span = Annotated[int | str, WrapValidator(_either("whole number of frames")), AfterValidator(_positive)]
 """A number of frames, or a text with its unit."""
 
 

@@ -17,7 +17,7 @@ from keystep.files import replacing
 
 FOLDER = "probes"
 """Folder of the kept probes within that of a result."""
-VERSION = 4
+VERSION = 5
 """Of how a probe is fitted and described: another version finds none of the older ones."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,9 @@ Array = npt.NDArray[Any]
 Strengths = tuple[float, ...]
 """One a band, nearest first; the largest is 1."""
 
-TRIED = (1.0, 0.3, 0.0)
-_SWEEPS = 2
-_STANDARD_ERRORS = 1.0
-_PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-_FRAMES = 20_000
+WEAKER = 0.3
+_STANDARD_ERRORS = 0.5
+_ROWS = 16_384  # frames whose products are added up at once
 
 
 def column_scales(widths: Sequence[int], strengths: Strengths) -> npt.NDArray[np.float64]:
@@ -43,7 +42,7 @@ class Moments:
     """What a ridge regression onto classes needs to know of standardised frames.
 
     gram: (D, D) mean products of columns. cross: (D, C) the same with the classes, one column each, less their shares.
-    shares: (C,) of the frames.
+    shares: (C,) of the frames. All float64.
     """
 
     gram: Tensor
@@ -52,26 +51,51 @@ class Moments:
 
     @classmethod
     def of(cls, frames: Array, targets: Array, classes: int) -> Moments:
-        """Of frames (N, D) and their classes (N,); of evenly spaced ones where there are many."""
-        step = -(-len(frames) // _FRAMES)
-        inputs, wanted = torch.from_numpy(frames[::step]), torch.from_numpy(targets[::step])
-        hot = torch.nn.functional.one_hot(wanted, classes).float()
-        shares = hot.mean(dim=0)
-        return cls(inputs.T @ inputs / len(inputs), inputs.T @ (hot - shares) / len(inputs), shares)
+        """Of frames (N, D) and their classes (N,)."""
+        width, count = frames.shape[1], len(frames)
+        shares = np.bincount(targets, minlength=classes) / count
+        gram, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, classes, dtype=torch.float64)
+        for start in range(0, count, _ROWS):
+            inputs = torch.from_numpy(np.ascontiguousarray(frames[start : start + _ROWS]))
+            hot = np.eye(classes, dtype=np.float32)[targets[start : start + _ROWS]] - shares.astype(np.float32)
+            gram += inputs.T @ inputs
+            cross += inputs.T @ torch.from_numpy(hot)
+        return cls(gram / count, cross / count, torch.from_numpy(shares))
 
-    def scaled(self, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """(gram, cross) of some columns, each multiplied by its scale."""
-        return self.gram[columns][:, columns] * scale[:, None] * scale, self.cross[columns] * scale[:, None]
+    def best(
+        self, scales: Array, penalties: Sequence[float], frames: Array, targets: Array
+    ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.bool_]]:
+        """The weights (D, C) that read other frames (V, D) of classes (V,) best, their penalty, and (V,) what is right.
+
+        scales: (D,), what each column is multiplied by; those of 0 are left out. Penalties fall, and the first that
+        does not gain ends the search.
+        """
+        columns = np.flatnonzero(scales)
+        index, scale = torch.from_numpy(columns), torch.from_numpy(scales[columns])
+        gram = self.gram[index][:, index] * scale[:, None] * scale
+        cross, inputs = self.cross[index] * scale[:, None], torch.from_numpy(frames[:, columns])
+        found: tuple[npt.NDArray[np.float64], float, npt.NDArray[np.bool_]] | None = None
+        for penalty in penalties:
+            penalised = gram.clone()
+            penalised.diagonal().add_(penalty)
+            solved = torch.cholesky_solve(cross, torch.linalg.cholesky(penalised)) * scale[:, None]
+            said = torch.addmm(self.shares.float(), inputs, solved.float()).argmax(dim=1).numpy()
+            right = said == targets
+            if found is not None and right.sum() <= found[2].sum():
+                break
+            weight = np.zeros((len(scales), len(self.shares)))
+            weight[columns] = solved.numpy()
+            found = weight, penalty, right
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
     """Looks for the strengths that the validation frames ask for beyond their noise.
 
-    Strengths are compared by ridge regressions onto the classes: dozens of them cost less than one logistic regression.
-
     moments: of the training frames, all bands. frames: (V, D) validation frames, standardised as those are; targets:
-    (V,) their classes; videos: (V,) the index of the video that each is of. widths: of the bands.
+    (V,) their classes; videos: (V,) the index of the video that each is of. widths: of the bands. penalties: falling.
     """
 
     moments: Moments
@@ -79,52 +103,42 @@ class Search:
     targets: Array
     videos: Array
     widths: Sequence[int]
+    penalties: Sequence[float]
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def best(self) -> Strengths:
-        """All 1, unless others gain more than noise.
+        """Which bands are read, and then how far each of them is leaned on.
 
-        Tried are the nearest bands, from one to all but one, and the last alone, then each band's strength in turn.
+        Of all choices of bands, the simplest that loses no more than noise against the best one: the fewest bands, and
+        of as many the nearest. Then each band that is read may be leaned on less where that gains more than noise.
         """
         count = len(self.widths)
-        cumulative = [(1.0,) * kept + (0.0,) * (count - kept) for kept in range(1, count)]
-        chosen = self._better((1.0,) * count, [*cumulative, (0.0,) * (count - 1) + (1.0,)])
-        for _ in range(_SWEEPS):
-            before = chosen
-            for band in reversed(range(count)):
-                others = ((*chosen[:band], strength, *chosen[band + 1 :]) for strength in TRIED)
-                chosen = self._better(chosen, [other for other in others if max(other) == 1])
-            if chosen == before:
-                break
+        subsets = [
+            tuple(float(band in read) for band in range(count))
+            for size in range(1, count + 1)
+            for read in combinations(range(count), size)
+        ]
+        best = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
+        chosen = next(subset for subset in subsets if not self._gains(best, subset))
+        for band in [band for band, strength in enumerate(chosen) if strength and sum(chosen) > 1]:
+            weaker = (*chosen[:band], WEAKER, *chosen[band + 1 :])
+            if max(weaker) == 1 and self._gains(weaker, chosen):
+                chosen = weaker
         return chosen
 
-    def _better(self, chosen: Strengths, others: Sequence[Strengths]) -> Strengths:
-        """The best of ``others`` if its gain on ``chosen`` is more than noise, otherwise ``chosen``."""
-        best = max(others, key=lambda other: self._right(other).sum())  # the first of equally good ones
-        gain = self._right(best) - self._right(chosen)
-        return best if gain.sum() > _STANDARD_ERRORS * self._noise(gain) else chosen
+    def _gains(self, one: Strengths, other: Strengths) -> bool:
+        """Whether one choice reads more frames than another beyond noise."""
+        gain = self._right(one) - self._right(other)
+        return bool(gain.sum() > _STANDARD_ERRORS * self._noise(gain))
 
     def _right(self, strengths: Strengths) -> npt.NDArray[np.int64]:
-        """(V,) 1 where the best ridge regression of the path of penalties is right, else 0."""
+        """(V,) 1 where the best penalty's probe is right, else 0."""
         if strengths in self._known:
             return self._known[strengths]
         scales = column_scales(self.widths, strengths)
-        columns = np.flatnonzero(scales)
-        scale, frames = torch.from_numpy(scales[columns]).float(), torch.from_numpy(self.frames[:, columns])
-        gram, cross = self.moments.scaled(torch.from_numpy(columns), scale)
-        best = np.full(len(frames), -1)
-        for penalty in _PENALTIES:
-            root, failed = torch.linalg.cholesky_ex(gram + penalty * torch.eye(len(gram)))
-            if failed:  # no digits are left
-                break
-            weight = torch.cholesky_solve(cross, root) * scale[:, None]
-            said = torch.addmm(self.moments.shares, frames, weight).argmax(dim=1).numpy()
-            right = (said == self.targets).astype(np.int64)
-            if right.sum() <= best.sum():
-                break
-            best = right
-        self._known[strengths] = best
-        return best
+        right = self.moments.best(scales, self.penalties, self.frames, self.targets)[2].astype(np.int64)
+        self._known[strengths] = right
+        return right
 
     @cached_property
     def _segments(self) -> npt.NDArray[np.int64]:

@@ -17,10 +17,11 @@ running sums in float64, so a stream gives the same at any chunking, for hours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
@@ -29,8 +30,16 @@ from keystep.nn.context import SequenceContext
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
 
-SCANNED = 64
-"""Frames whose exponential averages are one matrix product."""
+PIECE, LEVELS = 64, 4
+"""Places that are scanned at once, and how often pieces are made of pieces where a graph leaves their number open."""
+
+Inside = Callable[[Tensor, int], Tensor]
+"""Places (N, n, H, C) so many frames apart -> what stands at each of them and all before."""
+Join = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What stands at places, what stands so many frames before them, that number -> both together. 0 adds nothing."""
+
+
+NAMES = ("frame", "around", "memory", "ahead")
 
 
 def sees(pattern: AttentionPattern) -> str:
@@ -53,25 +62,34 @@ class HeldBands(nn.Module):
         self.register_buffer("basis", torch.zeros(width, config.held_components) if reduced else None)
 
     def forward(
-        self, features: Tensor, context: SequenceContext, pattern: AttentionPattern, visible: Tensor | None = None
+        self,
+        features: Tensor,
+        context: SequenceContext,
+        pattern: AttentionPattern,
+        visible: Tensor | None = None,
+        names: Collection[str] = NAMES,
     ) -> dict[str, Tensor]:
         """The held bands that there are with this attention, by name.
 
         Args:
             visible: (B, n) bool, the frames that averages and sums are made of; None: all real ones.
+            names: those that are wanted.
         """
         frame = context.clean(self.norm(mean_token(features, self.tokens)))
         parts = frame if self.basis is None else frame @ self.basis
         real = context.clean(torch.ones_like(frame[..., :1]))
-        seen = real if visible is None else real * visible[..., None]
-        marked = torch.cat([parts * seen, seen, real], dim=2).double()  # (B, n, C + 2)
+        seen = real
+        if visible is not None:
+            parts, seen = (x.masked_fill(~visible[..., None], 0.0) for x in (parts, seen))
+        marked = torch.cat([parts, seen, real], dim=2).double()  # (B, n, C + 2)
         made = {
             "frame": lambda: frame,
             "around": lambda: self._around(marked, context, pattern),
             "memory": lambda: self._memory(marked, context),
             "ahead": lambda: self._ahead(marked),
         }
-        return {name: made[name]().to(features.dtype) for name in self.config.widths(pattern) if name in made}
+        wanted = (name for name in self.config.widths(pattern) if name in names)
+        return {name: made[name]().to(features.dtype) for name in wanted}
 
     def _around(self, marked: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
         """(B, n, averages x C), without the mean of the video, or of its frames so far; 0 where no frame is seen."""
@@ -91,7 +109,7 @@ class HeldBands(nn.Module):
         before = max(width // 2 - shift for shift, width in windows)
         after = max(0, *(shift + width // 2 for shift, width in windows))
         around = context.around("around", centred, before, after)
-        sums = nn.functional.pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
+        sums = pad(around.cumsum(1), (0, 0, 1, 0))  # (B, 1 + before + n + after, C + 1)
         length, found = centred.shape[1], []
         for shift, width in windows:
             start = before + shift - width // 2
@@ -109,17 +127,21 @@ class HeldBands(nn.Module):
     def _averages(self, x: Tensor, state: Tensor) -> Tensor:
         """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
         half_lives = self.tau * torch.tensor(HALF_LIVES, dtype=torch.float64, device=x.device)
-        decays = (0.5 ** (1 / half_lives))[:, None, None]
-        parts = []
-        for piece in torch.split(x, SCANNED, dim=1):
-            count = torch.arange(piece.shape[1], device=x.device)
+        decays = (0.5 ** (1 / half_lives))[:, None]
+
+        def inside(places: Tensor, distance: int) -> Tensor:
+            count = _count(places)[:, 0]
             age = count[:, None] - count  # (n, n)
-            weights = torch.where(age >= 0, (1 - decays) * decays ** age.clamp(min=0), 0.0)  # (half-lives, n, n)
-            kept = decays ** (count[:, None] + 1)  # (half-lives, n, 1)
-            found = (weights @ piece[:, None] + kept * state[:, :, None]).transpose(1, 2)
-            state = found[:, -1]
-            parts.append(found)
-        return torch.cat(parts, dim=1)
+            weights = torch.where(
+                age >= 0, decays[..., None] ** (distance * age.clamp(min=0)), 0.0
+            )  # (half-lives, n, n)
+            return (weights @ places.transpose(1, 2)).transpose(1, 2)
+
+        def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:
+            return here + decays**frames * before
+
+        found = (1 - decays) * _scan(x[:, :, None], inside, join)
+        return join(found, state[:, None], _count(x)[..., None])
 
     def _memory(self, marked: Tensor, context: SequenceContext) -> Tensor:
         """(B, n, 4 C + 1): what has been."""
@@ -162,7 +184,7 @@ def _carried(
     def update(state: Tensor) -> tuple[Tensor, Tensor]:
         found = advance(x, state)
         if valid is None:
-            return found, found[:, -1]
+            return found, found[:, -1].clone()  # not a view that keeps all of them
         states = torch.cat([state[:, None], found], dim=1)
         last = valid.sum(1).view(-1, *[1] * (found.ndim - 1)).expand(-1, 1, *found.shape[2:])
         return found, states.gather(1, last)[:, 0]
@@ -182,9 +204,43 @@ def _sums(x: Tensor, state: Tensor) -> Tensor:
 
 
 def _largest(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, D) largest values so far, from those before, (B, D). By doubling: graphs have no running maximum."""
-    reach = 1
-    while reach < x.shape[1]:
-        x = torch.cat([x[:, :reach], torch.maximum(x[:, reach:], x[:, :-reach])], dim=1)
-        reach *= 2
-    return torch.maximum(x, state[:, None])
+    """(B, n, D) largest values so far, 0 at least, from those before, (B, D)."""
+
+    def inside(places: Tensor, distance: int) -> Tensor:
+        reach = 1  # by doubling: graphs have no running maximum
+        while reach < (min(places.shape[1], PIECE) if isinstance(places.shape[1], int) else PIECE):
+            places = torch.maximum(places, _earlier(places, reach))
+            reach *= 2
+        return places
+
+    def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:
+        return torch.maximum(here, before)
+
+    found = _scan(x.clamp(min=0)[:, :, None], inside, join)[:, :, 0]
+    return torch.maximum(found, state[:, None])
+
+
+def _scan(x: Tensor, inside: Inside, join: Join, distance: int = 1, levels: int = LEVELS) -> Tensor:
+    """(B, n, H, C): at each place what there is until then, places being ``distance`` frames apart.
+
+    Within pieces, and then over the pieces, of which a graph does not know how many there are.
+    """
+    count = x.shape[1]
+    if (count <= PIECE) if isinstance(count, int) else not levels:
+        return inside(x, distance)
+    pieces = (count + PIECE - 1) // PIECE
+    whole = pad(x, (0, 0, 0, 0, 0, pieces * PIECE - count))
+    within = inside(whole.reshape(len(x) * pieces, PIECE, *x.shape[2:]), distance)
+    within = within.reshape(len(x), pieces, *within.shape[1:])
+    before = _earlier(_scan(within[:, :, -1], inside, join, distance * PIECE, levels - 1), 1)
+    return join(within, before[:, :, None], distance * _count(within[0])[..., None]).flatten(1, 2)[:, :count]
+
+
+def _earlier(x: Tensor, places: int) -> Tensor:
+    """(B, n, H, C): at each place what stands so many places before, 0 where there is none."""
+    return pad(x, (0, 0, 0, 0, places, 0))[:, : x.shape[1]]
+
+
+def _count(x: Tensor) -> Tensor:
+    """Of (B, n, ...), (n, 1) float64: 1, 2, ..., n."""
+    return torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]

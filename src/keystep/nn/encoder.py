@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
-from keystep.nn.bands import HeldBands, sees
+from keystep.nn.bands import NAMES, HeldBands, sees
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext, Whole
@@ -54,13 +54,17 @@ class Encoder(Trunk):
 
     @torch.no_grad()
     def held_bands(
-        self, batch: SequenceBatch, pattern: AttentionPattern, visible: Tensor | None = None
+        self,
+        batch: SequenceBatch,
+        pattern: AttentionPattern,
+        visible: Tensor | None = None,
+        names: Collection[str] = NAMES,
     ) -> dict[str, Tensor]:
-        """The held bands at all frames, (B, T, width) each, made of the ``visible`` ones (B, T), or of all."""
+        """These held bands at all frames, (B, T, width) each, made of the ``visible`` ones (B, T), or of all."""
         if self.held is None:
             return {}
         context = Whole(lay_out(batch.valid, batch.segment_lengths, batch.starts))
-        held: dict[str, Tensor] = self.held(batch.features, context, pattern, visible)
+        held: dict[str, Tensor] = self.held(batch.features, context, pattern, visible, names)
         return held
 
     def read(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
@@ -87,7 +91,7 @@ class Encoder(Trunk):
             held: `held_bands` of these visible frames, where they are known already.
         """
         if held is None:
-            held = self.held_bands(batch, pattern, visible) if self.around else {}
+            held = self.held_bands(batch, pattern, visible, ["around"]) if self.around else {}
         packing = Packing(visible & batch.valid)
         context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
         around = packing.pack(held["around"]) if self.around else None

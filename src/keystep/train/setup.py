@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -53,7 +53,7 @@ def open_fabric(config: RunConfig) -> Fabric:
             devices=train.devices,
             num_nodes=train.nodes,
             precision=train.precision,
-            strategy="ddp" if processes > 1 else "auto",
+            strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",  # a step has one of two attentions
         )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
@@ -115,7 +115,10 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
     """
     rate, tau = folder.timeline.rate, config.data.tau
     if tau is None and config.needs_tau:
-        clock = decorrelation_time([folder.vectors(name) for name in _spread(videos, CLOCK_VIDEOS)], rate)
+        try:
+            clock = decorrelation_time(_Vectors(folder, _spread(videos, CLOCK_VIDEOS)), rate)
+        except InputError as error:
+            raise InputError(f"{folder.root}: {error}, or state data.tau in seconds") from error
         progress.message(f"the features are half forgotten after {clock}")
         tau = clock.tau
     config = config.settled(tau, rate)
@@ -152,6 +155,16 @@ def _in_seconds(config: RunConfig, rate: float) -> str:
 
 def _readable(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 100 else f"{seconds:,.0f}"
+
+
+class _Vectors(Iterable[np.ndarray]):
+    """The vectors of some videos, read one video at a time whenever somebody goes through them."""
+
+    def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
+        self.folder, self.videos = folder, videos
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.folder.vectors, self.videos)
 
 
 def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) -> None:

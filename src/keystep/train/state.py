@@ -23,6 +23,8 @@ from keystep.persistence import CONFIG, WEIGHTS
 from keystep.pjepa import PJEPA
 from keystep.target import Target
 
+UNUSED = "encoder.around."
+"""Parameters of which a step needs one or the other, so that some may have been used by none yet."""
 TARGET, OPTIMISER, STATE = "target.safetensors", "optimizer.safetensors", "state.json"
 BEST = "best.safetensors"
 """Weights of the best look so far, where a training may end with those."""
@@ -124,5 +126,6 @@ def load_optimizer_tensors(model: nn.Module, optimizer: Optimizer, tensors: dict
         states.setdefault(name, {})[quantity] = value if quantity == "step" else value.to(parameters[name].device)
     for name, state in states.items():
         optimizer.state[parameters[name]] = state
-    if len(states) not in (0, len(parameters)):
-        raise InputError(f"{source}: has states for {len(states)} of {len(parameters)} parameters")
+    used = [name for name in parameters if not name.startswith(UNUSED) or name in states]
+    if len(states) not in (0, len(used)):
+        raise InputError(f"{source}: has states for {len(states)} of {len(used)} parameters")

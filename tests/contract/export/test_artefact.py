@@ -44,7 +44,8 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
         {"streams": 2, "head": HEAD},
     ),
     "block": ({"kind": "block_causal", "block": 4, "window": 9}, {"dim": 18, "rotary": "tiled"}, {"frames": 8}),
-    "hours": ({"kind": "causal", "window": 7}, {"depth": 1}, {"frames": 48, "torch_program": False}),
+    "bands": ({"kind": "causal", "window": 7}, {"readout_dim": 24, "tau": 2.5}, {"streams": 2, "frames": 3}),
+    "hours": ({"kind": "causal", "window": 7}, {"depth": 1, "tau": 6.0}, {"frames": 48, "torch_program": False}),
 }
 """Name: pattern, model, export."""
 
@@ -84,7 +85,7 @@ def run(
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]
 
 
-@pytest.mark.parametrize("name", ["causal", "memory", "block"])
+@pytest.mark.parametrize("name", ["causal", "memory", "block", "bands"])
 def test_both_files_give_the_latents_of_the_stream_from_its_first_frame(
     exported: Callable[[str], Exported], name: str
 ) -> None:
@@ -118,7 +119,7 @@ def test_positions_stay_exact_after_ten_million_frames(exported: Callable[[str],
     torch.testing.assert_close(latents[1], keystep.stream.step(model, following, state)[0], atol=1e-4, rtol=0)
 
 
-def test_the_running_mean_stays_exact_over_144_000_frames(exported: Callable[[str], Exported]) -> None:
+def test_running_sums_stay_exact_over_144_000_frames(exported: Callable[[str], Exported]) -> None:
     """Eight hours at 5 a second, with features far from zero, so that the sums are large."""
     model, step, folder, _ = exported("hours")
     function, state = onnx_files.OnnxStep(folder / "step.onnx"), step.initial()
@@ -130,7 +131,9 @@ def test_the_running_mean_stays_exact_over_144_000_frames(exported: Callable[[st
         right, expected = keystep.stream.step(model, features, expected)
     assert int(state[0]) == 144_000
     torch.testing.assert_close(latents, right, atol=1e-5, rtol=0)
-    torch.testing.assert_close(state[1] / 144_000, expected.memory.states["total"] / 144_000, atol=1e-7, rtol=0)
+    named = dict(zip((tensor.name for tensor in step.state), state, strict=True))
+    for name in ("total", "around.sums", "memory.sums"):
+        torch.testing.assert_close(named[name] / 144_000, expected.memory.states[name] / 144_000, atol=1e-7, rtol=0)
 
 
 def test_keys_and_values_may_be_written_over_their_old_ones(exported: Callable[[str], Exported]) -> None:

@@ -30,8 +30,8 @@ CAUSAL = {
 OFFLINE = {name: (kind, {**settings, "causal": False}) for name, (kind, settings) in list(CAUSAL.items())[2:]}
 
 
-def make_head(kind: str, settings: dict) -> Head:
-    head = build_head(head_config(kind, settings), 16, 3, seed=0).eval()
+def make_head(kind: str, settings: dict, width: int = 16) -> Head:
+    head = build_head(head_config(kind, settings), width, 3, seed=0).eval()
     head.standardise.mean.normal_(generator=torch.Generator().manual_seed(0))
     return head
 
@@ -73,10 +73,12 @@ def test_every_causal_head_is_exported_with_its_model(make_model: MakeModel, tmp
 
 @pytest.mark.parametrize("name", OFFLINE)
 @pytest.mark.parametrize("pattern", [{"kind": "bidirectional"}, {"kind": "bidirectional", "window": 9}], ids=str)
+@pytest.mark.parametrize("fields", [{}, {"tau": 2.5, "readout_dim": 24}], ids=["plain", "bands"])
 def test_heads_that_see_the_future_are_exported_over_whole_videos(
-    make_model: MakeModel, tmp_path: Path, name: str, pattern: dict
+    make_model: MakeModel, tmp_path: Path, name: str, pattern: dict, fields: dict
 ) -> None:
-    model, head = make_model(pattern), make_head(*OFFLINE[name])
+    model = make_model(pattern, **fields)
+    head = make_head(*OFFLINE[name], width=model.latent_dim())
     record = export_video(model, tmp_path / "out", head=head, torch_program=True, rate="5")
     assert json.loads((tmp_path / "out" / "video.json").read_text()) == record
     session = onnxruntime.InferenceSession(tmp_path / "out" / "video.onnx")

@@ -47,12 +47,14 @@ def patterns(draw: st.DrawFn) -> dict:
 
 @settings(max_examples=40, deadline=None)
 @given(pattern=patterns(), calls=st.integers(1, 3), streams=st.integers(1, 2), cut=st.integers(0, 8))
-@pytest.mark.parametrize("rotary", ["relative", "tiled"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"rotary": "tiled"}, {"tau": 2.5, "readout_dim": 24}], ids=["relative", "tiled", "bands"]
+)
 def test_every_windowed_pattern_gives_the_latents_of_the_stream_from_anywhere(
-    make_model: MakeModel, rotary: str, pattern: dict, calls: int, streams: int, cut: int
+    make_model: MakeModel, fields: dict, pattern: dict, calls: int, streams: int, cut: int
 ) -> None:
     """From the first frame, and taken over from `keystep.stream` in the middle."""
-    model = make_model(pattern, rotary=rotary)
+    model = make_model(pattern, **fields)
     frames = calls * pattern.get("block", 1)
     step = ExportedStep(model, frames, streams)
     features = random_features(streams, frames * (60 // frames + 9))
@@ -86,12 +88,12 @@ def test_real_rotation_is_the_complex_one(width: int, variant: str) -> None:
 
 
 def test_a_stream_whose_counter_is_set_to_zero_begins_anew_and_the_other_goes_on(make_model: MakeModel) -> None:
-    model = make_model({"kind": "causal", "window": 5, "stride": 3, "memory": 17})
+    model = make_model({"kind": "causal", "window": 5, "stride": 3, "memory": 17}, tau=2.5)
     step = ExportedStep(model, 1, 2)
     past, following = random_features(2, 40), random_features(2, 30, seed=2)
-    _, (frame, total, *rest) = run(step, past)
-    frame[1], total[1] = 0, 0
-    latents, _ = run(step, following, (frame, total, *rest))
+    _, (frame, *rest) = run(step, past)
+    frame[1] = 0
+    latents, _ = run(step, following, (frame, *rest))
     torch.testing.assert_close(latents[1:], model.encode(following[1:]), atol=1e-5, rtol=0)
     both = torch.cat([past, following], dim=1)[:1]
     torch.testing.assert_close(latents[:1], model.encode(both)[:, 40:], atol=1e-5, rtol=0)

@@ -36,7 +36,7 @@ def test_a_restored_stream_goes_on_to_the_same_bits(
     make_model: MakeModel, tmp_path: Path, pattern: dict, at: int
 ) -> None:
     """Whole steps of 1 to 7 frames, far beyond the buffers' first replacement, with a reset on the way."""
-    model = make_model(pattern)
+    model = make_model(pattern, readout_dim=24, tau=2.5)
     generator = torch.Generator().manual_seed(at)
     chunks = [torch.randn(2, 1 + number % 7, 5, generator=generator) for number in range(500)]
     state = keystep.stream.init(model, 2)
@@ -59,7 +59,7 @@ torch.save(latents, sys.argv[4])
 
 
 def test_another_process_goes_on_where_a_killed_one_stopped(make_model: MakeModel, tmp_path: Path) -> None:
-    model = make_model({"kind": "causal", "window": 9})
+    model = make_model({"kind": "causal", "window": 9}, readout_dim=24, tau=2.5)
     features = torch.randn(1, 60, 5)
     _, state = keystep.stream.step(model, features[:, :33], keystep.stream.init(model))
     model.save_pretrained(tmp_path / "model")

@@ -11,6 +11,7 @@ import keystep
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.heads import Affine, Head, build_head, head_config, linear_head
+from keystep.loading import check_head
 from keystep.stream import LiveSteps, Smoothing
 
 MakeModel = Callable[..., keystep.PJEPA]
@@ -35,6 +36,9 @@ OFFLINE = {
 }
 
 
+BANDS = {"readout_dim": 24, "tau": 2.5}
+
+
 def make_head(kind: str, settings: dict, width: int = 16) -> Head:
     head = build_head(head_config(kind, settings), width, 3, seed=0).eval()
     head.names = ("wait", "cut", "tie")
@@ -47,10 +51,12 @@ def features(frames: int = 61) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CAUSAL)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("fields", [{}, BANDS], ids=["plain", "bands"])
 def test_results_are_the_offline_ones_and_hold_latents_and_names_of_the_same_frames(
-    make_model: MakeModel, name: str, pattern: dict
+    make_model: MakeModel, name: str, pattern: dict, fields: dict
 ) -> None:
-    model, head, frames = make_model(pattern), make_head(*CAUSAL[name]), features()
+    model, frames = make_model(pattern, **fields), features()
+    head = make_head(*CAUSAL[name], width=model.latent_dim())
     stream = keystep.Stream(model, head)
     results = [stream.push(frames[start : start + 5]) for start in range(0, 61, 5)]
     now = stream.provisional()
@@ -111,6 +117,17 @@ def test_heads_that_see_the_future_are_refused_in_one_line(make_model: MakeModel
     with pytest.raises(InputError, match=f"this {name} head reads the whole video; train one with causal=true") as line:
         keystep.Stream(make_model(PATTERNS[0]), make_head(*OFFLINE[name]))
     assert "\n" not in str(line.value)
+
+
+def test_a_head_of_offline_latents_that_have_other_bands_is_refused_in_one_line(make_model: MakeModel) -> None:
+    model = make_model({"kind": "bidirectional"}, live_attention=PATTERNS[0], **BANDS)
+    head = make_head(*CAUSAL["mstcn"], width=model.latent_dim())
+    head.origin = {"mode": "offline"}
+    assert check_head(head, model, live=False) == []
+    with pytest.raises(InputError, match="this head was fitted on offline latents, which see the future; take the"):
+        check_head(head, model)
+    with pytest.raises(InputError, match=rf"the head reads latents {head.width} wide; the model gives"):
+        keystep.Stream(model, head)
 
 
 def test_a_stream_without_a_head_gives_latents(make_model: MakeModel, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ PATTERNS = [
     {"kind": "block_causal", "block": 4, "window": 9},
     {"kind": "block_causal", "block": 5, "window": 4, "stride": 2, "memory": 13},
 ]
+BANDS = {"readout_dim": 24, "tau": 2.5}
+"""A read-out of its own width and held bands beside it."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +54,15 @@ def run_stream(model: keystep.PJEPA, features: torch.Tensor, sizes: list[int]) -
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 @settings(max_examples=8, deadline=None)
 @given(
-    sizes=st.lists(st.integers(0, 30), max_size=8), readout=st.sampled_from(["last", "mean"]), centring=st.booleans()
+    sizes=st.lists(st.integers(0, 30), max_size=8),
+    readout=st.sampled_from(["last", "mean"]),
+    centring=st.booleans(),
+    held=st.sampled_from([{}, BANDS]),
 )
 def test_a_stream_gives_the_offline_latents_however_it_is_cut(
-    make_model: MakeModel, pattern: dict, sizes: list[int], readout: str, centring: bool
+    make_model: MakeModel, pattern: dict, sizes: list[int], readout: str, centring: bool, held: dict
 ) -> None:
-    model = make_model(pattern, readout=readout, centring=centring)
+    model = make_model(pattern, readout=readout, centring=centring, **held)
     features = random_features(2, max(60, sum(sizes)))
     offline = model.encode(features)
     torch.testing.assert_close(run_stream(model, features, sizes), offline, atol=1e-5, rtol=0)
@@ -124,12 +129,12 @@ class Streams:
 
 
 @settings(max_examples=60, deadline=None)
-@given(pattern=patterns(), centring=st.booleans(), data=st.data())
+@given(pattern=patterns(), centring=st.booleans(), held=st.sampled_from([{}, BANDS]), data=st.data())
 def test_streams_side_by_side_with_resets_give_each_its_own_offline_latents(
-    make_model: MakeModel, pattern: dict, centring: bool, data: st.DataObject
+    make_model: MakeModel, pattern: dict, centring: bool, held: dict, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(1, 3), "streams")
-    streams = Streams(make_model(pattern, centring=centring, depth=2), count)
+    streams = Streams(make_model(pattern, centring=centring, depth=2, **held), count)
     for seed in range(data.draw(st.integers(1, 12), "events")):
         event = data.draw(st.sampled_from(["feed", "feed", "feed", "look", "reset"]))
         if event == "feed":
@@ -143,11 +148,11 @@ def test_streams_side_by_side_with_resets_give_each_its_own_offline_latents(
 
 
 @settings(max_examples=20, deadline=None)
-@given(pattern=patterns(), cut=st.integers(0, 40), chunk=st.integers(1, 13))
+@given(pattern=patterns(), cut=st.integers(0, 40), chunk=st.integers(1, 13), held=st.sampled_from([{}, BANDS]))
 def test_frames_to_come_never_change_what_was_said_bit_for_bit(
-    make_model: MakeModel, pattern: dict, cut: int, chunk: int
+    make_model: MakeModel, pattern: dict, cut: int, chunk: int, held: dict
 ) -> None:
-    model = make_model(pattern)
+    model = make_model(pattern, **held)
     past, future = random_features(1, 60), random_features(1, 60, seed=2)
     other = torch.cat([past[:, :cut], future[:, cut:]], dim=1)
     known = cut // (pattern.get("block") or 1) * (pattern.get("block") or 1)
@@ -156,7 +161,7 @@ def test_frames_to_come_never_change_what_was_said_bit_for_bit(
 
 
 def test_a_model_for_both_uses_streams_with_its_live_attention(make_model: MakeModel) -> None:
-    model = make_model({"kind": "bidirectional"}, live_attention={"kind": "causal", "window": 9})
+    model = make_model({"kind": "bidirectional"}, live_attention={"kind": "causal", "window": 9}, **BANDS)
     features = random_features(1, 40)
     offline = model.encode(features, pattern=model.config.live_attention)
     torch.testing.assert_close(run_stream(model, features, [1] * 30), offline, atol=1e-5, rtol=0)
@@ -165,7 +170,7 @@ def test_a_model_for_both_uses_streams_with_its_live_attention(make_model: MakeM
 @pytest.mark.parametrize("size", [1, 20])
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if "window" in pattern], ids=str)
 def test_the_state_stops_growing_once_the_window_is_full(make_model: MakeModel, pattern: dict, size: int) -> None:
-    model = make_model(pattern)
+    model = make_model(pattern, **BANDS)
     state, sizes = keystep.stream.init(model), []
     for _ in range(1200 // size):
         _, state = keystep.stream.step(model, random_features(1, size), state)

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from keystep import persistence
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build, read_yaml
-from keystep.config.run import LEAST_STEPS
 from keystep.errors import InputError
 from keystep.train.run import pretrain
 
@@ -62,9 +61,10 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {"target": {"kind": "ema", "final_momentum": 1.0, "momentum": 0.9}},
         {"target": {"kind": "clusters", "clusters": 8}, "masking": {"kind": "random"}},
         {"train": {"accumulate": 2}},
+        {"train": {"live_share": 1.0}},
         {"train": {"epochs": 6, "accumulate": 2, "crop_segments": 2, "bucket": 2}, "objective": {"average": "parts"}},
     ],
-    ids=["features", "ema", "clusters", "accumulated", "epochs"],
+    ids=["features", "ema", "clusters", "accumulated", "one attention never used", "epochs"],
 )
 def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
     mstcn: Path, tmp_path: Path, change: dict
@@ -217,7 +217,7 @@ def test_steps_are_worked_out_from_the_data_and_written_down(mstcn: Path, tmp_pa
     config = settings(mstcn, steps=0, monitor_every=1000, save_every=1000, log_every=100)
     run = tmp_path / "run"
     pretrain(config, run)
-    assert run_config(run).train.steps == LEAST_STEPS
+    assert run_config(run).train.steps == 84, "195 frames, 93.3 a step, each frame 40 times at most"
     with pytest.raises(InputError, match="steps cannot be worked out; give steps"):
         settings(mstcn, steps=0, crop_segments=2)
 

@@ -38,7 +38,7 @@ def folder(make_folder: MakeFolder) -> FeatureFolder:
 
 def crops(folder: FeatureFolder, process: int = 0, processes: int = 1, segments: bool = False, **train: Any) -> Crops:
     config = TrainConfig(**{"steps": 12, "batch_size": 4, "crop": 16, **train})
-    masking = MaskingConfig(longest=8)
+    masking = MaskingConfig(shortest=4, longest=8)
     return Crops(
         folder,
         sorted(LENGTHS),

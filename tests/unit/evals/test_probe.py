@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
 from keystep.evals.strengths import Search
 
 CLASSES = 5
-QUICK = ProbeConfig(penalties=(0.1, 0.01, 0.001), path_frames=1_000)
+QUICK = ProbeConfig(penalties=(0.1, 0.01, 0.001), choice_frames=1_000)
 Videos = tuple[list[np.ndarray], list[np.ndarray]]
 
 
@@ -34,14 +34,14 @@ def probe() -> LinearProbe:
     return fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK)
 
 
-def test_the_probe_is_as_accurate_as_logistic_regression() -> None:
+def test_on_few_columns_the_probe_is_nearly_as_accurate_as_logistic_regression() -> None:
     probe = fit_probe(*TRAIN, *VALID, classes=CLASSES)
     frames = np.concatenate(TRAIN[0])
     mean, std = frames.mean(0), frames.std(0)
     reference = LogisticRegression(max_iter=2000).fit((frames - mean) / std, np.concatenate(TRAIN[1]))
     expected = 100 * reference.score((np.concatenate(TEST[0]) - mean) / std, np.concatenate(TEST[1]))
     assert 60 < expected < 95
-    assert accuracy(probe, TEST) == pytest.approx(expected, abs=0.5)
+    assert accuracy(probe, TEST) == pytest.approx(expected, abs=2.5)
 
 
 def test_validation_accuracy_is_that_of_the_returned_probe_on_inputs_as_they_are(probe: LinearProbe) -> None:
@@ -52,30 +52,38 @@ def test_validation_accuracy_is_that_of_the_returned_probe_on_inputs_as_they_are
 
 
 def test_the_penalty_that_is_best_on_validation_is_chosen() -> None:
-    config = ProbeConfig(iterations=60)
+    few = [video[:12] for video in TRAIN[0][:5]], [labels[:12] for labels in TRAIN[1][:5]]
+    penalties = (3.0, 1.0, 0.3, 0.1, 0.01)
     alone = {
-        penalty: fit_probe(*TRAIN, *VALID, classes=CLASSES, config=config.model_copy(update={"penalties": (penalty,)}))
-        for penalty in config.penalties
+        penalty: fit_probe(*few, *VALID, classes=CLASSES, config=ProbeConfig(penalties=(penalty,)))
+        for penalty in penalties
     }
     assert len({head.valid_accuracy for head in alone.values()}) > 1
-    probe = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=config)
-    assert probe.valid_accuracy == pytest.approx(max(head.valid_accuracy for head in alone.values()), abs=0.3)
-    same = alone[probe.penalty]
-    assert np.mean(probe.predict(TEST[0][0]) == same.predict(TEST[0][0])) > 0.98, "the path only starts elsewhere"
+    probe = fit_probe(*few, *VALID, classes=CLASSES, config=ProbeConfig(penalties=penalties))
+    assert probe.valid_accuracy == max(head.valid_accuracy for head in alone.values())
+    np.testing.assert_array_equal(probe.weight, alone[probe.penalty].weight)
 
 
-def test_the_solution_is_that_of_logistic_regression_with_the_same_penalty() -> None:
-    penalty, frames, labels = 0.01, np.concatenate(TRAIN[0]), np.concatenate(TRAIN[1])
-    config = ProbeConfig(penalties=(penalty,), iterations=200)
-    probe = fit_probe([frames], [labels], *VALID, classes=CLASSES, config=config)
+def test_the_solution_is_that_of_ridge_regression_with_the_same_penalty() -> None:
+    penalty, frames, labels = 0.3, np.concatenate(TRAIN[0]), np.concatenate(TRAIN[1])
+    probe = fit_probe([frames], [labels], *VALID, classes=CLASSES, config=ProbeConfig(penalties=(penalty,)))
     standard = (frames - frames.mean(0)) / frames.std(0)
-    reference = LogisticRegression(C=1 / (penalty * len(frames)), max_iter=5000, tol=1e-8).fit(standard, labels)
+    reference = Ridge(alpha=penalty * len(frames)).fit(standard, np.eye(CLASSES)[labels]).predict(standard)
+    scores = probe.scores(frames).astype(np.float64)
+    factor = np.polyfit(reference.ravel(), scores.ravel(), 1)[0]
+    np.testing.assert_allclose(scores / factor, reference, atol=1e-3)
 
-    def chances(scores: np.ndarray) -> np.ndarray:
-        rising = np.exp(scores - scores.max(1, keepdims=True))
-        return np.asarray(rising / rising.sum(1, keepdims=True))
 
-    np.testing.assert_allclose(chances(probe.scores(frames)), reference.predict_proba(standard), atol=0.02)
+def test_probabilities_are_as_likely_as_a_factor_on_the_scores_can_make_them(probe: LinearProbe) -> None:
+    labels = np.concatenate(VALID[1])
+    scores = np.concatenate([probe.scores(video) for video in VALID[0]]).astype(np.float64)
+
+    def loss(factor: float) -> float:
+        scaled = factor * scores
+        chances = np.exp(scaled - scaled.max(1, keepdims=True))
+        return -float(np.log(chances[np.arange(len(labels)), labels] / chances.sum(1)).mean())
+
+    assert loss(1.0) < min(loss(0.9), loss(1.1), np.log(CLASSES))
 
 
 def test_choosing_between_representations_needs_no_refining(probe: LinearProbe) -> None:
@@ -131,7 +139,7 @@ def test_constant_columns_and_all_zero_features_are_harmless() -> None:
     assert set(blind.predict(zeros[0])) == {np.bincount(np.concatenate(TRAIN[1][:2])).argmax()}
 
 
-@pytest.mark.parametrize("wrong", [{"penalties": ()}, {"penalties": (0.1, 1.0)}, {"iterations": 0}, {"lr": 1e-3}])
+@pytest.mark.parametrize("wrong", [{"penalties": ()}, {"penalties": (0.1, 1.0)}, {"choice_frames": 0}, {"lr": 1e-3}])
 def test_a_config_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProbeConfig(**wrong)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ def test_the_moving_average_of_weights_equals_the_authors(golden: Path) -> None:
         {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
         for prefix in ("student.", "teacher_before.", "teacher_after.")
     )
-    encoder = Encoder(ModelConfig(input_dim=16, dim=24, depth=1, heads=2, input_norm="layer"))
+    encoder = Encoder(ModelConfig(input_dim=16, dim=24, depth=1, heads=2, input_norm="layer", readout_dim=None))
     encoder.load_state_dict(teacher)
     target = EmaTarget(encoder, TargetConfig(kind="ema"))
     encoder.load_state_dict(student)
@@ -154,4 +154,5 @@ def test_averaging_over_frames_is_another_loss_than_over_parts(small: Learner) -
 
 def test_the_target_of_the_paper_is_the_last_layer_as_it_is() -> None:
     config = build(RunConfig, preset_settings("paper"), {"data": {"root": "DATA"}}).target
-    assert config == TargetConfig(kind="ema", layers=1, normalise="none", momentum=0.999, offsets=(0,))
+    plain = {"layers": 1, "normalise": "none", "offsets": (0,), "spread": 0.0}
+    assert config == TargetConfig(kind="ema", momentum=0.999, **plain)

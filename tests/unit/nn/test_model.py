@@ -1,3 +1,4 @@
+from itertools import product
 from typing import Any
 
 import pytest
@@ -32,9 +33,14 @@ ANY = [
 ]
 
 
+PLAIN: dict[str, Any] = {"readout_dim": None}
+BANDS: dict[str, Any] = {"readout_dim": 24, "tau": 2.5}
+"""With and without a read-out of its own width and the held bands beside it."""
+
+
 def made_model(**fields: Any) -> PJEPA:
     torch.manual_seed(0)
-    return PJEPA(ModelConfig(input_dim=WIDTH, dim=16, depth=2, heads=2, **fields)).eval()
+    return PJEPA(ModelConfig(input_dim=WIDTH, dim=16, depth=2, heads=2, **{**PLAIN, **fields})).eval()
 
 
 def made_features(*shape: int, seed: int = 0) -> Tensor:
@@ -62,11 +68,14 @@ def test_model_gradients_agree_with_those_of_finite_differences() -> None:
 
 @pytest.mark.parametrize("pattern", HONEST, ids=str)
 @pytest.mark.parametrize("length", [33, 128, 300])
-def test_future_frames_never_change_past_outputs(pattern: AttentionPattern, length: int) -> None:
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
+def test_future_frames_never_change_past_outputs(
+    pattern: AttentionPattern, length: int, fields: dict[str, Any]
+) -> None:
     features = made_features(1, length)
     for model, given_pattern in (
-        (made_model(attention=pattern), None),
-        (made_model(live_attention=pattern), pattern),
+        (made_model(attention=pattern, **fields), None),
+        (made_model(live_attention=pattern, **fields), pattern),
     ):
         before = model.encode(features, pattern=given_pattern)
         for now in (1, 17, length // 2, length - 1):
@@ -86,13 +95,24 @@ def test_the_open_block_does_see_its_own_future() -> None:
 
 
 @pytest.mark.parametrize("pattern", HONEST, ids=str)
-def test_a_video_that_goes_on_keeps_its_past_outputs(pattern: AttentionPattern) -> None:
-    model, features = made_model(attention=pattern), made_features(1, 160)
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
+def test_a_video_that_goes_on_keeps_its_past_outputs(pattern: AttentionPattern, fields: dict[str, Any]) -> None:
+    model, features = made_model(attention=pattern, **fields), made_features(1, 160)
     torch.testing.assert_close(model.encode(features[:, :96]), model.encode(features)[:, :96], atol=1e-5, rtol=0)
 
 
-def test_predictions_never_depend_on_later_visible_frames() -> None:
-    model, features = made_model(attention=CAUSAL), made_features(1, 30)
+def test_another_attention_than_was_learned_is_refused_where_bands_depend_on_it() -> None:
+    features = made_features(1, 6)
+    assert made_model(live_attention=None).encode(features, pattern=CAUSAL).shape == (1, 6, 16)
+    with pytest.raises(InputError, match="attends bidirectional; what it reads around a frame was never learned for c"):
+        made_model(live_attention=None, **BANDS).encode(features, pattern=CAUSAL)
+    windowed = AttentionPattern(kind="causal", window=3)
+    assert made_model(**BANDS).encode(features, pattern=windowed).shape[1] == 6
+
+
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
+def test_predictions_never_depend_on_later_visible_frames(fields: dict[str, Any]) -> None:
+    model, features = made_model(attention=CAUSAL, **fields), made_features(1, 30)
     valid, hidden = torch.ones(1, 30, dtype=torch.bool), (torch.arange(30) % 3 == 1)[None]
     changed = features.clone()
     changed[:, 15:] += 1
@@ -102,15 +122,18 @@ def test_predictions_never_depend_on_later_visible_frames() -> None:
 
 @pytest.mark.parametrize("pattern", ANY, ids=str)
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
-def test_padding_never_leaks_and_gives_exact_zeros(pattern: AttentionPattern, garbage: float) -> None:
-    model = made_model(attention=pattern)
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
+def test_padding_never_leaks_and_gives_exact_zeros(
+    pattern: AttentionPattern, garbage: float, fields: dict[str, Any]
+) -> None:
+    model = made_model(attention=pattern, **fields)
     valid = torch.arange(50) < torch.tensor([[50], [31]])
     segments = torch.tensor([[20, 30], [30, 1]])
     features, hidden = made_features(2, 50), torch.rand(2, 50, generator=torch.Generator().manual_seed(0)) < 0.6
     clean, dirty = (features.masked_fill(~valid[..., None], value) for value in (0.0, garbage))
     latents = model.encode(dirty, valid, segments)
     assert torch.equal(latents, model.encode(clean, valid, segments))
-    assert torch.equal(latents[~valid], torch.zeros(19, 16))
+    assert torch.equal(latents[~valid], torch.zeros(19, model.latent_dim()))
     output = model(SequenceBatch(dirty, valid, segments), hidden)
     assert torch.equal(output.predictions[~valid], torch.zeros(19, 16))
     assert torch.equal(output.latents[hidden | ~valid], torch.zeros_like(output.latents[hidden | ~valid]))
@@ -119,9 +142,9 @@ def test_padding_never_leaks_and_gives_exact_zeros(pattern: AttentionPattern, ga
 
 
 @pytest.mark.parametrize("pattern", ANY, ids=str)
-@pytest.mark.parametrize("readout", ["last", "mean"])
-def test_a_padded_batch_gives_what_each_video_gives_alone(pattern: AttentionPattern, readout: str) -> None:
-    model = made_model(attention=pattern, readout=readout)
+@pytest.mark.parametrize("fields", [PLAIN, {"readout": "mean"}, BANDS], ids=["last", "mean", "bands"])
+def test_a_padded_batch_gives_what_each_video_gives_alone(pattern: AttentionPattern, fields: dict[str, Any]) -> None:
+    model = made_model(attention=pattern, **fields)
     videos = [made_features(length, seed=length) for length in (150, 64, 1)]
     segments = [[100, 50], [10, 54], [1]]
     batch = SequenceBatch.pad(videos, segments)
@@ -144,10 +167,11 @@ def test_gaps_between_real_frames_keep_their_places(pattern: AttentionPattern) -
 
 
 @pytest.mark.parametrize("pattern", ANY, ids=str)
+@pytest.mark.parametrize("fields", [PLAIN, BANDS], ids=["plain", "bands"])
 def test_hidden_frames_never_reach_the_context_encoder_and_predictions_do_use_the_visible(
-    pattern: AttentionPattern,
+    pattern: AttentionPattern, fields: dict[str, Any]
 ) -> None:
-    model, features = made_model(attention=pattern), made_features(2, 60)
+    model, features = made_model(attention=pattern, **fields), made_features(2, 60)
     valid, segments = torch.ones(2, 60, dtype=torch.bool), torch.tensor([[20, 40], [59, 1]])
     hidden = torch.rand(2, 60, generator=torch.Generator().manual_seed(2)) < 0.6
     hidden[:, 0] = False
@@ -161,11 +185,11 @@ def test_hidden_frames_never_reach_the_context_encoder_and_predictions_do_use_th
 
 
 def test_a_video_without_frames_gives_zeros() -> None:
-    for pattern in (*HONEST, AttentionPattern()):
-        model = made_model(attention=pattern)
-        valid = torch.tensor([[True, True, False], [False, False, False]])
-        assert torch.equal(model.encode(made_features(2, 3), valid)[1], torch.zeros(3, 16))
-        assert torch.equal(model.encode(made_features(2, 3), torch.zeros_like(valid)), torch.zeros(2, 3, 16))
+    for pattern, fields in product((*HONEST, AttentionPattern()), (PLAIN, BANDS)):
+        model = made_model(attention=pattern, **fields)
+        width, valid = model.latent_dim(), torch.tensor([[True, True, False], [False, False, False]])
+        assert torch.equal(model.encode(made_features(2, 3), valid)[1], torch.zeros(3, width))
+        assert torch.equal(model.encode(made_features(2, 3), torch.zeros_like(valid)), torch.zeros(2, 3, width))
 
 
 @settings(max_examples=60, deadline=None)
@@ -219,14 +243,18 @@ def test_a_frame_that_is_no_number_is_named() -> None:
 
 
 @pytest.mark.parametrize("output_dim", [None, 7])
-def test_visible_frames_may_be_predicted_from_their_latents_alone(output_dim: int | None) -> None:
-    model = made_model(output_dim=output_dim)
+@pytest.mark.parametrize("readout_dim", [None, 24])
+def test_visible_frames_may_be_predicted_from_their_latents_alone(
+    output_dim: int | None, readout_dim: int | None
+) -> None:
+    model = made_model(output_dim=output_dim, readout_dim=readout_dim)
     batch = SequenceBatch(made_features(2, 9), torch.arange(9) < torch.tensor([[9], [6]]))
     hidden = torch.rand(2, 9, generator=torch.Generator().manual_seed(3)) < 0.5
     latents, predictions = model(batch, hidden)
-    seen = batch.valid & ~hidden
+    seen, read = batch.valid & ~hidden, model.encoder.readout(latents)
+    torch.testing.assert_close(read[seen], model.encode(batch.features, seen)[seen])
     assert model.predictor.visible_output is not None
-    torch.testing.assert_close(predictions[seen], model.predictor.visible_output(latents[seen]))
+    torch.testing.assert_close(predictions[seen], model.predictor.visible_output(read[seen]))
     assert not bool(predictions[~batch.valid].any())
     with torch.no_grad():
         for parameter in model.predictor.blocks.parameters():
