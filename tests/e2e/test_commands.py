@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path
     result = tmp_path / "result"
     status, said, error = keystep("eval", data, "--source-rate", 4, *models, "--out", result, *QUICK)
     assert status == 0, error
-    assert "untrained encoder" in said and "does not hold" in said and "report.html" in said
+    assert "untrained encoder" in said and "not enough seeds" in said and "report.html" in said
+    sentence = said.strip().splitlines()[-1]
+    assert sentence.startswith("No claim, not enough seeds (1, 3 needed): pjepa alone")
     record = json.loads((result / "result.json").read_text())
     learned, control = record["models"]
     assert len(learned["settings"]["target"]["offsets"]) == 15 and control["settings"]["target"]["offsets"] == [0]
@@ -46,6 +49,7 @@ def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path
     families = {row["name"]: row["family"] for row in record["rows"]}
     assert families["pjepa"] == "learned" and families["reconstruction"] == "reconstruction"
     page = (result / "report.html").read_text()
+    assert f'<p class="main">{sentence}</p>' in unescape(page)
     assert "pjepa ++ moving average" in page and list((result / "pictures").glob("*.png"))
     (result / "report.html").unlink()
     status, said, _ = keystep("report", result, "--markdown")

@@ -16,11 +16,12 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.entrants import Group, check_models, loaded_groups, own_rate
 from keystep.evals.evaluate import check_output, evaluate
+from keystep.evals.headline import main_line, verdict
 from keystep.evals.kept import FOLDER
 from keystep.evals.protocol import EvalConfig
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
-from keystep.evals.table import main_line, markdown_table, verdict
+from keystep.evals.table import markdown_table
 
 METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
@@ -94,8 +95,8 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
         )
     if record["gate"]:
         console.print(RIVALS, style="dim", soft_wrap=True, markup=False)
-    console.print(main_line(record), style="bold", soft_wrap=True, markup=False)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
+    console.print(main_line(record), style="bold", soft_wrap=True, markup=False)
 
 
 def _table(record: dict[str, Any]) -> Table:

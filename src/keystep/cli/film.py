@@ -7,18 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from keystep.data.annotation import IGNORED
 from keystep.data.statistics import principal_colours
+from keystep.evals.palette import Palette
 from keystep.extraction.backbone import Picture
 from keystep.extraction.video import open_video
 
 HEIGHT = 120
-COLOURS = [*colormaps["tab20"].colors[::2], *colormaps["tab20"].colors[1::2]]  # type: ignore[attr-defined]
-UNKNOWN_COLOUR = (0.93, 0.93, 0.93)
 
 
 def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) -> None:
@@ -37,10 +35,10 @@ def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) 
 
 def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop: float) -> None:
     """A ribbon of class ids, evenly spread from ``start`` to ``stop``, with a legend of those that occur."""
-    colours = np.array([UNKNOWN_COLOUR if label == IGNORED else COLOURS[label % len(COLOURS)] for label in ids])
-    axes.imshow(colours[None], extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
+    palette = Palette(names)
+    axes.imshow(palette.paint(ids), extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     present = [label for label in np.unique(ids) if label != IGNORED]
-    patches = [Patch(color=COLOURS[label % len(COLOURS)], label=names[label]) for label in present[:20]]
+    patches = [Patch(color=palette.colour(label), label=names[label]) for label in present[:20]]
     axes.legend(handles=patches, ncols=6, fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.05))
     axes.set(xlim=(start, stop), yticks=[], xticks=[])
 

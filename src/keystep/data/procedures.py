@@ -3,6 +3,7 @@
 History: a *round* handles one workpiece. It is brought, fastened once, twice or three times, worked on, and now and
 then checked. Fastenings look alike, and so does all work of one kind; what either is called depends on how often *this*
 workpiece has been fastened before. The same decides what a check shows, which is called a check whatever it shows.
+Plain steps in between show how often another workpiece was fastened.
 
 Moment: steps follow each other at random, briefly, and each has a look of its own. What came before says nothing.
 """
@@ -80,8 +81,9 @@ def check(count: int) -> Step:
     return Step("check", "check", "check", shows=f"fastened_{count}")
 
 
-def plain(k: int) -> Step:
-    return Step(f"plain_{k}", f"plain_{k}")
+def plain(k: int, count: int | None = None) -> Step:
+    """Something else; done on another workpiece, it shows how often that one was fastened."""
+    return Step(f"plain_{k}", f"plain_{k}", shows=None if count is None else f"fastened_{count}")
 
 
 def history_steps(works: int, plains: int) -> list[Step]:
@@ -113,8 +115,12 @@ def rounds(task: Task, plains: int, chances: Chances, rng: Generator) -> Iterato
         for k in _interleaved(task, rng):
             yield from _perhaps(check(count), chances.check, chances, rng)
             yield from _execute(work(k, count), chances, rng)
-            yield from _perhaps(plain(int(rng.integers(plains))), chances.aside, chances, rng)
+            yield from _perhaps(_aside(plains, rng), chances.aside, chances, rng)
         yield from _perhaps(check(count), chances.check, chances, rng)
+
+
+def _aside(plains: int, rng: Generator) -> Step:
+    return plain(int(rng.integers(plains)), int(rng.integers(1, MOST + 1)))
 
 
 def _interleaved(task: Task, rng: Generator) -> list[int]:

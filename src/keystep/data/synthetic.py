@@ -57,13 +57,13 @@ class SyntheticConfig(BaseModel):
     """Fixes the world and every video in it."""
     kind: Literal["history", "moment"] = "history"
     """Whether names depend on what was done before, or on what is in view alone."""
-    train_videos: int = Field(default=60, ge=1)
+    train_videos: int = Field(default=72, ge=1)
     """Videos in the training split."""
     valid_videos: int = Field(default=10, ge=1)
     """Videos in the validation split."""
     test_videos: int = Field(default=16, ge=1)
     """Videos in the test split."""
-    feature_dim: int = Field(default=64, ge=1)
+    feature_dim: int = Field(default=32, ge=1)
     """Width D of a feature vector."""
     rate: float = Field(default=4.0, gt=0)
     """Feature vectors a second (Hz)."""
@@ -73,7 +73,7 @@ class SyntheticConfig(BaseModel):
     """Length of the longest; lengths are uniform in between."""
     step_seconds: float = Field(default=4.0, gt=0)
     """Median length of a work step."""
-    brief_seconds: float = Field(default=1.25, gt=0)
+    brief_seconds: float = Field(default=1.5, gt=0)
     """Median length of all other steps."""
     background_seconds: float = Field(default=1.2, gt=0)
     """Median length of a pause between steps."""
@@ -85,9 +85,9 @@ class SyntheticConfig(BaseModel):
     """history: work steps, of which a task leaves one out."""
     plain_steps: int = Field(default=2, ge=2)
     """Steps with a look and a name of their own."""
-    aside_probability: float = Field(default=0.1, ge=0, le=1)
+    aside_probability: float = Field(default=0.15, ge=0, le=1)
     """history: how often a work step is followed by a plain one."""
-    check_probability: float = Field(default=0.35, ge=0, le=1)
+    check_probability: float = Field(default=0.3, ge=0, le=1)
     """history: how often a check takes place before a work step and at the end."""
     check_seconds: float = Field(default=2.0, gt=0)
     """Median length of a check."""
@@ -113,7 +113,7 @@ class SyntheticConfig(BaseModel):
     """Size of the temporally correlated noise."""
     noise_seconds: float = Field(default=0.4, gt=0)
     """Correlation time of that noise."""
-    white_strength: float = Field(default=0.5, ge=0)
+    white_strength: float = Field(default=0.35, ge=0)
     """Size of the noise that is new in every frame and dimension."""
 
     @model_validator(mode="after")
@@ -124,7 +124,7 @@ class SyntheticConfig(BaseModel):
 
     @classmethod
     def demo(cls, seed: int = 0) -> Self:
-        """86 videos of 400-900 frames (100-225 s at 4 Hz) where history matters: minutes to learn from."""
+        """98 videos of 300-900 frames (75-225 s at 4 Hz) where history matters: minutes to learn from."""
         return cls(seed=seed)
 
     @classmethod

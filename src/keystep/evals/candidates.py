@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -42,8 +42,9 @@ HALF_LIVES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Half-lives of the exponential averages, in tau; all stand side by side."""
 COMPONENTS = 64
 """Principal components of single frames that offsets and histories are made of, where the features are wider."""
-WIDE = 256
-"""The same for frames and moving averages where all controls stand side by side."""
+FRAME, MEMORY = 128, 24
+"""The same of frames and averages, and of histories, where all controls stand side by side: with 64 of everything,
+offline, a probe would read thousands of columns."""
 
 ONE_FRAME = "of one frame (raw)"
 """How the name of a moving average says that it averages nothing."""
@@ -72,7 +73,8 @@ class Candidates:
         self.rate, self.seconds = above_zero(rate, "a rate"), above_zero(tau, "tau")
         self.tau = rate * tau
         """In frames."""
-        self._components = cache(self._fitted)
+        self._width = train[0].shape[1]
+        self._components, self._amounts = cache(self._fitted), cache(self._measured)
 
     def smoothing(self, *, causal: bool, position: Position = "none") -> tuple[Control, ...]:
         """Moving averages, one for each width, alone or beside the position.
@@ -126,13 +128,14 @@ class Candidates:
         control = Control(far, transform, causal=causal)
         return replace(control, edge="the farthest that was tried") if reach == REACHES[-1] else control
 
-    def histories(self, *, causal: bool) -> dict[str, Control]:
+    def histories(self, *, causal: bool, components: int = COMPONENTS) -> dict[str, Control]:
         """What is remembered since the start, by name; not causal: beside what is still to come."""
+        narrow, amounts = partial(self._narrow, components), partial(self._amounts, components)
         half_lives = [self.tau * half_life for half_life in HALF_LIVES]
         remembered: dict[str, Transform] = {
             "mean so far": history.mean_so_far,
-            "log-counts": lambda frames: self._amounts.log_counts(frames, self.tau),
-            "seen yet": lambda frames: self._amounts.seen_yet(frames),
+            "log-counts": lambda frames: amounts().log_counts(frames, self.tau),
+            "seen yet": lambda frames: amounts().seen_yet(frames),
             "exponential averages": partial(history.exponential_averages, half_lives=half_lives),
         }
         span = f"{HALF_LIVES[0] * self.seconds:.3g} to {HALF_LIVES[-1] * self.seconds:.3g} s"
@@ -141,14 +144,14 @@ class Candidates:
         position: Position = "elapsed" if causal else "progress"
         found = {}
         for name, transform in remembered.items():
-            whole = _then(self._narrow, transform if causal else history.both_ways(transform))
+            whole = _then(narrow, transform if causal else history.both_ways(transform))
             found[name] = Control(details.get(name, name) + more, whole, causal=causal, position=position)
         timing = partial(history.clock, tau=self.tau, causal=causal)
         return {**found, "clock": Control(f"clock{more}", timing, causal=causal, position=position)}
 
     def together(self, smoothing: Control, offsets: Control, *, causal: bool) -> Control:
         """The frame, the chosen average and offsets, and the histories side by side, in four bands, nearest first."""
-        histories = self.histories(causal=causal)
+        histories = self.histories(causal=causal, components=MEMORY)
         remembered = ("exponential averages", "log-counts", "seen yet", "clock")
         parts = {
             "frame": self._limited(RAW),
@@ -161,24 +164,23 @@ class Candidates:
         return side_by_side(f"{TOGETHER}: {smoothing.name}; {offsets.name}", parts)
 
     def _limited(self, control: Control) -> Control:
-        """The same of the leading `WIDE` components of wider features."""
-        if self.train[0].shape[1] <= WIDE:
+        """The same of the leading `FRAME` components of wider features."""
+        if self._width <= FRAME:
             return control
-        transform = _then(lambda features: self._components("plain", WIDE).transform(features), control.transform)
+        transform = _then(partial(self._narrow, FRAME), control.transform)
         return Control(control.name, transform, causal=control.causal)
 
-    def _narrow(self, features: Array) -> Frames:
+    def _narrow(self, components: int, features: Array) -> Frames:
         """The channels themselves, or the leading components where there are more of them."""
-        if self.train[0].shape[1] <= COMPONENTS:
+        if self._width <= components:
             return as_frames(features)
-        return self._components("plain", COMPONENTS).transform(features)
+        return self._components("plain", components).transform(features)
 
     def _fitted(self, centring: Centring, count: int) -> FramePCA:
         return FramePCA.fit([CENTRINGS[centring](video) for video in self.train], count)
 
-    @cached_property
-    def _amounts(self) -> history.Amounts:
-        return history.Amounts.fit([self._narrow(video) for video in self.train])
+    def _measured(self, components: int) -> history.Amounts:
+        return history.Amounts.fit([self._narrow(components, video) for video in self.train])
 
 
 def offsets_within(reach: float, *, causal: bool) -> tuple[float, ...]:

@@ -166,7 +166,7 @@ def check_models(groups: Sequence[Group], folder: FeatureFolder, split: str) -> 
                 )
             if not found.origin.videos and not _trained_on(found, folder, split):
                 warnings.append(f"nothing is known of the videos that {name} ({found.origin.source}) was trained on")
-    return [*leaks(groups, folder.split(split).test), *warnings]
+    return [*leaks(groups, listed.test), *warnings]
 
 
 def leaks(groups: Sequence[Group], test: Sequence[str]) -> list[str]:

@@ -10,20 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from keystep.evals.palette import DISTINCT, FAMILY_COLOURS
 from keystep.evals.results import Curves
 from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score, sections
 
 WIDTH = 11.0  # inches
-FAMILY_COLOURS = {
-    "raw": "#333333",
-    "control": "#e69f00",
-    "untrained": "#cc79a7",
-    "reconstruction": "#009e73",
-    "learned": "#0072b2",
-    "oracle": "#8c8c8c",
-}
-LINE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#333333")
-"""Okabe and Ito: told apart by colour-blind eyes too."""
+NARROW = 7.6  # inches: panels that the page itself shows
+LINE_COLOURS = DISTINCT[2:4] + DISTINCT[:2] + DISTINCT[6:8] + DISTINCT[4:5]
 PANELS = 12
 Points = tuple[list[int], list[float]]
 Style = Literal["-", "--", ":"]
@@ -92,7 +85,7 @@ def curves(runs: Curves) -> Figure:
     """The loss over steps, one panel for each model and one line for each seed."""
     groups = _groups(runs)
     names = list(groups)[:PANELS]
-    columns = min(3, len(names))
+    columns = min(2, len(names))
     figure, panels = _grid(len(names), columns, 2.9)
     for axes, name in zip(panels, names, strict=True):
         for index, (seed, lines) in enumerate(groups[name].items()):
@@ -153,10 +146,10 @@ def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """``count`` panels of ``height`` inches, and room above them for a legend."""
     rows = -(-count // columns)
     total = rows * height + 0.25
-    figure = Figure((WIDTH, total))
+    figure = Figure((NARROW, total))
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.06, right=0.985, bottom=0.5 / total, top=1 - 0.65 / total, hspace=0.75 / (height - 0.75), wspace=0.17
+        left=0.075, right=0.985, bottom=0.5 / total, top=1 - 0.65 / total, hspace=0.75 / (height - 0.75), wspace=0.17
     )
     panels = list(grid.flat)
     for axes in panels[count:]:
@@ -171,7 +164,7 @@ def _styles(figure: Figure, styles: Mapping[str, Style], colours: Mapping[str, s
     handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours.values()]
     handles += [Line2D([], [], color="#555555", linestyle=style) for style in styles.values()]
     names = [plain(name, 30) for name in colours] + list(styles)
-    columns = 6 if len(names) <= 6 else 5
+    columns = 4
     figure.legend(handles, names, loc="upper center", ncols=columns, fontsize=8.5, frameon=False)
 
 

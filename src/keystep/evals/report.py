@@ -1,73 +1,43 @@
-"""One page that a newcomer can read: what was found, whether it may be claimed, the table, and the pictures.
+"""One page that a newcomer can read: one picture, one sentence, one chart; then, folded, all that stands behind them.
 
-``report.html`` holds everything (pictures inlined, no script, nothing fetched); ``pictures/`` has the same PNGs.
+``report.html`` holds everything (pictures inlined, no script, nothing fetched) and is read on a phone, in the dark and
+on paper; ``pictures/`` has PNGs for slides. The page itself is ``templates/report.html.j2``.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from keystep.evals.pictures import Picture, draw_all
-from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
-from keystep.evals.results import load_result
-from keystep.evals.table import (
-    FAMILIES,
-    METRICS,
-    MODES,
-    Result,
-    best_scores,
-    delay,
-    is_oracle,
-    label,
-    main_line,
-    markdown_table,
-    metrics,
-    score,
-    sections,
-    verdict,
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from keystep.evals.drawings import (
+    accuracy_bar,
+    all_ribbons,
+    bars,
+    colour_ribbons,
+    data_uri,
+    headline_ribbons,
+    similarity_maps,
+    whiskers,
 )
+from keystep.evals.headline import FAILS, FEW, HOLDS, QUICK, claims, gains, gate_counts, kind, main_line, pairs, reasons
+from keystep.evals.pictures import Arrays, draw_all, draw_training, headline_video, palette_of, videos_of
+from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
+from keystep.evals.results import Curves, load_result
+from keystep.evals.table import Result, tables
 from keystep.files import replacing
 
-__all__ = ["main_line", "markdown_table", "write_report"]
+__all__ = ["RIVALS", "tables_html", "write_report"]
 
 REPORT, PICTURE_FOLDER = "report.html", "pictures"
 FEW_VIDEOS = 10
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-bottom: 0.3rem }
-.main { font-size: 1.2rem; padding: 0.8rem 1rem; background: #f1f5f9; border-left: 0.3rem solid #0072b2 }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 0.92rem }
-th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
-th:first-child, td:first-child { text-align: left; white-space: normal } thead th { border-bottom: 2px solid #888 }
-.family th { color: #555; font-weight: normal; font-style: italic; padding-top: 0.7rem } .left { text-align: left }
-.detail, figcaption, .note { color: #555; font-size: 0.85rem } .detail { display: block }
-.oracle td { color: #777; background: #f6f6f6 } .mark { border: 1px solid #777; padding: 0 0.3rem; font-size: 0.75rem }
-.yes { color: #00614a; font-weight: bold } .no { color: #a33f00; font-weight: bold }
-figure { margin: 1rem 0 2rem } img { max-width: 100%; height: auto } code { background: #f3f3f3; padding: 0 0.2rem }
-td.text { text-align: left; white-space: normal; overflow-wrap: anywhere }
-"""
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-HOW_TO_READ = (
-    "Each row is one way to describe the frames of a video by vectors. All are frozen, and the same simple reader (a "
-    "linear probe) learns to tell the steps from them. The better the reader does, the more the vectors say plainly. "
-    "Its settings are chosen on validation videos; the numbers come from test videos.",
-    "<b>Controls</b> show what comes for free: averaging neighbouring frames, knowing the time, a network that never "
-    "trained, or one that merely learned to fill in its input. A learned row means something only if it beats them; "
-    "beating raw features alone proves little. The <b>gate</b> below checks that, with an interval over videos and "
-    f"seeds (training runs that differ in chance only); it asks for at least {SEEDS_FOR_A_CLAIM} seeds.",
-    "<b>Accuracy</b> is the percentage of frames right; <b>edit</b> compares the order of the steps; <b>F1@k</b> "
-    "counts steps found with at least k % overlap. All run from 0 to 100, higher is better. <b>±</b> is the standard "
-    "deviation over seeds. <b>Delay</b> is how long after a frame its description is final: <i>offline</i> rows wait "
-    "for the whole video, <i>causal</i> ones could run live. <b>A ++ B</b> is both side by side.",
-    "<b>ORACLE</b> rows are told where the true steps begin and end. No real system could have them; they are here "
-    "as a yardstick and are left out when the best value of a column is made bold.",
-)
+LOOKS = {HOLDS: "holds", FAILS: "fails", FEW: "few", QUICK: "few"}
+"""Verdict -> class of the style sheet."""
 RIVALS = (
     "The rival of a line is the strongest control of its kind on the test videos themselves, any width of the average "
     "and raw features included, whatever validation chose. That errs against the learned row."
@@ -81,6 +51,7 @@ GEOMETRY = {
     "adjacent_cosine_distance": "distance to next frame",
     "start_end_displacement": "start to end",
 }
+POSITIONS = {"elapsed": "may know the time since the start", "progress": "may know how far the video is"}
 
 
 def write_report(result_folder: Path) -> Path:
@@ -93,8 +64,7 @@ def write_report(result_folder: Path) -> Path:
         InputError: no readable result there, or the disk refuses.
     """
     result, arrays, curves = load_result(result_folder)
-    pictures = draw_all(result, arrays, curves)
-    page = _page(result, pictures)
+    page, pictures = page_of(result, arrays, curves), draw_all(result, arrays, curves)
     for picture in pictures:
         with replacing(result_folder / PICTURE_FOLDER / picture.file) as temporary:
             temporary.write_bytes(picture.png)
@@ -103,111 +73,155 @@ def write_report(result_folder: Path) -> Path:
     return result_folder / REPORT
 
 
-def _page(result: Result, pictures: Sequence[Picture]) -> str:
-    title = escape(f"{result['data']['name']}, split {result['data']['split']}")
-    parts = [
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>keystep: {title}</title>',
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>',
-        f'<h1>keystep: {title}</h1>\n<p class="main">{escape(main_line(result))}</p>',
-        f"<h2>How to read this</h2>\n{''.join(f'<p>{text}</p>' for text in HOW_TO_READ)}",
-        f"<h2>The gate: may anything be claimed?</h2>\n{_gate(result)}",
-        f"<h2>The table</h2>\n{tables_html(result)}",
-        *([f"<h2>Pictures</h2>\n{''.join(map(_figure, pictures))}"] if pictures else []),
-        f"<h2>Geometry</h2>\n{_geometry(result)}",
-        f"<h2>Data, protocol, command</h2>\n{_origin(result)}",
-        "</body></html>\n",
-    ]
-    return "\n".join(parts)
-
-
-def _gate(result: Result) -> str:
-    if not result["gate"]:
-        return "<p>Nothing was compared, so nothing can be claimed.</p>"
-    body = []
-    for line in result["gate"]:
-        cells = [
-            f'<td class="text">{_marked(line["first"])}: {escape(line["claim"])}'
-            f'<span class="detail">against {escape(line["second"])}</span></td>',
-            f"<td>{escape(line['mode'])}</td><td>{line['mean']:+.1f}</td>",
-            f"<td>{line['low']:+.1f} to {line['high']:+.1f}</td>",
-            f"<td>{line['seeds'][0]} / {line['seeds'][1]}</td><td>{line['videos']}</td>",
-            f'<td class="left {"yes" if line["holds"] else "no"}">{escape(verdict(line))}</td>',
-        ]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    heads = ("claim", "mode", "points", "95 % interval", "seeds", "videos", "verdict")
-    few = (
-        f'<p class="note">With fewer than {FEW_VIDEOS} test videos the intervals are too narrow.</p>'
-        if min(line["videos"] for line in result["gate"]) < FEW_VIDEOS
-        else ""
-    )
-    return _table(heads, body) + f'<p class="note">{escape(RIVALS)}</p>' + few
-
-
 def tables_html(result: Result) -> str:
-    """Offline and causal apart, rows by family."""
-    columns, parts = metrics(result), []
-    for mode, rows in sections(result).items():
-        heads = ("representation", *(METRICS[metric] for metric in columns), "delay", "seeds")
-        best = {metric: best_scores(rows, metric) for metric in columns}
-        body = []
-        for family, name in FAMILIES.items():
-            members = [row for row in rows if row["family"] == family]
-            if members:
-                body.append(f'<tr class="family"><th colspan="{len(heads)}">{escape(name)}</th></tr>')
-            body += [_row(row, columns, best) for row in members]
-        parts.append(f"<h3>{escape(MODES[mode])}</h3>\n{_table(heads, body)}")
-    return "\n".join(parts) or "<p>No representation was judged.</p>"
+    """The tables alone, for a notebook."""
+    return _templates().get_template("tables.html.j2").render(tables=tables(result))
 
 
-def _row(row: Result, columns: Iterable[str], best: Mapping[str, set[str]]) -> str:
-    knows = {"elapsed": "may know the time since the start", "progress": "may know how far the video is"}
-    facts = [row["detail"], knows.get(row["position"], ""), f"{row['width']} numbers a frame" if row["width"] else ""]
-    detail = escape("; ".join(fact for fact in facts if fact))
-    cells = [f'<td class="text">{_marked(label(row))}<span class="detail">{detail}</span></td>']
-    for metric in columns:
-        text = escape(score(row, metric))
-        cells.append(f"<td>{f'<b>{text}</b>' if row['name'] in best[metric] else text}</td>")
-    cells.append(f"<td>{delay(row)}</td><td>{len(row['runs'])}</td>")
-    mark = ' class="oracle"' if is_oracle(row) else ""
-    return f"<tr{mark}>{''.join(cells)}</tr>"
+def page_of(result: Result, arrays: Arrays, curves: Curves) -> str:
+    """The whole page."""
+    templates, data, lines = _templates(), result["data"], claims(result)
+    assert templates.loader is not None
+    style, _, _ = templates.loader.get_source(templates, "report.css")
+    few = any(line["videos"] < FEW_VIDEOS for line in lines)
+    return templates.get_template("report.html.j2").render(
+        title=f"{data['name']}, split {data['split']}",
+        style=Markup(style),
+        headline=_headline(result, arrays),
+        sentence=main_line(result),
+        bars=bars(result),
+        counts=gate_counts(result),
+        gate=_comparisons(lines),
+        pairs=_comparisons(pairs(result)),
+        rivals=RIVALS,
+        few_videos=FEW_VIDEOS if few else 0,
+        seeds_needed=SEEDS_FOR_A_CLAIM,
+        tables=tables(result),
+        head_gains=_head_gains(result),
+        gallery=_gallery(result, arrays),
+        training=[
+            {"title": picture.title, "caption": picture.caption, "image": data_uri(picture.png)}
+            for picture in draw_training(curves)
+        ],
+        geometry=_geometry(result),
+        facts=_facts(result),
+    )
 
 
-def _marked(name: str) -> str:
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("keystep.evals"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"marked": _marked, "facts": _row_facts, "bar": accuracy_bar}
+    templates.tests["oracle"] = lambda name: "(ORACLE)" in name
+    return templates
+
+
+def _marked(name: str) -> Markup:
     """A row's name with its ORACLE mark made visible."""
-    return escape(name).replace("(ORACLE)", '<span class="mark">ORACLE</span>')
+    return Markup('<span class="mark">ORACLE</span>').join(escape(name).split("(ORACLE)"))
 
 
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode("ascii")
-    image = f'<img alt="{escape(picture.title)}" src="data:image/png;base64,{data}">'
-    return (
-        f"<figure><h3>{escape(picture.title)}</h3>{image}<figcaption>{escape(picture.caption)}</figcaption></figure>\n"
+def _headline(result: Result, arrays: Arrays) -> Mapping[str, Any] | None:
+    """The picture that opens the page, and why this video."""
+    videos, found = videos_of(arrays), gains(result)
+    chosen = headline_video(result, videos)
+    if chosen is None or found is None:
+        return None
+    video, count = videos[chosen], len(found.by_video)
+    rank = "the median" if video == found.median else f"number {found.ranked.index(video) + 1} from below"
+    caption = (
+        f"Not picked for its looks: its gain over the best control ({found.by_video[video]:+.1f} points, mean over "
+        f"seeds, {found.mode}) is {rank} of {count} test videos. On top the true steps; below, what a linear probe "
+        "(first seed) reads from each representation, and how much of the labelled time it gets right."
     )
+    drawing = headline_ribbons(result, arrays, palette_of(result, arrays), chosen)
+    return {"video": video, "caption": caption, "drawing": drawing}
 
 
-def _geometry(result: Result) -> str:
-    if not result["geometry"]:
-        return "<p>Not measured.</p>"
-    names = list(next(iter(result["geometry"].values())))
-    body = []
-    for representation, numbers in result["geometry"].items():
-        cells = "".join(f"<td>{numbers[name]:.3f}</td>" for name in names)
-        body.append(f"<tr><td>{_marked(representation)}</td>{cells}</tr>")
-    note = (
-        '<p class="note">How the path of a video lies in space; medians over the test videos, each thinned to the same '
-        "number of frames. They describe and prove nothing: smoothing alone raises most of them.</p>"
-    )
-    return _table(("representation", *(GEOMETRY.get(name, name) for name in names)), body) + note
+def _gallery(result: Result, arrays: Arrays) -> list[Mapping[str, Any]]:
+    """All that is drawn of each stored video."""
+    palette, found = palette_of(result, arrays), gains(result)
+    places = {} if found is None else {found.ranked[-1]: "largest", found.ranked[0]: "smallest", found.median: "median"}
+    gallery: list[Mapping[str, Any]] = []
+    for index, video in enumerate(videos_of(arrays)):
+        place = f" ({places[video]} gain: {found.by_video[video]:+.1f} points)" if found and video in places else ""
+        drawn = {
+            "title": f"{video}{place}",
+            "steps": all_ribbons(result, arrays, palette, index),
+            "colours": colour_ribbons(result, arrays, palette, index),
+            "maps": similarity_maps(arrays, index),
+        }
+        gallery.append(drawn)
+    return gallery
 
 
-def _origin(result: Result) -> str:
+def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
+    """Lines of the gate as their table shows them: by question, in the order in which each comes first."""
+    questions = list(dict.fromkeys(line["asks"] for line in lines))
+    lines = sorted(lines, key=lambda line: questions.index(line["asks"]))
+    return [
+        {
+            **{
+                name: line[name]
+                for name in ("first", "claim", "asks", "mode", "mean", "low", "high", "seeds", "videos")
+            },
+            "detail": f"against {line['second']}",
+            "kind": kind(line),
+            "look": LOOKS[kind(line)],
+            "why": reasons(line),
+            "whisker": whisker,
+        }
+        for line, whisker in zip(lines, whiskers(lines), strict=True)
+    ]
+
+
+def _head_gains(result: Result) -> list[Mapping[str, Any]]:
+    """What representations gain under temporal heads, as lines of a gate."""
+    lines = []
+    for gain in result.get("head_gains", ()):
+        few = min(gain["difference"]["seeds"]) < SEEDS_FOR_A_CLAIM
+        verdict = "holds" if gain["holds"] else "not enough seeds" if few else "fails"
+        said = {"claim": f"{gain['metric']} under {gain['head']}", "asks": "", "verdict": verdict}
+        lines.append({**gain, **gain["difference"], **said})
+    return _comparisons(lines)
+
+
+def _row_facts(row: Result) -> str:
+    """What stands under a row's name."""
+    strengths = [run["strengths"] for run in row["runs"] if run.get("strengths")]
+    bands = {name: float(np.mean([run[name] for run in strengths])) for name in (strengths[0] if strengths else ())}
+    facts = [
+        row["detail"],
+        POSITIONS.get(row.get("position", ""), ""),
+        f"{row['width']} numbers a frame" if row.get("width") else "",
+        f"{row['parameters']:,} parameters" if row.get("parameters") else "",
+        f"strength of each band: {', '.join(f'{name} {value:.2g}' for name, value in bands.items())}" if bands else "",
+    ]
+    return "; ".join(fact for fact in facts if fact)
+
+
+def _geometry(result: Result) -> Mapping[str, Any]:
+    rows = {name: list(numbers.values()) for name, numbers in result["geometry"].items()}
+    names = list(next(iter(result["geometry"].values()), ()))
+    return {"columns": [GEOMETRY.get(name, name) for name in names], "rows": rows}
+
+
+def _facts(result: Result) -> Mapping[str, str]:
     data, protocol = result["data"], result["protocol"]
+    clock = protocol["clock"]
+    measured = "stated" if clock["stated"] else f"measured, {clock['low']:.3g} to {clock['high']:.3g}"
     parts = ", ".join(f"{count} {part} ({data['slots'][part]} slots)" for part, count in data["videos"].items())
-    facts = {
+    return {
         "data": f"{data['name']}, fingerprint {data['fingerprint']}",
         "videos": f"{parts}; validation: {data['validation']}",
         "features": f"{data['width']} numbers a slot, {data['rate_hz']:g} slots a second",
+        "clock": f"the features are half forgotten after tau = {clock['tau']:.3g} s ({measured})",
         "classes": ", ".join(f"{index} {name}" for index, name in enumerate(data["classes"])),
         "left out": "; ".join(f"{name}: {why}" for name, why in data["left_out"].items()) or "nothing",
         "notes": "; ".join(data["notes"]) or "none",
@@ -216,16 +230,9 @@ def _origin(result: Result) -> str:
         "selection": protocol["selection"],
         "probe": _settings(protocol["probe"]) + f"; {protocol['probes_fitted']} probes fitted",
         "made": f"{result['created']}, {_settings(result['software'])}",
+        "command": result["command"],
     }
-    body = [f'<tr><td>{name}</td><td class="text">{escape(text)}</td></tr>' for name, text in facts.items()]
-    command = f'<tr><td>command</td><td class="text"><code>{escape(result["command"])}</code></td></tr>'
-    return _table((), [*body, command])
 
 
 def _settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _table(heads: Sequence[str], body: Iterable[str]) -> str:
-    head = f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in heads)}</tr></thead>" if heads else ""
-    return f'<div class="wide"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'

@@ -30,10 +30,12 @@ from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import principal_colours
 from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.headline import shown_videos
 from keystep.evals.judge import Judge, Mode
 from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import SELECTION, Evaluation
+from keystep.evals.table import find_row, strongest_control, summed
 from keystep.files import replacing, write_json
 from keystep.heads import Head, load_head
 
@@ -41,7 +43,7 @@ RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.jso
 OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
 """What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SHOWN_VIDEOS = 3
 SIMILARITY_SIZE = 160
 
@@ -78,7 +80,8 @@ class Results:
         """
         record = {**result_record(evaluation), "models": [*models], **(more or {})}
         record = json.loads(json.dumps(record, allow_nan=False))  # lists for tuples, as it is read again
-        return cls(record, picture_arrays(evaluation), curves or {}, learned_heads(evaluation, models))
+        pictures = picture_arrays(evaluation, shown_videos(record, SHOWN_VIDEOS))
+        return cls(record, pictures, curves or {}, learned_heads(evaluation, models))
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
@@ -135,13 +138,9 @@ class Results:
         names = ", ".join(dict.fromkeys(row["name"] for row in self.record["rows"]))
         raise InputError(f"no rows {first!r} and {second!r} in mode {mode or 'offline or causal'}; there are {names}")
 
-    def _row(self, name: str, mode: str) -> Mapping[str, Any] | None:
+    def _row(self, name: str, mode: str) -> Any:
         """A row by its name, or the strongest simple control on the test videos."""
-        here = [row for row in self.record["rows"] if row["mode"] == mode or row["family"] == "raw"]
-        if name == "best control":
-            simple = [row for row in here if row["family"] in ("raw", "control")]
-            return max(simple, key=lambda row: np.mean([sum(run["correct"]) for run in row["runs"]]), default=None)
-        return next((row for row in here if row["name"] == name), None)
+        return strongest_control(self.record, mode) if name == "best control" else find_row(self.record, name, mode)
 
     def to_records(self) -> list[dict[str, Any]]:
         """One flat dict for each row and seed: name, head, family, mode, delay, seed and every score."""
@@ -174,12 +173,6 @@ class Results:
 
 ROWS = ("rows", "head_rows")
 """Parts of a record that hold rows: of linear probes, and of other heads."""
-
-
-def summed(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """(..., videos) counts added up over the videos of each group, (..., groups)."""
-    names = np.array(groups)
-    return np.stack([counts[..., names == one].sum(-1) for one in dict.fromkeys(groups)], axis=-1)
 
 
 def _linked(source: str, target: str) -> None:
@@ -324,14 +317,13 @@ def data_record(judge: Judge) -> dict[str, Any]:
     }
 
 
-def picture_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
-    """Small arrays for the pictures of the first test videos.
+def picture_arrays(evaluation: Evaluation, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Small arrays for the pictures of the test videos ``names``.
 
     ``names`` (V,); ``<i>/truth`` and ``<i>/prediction/<row>, <mode>`` (T,) class ids at the pooled rate;
     ``<i>/colours/<name>`` (T, 3) uint8; ``<i>/similarity/<name>`` (S, S) float16 cosine.
     """
     judge = evaluation.judge
-    names = judge.split.test[:SHOWN_VIDEOS]
     arrays: dict[str, np.ndarray] = {"names": np.array(names)}
     for index, video in enumerate(names):
         arrays[f"{index}/truth"] = judge.folder.labels(video)

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from keystep.evals.judge import Judge
+from keystep.evals.palette import FAMILY_COLOURS
 from keystep.evals.pictures import ribbons_png, safe_names
 from keystep.evals.published import PUBLISHED
 from keystep.evals.results import data_record, making
@@ -24,13 +25,6 @@ OURS = (RESULT, REPORT, ACCURACY)
 """What a suite writes, beside ribbons and heads; what else lies in its folder is never replaced."""
 FORMAT, FORMAT_VERSION = "keystep-suite", 1
 SHOWN_VIDEOS = 2
-COLOURS = {
-    "raw": "#8a8a8a",
-    "control": "#c0792a",
-    "reconstruction": "#7a5aa0",
-    "learned": "#33608c",
-    "oracle": "#b03a3a",
-}
 
 Record = Mapping[str, Any]
 
@@ -109,7 +103,7 @@ def accuracy_png(record: Record) -> bytes:
         rows.sort(key=lambda row: record["settings"]["heads"].index(row["head"]))
         for place, row in enumerate(rows):
             scores = [run["scores"]["accuracy"] for run in row["runs"]]
-            colour = COLOURS.get(row["family"], "black")
+            colour = FAMILY_COLOURS[row["family"]]
             axes.plot(scores, [place] * len(scores), "o", color=colour, markersize=4, alpha=0.5)
             axes.plot([row["mean"]["accuracy"]] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
         axes.set_yticks(range(len(rows)), [f"{row['head']}: {row['representation']}" for row in rows], fontsize=8)

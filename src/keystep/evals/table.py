@@ -1,14 +1,13 @@
-"""A result in words and in a table: what was found, and whether it may be claimed."""
+"""A result as a table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from keystep.evals.protocol import PAIR, SEEDS_FOR_A_CLAIM
 
 Result = Mapping[str, Any]
 """A result.json, as `keystep.evals.results.result_record` makes it."""
@@ -23,24 +22,30 @@ METRICS = {
 }
 FAMILIES = {
     "raw": "raw features",
-    "control": "control: smoothing, the clock",
+    "control": "control: learns nothing",
     "untrained": "control: untrained encoder",
     "reconstruction": "control: masked reconstruction",
     "learned": "learned",
     "oracle": "ORACLE: uses the true boundaries",
 }
 """Family -> what to call it, in the order of the table."""
-MODES = {"offline": "Offline: sees the whole video", "causal": "Causal: sees the past only, up to the delay"}
+MODES = {"offline": "Offline: sees the whole video", "causal": "Causal (live): sees the past only, up to the delay"}
 
 
 def is_oracle(row: Result) -> bool:
     """Whether a row, learned ones included, was given the true boundaries."""
-    return bool(row["oracle"]) or "(ORACLE)" in row["name"]
+    return bool(row.get("oracle", row["family"] == "oracle")) or "(ORACLE)" in _name(row)
 
 
 def label(row: Result) -> str:
     """A row's name, with ORACLE in it wherever that is so."""
-    return str(row["name"]) if "(ORACLE)" in row["name"] or not is_oracle(row) else f"{row['name']} (ORACLE)"
+    name = _name(row)
+    return name if "(ORACLE)" in name or not is_oracle(row) else f"{name} (ORACLE)"
+
+
+def _name(row: Result) -> str:
+    """Rows of temporal heads call it their representation."""
+    return str(row["name"] if "name" in row else row["representation"])
 
 
 def sections(result: Result) -> dict[str, list[Any]]:
@@ -51,7 +56,7 @@ def sections(result: Result) -> dict[str, list[Any]]:
     return {mode: [row for row in rows if row["mode"] == mode or row["family"] == "raw"] for mode in modes}
 
 
-def metrics(result: Result) -> list[str]:
+def metrics_of(result: Result) -> list[str]:
     """The columns; foreground accuracy only where some class is background."""
     return [name for name in METRICS if name != "accuracy_foreground" or result["protocol"]["background"]]
 
@@ -66,6 +71,22 @@ def best_control(result: Result, mode: str, kind: str = "") -> Any:
     )
 
 
+def strongest_control(result: Result, mode: str) -> Any:
+    """The row with the most right frames on the test videos of raw features and simple controls, as the gate takes it.
+
+    None if there is none. Choosing it by the test videos errs against whatever is compared with it.
+    """
+    rows = [row for row in result["rows"] if row["family"] in ("raw", "control")]
+    here = [row for row in rows if row["mode"] == mode or row["family"] == "raw"]
+    return max(here, key=lambda row: float(np.mean([sum(run["correct"]) for run in row["runs"]])), default=None)
+
+
+def summed(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """(..., videos) counts added up over the videos of each group, (..., groups)."""
+    names = np.array(groups)
+    return np.stack([counts[..., names == one].sum(-1) for one in dict.fromkeys(groups)], axis=-1)
+
+
 def score(row: Result, metric: str) -> str:
     """``64.1 ± 0.5``: mean and standard deviation over seeds."""
     mean, spread = row["mean"].get(metric), row["spread"].get(metric)
@@ -74,33 +95,80 @@ def score(row: Result, metric: str) -> str:
     return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
-def best_scores(rows: list[Any], metric: str) -> set[str]:
-    """Names of the rows that share the best value, as printed, that needs no oracle."""
-    values = {
-        row["name"]: round(row["mean"][metric], 1)
-        for row in rows
-        if not is_oracle(row) and row["mean"].get(metric) is not None
-    }
-    return {name for name, value in values.items() if value == max(values.values())}
-
-
 def delay(row: Result) -> str:
     """How long after a frame its representation is final."""
     return "whole video" if row["delay"] is None else f"{row['delay']:.3g} s"
 
 
-def markdown_table(result: Result) -> str:
-    """The table as GitHub markdown, one for each mode; the best value that needs no oracle is bold."""
-    columns, parts = metrics(result), []
+@dataclass(frozen=True)
+class Line:
+    """One row as a table shows it. cells: column -> its text. best: columns in which no fair row is better."""
+
+    row: Result
+    name: str
+    cells: Mapping[str, str]
+    best: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of one mode. groups: heading -> lines."""
+
+    title: str
+    columns: tuple[str, ...]
+    groups: Mapping[str, Sequence[Line]]
+
+
+def tables(result: Result) -> list[Section]:
+    """Linear probes offline and causal, rows by family; then temporal heads, where any were trained, by head."""
+    metrics, found = metrics_of(result), []
     for mode, rows in sections(result).items():
-        lines = [f"**{MODES[mode]}**", ""]
-        lines.append(f"| representation | {' | '.join(METRICS[metric] for metric in columns)} | delay |")
-        lines.append("|---|" + "---:|" * (len(columns) + 1))
-        best = {metric: best_scores(rows, metric) for metric in columns}
-        for row in rows:
-            scores = ((score(row, metric), row["name"] in best[metric]) for metric in columns)
-            cells = (f"**{text}**" if bold else text for text, bold in scores)
-            lines.append(f"| {_escaped(label(row))} | {' | '.join(cells)} | {delay(row)} |")
+        families = [(name, [row for row in rows if row["family"] == family]) for family, name in FAMILIES.items()]
+        lines = {row["name"]: line for row, line in zip(rows, _lines(rows, metrics), strict=True)}
+        groups = {name: [lines[row["name"]] for row in members] for name, members in families if members}
+        found.append(Section(MODES[mode], _columns(metrics), groups))
+    for mode, title in MODES.items():
+        rows = [row for row in result.get("head_rows", ()) if row["mode"] == mode]
+        heads = dict.fromkeys(row["head"] for row in rows)
+        groups = {f"head {head}": _lines([row for row in rows if row["head"] == head], metrics) for head in heads}
+        if rows:
+            found.append(Section(f"Temporal heads. {title}", _columns(metrics), groups))
+    return found
+
+
+def _columns(metrics: Sequence[str]) -> tuple[str, ...]:
+    return (*(METRICS[metric] for metric in metrics), "delay", "seeds")
+
+
+def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
+    """Rows that are compared with each other: the best value of each column that needs no oracle is marked."""
+    fair = [row for row in rows if not is_oracle(row)]
+    values = {
+        metric: [row["mean"][metric] for row in fair if row["mean"].get(metric) is not None] for metric in metrics
+    }
+    top = {metric: round(max(found), 1) for metric, found in values.items() if found}
+    lines = []
+    for row in rows:
+        best = {m for m in top if not is_oracle(row) and row["mean"].get(m) is not None}
+        best = {METRICS[m] for m in best if round(row["mean"][m], 1) == top[m]}
+        cells = {METRICS[metric]: score(row, metric) for metric in metrics}
+        cells |= {"delay": delay(row), "seeds": str(len(row["runs"]))}
+        lines.append(Line(row, label(row), cells, frozenset(best)))
+    return lines
+
+
+def markdown_table(result: Result) -> str:
+    """The tables as GitHub markdown; the best value of a column that needs no oracle is bold."""
+    parts = []
+    for section in tables(result):
+        columns = [column for column in section.columns if column != "seeds"]
+        lines = [f"**{section.title}**", "", f"| representation | {' | '.join(columns)} |"]
+        lines.append("|---|" + "---:|" * len(columns))
+        for heading, members in section.groups.items():
+            beginning = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
+            for line in members:
+                cells = (f"**{line.cells[c]}**" if c in line.best else line.cells[c] for c in columns)
+                lines.append(f"| {_escaped(beginning + line.name)} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else "No representation was judged.\n"
 
@@ -109,119 +177,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
-def verdict(line: Result) -> str:
-    """Whether a line of the gate holds, and if not, why."""
-    if line["holds"]:
-        return "holds"
-    reasons = []
-    if line["high"] < 0:
-        reasons.append("it is worse")
-    elif line["low"] <= 0:
-        reasons.append("the interval reaches 0")
-    if line.get("later"):
-        reasons.append("it answers later than its rival")
-    if line.get("quick"):
-        reasons.append("a quick look")
-    if line["seeds"][0] < SEEDS_FOR_A_CLAIM:
-        reasons.append(f"{_count(line['seeds'][0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
-    return "does not hold" + (f": {'; '.join(reasons)}" if reasons else "")
-
-
-def main_line(result: Result) -> str:
-    """What was found, and no more: one sentence for each mode, and how much of the gate did not hold.
-
-    They are about the first learned row of the gate that is no ORACLE (in the order in which models were given), not
-    about the best one: choosing it by its test score would be one more way to be lucky. Of its rivals they name the
-    hardest.
-    """
-    alone = [line for line in result["gate"] if line["claim"].startswith("alone")]
-    if not alone:
-        return _without_gate(result)
-    name = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])["first"]
-    own = [line for line in alone if line["first"] == name]
-    hardest = [
-        min((line for line in own if line["mode"] == mode), key=lambda line: float(line["low"]))
-        for mode in dict.fromkeys(line["mode"] for line in own)
-    ]
-    failures = _failures([bool(line["holds"]) for line in result["gate"] if not line["claim"].startswith(PAIR)])
-    return " ".join([*(_sentence(result, line) for line in hardest), *failures])
-
-
-def _sentence(result: Result, line: Result) -> str:
-    """The verdict on one comparison, and its numbers."""
-    found = _against(result, line)
-    seeds = line["seeds"][0]
-    few = f"{_count(seeds, 'seed')}, {SEEDS_FOR_A_CLAIM} needed"
-    if "(ORACLE)" in line["first"]:
-        return f"ORACLE, so no claim (it uses the true boundaries): {found}."
-    if line["holds"]:
-        return f"{found}."
-    if line["low"] > 0 and line.get("quick"):
-        return f"No claim, a quick look: {found}."
-    if line["low"] > 0 and line.get("later"):
-        return f"No claim, it answers later than its rival: {found}."
-    if line["low"] > 0:
-        return f"No claim, too few seeds ({few}): {found}."
-    verdict = f"Worse than the {_rival(line)}" if line["high"] < 0 else "No gain shown"
-    aside = f", and too few seeds to tell ({few})" if seeds < SEEDS_FOR_A_CLAIM else ""
-    return f"{verdict}{aside}: {found}."
-
-
-def _rival(line: Result) -> str:
-    """``best smoothing control``, ``best control`` or ``raw features``, from the claim."""
-    if "raw features" in line["claim"]:
-        return "raw features"
-    return "best smoothing control" if "smoothing" in line["claim"] else "best control"
-
-
-def _failures(holds: list[bool]) -> list[str]:
-    """What else did not hold; nothing where there is only one comparison, of which its sentence itself speaks."""
-    failed = holds.count(False)
-    if not failed or len(holds) == 1:
-        return []
-    if failed == len(holds):
-        return [f"None of the {failed} comparisons of the gate holds."]
-    return [f"{failed} of {len(holds)} comparisons of the gate {'does' if failed == 1 else 'do'} not hold."]
-
-
-def _against(result: Result, line: Result) -> str:
-    """``pjepa alone, offline: 64.1 % of frames right against 58.9 % for the best smoothing control (...)``."""
-    first, second = (_accuracy(result, line[side], line["mode"]) for side in ("first", "second"))
-    pooled = "" if abs(first - second - line["mean"]) < 0.1 else " pooled over videos"
-    return (
-        f"{line['first']} alone, {line['mode']}: {first:.1f} % of frames right against {second:.1f} % for the "
-        f"{_rival(line)} ({line['mean']:+.1f}{pooled}, 95 % interval {line['low']:.1f} to {line['high']:.1f}, "
-        f"{_count(line['seeds'][0], 'seed')})"
-    )
-
-
-def _without_gate(result: Result) -> str:
-    """Nothing was compared: say what was measured, and that it shows nothing."""
-    learned = [row for row in result["rows"] if row["family"] == "learned" and not row["beside"]]
-    if learned:
-        row = next((row for row in learned if not is_oracle(row)), learned[0])
-        return (
-            f"No claim, nothing was compared: {label(row)} alone, {row['mode']}: {row['mean']['accuracy']:.1f} % of "
-            f"frames right ({_count(len(row['runs']), 'seed')})."
-        )
-    parts = [f"{row['name']} {row['mean']['accuracy']:.1f} %" for row in result["rows"] if row["family"] == "raw"]
-    for mode in sections(result):
-        row = best_control(result, mode)
-        parts += [f"best control, {row['name']} ({mode}), {row['mean']['accuracy']:.1f} %"] if row else []
-    return "No learned representation was judged" + (f"; frames right: {', '.join(parts)}." if parts else ".")
-
-
-def _accuracy(result: Result, name: str, mode: str) -> float:
-    row = find_row(result, name, mode)
-    assert row is not None
-    return float(row["mean"]["accuracy"])
-
-
 def find_row(result: Result, name: str, mode: str) -> Any:
     """The row of that name and mode, or of raw features, which have one row for every mode; None if there is none."""
     rows = [row for row in result["rows"] if row["name"] == name and (row["mode"] == mode or row["family"] == "raw")]
     return rows[0] if rows else None
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -199,6 +199,16 @@ def test_histories_of_wide_features_are_those_of_their_components() -> None:
     np.testing.assert_array_equal(wide.histories(causal=True)["mean so far"].transform(video)[0], narrow[0])
 
 
+def test_all_controls_of_wide_features_are_no_thousands_of_columns() -> None:
+    wide = Candidates([RANDOM.normal(size=(300, 200)).astype(np.float32)], RATE, TAU)
+    for causal, history in ((True, 8 * 24 + 48 + 96 + 2), (False, 16 * 24 + 96 + 192 + 5)):
+        offsets = wide.offsets(causal=causal)[0]
+        together = wide.together(wide.smoothing(causal=causal)[3], offsets, causal=causal)
+        widths = {name: part.transform(wide.train[0]).shape[1] for name, part in together.parts.items()}
+        assert widths == {"frame": 128, "average": 128, "offsets": widths["offsets"], "history": history}
+        assert widths["offsets"] <= 9 * 64
+
+
 def test_a_causal_control_cannot_ask_for_progress() -> None:
     with pytest.raises(InputError, match="use elapsed"):
         NARROW.smoothing(causal=True, position="progress")

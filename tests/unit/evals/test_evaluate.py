@@ -44,7 +44,7 @@ def test_results_answer_in_python(results: Results) -> None:
     assert {record["seed"] for record in records if record["name"] == "a"} == {0, 1, 2}
     assert all({"name", "head", "mode", "accuracy", "edit"} <= set(record) for record in records)
     assert repr(results).startswith("Results('data', split '1': ") and len(repr(results)) < 80
-    assert "<table>" in results._repr_html_()
+    assert '<table class="stack">' in results._repr_html_()
 
 
 def test_any_two_rows_are_compared(results: Results) -> None:

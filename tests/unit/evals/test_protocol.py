@@ -158,6 +158,8 @@ def test_a_line_with_fewer_than_three_seeds_neither_holds_nor_fails(judge: Judge
     short = judge_all(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
     assert {line.verdict for line in short.gate} == {"not enough seeds"} and not any(line.holds for line in short.gate)
     assert any("no masked reconstruction" in note for note in judge.folder.problems.notes), "and says what it lacks"
+    grid = "rows chose a penalty at the edge of the grid (0.1 to 0.01): "
+    assert any(grid in note for note in judge.folder.problems.notes), "two penalties have no middle"
 
 
 @pytest.mark.parametrize(

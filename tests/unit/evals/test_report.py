@@ -1,181 +1,42 @@
-"""Reports of results written by hand in the format of `keystep.evals.results`, so that no model has to be trained."""
+"""Reports of results written by hand: the page, its tables and its pictures."""
 
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_results import (
+    ALONE,
+    BESIDE,
+    NO_CURVES,
+    NO_VIDEOS,
+    PAIRED,
+    ROWS,
+    VIDEOS,
+    Result,
+    made_arrays,
+    made_curve,
+    made_curves,
+    made_head_rows,
+    made_result,
+    write_result,
+)
 
 from keystep.errors import InputError
 from keystep.evals import report
-from keystep.evals.pictures import LEGEND_ENTRIES, Palette, safe_names
-from keystep.evals.report import main_line, markdown_table, write_report
+from keystep.evals.headline import main_line
+from keystep.evals.palette import Palette, contrast
+from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
+from keystep.evals.report import page_of, tables_html, write_report
+from keystep.evals.table import MODES, markdown_table
 
 PNG = b"\x89PNG\r\n\x1a\n"
-METRICS = ("accuracy", "accuracy_foreground", "edit", "f1@10", "f1@25", "f1@50")
-STEPS = (
-    "background",
-    "open box",
-    "take < 5 screws",
-    "fasten & check",
-    "add $oil$",
-    "_hidden name",
-    "turn",
-    "close box",
-)
-ROWS = (  # name, family, mode, accuracy, seeds, delay
-    ("raw features", "raw", "causal", 41.2, 1, 0.0),
-    ("true segments' means (ORACLE)", "oracle", "offline", 91.7, 1, None),
-    ("moving average", "control", "offline", 55.1, 1, None),
-    ("moving average + elapsed", "control", "offline", 57.0, 1, None),
-    ("moving average + progress", "control", "offline", 58.9, 1, None),
-    ("PCA of nine offsets", "control", "offline", 56.3, 1, None),
-    ("moving average", "control", "causal", 50.2, 1, 0.0),
-    ("moving average + elapsed", "control", "causal", 52.6, 1, 0.0),
-    ("untrained encoder", "untrained", "offline", 52.4, 3, None),
-    ("untrained encoder ++ moving average", "untrained", "offline", 60.3, 3, None),
-    ("reconstruction", "reconstruction", "offline", 57.7, 3, None),
-    ("pjepa", "learned", "offline", 64.1, 3, None),
-    ("pjepa ++ moving average", "learned", "offline", 66.8, 3, None),
-    ("pjepa", "learned", "causal", 61.3, 3, 12.4),
-)
-Result = dict[str, Any]
-NO_VIDEOS: dict[str, Any] = {"names": np.array([], dtype=str)}
-NO_CURVES: dict[str, list[Result]] = {}
-
-
-def made_row(name: str, family: str, mode: str, accuracy: float, seeds: int, delay: float | None) -> Result:
-    scores = [
-        {metric: accuracy - 4 * place + 0.8 * (seed - (seeds - 1) / 2) for place, metric in enumerate(METRICS)}
-        for seed in range(seeds)
-    ]
-    return {
-        "name": name,
-        "family": family,
-        "mode": mode,
-        "position": name.partition(" + ")[2] or "none",
-        "oracle": family == "oracle",
-        "delay": delay,
-        "detail": "",
-        "width": 64,
-        "beside": "smoothing" if "++" in name else "",
-        "mean": {metric: float(np.mean([run[metric] for run in scores])) for metric in METRICS},
-        "spread": {
-            metric: float(np.std([run[metric] for run in scores], ddof=1)) if seeds > 1 else None for metric in METRICS
-        },
-        "runs": [
-            {"seed": seed, "scores": run, "valid_accuracy": run["accuracy"], "penalty": 0.1}
-            for seed, run in enumerate(scores)
-        ],
-    }
-
-
-def gate_line(claim: str, first: str, second: str, mean: float, low: float, high: float, seeds: int = 3) -> Result:
-    difference = {"mean": mean, "low": low, "high": high, "seeds": [seeds, 1], "videos": 12}
-    names = {"claim": claim, "mode": "offline", "first": first, "second": second}
-    return {**names, "holds": low > 0 and seeds >= 3, **difference}
-
-
-ALONE = gate_line("alone, against the best smoothing", "pjepa", "moving average + progress", 5.2, 3.9, 6.5)
-SIDES = ("pjepa ++ moving average", "untrained encoder ++ moving average")
-BESIDE = gate_line("beside smoothing, against untrained encoder there", *SIDES, 6.5, 5.0, 8.1)
-
-
-def made_result(rows: tuple[Any, ...] = ROWS, gate: tuple[Result, ...] = (ALONE, BESIDE)) -> Result:
-    """A result.json in memory."""
-    return {
-        "format": "keystep-result",
-        "version": 3,
-        "created": "2025-01-01T00:00:00+00:00",
-        "command": "keystep eval data --model 'pjepa=runs/a,runs/b'",
-        "software": {"keystep": "0.1.0", "python": "3.11"},
-        "data": {
-            "name": "assembly",
-            "fingerprint": "f00d",
-            "rate_hz": 1.0,
-            "width": 64,
-            "classes": list(STEPS),
-            "split": "1",
-            "validation": "valid.split1.bundle",
-            "videos": {"train": 30, "valid": 6, "test": 12},
-            "slots": {"train": 21000, "valid": 4200, "test": 8400},
-            "left_out": {"broken <one>": "features/broken.npy: truncated"},
-            "notes": [],
-        },
-        "protocol": {
-            "metrics": "pooled",
-            "background": [],
-            "scored_at_hz": 1.0,
-            "selection": "on validation videos",
-            "probe": {"steps": 100},
-            "probes_fitted": 60,
-        },
-        "rows": [made_row(*row) for row in rows],
-        "gate": list(gate),
-        "geometry": {"raw features": {"straightness": 0.01, "monotonic_fraction": 0.5}},
-    }
-
-
-def made_steps(random: np.random.Generator, slots: int, classes: int) -> np.ndarray:
-    """(slots,) class ids in some fifteen segments."""
-    lengths = random.multinomial(slots, random.dirichlet(np.full(15, 2.0)))
-    return np.repeat(random.integers(0, classes, 15), lengths)
-
-
-def made_arrays(result: Result, videos: tuple[str, ...] = ("P1 <left>/cam.1",), slots: int = 700) -> dict[str, Any]:
-    """A pictures.npz in memory: predictions as right as their rows say, latents that follow the true steps."""
-    random, classes = np.random.default_rng(0), len(result["data"]["classes"])
-    arrays: dict[str, np.ndarray] = {"names": np.array(videos)}
-    for index in range(len(videos)):
-        truth = made_steps(random, slots, classes)
-        arrays[f"{index}/truth"] = truth
-        for row in result["rows"]:
-            keep = np.repeat(random.random(-(-slots // 20)) < row["mean"]["accuracy"] / 100, 20)[:slots]
-            predicted = np.where(keep, truth, made_steps(random, slots, classes)).astype(np.int16)
-            arrays[f"{index}/prediction/{row['name']}, {row['mode']}"] = predicted
-        for name, noise in (("features", 1.5), ("latents of pjepa, offline", 0.4)):
-            vectors = random.normal(size=(classes, 16))[truth] + noise * random.normal(size=(slots, 16))
-            thinned = vectors[:: -(-slots // 160)] - vectors.mean(0)
-            unit = thinned / np.linalg.norm(thinned, axis=1, keepdims=True)
-            arrays[f"{index}/colours/{name}"] = np.clip(128 + 50 * vectors[:, :3], 0, 255).astype(np.uint8)
-            arrays[f"{index}/similarity/{name}"] = (unit @ unit.T).astype(np.float16)
-    return arrays
-
-
-def made_curve(seed: int, start: float = 1.0) -> list[Result]:
-    """Lines of a metrics.jsonl."""
-    random, lines = np.random.default_rng(seed), list[Result]()
-    for step in range(0, 301, 10):
-        fall = start * float(np.exp(-step / 120)) + 0.02 * random.random()
-        if step:
-            lines.append({"step": step, "loss": 1.5 * fall, "hidden": fall, "visible": fall, "learning_rate": 1e-3})
-        if step % 50 == 0:
-            look = {"effective_rank": 9 - fall, "neighbour_cosine": 0.8, "hidden_loss": 0.9 * fall, "mean_loss": start}
-            look |= {"copy_loss": 0.7 * start, "probe_accuracy": 40 + step / 20 + random.random()}
-            lines.append({"step": step, **{f"monitor/{name}": value for name, value in look.items()}})
-    return lines
-
-
-def made_curves(seeds: int = 3) -> dict[str, list[Result]]:
-    """A training.json in memory."""
-    starts = {"pjepa": 1.0, "reconstruction": 0.6}
-    return {f"{name}, seed {seed}": made_curve(seed, starts[name]) for name in starts for seed in range(seeds)}
-
-
-def write_result(folder: Path, result: Result, arrays: dict[str, Any], curves: dict[str, list[Result]]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(result))
-    (folder / "training.json").write_text(json.dumps(curves))
-    np.savez(folder / "pictures.npz", **arrays)
-    return folder
-
-
 Report = Callable[..., tuple[str, Path]]
 
 
@@ -190,6 +51,11 @@ def reported(tmp_path: Path) -> Report:
     return write
 
 
+def paged(result: Result, arrays: Any = NO_VIDEOS, curves: Any = NO_CURVES) -> str:
+    """The page alone, without files."""
+    return page_of(result, arrays, curves)
+
+
 def text_of(page: str) -> str:
     """What a reader sees: no tags, no style."""
     return unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
@@ -199,9 +65,9 @@ def png_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "pictures").iterdir()}
 
 
-def test_the_page_opens_with_the_main_line_and_holds_every_row_with_its_accuracy(reported: Report) -> None:
+def test_the_page_opens_with_the_main_line_and_holds_every_row_with_its_accuracy() -> None:
     result = made_result()
-    text = " ".join(text_of(reported(result)[0]).split())
+    text = " ".join(text_of(paged(result)).split())
     assert text.index(main_line(result)) < text.index("The gate") < text.index("The table")
     for name, _, _, accuracy, seeds, _ in ROWS:
         assert name.replace("(ORACLE)", "ORACLE") in text
@@ -211,77 +77,29 @@ def test_the_page_opens_with_the_main_line_and_holds_every_row_with_its_accuracy
     assert "broken <one>: features/broken.npy: truncated" in text
 
 
-def test_the_main_line_of_a_gain_gives_both_sides_the_interval_and_the_seeds() -> None:
-    assert main_line(made_result()) == (
-        "pjepa alone, offline: 64.1 % of frames right against 58.9 % for the best smoothing control "
-        "(+5.2, 95 % interval 3.9 to 6.5, 3 seeds)."
-    )
-
-
-def test_a_claim_that_does_not_hold_is_said_first_and_in_plain_words(reported: Report) -> None:
-    lost = {**ALONE, "low": -0.4, "holds": False}
-    assert main_line(made_result(gate=(lost,))).startswith("No gain shown: pjepa alone")
-    worse = {**ALONE, "mean": -3.0, "low": -4.0, "high": -2.0, "holds": False}
-    assert main_line(made_result(gate=(worse,))).startswith("Worse than the best smoothing control: pjepa alone")
-    text = text_of(reported(made_result(gate=(lost, BESIDE)))[0])
-    assert "does not hold: the interval reaches 0" in text and "1 of 2 comparisons of the gate does not hold" in text
-
-
-def test_too_few_seeds_make_no_claim_however_large_the_gain(reported: Report) -> None:
-    single = gate_line(ALONE["claim"], "pjepa", ALONE["second"], 20.0, 15.0, 25.0, seeds=1)
-    result = made_result(rows=tuple((*row[:4], 1, row[5]) for row in ROWS), gate=(single,))
-    assert main_line(result).startswith("No claim, too few seeds (1 seed, 3 needed): pjepa alone")
-    assert "does not hold: 1 seed, 3 needed" in text_of(reported(result)[0])
-
-
-def test_a_failing_comparison_beside_smoothing_is_not_hidden_behind_one_that_holds() -> None:
-    failing = {**BESIDE, "low": -1.0, "holds": False}
-    assert main_line(made_result(gate=(ALONE, failing))).endswith(" 1 of 2 comparisons of the gate does not hold.")
-
-
-def test_the_main_line_names_the_hardest_rival() -> None:
-    harder = gate_line("alone, against the best control", "pjepa", "PCA of nine offsets", mean=7.8, low=0.4, high=9.7)
-    line = main_line(made_result(gate=(ALONE, harder)))
-    assert "56.3 % for the best control (+7.8, 95 % interval 0.4 to 9.7, 3 seeds)" in line
-
-
-def test_a_gate_of_which_nothing_holds_is_said_to_hold_nowhere() -> None:
-    lost = {"low": -1.0, "holds": False}
-    line = main_line(made_result(gate=({**ALONE, **lost}, {**BESIDE, **lost})))
-    assert line.endswith(" None of the 2 comparisons of the gate holds.")
-
-
-def test_an_oracle_never_heads_the_report_as_a_claim() -> None:
-    rows = (*ROWS, ("told (ORACLE)", "learned", "offline", 95.0, 3, None))
-    oracle = {**ALONE, "first": "told (ORACLE)", "mean": 36.1}
-    assert main_line(made_result(rows, (oracle, ALONE))).startswith("pjepa alone")
-    assert main_line(made_result(rows, (oracle,))).startswith("ORACLE, so no claim")
-
-
-def test_oracle_rows_are_marked_and_never_the_best_of_a_column(reported: Report) -> None:
+def test_oracle_rows_are_marked_and_never_the_best_of_a_column() -> None:
     result = made_result((*ROWS, ("told (ORACLE)", "learned", "offline", 95.0, 3, None)))
-    page = reported(result)[0]
-    rows = re.findall(r"<tr[^>]*>.*?</tr>", page)
-    marked = [row for row in rows if '<tr class="oracle">' in row]
+    page = paged(result)
+    rows = re.findall(r"<tr[^>]*>.*?</tr>", page, flags=re.DOTALL)
+    marked = [row for row in rows if '<tr class="oracle-row">' in row]
     assert len(marked) == 2 and all(">ORACLE<" in row and "<b>" not in row for row in marked)
-    assert any("<b>66.8 ± 0.8</b>" in row and "pjepa ++ moving average" in row for row in rows)
+    assert any("<b>67.9 ± 0.8</b>" in row and "pjepa ++ best control" in row for row in rows)
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(reported: Report) -> None:
-    page = reported(made_result(), made_arrays(made_result()), made_curves())[0]
+def test_the_page_fetches_nothing_and_runs_nothing() -> None:
+    page = paged(made_result(), made_arrays(made_result()), made_curves())
     assert not re.search(r"https?://|<script|<link|url\(|\bon\w+=", page)
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
     assert set(re.findall(r'src="([^,]*),', page)) == {"data:image/png;base64"}
 
 
-def test_every_picture_is_a_png_and_stands_in_the_page(reported: Report) -> None:
+def test_pictures_are_pngs_beside_the_page_and_the_page_stands_without_them(reported: Report) -> None:
     page, folder = reported(made_result(), made_arrays(made_result()), made_curves())
     files = png_files(folder)
-    video = "P1_left_cam.1"
-    assert set(files) == {f"{kind}_{video}.png" for kind in ("ribbons", "colours", "similarity")} | {
-        *("accuracy.png", "curves.png", "monitors.png")
-    }
+    assert set(files) == {"headline.png", "ribbons_P1_left_cam.1.png", "accuracy.png", "curves.png", "monitors.png"}
     assert all(data.startswith(PNG) and len(data) > 5000 for data in files.values())
-    assert page.count("data:image/png") == len(files)
+    assert "Training: the loss" in page and "Training: is the representation healthy?" in page
+    assert page.count("Which moments are alike") == 2 and "pictures/" not in page
 
 
 def test_equal_data_give_equal_pictures_and_other_data_others(reported: Report) -> None:
@@ -315,7 +133,7 @@ def test_the_markdown_table_holds_the_same_rows_and_survives_pipes() -> None:
     table = markdown_table(made_result((*ROWS, ("a|b <c>", "learned", "offline", 30.0, 3, None))))
     assert all(f"| {name} | " in table for name, *_ in ROWS)
     assert r"| a\|b \<c\> | 30.0 ± 0.8 |" in table
-    assert "| pjepa ++ moving average | **66.8 ± 0.8** |" in table
+    assert "| pjepa ++ best control | **67.9 ± 0.8** |" in table
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line.startswith("|")}
     assert widths == {8}
 
@@ -327,25 +145,20 @@ def test_foreground_accuracy_has_a_column_only_where_there_is_background() -> No
     assert "| accuracy | accuracy, foreground | edit |" in markdown_table(result)
 
 
-def test_without_gate_and_learned_rows_the_report_says_so_and_shows_the_rest(reported: Report) -> None:
+def test_without_gate_and_learned_rows_the_report_says_so_and_shows_the_rest() -> None:
     result = made_result(tuple(row for row in ROWS if row[1] in ("raw", "control")), ())
     result["geometry"] = {}
-    text = text_of(reported(result)[0])
+    text = text_of(paged(result))
     assert "No learned representation was judged; frames right: raw features 41.2 %" in text
     assert "Nothing was compared, so nothing can be claimed." in text
-    text = text_of(reported(made_result((), ()))[0])
+    text = text_of(paged(made_result((), ())))
     assert "No learned representation was judged." in text and "No representation was judged." in text
-
-
-def test_learned_rows_without_a_gate_claim_nothing() -> None:
-    assert main_line(made_result(gate=())) == (
-        "No claim, nothing was compared: pjepa alone, offline: 64.1 % of frames right (3 seeds)."
-    )
 
 
 def test_one_class_one_slot_narrow_colours_and_missing_labels_still_draw(reported: Report) -> None:
     result = made_result()
     result["data"]["classes"] = ["only"]
+    result["data"]["test_videos"][:2] = ["a", "b"]
     arrays: dict[str, Any] = {"names": np.array(["a", "b"])}
     for index, slots in enumerate((1, 40)):
         arrays[f"{index}/truth"] = np.full(slots, -100 * (1 - index))
@@ -354,20 +167,14 @@ def test_one_class_one_slot_narrow_colours_and_missing_labels_still_draw(reporte
         arrays[f"{index}/similarity/features"] = np.ones((slots, slots), dtype=np.float16)
     curves = {"odd run": [{"step": 10, "loss": float("nan")}], "empty": []}
     page, folder = reported(result, arrays, curves)
-    assert {"ribbons_a.png", "colours_b.png", "curves.png"} <= set(png_files(folder))
+    assert {"ribbons_a.png", "ribbons_b.png", "curves.png"} <= set(png_files(folder))
     assert "monitors.png" not in png_files(folder) and "Training: the loss" in page
 
 
-def test_twenty_classes_have_their_own_colours_and_two_hundred_a_bounded_legend() -> None:
-    result = made_result()
-    result["data"]["classes"] = [f"step {index}" for index in range(20)]
-    assert len(set(Palette(result, {}).colours.values())) == 20
-    result["data"]["classes"] = [f"step {index}" for index in range(200)]
-    common = np.repeat(np.arange(150, 170), 5)
-    palette = Palette(result, {"0/truth": np.concatenate([common, np.arange(100)])})
-    assert len({palette.colours[index] for index in common}) == 20
-    patches, texts = palette.entries([np.arange(200)])
-    assert len(patches) == len(texts) == LEGEND_ENTRIES + 1 and texts[-1] == "and 160 more"
+def test_two_hundred_classes_have_a_bounded_legend() -> None:
+    entries = legend(Palette([f"step {index}" for index in range(200)]), [np.arange(-1, 200)])
+    assert len(entries) == LEGEND_ENTRIES + 2
+    assert entries[-2:] == [("", "and 160 more"), ("#ffffff", "no label")]
 
 
 def test_a_report_that_cannot_be_drawn_leaves_the_old_one_untouched(reported: Report) -> None:
@@ -398,3 +205,101 @@ def test_drawing_touches_no_global_state_of_matplotlib(reported: Report) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_opens_with_a_picture_a_sentence_and_a_chart_and_folds_the_rest() -> None:
+    result = made_result()
+    page = paged(result, made_arrays(result))
+    opening, rest = page.split("<details>", 1)
+    places = [opening.index(mark) for mark in ('class="ribbon"', 'class="main"', 'class="charts"')]
+    assert places == sorted(places) and opening.count('class="ribbon"') == 4
+    said = [unescape(name) for name in re.findall(r'aria-label="([^"]*)"', opening)]
+    assert said[0] == "true steps" and said[1].startswith("raw features: ") and said[1].endswith(" %")
+    assert said[2].startswith("best control: moving average + progress: ") and said[3].startswith("ours: pjepa: ")
+    assert "is the median of 12 test videos" in text_of(opening)
+    for role in ("raw features", "best control", "untrained", "ours", "ours, beside a control"):
+        assert f"<b>{role}</b>" in opening
+    assert rest.count("<details>") + 1 == page.count("</details>") and "<details open" not in page
+
+
+def test_the_chart_shows_each_row_from_zero_with_its_interval() -> None:
+    opening = paged(made_result()).split("<details>")[0]
+    bars = re.findall(r'<rect class="(\w+)" width="([\d.]+)%"', opening)
+    assert [family for family, _ in bars][:3] == ["raw", "control", "untrained"]
+    lengths = [float(length) for _, length in bars]
+    assert lengths[1] / lengths[0] == pytest.approx(58.9 / 41.2, rel=0.01)
+    assert re.search(r"64\.1 % \(6\d\.\d to 6\d\.\d\)", opening)
+
+
+def test_what_a_stored_video_is_when_the_median_was_not_stored_is_said() -> None:
+    result = made_result()
+    page = text_of(paged(result, made_arrays(result, (VIDEOS[0], VIDEOS[7]))))
+    assert f"{VIDEOS[7]}. Not picked" in page and "is number 8 from below of 12 test videos" in " ".join(page.split())
+
+
+def test_pairs_have_a_table_of_their_own_and_undecided_lines_are_grey() -> None:
+    few = {**BESIDE, "verdict": "not enough seeds", "holds": False, "seeds": [1, 1]}
+    page = paged(made_result(gate=(ALONE, few, PAIRED)))
+    gate, pairs = page.split("Given models against raw features and each other")
+    assert "2 comparisons: 1 holds, 1 has not enough seeds" in gate
+    looks = re.findall(r'<td class="verdict (\w+)"><b>([^<]*)</b>', page)
+    assert looks == [("holds", "holds"), ("few", "not enough seeds"), ("holds", "holds")]
+    assert "reconstruction: against raw features" in pairs and "reconstruction: against raw" not in gate
+
+
+def test_temporal_heads_have_tables_in_the_page_and_in_markdown() -> None:
+    result = made_result() | {"head_rows": made_head_rows()}
+    difference = {"mean": 4.0, "low": 1.0, "high": 7.0, "seeds": [3, 3], "videos": 12}
+    gain = {"first": "pjepa", "second": "best control", "mode": "causal", "head": "mstcn", "metric": "edit"}
+    result["head_gains"] = [{**gain, "difference": difference, "holds": True, "later": False, "stronger": ""}]
+    page, table = text_of(paged(result)), markdown_table(result)
+    assert "Temporal heads. Causal (live)" in page and "12,345 parameters" in page and "edit under mstcn" in page
+    assert "**Temporal heads. Causal (live)" in table and "| mstcn: pjepa | **61.3 ± 0.8** |" in table
+
+
+def test_strengths_of_bands_stand_under_a_row() -> None:
+    result = made_result()
+    for run, far in zip(result["rows"][11]["runs"], (0.0, 0.0, 0.3), strict=True):
+        run["strengths"] = {"frame": 1.0, "memory": far}
+    assert "strength of each band: frame 1, memory 0.1" in text_of(paged(result))
+
+
+def test_a_notebook_shows_the_tables_alone() -> None:
+    tables = tables_html(made_result())
+    assert tables.count("<table") == 2 and "<style" not in tables and "pjepa ++ best control" in tables
+
+
+def test_a_large_result_stays_below_five_megabytes() -> None:
+    rows = [
+        row for index in range(15) for row in ((f"model {index}", "learned", mode, 60.0, 3, None) for mode in MODES)
+    ]
+    result = made_result((*ROWS, *rows), (ALONE,) * 60)
+    result["data"]["classes"] = [f"step {index} of a long procedure" for index in range(150)]
+    arrays, random = made_arrays(result, VIDEOS[4:7], slots=20000), np.random.default_rng(0)
+    for key in arrays:
+        if "/prediction/" in key:
+            arrays[key] = random.integers(0, 150, 20000)  # another step in every frame
+    assert len(paged(result, arrays, made_curves())) < 5e6
+
+
+def test_verdicts_and_notes_are_read_in_the_light_and_in_the_dark() -> None:
+    style = paged(made_result()).split("<style>")[1].split("</style>")[0]
+    themes = [
+        dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    ]
+    assert themes[0].keys() == themes[1].keys() and not any(themes[2:])
+    for theme in themes[:2]:
+        for name in ("ink", "soft", "holds", "fails", "few"):
+            assert all(contrast(theme[name], theme[ground]) > 4.5 for ground in ("paper", "card"))
+        for family in ("raw", "control", "untrained", "reconstruction", "learned", "oracle"):
+            assert contrast(theme[family], theme["paper"]) > 2.9, family
+
+
+def test_headings_follow_each_other_and_every_picture_has_a_text() -> None:
+    page = paged(made_result(gate=(ALONE, PAIRED)), made_arrays(made_result()), made_curves())
+    assert '<html lang="en">' in page and page.count("<h1>") == 1 and page.count("<main>") == 1
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all('alt="' in image and 'alt=""' not in image for image in re.findall(r"<img[^>]*>", page))
+    assert all("aria-" in drawing for drawing in re.findall(r"<svg[^>]*>", page))
+    assert all("<caption>" in table or "facts" in table or "thead" in table for table in page.split("<table")[1:])

@@ -1,0 +1,257 @@
+"""What a report opens with: the main claim in one sentence, the rows that it is about, and the video that shows it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keystep.evals.bootstrap import Difference, paired_bootstrap
+from keystep.evals.protocol import PAIR, SEEDS_FOR_A_CLAIM
+from keystep.evals.table import Result, best_control, find_row, is_oracle, label, sections, strongest_control, summed
+
+HOLDS, FAILS, FEW, QUICK = "holds", "does not hold", "not enough seeds", "a quick look"
+"""What is said of a line of the gate; the last two decide nothing."""
+KINDS = {"holds": HOLDS, "fails": FAILS, "answers later": FAILS, "not enough seeds": FEW, "quick look": QUICK}
+"""Verdict of a record -> what is said of it."""
+SAID = {"offline": "offline", "causal": "live"}
+"""Mode -> how a sentence calls it."""
+ALONE = "alone"
+"""Beginning of the claims about latents alone, which the main claim is one of."""
+
+
+def claims(result: Result) -> list[Any]:
+    """The lines of the gate proper."""
+    return [line for line in result["gate"] if not line["claim"].startswith(PAIR)]
+
+
+def pairs(result: Result) -> list[Any]:
+    """Given models against raw features and each other, which decide nothing."""
+    return [line for line in result["gate"] if line["claim"].startswith(PAIR)]
+
+
+def kind(line: Result) -> str:
+    """What is said of a line of the gate."""
+    return KINDS[line["verdict"]]
+
+
+def reasons(line: Result) -> str:
+    """Why a line does not hold; empty where it does."""
+    if kind(line) == HOLDS:
+        return ""
+    found = []
+    if line["high"] < 0:
+        found.append("it is worse")
+    elif line["low"] <= 0:
+        found.append("the interval reaches 0")
+    if line["later"]:
+        found.append("it answers later than its rival")
+    if line.get("stronger"):
+        found.append(f"{line['stronger']} is stronger than the rival")
+    if line["seeds"][0] < SEEDS_FOR_A_CLAIM:
+        found.append(f"{_count(line['seeds'][0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
+    return "; ".join(found)
+
+
+def verdict(line: Result) -> str:
+    """The verdict on a line of the gate, and if it does not hold, why."""
+    why = reasons(line)
+    return f"{kind(line)}: {why}" if why else kind(line)
+
+
+def gate_counts(result: Result) -> str:
+    """``10 comparisons: 7 hold, 2 do not hold, 1 has not enough seeds``."""
+    counts = Counter(kind(line) for line in claims(result))
+    words = {HOLDS: ("holds", "hold"), FAILS: ("does not hold", "do not hold")}
+    words |= {FEW: ("has not enough seeds", "have not enough seeds"), QUICK: ("is a quick look", "are a quick look")}
+    parts = [f"{counts[each]} {one if counts[each] == 1 else many}" for each, (one, many) in words.items()]
+    shown = ", ".join(part for part in parts if not part.startswith("0 "))
+    return f"{_count(counts.total(), 'comparison')}: {shown}" if shown else "nothing was compared"
+
+
+def hardest(result: Result) -> list[Any]:
+    """For each mode the hardest comparison of the main row alone.
+
+    The main row is the first learned row of the gate that is no ORACLE (in the order in which models were given), not
+    the best one: choosing it by its test score would be one more way to be lucky.
+    """
+    alone = [line for line in claims(result) if line["claim"].startswith(ALONE)]
+    if not alone:
+        return []
+    name = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])["first"]
+    own = [line for line in alone if line["first"] == name]
+    modes = dict.fromkeys(line["mode"] for line in own)
+    return [min((line for line in own if line["mode"] == mode), key=lambda line: float(line["low"])) for mode in modes]
+
+
+def main_line(result: Result) -> str:
+    """What was found, and no more: one sentence about the main row in each mode, against its hardest rival.
+
+    What holds comes first, a leak before everything; where not all of the gate holds, the sentence ends with that.
+    """
+    lines = sorted(hardest(result), key=lambda line: kind(line) != HOLDS)
+    if not lines:
+        return _without_gate(result)
+    kinds = [kind(line) for line in lines]
+    text = f"{lines[0]['first']} alone {_clause(result, lines[0])}"
+    for before, after, line in zip(kinds, kinds[1:], lines[1:], strict=False):
+        text += f"{' and' if before == after else ', but'} {_clause(result, line)}"
+    text = _caveats(result, lines) + text
+    total, held = len(claims(result)), sum(kind(line) == HOLDS for line in claims(result))
+    rest = "" if held == total or total == len(lines) else f"; {held or 'none'} of the gate's {total} comparisons "
+    return text + _seeds(result, lines) + (f"{rest}hold{'s' if held <= 1 else ''}." if rest else ".")
+
+
+def _caveats(result: Result, lines: Sequence[Any]) -> str:
+    """What is to be known before the main claim is read: a leak, an oracle, a quick look, too few seeds."""
+    found, name = [], lines[0]["first"]
+    leak = leaked(result, name)
+    if leak:
+        found.append(f"{'A leak is possible' if leak.startswith('nothing') else 'With a leak'} ({leak})")
+    if "(ORACLE)" in name:
+        found.append("ORACLE, so no claim (it uses the true boundaries)")
+    if any(kind(line) == QUICK for line in lines):
+        found.append("No claim, a quick look")
+    elif all(kind(line) == FEW for line in lines):
+        found.append(f"No claim, not enough seeds ({lines[0]['seeds'][0]}, {SEEDS_FOR_A_CLAIM} needed)")
+    return ": ".join(found) + (": " if found else "")
+
+
+def leaked(result: Result, name: str) -> str:
+    """How a model met the test videos before, or that nobody knows whether it did; empty where it did not."""
+    name, data = name.removesuffix(" (ORACLE)"), result["data"]
+    lines = [line for line in data["leaks"] if line.startswith(f"{name} (")]
+    seen = [int(count) for line in lines for count in re.findall(r" on (\d+) of the test videos$", line)]
+    if seen:
+        total = _count(len(data["test_videos"]), "test video")
+        return f"{name} was pretrained, without labels, on {max(seen)} of the {total}"
+    unknown = any(note.startswith(f"nothing is known of the videos that {name} (") for note in data["notes"])
+    return f"nothing is known of the videos that {name} was trained on" if unknown else ""
+
+
+def _clause(result: Result, line: Result) -> str:
+    """``beats the best control offline by 5.2 points (64.1 % of frames right against 58.9 % with ...)``."""
+    rival, mode = line["claim"].partition("against ")[2] or line["second"], SAID[line["mode"]]
+    points = f"by {abs(line['mean']):.1f} points"
+    if kind(line) == HOLDS:
+        said = f"beats {rival} {mode} {points}"
+    elif kind(line) in (FEW, QUICK) or line["low"] > 0:
+        said = f"is {'above' if line['mean'] > 0 else 'below'} {rival} {mode} {points}"
+        said += ", but answers later," if line["later"] else ""
+    elif line["high"] < 0:
+        said = f"is worse than {rival} {mode} {points}"
+    else:
+        said = f"does not beat {rival} {mode}"
+    return f"{said} ({_numbers(result, line)})"
+
+
+def _numbers(result: Result, line: Result) -> str:
+    first, second = (_accuracy(result, line[side], line["mode"]) for side in ("first", "second"))
+    pooled = "" if abs(first - second - line["mean"]) < 0.1 else f"{line['mean']:+.1f} points pooled over videos, "
+    shares = f"{first:.1f} % of frames right, {line['second']} {second:.1f} %"
+    return f"{shares}; {pooled}95 % interval {line['low']:+.1f} to {line['high']:+.1f}"
+
+
+def _seeds(result: Result, lines: Sequence[Any]) -> str:
+    seeds, videos = lines[0]["seeds"][0], lines[0]["videos"]
+    what = "test video" if not result["data"].get("groups") else "group of test videos"
+    return f", {_count(seeds, 'seed')}, {_count(videos, what)}"
+
+
+def _without_gate(result: Result) -> str:
+    """Nothing was compared: say what was measured, and that it shows nothing."""
+    learned = [row for row in result["rows"] if row["family"] == "learned" and not row["beside"]]
+    if learned:
+        row = next((row for row in learned if not is_oracle(row)), learned[0])
+        return (
+            f"No claim, nothing was compared: {label(row)} alone, {SAID[row['mode']]}: "
+            f"{row['mean']['accuracy']:.1f} % of frames right ({_count(len(row['runs']), 'seed')})."
+        )
+    parts = [f"{row['name']} {row['mean']['accuracy']:.1f} %" for row in result["rows"] if row["family"] == "raw"]
+    for mode in sections(result):
+        row = best_control(result, mode)
+        parts += [f"best control, {row['name']} ({SAID[mode]}), {row['mean']['accuracy']:.1f} %"] if row else []
+    return "No learned representation was judged" + (f"; frames right: {', '.join(parts)}." if parts else ".")
+
+
+def _accuracy(result: Result, name: str, mode: str) -> float:
+    row = find_row(result, name, mode)
+    assert row is not None
+    return float(row["mean"]["accuracy"])
+
+
+def _count(number: int, thing: str) -> str:
+    """``1 seed``, ``3 seeds``, ``2 groups of test videos``."""
+    first, space, rest = thing.partition(" of ")
+    return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"
+
+
+def main_rows(result: Result, mode: str) -> dict[str, Any]:
+    """Role -> row of the chart that opens a report; roles that a result has no row for are left out.
+
+    Raw features, the strongest control on the test videos (the one that the gate takes), the strongest untrained
+    encoder, the main learned row, and the same beside a control.
+    """
+    rows = [row for row in result["rows"] if row["mode"] == mode]
+    lines = hardest(result)
+    learned = [row for row in rows if row["family"] == "learned" and not row["beside"]]
+    own = next((row for row in learned if not lines or row["name"] == lines[0]["first"]), None)
+    found: dict[str, Any] = {"raw features": next((row for row in result["rows"] if row["family"] == "raw"), None)}
+    control = strongest_control(result, mode)
+    if control is not None and control["family"] != "raw":
+        found["best control"] = control
+    untrained = [row for row in rows if row["family"] == "untrained" and not row["beside"]]
+    found["untrained"] = max(untrained, key=lambda row: float(row["mean"]["accuracy"]), default=None)
+    found["ours"] = own
+    beside = [row for row in rows if own is not None and row["name"].startswith(f"{own['name']} ++ ")]
+    found["ours ++ control"] = next((row for row in beside if row["beside"] == "control"), next(iter(beside), None))
+    return {role: row for role, row in found.items() if row is not None}
+
+
+def interval(result: Result, row: Result) -> Difference | None:
+    """A row's own accuracy with its 95 % interval over test videos (or groups) and seeds; None for one video."""
+    groups = result["data"].get("groups") or result["data"]["test_videos"]
+    frames = summed(np.array(result["data"]["test_frames"]), groups)
+    right = summed(np.array([run["correct"] for run in row["runs"]]), groups)
+    return paired_bootstrap(right, np.zeros((1, len(frames))), frames) if len(frames) > 1 else None
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Points of accuracy that the main row gains on the best control, for each test video, mean over seeds."""
+
+    mode: str
+    by_video: Mapping[str, float]
+
+    @property
+    def ranked(self) -> list[str]:
+        """Videos by rising gain."""
+        return sorted(self.by_video, key=lambda video: self.by_video[video])
+
+    @property
+    def median(self) -> str:
+        """The video in the middle; of two, that with the smaller gain."""
+        return self.ranked[(len(self.by_video) - 1) // 2]
+
+
+def gains(result: Result) -> Gains | None:
+    """In the first mode that has both rows; None where nothing learned was judged."""
+    for mode in sections(result):
+        rows = main_rows(result, mode)
+        rival = rows.get("best control", rows.get("raw features"))
+        if "ours" in rows and rival is not None:
+            right = [np.mean([run["correct"] for run in row["runs"]], axis=0) for row in (rows["ours"], rival)]
+            points = 100 * (right[0] - right[1]) / np.array(result["data"]["test_frames"])
+            return Gains(mode, dict(zip(result["data"]["test_videos"], points.tolist(), strict=True)))
+    return None
+
+
+def shown_videos(result: Result, count: int) -> list[str]:
+    """Test videos for the pictures: those of the median, the smallest and the largest gain; else the first ones."""
+    found, videos = gains(result), list(result["data"]["test_videos"])
+    chosen = [found.median, found.ranked[0], found.ranked[-1]] if found else []
+    return list(dict.fromkeys([*chosen, *videos]))[: min(count, len(videos))]

@@ -1,0 +1,98 @@
+"""One set of colours for every picture: of classes in ribbons, of families of rows in charts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+"""Red, green, blue from 0 to 1."""
+
+DISTINCT = (
+    *("#22bb99", "#aa4477", "#0077cc", "#ee7700", "#005500", "#dddd22", "#bb99ff", "#442288", "#996600", "#770055"),
+    *("#44ee99", "#55eeff", "#8888bb", "#ff99cc", "#eeaa00", "#7733aa", "#cc6666", "#992233", "#6688ff", "#bb9966"),
+)
+"""The first 8, then 12, then all 20 were chosen to lie as far apart as they can (OKLab), seen with normal, protanope
+and deuteranope eyes, and from the grey of the background, at middling lightness and chroma: no two of the first eight
+come nearer than 0.22 (normal) and 0.13 (colour-blind). Segments carry their class number too, so nothing hangs on
+colour alone."""
+BACKGROUND, UNLABELLED = "#d4d4d4", "#ffffff"
+BACKGROUND_NAMES = ("background", "bg", "sil", "null", "idle")
+"""Names of classes that are grey although no protocol calls them background."""
+FAMILY_COLOURS = {
+    "raw": "#4d4d4d",
+    "control": "#d98200",
+    "untrained": "#b3548d",
+    "reconstruction": "#0f8a66",
+    "learned": "#0072b2",
+    "oracle": "#8c8c8c",
+}
+
+
+class Palette:
+    """A colour for each class, the same in all pictures of a result.
+
+    Up to 20 classes have their own; of more, the 20 with most frames do, the next 40 have lighter and darker shades of
+    them, and after that colours repeat. Background classes are grey, what is no class is white.
+
+    Args:
+        classes: names by class id.
+        background: names of background classes, beside those that are called so.
+        frames: class id -> its number of frames, which ranks the classes where there are more than 20.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], background: Collection[str] = (), frames: Mapping[int, int] | None = None
+    ) -> None:
+        self.classes, counts = classes, frames or {}
+        grey = {i for i, name in enumerate(classes) if name in background or name.lower() in BACKGROUND_NAMES}
+        ranked = [index for index in range(len(classes)) if index not in grey]
+        if len(ranked) > len(DISTINCT):
+            ranked.sort(key=lambda index: (-counts.get(index, 0), index))
+        self.colours = dict.fromkeys(grey, BACKGROUND) | {index: _shade(rank) for rank, index in enumerate(ranked)}
+
+    def colour(self, label: int) -> str:
+        """``#rrggbb`` of a class id."""
+        return self.colours.get(label, UNLABELLED)
+
+    def paint(self, ids: np.ndarray) -> np.ndarray:
+        """(T,) class ids -> (1, T, 3) uint8."""
+        labels, place = np.unique(ids, return_inverse=True)
+        colours = np.array([rgb(self.colour(label)) for label in labels.tolist()], np.uint8).reshape(-1, 3)
+        return colours[place.reshape(1, -1)]
+
+    def present(self, lines: Sequence[np.ndarray]) -> list[int]:
+        """Class ids that occur in ``lines``, each once, in the order in which they come first."""
+        found = [np.unique(ids, return_index=True) for ids in lines]
+        return list(dict.fromkeys(label for labels, first in found for label in labels[np.argsort(first)].tolist()))
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """``#rrggbb`` as three numbers from 0 to 255."""
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is read better on a colour."""
+    return "#000000" if contrast(colour, "#000000") > contrast(colour, "#ffffff") else "#ffffff"
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast of two colours from 1 to 21, as WCAG 2 defines it; 4.5 is enough for text."""
+    lighter, darker = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    share = np.array(rgb(colour)) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def _shade(rank: int) -> str:
+    colour = np.array(rgb(DISTINCT[rank % len(DISTINCT)])) / 255
+    turn = rank // len(DISTINCT) % 3
+    shade = (colour, 0.5 * colour + 0.5, 0.6 * colour)[turn]
+    return "#" + bytes(np.rint(255 * shade).astype(np.uint8)).hex()
