@@ -136,6 +136,7 @@ class Worker:
             models = judge_controls(rows, MODES)
             for entrant in entrants:
                 models.judge(entrant, twin_too=twins)
+        rows.task = None
         return rows, models
 
     def _probes(self, part: str, entrants: Sequence[Entrant]) -> Iterator[tuple[Name, Judge, list[dict[str, Any]]]]:

@@ -24,6 +24,8 @@ Offsets = Annotated[tuple[Offset, ...], Field(min_length=1)]
 
 PASSES, LEAST_STEPS, MOST_PASSES = 12, 150, 40
 """How long to train where nothing is said: docs/quality.md."""
+LOOKS = 12
+"""Looks at the representation in a training."""
 PYRAMID: tuple[Offset, ...] = (0.0, *(f"{sign * 0.9 * 2**level:g}tau" for level in range(7) for sign in (-1, 1)))
 """Offsets of the targets: at every time scale from a gesture to half an hour of an operation."""
 
@@ -295,8 +297,11 @@ class TrainConfig(Config):
     """Steps between checkpoints."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints kept."""
-    monitor_every: int = Field(default=250, ge=1)
-    """Steps between looks at the health of the representation."""
+    monitor_every: int = Field(default=0, ge=0)
+    """Steps between looks at the health of the representation. 0: worked out, so that there are 12 looks."""
+    stop_early: bool = True
+    """Stop when predictions on held-out videos only get worse, and keep the weights of the best look. Held out are the
+    validation videos of ``data.split``; without them, and with ``ema`` targets, which move, nothing stops."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines in metrics.jsonl."""
     tensorboard: bool = False
@@ -341,6 +346,10 @@ class TrainConfig(Config):
         seen = sum(min(length, self.crop_frames) for length in lengths) / len(lengths) * self.batch_size  # a step
         steps_a_pass = sum(lengths) / seen
         return ceil(min(max(LEAST_STEPS, PASSES * steps_a_pass), MOST_PASSES * steps_a_pass))
+
+    def settled_looks(self, steps: int) -> int:
+        """Steps between two looks, of so many in all."""
+        return self.monitor_every or ceil(steps / LOOKS)
 
     def batches_an_epoch(self, videos: int) -> int:
         """Batches, the accumulated parts of steps, in one pass over so many videos."""

@@ -34,6 +34,7 @@ from keystep.diagnostics import Health, Monitor
 from keystep.errors import InputError, Interrupted
 from keystep.pjepa import PJEPA, Origin
 from keystep.progress import SILENT, Progress, Task
+from keystep.train.early import EarlyStop
 from keystep.train.records import Metrics
 from keystep.train.setup import buffers, build_learner, build_monitor, fresh_model, open_fabric, read_data, settled
 from keystep.train.state import Checkpoints, checkpoint_bytes
@@ -64,9 +65,10 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     config = settled(config, folder, videos, progress)
     learner = build_learner(config, fabric, statistics, folder, videos)
     identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
-    start = _restore(learner, checkpoints, identity) if resume and checkpoints.steps() else 0
+    early = EarlyStop(config.train.stop_early and bool(held_out) and config.target.kind != "ema")
+    start = _restore(learner, checkpoints, identity, early) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
-        _check_space(run, learner, checkpoints, start)
+        _check_space(run, learner, checkpoints, start, early)
         if not resume:
             write_yaml(run / "config.yaml", config)
     crops = Crops(
@@ -79,14 +81,14 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         processes=fabric.world_size,
     )
     monitor = build_monitor(folder, held_out or videos, config)
-    done, steps = start, config.train.steps
+    done, steps, over = start, config.train.steps, early.stopped_at is not None
     with (
         _stop_signal() as asked_to_stop,
         progress.task(f"pretraining {run.name}", total=steps, unit="steps", initial=start) as task,
     ):
-        observer = _Observer(learner, monitor, run, start, progress, task) if fabric.is_global_zero else None
+        observer = _Observer(learner, monitor, early, run, start, progress, task) if fabric.is_global_zero else None
         try:
-            for done, result in enumerate(_steps(learner, crops, start), start=start + 1):
+            for done, result in enumerate(() if over else _steps(learner, crops, start), start=start + 1):
                 if observer is not None:
                     try:
                         observer.after(done, result)
@@ -95,16 +97,20 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                             f"{observer.metrics.path}: cannot be written: {error.strerror}; {_way_on(run, checkpoints)}"
                         ) from error
                 learner.skips.check(f"step {done}", _remedy(config))
-                stop = _anyone(fabric, asked_to_stop())
+                stop, over = _anyone(fabric, asked_to_stop(), early.stopped_at is not None)
                 due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
-                if due or done == config.train.steps or stop:
-                    _save(learner, checkpoints, done, identity, run)
+                if due or done == config.train.steps or stop or over:
+                    _save(learner, checkpoints, done, identity, run, early)
                 if stop:
                     raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
+                if over:
+                    break
         finally:
             if observer is not None:
                 with suppress(OSError):  # what could not be written has been reported
                     observer.metrics.close()
+    if over:
+        _take_best(learner, early)
     if fabric.is_global_zero:
         persistence.save_model(run / "model", learner.model)
         if learner.skips.total:
@@ -133,9 +139,16 @@ class _Observer:
     """Writes metrics, monitors the representation and reports progress; never touches the training."""
 
     def __init__(
-        self, learner: Learner, monitor: Monitor, run: Path, start: int, progress: Progress, task: Task
+        self,
+        learner: Learner,
+        monitor: Monitor,
+        early: EarlyStop,
+        run: Path,
+        start: int,
+        progress: Progress,
+        task: Task,
     ) -> None:
-        self.learner, self.monitor, self.progress, self.task = learner, monitor, progress, task
+        self.learner, self.monitor, self.early, self.progress, self.task = learner, monitor, early, progress, task
         self.reported = start
         self.train = learner.config.train
         self.metrics = Metrics(run, start, self.train.tensorboard)
@@ -183,10 +196,13 @@ class _Observer:
                     f"the latents are not finite at step {step}; lower train.learning_rate, or look for extreme values "
                     "in the features"
                 )
-            self.metrics.write(step, health.metrics())
+            self.early.see(step, health, self.learner.model)
+            self.metrics.write(step, {**health.metrics(), **self.early.record()})
             for line in health.warnings(self.start_health):
                 log.warning("step %d: %s", step, line)
             self.progress.message(f"step {step}: {health}")
+            if self.early.stopped_at is not None:
+                self.progress.message(self.early.advice(self.train.steps))
 
 
 def _check_folder(run: Path, resume: bool) -> None:
@@ -194,7 +210,7 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
 
 
-def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: int) -> None:
+def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: int, early: EarlyStop) -> None:
     """Refuse to begin what the disk cannot hold: a training of hours must not be lost at its first checkpoint.
 
     Old checkpoints are removed only when a new one is whole, so there is one more than are kept.
@@ -203,7 +219,7 @@ def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: i
     weights, checkpoint = checkpoint_bytes(learner.model, learner.target)
     to_write = len({*range(start + 1, train.steps + 1)} & {*range(0, train.steps, train.save_every), train.steps})
     more = min(to_write, max(1, train.keep + 1 - len(checkpoints.steps())))
-    needed = weights + more * checkpoint
+    needed = weights + more * (checkpoint + (weights if early.active else 0))
     free = shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
     if free < needed:
         raise InputError(
@@ -218,11 +234,18 @@ def _remedy(config: RunConfig) -> str:
     return f"lower train.learning_rate{precise}"
 
 
-def _save(learner: Learner, checkpoints: Checkpoints, step: int, identity: dict[str, object], run: Path) -> None:
+def _save(
+    learner: Learner,
+    checkpoints: Checkpoints,
+    step: int,
+    identity: dict[str, object],
+    run: Path,
+    early: EarlyStop,
+) -> None:
     if learner.fabric.is_global_zero:
-        record = {**identity, "skipped_steps": learner.skips.total}
+        record = {**identity, "skipped_steps": learner.skips.total, "looks": early.looks}
         try:
-            checkpoints.save(step, learner.model, learner.target, learner.optimizer, record)
+            checkpoints.save(step, learner.model, learner.target, learner.optimizer, record, early.best)
         except InputError as error:
             raise InputError(f"{error}; {_way_on(run, checkpoints)}") from error
     learner.fabric.barrier()
@@ -235,8 +258,8 @@ def _way_on(run: Path, checkpoints: Checkpoints) -> str:
     return f"{left}; make room, then go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
 
 
-def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object]) -> int:
-    """Load the newest checkpoint; returns its step."""
+def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object], early: EarlyStop) -> int:
+    """Load the newest checkpoint, its looks included; returns its step."""
     step = checkpoints.steps()[-1]
     record = checkpoints.load(step, learner.model, learner.target, learner.optimizer)
     if any(record.get(name) != value for name, value in identity.items()):
@@ -245,14 +268,27 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
             "written; a resumed run would not be the same run"
         )
     learner.skips.total = record.get("skipped_steps", 0)
+    if early.active:
+        early.looks = [(at, loss) for at, loss in record.get("looks", [])]
+        early.best = checkpoints.load_best(step)
     return step
 
 
-def _anyone(fabric: Fabric, flag: bool) -> bool:
-    """Whether any process raised its flag, so that all stop after the same step."""
+def _take_best(learner: Learner, early: EarlyStop) -> None:
+    """Give every process the weights of the best look, which the main one has."""
+    if learner.fabric.is_global_zero:
+        learner.model.load_state_dict(early.best)
+    if learner.fabric.world_size > 1:
+        for tensor in learner.model.state_dict().values():
+            tensor.copy_(learner.fabric.broadcast(tensor))
+
+
+def _anyone(fabric: Fabric, *flags: bool) -> list[bool]:
+    """Whether any process raised each of the flags, so that all stop after the same step."""
     if fabric.world_size == 1:
-        return flag
-    return bool(add_up(fabric, torch.tensor(float(flag), device=fabric.device)) > 0)
+        return list(flags)
+    raised = add_up(fabric, torch.tensor(flags, dtype=torch.float32, device=fabric.device))
+    return [bool(count > 0) for count in raised]
 
 
 @contextmanager

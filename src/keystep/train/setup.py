@@ -130,11 +130,11 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
         "output_dim": prediction_width(config.target, folder.width, config.model.dim, rate),
     }
     steps = config.train.settled_steps(lengths)
-    warmup = min(config.train.warmup, steps // 4)
+    warmup, monitor_every = min(config.train.warmup, steps // 4), config.train.settled_looks(steps)
     config = config.model_copy(
         update={
             "model": build(ModelConfig, config.model.model_dump(), widths),
-            "train": config.train.model_copy(update={"steps": steps, "warmup": warmup}),
+            "train": config.train.model_copy(update={"steps": steps, "warmup": warmup, "monitor_every": monitor_every}),
         }
     )
     progress.message(_in_seconds(config, float(rate)))

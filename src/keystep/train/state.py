@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from keystep.target import Target
 UNUSED = "encoder.around."
 """Parameters of which a step needs one or the other, so that some may have been used by none yet."""
 TARGET, OPTIMISER, STATE = "target.safetensors", "optimizer.safetensors", "state.json"
+BEST = "best.safetensors"
+"""Weights of the best look so far, where a training may end with those."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,33 @@ class Checkpoints:
         """Where the checkpoint of a step lies."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer, record: dict[str, Any]) -> None:
-        """Write the state after ``step`` optimiser steps, then drop the oldest checkpoints."""
-        with replacing(self.path(step), (CONFIG, WEIGHTS, TARGET, OPTIMISER, STATE)) as temporary:
+    def save(
+        self,
+        step: int,
+        model: PJEPA,
+        target: Target,
+        optimizer: Optimizer,
+        record: dict[str, Any],
+        best: Mapping[str, Tensor],
+    ) -> None:
+        """Write the state after ``step`` optimiser steps, then drop the oldest checkpoints.
+
+        best: weights of the best look so far; none where there is no such look.
+        """
+        with replacing(self.path(step), (CONFIG, WEIGHTS, TARGET, OPTIMISER, STATE, BEST)) as temporary:
             persistence.save_model(temporary, model)
             persistence.save_tensors(temporary / TARGET, target.state_dict())
             persistence.save_tensors(temporary / OPTIMISER, optimizer_tensors(model, optimizer))
+            if best:
+                persistence.save_tensors(temporary / BEST, best)
             write_json(temporary / STATE, {"step": step, **record})
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old))
+
+    def load_best(self, step: int) -> dict[str, Tensor]:
+        """Weights of the best look up to a checkpoint; none where it has none."""
+        path = self.path(step) / BEST
+        return persistence.load_tensors(path) if path.exists() else {}
 
     def load(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer) -> dict[str, Any]:
         """Restore the state after ``step`` steps; returns what else was recorded.
