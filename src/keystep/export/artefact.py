@@ -29,7 +29,7 @@ VIDEO_RECORD, VIDEO_ONNX, VIDEO_TORCH = "video.json", "video.onnx", "video.pt2"
 VIDEO_FILES = (VIDEO_RECORD, VIDEO_ONNX, VIDEO_TORCH)
 EXAMPLE = 150
 """Frames of the video that a graph is made from."""
-LEAST = 64
+LEAST = 65
 """Frames that a graph of whole videos is promised, and checked, to take at least."""
 
 

@@ -44,7 +44,7 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
         {"streams": 2, "head": HEAD},
     ),
     "block": ({"kind": "block_causal", "block": 4, "window": 9}, {"dim": 18, "rotary": "tiled"}, {"frames": 8}),
-    "bands": ({"kind": "causal", "window": 7}, {"readout_dim": 24, "tau": 2.5}, {"streams": 2, "frames": 3}),
+    "bands": ({"kind": "causal", "window": 7}, {"readout_dim": 24, "tau": 2.5}, {"streams": 2, "frames": 4}),
     "hours": ({"kind": "causal", "window": 7}, {"depth": 1, "tau": 6.0}, {"frames": 48, "torch_program": False}),
 }
 """Name: pattern, model, export."""
