@@ -69,8 +69,10 @@ def offline(judged: SimpleNamespace) -> list[str]:
     return [head.name(step) for step in head.predict(torch.from_numpy(latents)).tolist()]
 
 
-def arguments(judged: SimpleNamespace, source: object, *options: object, mode: str = "causal") -> list[object]:
-    head = judged.heads / f"pjepa-{mode}-seed0.safetensors"
+def arguments(
+    judged: SimpleNamespace, source: object, *options: object, mode: str = "causal", head: Path | None = None
+) -> list[object]:
+    head = head or judged.heads / f"pjepa-{mode}-seed0.safetensors"
     return ["stream", judged.run, source, "--head", head, *options]
 
 
@@ -244,13 +246,23 @@ def test_sigterm_saves_as_ctrl_c_does(judged: SimpleNamespace, tmp_path: Path) -
 def test_a_state_of_another_source_or_head_is_refused_and_kept(
     keystep: Run, judged: SimpleNamespace, tmp_path: Path
 ) -> None:
-    state, other = tmp_path / "state", tmp_path / "other.npy"
+    state, other, sharper = tmp_path / "state", tmp_path / "other.npy", tmp_path / "sharper.safetensors"
     shutil.copy(judged.video, other)
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(2)
+    head.save(sharper)
     assert keystep(*arguments(judged, judged.video, "--source-rate", 4, "--state", state))[0] == 0
     before = state.read_bytes()
     for source, options, line in (
         (other, {}, "the state of a stream from"),
-        (judged.video, {"mode": "offline"}, "the state of another head"),
+        (judged.video, {"head": sharper}, "the state of another head"),
+        (
+            judged.video,
+            {"mode": "offline"},
+            "was fitted on offline latents, which see the future; take the causal head",
+        ),
     ):
         status, said, error = keystep(*arguments(judged, source, "--source-rate", 4, "--state", state, **options))
         assert status == 2 and line in error and not said and state.read_bytes() == before

@@ -95,12 +95,12 @@ def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path
         assert right == row["runs"][0]["correct"][record["data"]["test_videos"].index("video7")]
     offline = out / "suite_heads" / "mstcn-pjepa-offline-seed0" / "head.safetensors"
     status, _, error = keystep("stream", model, features, "--source-rate", 4, "--head", offline)
-    assert status == 2 and "this mstcn head reads the whole video" in error
+    assert status == 2 and "was fitted on offline latents, which see the future; take the causal head" in error
     status, _, error = keystep("export", model, "--head", offline, "--window", "8", "--out", folder / "exported")
     assert status == 2 and "reads the whole video, so there is no step: leave out" in error
     status, said, error = keystep("export", model, "--head", offline, "--out", folder / "exported")
     assert status == 0, error
-    assert "whole videos of 64 frames or more" in said and (folder / "exported" / "video.onnx").exists()
+    assert "whole videos of 65 frames or more" in said and (folder / "exported" / "video.onnx").exists()
 
 
 def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(keystep: Run, data: Path, tmp_path: Path):

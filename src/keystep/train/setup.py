@@ -30,7 +30,7 @@ from keystep.train.step import Learner, build_optimizer
 
 log = logging.getLogger(__name__)
 
-MONITOR_VIDEOS = 16
+MONITOR_VIDEOS = 8
 CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
 """Videos, evenly spaced over all, that the time scale and the deviations of the targets are measured on."""
 
