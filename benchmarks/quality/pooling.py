@@ -61,12 +61,12 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """`holds`, or why not."""
+        """`holds`, or why not; with too few seeds nobody knows what another one would say."""
+        if self.difference.seeds[0] < SEEDS_FOR_A_CLAIM:
+            return "not enough seeds"
         if self.holds:
             return "**holds**"
-        if self.later:
-            return "does not hold: it answers later"
-        return "not enough seeds" if self.difference.low > 0 else "does not hold"
+        return "does not hold: it answers later" if self.difference.low > 0 else "does not hold"
 
 
 def compare(first: Side, second: Side, words: str, mode: str, without: Collection[str] = ()) -> Line | None:
