@@ -212,7 +212,7 @@ def buffers(model: PJEPA) -> dict[str, torch.Tensor]:
 
 
 def build_monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) -> Monitor:
-    """Fixed crops of up to 16 videos, from the middle of each."""
+    """Fixed crops of up to 8 videos, from the middle of each."""
     labelled = bool(folder.classes) and all(folder.video(name).labels is not None for name in videos)
     chosen = _spread(videos, MONITOR_VIDEOS)
     batches, labels = [], []
