@@ -63,7 +63,11 @@ Groups = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting, such as --set train.steps=4000. Repeat as needed.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting, such as train.steps=4000 (of eval: probe.penalties=[0.1,0.01], tau=20). Repeat as needed.",
+    ),
 ]
 
 

@@ -31,6 +31,7 @@ def run_demo(out: Path, console: Console) -> None:
     for seed in SEEDS:
         settings = {"data": {"root": out / "data", "split": "1"}, "train": {"seed": seed}}
         models.append(pretrain(build(RunConfig, settings), out / "runs" / f"seed{seed}", progress=progress_on(console)))
-    console.print("3. Judging it against raw features and everything that can be had without learning.")
-    evaluate(open_dataset(out / "data"), {"keystep": models}, out=out / "report", progress=progress_on(console))
+    console.print("3. Judging it live, against raw features and everything that can be had without learning.")
+    data, report = open_dataset(out / "data"), out / "report"
+    evaluate(data, {"keystep": models}, modes=("causal",), out=report, progress=progress_on(console))
     show_report(out / "report", console)

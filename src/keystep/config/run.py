@@ -104,6 +104,15 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _readout_of_one_block(self) -> Self:
+        if self.readout == "mean" and self.readout_dim is not None:
+            raise ValueError(
+                f"readout mean with readout_dim {self.readout_dim}: that map learns from the last block's "
+                "output; set model.readout_dim to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _bands_end_with_context(self) -> Self:
         if self.bands[-1] != "context" or len(set(self.bands)) < len(self.bands):
             raise ValueError(f"bands {list(self.bands)}: name each once, and context as the last")

@@ -62,6 +62,7 @@ def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed
     if not moving.any():
         raise InputError("the features never change within a video, so they have no time scale; look at the extraction")
     sums = [_lagged_products(_centred(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
+    sums = [each for each in sums if each[0] > 0]  # a video of one frame, or a still one, says nothing of time
     longest = max(map(len, sums))
     products = np.stack([np.pad(each, (0, longest - len(each))) for each in sums])  # (videos, lags)
     pairs = np.stack([np.pad(np.arange(len(each), 0, -1), (0, longest - len(each))) for each in sums])

@@ -14,6 +14,7 @@ from keystep.evals.candidates import HISTORIES, TOGETHER
 from keystep.evals.gate import SMOOTHING
 from keystep.evals.judge import Judge
 from keystep.evals.kept import KeptProbes
+from keystep.evals.model_rows import HELD
 from keystep.evals.protocol import Entrant, EvalConfig
 from keystep.evals.simple_rows import OFFSETS
 from keystep.loading import check_features, load
@@ -114,7 +115,7 @@ def _read(folder: FeatureFolder, name: str) -> None:
         raise InputError(f"{folder.root}: no frame of {name!r} has a label; leave it out of the split")
 
 
-CONTROLS = ("raw", SMOOTHING, OFFSETS, TOGETHER, *HISTORIES, "best control", "untrained", "true segments")
+CONTROLS = ("raw", HELD, SMOOTHING, OFFSETS, TOGETHER, *HISTORIES, "best control", "untrained", "true segments")
 """Beginnings of names that stand for something else in a table."""
 
 

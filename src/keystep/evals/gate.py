@@ -33,7 +33,8 @@ def compare(evaluation: Evaluation, modes: Sequence[Mode], given: Sequence[str] 
     for question, claim, row, rival in evaluation.pairs if len(frames) > 1 else ():
         difference = paired_bootstrap(judge.by_group(row.correct), judge.by_group(rival.correct), frames)
         later = answers_later(row, rival)
-        line = Comparison(question, claim, row.mode, row.name, rival.name, difference, later, evaluation.quick)
+        trained = rival.family not in ("raw", "control")
+        line = Comparison(question, claim, row.mode, row.name, rival.name, difference, later, evaluation.quick, trained)
         evaluation.gate.append(line)
 
 
@@ -49,21 +50,20 @@ def _learned_pairs(rows: Sequence[Row], mode: Mode) -> Iterator[Pair]:
         if row.beside == "":
             yield from (Pair("raw", "alone, against raw features", row, rival) for rival in raw)
             yield Pair("control", "alone, against the best control", row, _strongest(simple))
+            yield from _other_encoders(row, here)
         elif row.beside == "control":
             yield Pair("adds", "beside the best control, against the best control alone", row, _strongest(simple))
         else:
             claim = "beside smoothing, against smoothing alone"
             yield Pair("adds to smoothing", claim, row, _strongest(smooth))
-            yield from _beside_smoothing(row, here)
 
 
-def _beside_smoothing(row: Row, here: Sequence[Row]) -> Iterator[Pair]:
-    """What training adds to smoothing against what other encoders add to it."""
+def _other_encoders(row: Row, here: Sequence[Row]) -> Iterator[Pair]:
+    """The learned row against random weights, and against another objective."""
     for rival in here:
         questions: dict[str, Question] = {"untrained": "untrained", "reconstruction": "reconstruction"}
-        if rival.family in questions and rival.beside == "smoothing":
-            claim = f"beside smoothing, against {rival.name.partition(' ++')[0]} there"
-            yield Pair(questions[rival.family], claim, row, rival)
+        if rival.family in questions and rival.beside == "":
+            yield Pair(questions[rival.family], f"alone, against {rival.name}", row, rival)
 
 
 def _given_pairs(rows: Sequence[Row], mode: Mode, given: Sequence[str]) -> Iterator[Pair]:

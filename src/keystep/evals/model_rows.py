@@ -14,14 +14,14 @@ from keystep.encoding import encode_videos
 from keystep.evals.controls import Control, Position
 from keystep.evals.gate import SMOOTHING
 from keystep.evals.geometry import median_geometry
-from keystep.evals.judge import Beside, Family, Mode, Representation
+from keystep.evals.judge import Banded, Beside, Family, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of
 from keystep.evals.protocol import Entrant
 from keystep.evals.simple_rows import Chosen
 from keystep.evals.study import Study, banded, joined
 from keystep.pjepa import PJEPA
 
-CONTROL = "best control"
+CONTROL, HELD = "best control", "held bands"
 BESIDE = "control"
 """Band of what stands beside latents."""
 ONE_AT_A_TIME = Lock()
@@ -54,11 +54,35 @@ class ModelRows:
             if mode not in self.chosen:
                 continue
             self._model(name, family, mode, entrant.model, pattern, entrant.seed)
+            if entrant.model.config.held and not self.study.quick:
+                self._held(HELD + (f" {number + 1}" if number else ""), mode, entrant.model, pattern)
             if not twin_too:
                 continue
             row = self.study.evaluation.find(self.study.marked(twin), mode)
             if row is None or (not self.study.quick and entrant.seed not in {run.seed for run in row.runs}):
                 self._model(twin, "untrained", mode, _untrained(entrant), pattern, entrant.seed)
+
+    def _held(self, name: str, mode: Mode, model: PJEPA, pattern: AttentionPattern) -> None:
+        """The bands of a model's latents that nothing was learned for: what of its rows is no learning."""
+        study, bands = self.study, model.bands(pattern)
+        width, wait = bands.pop("context"), pattern_delay(pattern, study.rate)
+        if study.evaluation.find(study.marked(name), mode) is not None:
+            return  # of another seed: the same numbers
+
+        def held() -> Banded:
+            latents = encode_videos(model, study.judge.folder, study.judge.videos, pattern)
+            return Banded({video: x[:, : x.shape[1] - width] for video, x in latents}, bands)
+
+        study.add(
+            name,
+            "control",
+            mode,
+            held,
+            key=f"held {mode}: {model.fingerprint} {pattern!r}",
+            position="elapsed" if mode == "causal" else "progress",
+            delay=None if wait is None else wait + study.slot_delay,
+            detail="of the latents, what nothing was learned for",
+        )
 
     def _model(self, name: str, family: Family, mode: Mode, model: PJEPA, pattern: AttentionPattern, seed: int) -> None:
         """Latents alone, beside the best smoothing of the same mode, and learned ones beside the best control."""
@@ -115,19 +139,22 @@ class ModelRows:
 
 def count_beside(study: Study, family: Family) -> int:
     """How many rows a model has beside its latents alone: with smoothing, and a learned one's with the best control."""
-    return 0 if study.quick else 2 if family == "learned" else 1
+    return 2 if family == "learned" and not study.quick else 0
 
 
 def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode]) -> int:
     """How many probes `ModelRows` reports for these entrants."""
-    total, twins = 0, set[tuple[ModelConfig, Mode, int]]()
+    total, twins, held = 0, set[tuple[ModelConfig, Mode, int]](), set[tuple[ModelConfig, Mode]]()
     for entrant in entrants:
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
         for mode in modes:
             if mode in patterns_of(entrant.model):
                 total += 1 + count_beside(study, family)
-                twins.add((_encoder_part(entrant.model.config), mode, 0 if study.quick else entrant.seed))
-    return total + len(twins) * (1 + count_beside(study, "untrained"))
+                architecture = _encoder_part(entrant.model.config)
+                twins.add((architecture, mode, 0 if study.quick else entrant.seed))
+                if entrant.model.config.held and not study.quick:
+                    held.add((architecture, mode))
+    return total + len(twins) + len(held)
 
 
 def _encoder_part(config: ModelConfig) -> ModelConfig:

@@ -108,6 +108,8 @@ class Comparison:
     """The first answers later than the second, so it has seen more of the future: no fair win."""
     quick: bool = False
     """Of a quick look, which claims nothing."""
+    drawn_rival: bool = False
+    """The second hangs on a seed, too, so that it needs as many."""
 
     @property
     def verdict(self) -> Verdict:
@@ -117,7 +119,8 @@ class Comparison:
         """
         if self.quick:
             return "quick look"
-        if self.difference.seeds[0] < SEEDS_FOR_A_CLAIM:
+        seeds = min(self.difference.seeds) if self.drawn_rival else self.difference.seeds[0]
+        if seeds < SEEDS_FOR_A_CLAIM:
             return "not enough seeds"
         if self.difference.low <= 0:
             return "fails"

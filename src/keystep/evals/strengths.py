@@ -68,7 +68,7 @@ class Moments:
         """The weights (D, C) that read other frames (V, D) of classes (V,) best, their penalty, and (V,) what is right.
 
         scales: (D,), what each column is multiplied by; those of 0 are left out. Penalties fall, and the first that
-        does not gain ends the search.
+        loses ends the search; of equally good ones the strongest is taken.
         """
         columns = np.flatnonzero(scales)
         index, scale = torch.from_numpy(columns), torch.from_numpy(scales[columns])
@@ -82,7 +82,9 @@ class Moments:
             said = torch.addmm(self.shares.float(), inputs, solved.float()).argmax(dim=1).numpy()
             right = said == targets
             if found is not None and right.sum() <= found[2].sum():
-                break
+                if right.sum() < found[2].sum():
+                    break
+                continue
             weight = np.zeros((len(scales), len(self.shares)))
             weight[columns] = solved.numpy()
             found = weight, penalty, right

@@ -59,6 +59,11 @@ def test_videos_may_come_from_a_generator_and_differ_in_length() -> None:
     assert decorrelation_time(read(), 4) == decorrelation_time(list(read()), 4)
 
 
+def test_a_still_video_and_one_of_a_single_frame_say_nothing() -> None:
+    others = [np.ones((90, 12)), VIDEOS[0][:1]]
+    assert decorrelation_time([*VIDEOS, *others], 4).tau == pytest.approx(decorrelation_time(VIDEOS, 4).tau, rel=1e-9)
+
+
 def test_a_channel_that_never_changes_is_left_out() -> None:
     still = [np.concatenate([video, np.full((len(video), 1), 7.0)], axis=1) for video in VIDEOS]
     assert decorrelation_time(still, 4) == decorrelation_time(VIDEOS, 4)
