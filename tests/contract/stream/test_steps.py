@@ -62,6 +62,8 @@ def run_stream(model: keystep.PJEPA, features: torch.Tensor, sizes: list[int]) -
 def test_a_stream_gives_the_offline_latents_however_it_is_cut(
     make_model: MakeModel, pattern: dict, sizes: list[int], readout: str, centring: bool, held: dict
 ) -> None:
+    if readout == "mean":  # which no map can read
+        held = {**held, "readout_dim": None}
     model = make_model(pattern, readout=readout, centring=centring, **held)
     features = random_features(2, max(60, sum(sizes)))
     offline = model.encode(features)
