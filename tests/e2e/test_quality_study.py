@@ -90,7 +90,7 @@ def test_every_row_leaves_a_piece_that_says_what_each_test_video_scored(made: tu
         right = 100 * sum(row["correct"]) / sum(piece["test"]["frames"])
         assert row["scores"]["accuracy"] == pytest.approx(right, abs=1e-3)
     assert {row["beside"] for row in piece["rows"]} >= {"", "control"}
-    assert "controls-fold1: judging: " in said and "2 of 2: default-fold1-seed0 is finished" in said
+    assert "controls-fold1: wrote controls-fold1.json" in said and "2 of 2: default-fold1-seed0 is finished" in said
     text = (place / "results" / "tiny" / "tables.md").read_text()
     assert "| **keystep (default)** |" in text and "chose the variant" not in text, "nothing was chosen here"
 
