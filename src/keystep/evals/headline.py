@@ -74,18 +74,23 @@ def gate_counts(result: Result) -> str:
 
 
 def hardest(result: Result) -> list[Any]:
-    """For each mode the hardest comparison of the main row alone.
+    """For each mode what is claimed of the main row alone, and what is to be known with it.
 
-    The main row is the first learned row of the gate that is no ORACLE (in the order in which models were given), not
-    the best one: choosing it by its test score would be one more way to be lucky.
+    Its comparison with the best control (the hardest one where that was not made), and, where training does not hold
+    against random weights, that. The main row is the first learned row of the gate that is no ORACLE (in the order in
+    which models were given), not the best one: choosing it by its test score would be one more way to be lucky.
     """
     alone = [line for line in claims(result) if line["claim"].startswith(ALONE)]
     if not alone:
         return []
     name = next((line for line in alone if "(ORACLE)" not in line["first"]), alone[0])["first"]
-    own = [line for line in alone if line["first"] == name]
-    modes = dict.fromkeys(line["mode"] for line in own)
-    return [min((line for line in own if line["mode"] == mode), key=lambda line: float(line["low"])) for mode in modes]
+    found = []
+    for mode in dict.fromkeys(line["mode"] for line in alone if line["first"] == name):
+        own = [line for line in alone if line["first"] == name and line["mode"] == mode]
+        main = [line for line in own if line.get("question") == "control"]
+        found += main[:1] or [min(own, key=lambda line: float(line["low"]))]
+        found += [line for line in own if line.get("question") == "untrained" and kind(line) == FAILS]
+    return found
 
 
 def main_line(result: Result) -> str:
