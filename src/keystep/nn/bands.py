@@ -229,6 +229,8 @@ def _scan(x: Tensor, inside: Inside, join: Join, distance: int = 1, levels: int 
     if (count <= PIECE) if isinstance(count, int) else not levels:
         return inside(x, distance)
     pieces = (count + PIECE - 1) // PIECE
+    if not isinstance(count, int):
+        pieces = pieces + 1  # an empty one: a graph takes a number that may be 1 for one that always is
     whole = pad(x, (0, 0, 0, 0, 0, pieces * PIECE - count))
     within = inside(whole.reshape(len(x) * pieces, PIECE, *x.shape[2:]), distance)
     within = within.reshape(len(x), pieces, *within.shape[1:])

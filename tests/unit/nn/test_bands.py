@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.run import HALF_LIVES
 from keystep.data.statistics import Statistics
+from keystep.export.buffers import Rotations, WholeGraph
 from keystep.nn import bands
 from keystep.nn.bands import HeldBands
 from keystep.nn.context import Cached, Memory, Whole
@@ -159,6 +160,32 @@ def test_pieces_of_pieces_are_scanned_like_one(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(bands, "PIECE", 4)
     held, video = made_bands(2.0), made_video(frames)
     assert_same(whole(held, [video], FULL)[0], slow_bands(held, video, sees=True), 2e-5)
+
+
+class Graph(nn.Module):
+    """All bands of one whole video, as exported programs make them."""
+
+    def __init__(self, held: HeldBands, pattern: AttentionPattern) -> None:
+        super().__init__()
+        self.held, self.pattern = held, pattern
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(1, T, D_in) -> (1, T, width) each"""
+        return tuple(self.held(features, WholeGraph(features.shape[1], Rotations()), self.pattern).values())
+
+
+@pytest.mark.parametrize("pattern", [FULL, CAUSAL], ids=str)
+def test_a_graph_takes_videos_of_any_length(pattern: AttentionPattern) -> None:
+    """Also where there is one piece, or a piece of pieces, or more of these than in the video it was made from."""
+    held = made_bands(6.0)
+    dynamic = {"features": {1: torch.export.Dim.DYNAMIC}}
+    example = torch.zeros(1, 150, WIDTH)
+    program = torch.export.export(Graph(held, pattern), (example,), dynamic_shapes=dynamic, strict=False).module()
+    for frames in (9, 64, 65, 700, 4096, 4097, 20_000):
+        video = made_video(frames)
+        found = program(video[None])
+        for band, expected in zip(found, whole(held, [video], pattern)[0].values(), strict=True):
+            np.testing.assert_allclose(band[0].numpy(), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("pattern", [FULL, CAUSAL, BLOCKS], ids=str)
