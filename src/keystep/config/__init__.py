@@ -2,10 +2,10 @@
 
 from keystep.config.attention import AttentionPattern
 from keystep.config.base import Config, build
+from keystep.config.model import ModelConfig
 from keystep.config.run import (
     DataConfig,
     MaskingConfig,
-    ModelConfig,
     ObjectiveConfig,
     RunConfig,
     TargetConfig,

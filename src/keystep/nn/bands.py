@@ -1,8 +1,8 @@
 """Bands of a latent that hold what is known, beside the one that is learned.
 
 What a network keeps of a frame, its surroundings and its past, it keeps with losses, and a linear reader of the learned
-band alone would have to find them again. Held bands keep them as they are. A reader weighs each band by itself
-(`keystep.evals.probe`), so that where labels are a matter of the moment the others do no harm.
+band alone would have to find them again. Held bands keep them as they are. A reader chooses which bands it reads
+(`keystep.evals.probe`), so that where labels are a matter of the moment it can leave the others out.
 
 - ``frame``: the standardised features.
 - ``around``: averages around the frame, without the video's mean: over windows at up to 7.2 tau, and exponential ones
@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
-from keystep.config.run import HALF_LIVES
+from keystep.config.model import HALF_LIVES
 from keystep.nn.context import SequenceContext
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
@@ -37,7 +37,6 @@ Inside = Callable[[Tensor, int], Tensor]
 """Places (N, n, H, C) so many frames apart -> what stands at each of them and all before."""
 Join = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What stands at places, what stands so many frames before them, that number -> both together. 0 adds nothing."""
-
 
 NAMES = ("frame", "around", "memory", "ahead")
 
@@ -132,9 +131,8 @@ class HeldBands(nn.Module):
         def inside(places: Tensor, distance: int) -> Tensor:
             count = _count(places)[:, 0]
             age = count[:, None] - count  # (n, n)
-            weights = torch.where(
-                age >= 0, decays[..., None] ** (distance * age.clamp(min=0)), 0.0
-            )  # (half-lives, n, n)
+            powers = decays[..., None] ** (distance * age.clamp(min=0))  # (half-lives, n, n)
+            weights = torch.where(age >= 0, powers, 0.0)
             return (weights @ places.transpose(1, 2)).transpose(1, 2)
 
         def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
-from keystep.config.run import HALF_LIVES
+from keystep.config.model import HALF_LIVES
 from keystep.data.statistics import Statistics
 from keystep.export.buffers import Rotations, WholeGraph
 from keystep.nn import bands
