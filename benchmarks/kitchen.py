@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keystep.data.annotation import IGNORED, read_lines
+from keystep.data.annotation import IGNORED
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.evals.probe import fit_probe
 from keystep.extraction.run import extract
 from keystep.progress import Lines
+from keystep.reading import read_lines
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import tokenize
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -154,37 +153,10 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: unreadable: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected an object, found {type(data).__name__}")
-    return data
-
-
 def write_lines(path: Path, lines: Iterable[object]) -> None:
     """A text file with one item a line, in one piece."""
     with replacing(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def open_npy(path: Path) -> np.ndarray:
-    """Memory-map the one array of a ``.npy`` file.
-
-    Raises:
-        InputError: missing, truncated or foreign file, pickled objects, or an archive of arrays.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:  # the last two: a broken header
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable .npy array, or cut off: {reason}") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: an archive of arrays; expected a single one")
-    return array
 
 
 def sample_bytes(path: Path, block: int = 1 << 16, blocks: int = 16) -> bytes:

@@ -9,10 +9,10 @@ import torch
 from keystep.config import RunConfig, run_config
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.files import read_json
 from keystep.heads import Head
 from keystep.persistence import CONFIG
 from keystep.pjepa import PJEPA, Origin
+from keystep.reading import read_json
 from keystep.train.state import STATE, Checkpoints
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import read_json
 from keystep.heads import Head
 from keystep.pjepa import PJEPA
+from keystep.reading import read_json
 from keystep.stream import sources
 from keystep.stream.sources import Chunk
 from keystep.types import parse_rate

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from keystep.config import ModelConfig
 from keystep.config.base import build
-from keystep.errors import InputError, named
+from keystep.errors import InputError, named, one_line, quoted
 from keystep.files import replacing, write_json
+from keystep.reading import Record, checked, read_header, read_json
 
 if TYPE_CHECKING:
     from keystep.pjepa import PJEPA
@@ -21,38 +24,50 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = "keystep-pjepa"
 FORMAT_VERSION = 4
+MOST_CONFIG = 1 << 20
+DIGEST = "sha256"
+"""Name of the hash in the header of what keystep writes."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class _ModelRecord(Record):
+    format: Any = None
+    version: Any = None
+    model: dict[str, Any] = Field(default_factory=dict)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, str] | None = None) -> None:
-    """Write one safetensors file in one piece; ``record`` goes into its header."""
+    """Write one safetensors file in one piece; ``record`` goes into its header, with a hash of all of it."""
     from safetensors.torch import save_file
 
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    header = dict(record or {})
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's files get; safetensors makes its own private
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-            temporary,
-            None if record is None else dict(record),
-        )
+        save_file(plain, temporary, header | {DIGEST: _digest(plain, header)})
         temporary.chmod(mode)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read one safetensors file.
+    """Read one safetensors file; what keystep wrote is compared with its hash.
 
     Raises:
-        InputError: missing, cut off or no safetensors file.
+        InputError: missing, cut off, no safetensors file, or one that was changed since it was written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    record = dict(read_header(path).metadata)
     try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError) as error:  # such as a type torch lacks
+        raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
+    stated = record.pop(DIGEST, None)  # foreign files have none
+    if stated is not None and stated != _digest(tensors, record):
+        raise InputError(f"{path}: damaged: its content does not fit its hash; take a copy, or make it again")
+    return tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -61,15 +76,16 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         InputError: missing, cut off or no safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    return {name: value for name, value in read_header(path).metadata.items() if name != DIGEST}
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+
+def _digest(tensors: Mapping[str, Tensor], record: Mapping[str, str]) -> str:
+    """SHA-256 over a file's record, and all its names, types, shapes and numbers."""
+    digest = hashlib.sha256(json.dumps(dict(sorted(record.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def check_format(path: Path, record: Mapping[str, str], name: str, version: str, what: str) -> None:
@@ -81,7 +97,7 @@ def check_format(path: Path, record: Mapping[str, str], name: str, version: str,
     if record.get("format") != name:
         raise InputError(f"{path}: not {what} (no format {name!r})")
     if record.get("version") != version:
-        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {version}")
+        raise InputError(f"{path}: format version {named(str(record.get('version')))}; this keystep reads {version}")
 
 
 def weights_signature(module: nn.Module) -> str:
@@ -106,27 +122,43 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     Raises:
         InputError: names the first missing, unexpected and misshapen tensors; the module is left as it was.
     """
-    check_fit(module.state_dict(), tensors, source)
+    check_fit(shapes_of(module.state_dict()), shapes_of(tensors), source)
     module.load_state_dict(dict(tensors))
 
 
-def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_fit(own: Shapes, found: Shapes, source: str) -> None:
     """Refuse tensors that differ in names or shapes from a model's own.
 
     Raises:
         InputError: names the first missing, unexpected and misshapen tensors.
     """
-    missing = sorted(set(own) - set(tensors))
-    unexpected = sorted(set(tensors) - set(own))
+    missing = sorted(set(own) - set(found))
+    unexpected = sorted(set(found) - set(own))
     shapes = [
-        f"{named(name)} is {tuple(tensors[name].shape)}, the model needs {tuple(own[name].shape)}"
-        for name in sorted(set(own) & set(tensors))
-        if own[name].shape != tensors[name].shape
+        f"{named(name)} is {quoted(found[name])}, the model needs {own[name]}"
+        for name in sorted(set(own) & set(found))
+        if own[name] != found[name]
     ]
     listed = (("missing", missing), ("unexpected", [named(name) for name in unexpected]), ("misshapen", shapes))
     problems = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in listed if names]
     if problems:
         raise InputError(f"{source}: weights do not fit this model: {'; '.join(problems)}")
+
+
+def check_size(make: Callable[[], nn.Module], weights: Path) -> None:
+    """Compare the network that settings describe with the file of its weights, before memory is taken for either.
+
+    Raises:
+        InputError: they do not fit, or the file is none.
+    """
+    found = read_header(weights).shapes
+    with torch.device("meta"):  # names and shapes only
+        check_fit(shapes_of(make().state_dict()), found, str(weights))
 
 
 def save_model(folder: Path, model: PJEPA) -> None:
@@ -146,25 +178,24 @@ def load_model(kind: type[PJEPA], folder_or_hub_id: Path | str) -> PJEPA:
     folder = Path(folder_or_hub_id)
     if not folder.is_dir():
         folder = _download(str(folder_or_hub_id))
-    model = kind(read_config(folder / CONFIG))
+    config = read_config(folder / CONFIG)
+    check_size(lambda: kind(config), folder / WEIGHTS)
+    model = kind(config)
     load_strict(model, load_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 
 
 def read_config(path: Path) -> ModelConfig:
     """The model's config from a ``config.json``."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; a model folder has {CONFIG} and {WEIGHTS}") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: unreadable: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; a model folder has {CONFIG} and {WEIGHTS}")
+    record = checked(_ModelRecord, read_json(path, MOST_CONFIG), str(path))
+    if record.format != FORMAT:
         raise InputError(f"{path}: not a keystep model (no format {FORMAT!r})")
-    if record.get("version") != FORMAT_VERSION:
-        raise InputError(f"{path}: format version {record.get('version')}; this keystep reads {FORMAT_VERSION}")
+    if record.version != FORMAT_VERSION:
+        raise InputError(f"{path}: format version {quoted(record.version)}; this keystep reads {FORMAT_VERSION}")
     try:
-        return build(ModelConfig, record.get("model", {}))
+        return build(ModelConfig, record.model)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

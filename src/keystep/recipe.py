@@ -24,8 +24,9 @@ from keystep.config import Config, RunConfig, build, run_config
 from keystep.config.base import assignments, merged, read_yaml
 from keystep.config.presets import preset_settings
 from keystep.errors import InputError
-from keystep.files import read_json, write_json
+from keystep.files import write_json
 from keystep.progress import SILENT, Progress
+from keystep.reading import read_json
 from keystep.types import OnError, Rate
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from keystep.errors import InputError
-from keystep.files import read_json, replacing, write_array, write_json
+from keystep.files import replacing, write_array, write_json
+from keystep.reading import read_json
 
 
 @pytest.fixture

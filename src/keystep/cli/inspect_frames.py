@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from keystep.cli import film
 from keystep.data.folder import FeatureFolder
-from keystep.files import read_json, replacing
+from keystep.files import replacing
+from keystep.reading import read_json
 
 SHOWN_VIDEOS = 4
 

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from keystep.config.base import Config
 
+MOST_FRAMES = 10_000_000
+"""More than any video has."""
+
 
 class AttentionPattern(Config):
     """Which frames a frame sees.
@@ -19,13 +22,13 @@ class AttentionPattern(Config):
     kind: Literal["bidirectional", "causal", "block_causal", "segment_causal"] = "bidirectional"
     """``bidirectional``: all frames. ``causal``: none that is later. ``block_causal``: the own block of ``block``
     frames and all earlier ones. ``segment_causal``: the own segment and all earlier ones (ORACLE)."""
-    block: int | None = Field(default=None, ge=1)
+    block: int | None = Field(default=None, ge=1, le=MOST_FRAMES)
     """block_causal: frames in a block."""
-    window: int | None = Field(default=None, ge=1)
+    window: int | None = Field(default=None, ge=1, le=MOST_FRAMES)
     """See less than this many frames far; a causal window of W sees W frames, the own included. None: no limit."""
-    stride: int | None = Field(default=None, ge=1)
+    stride: int | None = Field(default=None, ge=1, le=MOST_FRAMES)
     """Beyond the window, still see the past frames whose index is a multiple of this."""
-    memory: int | None = Field(default=None, ge=2)
+    memory: int | None = Field(default=None, ge=2, le=MOST_FRAMES)
     """How far back strided frames are seen (less than this many frames)."""
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ Errors list everything that is wrong at once, and suggest the nearest known name
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from keystep.errors import InputError
+from keystep.errors import InputError, named, one_line, quoted
 from keystep.files import replacing
+from keystep.reading import parse_yaml, read_text
+from keystep.reading.text import DEPTH, MOST_YAML
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
@@ -63,10 +66,13 @@ def assignments(settings: list[str]) -> dict[str, Any]:
         if not equals or not path:
             raise InputError(f"--set {setting!r} is not NAME=VALUE, such as train.steps=1000")
         try:
-            value = _number(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            value = _number(parse_yaml(text))
+        except ValueError as error:
             raise InputError(f"--set {setting!r}: {text!r} is not a YAML value") from error
-        for key in reversed(path.split(".")):
+        names = path.split(".")
+        if len(names) > DEPTH:
+            raise InputError(f"--set {quoted(setting)}: settings are not nested so deep")
+        for key in reversed(names):
             value = {key: value}
         result = merged(result, value)
     return result
@@ -74,14 +80,16 @@ def assignments(settings: list[str]) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A config file as nested dictionaries."""
+    text = read_text(path, MOST_YAML)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not YAML: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected names and values, found {type(data).__name__}")
+    strange = next((key for key in data if not isinstance(key, str)), None)
+    if strange is not None:
+        raise InputError(f"{path}: {quoted(strange)} is no name of a setting")
     return {key: _number(value) for key, value in data.items()}
 
 
@@ -99,21 +107,21 @@ def _number(value: Any) -> Any:
         return [_number(item) for item in value]
     if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
         try:
-            return float(value)
+            return float(value) if math.isfinite(float(value)) else value
         except ValueError:
             return value
     return value
 
 
 def _explain(kind: type[BaseModel], item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    path = ".".join(named(str(part)) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         names = _fields(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
         return f"unknown setting {path}" + (f" (did you mean {near[0]}?)" if near else f"; known: {', '.join(names)}")
     message = str(item["msg"]).removeprefix("Value error, ")
     where = f"{path}: " if path else ""
-    return where + message + (f", not {item['input']!r}" if not isinstance(item["input"], dict) else "")
+    return where + message + (f", not {quoted(item['input'])}" if not isinstance(item["input"], dict) else "")
 
 
 def _fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
@@ -121,7 +129,7 @@ def _fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     current: Any = kind
     for part in path:
         if isinstance(part, int):
-            current = get_args(current)[0]
+            current = next(iter(get_args(current)), None)
         elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
             current = current.model_fields[part].annotation
         if get_origin(current) in (Union, types.UnionType):

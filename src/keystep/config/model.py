@@ -16,27 +16,31 @@ WINDOWS = (0.9, 1.8, 3.6, 7.2)
 HALF_LIVES = tuple(2.0**power for power in range(-1, 7))
 """Of its exponential averages, in tau."""
 
+MOST_WIDTH, MOST_BLOCKS, MOST_INPUTS = 1 << 15, 256, 1 << 24
+"""Bounds of sense for widths, blocks and numbers a slot: what is larger is a slip or a damaged file."""
+MOST_WEIGHTS = 20e9
+
 
 class ModelConfig(Config):
     """Encoder and predictor. The defaults are the preset ``tiny``."""
 
-    input_dim: int | None = Field(default=None, ge=1)
+    input_dim: int | None = Field(default=None, ge=1, le=MOST_INPUTS)
     """Width of the features, D_in; filled in from the data."""
-    tokens: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1, le=MOST_INPUTS)
     """Tokens that a slot's features hold side by side, such as patches: an attentive pooler, trained by the same loss,
     makes one vector of them. Filled in from the data: what store.json says, else 1, which needs no pooler."""
-    pooler_depth: int = Field(default=1, ge=0)
+    pooler_depth: int = Field(default=1, ge=0, le=MOST_BLOCKS)
     """Blocks in which the tokens of a slot see each other before they are pooled."""
-    dim: int = Field(default=96, ge=8)
+    dim: int = Field(default=96, ge=8, le=MOST_WIDTH)
     """Width of the latents, D."""
-    depth: int = Field(default=4, ge=1)
+    depth: int = Field(default=4, ge=1, le=MOST_BLOCKS)
     """Blocks of the encoder."""
-    heads: int = Field(default=4, ge=1)
-    predictor_depth: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
+    predictor_depth: int = Field(default=2, ge=1, le=MOST_BLOCKS)
     """Blocks of the predictor, which has the encoder's width."""
-    predictor_heads: int | None = Field(default=None, ge=1)
+    predictor_heads: int | None = Field(default=None, ge=1, le=MOST_WIDTH)
     """By default as many as the encoder."""
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     attention: AttentionPattern = AttentionPattern()
     """Which frames the encoder lets see each other when nothing else is asked for."""
     live_attention: AttentionPattern | None = AttentionPattern(kind="causal")
@@ -59,7 +63,7 @@ class ModelConfig(Config):
     frames so far where it does not. The paper does not; it takes out who and where, and leaves what is done."""
     readout: Literal["last", "mean"] = "last"
     """What a latent is read from: the last block's output, or the mean over the blocks' (each normalised)."""
-    readout_dim: int | None = Field(default=384, ge=1)
+    readout_dim: int | None = Field(default=384, ge=1, le=MOST_WIDTH)
     """Width of a map, GELU and LayerNorm behind it, whose output is the latent; None: what is read is the latent."""
     bands: Annotated[tuple[Band, ...], Field(min_length=1)] = ("frame", "around", "memory", "ahead", "context")
     """What stands side by side in a latent: ``context`` is what is learned; the others hold the features themselves,
@@ -67,12 +71,12 @@ class ModelConfig(Config):
     (`keystep.nn.bands`). The paper has the learned one alone."""
     input_around: bool = True
     """The encoder reads the band ``around`` of the visible frames beside each frame."""
-    held_components: int = Field(default=64, ge=1)
+    held_components: int = Field(default=64, ge=1, le=MOST_WIDTH)
     """Held bands other than ``frame`` keep so many leading principal components of wider features."""
-    tau: float | None = Field(default=None, gt=0)
+    tau: float | None = Field(default=None, gt=0, le=100_000)
     """Frames after which the features are half forgotten, the unit of time of held bands; filled in from the data.
     None: no held bands."""
-    output_dim: int | None = Field(default=None, ge=1)
+    output_dim: int | None = Field(default=None, ge=1, le=MOST_INPUTS)
     """Width of what is predicted; None: one latent, which the predictor gives without a projection. Filled in from the
     target."""
 
@@ -81,6 +85,13 @@ class ModelConfig(Config):
         for heads in (self.heads, self.predictor_heads or self.heads):
             if self.dim % heads or self.dim // heads < 8:
                 raise ValueError(f"dim {self.dim} cannot be shared by {heads} heads of at least 8 numbers each")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> Self:
+        weights = (self.depth + self.predictor_depth) * (4.0 + 2 * self.mlp_ratio) * self.dim**2
+        if weights > MOST_WEIGHTS:
+            raise ValueError(f"dim {self.dim} and depth {self.depth} make {weights:.1e} weights; lower them")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-_TEXT = re.compile(r"(-?\d+(?:\.\d*)?|-?\.\d+) ?(tau|s)")
+_TEXT = re.compile(r"(-?\d{1,12}(?:\.\d{0,12})?|-?\.\d{1,12}) ?(tau|s)")
 
 
 def _either(number: str) -> Callable[[object, ValidatorFunctionWrapHandler], float | str]:

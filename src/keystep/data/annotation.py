@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from keystep.errors import InputError
+from keystep.reading import read_lines
 
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
@@ -26,28 +27,6 @@ IGNORED = -100
 """The class id of frames without a label; losses and scores leave them out."""
 UNLABELLED = "(unlabelled)"
 """The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of that very name."""
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file without blanks around them; empty lines are allowed only at the end.
-
-    A byte order mark is dropped, and lines may end as on any system. (``str.splitlines`` would also split at characters
-    such as U+2028 inside a name.)
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    while lines and not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            raise InputError(f"{path}, line {number}: empty line in the middle; remove it")
-    return lines
 
 
 def read_mapping(path: Path) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from keystep.errors import InputError, quoted
-from keystep.files import read_json, write_json
+from keystep.files import write_json
+from keystep.reading import read_json
 
 FORMAT, FORMAT_VERSION = "keystep-clips", 1
 FILE = "clips.json"

@@ -16,9 +16,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from keystep.data.annotation import Split, found_name, read_lines
+from keystep.data.annotation import Split, found_name
 from keystep.errors import InputError, quoted
 from keystep.files import write_lines
+from keystep.reading import read_lines
 
 GROUPS = "splits/groups.csv"
 HEADER = ["video", "group"]

@@ -16,8 +16,8 @@ from keystep.data.clock import CHANNELS, Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping, shared_groups
 from keystep.errors import InputError
-from keystep.files import read_json
 from keystep.progress import SILENT, Progress
+from keystep.reading import read_json
 from keystep.types import AnyRate
 
 MEASURED = 60

@@ -15,7 +15,7 @@ from keystep.data.problems import Problems
 from keystep.data.slots import open_array
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.files import read_json
+from keystep.reading import read_json
 
 LENGTH_TOLERANCE = 16
 """Frames by which features and labels of one video may differ; the surplus is cut and reported."""

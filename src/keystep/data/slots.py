@@ -9,7 +9,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED
 from keystep.data.timeline import Alignment
 from keystep.errors import InputError
-from keystep.files import open_npy
+from keystep.reading import open_npy
 
 
 def open_array(path: Path) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 from keystep.data.folder import FeatureFolder
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, quoted
-from keystep.files import read_json, replacing, write_array, write_json, write_lines
+from keystep.files import replacing, write_array, write_json, write_lines
+from keystep.reading import read_json
 
 Layout = Literal["native", "mstcn"]
 FORMAT, FORMAT_VERSION = "keystep-features", 1

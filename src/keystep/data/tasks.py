@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.files import read_json
+from keystep.reading import read_json
 
 
 def tasks_of(folder: FeatureFolder, videos: Sequence[str], pattern: str | None = None) -> dict[str, str]:

@@ -7,8 +7,8 @@ from fractions import Fraction
 from math import floor
 from typing import Literal, get_args
 
-from keystep.errors import InputError
-from keystep.types import parse_rate
+from keystep.errors import InputError, quoted
+from keystep.types import exact, parse_rate
 
 Alignment = Literal["center", "right", "left"]
 
@@ -34,7 +34,7 @@ class Timeline:
         if self.window is not None and self.window < 0:
             raise InputError(f"a timeline's window cannot be negative: {self.window} s")
         if self.alignment not in get_args(Alignment):
-            raise InputError(f"alignment {self.alignment!r} is none of {', '.join(get_args(Alignment))}")
+            raise InputError(f"alignment {quoted(self.alignment)} is none of {', '.join(get_args(Alignment))}")
 
     @property
     def span(self) -> Fraction:
@@ -91,17 +91,16 @@ class Timeline:
     def from_json(cls, data: dict[str, str]) -> Timeline:
         """Inverse of `to_json`; only ``rate`` is required."""
         if not isinstance(data, dict):
-            raise InputError(f"timeline {data!r} is not an object with a rate")
-        unknown = sorted(set(data) - {"rate", "start", "window", "alignment"})
+            raise InputError(f"timeline {quoted(data)} is not an object with a rate")
+        unknown = sorted(quoted(key) for key in set(data) - {"rate", "start", "window", "alignment"})
         if unknown or "rate" not in data:
-            problem = f"unknown key {unknown[0]!r}" if unknown else "no rate"
-            raise InputError(f"timeline with {problem}: {data}")
+            raise InputError(f"timeline with {f'unknown key {unknown[0]}' if unknown else 'no rate'}: {quoted(data)}")
         try:
             return cls(
                 rate=parse_rate(data["rate"]),
-                start=Fraction(data.get("start", "0")),
-                window=Fraction(data["window"]) if "window" in data else None,
+                start=exact(data.get("start", "0")),
+                window=exact(data["window"]) if "window" in data else None,
                 alignment=data.get("alignment", "center"),  # type: ignore[arg-type]  # checked on construction
             )
         except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise InputError(f"unreadable timeline {data}: {error}") from error
+            raise InputError(f"unreadable timeline {quoted(data)}: {error}") from error

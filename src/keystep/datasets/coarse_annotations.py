@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keystep.data.annotation import IGNORED, read_lines
+from keystep.data.annotation import IGNORED
 from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
+from keystep.reading import read_lines
 
 SOURCE = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
 KINDS = ("assembly", "disassembly")

@@ -14,7 +14,7 @@ from keystep.data.clips import Clip, Part
 from keystep.datasets.survey import Missing
 from keystep.datasets.tree import positive_seconds
 from keystep.errors import InputError, quoted
-from keystep.files import read_json
+from keystep.reading import read_json
 
 SOURCE = "ego-exo4d-data.org (a licence to sign), then: egoexo -o DIR --parts annotations --benchmarks keystep"
 CLIPS: Mapping[str, Part] = {"train": "train", "val": "test", "test_unannotated": "hidden"}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from keystep.config import Config
-from keystep.data.annotation import UNLABELLED, read_lines, read_mapping, segment_lengths
+from keystep.data.annotation import UNLABELLED, read_mapping, segment_lengths
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
@@ -33,6 +33,7 @@ from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
 from keystep.datasets.tree import Array, Axis, kept_slots
 from keystep.errors import InputError
 from keystep.files import write_lines
+from keystep.reading import read_lines
 from keystep.types import Rate, parse_rate
 
 Layout = Literal["fact", "csv"]

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from keystep.config import Config
-from keystep.data.annotation import PARTS, read_lines, read_split, segment_lengths, split_names
+from keystep.data.annotation import PARTS, read_split, segment_lengths, split_names
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, groups_by_pattern, write_groups
 from keystep.data.problems import Problems
@@ -34,6 +34,7 @@ from keystep.datasets.thinning import How, Thinning, class_names
 from keystep.datasets.tree import without_progress
 from keystep.errors import InputError
 from keystep.files import write_lines
+from keystep.reading import read_lines
 
 ORIGIN = "zenodo.org/records/3625992 (data.zip of MS-TCN, github.com/yabufarha/ms-tcn)"
 NEEDED = ("features", "groundTruth", "mapping.txt", "splits")

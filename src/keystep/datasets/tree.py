@@ -14,7 +14,7 @@ from keystep.data.annotation import UNLABELLED
 from keystep.data.problems import Problems
 from keystep.datasets.survey import Looking
 from keystep.errors import InputError, quoted
-from keystep.files import open_npy
+from keystep.reading import open_npy
 
 Array = npt.NDArray[Any]
 Axis = Literal[0, 1]

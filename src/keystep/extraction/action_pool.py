@@ -24,11 +24,12 @@ from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import Statistics, measure
 from keystep.errors import InputError
-from keystep.files import read_json, replacing, write_json
+from keystep.files import replacing, write_json
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
 from keystep.persistence import load_strict, load_tensors, save_tensors
 from keystep.progress import SILENT, Progress
+from keystep.reading import read_json
 from keystep.target import channel_norm
 from keystep.train.skips import Skips
 from keystep.train.step import build_optimizer

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keystep.data.annotation import read_lines
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
 from keystep.extraction.labels import FrameCount, FrameLabels, SourceFrames
 from keystep.extraction.video import VideoInfo, open_video
 from keystep.extraction.video.frames import Frame
-from keystep.files import open_npy, read_json, sample_bytes, write_lines
+from keystep.files import sample_bytes, write_lines
+from keystep.reading import open_npy, read_json, read_lines
 
 REPORT_SECONDS = 0.25
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from keystep.data.annotation import UNLABELLED, read_labels, read_lines, read_mapping
+from keystep.data.annotation import UNLABELLED, read_labels, read_mapping
 from keystep.errors import InputError
 from keystep.extraction.video.files import VideoInfo
 from keystep.extraction.video.frames import Frame
-from keystep.files import read_json, write_json, write_lines
+from keystep.files import write_json, write_lines
+from keystep.reading import read_json, read_lines
 
 SPARE = 16
 """Lines that labels may have behind the end of their video; more are those of another frame rate or another video."""

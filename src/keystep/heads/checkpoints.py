@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from keystep.errors import InputError
-from keystep.files import read_json, replacing, write_json
-from keystep.persistence import check_fit, load_strict, load_tensors, save_tensors
+from keystep.files import replacing, write_json
+from keystep.persistence import check_fit, load_strict, load_tensors, save_tensors, shapes_of
+from keystep.reading import read_json
 from keystep.train.state import load_optimizer_tensors, optimizer_tensors
 
 HEAD, BEST, OPTIMISER, STATE = "head.safetensors", "best.safetensors", "optimizer.safetensors", "state.json"
@@ -72,5 +73,5 @@ class Checkpoint:
         source = self.path / OPTIMISER
         load_optimizer_tensors(head, optimizer, load_tensors(source), source)
         best = load_tensors(self.path / BEST)
-        check_fit(head.state_dict(), best, str(self.path / BEST))
+        check_fit(shapes_of(head.state_dict()), shapes_of(best), str(self.path / BEST))
         return State(best, record["history"], record["best_epoch"])

@@ -12,18 +12,24 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from keystep.config import Config
+from keystep.config.attention import MOST_FRAMES
 from keystep.config.base import build
+from keystep.config.model import MOST_BLOCKS, MOST_WIDTH
 from keystep.errors import InputError
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+MOST_CLASSES = 100_000
+Layers = Annotated[int, Field(ge=1, le=24)]
+"""A dilated layer looks twice as far as the one before: 24 reach 2^24 frames."""
 
 
 class LinearConfig(Config):
     """One affine map a frame: the paper's linear probe."""
 
     kind: Literal["linear"] = "linear"
-    background: int | None = Field(default=None, ge=0)
+    background: int | None = Field(default=None, ge=0, le=MOST_CLASSES)
     """Class id of the background if it is told apart: one map says whether there is a step at all, another one which.
     None: one map for all classes."""
 
@@ -32,13 +38,13 @@ class AttentiveConfig(Config):
     """The paper's streaming attentive probe: a transformer block over a window, answering chunk by chunk."""
 
     kind: Literal["attentive"] = "attentive"
-    dim: int = Field(default=128, ge=8)
-    layers: Positive = 1
-    heads: Positive = 4
-    mlp_ratio: float = Field(default=2.0, gt=0)
-    window: Positive = 320
+    dim: int = Field(default=128, ge=8, le=MOST_WIDTH)
+    layers: int = Field(default=1, ge=1, le=MOST_BLOCKS)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
+    mlp_ratio: float = Field(default=2.0, gt=0, le=64)
+    window: Frames = 320
     """Frames that a layer sees back; the paper's are 320 to 400, which is 80 to 100 s."""
-    chunk: Positive = 64
+    chunk: Frames = 64
     """Frames that are answered together and see each other; the paper's are 64 to 128. 1: strictly causal."""
     dropout: Dropout = 0.1
 
@@ -54,11 +60,11 @@ class MstcnConfig(Config):
     """MS-TCN++ (Li et al., 2020); the defaults are the published ones."""
 
     kind: Literal["mstcn"] = "mstcn"
-    maps: Positive = 64
-    layers: Positive = 11
+    maps: int = Field(default=64, ge=1, le=MOST_WIDTH)
+    layers: Layers = 11
     """Dual dilated layers of the prediction generation; layer l looks 2^l and 2^(layers - 1 - l) frames far."""
-    refinements: int = Field(default=3, ge=0)
-    refinement_layers: Positive = 10
+    refinements: int = Field(default=3, ge=0, le=MOST_BLOCKS)
+    refinement_layers: Layers = 10
     dropout: Dropout = 0.5
     causal: bool = False
     """Look back only, twice as far: the same convolutions, padded on the left."""
@@ -74,18 +80,18 @@ class ContextConfig(Config):
     """
 
     kind: Literal["context"] = "context"
-    dim: int = Field(default=64, ge=16)
-    stages: Positive = 3
+    dim: int = Field(default=64, ge=16, le=MOST_WIDTH)
+    stages: int = Field(default=3, ge=1, le=MOST_BLOCKS)
     """The first reads the features; each further one the frames and class probabilities of the one before."""
-    layers: Positive = 5
+    layers: Layers = 5
     """Layers of a stage; layer l's convolution looks 2^l frames far."""
-    heads: int = Field(default=2, ge=2)
+    heads: int = Field(default=2, ge=2, le=MOST_WIDTH)
     """Attention heads; half of them windowed, half long-term."""
-    window: int = Field(default=32, ge=1)
+    window: Frames = 32
     """See less than this many frames far."""
-    stride: Positive = 16
+    stride: Frames = 16
     """The long-term heads see frames whose index is a multiple of this,"""
-    memory: int = Field(default=1024, ge=1)
+    memory: Frames = 1024
     """less than this many frames far."""
     dropout: Dropout = 0.2
     causal: bool = False

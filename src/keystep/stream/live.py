@@ -6,22 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from keystep.data.timeline import Timeline
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
 from keystep.heads import Head
 from keystep.pjepa import PJEPA
+from keystep.reading import Record, checked
 from keystep.stream.session import Position, Stream, StreamResult
 from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
 
 OnGap = Literal["stop", "bridge", "restart"]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Share = Annotated[float, Field(ge=0, le=1.001)]
 GAP, CROWD = 1.5, 0.5
 """Slots between two frames from which on there is a gap, and below which they are too close for the rate."""
+
+
+def _rising(times: list[float]) -> list[float]:
+    if any(after <= before for before, after in pairwise(times)):
+        raise ValueError("times that do not rise")
+    return times
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +75,18 @@ class LiveState:
     def waiting(self) -> int:
         """Frames that wait for the end of their block, in the model or in the head."""
         return self.position.waiting
+
+
+class _LiveRecord(Record):
+    """What `LiveSteps.save` keeps beside the state of the networks."""
+
+    timeline: dict[str, str]
+    frames: Count
+    gaps: Count
+    timed: bool | None
+    times: Annotated[list[float], AfterValidator(_rising)]
+    smoothed: Annotated[tuple[list[Share] | None, Count | None, Count, Count], Field(strict=False)]
+    extra: dict[str, Any]
 
 
 class LiveSteps:
@@ -153,27 +175,37 @@ class LiveSteps:
             InputError: no such file, a damaged one, the state of another model, head or rate, or of a bare stream.
         """
         before = self.stream.position
-        record = self.stream.restore(path)
+        kept = self.stream.restore(path)
         position, self.stream.position = self.stream.position, before
-        if "timeline" not in record:
+        if "timeline" not in kept:
             raise InputError(f"{path}: a stream without a timeline; resume it with keystep.Stream.resume")
-        if record["timeline"] != self.timeline.to_json():
+        record = checked(_LiveRecord, kept, f"{path}: its record is damaged: extra")
+        if record.timeline != self.timeline.to_json():
             raise InputError(
-                f"{path}: the state of a stream with the timeline {record['timeline']}, not "
+                f"{path}: the state of a stream with the timeline {quoted(record.timeline)}, not "
                 f"{self.timeline.to_json()}; give the rate that it was begun with"
             )
-        average, announced, leader, leading = record["smoothed"]
-        average = None if average is None else np.array(average, np.float32)
-        self.state = LiveState(
+        state = LiveState(
             position,
-            Smoothed(average, announced, leader, leading),
-            record["frames"],
-            record["gaps"],
-            record["timed"],
-            tuple(record["times"]),
+            self._smoothed(record, path),
+            record.frames,
+            record.gaps,
+            record.timed,
+            tuple(record.times),
         )
-        extra: dict[str, Any] = record["extra"]
-        return extra
+        if position.frames > state.frames or (state.frames and len(state.times) < max(1, state.waiting)):
+            raise InputError(f"{path}: its record is damaged: {state.frames} frames and {len(state.times)} times")
+        self.state = state
+        return record.extra
+
+    def _smoothed(self, record: _LiveRecord, path: Path | str) -> Smoothed:
+        average, announced, leader, leading = record.smoothed
+        classes = self.head.classes
+        if (average is None) != (announced is None) or max(announced or 0, leader) >= classes:
+            raise InputError(f"{path}: its record is damaged: smoothed: class {announced} or {leader} of {classes}")
+        if average is not None and len(average) != classes:
+            raise InputError(f"{path}: its record is damaged: smoothed: {len(average)} numbers for {classes} classes")
+        return Smoothed(None if average is None else np.array(average, np.float32), announced, leader, leading)
 
     def _moments(self, count: int, times: Sequence[float] | None) -> list[float]:
         """Seconds of the next frames, held to the order and to the rate."""

@@ -5,22 +5,55 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self, TypeVar
 from weakref import ref
 
+import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from keystep.config.attention import AttentionPattern
-from keystep.errors import InputError
-from keystep.nn.cache import Cache
-from keystep.nn.context import Kind, Memory
+from keystep.errors import InputError, named, one_line, quoted
+from keystep.nn.cache import NOTHING, Cache
+from keystep.nn.context import SPARE, Kind, Memory
 from keystep.persistence import check_format, load_tensors, read_metadata, save_tensors, weights_signature
+from keystep.reading import Record, checked, parse_json
 from keystep.stream.state import Network, StreamState
+from keystep.stream.steps import CHUNK, example
 
 FORMAT = "keystep-stream"
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 MODEL, HEAD = "model", "head"
 """The networks that a file may hold the states of."""
+
+
+Kept = TypeVar("Kept")
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class _CacheRecord(Record):
+    """Where the keys of one kind lie. kind: its pattern and stride. lies: first column, and columns in the buffers."""
+
+    kind: Annotated[list[Any], Field(min_length=2, max_length=2)]
+    lies: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    names: list[str]
+
+
+class _StateRecord(Record):
+    """What the header says of the state of one network."""
+
+    config: dict[str, Any]
+    weights: str
+    frames: Annotated[list[Count], Field(min_length=1)]
+    held: list[Count]
+    given: list[Count]
+    caches: list[_CacheRecord]
+    states: list[str]
+
+    @model_validator(mode="after")
+    def _as_many_streams(self) -> Self:
+        if not len(self.frames) == len(self.held) == len(self.given):
+            raise ValueError(f"{len(self.frames)} frames, {len(self.held)} held, {len(self.given)} given of streams")
+        return self
 
 
 def save(path: Path | str, network: Network, state: StreamState, extra: Mapping[str, Any] | None = None) -> None:
@@ -58,9 +91,28 @@ def load_all(path: Path | str, networks: Mapping[str, Network]) -> tuple[dict[st
     found = [part for part in (MODEL, HEAD) if part in record]
     if found != [*networks]:
         raise InputError(f"{path}: the state of a {' and a '.join(found)}; resume it with no less and no more")
+    described = {part: _part_of(path, record, part, _StateRecord) for part in networks}
+    extra = _part_of(path, record, "extra", dict[str, Any])
+    for part, network in networks.items():
+        _check_network(path, part, network, described[part])
     tensors = load_tensors(path)
-    states = {part: _restored(path, part, network, record, tensors) for part, network in networks.items()}
-    return states, json.loads(record.get("extra", "{}"))
+    states = {
+        part: _Restoring(path, part, network, tensors).state(described[part]) for part, network in networks.items()
+    }
+    return states, extra
+
+
+def _part_of(path: Path, record: Mapping[str, str], name: str, kind: type[Kept]) -> Kept:
+    try:
+        data = parse_json(record.get(name, "null"))
+    except ValueError as error:
+        raise InputError(f"{path}: its record is damaged: {name}: {one_line(error)}") from error
+    return checked(kind, data, f"{path}: its record is damaged: {name}")
+
+
+def _check_network(path: Path, part: str, network: Network, described: _StateRecord) -> None:
+    if described.config != network.config.model_dump(mode="json") or described.weights != weights_signature(network):
+        raise InputError(f"{path}: the state of another {part}; load the {part} that the stream was begun with")
 
 
 def _described(network: Network, state: StreamState) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -71,8 +123,8 @@ def _described(network: Network, state: StreamState) -> tuple[dict[str, Any], di
         tensors[f"{number}.positions"] = cache.positions
         for name in cache.names:
             tensors[f"{number}.keys.{name}"], tensors[f"{number}.values.{name}"] = cache.read(name)
-        pattern = kind.pattern.model_dump(mode="json")
-        caches.append({"pattern": pattern, "stride": kind.stride, "lies": cache.geometry, "names": cache.names})
+        which = [kind.pattern.model_dump(mode="json"), kind.stride]
+        caches.append({"kind": which, "lies": cache.geometry, "names": cache.names})
     described = {
         "config": network.config.model_dump(mode="json"),
         "weights": state.weights,
@@ -85,39 +137,102 @@ def _described(network: Network, state: StreamState) -> tuple[dict[str, Any], di
     return described, tensors
 
 
-def _restored(
-    path: Path, part: str, network: Network, record: Mapping[str, str], tensors: Mapping[str, Tensor]
-) -> StreamState:
-    """The state of one network."""
-    device = next(network.parameters()).device
+class _Restoring:
+    """Makes the state of one network of tensors that are held against what that network remembers."""
 
-    def tensor(name: str) -> Tensor:
-        return tensors[f"{part}.{name}"].to(device)
+    def __init__(self, path: Path, part: str, network: Network, tensors: Mapping[str, Tensor]) -> None:
+        self.path, self.part, self.network = path, part, network
+        self.own = {
+            name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")
+        }
+        self.example = example(network)
 
-    try:
-        described = json.loads(record[part])
-        if described["config"] != network.config.model_dump(mode="json") or described["weights"] != weights_signature(
-            network
-        ):
-            raise InputError(f"{path}: the state of another {part}; load the {part} that the stream was begun with")
-        caches = {}
-        for number, cache in enumerate(described["caches"]):
-            parts = {
-                name: (tensor(f"{number}.keys.{name}"), tensor(f"{number}.values.{name}")) for name in cache["names"]
-            }
-            kind = Kind(AttentionPattern.model_validate(cache["pattern"]), cache["stride"])
-            caches[kind] = Cache.rebuilt(tensor(f"{number}.positions"), parts, *cache["lies"])
-        return StreamState(
-            owner=ref(network),
-            weights=described["weights"],
-            config=network.config,
-            frames=tuple(described["frames"]),
-            memory=Memory(caches, {name: tensor(f"states.{name}") for name in described["states"]}),
-            waiting=tensor("waiting"),
-            held=tuple(described["held"]),
-            given=tuple(described["given"]),
+    def state(self, described: _StateRecord) -> StreamState:
+        """All of it, on the network's device.
+
+        Raises:
+            InputError: a tensor that is missing, or of another type, shape or sense than the network's own.
+        """
+        streams = len(described.frames)
+        waiting = self._take("waiting", self.example.waiting, (streams, max(described.held)), (0, 1))
+        memory = Memory(
+            dict(self._cache(*each, described) for each in enumerate(described.caches)),
+            {name: self._state(name, streams) for name in described.states},
         )
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its record is damaged: {type(error).__name__} {error}") from error
+        self._check_whole(described, memory)
+        return StreamState(
+            owner=ref(self.network),
+            weights=described.weights,
+            config=self.network.config,
+            frames=tuple(described.frames),
+            memory=memory,
+            waiting=waiting,
+            held=tuple(described.held),
+            given=tuple(described.given),
+        )
+
+    def _state(self, name: str, streams: int) -> Tensor:
+        like = self.example.memory.states.get(name)
+        if like is None:
+            raise self._damaged(f"a state {named(name)}, which this {self.part} does not have")
+        return self._take(f"states.{name}", like, (streams,), (0,))
+
+    def _cache(self, number: int, record: _CacheRecord, described: _StateRecord) -> tuple[Kind, Cache]:
+        kinds = self.example.memory.caches
+        kind = next(
+            (kind for kind in kinds if [kind.pattern.model_dump(mode="json"), kind.stride] == record.kind), None
+        )
+        if kind is None or {*record.names} != {*kinds[kind].names} or len(record.names) != len(kinds[kind].names):
+            raise self._damaged(f"keys {quoted(record.kind)}, which this {self.part} does not keep so")
+        positions = self._take(f"{number}.positions", kinds[kind].positions, (len(described.frames), None), (0, 1))
+        ends = torch.tensor(described.frames, device=positions.device)[:, None]
+        if bool((positions < NOTHING).any()) or bool((positions >= ends).any()):
+            raise self._damaged("keys of frames that were not seen yet")
+        columns, (start, capacity) = positions.shape[1], record.lies
+        if not start + columns <= capacity <= _most_columns(kind, columns, self.network):
+            raise self._damaged(f"{columns} keys from {start} on in room for {capacity}")
+        parts = {}
+        for name in record.names:
+            like, shape = kinds[kind].read(name), (len(described.frames), columns)
+            keys, values = (
+                self._take(f"{number}.{what}.{name}", own, shape, (0, 2))
+                for what, own in zip(("keys", "values"), like, strict=True)
+            )
+            parts[name] = (keys, values)
+        return kind, Cache.rebuilt(positions, parts, start, capacity)
+
+    def _take(self, name: str, like: Tensor, sizes: tuple[int | None, ...], axes: tuple[int, ...]) -> Tensor:
+        """A tensor like another one except for the sizes along some axes (None: any)."""
+        if name not in self.own:
+            raise self._damaged(f"no tensor {named(name)}")
+        tensor, expected = self.own[name], list(like.shape)
+        for axis, size in zip(axes, sizes, strict=True):
+            if tensor.ndim > axis:
+                expected[axis] = tensor.shape[axis] if size is None else size
+        if list(tensor.shape) != expected or tensor.dtype != like.dtype:
+            raise self._damaged(
+                f"{named(name)} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(expected)} {like.dtype}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise self._damaged(f"{named(name)} holds NaN or infinity")
+        return tensor.to(like.device)
+
+    def _check_whole(self, described: _StateRecord, memory: Memory) -> None:
+        """A stream that has begun remembers all that its network does; one that has not may remember nothing."""
+        own = self.example.memory
+        parts = (memory.caches.keys(), own.caches.keys()), (memory.states.keys(), own.states.keys())
+        begun = any(described.frames) or memory.caches or memory.states
+        if begun and any(found != needed for found, needed in parts):
+            raise self._damaged(f"parts of what this {self.part} remembers are missing")
+        if len(described.caches) != len(memory.caches) or len(described.states) != len(memory.states):
+            raise self._damaged("a part is named twice")
+
+    def _damaged(self, what: str) -> InputError:
+        return InputError(f"{self.path}: its record is damaged: {self.part}: {what}")
+
+
+def _most_columns(kind: Kind, columns: int, network: Network) -> int:
+    """Columns that the buffers of so many keys can have come to."""
+    pattern = kind.pattern
+    piece = max(CHUNK, pattern.block or 1, getattr(network, "delay", None) or 0) + 1
+    return 2 * columns + SPARE + (pattern.window or 0) + (pattern.memory or 0) + 2 * piece

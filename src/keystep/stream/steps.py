@@ -141,6 +141,12 @@ def provisional(network: Network, state: StreamState) -> Tensor:
     return out
 
 
+def example(network: Network) -> StreamState:
+    """The state of one stream behind its first answers: what a network remembers, and of which shapes."""
+    kind = _kind(network)
+    return step(network, kind.like.new_zeros(1, kind.block, kind.widths[0]), init(network))[1]
+
+
 def reset(state: StreamState, streams: Sequence[int] | None = None) -> StreamState:
     """Let some streams (default: all) begin anew: their next frame is the first one of another video.
 

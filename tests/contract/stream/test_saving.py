@@ -83,7 +83,7 @@ def test_the_state_of_another_model_or_version_is_refused(make_model: MakeModel,
     with pytest.raises(InputError, match=r"stream: the state of another model"):
         keystep.stream.load(path, trained)
     save_tensors(path, {"x": torch.zeros(1)}, {"format": "keystep-stream", "version": "99"})
-    with pytest.raises(InputError, match="format version 99; this keystep reads 2"):
+    with pytest.raises(InputError, match="format version 99; this keystep reads 3"):
         keystep.stream.load(path, model)
 
 

@@ -12,13 +12,13 @@ from keystep.data.annotation import (
     hold_out,
     labelled_share,
     read_labels,
-    read_lines,
     read_mapping,
     read_segments,
     read_split,
     split_names,
 )
 from keystep.errors import InputError
+from keystep.reading import read_lines
 
 NAMES = tuple(f"P{i:02}.cam1" for i in range(20))
 

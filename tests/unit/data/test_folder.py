@@ -148,7 +148,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: np.save(path, np.ones((7, 45))),
         r"width 7 in shape \(7, 45\); the other videos have 6",
     ),
-    "a folder": (make_directory, "not a readable"),
+    "a folder": (make_directory, "cannot be read: a folder"),
 }
 
 

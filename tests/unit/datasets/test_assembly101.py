@@ -9,13 +9,13 @@ import pytest
 import trees
 from trees import ACTIONS, RECORDINGS, assembly101, frame_features, write_arrays, write_coarse, write_views
 
-from keystep.data.annotation import read_lines
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.datasets.coarse_annotations import read_segments
 from keystep.datasets.frame_features import open_features
 from keystep.datasets.registry import preparer
 from keystep.errors import InputError
+from keystep.reading import read_lines
 
 FRAMES = 150
 LENGTHS = dict.fromkeys(RECORDINGS, FRAMES)

@@ -20,7 +20,7 @@ from keystep.extraction.backbones.colours import Colours
 from keystep.extraction.backbones.custom import FunctionBackbone, from_callable
 from keystep.extraction.backbones.preprocessing import preprocessing
 from keystep.extraction.backbones.weights import tensors_hash
-from keystep.files import read_json
+from keystep.reading import read_json
 
 SETTINGS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 """Where models say how they want their pictures, in the order of looking; the last one holds it one level down."""

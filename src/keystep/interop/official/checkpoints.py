@@ -21,7 +21,7 @@ from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.errors import InputError, one_line, quoted
 from keystep.interop.official.reading import check_file, read_payload, tensors_of
-from keystep.persistence import check_fit
+from keystep.persistence import check_fit, shapes_of
 from keystep.pjepa import PJEPA
 
 ARCHITECTURE_KEYS = (
@@ -113,7 +113,7 @@ def load(path: Path | str, architecture: Mapping[str, Any] | None = None, sha256
     with torch.device("meta"):  # names and shapes only: the numbers come from the file
         model = PJEPA(config)
     own = {_their_name(name): tensor for name, tensor in model.state_dict().items()}
-    check_fit(own, theirs, str(path))
+    check_fit(shapes_of(own), shapes_of(theirs), str(path))
     model.load_state_dict(rename(theirs), assign=True)
     return model.eval()
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from keystep.errors import InputError, named
 from keystep.extraction.backbones.vjepa.config import VJEPAConfig
 from keystep.extraction.backbones.weights import file_hash, read_tensors
-from keystep.files import read_json
+from keystep.reading import read_json
 
 UNUSED = {
     "pos_embed": "positions as numbers, made before training: the network turns queries and keys instead",

@@ -1,0 +1,36 @@
+"""Reading files that anybody may have written: what they claim is checked before it is believed.
+
+Every file that keystep reads comes through here: text, JSON, YAML and CSV (`text`), what they have to hold (`records`),
+arrays (`arrays`), and the headers of safetensors (`tensors`). A file is a regular one of bounded size, its nesting is
+bounded, its numbers are finite, and no memory is taken for a size that the file only claims.
+"""
+
+from keystep.reading.arrays import open_npy, read_npz
+from keystep.reading.records import Record, checked, read_record
+from keystep.reading.tensors import TensorHeader, read_header
+from keystep.reading.text import (
+    check_regular,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_lines,
+    read_rows,
+    read_text,
+)
+
+__all__ = [
+    "Record",
+    "TensorHeader",
+    "check_regular",
+    "checked",
+    "open_npy",
+    "parse_json",
+    "parse_yaml",
+    "read_header",
+    "read_json",
+    "read_lines",
+    "read_npz",
+    "read_record",
+    "read_rows",
+    "read_text",
+]

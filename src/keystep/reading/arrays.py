@@ -1,0 +1,107 @@
+"""Arrays in ``.npy`` and ``.npz`` files, whose claims are held against the file before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from keystep.errors import InputError, named, one_line
+from keystep.reading.text import check_regular
+
+MOST_RATIO = 1100
+"""A compressed part is at most so many times as large as in the file; deflate does no better."""
+_DAMAGE = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError, LookupError)
+"""What numpy raises about a header that is none."""
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """Memory-map the one array of a ``.npy`` file.
+
+    Raises:
+        InputError: missing, truncated or foreign file, one that is longer than its header says, pickled objects, or an
+            archive of arrays.
+    """
+    size = check_regular(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            if start == b"PK\x03\x04":
+                raise InputError(f"{path}: an archive of arrays; expected a single one")
+            file.seek(0)
+            shape, by_column, kind = _header(file)
+            offset = file.tell()
+        _check_size(shape, kind, size - offset)
+        if not math.prod(shape):
+            return np.empty(shape, kind)
+        return np.memmap(path, kind, "r", offset, shape, "F" if by_column else "C")
+    except InputError:
+        raise
+    except (*_DAMAGE, OverflowError, TypeError) as error:
+        raise InputError(f"{path}: not a readable .npy array, or cut off: {one_line(error)}") from error
+
+
+def read_npz(path: Path, most: int) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` archive, each compared with its checksum.
+
+    Args:
+        most: bytes that all of them may have in memory.
+
+    Raises:
+        InputError: missing, truncated or foreign file, pickled objects, arrays of other sizes than they claim, or more
+            of them.
+    """
+    check_regular(path, most + (1 << 20))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            claimed = sum(part.file_size for part in parts)
+            if claimed > most or len({part.filename for part in parts}) < len(parts):
+                raise ValueError(f"{claimed:,} bytes of arrays claimed (at most {most:,}), or a name given twice")
+            return {part.filename.removesuffix(".npy"): _part(archive, part) for part in parts}
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: not a readable .npz archive, or cut off: {one_line(error)}") from error
+
+
+def _part(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
+    name = named(part.filename)
+    if not part.filename.endswith(".npy"):
+        raise ValueError(f"{name} is no array")
+    if part.file_size > MOST_RATIO * max(part.compress_size, 64):
+        raise ValueError(f"{name} claims {part.file_size:,} bytes of {part.compress_size:,}")
+    with archive.open(part) as file:
+        shape, by_column, kind = _header(file)
+        _check_size(shape, kind, part.file_size - file.tell())
+        data = file.read()
+    array: np.ndarray = np.frombuffer(bytearray(data), kind).reshape(shape, order="F" if by_column else "C")
+    return array
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether columns come first, type) at the beginning of a file.
+
+    Raises:
+        ValueError: no such header, or Python objects.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"format version {version}")
+    first = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, by_column, kind = read(file)
+    if kind.hasobject:
+        raise ValueError("Python objects, which are not loaded")
+    return shape, by_column, kind
+
+
+def _check_size(shape: tuple[int, ...], kind: np.dtype[Any], held: int) -> None:
+    """Compare the bytes that a header claims with those that are there."""
+    claimed = math.prod(shape) * kind.itemsize  # Python's numbers have no largest
+    if any(length < 0 for length in shape) or claimed != held:
+        said = f"{claimed:,}" if claimed < 10**20 else f"{claimed:.0e}" if claimed < 10**300 else "countless"
+        raise ValueError(f"its header says {kind} numbers of {said} bytes; it has {held:,}")
