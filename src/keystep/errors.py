@@ -13,6 +13,19 @@ class Interrupted(Exception):
     """A run was asked to stop (Ctrl-C, SIGTERM) and has saved its state; the message says how to go on."""
 
 
+_CONTROLS = {
+    **dict.fromkeys([*range(0x00, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF], ""),
+    **{ord(letter): letter for letter in "\n\t"},
+}
+"""What moves a terminal's cursor, colours its text or turns it around, and what is shown instead."""
+
+
+def plain(text: str) -> str:
+    """A foreign text as a terminal or a page may show it: lines and tabs stay, controls do not."""
+    return text.translate(_CONTROLS)
+
+
 def quoted(value: object, limit: int = 80) -> str:
     """A foreign value for a message: escaped, on one line, cut where it is long."""
     try:

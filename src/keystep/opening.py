@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from keystep.data.timeline import Timeline
-from keystep.errors import InputError
+from keystep.errors import InputError, one_line
 from keystep.heads import Head
 from keystep.pjepa import PJEPA
-from keystep.reading import read_json
+from keystep.reading import parse_json, read_json
 from keystep.stream import sources
 from keystep.stream.sources import Chunk
 from keystep.types import parse_rate
@@ -133,7 +132,15 @@ def _timeline(head: Head, found: PJEPA, source: str, options: SourceOptions) -> 
 
 def _fitted(head: Head) -> Timeline | None:
     """What the head was fitted on."""
-    return Timeline.from_json(json.loads(head.origin["timeline"])) if "timeline" in head.origin else None
+    return Timeline.from_json(_said(head, "timeline")) if "timeline" in head.origin else None
+
+
+def _said(head: Head, name: str) -> Any:
+    """What the head's record says of its origin, as plain data."""
+    try:
+        return parse_json(head.origin[name])
+    except ValueError as error:
+        raise InputError(f"the head's record of its {name} is damaged; evaluate again: {one_line(error)}") from error
 
 
 def _model_rate(head: Head, found: PJEPA, options: SourceOptions) -> Fraction | None:
@@ -210,10 +217,7 @@ def _extractor(head: Head, options: SourceOptions) -> Extractor:
 
 def _recorded(head: Head) -> dict[str, Any]:
     """How the features that the head was fitted on were made, and with which weights; empty where it does not say."""
-    try:
-        recorded = json.loads(head.origin.get("extraction", "{}"))
-    except ValueError:
-        recorded = None
+    recorded = _said(head, "extraction") if "extraction" in head.origin else {}
     if recorded == {}:
         return {}
     if not (

@@ -85,19 +85,19 @@ class Bars:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
+        from keystep.terminal import Terminal
 
-        self.console = console or Console(highlight=False)
+        self.console = console or Terminal()
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
         from rich import progress
 
         columns = (
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.TextColumn("{task.fields[count]}"),
-            progress.TextColumn("{task.fields[note]}"),
+            progress.TextColumn("{task.fields[note]}", markup=False),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),

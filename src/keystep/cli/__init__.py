@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from keystep.errors import InputError, Interrupted
+from keystep.errors import InputError, Interrupted, plain
 
 
 def main() -> None:
@@ -21,18 +21,18 @@ def guarded(work: Callable[[], object]) -> None:
     try:
         work()
     except Interrupted as stop:
-        print(f"keystep: {stop}", file=sys.stderr)
+        print(plain(f"keystep: {stop}"), file=sys.stderr)
         sys.exit(130)
     except KeyboardInterrupt:  # what can go on says so itself, by Interrupted
         print("keystep: stopped", file=sys.stderr)
         sys.exit(130)
     except InputError as error:
-        print(f"keystep: error: {error}", file=sys.stderr)
+        print(plain(f"keystep: error: {error}"), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read our lines has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
         sys.exit(141)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"keystep: error: {place}{error.strerror or error}", file=sys.stderr)
+        print(plain(f"keystep: error: {place}{error.strerror or error}"), file=sys.stderr)
         sys.exit(2)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from keystep.terminal import PlainFormatter, Terminal
 
 app = typer.Typer(
     name="keystep",
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console(highlight=False)
+console = Terminal()
 
 
 def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
@@ -76,7 +77,9 @@ def _start(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is going on.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="keystep: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("keystep: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if version:
         from keystep import __version__
 

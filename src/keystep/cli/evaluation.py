@@ -13,7 +13,7 @@ from keystep.cli.progress import progress_on
 from keystep.cli.stopping import interruptible
 from keystep.config.base import assignments, build
 from keystep.data.folder import FeatureFolder
-from keystep.errors import InputError
+from keystep.errors import InputError, plain
 from keystep.evals.entrants import Group, check_models, loaded_groups, own_rate
 from keystep.evals.evaluate import check_output, evaluate
 from keystep.evals.headline import main_line, verdict
@@ -85,7 +85,7 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     page = write_report(result)
     console.print(_table(record))
     if markdown:
-        print(markdown_table(record))
+        print(plain(markdown_table(record)))
     for line in record["gate"]:
         console.print(
             f"{line['mode']}: {line['first']} {line['claim']} ({line['second']}): {line['mean']:+.1f} points, "
@@ -102,7 +102,7 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
 def _table(record: dict[str, Any]) -> Table:
     table = Table(
         title=f"{record['data']['name']}, split {record['data']['split']}, frame-wise linear probe, test videos"
-        + (", ORACLE" if record["data"]["oracle"] else "")
+        + (", ORACLE" if record["data"].get("oracle") else "")
         + (", features made with LABELS" if record["data"].get("labels") else "")
     )
     table.add_column("representation")

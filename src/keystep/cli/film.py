@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from keystep.data.annotation import IGNORED
 from keystep.data.statistics import principal_colours
 from keystep.evals.palette import Palette
+from keystep.evals.plots import plain
 from keystep.extraction.backbone import Picture
 from keystep.extraction.video import open_video
 
@@ -38,7 +39,7 @@ def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop:
     palette = Palette(names)
     axes.imshow(palette.paint(ids), extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     present = [label for label in np.unique(ids) if label != IGNORED]
-    patches = [Patch(color=palette.colour(label), label=names[label]) for label in present[:20]]
+    patches = [Patch(color=palette.colour(label), label=plain(names[label])) for label in present[:20]]
     axes.legend(handles=patches, ncols=6, fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.05))
     axes.set(xlim=(start, stop), yticks=[], xticks=[])
 

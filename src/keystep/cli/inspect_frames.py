@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from keystep.cli import film
 from keystep.data.folder import FeatureFolder
+from keystep.evals.plots import plain
 from keystep.files import replacing
 from keystep.reading import read_json
 
@@ -29,7 +30,7 @@ def draw_frames(folder: FeatureFolder, picture: Path) -> bool:
         times = folder.times(name)
         start, stop = float(times[0]), max(float(times[-1]), float(times[0]) + 0.1)
         film.frames(own[0], source, start, stop)
-        own[0].set_title(f"{name}: {len(times):,} slots, {start:.2f} to {stop:.2f} s", fontsize=9, loc="left")
+        own[0].set_title(plain(f"{name}: {len(times):,} slots, {start:.2f} to {stop:.2f} s"), fontsize=9, loc="left")
         film.features(own[1], folder.features(name), start, stop)
         own[1].set_ylabel("features", fontsize=8, rotation=0, ha="right", va="center")
         if labelled:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from keystep.cli.inspect_frames import draw_frames
 from keystep.data.inspection import Inspection
+from keystep.evals.plots import plain
 from keystep.files import replacing
 
 SHOWN_CLASSES = 30
@@ -106,7 +107,8 @@ def _draw(found: Inspection, picture: Path) -> None:
     shown = list(found.classes.items())[:SHOWN_CLASSES]
     if shown:
         total = max(1, found.labelled - found.unlabelled)
-        right.barh([name for name, _ in shown], [100 * count.frames / total for _, count in shown], color="#c0792a")
+        names = [plain(name) for name, _ in shown]
+        right.barh(names, [100 * count.frames / total for _, count in shown], color="#c0792a")
         right.invert_yaxis()
         right.set(xlabel="% of frames", title=f"{len(found.classes)} classes")
         right.tick_params(axis="y", labelsize=8 if len(shown) < 20 else 6)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import IO, cast, get_args
 
@@ -19,15 +19,17 @@ from keystep.cli.data import show_lines
 from keystep.cli.live_view import LiveView
 from keystep.cli.stopping import stopping_on_terminate
 from keystep.cli.stream_picture import StreamPicture
-from keystep.errors import InputError, Interrupted
+from keystep.errors import InputError, Interrupted, quoted
 from keystep.files import check_new, replacing
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.opening import SourceOptions, one_of, open_source
 from keystep.pjepa import PJEPA
+from keystep.reading import Record, checked, parse_json, read_text
 from keystep.stream import LiveSteps, Reading, Smoothing
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
+from keystep.terminal import json_text
 
 SAVE_SECONDS = 60.0
 
@@ -89,6 +91,19 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             runner.report()
             if picture is not None and picture.draw():
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
+
+
+class _Said(Record):
+    """What is read again of a line that a stream wrote."""
+
+    frame: int
+
+
+class _Place(Record):
+    """What the state of a stream keeps of its source."""
+
+    source: str | None = None
+    place: str | None = None
 
 
 class _Runner:
@@ -195,7 +210,7 @@ class _Runner:
 
 
 def _line(reading: Reading, head: Head) -> str:
-    return json.dumps(
+    return json_text(
         {
             "frame": reading.frame,
             "time": round(reading.time, 6),
@@ -203,9 +218,7 @@ def _line(reading: Reading, head: Head) -> str:
             "probability": round(reading.probability, 4),
             "delay": round(reading.delay, 6),
             "final": reading.final,
-        },
-        ensure_ascii=False,
-        allow_nan=False,
+        }
     )
 
 
@@ -228,10 +241,10 @@ def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> IO[str
 
 def _said_before(out: Path, first: int) -> Iterator[str]:
     """The whole lines of an output that speak of frames before ``first``."""
-    for number, line in enumerate(out.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+    for number, line in enumerate(StringIO(read_text(out)), start=1):
         try:
-            frame = json.loads(line)["frame"]
-        except (ValueError, TypeError, KeyError) as error:
+            frame = checked(_Said, parse_json(line), str(out)).frame
+        except ValueError as error:
             if not line.endswith("\n"):
                 return  # cut off when the stream was killed
             raise InputError(f"{out}, line {number}: not a line of keystep stream; choose another --out") from error
@@ -243,14 +256,13 @@ def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Con
     """Take up the stream where ``--state`` says so; returns the place in a growing folder."""
     if options.state is None or not options.state.exists():
         return None
-    extra = live.resume(options.state)
-    if extra.get("source") != source:
+    extra = checked(_Place, live.resume(options.state), str(options.state))
+    if extra.source != source:
         raise InputError(
-            f"{options.state}: the state of a stream from {extra.get('source')!r}, not {source!r}; give another --state"
+            f"{options.state}: the state of a stream from {quoted(extra.source)}, not {source!r}; give another --state"
         )
     messages.print(f"going on behind frame {live.state.frames} ({options.state})", soft_wrap=True, markup=False)
-    place: str | None = extra.get("place")
-    return place
+    return extra.place
 
 
 def _warn_of_growth(found: PJEPA, rate: float, messages: Console) -> None:

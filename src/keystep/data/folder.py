@@ -49,7 +49,7 @@ from keystep.data.layout import (
     tokens_of,
 )
 from keystep.data.problems import Problems
-from keystep.data.slots import open_array, pool_labels, pool_mean, pool_times, read_times
+from keystep.data.slots import as_float32, open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import sample_bytes
@@ -129,7 +129,7 @@ class FeatureFolder:
         stored = open_array(video.features)
         first, last = start * self.pool, min(stop * self.pool, video.frames)
         rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
-        rows = np.array(rows, dtype=np.float32)  # a copy: callers may write
+        rows = as_float32(rows)  # a copy: callers may write
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             frame = first + int(np.argmin(finite))

@@ -48,6 +48,12 @@ def read_times(path: Path, slots: int) -> np.ndarray:
     return np.array(times)
 
 
+def as_float32(rows: np.ndarray) -> np.ndarray:
+    """A copy as float32, in which numbers that are too large for that become infinite."""
+    with np.errstate(over="ignore"):
+        return np.array(rows, dtype=np.float32)
+
+
 def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
     """Means over groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
     if factor == 1 or len(rows) == 0:

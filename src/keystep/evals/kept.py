@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ import numpy as np
 
 from keystep.evals.probe import LinearProbe
 from keystep.files import replacing
+from keystep.reading import read_npz
 
 FOLDER = "probes"
 """Folder of the kept probes within that of a result."""
+MOST_BYTES = 4 << 30
 VERSION = 5
 """Of how a probe is fitted and described: another version finds none of the older ones."""
 
@@ -43,19 +44,18 @@ class KeptProbes:
         if path is None or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                bands = [str(name) for name in stored["bands"]]
-                probe = LinearProbe(
-                    stored["weight"],
-                    stored["bias"],
-                    float(stored["penalty"]),
-                    float(stored["valid_accuracy"]),
-                    dict(zip(bands, stored["strengths"].tolist(), strict=True)),
-                    bool(stored["at_edge"]),
-                )
-                videos = [str(name) for name in stored["videos"]]
-                return probe, {name: stored[f"said{i}"].astype(np.int64) for i, name in enumerate(videos)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            stored = read_npz(path, MOST_BYTES)
+            probe = LinearProbe(
+                stored["weight"],
+                stored["bias"],
+                float(stored["penalty"]),
+                float(stored["valid_accuracy"]),
+                dict(zip(map(str, stored["bands"]), stored["strengths"].tolist(), strict=True)),
+                bool(stored["at_edge"]),
+            )
+            videos = [str(name) for name in stored["videos"]]
+            return probe, {name: stored[f"said{i}"].astype(np.int64) for i, name in enumerate(videos)}
+        except (ValueError, KeyError, TypeError):
             return None  # cut off by a full disk or a lost machine: fitted again
 
     def keep(self, description: Mapping[str, Any], probe: LinearProbe, predictions: Mapping[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from keystep.errors import plain as without_controls
 from keystep.evals.palette import DISTINCT, FAMILY_COLOURS
 from keystep.evals.results import Curves
 from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score, sections
@@ -24,7 +25,7 @@ Style = Literal["-", "--", ":"]
 
 def plain(text: str, limit: int = 1000) -> str:
     """Text that matplotlib shows as it is: one line, dollars are no formula, and no legend hides it."""
-    text = " ".join(text.split())
+    text = " ".join(without_controls(text).split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 

@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from keystep.errors import plain
 from keystep.evals.drawings import (
     accuracy_bar,
     all_ribbons,
@@ -114,6 +115,7 @@ def _templates() -> Environment:
         loader=PackageLoader("keystep.evals"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -122,9 +124,14 @@ def _templates() -> Environment:
     return templates
 
 
+def _shown(value: Any) -> Any:
+    """A value of a template without control characters; what is markup already stays."""
+    return plain(value) if type(value) is str else value
+
+
 def _marked(name: str) -> Markup:
     """A row's name with its ORACLE mark made visible."""
-    return Markup('<span class="mark">ORACLE</span>').join(escape(name).split("(ORACLE)"))
+    return Markup('<span class="mark">ORACLE</span>').join(escape(plain(name)).split("(ORACLE)"))
 
 
 def _headline(result: Result, arrays: Arrays) -> Mapping[str, Any] | None:

@@ -35,9 +35,11 @@ from keystep.evals.judge import Judge, Mode
 from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.modes import answers_later
 from keystep.evals.protocol import SELECTION, Evaluation
+from keystep.evals.result_file import check_curves, check_pictures, check_result
 from keystep.evals.table import find_row, strongest_control, summed
 from keystep.files import replacing, write_json
 from keystep.heads import Head, load_head
+from keystep.reading import read_json, read_npz
 
 RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.json", "heads"
 OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
@@ -45,6 +47,7 @@ OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
 FORMAT = "keystep-result"
 FORMAT_VERSION = 4
 SHOWN_VIDEOS = 3
+MOST_CURVES, MOST_PICTURES = 512 << 20, 1 << 30
 SIMILARITY_SIZE = 160
 
 Curves = dict[str, list[dict[str, Any]]]
@@ -218,17 +221,17 @@ def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Cu
     Raises:
         InputError: no result there, or one of another format.
     """
-    try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        curves = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-        with np.load(folder / PICTURES, allow_pickle=False) as stored:
-            pictures = dict(stored)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no {Path(error.filename).name}; 'keystep eval' writes result folders") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: unreadable result: {error}") from error
+    for name in (RESULT, TRAINING, PICTURES):
+        if folder.is_dir() and not (folder / name).exists():
+            raise InputError(f"{folder}: no {name}; 'keystep eval' writes result folders")
+    result = read_json(folder / RESULT)
     if result.get("format") != FORMAT or result.get("version") != FORMAT_VERSION:
         raise InputError(f"{folder / RESULT}: not a result of format {FORMAT} {FORMAT_VERSION}")
+    check_result(result, folder / RESULT)
+    curves = read_json(folder / TRAINING, MOST_CURVES)
+    check_curves(curves, folder / TRAINING)
+    pictures = read_npz(folder / PICTURES, MOST_PICTURES)
+    check_pictures(pictures, result["data"]["test_videos"], folder / PICTURES)
     return result, pictures, curves
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from keystep.evals.judge import Judge
 from keystep.evals.palette import FAMILY_COLOURS
 from keystep.evals.pictures import ribbons_png, safe_names
+from keystep.evals.plots import plain
 from keystep.evals.published import PUBLISHED
 from keystep.evals.results import data_record, making
 from keystep.evals.suite import Gain, HeadRow, Suite, SuiteConfig, gains
@@ -106,7 +107,8 @@ def accuracy_png(record: Record) -> bytes:
             colour = FAMILY_COLOURS[row["family"]]
             axes.plot(scores, [place] * len(scores), "o", color=colour, markersize=4, alpha=0.5)
             axes.plot([row["mean"]["accuracy"]] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
-        axes.set_yticks(range(len(rows)), [f"{row['head']}: {row['representation']}" for row in rows], fontsize=8)
+        names = [plain(f"{row['head']}: {row['representation']}") for row in rows]
+        axes.set_yticks(range(len(rows)), names, fontsize=8)
         axes.invert_yaxis()
         axes.set(xlabel="frame accuracy, % (test videos)", title=mode)
         axes.grid(axis="x", alpha=0.3)

@@ -97,15 +97,22 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"{path}, line {reader.line_num}: not a CSV file: {error}") from error
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, nan: Any = ...) -> Any:
     """A JSON value whose numbers are finite, whose names are given once, and whose depth is bounded.
+
+    Args:
+        nan: what to read for a bare NaN or Infinity, which is no JSON and by default refused.
 
     Raises:
         ValueError: anything else; the message says what.
     """
     try:
         data = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_constant, parse_float=_finite, parse_int=_whole
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_constant if nan is ... else lambda _: nan,
+            parse_float=_finite,
+            parse_int=_whole,
         )
     except RecursionError as error:
         raise ValueError(f"nested more than {DEPTH} deep") from error

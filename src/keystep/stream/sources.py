@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -13,14 +12,18 @@ from typing import IO, Literal
 
 import numpy as np
 
-from keystep.data.slots import open_array, pool_mean, pool_times
+from keystep.data.slots import as_float32, open_array, pool_mean, pool_times
 from keystep.data.timeline import Alignment
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
+from keystep.reading import Record, checked, parse_json
 
 Format = Literal["jsonl", "float32"]
 END = "END"
 """A file of this name in a growing folder says that nothing more will come."""
 POLL_SECONDS = 0.1
+MOST_LETTERS = 64
+"""Letters that one number of a line may take."""
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +47,31 @@ def from_array(path: Path, width: int, size: int) -> Iterator[Chunk]:
     """A feature file, (T, D) or (D, T), memory-mapped, ``size`` frames at a time."""
     rows = _by_frames(open_array(path), path, width)
     for start in range(0, len(rows), size):
-        yield Chunk(np.array(rows[start : start + size], dtype=np.float32))
+        yield Chunk(as_float32(rows[start : start + size]))
 
 
 def from_lines(lines: IO[str], width: int) -> Iterator[Chunk]:
-    """JSON, one frame a line: a list of numbers, or an object with ``features`` and perhaps ``time`` in seconds."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _frame(line, number, width)
+    """JSON, one frame a line: a list of numbers, or an object with ``features`` and perhaps ``time`` in seconds.
+
+    Raises:
+        InputError: a line that is none of these, too long for that, or no UTF-8; names its number.
+    """
+    longest, number = 1024 + MOST_LETTERS * width, 0
+    while line := _next_line(lines, longest, number + 1):
+        number += 1
+        text = line.removeprefix("\ufeff") if number == 1 else line
+        if text.strip():
+            yield _frame(text, number, width)
+
+
+def _next_line(lines: IO[str], longest: int, number: int) -> str:
+    try:
+        line = lines.readline(longest + 1)
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input, line {number} or after it: not UTF-8 text") from error
+    if len(line) > longest:
+        raise InputError(f"standard input, line {number}: more than {longest:,} letters; write one frame a line")
+    return line
 
 
 def from_bytes(stream: IO[bytes], width: int) -> Iterator[Chunk]:
@@ -125,7 +145,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _checked(array: np.ndarray, path: Path, width: int) -> np.ndarray:
     if array.shape[1] != width:
         raise InputError(f"{path}: shape {array.shape}; expected (n, {width}), one row a frame")
-    return np.array(array, dtype=np.float32)
+    return as_float32(array)
 
 
 def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
@@ -197,19 +217,26 @@ def _by_frames(array: np.ndarray, path: Path, width: int) -> np.ndarray:
     raise InputError(f"{path}: shape {array.shape}; the model reads {width} numbers a frame")
 
 
+class _Line(Record):
+    """A line of standard input."""
+
+    features: list[float]
+    time: float | None = None
+
+
 def _frame(line: str, number: int, width: int) -> Chunk:
+    where = f"standard input, line {number}"
     try:
-        record = json.loads(line)
-        values = record["features"] if isinstance(record, dict) else record
-        moment = record.get("time") if isinstance(record, dict) else None
-        features = np.array(values, dtype=np.float32)
-        times = None if moment is None else [float(moment)]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        record = parse_json(line)
+        found = checked(_Line, record if isinstance(record, dict) else {"features": record}, where)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{where}: ")
         raise InputError(
-            f"standard input, line {number}: not a list of numbers or an object with features: {line.strip()[:60]!r}"
+            f"{where}: not a list of numbers or an object with features: {quoted(line.strip(), 60)}: {reason}"
         ) from error
-    if features.shape != (width,):
-        raise InputError(
-            f"standard input, line {number}: {features.size} numbers in shape {features.shape}; the model reads {width}"
-        )
-    return Chunk(features[None], times)
+    if len(found.features) != width:
+        raise InputError(f"{where}: {len(found.features)} numbers; the model reads {width}")
+    largest = max(map(abs, found.features))
+    if largest > LARGEST:
+        raise InputError(f"{where}: the number {largest:g} is too large for a feature; look for broken features")
+    return Chunk(np.array([found.features], dtype=np.float32), None if found.time is None else [found.time])

@@ -6,10 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from keystep.errors import InputError
+from pydantic import Strict
+
+from keystep.errors import InputError, quoted
 from keystep.files import replacing
+from keystep.reading import checked, parse_json, read_text
 
 
 class Metrics:
@@ -29,7 +32,7 @@ class Metrics:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step; what is not finite is null, for JSON has no NaN."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
             for name, value in values.items():
@@ -44,15 +47,23 @@ class Metrics:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a ``metrics.jsonl``; a last line that was cut off by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = []
+    lines = read_text(path).split("\n")
+    records = list[dict[str, Any]]()
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            if line.strip():
+                records.append(_checked(parse_json(line, nan=None)))
         except ValueError as error:
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: not JSON: {line[:60]!r}") from error
+            if number < len(lines):  # the last one has no end
+                raise InputError(f"{path}, line {number}: no line of metrics: {quoted(line)}: {error}") from error
     return records
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    checked(dict[str, Annotated[float, Strict()] | None], line, "it")
+    if type(line.get("step")) is not int or line["step"] < 0:
+        raise ValueError("no step")
+    return line  # type: ignore[no-any-return]  # just checked
 
 
 def _tensorboard(folder: Path, resume_at: int) -> Any:

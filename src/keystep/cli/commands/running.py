@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keystep.cli.base import Overwrite, SourceRate, app, console, model_there, there
+from keystep.terminal import Terminal
 
 PANEL = "Live streams, and other formats"
 
@@ -105,7 +105,7 @@ def stream(
         picture=picture,
         overwrite=overwrite,
     )
-    stream_source(model, source, options, Console(stderr=True, highlight=False))
+    stream_source(model, source, options, Terminal(stderr=True))
 
 
 @app.command(rich_help_panel=PANEL)

@@ -1,0 +1,262 @@
+"""What the files of a result have to hold before anything is drawn or said of them; also where they were edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from keystep.errors import InputError, named, quoted
+from keystep.reading import Record, checked
+
+MOST_ROWS = 1000
+MOST_VIDEOS_SHOWN = 100
+
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
+Percent = Annotated[float, Field(ge=-1e-6, le=100 + 1e-6)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Mode = Literal["offline", "causal"]
+Family = Literal["raw", "control", "untrained", "reconstruction", "learned", "oracle"]
+SHOWN = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
+
+
+def _with_shown(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    missing = [name for name in SHOWN if name not in found]
+    if missing:
+        raise ValueError(f"no {missing[0]}")
+    return found
+
+
+Means = Annotated[dict[str, Percent], AfterValidator(_with_shown)]
+Spreads = Annotated[dict[str, Percent | None], AfterValidator(_with_shown)]
+
+
+class _Run(Record):
+    seed: int
+    scores: Annotated[dict[str, Percent | None], Field(min_length=1)]
+    correct: list[Count]
+    strengths: dict[str, Number] | None = None
+
+    @model_validator(mode="after")
+    def _has_accuracy(self) -> Self:
+        if self.scores.get("accuracy") is None:
+            raise ValueError("no accuracy among the scores")
+        return self
+
+
+class _ProbeRun(_Run):
+    valid_accuracy: Percent
+
+
+class _Scored(Record):
+    """What rows of linear probes and of temporal heads share."""
+
+    family: Family
+    mode: Mode
+    delay: Seconds | None
+    detail: str
+    oracle: bool = False
+    width: Count | None = None
+    parameters: Count | None = None
+    position: str = ""
+    mean: Means
+    spread: Spreads
+
+
+class _Row(_Scored):
+    name: str
+    beside: str
+    runs: Annotated[list[_ProbeRun], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _strengths_agree(self) -> Self:
+        names = [set(run.strengths) for run in self.runs if run.strengths]
+        if any(each != names[0] for each in names):
+            raise ValueError("the runs have strengths of different bands")
+        return self
+
+
+class _HeadRow(_Scored):
+    representation: str
+    head: str
+    runs: Annotated[list[_Run], Field(min_length=1)]
+
+
+class _Difference(Record):
+    mean: Number
+    low: Number
+    high: Number
+    seeds: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    videos: Count
+
+
+class _Line(_Difference):
+    asks: str
+    claim: str
+    mode: Mode
+    first: str
+    second: str
+    verdict: Literal["holds", "fails", "answers later", "not enough seeds", "quick look"]
+    holds: bool
+    later: bool
+    question: str = ""
+    stronger: str = ""
+
+
+class _Gain(Record):
+    head: str
+    mode: Mode
+    first: str
+    second: str
+    metric: str
+    difference: _Difference
+    later: bool
+    holds: bool
+    stronger: str = ""
+
+
+class _Data(Record):
+    name: str
+    fingerprint: str
+    oracle: str = ""
+    labels: str = ""
+    rate_hz: Annotated[float, Field(gt=1e-9, le=1e6)]
+    width: Count
+    classes: list[str]
+    split: str
+    validation: str
+    videos: dict[str, Count]
+    slots: dict[str, Count]
+    test_videos: Annotated[list[str], Field(min_length=1)]
+    groups: list[str] | None = None
+    test_frames: list[Count]
+    left_out: dict[str, str]
+    notes: list[str]
+    leaks: list[str]
+
+    @model_validator(mode="after")
+    def _one_for_each_video(self) -> Self:
+        count = len(self.test_videos)
+        if len(set(self.test_videos)) < count:
+            raise ValueError("a test video is named twice")
+        if len(self.test_frames) != count or (self.groups is not None and len(self.groups) != count):
+            raise ValueError(f"test_frames or groups are not of the {count} test videos")
+        if self.videos.keys() != self.slots.keys():
+            raise ValueError("videos and slots are not of the same parts")
+        return self
+
+
+class _Clock(Record):
+    tau: Seconds
+    low: Seconds
+    high: Seconds
+    stated: bool
+
+
+class _Protocol(Record):
+    metrics: str
+    background: list[str]
+    scored_at_hz: Number
+    selection: str
+    probe: dict[str, Any]
+    probes_fitted: Count
+    clock: _Clock
+
+
+class _Result(Record):
+    """``result.json``."""
+
+    created: str
+    command: str
+    software: dict[str, str]
+    data: _Data
+    protocol: _Protocol
+    rows: Annotated[list[_Row], Field(max_length=MOST_ROWS)]
+    head_rows: Annotated[list[_HeadRow], Field(max_length=MOST_ROWS)] = Field(default_factory=list)
+    head_gains: Annotated[list[_Gain], Field(max_length=MOST_ROWS)] = Field(default_factory=list)
+    gate: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
+    geometry: dict[str, dict[str, Number]]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        frames = self.data.test_frames
+        for row in self.rows:
+            for run in row.runs:
+                if len(run.correct) != len(frames) or any(c > f for c, f in zip(run.correct, frames, strict=True)):
+                    raise ValueError(f"row {named(row.name)}: correct does not fit the test videos' frames")
+        known = {(row.name, mode) for row in self.rows for mode in _modes(row)}
+        for line in self.gate:
+            for name in (line.first, line.second):
+                if (name, line.mode) not in known:
+                    raise ValueError(f"the gate compares {named(name)}, {line.mode}, which is no row")
+        if len({tuple(numbers) for numbers in self.geometry.values()}) > 1:
+            raise ValueError("geometry has different measures for different rows")
+        return self
+
+
+def _modes(row: _Row) -> tuple[str, ...]:
+    return ("offline", "causal") if row.family == "raw" else (row.mode,)
+
+
+Step = Annotated[dict[str, float | None], Field(min_length=1)]
+
+
+def _stepped(lines: list[Step]) -> list[Step]:
+    for number, line in enumerate(lines):
+        step = line.get("step")
+        if step is None or step < 0 or not float(step).is_integer():
+            raise ValueError(f"line {number}: its step is {quoted(step)}")
+    return lines
+
+
+_CURVES = dict[str, Annotated[list[Step], AfterValidator(_stepped)]]
+
+
+def check_result(record: Mapping[str, Any], path: Path) -> None:
+    """Refuse a ``result.json`` from which no report can be made.
+
+    Raises:
+        InputError: the first thing that is missing or does not fit.
+    """
+    checked(_Result, record, str(path))
+
+
+def check_curves(curves: Any, path: Path) -> None:
+    """Refuse a ``training.json`` that is no curves. Raises InputError."""
+    checked(_CURVES, curves, str(path))
+
+
+def check_pictures(arrays: Mapping[str, np.ndarray], test_videos: Sequence[str], path: Path) -> None:
+    """Refuse picture arrays of other shapes than `keystep.evals.results.picture_arrays` gives.
+
+    Raises:
+        InputError: names the array.
+    """
+    names = arrays.get("names")
+    if names is None or names.ndim != 1 or (names.size and names.dtype.kind != "U") or len(names) > MOST_VIDEOS_SHOWN:
+        raise InputError(f"{path}: no list of names of videos in it")
+    videos = [str(name) for name in names]
+    if len(set(videos)) < len(videos) or not set(videos) <= set(test_videos):
+        raise InputError(f"{path}: its videos {quoted(videos)} are not test videos of the result")
+    lengths = {index: arrays[f"{index}/truth"].size for index in range(len(videos)) if f"{index}/truth" in arrays}
+    for name, array in arrays.items():
+        number, _, rest = name.partition("/")
+        index = int(number) if number.isascii() and number.isdecimal() and len(number) < 4 else -1
+        if name != "names" and not _fits(rest, array, lengths.get(index, 0)):
+            raise InputError(f"{path}: {named(name)} is {array.dtype} {array.shape}, which is no picture of a video")
+    if len(lengths) < len(videos):
+        raise InputError(f"{path}: a video without its true steps")
+
+
+def _fits(rest: str, array: np.ndarray, length: int) -> bool:
+    """Whether an array is what its name says, of a video of so many slots."""
+    what, kind, shape = rest.partition("/")[0], array.dtype.kind, array.shape
+    if what in ("truth", "prediction"):
+        return kind == "i" and shape == (length,) and length > 0
+    if what == "colours":
+        return kind == "u" and array.ndim == 2 and shape[0] == length and 1 <= shape[1] <= 3
+    return what == "similarity" and kind == "f" and array.ndim == 2 and shape[0] == shape[1] > 0
