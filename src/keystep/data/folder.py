@@ -51,6 +51,7 @@ from keystep.data.layout import (
 from keystep.data.problems import Problems
 from keystep.data.slots import as_float32, open_array, pool_labels, pool_mean, pool_times, read_times
 from keystep.data.timeline import Timeline
+from keystep.data.unused import unused_files
 from keystep.errors import InputError
 from keystep.files import sample_bytes
 from keystep.types import AnyRate, OnError, parse_rate
@@ -274,6 +275,9 @@ def open_dataset(
     if not videos:
         first = next(iter(problems.skipped.values()))
         raise InputError(f"{root}: none of its {len(paths)} videos can be used; the first: {first}")
+    problems.notes += unused_files(root, paths)
+    if not classes and (root / "groundTruth").is_dir():
+        problems.notes.append("groundTruth/ is not read: there is no mapping.txt with 'id name' lines")
     oracle = oracle_of(store)
     labels_used, labelled_videos = labels_of(store)
     told = [f"ORACLE: {oracle}"] if oracle else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,8 +17,13 @@ from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.reading import read_json
 
-LENGTH_TOLERANCE = 16
-"""Frames by which features and labels of one video may differ; the surplus is cut and reported."""
+LENGTH_TOLERANCE, TOLERATED_SHARE = 16, 0.2
+"""Frames, and share of them, by which features and labels of one video may differ; the surplus is cut and reported."""
+
+
+def length_tolerance(frames: int) -> int:
+    """Labels that a video of so many frames may have more or fewer."""
+    return min(LENGTH_TOLERANCE, max(1, int(TOLERATED_SHARE * frames)))
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,15 @@ def find_videos(
     if not shapes:
         return {}
     axis = _find_time_axis(root, shapes, label_lengths) if time_axis is None else time_axis
+    try:
+        _check_rate(
+            root, {path: (shapes[path][axis], count) for path, count in label_lengths.items() if path in shapes}
+        )
+    except InputError as error:
+        if labels_needed:
+            raise
+        problems.notes.append(f"labels not used: {error}")
+        label_lengths = {}
     width = Counter(shape[1 - axis] for shape in shapes.values()).most_common(1)[0][0]
     videos = {}
     for path, shape in shapes.items():
@@ -71,6 +85,30 @@ def find_videos(
         if video is not None:
             videos[video.name] = video
     return videos
+
+
+def _check_rate(root: Path, lengths: Mapping[Path, tuple[int, int]]) -> None:
+    """Refuse labels that are by one factor more or fewer than the features, which is another rate and no surplus."""
+    found = rate_factor(list(lengths.values()))
+    if found is not None:
+        path, (frames, labels) = next(iter(lengths.items()))
+        raise InputError(
+            f"{root}: labels come at {found:.4g} times the rate of the features in all {len(lengths)} videos, such as "
+            f"{labels} for {frames} in {path.stem}; bring both to one rate"
+        )
+
+
+def rate_factor(lengths: Sequence[tuple[int, int]]) -> float | None:
+    """The factor between two counts, (frames, labels) of each video, where one explains them and no surplus does.
+
+    None where the counts are about equal, or where there is nothing to tell a factor from a surplus by.
+    """
+    if len(lengths) < 2 or len({frames for frames, _ in lengths}) < 2:
+        return None
+    factor = sum(labels for _, labels in lengths) / sum(frames for frames, _ in lengths)
+    surplus = [labels - frames for frames, labels in lengths]
+    explained = all(abs(labels - factor * frames) <= 1 for frames, labels in lengths)
+    return factor if explained and max(surplus) - min(surplus) > 1 and min(map(abs, surplus)) > 0 else None
 
 
 def feature_files(root: Path) -> list[Path]:
@@ -182,7 +220,8 @@ def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengt
 
     def fits(axis: int) -> tuple[int, int, int]:
         apart = [abs(shapes[path][axis] - length) for path, length in label_lengths.items()]
-        near = sum(difference <= LENGTH_TOLERANCE for difference in apart)
+        allowed = [length_tolerance(shapes[path][axis]) for path in label_lengths]
+        near = sum(difference <= most for difference, most in zip(apart, allowed, strict=True))
         return near, len({shape[axis] for shape in shapes.values()}), apart.count(0)
 
     if fits(0) == fits(1):
@@ -207,10 +246,10 @@ def _video(
         raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
     frames, fits = shape[axis], False
     with _label_problems(path, problems, labels_needed):
-        if labels is not None and abs(labels - frames) > LENGTH_TOLERANCE:
+        if labels is not None and abs(labels - frames) > length_tolerance(frames):
             raise InputError(
                 f"{path}: {frames} frames of features (shape {shape}) but {labels} labels in groundTruth/; "
-                f"more than {LENGTH_TOLERANCE} apart"
+                f"more than {length_tolerance(frames)} apart"
             )
         fits = labels is not None
     if fits and labels is not None and labels != frames:

@@ -27,6 +27,9 @@ _SAME = 1e-9  # unit vectors closer than this are equal
 _TIE = 1e-12  # squared distances closer than this are equal: their rounding decides nothing
 
 
+LEAST_FRAMES = 3
+
+
 @dataclass(frozen=True)
 class Geometry:
     """The numbers of one video, or their medians over videos.
@@ -50,6 +53,11 @@ class Geometry:
     """Mean of 1 - <z_i, z_(i+1)>, computed as |s_i|^2 / 2, which does not cancel."""
     start_end_displacement: float
     """|d|, between 0 and 2."""
+
+
+def measurable(videos: Sequence[Array]) -> list[Array]:
+    """Those of some videos that are long enough for a geometry."""
+    return [video for video in videos if len(video) >= LEAST_FRAMES]
 
 
 def median_geometry(videos: Sequence[Array], *, points: int = 256) -> Geometry:
@@ -90,7 +98,7 @@ def _named_geometry(latents: Array, points: int, name: str) -> Geometry:
 def _unit_frames(latents: Array, points: int, name: str) -> Floats:
     """At most ``points`` evenly spaced frames, the first and last among them, scaled to length 1 (zeros stay)."""
     frames = np.asarray(latents)
-    if points < 3 or frames.ndim != 2 or len(frames) < 3:
+    if points < 3 or frames.ndim != 2 or len(frames) < LEAST_FRAMES:
         raise InputError(f"{name}: geometry needs (T, D) with 3 frames or more, not {frames.shape}, points {points}")
     if len(frames) > points:
         frames = frames[np.linspace(0, len(frames) - 1, points).round().astype(int)]

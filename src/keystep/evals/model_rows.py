@@ -13,7 +13,6 @@ from keystep.config.attention import AttentionPattern
 from keystep.encoding import encode_videos
 from keystep.evals.controls import Control, Position
 from keystep.evals.gate import SMOOTHING
-from keystep.evals.geometry import median_geometry
 from keystep.evals.judge import Banded, Beside, Family, Mode, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of
 from keystep.evals.protocol import Entrant
@@ -133,7 +132,7 @@ class ModelRows:
             )
         if family == "learned" and f"{name}, {mode}" not in study.evaluation.geometry:
             test = {video: latents()[video] for video in study.judge.split.test}
-            study.evaluation.geometry[f"{name}, {mode}"] = median_geometry(list(test.values()))
+            study.measure(f"{name}, {mode}", list(test.values()))
             study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
 
 

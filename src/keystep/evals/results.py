@@ -228,7 +228,7 @@ def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Cu
     if result.get("format") != FORMAT or result.get("version") != FORMAT_VERSION:
         raise InputError(f"{folder / RESULT}: not a result of format {FORMAT} {FORMAT_VERSION}")
     check_result(result, folder / RESULT)
-    curves = read_json(folder / TRAINING, MOST_CURVES)
+    curves = read_json(folder / TRAINING, MOST_CURVES, nan=None)
     check_curves(curves, folder / TRAINING)
     pictures = read_npz(folder / PICTURES, MOST_PICTURES)
     check_pictures(pictures, result["data"]["test_videos"], folder / PICTURES)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
 
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control, Position
-from keystep.evals.geometry import median_geometry
+from keystep.evals.geometry import measurable, median_geometry
 from keystep.evals.judge import Banded, Beside, Family, Judge, Mode, Representation, Row, Run
 from keystep.evals.modes import marked_oracle, slot_delay
 from keystep.evals.protocol import TOKENS_NOTE, Evaluation
@@ -38,7 +38,16 @@ class Study:
         self.slot_delay = slot_delay(judge.folder)
         test = judge.split.test
         self.evaluation.shown[self.marked("features")] = {name: self.raw[name] for name in test}
-        self.evaluation.geometry[self.marked("raw features")] = median_geometry([self.raw[name] for name in test])
+        self.measure(self.marked("raw features"), [self.raw[name] for name in test])
+        short = len(test) - len(measurable([self.raw[name] for name in test]))
+        if short:
+            judge.folder.problems.notes.append(f"geometry leaves out {short} test videos of fewer than 3 slots")
+
+    def measure(self, name: str, test: Sequence[np.ndarray]) -> None:
+        """Note the geometry of the test videos, of those that are long enough for one."""
+        found = measurable(test)
+        if found:
+            self.evaluation.geometry[name] = median_geometry(found)
 
     @cached_property
     def candidates(self) -> Candidates:

@@ -120,15 +120,15 @@ def parse_json(text: str, *, nan: Any = ...) -> Any:
     return data
 
 
-def read_json(path: Path, most: int = MOST_JSON) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_json(path: Path, most: int = MOST_JSON, *, nan: Any = ...) -> dict[str, Any]:
+    """The object in a JSON file; ``nan`` as for `parse_json`.
 
     Raises:
         InputError: what `read_text` raises, no JSON (see `parse_json`), or another value than an object.
     """
     text = read_text(path, most)
     try:
-        data = parse_json(text)
+        data = parse_json(text, nan=nan)
     except ValueError as error:
         raise InputError(f"{path}: unreadable: no JSON: {one_line(error)}") from error
     if not isinstance(data, dict):

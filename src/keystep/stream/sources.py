@@ -235,7 +235,8 @@ def _frame(line: str, number: int, width: int) -> Chunk:
             f"{where}: not a list of numbers or an object with features: {quoted(line.strip(), 60)}: {reason}"
         ) from error
     if len(found.features) != width:
-        raise InputError(f"{where}: {len(found.features)} numbers; the model reads {width}")
+        count = len(found.features)
+        raise InputError(f"{where}: {count} numbers in shape ({count},); the model reads {width}")
     largest = max(map(abs, found.features))
     if largest > LARGEST:
         raise InputError(f"{where}: the number {largest:g} is too large for a feature; look for broken features")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.data.layout import LENGTH_TOLERANCE
+from keystep.data.inspection import inspect_dataset
+from keystep.data.layout import LENGTH_TOLERANCE, length_tolerance
 from keystep.data.problems import Problems
 from keystep.data.slots import open_array, pool_mean
 from keystep.errors import InputError
@@ -68,14 +69,14 @@ def test_labels_that_fit_neither_axis_are_refused_with_both_numbers(make_folder:
     root = make_folder(lengths={"a": 40, "b": 60})
     write_labels(root, "a", 400)
     write_labels(root, "b", 600)
-    with pytest.raises(InputError, match=r"a\.npy: 40 frames of features.*but 400 labels"):
+    with pytest.raises(InputError, match=r"labels come at 10 times the rate of the features.*such as 400 for 40 in a"):
         opened(root)
     (root / "features" / "b.npy").unlink()
     with pytest.raises(InputError, match=r"first array has shape \(6, 40\), its labels 400 lines"):
         opened(root)
 
 
-@pytest.mark.parametrize("surplus", [-LENGTH_TOLERANCE, -1, 1, LENGTH_TOLERANCE])
+@pytest.mark.parametrize("surplus", [-length_tolerance(45), -1, 1, length_tolerance(45)])
 def test_lengths_that_differ_within_the_tolerance_are_cut_and_noted(make_folder: MakeFolder, surplus: int) -> None:
     root = make_folder()
     write_labels(root, "video1", 45 + surplus)
@@ -522,3 +523,64 @@ def test_gtea_opens_whole(shared: Path) -> None:
     for name in folder.videos:
         assert folder.features(name).shape == (len(folder.labels(name)), 1280)
     assert all(len(folder.split(str(number)).test) == 1 for number in range(1, 8))
+
+
+@pytest.mark.parametrize(("features", "labels"), [(12, 24), (12, 16), (100, 120), (1000, 1017)])
+def test_labels_far_beyond_a_share_of_the_length_are_refused(
+    make_folder: MakeFolder, features: int, labels: int
+) -> None:
+    root = make_folder(lengths={"a": features, "b": 45})
+    write_labels(root, "a", labels)
+    with pytest.raises(InputError, match=rf"a\.npy: {features} frames of features.*but {labels} labels"):
+        opened(root)
+    assert LENGTH_TOLERANCE >= length_tolerance(features) < labels - features
+
+
+@pytest.mark.parametrize("factor", [2, 1.25, 1.1, 0.9])
+def test_a_factor_that_all_videos_share_is_another_rate(make_folder: MakeFolder, factor: float) -> None:
+    lengths = {"a": 40, "b": 60, "c": 90}
+    root = make_folder(lengths=lengths)
+    for name, length in lengths.items():
+        write_labels(root, name, round(factor * length))
+    with pytest.raises(InputError, match=r"labels come at .* times the rate of the features in all 3 videos"):
+        opened(root)
+    folder = opened(root, labels_needed=False)
+    assert len(folder.videos) == 3 and any("labels not used" in note for note in folder.problems.notes)
+
+
+def test_one_surplus_that_all_videos_share_is_no_rate(make_folder: MakeFolder) -> None:
+    lengths = {"a": 40, "b": 60, "c": 90}
+    root = make_folder(lengths=lengths)
+    for name, length in lengths.items():
+        write_labels(root, name, length + 3)
+    assert len(opened(root).videos) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "groundTruth/video1",
+        "groundTruth/video1.csv",
+        "groundTruth/other.txt",
+        "features/video1.mat",
+        "splits/train.txt",
+    ],
+)
+def test_files_that_nothing_reads_are_named(make_folder: MakeFolder, name: str) -> None:
+    root = make_folder()
+    assert opened(root).problems.notes == []
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("something")
+    (root / "features" / ".DS_Store").write_text("a system's own")
+    folder, _, file = name.partition("/")
+    (note,) = opened(root).problems.notes
+    assert note.startswith(f"{folder}/: not used: {file}; ")
+    assert note in inspect_dataset(root).warnings
+
+
+def test_labels_without_a_list_of_classes_are_said_to_be_unread(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "mapping.txt").unlink()
+    assert opened(root, labels_needed=False).problems.notes == [
+        "groundTruth/ is not read: there is no mapping.txt with 'id name' lines"
+    ]

@@ -52,7 +52,7 @@ def test_lines_are_lists_or_objects_with_times() -> None:
         ("[1, 2]", "line 2: 2 numbers in shape .2,.; the model reads 3"),
         ('["a", 1, 2]', "line 2: not a list of numbers"),
         ('{"time": "soon", "features": [1, 2, 3]}', "line 2: not a list of numbers"),
-        ("3", "line 2: 1 numbers"),
+        ("3", "line 2: not a list of numbers"),
     ],
 )
 def test_wrong_lines_are_named(line: str, said: str) -> None:

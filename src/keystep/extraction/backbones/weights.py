@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from keystep.errors import InputError, one_line
+from keystep.errors import InputError
+from keystep.persistence import load_tensors
+from keystep.reading import read_npz
+from keystep.unpickling import load_torch, unwrapped
 
+MOST_BYTES = 4 << 30
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which checkpoints commonly keep the state dict."""
 
@@ -32,25 +31,11 @@ def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        # Mapped: what stands beside the state dict (the optimiser's numbers, often twice as many) is never read.
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        SafetensorError,
-    ) as error:
-        raise InputError(f"{path}: not readable as weights, or cut off: {one_line(error, 120)}") from error
+    if path.suffix == ".safetensors":
+        return unwrapped(load_tensors(path))
+    if path.suffix == ".npz":
+        return {name: torch.from_numpy(array) for name, array in read_npz(path, MOST_BYTES).items()}
+    found = load_torch(path)  # mapped: what stands beside the state dict (the optimiser's numbers) is never read
     keys = WRAPPERS if inside is None else (inside,) if isinstance(inside, str) else tuple(inside)
     for key in keys:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -64,7 +49,7 @@ def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[
     )
     if not tensors:
         raise InputError(f"{path}: holds no tensors by name")
-    return tensors
+    return unwrapped(tensors)
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -204,7 +204,7 @@ def _mode(text: object, names: Mapping[str, str], source: str) -> str:
 
 def _state_dict(path: Path, payload: Mapping[str, Any]) -> dict[str, Tensor]:
     """The file's weights under their own names."""
-    tensors = tensors_of(path, payload, "model_state_dict")
+    tensors = tensors_of(path, payload, "model_state_dict", "state_dict", "model")
     if "fc.weight" in tensors or "foreground_fc.weight" in tensors or "classifier.weight" in tensors:
         raise InputError(f"{path}: a linear head, no encoder; read it with keystep.interop.official.load_head")
     return tensors

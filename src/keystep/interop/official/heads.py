@@ -26,7 +26,7 @@ def load_head(path: Path | str, background: int = 0) -> LinearHead:
         InputError: no such file, a damaged or unsafe one, or no linear head.
     """
     path = Path(path)
-    tensors = tensors_of(path, read_payload(path, verify=True), "model_state_dict", "state_dict")
+    tensors = tensors_of(path, read_payload(path, verify=True), "model_state_dict", "state_dict", "model")
     names = sorted({name.rpartition(".")[0] for name in tensors})
     if sorted(tensors) != sorted(f"{name}.{part}" for name in names for part in ("weight", "bias")):
         raise InputError(f"{path}: no linear head: it holds {_some(tensors)}...")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import re
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,6 +14,8 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError, named, one_line, quoted
+from keystep.reading import check_regular
+from keystep.unpickling import load_torch, unwrapped
 
 _ZIP = b"PK\x03\x04"
 _ORDINARY = {
@@ -67,21 +66,9 @@ def read_tensor(path: Path) -> Tensor:
 
 
 def _load(path: Path) -> Any:
-    """What is in a torch file, memory-mapped where its format allows that; code in it is never run."""
-    mapped = _is_zip(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles; what it cannot read it refuses
-            payload = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({found[1]})" if found else ""
-        raise InputError(
-            f"{path}: holds more than plain tensors and numbers{what}, or is damaged; not loaded"
-        ) from error
-    except (*_DAMAGE, MemoryError, AssertionError, struct.error) as error:
-        raise InputError(f"{path}: not a whole torch file: {_line(error)}") from error
-    if not mapped:
+    """What is in a torch file; code in it is never run."""
+    payload = load_torch(path)
+    if not _is_zip(path):
         log.warning("%s: torch's old format cannot be memory-mapped; all of it was read into memory", path)
     return payload
 
@@ -92,6 +79,7 @@ def check_file(path: Path, size: int | None = None) -> None:
     Raises:
         InputError: no such file, an empty one, a pointer of Git LFS, text, or a zip file that was cut off.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -188,4 +176,4 @@ def tensors_of(path: Path, payload: Mapping[str, Any], *wrappers: str) -> dict[s
         if not bool(value.isfinite().all()):
             what = f"{quoted(name)} holds NaN or infinity"
             raise InputError(f"{path}: {what}; the file is damaged or the training failed")
-    return {_text(path, name): value for name, value in found.items()}
+    return unwrapped({_text(path, name): value for name, value in found.items()})
