@@ -157,7 +157,7 @@ class Assembly101:
                 if not (out / "features" / f"{video.name}.npy").exists():
                     problems.attempt(
                         video.name,
-                        lambda video=video: self._write(store, features, video, tree.classes),  # type: ignore[misc]
+                        lambda video=video: self._write(store, features, video, tree.classes, problems),  # type: ignore[misc]
                     )
         problems.notes.extend(_write_splits(out, videos))
         store.finish()
@@ -219,11 +219,21 @@ class Assembly101:
             raise InputError(f"no features of view {self.config.view!r} among {', '.join(features.views)}; {hint}")
         return tuple(exact)
 
-    def _write(self, store: FeatureStore, features: FrameFeatures, video: _Video, classes: tuple[str, ...]) -> None:
+    def _write(
+        self,
+        store: FeatureStore,
+        features: FrameFeatures,
+        video: _Video,
+        classes: tuple[str, ...],
+        problems: Problems,
+    ) -> None:
         thinning, take, count = Thinning(self.config.every, self.config.how), video.take, video.stop - video.first
         rows = _read(features, video, thinning)
         ids = thinning.labels(take.frame_labels(video.first, video.stop), len(classes))
         lengths = thinning.segments(take.frame_segments(video.first, video.stop))
+        total = len(take.bounds)
+        if take.part != "test" and len(lengths) < total:
+            problems.notes.append(f"{video.name}: {total - len(lengths)} of {total} segments get no slot")
         labelled = take.part != "test"
         store.add(
             video.name,

@@ -32,7 +32,7 @@ from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets.egoexo4d_annotations import SOURCE, Annotations, Take, read_annotations, read_persons
 from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
-from keystep.datasets.tree import Axis, TimedSegment, label_slots, measure, open_features, time_axis
+from keystep.datasets.tree import Axis, TimedSegment, check_covered, label_slots, measure, open_features, time_axis
 from keystep.errors import InputError
 from keystep.files import write_lines
 from keystep.types import Rate
@@ -129,20 +129,18 @@ class EgoExo4D:
                 continue
             path = arrays.get(take.name)
 
-            def add(take: Take = take, path: Path | None = path) -> int:
+            def add(take: Take = take, path: Path | None = path) -> list[str]:
                 return self._add(store, annotations, take, path, axis)
 
-            claimed = problems.attempt(take.name, add)
-            if claimed:
-                problems.notes.append(
-                    f"{take.name}: keysteps overlap in {claimed} slots; the one that began later counts"
-                )
+            problems.notes += problems.attempt(take.name, add) or []
         self._finish(out, annotations, problems)
         write_groups(out, persons)
         store.finish()
 
-    def _add(self, store: FeatureStore, annotations: Annotations, take: Take, path: Path | None, axis: Axis) -> int:
-        """Write a take; gives the number of slots that two keysteps claim."""
+    def _add(
+        self, store: FeatureStore, annotations: Annotations, take: Take, path: Path | None, axis: Axis
+    ) -> list[str]:
+        """Write a take; gives a line for what deserves a look."""
         if path is None:
             raise InputError(f"{take.name}: no array {take.uid}*; {FEATURES_SOURCE}")
         stored = open_features(path)
@@ -162,15 +160,18 @@ class EgoExo4D:
             for clip in clips
             if clip.label is not None
         ]
-        labels, claimed = label_slots(times, named)
+        found = label_slots(times, named)
+        notes = check_covered(take.name, found, len(named), times, "features_rate")
+        if found.claimed:
+            notes.append(f"{take.name}: keysteps overlap in {found.claimed} slots; the one that began later counts")
         kind = "float16" if self.config.half else "float32"
         store.add(
             take.name,
             np.ascontiguousarray(features, dtype=kind),
             {"take_uid": take.uid, "task": take.scenario},
-            labels=labels if named else None,
+            labels=found.labels if named else None,
         )
-        return claimed
+        return notes
 
     def _store(self, out: Path, timeline: Timeline, annotations: Annotations) -> FeatureStore:
         settings = self.config.model_dump(mode="json", exclude={"features", "time_axis"})

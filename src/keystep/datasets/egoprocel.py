@@ -30,7 +30,8 @@ from keystep.data.timeline import Timeline
 from keystep.datasets import egoprocel_csv
 from keystep.datasets.egoprocel_csv import BACKGROUND
 from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
-from keystep.datasets.tree import Array, Axis, kept_slots
+from keystep.datasets.thinning import lost_note
+from keystep.datasets.tree import Array, Axis, check_covered, kept_slots
 from keystep.errors import InputError
 from keystep.files import write_lines
 from keystep.reading import read_lines
@@ -171,13 +172,14 @@ class EgoProceL:
         write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(folder.classes)))
         for name in dict.fromkeys(names):
             if name in folder.videos and not (out / "features" / f"{name}.npy").exists():
-                problems.attempt(name, lambda name=name: self._add_fact(store, folder, name))  # type: ignore[misc]
+                problems.attempt(name, lambda name=name: self._add_fact(store, folder, name, problems))  # type: ignore[misc]
         _write_splits(out, splits, problems)
         store.finish()
 
-    def _add_fact(self, store: FeatureStore, folder: FeatureFolder, name: str) -> None:
+    def _add_fact(self, store: FeatureStore, folder: FeatureFolder, name: str, problems: Problems) -> None:
         features, labels = folder.features(name), folder.frame_labels(name)
         kept = kept_slots(len(features), self.config.step)
+        problems.notes += lost_note(name, labels, kept, labels[kept])
         store.add(
             name,
             features[kept].astype("float16" if self.config.half else "float32"),
@@ -228,13 +230,14 @@ class EgoProceL:
         features = listed.features(video)
         kept = kept_slots(len(features), self.config.step)
         times = kept / float(self.config.source_rate)
-        labels, claimed = listed.labels(video, times)
-        if claimed:
-            problems.notes.append(
-                f"{video.name}: key-steps overlap in {claimed} slots; the one that began later counts"
-            )
+        found = listed.labels(video, times)
+        labels = found.labels
+        notes = check_covered(video.name, found, len(video.segments), times, "features_rate")
+        if found.claimed:
+            notes.append(f"{video.name}: key-steps overlap in {found.claimed} slots; the one that began later counts")
         if not any(label != BACKGROUND for label in labels):
-            problems.notes.append(f"{video.name}: no slot lies in a key-step; is features_rate right?")
+            notes.append(f"{video.name}: no slot lies in a key-step; is features_rate right?")
+        problems.notes += notes
         store.add(
             video.name,
             features[kept].astype("float16" if self.config.half else "float32"),

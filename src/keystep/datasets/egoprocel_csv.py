@@ -17,6 +17,7 @@ from keystep.data.problems import Problems
 from keystep.datasets.tree import (
     Array,
     Axis,
+    SlotLabels,
     TimedSegment,
     label_slots,
     measure,
@@ -100,8 +101,8 @@ class Tree:
             raise InputError(f"{self.paths[video.name]}: NaN or infinite values; extract this video again")
         return rows
 
-    def labels(self, video: Video, times: Array) -> tuple[list[str], int]:
-        """(T class names, slots that two key-steps claim); between key-steps is the background.
+    def labels(self, video: Video, times: Array) -> SlotLabels:
+        """The class name of each slot; between key-steps is the background.
 
         A slot belongs to a key-step with start <= time < end. (The authors' code counts frames and takes the frame at
         the end too.)

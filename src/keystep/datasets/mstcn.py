@@ -30,7 +30,7 @@ from keystep.data.slots import pool_mean
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets.survey import Looking, Missing, Ready, Survey, check_root, first_existing, left_out, require
-from keystep.datasets.thinning import How, Thinning, class_names
+from keystep.datasets.thinning import How, Thinning, class_names, lost_note
 from keystep.datasets.tree import without_progress
 from keystep.errors import InputError
 from keystep.files import write_lines
@@ -117,7 +117,7 @@ class MSTCN:
         write_lines(out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(data.classes)))
         for name in data.videos:
             if not (out / "features" / f"{name}.npy").exists():
-                problems.attempt(name, lambda name=name: self._write(store, data, name))  # type: ignore[misc]
+                problems.attempt(name, lambda name=name: self._write(store, data, name, problems))  # type: ignore[misc]
         _copy_splits(data, out)
         write_groups(out, self._persons(data)[0])
         store.finish()
@@ -139,12 +139,15 @@ class MSTCN:
     def _source_rate(self, folder: Path) -> Fraction | None:
         return None if (folder / "store.json").exists() else self.rate
 
-    def _write(self, store: FeatureStore, data: FeatureFolder, name: str) -> None:
+    def _write(self, store: FeatureStore, data: FeatureFolder, name: str, problems: Problems) -> None:
         thinning = Thinning(self.config.every, self.config.how)
         rows = data.features(name)
         rows = pool_mean(rows[thinning.frames(len(rows))], thinning.pool)
         labelled = data.video(name).labels is not None
-        ids = thinning.labels(data.frame_labels(name), len(data.classes)) if labelled else None
+        frames = data.frame_labels(name) if labelled else None
+        ids = None if frames is None else thinning.labels(frames, len(data.classes))
+        if frames is not None and ids is not None:
+            problems.notes += lost_note(name, frames, np.arange(0, len(frames), self.config.every), ids)
         store.add(
             name,
             rows.astype(np.float16 if self.config.half else np.float32),

@@ -19,6 +19,8 @@ from keystep.reading import open_npy
 Array = npt.NDArray[Any]
 Axis = Literal[0, 1]
 
+MOST_BEYOND = 0.25
+"""Share of a video's segments that may lie behind its features; with more, the rate is taken to be wrong."""
 ROUNDING = 1e-6
 """Seconds: annotations and times are decimals, and a time this near to a bound is the bound."""
 
@@ -91,19 +93,57 @@ def slot_range(times: Array, start: float, end: float) -> tuple[int, int]:
     return first, max(first, stop)
 
 
-def label_slots(times: Array, segments: Sequence[TimedSegment], between: str = UNLABELLED) -> tuple[list[str], int]:
-    """(T class names, slots that two segments claim); the segment that begins later wins.
+class SlotLabels(NamedTuple):
+    """What segments say of slots.
+
+    labels: T class names. claimed: slots that two segments claim. lost: segments without any slot. beyond: those of
+    them that begin behind the last slot.
+    """
+
+    labels: list[str]
+    claimed: int
+    lost: int
+    beyond: int
+
+
+def label_slots(times: Array, segments: Sequence[TimedSegment], between: str = UNLABELLED) -> SlotLabels:
+    """The class name of each slot; where two segments claim one, that which begins later wins.
 
     Args:
         times: (T,) seconds of the slots, rising.
         between: the label of slots that no segment covers.
     """
     labels, claims = np.full(len(times), between, dtype=object), np.zeros(len(times), dtype=np.int64)
-    for segment in sorted(segments, key=lambda segment: (segment.start, segment.end)):
+    owners, beyond = np.full(len(times), -1), 0
+    for number, segment in enumerate(sorted(segments, key=lambda segment: (segment.start, segment.end))):
         first, stop = slot_range(times, segment.start, segment.end)
         labels[first:stop] = segment.name
         claims[first:stop] += 1
-    return labels.tolist(), int((claims > 1).sum())
+        owners[first:stop] = number
+        beyond += first == len(times)
+    lost = len(segments) - len(np.unique(owners[owners >= 0]))
+    return SlotLabels(labels.tolist(), int((claims > 1).sum()), lost, beyond)
+
+
+def check_covered(name: str, found: SlotLabels, total: int, times: Array, setting: str) -> list[str]:
+    """A line for segments that get no slot.
+
+    Args:
+        total: segments of the video.
+        times: of its slots.
+        setting: what says the rate of the features.
+
+    Raises:
+        InputError: so many segments begin behind the last slot that the rate is probably wrong.
+    """
+    if not found.lost:
+        return []
+    line = f"{name}: {found.lost} of {total} segments get no slot"
+    if found.beyond:
+        line += f", {found.beyond} of them begin behind the last one at {times[-1]:.1f} s"
+    if found.beyond > MOST_BEYOND * total:
+        raise InputError(f"{line}; is {setting} right?")
+    return [line]
 
 
 def kept_slots(slots: int, step: float) -> npt.NDArray[np.int64]:
