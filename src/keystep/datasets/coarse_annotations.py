@@ -17,7 +17,6 @@ split's actions are withheld.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED
 from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
-from keystep.reading import read_lines
+from keystep.reading import read_lines, read_table
 
 SOURCE = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
 KINDS = ("assembly", "disassembly")
@@ -84,17 +83,13 @@ def read_actions(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: other columns, ids that are not 0..n-1, a name given twice.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not rows or not {"action_id", "action_cls"} <= set(rows[0]):
-        raise InputError(f"{path}: expected the columns action_id and action_cls, found {quoted(list(rows[:1]))}")
+    columns, rows = read_table(path)
+    if not {"action_id", "action_cls"} <= set(columns):
+        raise InputError(f"{path}: expected the columns action_id and action_cls, found {quoted(columns)}")
     names: dict[int, str] = {}
-    for line, row in enumerate(rows, start=2):
-        label, name = (row["action_id"] or "").strip(), (row["action_cls"] or "").strip()
-        if not label.isdecimal() or not name or int(label) in names or name in names.values():
+    for line, row in rows:
+        label, name = row["action_id"].strip(), row["action_cls"].strip()
+        if not (label.isdecimal() and len(label) < 10) or not name or int(label) in names or name in names.values():
             raise InputError(f"{path}, line {line}: action {quoted(name)} with id {quoted(label)} is no new class")
         names[int(label)] = name
     if sorted(names) != list(range(len(names))):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +11,9 @@ from typing import Any
 from keystep.data.clips import Clip, Part
 from keystep.datasets.survey import Missing
 from keystep.datasets.tree import positive_seconds
-from keystep.errors import InputError, quoted
-from keystep.reading import read_json
+from keystep.errors import InputError, one_line, quoted
+from keystep.reading import checked, parse_json, read_json, read_table, read_text
+from keystep.reading.text import MOST_TEXT
 
 SOURCE = "ego-exo4d-data.org (a licence to sign), then: egoexo -o DIR --parts annotations --benchmarks keystep"
 CLIPS: Mapping[str, Part] = {"train": "train", "val": "test", "test_unannotated": "hidden"}
@@ -91,10 +90,12 @@ def read_persons(root: Path, takes: Collection[Take]) -> tuple[dict[str, str], l
     if not path.exists():
         return {}, [f"persons are not known without {path}: egoexo -o DIR --parts metadata"]
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        records = {record["take_uid"]: record for record in listed}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: no list of takes with take_uid: {error!r}; download the file again") from error
+        listed = parse_json(read_text(path))
+        records = {take["take_uid"]: take for take in checked(list[dict[str, Any]], listed, "it")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: no list of takes with take_uid: {one_line(error)}; download the file again"
+        ) from error
     persons, sessions = {}, 0
     for take in takes:
         record = records.get(take.uid)
@@ -121,7 +122,7 @@ def _benchmark(folder: Path, takes: dict[str, Take]) -> Annotations:
         if not path.exists():
             missing.append(Missing(path, SOURCE, needed=part != "hidden"))
             continue
-        for index, segment in enumerate(_list(path, read_json(path), "segments")):
+        for index, segment in enumerate(_list(path, read_json(path, MOST_TEXT), "segments")):
             clips.append(_official_clip(path, index, segment, part, steps))
             takes.setdefault(clips[-1].take_uid, Take(clips[-1].take, clips[-1].take_uid, ""))
     used = {clip.take for clip in clips}
@@ -135,13 +136,12 @@ def read_mapping_csv(path: Path) -> tuple[tuple[str, ...], dict[int, set[int]]]:
     Raises:
         InputError: other columns, or label ids with gaps.
     """
+    _, rows = read_table(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        found = {int(row["label_id"]): (int(row["step_unique_id"]), row["step_name"].strip()) for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError, AttributeError) as error:
+        found = {int(row["label_id"]): (int(row["step_unique_id"]), row["step_name"].strip()) for _, row in rows}
+    except (KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: not the benchmark's label_mapping.csv (label_id,step_unique_id,step_name,...): {error}"
+            f"{path}: not the benchmark's label_mapping.csv (label_id,step_unique_id,step_name,...): {one_line(error)}"
         ) from error
     if not found or sorted(found) != list(range(len(rows))):
         raise InputError(f"{path}: label ids must be 0 to {len(rows) - 1}, each once; download the file again")
@@ -220,7 +220,7 @@ def _segments(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _annotations(path: Path) -> dict[str, Any]:
-    found = read_json(path).get("annotations")
+    found = read_json(path, MOST_TEXT).get("annotations")
     if not isinstance(found, dict):
         raise InputError(f"{path}: has no 'annotations' by take; expected EgoExo4D's keystep annotations")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from keystep.datasets.tree import (
     without_progress,
 )
 from keystep.errors import InputError
+from keystep.reading import read_rows
 
 BACKGROUND = "background"
 TEST_SHARE = 0.2
@@ -169,11 +169,7 @@ def read_segments(path: Path) -> tuple[TimedSegment, ...]:
     Raises:
         InputError: a line with too few columns, no seconds, or no key-step.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV file: {error}") from error
+    rows = read_rows(path)
     if rows and not any(character.isdigit() for character in "".join(rows[0][1][:2])):
         rows = rows[1:]
     segments = []

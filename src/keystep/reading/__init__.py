@@ -15,6 +15,7 @@ from keystep.reading.text import (
     read_json,
     read_lines,
     read_rows,
+    read_table,
     read_text,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "read_npz",
     "read_record",
     "read_rows",
+    "read_table",
     "read_text",
 ]

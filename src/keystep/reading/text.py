@@ -97,6 +97,21 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"{path}, line {reader.line_num}: not a CSV file: {error}") from error
 
 
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """(names of the columns, (line number, cell of each column) of each row) of a CSV file; missing cells are empty.
+
+    Raises:
+        InputError: what `read_rows` raises, or a name that two columns have.
+    """
+    rows = read_rows(path)
+    names = [cell.strip() for cell in rows[0][1]] if rows else []
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path}: two columns are called {quoted(twice)}")
+    padded = ((number, [*row, *[""] * len(names)]) for number, row in rows[1:])
+    return names, [(number, dict(zip(names, row, strict=False))) for number, row in padded]
+
+
 def parse_json(text: str, *, nan: Any = ...) -> Any:
     """A JSON value whose numbers are finite, whose names are given once, and whose depth is bounded.
 

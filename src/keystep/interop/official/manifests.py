@@ -6,7 +6,6 @@ what one recording and view shows of one action type; in EgoProceL a take is a v
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from keystep.data.annotation import UNLABELLED
 from keystep.errors import InputError, quoted
+from keystep.reading import read_table
 
 Kind = Literal["assembly101", "egoprocel"]
 BACKGROUND = 0
@@ -115,19 +115,9 @@ def read_manifests(paths: Sequence[Path]) -> Manifest:
 
 
 def _read(path: Path) -> tuple[Kind, list[_Row]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            kind = _kind(path, reader.fieldnames or ())
-            rows = [_row(kind, values, f"{path}, line {reader.line_num}") for values in reader]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file: {error}") from error
+    columns, table = read_table(path)
+    kind = _kind(path, columns)
+    rows = [_row(kind, values, f"{path}, line {line}") for line, values in table]
     if not rows:
         raise InputError(f"{path}: no segments; expected one a row")
     return kind, rows

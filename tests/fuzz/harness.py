@@ -1,0 +1,133 @@
+"""Reads damaged files and says what became of each: read, refused in one line, a traceback, a hang, a silent change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import signal
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keystep.errors import InputError, plain
+
+SECONDS = 5
+"""What takes longer is a hang."""
+Mutate = Callable[[bytes, random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file.
+
+    path: where the file lies in its folder. read: reads it, and uses what was read as far as any command does.
+    mutate: damages its bytes. shown: what was read as bytes, where a checksum has to tell every change; None: the
+    format has none, so that another number is another valid file.
+    """
+
+    name: str
+    path: Path
+    read: Callable[[], Any]
+    mutate: Mutate
+    shown: Callable[[Any], bytes] | None = None
+
+
+@dataclass
+class Finding:
+    """A damaged file that was not handled."""
+
+    kind: str
+    what: str
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """Of its corpus file."""
+        return f"{self.kind}-{hashlib.sha256(self.data).hexdigest()[:12]}"
+
+
+@dataclass
+class Tally:
+    """Outcomes of one kind. slowest: seconds of the slowest file."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    slowest: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Files that were tried."""
+        return self.outcomes.total()
+
+
+class Hang(BaseException):
+    """A file took too long."""
+
+
+def fuzz(kind: Kind, count: int, seed: int, budget: float | None = None) -> Tally:
+    """Damage a file so many times (or until ``budget`` seconds of processor time are spent); put it back at the end."""
+    sound, tally, began = kind.path.read_bytes(), Tally(), time.process_time()
+    expected = None if kind.shown is None else kind.shown(kind.read())
+    try:
+        for number in range(count):
+            if budget is not None and time.process_time() - began > budget:
+                break
+            data = kind.mutate(sound, random.Random(f"{kind.name} {seed} {number}"))
+            _try(kind, data, tally, expected)
+    finally:
+        kind.path.write_bytes(sound)
+    return tally
+
+
+def replay(kind: Kind, data: bytes) -> Finding | None:
+    """Read one damaged file; gives what was wrong."""
+    sound, tally = kind.path.read_bytes(), Tally()
+    expected = None if kind.shown is None else kind.shown(kind.read())
+    try:
+        _try(kind, data, tally, expected)
+    finally:
+        kind.path.write_bytes(sound)
+    return tally.findings[0] if tally.findings else None
+
+
+def _try(kind: Kind, data: bytes, tally: Tally, expected: bytes | None) -> None:
+    kind.path.write_bytes(data)
+    began = time.perf_counter()
+    try:
+        with _limited(), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # numpy's, which a user would see
+            found = kind.read()
+        changed = kind.shown is not None and kind.shown(found) != expected
+        outcome, what = ("silent change", "") if changed else ("read", "")
+    except InputError as error:
+        text = str(error)
+        clean = "\n" not in text and plain(text) == text
+        outcome, what = ("refused", "") if clean else ("bad message", repr(text))
+    except Hang:
+        outcome, what = "hang", ""
+    except BaseException:
+        outcome, what = "traceback", traceback.format_exc(limit=-6)
+    tally.slowest = max(tally.slowest, time.perf_counter() - began)
+    tally.outcomes[outcome] += 1
+    if outcome not in ("read", "refused"):
+        tally.findings.append(Finding(kind.name, f"{outcome}: {what}", data))
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
