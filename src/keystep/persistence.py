@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from keystep.config import ModelConfig
 from keystep.config.base import build
@@ -150,6 +151,18 @@ def check_fit(own: Shapes, found: Shapes, source: str) -> None:
         raise InputError(f"{source}: weights do not fit this model: {'; '.join(problems)}")
 
 
+class _Unfilled(TorchFunctionMode):
+    """Networks of names and shapes alone: what draws numbers draws none, for which torch would load a compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("randn", "rand"):
+            return torch.empty(*args, **(kwargs or {}))
+        if name in ("normal_", "uniform_", "trunc_normal_", "fill_", "zero_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def check_size(make: Callable[[], nn.Module], weights: Path) -> None:
     """Compare the network that settings describe with the file of its weights, before memory is taken for either.
 
@@ -157,7 +170,7 @@ def check_size(make: Callable[[], nn.Module], weights: Path) -> None:
         InputError: they do not fit, or the file is none.
     """
     found = read_header(weights).shapes
-    with torch.device("meta"):  # names and shapes only
+    with torch.device("meta"), _Unfilled():
         check_fit(shapes_of(make().state_dict()), found, str(weights))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import made_results
 import numpy as np
+import reference
 import release
 import takes
 import torch
@@ -152,12 +153,22 @@ def _annotation(root: Path) -> Iterator[Kind]:
         ("groups csv", "splits/groups.csv"),
     ):
         yield Kind(name, folder / file, use, mutated)
-    write_clips(root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x")
+    write_clips(
+        root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x"
+    )
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 
 
 def _model(**changes: Any) -> keystep.PJEPA:
-    settings = {"input_dim": WIDTH, "dim": 16, "depth": 1, "predictor_depth": 1, "heads": 2, "readout_dim": 16, "tau": 2.0}
+    settings = {
+        "input_dim": WIDTH,
+        "dim": 16,
+        "depth": 1,
+        "predictor_depth": 1,
+        "heads": 2,
+        "readout_dim": 16,
+        "tau": 2.0,
+    }
     torch.manual_seed(0)
     return keystep.PJEPA(build(ModelConfig, settings, changes)).eval()
 
@@ -250,10 +261,16 @@ def _streams(root: Path) -> Iterator[Kind]:
 
 def _runs(root: Path) -> Iterator[Kind]:
     (root / "run").mkdir(parents=True)
-    settings = {"data": {"root": "data", "source_rate": "30"}, "model": {"dim": 32}, "train": {"steps": 50, "crop": "8s"}}
+    settings = {
+        "data": {"root": "data", "source_rate": "30"},
+        "model": {"dim": 32},
+        "train": {"steps": 50, "crop": "8s"},
+    }
     (root / "run/config.yaml").write_text(json.dumps(settings, indent=1))
     yield Kind("run config yaml", root / "run/config.yaml", partial(run_config, root / "run"), JSON)
-    (root / "plain.yaml").write_text("data:\n  root: data\nmodel: {dim: 32, heads: &h 4, predictor_heads: *h}\ntrain:\n  steps: 50\n")
+    (root / "plain.yaml").write_text(
+        "data:\n  root: data\nmodel: {dim: 32, heads: &h 4, predictor_heads: *h}\ntrain:\n  steps: 50\n"
+    )
     yield Kind("settings yaml", root / "plain.yaml", partial(read_yaml, root / "plain.yaml"), mutated)
     (root / "recipe.yaml").write_bytes((RECIPES / "gtea.yaml").read_bytes())
     yield Kind("recipe yaml", root / "recipe.yaml", partial(read_recipe, root / "recipe.yaml"), mutated)
@@ -273,7 +290,7 @@ def _results(root: Path) -> Iterator[Kind]:
         markdown_table(record), main_line(record), report.page_of(record, pictures, {})
 
     def drawn() -> None:
-        record, _, curves = load_result(root)
+        _, _, curves = load_result(root)
         report.draw_training(curves)
 
     yield Kind("result json", root / "result.json", told, JSON)
@@ -302,7 +319,11 @@ def _archives(root: Path) -> Iterator[Kind]:
         yield Kind(f"archive pt ({name})", root / f"{name}.pt", partial(opened, root / f"{name}.pt"), TORCH)
     torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}, root / "head.pt")
     yield Kind("official head pt", root / "head.pt", partial(official.load_head, root / "head.pt"), TORCH)
-    torch.save({"student_enc.proj.1.weight": torch.ones(3, 4), "epoch": 3}, root / "encoder.pt")
+    weights = {
+        name: torch.from_numpy(array) for name, array in reference.random_weights(np.random.default_rng(0)).items()
+    }
+    settings = reference.architecture("causal", "1d_flat")
+    torch.save({"model_state_dict": weights, "architecture": settings}, root / "encoder.pt")
     yield Kind("official encoder pt", root / "encoder.pt", partial(official.load, root / "encoder.pt"), TORCH)
     rows = [release.egoprocel_row("a.mp4", 0.0, 1.5, 0), release.egoprocel_row("a.mp4", 1.5, 2.5, 3, "pour oil")]
     release.write_csv(root / "manifest.csv", rows)
@@ -323,9 +344,11 @@ def _weights(root: Path) -> Iterator[Kind]:
 
 
 def _trees(root: Path) -> Iterator[Kind]:
-    trees.assembly101(root / "assembly", frames=60)
+    trees.assembly101(root / "assembly", frames=150)
     coarse = root / "assembly" / "coarse-annotations"
-    yield Kind("actions csv", coarse / "actions.csv", partial(coarse_annotations.read_actions, coarse / "actions.csv"), mutated)
+    yield Kind(
+        "actions csv", coarse / "actions.csv", partial(coarse_annotations.read_actions, coarse / "actions.csv"), mutated
+    )
     classes = coarse_annotations.read_actions(coarse / "actions.csv")
     taking = partial(coarse_annotations.read_takes, coarse, "train", classes, preparation.Problems())
     yield Kind("coarse list txt", coarse / "coarse_splits/train_coarse_assembly.txt", taking, mutated)

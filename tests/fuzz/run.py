@@ -2,8 +2,8 @@
 
     python tests/fuzz/run.py [--total 100000] [--seed 0] [--kind NAME ...]
 
-Each kind gets the same number of files, at least 2,000 of 100,000. What ends in a traceback, hangs, says something that
-is no single plain line, or changes silently is written to ``tests/fuzz/corpus/``, from which `make test` reads it again.
+Each kind gets the same number of files, at least 2,000 of 100,000. What ends in a traceback, hangs, says something
+that is no single plain line, or changes silently is written to ``tests/fuzz/corpus/``, which `make test` reads again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main() -> int:
     found: list[Finding] = []
     with tempfile.TemporaryDirectory() as folder:
         kinds = all_kinds(Path(folder))
-        chosen = [kind for name, kind in kinds.items() if not options.kind or any(part in name for part in options.kind)]
+        chosen = [
+            kind for name, kind in kinds.items() if not options.kind or any(part in name for part in options.kind)
+        ]
         each = -(-options.total // len(chosen))
         print("| kind of file | files | read | refused | tracebacks | hangs | silent changes | slowest, s |")
         print("|---|---:|---:|---:|---:|---:|---:|---:|")

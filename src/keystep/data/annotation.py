@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from keystep.errors import InputError
-from keystep.reading import read_lines
+from keystep.reading import read_lines, whole_number
 
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
@@ -38,7 +38,7 @@ def read_mapping(path: Path) -> tuple[str, ...]:
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
         identifier, name = (*line.split(maxsplit=1), "")[:2]
-        if not identifier.isdecimal() or not name:
+        if whole_number(identifier) is None or not name:
             raise InputError(f"{path}, line {number}: {line!r} is not 'id name'")
         if int(identifier) in names or name in names.values():
             raise InputError(f"{path}, line {number}: {line!r} repeats an id or a name")
@@ -78,7 +78,7 @@ def read_segments(path: Path, frames: int) -> np.ndarray:
     """
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
-        if not (line.isascii() and line.isdecimal() and int(line) > 0):
+        if not whole_number(line):
             raise InputError(f"{path}, line {number}: {line!r} is no segment length; write whole numbers above 0")
     lengths = [int(line) for line in lines]
     if sum(lengths) != frames:

@@ -25,7 +25,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED
 from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
-from keystep.reading import read_lines, read_table
+from keystep.reading import read_lines, read_table, whole_number
 
 SOURCE = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
 KINDS = ("assembly", "disassembly")
@@ -89,7 +89,7 @@ def read_actions(path: Path) -> tuple[str, ...]:
     names: dict[int, str] = {}
     for line, row in rows:
         label, name = row["action_id"].strip(), row["action_cls"].strip()
-        if not (label.isdecimal() and len(label) < 10) or not name or int(label) in names or name in names.values():
+        if whole_number(label) is None or not name or int(label) in names or name in names.values():
             raise InputError(f"{path}, line {line}: action {quoted(name)} with id {quoted(label)} is no new class")
         names[int(label)] = name
     if sorted(names) != list(range(len(names))):
@@ -156,7 +156,7 @@ def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple
     labels: list[int] = []
     for number, line in enumerate(read_lines(path), start=1):
         start, end, action, *_ = (*(column.strip() for column in line.split("\t")), "", "", "")
-        if not (start.isdecimal() and end.isdecimal()) or int(start) > int(end):
+        if whole_number(start) is None or whole_number(end) is None or int(start) > int(end):
             raise InputError(f"{path}, line {number}: {quoted(line)} is not 'start <tab> end <tab> action'")
         if bounds and int(start) < bounds[-1][1]:
             raise InputError(f"{path}, line {number}: begins at frame {int(start)}, before the last segment ended")

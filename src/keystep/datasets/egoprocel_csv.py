@@ -184,7 +184,7 @@ def read_segments(path: Path) -> tuple[TimedSegment, ...]:
 def step_key(text: str) -> str:
     """What tells key-steps of one task apart: the number in front, or the words where there is none."""
     found = NUMBERED.match(text)
-    return str(int(found[1])) if found else " ".join(text.lower().split())
+    return (found[1].lstrip("0") or "0") if found else " ".join(text.lower().split())
 
 
 def _task(path: Path) -> str:

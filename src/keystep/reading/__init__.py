@@ -17,6 +17,7 @@ from keystep.reading.text import (
     read_rows,
     read_table,
     read_text,
+    whole_number,
 )
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "read_rows",
     "read_table",
     "read_text",
+    "whole_number",
 ]

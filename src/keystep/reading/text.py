@@ -84,6 +84,11 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def whole_number(text: str, digits: int = 9) -> int | None:
+    """The number that a text of so many ASCII digits at most writes; None for any other text."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= digits else None
+
+
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """(line number, cells) of each row of a CSV file that is not blank.
 
