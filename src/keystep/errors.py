@@ -13,12 +13,10 @@ class Interrupted(Exception):
     """A run was asked to stop (Ctrl-C, SIGTERM) and has saved its state; the message says how to go on."""
 
 
-_CONTROLS = {
-    **dict.fromkeys([*range(0x00, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\N{REPLACEMENT CHARACTER}"),
-    **dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF], ""),
-    **{ord(letter): letter for letter in "\n\t"},
-}
-"""What moves a terminal's cursor, colours its text or turns it around, and what is shown instead."""
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000), *_TURNING])
+"""What moves a terminal's cursor, colours its text or turns it around."""
+del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
 
 
 def plain(text: str) -> str:
