@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import re
 import signal
 import time
 import traceback
@@ -49,7 +50,12 @@ class Finding:
     @property
     def name(self) -> str:
         """Of its corpus file."""
-        return f"{self.kind}-{hashlib.sha256(self.data).hexdigest()[:12]}"
+        return f"{corpus_name(self.kind)}-{hashlib.sha256(self.data).hexdigest()[:12]}"
+
+
+def corpus_name(kind: str) -> str:
+    """A kind as the beginning of a file's name."""
+    return re.sub(r"\W+", "_", kind).strip("_")
 
 
 @dataclass

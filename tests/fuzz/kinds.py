@@ -19,16 +19,15 @@ import takes
 import torch
 import trees
 from harness import Kind
-from mutations import changed, json_bytes, mutated, npy_bytes, safetensors_bytes, zip_bytes
+from mutations import forged_bytes, json_bytes, mutated, npy_bytes, safetensors_bytes, zip_bytes
 from torch import Tensor
 
 import keystep
 from keystep.cli.streaming import _said_before
 from keystep.config import ModelConfig, run_config
 from keystep.config.base import build, read_yaml
-from keystep.data.annotation import read_mapping
 from keystep.data.clips import Clip, read_clips, write_clips
-from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
@@ -181,21 +180,22 @@ def _head(model: keystep.PJEPA, kind: str = "linear") -> Any:
     return head
 
 
+def _head_bytes(head: Any) -> bytes:
+    return _tensor_bytes(head.state_dict()) + repr((head.names, head.origin, head.config)).encode()
+
+
 def _models(root: Path) -> Iterator[Kind]:
     _model().save_pretrained(root / "model")
     read = partial(load, root / "model", "cpu")
     yield Kind("model config json", root / "model/config.json", read, JSON)
     file = root / "model/model.safetensors"
     yield Kind("model safetensors", file, read, SAFETENSORS, lambda model: _tensor_bytes(model.state_dict()))
+    yield Kind("model safetensors, forged", file, read, forged_bytes)
     for kind in ("linear", "attentive"):
         _head(_model(), kind).save(root / f"{kind}.safetensors")
-        yield Kind(
-            f"head safetensors ({kind})",
-            root / f"{kind}.safetensors",
-            partial(load_head, root / f"{kind}.safetensors"),
-            SAFETENSORS,
-            lambda head: _tensor_bytes(head.state_dict()) + repr((head.names, head.origin, head.config)).encode(),
-        )
+        path = root / f"{kind}.safetensors"
+        yield Kind(f"head safetensors ({kind})", path, partial(load_head, path), SAFETENSORS, _head_bytes)
+        yield Kind(f"head safetensors ({kind}), forged", path, partial(load_head, path), forged_bytes)
     save_tensors(root / "optimizer.safetensors", {"a/exp_avg": torch.ones(3, 4), "a/step": torch.tensor(3.0)})
     read_optimizer = partial(load_tensors, root / "optimizer.safetensors")
     yield Kind("plain safetensors", root / "optimizer.safetensors", read_optimizer, SAFETENSORS, _tensor_bytes)
@@ -226,6 +226,7 @@ def _streams(root: Path) -> Iterator[Kind]:
             return b"".join(repr(reading.frame).encode() + reading.probabilities.tobytes() for reading in readings)
 
         yield Kind(f"stream state ({name})", path, resumed, SAFETENSORS, said)
+        yield Kind(f"stream state ({name}), forged", path, resumed, forged_bytes)
     model = _model()
     live = LiveSteps(model, _head(model), Timeline(rate=parse_rate(10)))
     before = live.state
@@ -291,7 +292,7 @@ def _results(root: Path) -> Iterator[Kind]:
 
     def drawn() -> None:
         _, _, curves = load_result(root)
-        report.draw_training(curves)
+        list(report.draw_training(curves))
 
     yield Kind("result json", root / "result.json", told, JSON)
     yield Kind("pictures npz", root / "pictures.npz", told, NPZ)
@@ -369,6 +370,3 @@ def _trees(root: Path) -> Iterator[Kind]:
     known = [egoexo4d_annotations.Take(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)]
     listed.write_text(json.dumps([{"take_uid": take.uid, "participant_uid": 7, "capture_uid": "c"} for take in known]))
     yield Kind("takes json", listed, lambda: egoexo4d_annotations.read_persons(exo, known), JSON)
-
-
-__all__ = ["FeatureFolder", "all_kinds", "changed", "read_mapping"]

@@ -8,6 +8,10 @@ import random
 import zipfile
 from typing import Any
 
+from safetensors.torch import load
+
+from keystep.persistence import DIGEST, _digest
+
 WEIRD: tuple[Any, ...] = (
     *(None, True, False, "", " ", "x" * 300, [], {}, [[]], [None], 0, 1, -1, 0.5, -0.0, 7, 1e300, 1e-300),
     *(2**31, 2**63 - 1, 2**63, 10**23, -(2**63), 10**30, 10**400),
@@ -150,6 +154,21 @@ def json_bytes(value: Any, chance: random.Random) -> bytes:
     return mutated(data, chance) if chance.random() < 0.2 else data
 
 
+def forged_bytes(data: bytes, chance: random.Random) -> bytes:
+    """A safetensors file with another header, and keystep's hash made to fit what it now holds."""
+    changed_data = safetensors_bytes(data, chance)
+    try:
+        tensors = load(changed_data)
+        length = int.from_bytes(changed_data[:8], "little")
+        header = json.loads(changed_data[8 : 8 + length])
+        record = {name: value for name, value in header["__metadata__"].items() if name != DIGEST}
+        header["__metadata__"] = record | {DIGEST: _digest(tensors, record)}
+    except Exception:  # no file that any hash would make whole
+        return changed_data
+    text = json.dumps(header).encode("utf-8", "surrogatepass")
+    return len(text).to_bytes(8, "little") + text + changed_data[8 + length :]
+
+
 def safetensors_bytes(data: bytes, chance: random.Random) -> bytes:
     """A safetensors file with the values of its header changed, records in its metadata included."""
     length = int.from_bytes(data[:8], "little")
@@ -161,7 +180,6 @@ def safetensors_bytes(data: bytes, chance: random.Random) -> bytes:
             metadata[key] = json.dumps(changed(json.loads(metadata[key]), chance))
         except ValueError:
             metadata[key] = str(chance.choice(WEIRD))
-        metadata.pop("sha256", None)  # what is meant to mislead brings no hash, or a right one
     else:
         header = changed(header, chance)
     text = json.dumps(header).encode("utf-8", "surrogatepass")

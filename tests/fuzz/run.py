@@ -66,7 +66,7 @@ def _row(name: str, tally: object, checksummed: bool) -> str:
 
 def _keep(finding: object) -> None:
     CORPUS.mkdir(exist_ok=True)
-    path = CORPUS / finding.name.replace(" ", "_").replace("(", "").replace(")", "")  # type: ignore[attr-defined]
+    path = CORPUS / finding.name  # type: ignore[attr-defined]
     path.write_bytes(finding.data)  # type: ignore[attr-defined]
     print(f"\n{path.name}: {finding.what}", file=sys.stderr)  # type: ignore[attr-defined]
 

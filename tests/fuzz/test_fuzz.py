@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the harness is no package: `make fuzz` runs it as a script
 
-from harness import Kind, fuzz, replay  # noqa: E402
+from harness import Kind, corpus_name, fuzz, replay  # noqa: E402
 from kinds import all_kinds  # noqa: E402
 
 COUNT, SECONDS = 300, 0.35
@@ -36,7 +36,7 @@ def test_damaged_files_of_every_kind_are_read_or_refused_in_one_line(kinds: dict
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
 def test_what_was_once_not_handled_is(kinds: dict[str, Kind], path: Path) -> None:
-    plain = {name.replace(" ", "_").replace("(", "").replace(")", ""): kind for name, kind in kinds.items()}
+    plain = {corpus_name(name): kind for name, kind in kinds.items()}
     finding = replay(plain[path.name.rpartition("-")[0]], path.read_bytes())
     assert finding is None, finding.what
 

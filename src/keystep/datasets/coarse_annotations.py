@@ -25,7 +25,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED
 from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
-from keystep.reading import read_lines, read_table, whole_number
+from keystep.reading import is_file_name, read_lines, read_table, whole_number
 
 SOURCE = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
 KINDS = ("assembly", "disassembly")
@@ -118,7 +118,7 @@ def read_takes(folder: Path, part: str, classes: tuple[str, ...], problems: Prob
         for number, line in enumerate(read_lines(path), start=1):
             name = line.split("\t")[0].strip().removesuffix(".txt")
             recording = name.removeprefix(f"{kind}_")
-            if recording == name or Path(name).name != name:
+            if recording == name or not is_file_name(name):
                 raise InputError(f"{path}, line {number}: {quoted(line)} is no sequence {kind}_<recording>.txt")
             if name in names:
                 raise InputError(f"{path}, line {number}: {name} is listed twice")

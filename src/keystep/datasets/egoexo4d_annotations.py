@@ -12,7 +12,7 @@ from keystep.data.clips import Clip, Part
 from keystep.datasets.survey import Missing
 from keystep.datasets.tree import positive_seconds
 from keystep.errors import InputError, one_line, quoted
-from keystep.reading import checked, parse_json, read_json, read_table, read_text
+from keystep.reading import checked, is_file_name, parse_json, read_json, read_table, read_text
 from keystep.reading.text import MOST_TEXT
 
 SOURCE = "ego-exo4d-data.org (a licence to sign), then: egoexo -o DIR --parts annotations --benchmarks keystep"
@@ -235,7 +235,7 @@ def _list(path: Path, record: dict[str, Any], key: str) -> list[Any]:
 
 def _plain(path: Path, where: str, name: object) -> str:
     """A take's name, which becomes a file's."""
-    if not isinstance(name, str) or not name or Path(name).name != name:
+    if not is_file_name(name):
         raise InputError(f"{path}, {where}: {quoted(name)} is no name of a take; download the file again")
     return name
 

@@ -10,6 +10,7 @@ from keystep.reading.records import Record, checked, read_record
 from keystep.reading.tensors import TensorHeader, read_header
 from keystep.reading.text import (
     check_regular,
+    is_file_name,
     parse_json,
     parse_yaml,
     read_json,
@@ -25,6 +26,7 @@ __all__ = [
     "TensorHeader",
     "check_regular",
     "checked",
+    "is_file_name",
     "open_npy",
     "parse_json",
     "parse_yaml",

@@ -8,11 +8,11 @@ import math
 import stat
 from io import StringIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import yaml
 
-from keystep.errors import InputError, one_line, quoted
+from keystep.errors import InputError, one_line, plain, quoted
 
 MOST_TEXT = 512 << 20
 """Bytes of a text file: the labels of 10,000 hours have fewer."""
@@ -24,6 +24,8 @@ DEPTH = 64
 MOST_NODES = 100_000
 """Values in a YAML file once its aliases are written out."""
 LARGEST = 2**63 - 1
+MOST_NAME = 200
+"""Bytes of a file's name, which leaves room for its ending."""
 
 
 def check_regular(path: Path, most: int | None = None) -> int:
@@ -82,6 +84,13 @@ def read_lines(path: Path) -> list[str]:
         if not line:
             raise InputError(f"{path}, line {number}: empty line in the middle; remove it")
     return lines
+
+
+def is_file_name(name: object) -> TypeGuard[str]:
+    """Whether a text from a file may become the name of one: no way out of its folder, no control, not too long."""
+    if not isinstance(name, str) or plain(name) != name or "\n" in name or "\t" in name:
+        return False
+    return 0 < len(name.encode()) <= MOST_NAME and Path(name).name == name
 
 
 def whole_number(text: str, digits: int = 9) -> int | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from two_classes import write_data
@@ -160,3 +161,13 @@ def test_tau_can_be_stated_and_is_on_record(data: Any) -> None:
     assert found.record["protocol"]["clock"] == {"tau": 3.0, "low": 3.0, "high": 3.0, "stated": True}
     details = " ".join(row["detail"] for row in found.record["rows"])
     assert "half-lives 1.5 to 192 s" in details, "0.5 to 64 tau"
+
+
+def test_a_test_video_of_two_slots_stops_nothing(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data")
+    np.save(root / "features" / "v7.npy", np.ones((4, 2), np.float32))
+    (root / "groundTruth" / "v7.txt").write_text("early\nlate\n")
+    short = keystep.open_dataset(root, source_rate=4)
+    found = keystep.evaluate(short, {"a": model(0)}, modes=["causal"], config=QUICK, quick=True)
+    assert len(found.record["data"]["test_videos"]) == 3 and found.record["geometry"]
+    assert "geometry leaves out 1 test videos of fewer than 3 slots" in found.record["data"]["notes"]
