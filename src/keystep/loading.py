@@ -68,7 +68,7 @@ def _trained_on(run: Path) -> tuple[str, ...]:
     """The videos that a run was trained on; empty where that is not known."""
     states = sorted(run.glob(f"checkpoints/*/{STATE}"))
     videos = read_json(states[-1]).get("videos") if states else None
-    return tuple(videos) if isinstance(videos, list) else ()
+    return tuple(name for name in videos if isinstance(name, str)) if isinstance(videos, list) else ()
 
 
 def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = True) -> list[str]:

@@ -325,7 +325,7 @@ def _record(
     if not isinstance(before.get("models"), dict):
         raise InputError(f"{path}: an earlier version of keystep made this folder; give another --out")
     both = [name for name in rows if name in before["models"] and before["models"][name] != rows[name]]
-    if before["data"] != data or both:
+    if before.get("data") != data or both:
         what = f"model {both[0]}" if both else "data"
         raise InputError(f"{path}: was made with other settings ({what}); give the same again, or another --out")
     return {"data": data, "models": before["models"] | rows}

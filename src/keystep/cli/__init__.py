@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from keystep.errors import InputError, Interrupted, plain
+from keystep.errors import InputError, Interrupted, one_line, plain
 
 
 def main() -> None:
@@ -32,6 +32,14 @@ def guarded(work: Callable[[], object]) -> None:
     except BrokenPipeError:  # whoever read our lines has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
         sys.exit(141)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):  # torch has no class for it on the CPU
+            raise
+        print(
+            plain(f"keystep: error: not enough memory: {one_line(error) or 'give a smaller model or batch'}"),
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(plain(f"keystep: error: {place}{error.strerror or error}"), file=sys.stderr)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from keystep.errors import InputError, quoted
 from keystep.files import write_json
-from keystep.reading import read_json
+from keystep.reading import Record, checked, read_json
 
 FORMAT, FORMAT_VERSION = "keystep-clips", 1
+MOST_BYTES = 512 << 20
 FILE = "clips.json"
 """Where a feature folder has its clips."""
 
@@ -48,7 +51,7 @@ def read_clips(path: Path, classes: int | None = None) -> tuple[Clip, ...]:
     Raises:
         InputError: no such file, another format, or a clip that is none (with its number from 0).
     """
-    record = read_json(path)
+    record = read_json(path, MOST_BYTES)
     if record.get("format") != FORMAT or record.get("version") != FORMAT_VERSION:
         raise InputError(f"{path}: not a table of clips of version {FORMAT_VERSION}; prepare the data set again")
     rows = record.get("clips")
@@ -57,12 +60,23 @@ def read_clips(path: Path, classes: int | None = None) -> tuple[Clip, ...]:
     return tuple(_clip(path, index, row, classes) for index, row in enumerate(rows))
 
 
+class _ClipRecord(Record):
+    """A row of the table."""
+
+    take: Annotated[str, Field(min_length=1)]
+    start: Annotated[float, Field(ge=0)]
+    end: float
+    label: Annotated[int, Field(ge=0)] | None
+    part: Part
+    name: str = ""
+    take_uid: str = ""
+
+
 def _clip(path: Path, index: int, row: Any, classes: int | None) -> Clip:
     try:
-        clip = Clip(**row)
-        good = clip.take and 0 <= clip.start <= clip.end and clip.part in get_args(Part)
-        good = good and (clip.label is None or (clip.label >= 0 and (classes is None or clip.label < classes)))
-    except TypeError:
+        clip = Clip(**checked(_ClipRecord, row, "it").model_dump())
+        good = clip.start <= clip.end and (clip.label is None or classes is None or clip.label < classes)
+    except InputError:
         good = False
     if not good:
         raise InputError(f"{path}, clip {index}: {quoted(row)} is no clip; prepare the data set again")

@@ -17,6 +17,7 @@ from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.reading import read_json
 
+LEAST_FACTOR = 0.02
 LENGTH_TOLERANCE, TOLERATED_SHARE = 16, 0.2
 """Frames, and share of them, by which features and labels of one video may differ; the surplus is cut and reported."""
 
@@ -65,9 +66,8 @@ def find_videos(
         return {}
     axis = _find_time_axis(root, shapes, label_lengths) if time_axis is None else time_axis
     try:
-        _check_rate(
-            root, {path: (shapes[path][axis], count) for path, count in label_lengths.items() if path in shapes}
-        )
+        lengths = {path: (shapes[path][axis], count) for path, count in label_lengths.items() if path in shapes}
+        problems.notes += _check_rate(root, lengths)
     except InputError as error:
         if labels_needed:
             raise
@@ -87,15 +87,22 @@ def find_videos(
     return videos
 
 
-def _check_rate(root: Path, lengths: Mapping[Path, tuple[int, int]]) -> None:
-    """Refuse labels that are by one factor more or fewer than the features, which is another rate and no surplus."""
+def _check_rate(root: Path, lengths: Mapping[Path, tuple[int, int]]) -> list[str]:
+    """Refuse labels that are by one factor more or fewer than the features, which is another rate and no surplus.
+
+    A factor as near to 1 as that of 29.97 and 30 frames a second is a line instead: ends are a few frames apart.
+    """
     found = rate_factor(list(lengths.values()))
-    if found is not None:
-        path, (frames, labels) = next(iter(lengths.items()))
-        raise InputError(
-            f"{root}: labels come at {found:.4g} times the rate of the features in all {len(lengths)} videos, such as "
-            f"{labels} for {frames} in {path.stem}; bring both to one rate"
-        )
+    if found is None:
+        return []
+    path, (frames, labels) = next(iter(lengths.items()))
+    line = (
+        f"labels come at {found:.4g} times the rate of the features in all {len(lengths)} videos, such as {labels} for "
+        f"{frames} in {path.stem}"
+    )
+    if abs(found - 1) > LEAST_FACTOR:
+        raise InputError(f"{root}: {line}; bring both to one rate")
+    return [line]
 
 
 def rate_factor(lengths: Sequence[tuple[int, int]]) -> float | None:

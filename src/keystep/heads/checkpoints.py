@@ -13,10 +13,18 @@ from torch.optim import Optimizer
 from keystep.errors import InputError
 from keystep.files import replacing, write_json
 from keystep.persistence import check_fit, load_strict, load_tensors, save_tensors, shapes_of
-from keystep.reading import read_json
+from keystep.reading import Record, checked, read_json
 from keystep.train.state import load_optimizer_tensors, optimizer_tensors
 
 HEAD, BEST, OPTIMISER, STATE = "head.safetensors", "best.safetensors", "optimizer.safetensors", "state.json"
+
+
+class _Record(Record):
+    """What ``state.json`` holds."""
+
+    identity: dict[str, Any]
+    history: list[dict[str, float]]
+    best_epoch: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +72,9 @@ class Checkpoint:
         """
         if not (self.path / STATE).exists():
             return None
-        record = read_json(self.path / STATE)
-        if record.get("identity") != self.identity:
-            was = record.get("identity", {})
+        record = checked(_Record, read_json(self.path / STATE), str(self.path / STATE))
+        if record.identity != self.identity:
+            was = record.identity
             other = [name for name, value in self.identity.items() if was.get(name) != value]
             raise InputError(f"{self.path}: another run's (its {', '.join(other)} differ); choose another folder")
         load_strict(head, load_tensors(self.path / HEAD), str(self.path / HEAD))
@@ -74,4 +82,4 @@ class Checkpoint:
         load_optimizer_tensors(head, optimizer, load_tensors(source), source)
         best = load_tensors(self.path / BEST)
         check_fit(shapes_of(head.state_dict()), shapes_of(best), str(self.path / BEST))
-        return State(best, record["history"], record["best_epoch"])
+        return State(best, record.history, record.best_epoch)

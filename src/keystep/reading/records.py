@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -20,6 +21,11 @@ class Record(BaseModel):
 Kind = TypeVar("Kind")
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def checked(kind: type[Kind], data: Any, source: str) -> Kind:
     """Data as a record (or any type that pydantic knows).
 
@@ -27,7 +33,7 @@ def checked(kind: type[Kind], data: Any, source: str) -> Kind:
         InputError: the first thing that is missing or does not fit, with its place; names ``source``.
     """
     try:
-        return TypeAdapter(kind).validate_python(data)
+        return cast(Kind, _adapter(cast(Any, kind)).validate_python(data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(named(str(part)) for part in first["loc"])

@@ -140,7 +140,6 @@ def parse_json(text: str, *, nan: Any = ...) -> Any:
             text,
             object_pairs_hook=_once,
             parse_constant=_constant if nan is ... else lambda _: nan,
-            parse_float=_finite,
             parse_int=_whole,
         )
     except RecursionError as error:
@@ -228,13 +227,6 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {quoted(text)} is too large")
-    return number
-
-
 def _whole(text: str) -> int:
     if len(text) > 20 or abs(int(text)) > LARGEST:
         raise ValueError(f"the number {quoted(text)} is too large")
@@ -247,10 +239,13 @@ def _check_plain(data: Any) -> None:
     for _ in range(DEPTH):
         below = list[Any]()
         for value in level:
-            if isinstance(value, dict):
+            if type(value) is float:  # most of what large files hold
+                if not math.isfinite(value):
+                    raise ValueError("a number that is too large, or none")
+            elif isinstance(value, dict):
                 below += value
                 below += value.values()
-            elif isinstance(value, list | tuple):
+            elif isinstance(value, list | tuple | set):
                 below += value
             elif isinstance(value, str):
                 _check_letters(value)

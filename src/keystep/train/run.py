@@ -270,7 +270,7 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
     learner.skips.total = record.get("skipped_steps", 0)
     if early.active:
         early.looks = [(at, loss) for at, loss in record.get("looks", [])]
-        early.best = checkpoints.load_best(step)
+        early.best = checkpoints.load_best(step, learner.model)
     return step
 
 

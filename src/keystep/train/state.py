@@ -6,28 +6,41 @@ step. Data order, masks, rates and momenta are functions of the step, so nothing
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from keystep import persistence
-from keystep.errors import InputError
+from keystep.errors import InputError, named
 from keystep.files import replacing, write_json
 from keystep.persistence import CONFIG, WEIGHTS
 from keystep.pjepa import PJEPA
+from keystep.reading import Record, checked, read_json, whole_number
 from keystep.target import Target
 
 UNUSED = "encoder.around."
 """Parameters of which a step needs one or the other, so that some may have been used by none yet."""
 TARGET, OPTIMISER, STATE = "target.safetensors", "optimizer.safetensors", "state.json"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter."""
 BEST = "best.safetensors"
 """Weights of the best look so far, where a training may end with those."""
+
+
+class _StateRecord(Record):
+    """What ``state.json`` says, as far as a resume reads it."""
+
+    step: Annotated[int, Field(ge=0)]
+    skipped_steps: Annotated[int, Field(ge=0)] = 0
+    looks: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    videos: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
-        return sorted(int(path.parent.name.partition("-")[2]) for path in self.folder.glob("step-*/" + STATE))
+        names = (path.parent.name.removeprefix("step-") for path in self.folder.glob("step-*/" + STATE))
+        return sorted(int(name) for name in names if whole_number(name) is not None)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
@@ -68,10 +82,18 @@ class Checkpoints:
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old))
 
-    def load_best(self, step: int) -> dict[str, Tensor]:
-        """Weights of the best look up to a checkpoint; none where it has none."""
+    def load_best(self, step: int, model: PJEPA) -> dict[str, Tensor]:
+        """Weights of the best look up to a checkpoint; none where it has none.
+
+        Raises:
+            InputError: they are damaged, or do not fit the model.
+        """
         path = self.path(step) / BEST
-        return persistence.load_tensors(path) if path.exists() else {}
+        if not path.exists():
+            return {}
+        found = persistence.load_tensors(path)
+        persistence.check_fit(persistence.shapes_of(model.state_dict()), persistence.shapes_of(found), str(path))
+        return found
 
     def load(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer) -> dict[str, Any]:
         """Restore the state after ``step`` steps; returns what else was recorded.
@@ -86,10 +108,8 @@ class Checkpoints:
         for module, name in ((model, persistence.WEIGHTS), (target, TARGET)):
             persistence.load_strict(module, persistence.load_tensors(folder / name), str(folder / name))
         load_optimizer_tensors(model, optimizer, persistence.load_tensors(folder / OPTIMISER), folder / OPTIMISER)
-        try:
-            record: dict[str, Any] = json.loads((folder / STATE).read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder / STATE}: unreadable: {error}") from error
+        record = read_json(folder / STATE)
+        checked(_StateRecord, record, str(folder / STATE))
         return record
 
 
@@ -121,7 +141,10 @@ def load_optimizer_tensors(model: nn.Module, optimizer: Optimizer, tensors: dict
     for key, value in tensors.items():
         name, _, quantity = key.rpartition("/")
         if name not in parameters:
-            raise InputError(f"{source}: holds a state for {name!r}, which this model does not have")
+            raise InputError(f"{source}: holds a state for {named(name)}, which this model does not have")
+        shape = torch.Size() if quantity == "step" else parameters[name].shape
+        if quantity not in MOMENTS or value.shape != shape:
+            raise InputError(f"{source}: {named(key)} is {tuple(value.shape)}; the optimiser does not keep that")
         # Adam counts its steps on the CPU, whatever the device
         states.setdefault(name, {})[quantity] = value if quantity == "step" else value.to(parameters[name].device)
     for name, state in states.items():

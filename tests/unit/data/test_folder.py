@@ -584,3 +584,11 @@ def test_labels_without_a_list_of_classes_are_said_to_be_unread(make_folder: Mak
     assert opened(root, labels_needed=False).problems.notes == [
         "groundTruth/ is not read: there is no mapping.txt with 'id name' lines"
     ]
+
+
+def test_rates_that_are_nearly_one_are_noted(make_folder: MakeFolder) -> None:
+    lengths = {"a": 2000, "b": 4000, "c": 9000}
+    root = make_folder(lengths=lengths)
+    for name, length in lengths.items():
+        write_labels(root, name, round(length * 1.001))
+    assert any("labels come at 1.001 times" in note for note in opened(root).problems.notes)
