@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,21 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
         default = ExtractionConfig.model_fields[setting].default
         if setting not in CHOICES[family] and getattr(config, setting) != default:
             raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
+    hold = None if config.longest_hold is None else Fraction(config.longest_hold)
     if family == "tsm-online":
         if config.window != "right":
             raise InputError(f"{name} sees no future; give --window right")
         from keystep.extraction.backbones import tsm
 
-        return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate)
+        return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate, hold)
     backbone = _backbone(config, family, weights, device)
-    sampling = Sampling(rate=config.rate, clip=backbone.clip, window=config.window, hop=config.hop)
+    sampling = Sampling(
+        rate=config.rate,
+        clip=backbone.clip,
+        window=config.window,
+        hop=config.hop,
+        longest_hold=hold,
+    )
     return ClipExtractor(backbone, sampling)
 
 
