@@ -18,7 +18,7 @@ from keystep.extraction.sampling import Sampling
 CHOICES: dict[str, frozenset[str]] = {
     "efficientnet-lite0": frozenset(),
     "i3d": frozenset({"frames", "frame_rate"}),
-    "tsm": frozenset({"frames", "frame_rate"}),
+    "tsm": frozenset({"frames", "frame_rate", "shift"}),
     "tsm-online": frozenset(),
     "vjepa": frozenset({"frames", "levels", "grid", "hop", "precision"}),
     "hf": frozenset({"hop"}),
@@ -38,7 +38,7 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
             open, a library that is not installed.
     """
     name, family = config.backbone, _family(config.backbone)
-    for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision"):
+    for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision", "shift"):
         default = ExtractionConfig.model_fields[setting].default
         if setting not in CHOICES[family] and getattr(config, setting) != default:
             raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
@@ -87,7 +87,12 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
     if family == "tsm":
         from keystep.extraction.backbones import tsm
 
-        return tsm.load(path, device, **_given(config, "frames", "frame_rate"))
+        choices = _given(config, "frames", "frame_rate")
+        if config.shift == "none":
+            if choices:
+                raise InputError(f"{', '.join(choices)} set, but without shift {name} sees one picture; leave it out")
+            return tsm.load_unshifted(path, device)
+        return tsm.load(path, device, **choices)
     from keystep.extraction.backbones import vjepa
 
     options = _given(config, "frames")
