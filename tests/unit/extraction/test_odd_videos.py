@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import struct
 import zlib
@@ -215,6 +216,27 @@ def test_the_end_of_a_transport_streams_clock_is_no_jump(make_clip: MakeClip, nu
     assert min(stamps) < 0 < max(stamps), "FFmpeg counts on from below 0"
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mov", "flv"])
+def test_a_file_behind_another_is_told_where_it_cannot_be_read(
+    make_clip: MakeClip, tmp_path: Path, ending: str
+) -> None:
+    piece = make_clip(f"piece.{ending}", frames=30)
+    video = open_video(joined(tmp_path / f"clip.{ending}", piece, piece))
+    assert sum(1 for _ in video.frames()) == 30
+    (line,) = video.damage
+    assert re.fullmatch(r"the last [\d,]+ bytes are not read, perhaps a second file behind .*: cut them apart", line)
+    assert abs(int(line.split()[2].replace(",", "")) - piece.stat().st_size) < 1000
+
+
+@pytest.mark.parametrize("ending", ["mkv", "avi", "h264", "mpg"])
+def test_a_file_behind_another_is_read_where_that_is_possible(
+    make_clip: MakeClip, number_of: NumberOf, tmp_path: Path, ending: str
+) -> None:
+    piece = make_clip(f"piece.{ending}", frames=30, codec="mpeg2video" if ending == "mpg" else "libx264")
+    video = open_video(joined(tmp_path / f"clip.{ending}", piece, piece))
+    assert numbers_and_times(video, number_of) == at_rate(range(30), range(30)) and video.damage == []
+
+
 def test_a_codec_that_changes_is_told(make_clip: MakeClip, tmp_path: Path) -> None:
     first = make_clip("first.ts", frames=50, codec="mpeg2video")
     video = open_video(joined(tmp_path / "clip.ts", first, make_clip("second.ts", frames=50)))
@@ -249,7 +271,7 @@ def test_frames_whose_times_do_not_rise_are_left_out_and_counted(make_clip: Make
             target.mux(packet)
     video = open_video(path)
     assert [frame.time * 25 for frame in video.frames()] == [number for number in range(30) if number != 10]
-    assert video.damage == ["frames left out because their times do not rise: 1"]
+    assert video.damage == ["frames left out because their times do not rise: 1, the first at 0.4 s"]
 
 
 SMALL, LARGE = (24, 32), (48, 64)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from keystep.errors import InputError, one_line
-from keystep.extraction.video.boxes import is_fragmented
+from keystep.extraction.video.boxes import is_fragmented, second_file
 from keystep.extraction.video.clock import Clock, Jump
 from keystep.extraction.video.frames import LARGEST, check_size
 from keystep.extraction.video.tracks import choose, video_tracks
@@ -22,8 +22,10 @@ GAP = 1 << 14
 """Bytes between two packets of a Matroska file from which on something is missing there; usually there are 30."""
 JUMP = Fraction(10)
 """Seconds forwards that are a jump of the clock, in containers whose clock may jump."""
-HOLE = Fraction(10)
-"""Seconds without a new picture that are worth a note."""
+HOLE = Fraction(2)
+"""Seconds without a new picture that are worth a note, where frames usually follow each other sooner."""
+UNREAD = 0.05
+"""Share of an FLV file that may lie behind its last frame."""
 SOME = 3
 """Places that a note names."""
 
@@ -49,6 +51,7 @@ class Track:
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.errors = self.damaged = self.skipped = self.misplaced = self.hidden = self.shown = 0
+        self._reached, self._misplaced_at = 0, Fraction(0)
         self.holes: list[tuple[Fraction, Fraction]] = []
         self._ends: dict[int, int] = {}
         self.stopped: str | None = None
@@ -66,6 +69,7 @@ class Track:
                     continue
                 self._count(packet, reached)
                 reached = None if packet.pos is None else packet.pos + packet.size
+                self._reached = max(self._reached, reached or 0)
                 if packet.stream_index == self.stream.index:
                     self._take(packet)
                     yield packet
@@ -117,9 +121,10 @@ class Track:
         for frame in self.decoded(packets):
             time = self.clock.time(frame)
             if time is None:
+                self._misplaced_at = self._misplaced_at if self.misplaced else before or Fraction(0)
                 self.misplaced += 1
                 continue
-            if before is not None and time - before > HOLE:
+            if before is not None and time - before > max(HOLE, 5 * self.clock.step):
                 self.holes.append((before, time))
             before = time
             self.shown += 1
@@ -156,8 +161,21 @@ class Track:
         if self.damaged:
             lines.append(f"frames with damaged parts: {self.damaged}")
         if self.misplaced:
-            lines.append(f"frames left out because their times do not rise: {self.misplaced}")
+            place = f"the first at {float(self._misplaced_at - start):.1f} s"
+            lines.append(f"frames left out because their times do not rise: {self.misplaced}, {place}")
+        if unread := self._unread():
+            lines.append(
+                f"the last {unread:,} bytes are not read, perhaps a second file behind the first: cut them apart"
+            )
         return lines
+
+    def _unread(self) -> int:
+        """Bytes behind what can be read, where they should be video."""
+        size = self.path.stat().st_size
+        if "mp4" in self._formats:
+            return size - (second_file(self.path) or size)
+        unread = size - self._reached
+        return unread if "flv" in self._formats and unread > UNREAD * size else 0
 
     @property
     def end(self) -> Fraction:
