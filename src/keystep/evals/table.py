@@ -20,6 +20,8 @@ METRICS = {
     "f1@25": "F1@25",
     "f1@50": "F1@50",
 }
+MOMENT = "accuracy at the moment"
+"""Of what was said at each slot's own time: a late answer is then still the old one."""
 FAMILIES = {
     "raw": "raw features",
     "control": "control: learns nothing",
@@ -34,18 +36,13 @@ MODES = {"offline": "Offline: sees the whole video", "causal": "Causal (live): s
 
 def is_oracle(row: Result) -> bool:
     """Whether a row, learned ones included, was given the true boundaries."""
-    return bool(row.get("oracle", row["family"] == "oracle")) or "(ORACLE)" in _name(row)
+    return bool(row["oracle"])
 
 
 def label(row: Result) -> str:
     """A row's name, with ORACLE in it wherever that is so."""
-    name = _name(row)
+    name = str(row["name"])
     return name if "(ORACLE)" in name or not is_oracle(row) else f"{name} (ORACLE)"
-
-
-def _name(row: Result) -> str:
-    """Rows of temporal heads call it their representation."""
-    return str(row["name"] if "name" in row else row["representation"])
 
 
 def sections(result: Result) -> dict[str, list[Any]]:
@@ -128,16 +125,17 @@ def tables(result: Result) -> list[Section]:
         groups = {name: [lines[row["name"]] for row in members] for name, members in families if members}
         found.append(Section(MODES[mode], _columns(metrics), groups))
     for mode, title in MODES.items():
-        rows = [row for row in result.get("head_rows", ()) if row["mode"] == mode]
+        rows = [row for row in result["head_rows"] if row["mode"] == mode]
         heads = dict.fromkeys(row["head"] for row in rows)
         groups = {f"head {head}": _lines([row for row in rows if row["head"] == head], metrics) for head in heads}
+        late = any(MOMENT in line.cells for lines in groups.values() for line in lines)
         if rows:
-            found.append(Section(f"Temporal heads. {title}", _columns(metrics), groups))
+            found.append(Section(f"Temporal heads. {title}", _columns(metrics, late), groups))
     return found
 
 
-def _columns(metrics: Sequence[str]) -> tuple[str, ...]:
-    return (*(METRICS[metric] for metric in metrics), "delay", "seeds")
+def _columns(metrics: Sequence[str], late: bool = False) -> tuple[str, ...]:
+    return (*(METRICS[metric] for metric in metrics), *([MOMENT] if late else []), "delay", "seeds")
 
 
 def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
@@ -153,6 +151,8 @@ def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
         best = {METRICS[m] for m in best if round(row["mean"][m], 1) == top[m]}
         cells = {METRICS[metric]: score(row, metric) for metric in metrics}
         cells |= {"delay": delay(row), "seeds": str(len(row["runs"]))}
+        moments = [run["at_the_moment"]["accuracy"] for run in row["runs"] if run.get("at_the_moment")]
+        cells |= {MOMENT: f"{np.mean(moments):.1f}"} if moments else {}
         lines.append(Line(row, label(row), cells, frozenset(best)))
     return lines
 
@@ -167,7 +167,7 @@ def markdown_table(result: Result) -> str:
         for heading, members in section.groups.items():
             beginning = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
             for line in members:
-                cells = (f"**{line.cells[c]}**" if c in line.best else line.cells[c] for c in columns)
+                cells = (f"**{line.cells[c]}**" if c in line.best else line.cells.get(c, "–") for c in columns)
                 lines.append(f"| {_escaped(beginning + line.name)} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else "No representation was judged.\n"
