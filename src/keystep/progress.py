@@ -48,7 +48,7 @@ class Progress(Protocol):
         """Report one line of text beside the counting, such as a measurement on the way."""
 
 
-class _Count:
+class Count:
     """A task that reports every change to a function of (done, total, note)."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Silent:
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
-        yield _Count(total, lambda done, total, note: None)
+        yield Count(total, lambda done, total, note: None)
 
     def message(self, text: str) -> None:
         pass
@@ -110,7 +110,7 @@ class Bars:
             def changed(done: float, total: float | None, note: str) -> None:
                 display.update(bar, completed=done, total=total, count=_count(done, total, unit), note=note)
 
-            yield _Count(total, changed, initial)
+            yield Count(total, changed, initial)
 
     def message(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -145,7 +145,7 @@ class Lines:
             left = f"{(total - done) * (now - started) / (done - initial):.0f} s left" if known else ""  # type: ignore[operator]
             self.write("  ".join(filter(None, (f"{description}: {_count(done, total, unit)}", note, left))))
 
-        yield _Count(total, changed, initial)
+        yield Count(total, changed, initial)
 
     def message(self, text: str) -> None:
         self.write(text)

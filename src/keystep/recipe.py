@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from keystep.config import Config, RunConfig, build, run_config
+from keystep.config import Config, RunConfig, build
 from keystep.config.base import assignments, merged, read_yaml
 from keystep.config.presets import preset_settings
 from keystep.errors import InputError
@@ -144,7 +144,7 @@ class Plan:
         prepared = self._prepared(progress)
         data = _source(self.root, self.recipe, prepared)
         write_json(self.out / RECORD, dict(self.record))
-        runs = {name: self._train(name, data, progress) for name in self.models}
+        runs = self._train(data, progress)
         warnings = () if prepared is None else prepared.warnings
         if self.split is None:
             return RecipeResult(data["root"], runs, None, warnings)
@@ -165,24 +165,19 @@ class Plan:
             progress=progress,
         )
 
-    def _train(self, name: str, data: Mapping[str, Any], progress: Progress) -> tuple[Path, ...]:
-        """The runs of one model: train them, go on with them, or leave them as they are."""
-        from keystep.persistence import CONFIG
-        from keystep.train.run import pretrain
+    def _train(self, data: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Path, ...]]:
+        """The runs of each model: trained, gone on with, or left as they are."""
+        from keystep.train.several import pretrain_several
 
-        runs = []
-        for seed in range(self.seeds):
-            run = self.out / f"{name}-seed{seed}"
-            given = {"data": {**data, "split": self.split, "on_error": self.on_error}, "train": {"seed": seed}}
-            config = self.models[name].config(given, self.changes)
-            if (run / "model" / CONFIG).exists():
-                progress.message(f"{run}: is there already")
-            elif (run / "config.yaml").exists():
-                pretrain(run_config(run), run, resume=True, progress=progress)
-            else:
-                pretrain(config, run, progress=progress)
-            runs.append(run)
-        return tuple(runs)
+        given = {"data": {**data, "split": self.split, "on_error": self.on_error}}
+        runs: dict[str, tuple[Path, ...]] = {}
+        settings: dict[Path, RunConfig] = {}
+        for name, model in self.models.items():
+            runs[name] = tuple(self.out / f"{name}-seed{seed}" for seed in range(self.seeds))
+            for seed, run in enumerate(runs[name]):
+                settings[run] = model.config({**given, "train": {"seed": seed}}, self.changes)
+        pretrain_several(settings, progress=progress)
+        return runs
 
     def _judge(self, source: Mapping[str, Any], runs: Mapping[str, Sequence[Path]], progress: Progress) -> Path:
         from keystep.data.folder import open_dataset

@@ -11,6 +11,7 @@ from keystep.config.run import (
     TargetConfig,
     TrainConfig,
     run_config,
+    seed_runs,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "TrainConfig",
     "build",
     "run_config",
+    "seed_runs",
 ]

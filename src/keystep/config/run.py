@@ -311,3 +311,9 @@ def run_config(run: Path) -> RunConfig:
         return build(RunConfig, settings)
     except InputError as error:
         raise InputError(f"{run / 'config.yaml'}: {error}") from error
+
+
+def seed_runs(folder: Path) -> list[Path]:
+    """The runs ``seed0`` and so on that `keystep pretrain --seeds` made in a folder, in their order."""
+    runs = (path.parent for path in folder.glob("seed*/config.yaml") if path.parent.name[4:].isdigit())
+    return sorted(runs, key=lambda run: int(run.name[4:]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keystep.config import seed_runs
 from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
 from keystep.data.groups import shared_groups
@@ -28,12 +29,18 @@ Models = Mapping[str, "PJEPA | Path | str | Sequence[PJEPA | Path | str]"]
 
 
 def loaded_groups(models: Models) -> list[Group]:
-    """Models by name, loaded where a path is given."""
+    """Models by name, loaded where a path is given; a folder of seeds stands for all of them."""
     groups = []
     for name, given in models.items():
-        several = [given] if isinstance(given, (PJEPA, Path, str)) else list(given)
-        groups.append((name, [one if isinstance(one, PJEPA) else load(one) for one in several]))
+        several = [given] if isinstance(given, (PJEPA, Path, str)) else given
+        groups.append((name, [found for one in several for found in _loaded(one)]))
     return groups
+
+
+def _loaded(given: PJEPA | Path | str) -> list[PJEPA]:
+    if isinstance(given, PJEPA):
+        return [given]
+    return [load(run) for run in seed_runs(Path(given))] or [load(given)]
 
 
 def own_rate(groups: Sequence[Group]) -> str | None:

@@ -55,12 +55,17 @@ def pretrain(
     groups: Groups = None,
     settings: Set = None,
     on_error: Annotated[str | None, typer.Option(help="'raise' or 'skip' bad videos.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Train so many models side by side, in OUT/seed0 and so on: a claim needs 3.", min=1),
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run from its newest checkpoint.", callback=there)
+        Path | None,
+        typer.Option(help="Go on with this run, or these seeds, from the newest checkpoint.", callback=there),
     ] = None,
 ) -> None:
     """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
-    from keystep.config import run_config
+    from keystep.config import run_config, seed_runs
     from keystep.data.layout import feature_files
     from keystep.errors import InputError
 
@@ -68,8 +73,10 @@ def pretrain(
         if any(
             value is not None for value in (data, out, config, source_rate, rate, split, groups, settings, on_error)
         ):
-            raise InputError("--resume takes everything from the run's config.yaml; give no other option")
-        run, settled = resume, run_config(resume)
+            raise InputError("--resume takes everything from the run's config.yaml; give no other option but --seeds")
+        begun = seed_runs(resume)
+        seeds = seeds or len(begun) or None
+        run, settled = resume, run_config(begun[0] if begun else resume)
     else:
         flags = {"root": data, "source_rate": source_rate, "rate": rate, "split": split, "on_error": on_error}
         flags |= {"groups": groups}
@@ -78,11 +85,9 @@ def pretrain(
         run, settled = out, _run_config(config, preset, flags, settings)
     feature_files(settled.data.root)  # before the imports that take seconds
 
-    from keystep.cli.progress import progress_on
-    from keystep.train.run import pretrain as train
+    from keystep.cli.training import train
 
-    model = train(settled, run, resume=resume is not None, progress=progress_on(console))
-    console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
+    train(settled, run, seeds=seeds, resume=resume is not None, console=console)
     if settled.model.oracle:
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
     elif settled.train.crop_segments is not None:

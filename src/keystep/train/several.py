@@ -1,0 +1,135 @@
+"""Several trainings side by side, such as one recipe from three random beginnings: what a claim needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import torch
+
+from keystep.config import RunConfig, run_config
+from keystep.errors import InputError, Interrupted
+from keystep.persistence import CONFIG
+from keystep.progress import SILENT, Count, Progress, Task
+from keystep.train.run import pretrain
+from keystep.workers import CONTEXT, shared, worker_pools
+
+Report = tuple[int, float, float | None, str]
+"""Place of the run, steps done, steps in all (None: this is a message), note or message."""
+Reports = SimpleQueue[Report]
+
+
+def pretrain_several(
+    runs: Mapping[Path, RunConfig], *, workers: int | None = None, progress: Progress = SILENT
+) -> None:
+    """Train a model in each folder, as `pretrain` alone would; what is whole is left, what was stopped goes on.
+
+    Args:
+        runs: folders and settings; those of a run that goes on are its own.
+        workers: processes at once, which share the threads of this one; None: one on a GPU, else two for each core at
+            most.
+
+    Raises:
+        InputError: bad settings or data; a process died.
+        Interrupted: Ctrl-C or SIGTERM, after saving; the same call goes on.
+    """
+    most = 1 if torch.cuda.is_available() else 2 * (os.cpu_count() or 1)
+    size = min(len(runs), workers or most)
+    if size < 2:
+        for run, config in runs.items():
+            _train(config, run, progress)
+        return
+    reports: Reports = CONTEXT.SimpleQueue()
+    try:
+        with (
+            progress.task(f"pretraining {len(runs)} models", unit="steps") as task,
+            worker_pools(size, _begin, reports) as pools,
+        ):
+            shown = _Shown(len(runs), reports, task, progress)
+            jobs = {str(run): (config, run, place) for place, (run, config) in enumerate(runs.items())}
+            for name, done in shared(pools, _in_worker, jobs, shown):
+                _check(name, done)
+            shown()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; what is trained is saved, and the same command goes on") from None
+
+
+def seeds_of(config: RunConfig, out: Path, count: int) -> dict[Path, RunConfig]:
+    """The settings of so many runs that differ in their seed alone, by their folders ``out/seed0`` and so on."""
+    return {
+        out / f"seed{seed}": config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        for seed in range(count)
+    }
+
+
+def _train(config: RunConfig, run: Path, progress: Progress) -> None:
+    if (run / "model" / CONFIG).exists():
+        progress.message(f"{run}: is there already")
+    elif (run / "config.yaml").exists():
+        pretrain(run_config(run), run, resume=True, progress=progress)
+    else:
+        pretrain(config, run, progress=progress)
+
+
+def _check(name: str, done: Future[None]) -> None:
+    try:
+        done.result()
+    except BrokenProcessPool as error:
+        raise InputError(f"{name}: its process died, perhaps for want of memory; train fewer at once") from error
+
+
+class _Shown:
+    """Shows what workers report as one task; a message that several of them have is passed on once."""
+
+    def __init__(self, runs: int, reports: Reports, task: Task, progress: Progress) -> None:
+        self.runs, self.reports, self.task, self.progress = runs, reports, task, progress
+        self.done: dict[int, float] = {}
+        self.messages: set[str] = set()
+
+    def __call__(self) -> None:
+        """Show what has been reported since the last call."""
+        while not self.reports.empty():
+            place, done, total, text = self.reports.get()
+            if total is not None:
+                self.task.total = total * self.runs
+                self.task.advance(done - self.done.get(place, 0), note=text)
+                self.done[place] = done
+            elif text not in self.messages:
+                self.messages.add(text)
+                self.progress.message(text)
+
+
+_reports: Reports
+"""Of this process, if it is a worker."""
+
+
+def _begin(index: int, reports: Reports) -> None:
+    global _reports
+    _reports = reports
+
+
+def _in_worker(config: RunConfig, run: Path, place: int) -> None:
+    _train(config, run, _Reporting(place))
+
+
+class _Reporting:
+    """Progress of a worker: optimiser steps and messages go to the first process."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
+        def changed(done: float, total: float | None, note: str) -> None:
+            if unit == "steps":
+                _reports.put((self.place, done, total, note))
+
+        yield Count(total, changed, initial)
+
+    def message(self, text: str) -> None:
+        _reports.put((self.place, 0, None, text))
