@@ -21,9 +21,9 @@ from keystep.evals.kept import FOLDER
 from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
-from keystep.evals.table import MOMENT, Section, markdown_table, tables
+from keystep.evals.table import Section, markdown_table, tables
 
-HIDDEN = ("accuracy, foreground", MOMENT, "seeds")
+HIDDEN = ("accuracy, foreground", "seeds")
 """Columns of the report that a terminal has no room for."""
 
 

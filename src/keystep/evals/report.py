@@ -187,12 +187,14 @@ def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
 def _row_facts(row: Result) -> str:
     """What stands under a row's name."""
     strengths = [run["strengths"] for run in row["runs"] if run.get("strengths")]
+    moments = [run["at_the_moment"]["accuracy"] for run in row["runs"] if run.get("at_the_moment")]
     bands = {name: float(np.mean([run[name] for run in strengths])) for name in (strengths[0] if strengths else ())}
     facts = [
         row["detail"],
         POSITIONS.get(row.get("position", ""), ""),
         f"{row['width']} numbers a frame" if row.get("width") else "",
         f"{row['parameters']:,} parameters, {row['frames_per_second']:,.0f} frames/s" if "parameters" in row else "",
+        f"accuracy of what was said at each moment itself {np.mean(moments):.1f}" if moments else "",
         f"strength of each band: {', '.join(f'{name} {value:.2g}' for name, value in bands.items())}" if bands else "",
     ]
     return "; ".join(fact for fact in facts if fact)

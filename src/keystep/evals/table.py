@@ -20,8 +20,6 @@ METRICS = {
     "f1@25": "F1@25",
     "f1@50": "F1@50",
 }
-MOMENT = "accuracy at the moment"
-"""Of what was said at each slot's own time: a late answer is then still the old one."""
 FAMILIES = {
     "raw": "raw features",
     "control": "control: learns nothing",
@@ -128,14 +126,13 @@ def tables(result: Result) -> list[Section]:
         rows = [row for row in result["head_rows"] if row["mode"] == mode]
         heads = dict.fromkeys(row["head"] for row in rows)
         groups = {f"head {head}": _lines([row for row in rows if row["head"] == head], metrics) for head in heads}
-        late = any(MOMENT in line.cells for lines in groups.values() for line in lines)
         if rows:
-            found.append(Section(f"Temporal heads. {title}", _columns(metrics, late), groups))
+            found.append(Section(f"Temporal heads. {title}", _columns(metrics), groups))
     return found
 
 
-def _columns(metrics: Sequence[str], late: bool = False) -> tuple[str, ...]:
-    return (*(METRICS[metric] for metric in metrics), *([MOMENT] if late else []), "delay", "seeds")
+def _columns(metrics: Sequence[str]) -> tuple[str, ...]:
+    return (*(METRICS[metric] for metric in metrics), "delay", "seeds")
 
 
 def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
@@ -151,8 +148,6 @@ def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
         best = {METRICS[m] for m in best if round(row["mean"][m], 1) == top[m]}
         cells = {METRICS[metric]: score(row, metric) for metric in metrics}
         cells |= {"delay": delay(row), "seeds": str(len(row["runs"]))}
-        moments = [run["at_the_moment"]["accuracy"] for run in row["runs"] if run.get("at_the_moment")]
-        cells |= {MOMENT: f"{np.mean(moments):.1f}"} if moments else {}
         lines.append(Line(row, label(row), cells, frozenset(best)))
     return lines
 
@@ -167,7 +162,7 @@ def markdown_table(result: Result) -> str:
         for heading, members in section.groups.items():
             beginning = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
             for line in members:
-                cells = (f"**{line.cells[c]}**" if c in line.best else line.cells.get(c, "–") for c in columns)
+                cells = (f"**{line.cells[c]}**" if c in line.best else line.cells[c] for c in columns)
                 lines.append(f"| {_escaped(beginning + line.name)} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else "No representation was judged.\n"

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -15,19 +14,17 @@ import pytest
 from made_results import (
     ALONE,
     BESIDE,
-    METRICS,
     NO_CURVES,
     NO_VIDEOS,
     PAIRED,
     ROWS,
     VIDEOS,
     Result,
-    gate_line,
     made_arrays,
     made_curve,
     made_curves,
-    made_head_rows,
     made_result,
+    with_heads,
     write_result,
 )
 
@@ -36,7 +33,6 @@ from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
-from keystep.evals.published import PUBLISHED
 from keystep.evals.report import page_of, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
 
@@ -252,26 +248,17 @@ def test_pairs_have_a_table_of_their_own_and_undecided_lines_are_grey() -> None:
 
 
 def test_temporal_heads_have_tables_in_the_page_and_in_markdown() -> None:
-    result = made_result() | {"head_rows": made_head_rows()}
-    result["head_gains"] = [gate_line("edit under mstcn", "pjepa", "best control", 4.0, 1.0, 7.0, mode="causal")]
+    result = with_heads(made_result())
     page, table = text_of(paged(result)), markdown_table(result)
     assert "Temporal heads. Causal (live)" in page and "12,345 parameters" in page and "edit under mstcn" in page
     assert "**Temporal heads. Causal (live)" in table and "| mstcn: pjepa | **61.3 ± 0.8** |" in table
-    assert "accuracy at the moment" in page and "| 50.0 |" in table
+    assert "said at each moment itself 50.0" in page
 
 
 def test_segments_clips_and_the_papers_rows_have_tables_where_there_are_any() -> None:
     empty = text_of(paged(made_result()))
     assert not any(title in empty for title in ("Trimmed clips", "One answer for each", "Quoted from the paper"))
-    result = made_result() | {"head_rows": made_head_rows()}
-    scores = dict.fromkeys((*METRICS, "segments"), 12.3)
-    result["segment_scores"] = [
-        {"name": "pjepa", "head": "mstcn", "mode": "causal", "answer": "last", "mean": scores},
-    ]
-    for run in result["head_rows"][-1]["runs"]:
-        run["clips"] = {"take": 45.6, "clip": 34.5}
-    result["clip_rows"] = [{"name": "pjepa", "clips": 99, "top1": {"take": [56.7, 58.7], "clip": [43.2, 43.2]}}]
-    result["quoted"] = [asdict(table) for table in PUBLISHED["assembly101"]]
+    result = with_heads(made_result())
     page = text_of(paged(result))
     assert "One answer for each true segment (ORACLE" in page and "12.3" in page and "right segments" in page
     assert "top-1 of linear probes" in page and "57.7 ± 1.4" in page and "45.6 ± 0.0" in page
