@@ -14,9 +14,10 @@ from keystep.encoding import encode_videos
 from keystep.evals.controls import Control, Position
 from keystep.evals.gate import SMOOTHING
 from keystep.evals.geometry import median_geometry
-from keystep.evals.judge import Banded, Beside, Family, Mode, Representation
+from keystep.evals.judge import Banded, Representation
 from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of
 from keystep.evals.protocol import Entrant
+from keystep.evals.rows import Beside, Family, Mode
 from keystep.evals.simple_rows import Chosen
 from keystep.evals.study import Study, banded, joined
 from keystep.nn.bands import NAMES
