@@ -281,8 +281,7 @@ def _runs(root: Path) -> Iterator[Kind]:
 
 
 def _results(root: Path) -> Iterator[Kind]:
-    result = made_results.made_result()
-    result |= {"head_rows": made_results.made_head_rows()[:2]}
+    result = made_results.with_heads(made_results.made_result())
     arrays = made_results.made_arrays(result, slots=60)
     made_results.write_result(root, result, arrays, {"pjepa, seed 0": made_results.made_curve(0)[:8]})
 

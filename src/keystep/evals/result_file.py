@@ -35,9 +35,17 @@ Means = Annotated[dict[str, Percent], AfterValidator(_with_shown)]
 Spreads = Annotated[dict[str, Percent | None], AfterValidator(_with_shown)]
 
 
+class _Clips(Record):
+    """Top-1 of trimmed clips, with the context of their takes and each alone."""
+
+    take: Percent
+    clip: Percent
+
+
 class _Run(Record):
     seed: int
     scores: Annotated[dict[str, Percent | None], Field(min_length=1)]
+    valid_accuracy: Percent
     correct: list[Count]
     strengths: dict[str, Number] | None = None
 
@@ -48,29 +56,31 @@ class _Run(Record):
         return self
 
 
-class _ProbeRun(_Run):
-    valid_accuracy: Percent
+class _HeadRun(_Run):
+    at_the_moment: dict[str, Percent]
+    clips: _Clips | Annotated[dict[str, Percent], Field(max_length=0)]
+
+    @model_validator(mode="after")
+    def _has_its_moment(self) -> Self:
+        if self.at_the_moment and "accuracy" not in self.at_the_moment:
+            raise ValueError("no accuracy at_the_moment")
+        return self
 
 
-class _Scored(Record):
-    """What rows of linear probes and of temporal heads share."""
-
+class _Row(Record):
+    name: str
+    head: str
     family: Family
     mode: Mode
+    oracle: bool
     delay: Seconds | None
     detail: str
-    oracle: bool = False
+    beside: str
     width: Count | None = None
-    parameters: Count | None = None
     position: str = ""
     mean: Means
     spread: Spreads
-
-
-class _Row(_Scored):
-    name: str
-    beside: str
-    runs: Annotated[list[_ProbeRun], Field(min_length=1)]
+    runs: Annotated[list[_Run], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _strengths_agree(self) -> Self:
@@ -80,21 +90,60 @@ class _Row(_Scored):
         return self
 
 
-class _HeadRow(_Scored):
+class _HeadRow(_Row):
+    parameters: Count
+    frames_per_second: Annotated[float, Field(ge=0, le=1e15)]
+    runs: Annotated[list[_HeadRun], Field(min_length=1)]  # type: ignore[assignment]  # each is a run
+
+    @model_validator(mode="after")
+    def _clips_agree(self) -> Self:
+        if len({isinstance(run.clips, _Clips) for run in self.runs}) > 1:
+            raise ValueError("some runs have scores of clips and some have none")
+        return self
+
+
+class _SegmentScores(Record):
+    name: str
+    head: str
+    mode: Mode
+    answer: str
+    mean: Means
+
+    @model_validator(mode="after")
+    def _has_segments(self) -> Self:
+        if "segments" not in self.mean:
+            raise ValueError("no share of right segments")
+        return self
+
+
+class _Top1(Record):
+    take: Annotated[list[Percent], Field(min_length=1)]
+    clip: Annotated[list[Percent], Field(min_length=1)]
+
+
+class _ClipRow(Record):
+    name: str
+    clips: Count
+    top1: _Top1
+
+
+class _QuotedRow(Record):
     representation: str
     head: str
-    runs: Annotated[list[_Run], Field(min_length=1)]
+    scores: list[Number]
+    note: str
 
 
-class _Difference(Record):
-    mean: Number
-    low: Number
-    high: Number
-    seeds: Annotated[list[Count], Field(min_length=2, max_length=2)]
-    videos: Count
+class _Quoted(Record):
+    title: str
+    protocol: str
+    metrics: list[str]
+    rows: list[_QuotedRow]
 
 
-class _Line(_Difference):
+class _Line(Record):
+    """A comparison of the gate, or of what heads gain."""
+
     asks: str
     claim: str
     mode: Mode
@@ -103,20 +152,13 @@ class _Line(_Difference):
     verdict: Literal["holds", "fails", "answers later", "not enough seeds", "quick look"]
     holds: bool
     later: bool
+    stronger: str
     question: str = ""
-    stronger: str = ""
-
-
-class _Gain(Record):
-    head: str
-    mode: Mode
-    first: str
-    second: str
-    metric: str
-    difference: _Difference
-    later: bool
-    holds: bool
-    stronger: str = ""
+    mean: Number
+    low: Number
+    high: Number
+    seeds: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    videos: Count
 
 
 class _Data(Record):
@@ -176,18 +218,26 @@ class _Result(Record):
     data: _Data
     protocol: _Protocol
     rows: Annotated[list[_Row], Field(max_length=MOST_ROWS)]
-    head_rows: Annotated[list[_HeadRow], Field(max_length=MOST_ROWS)] = Field(default_factory=list)
-    head_gains: Annotated[list[_Gain], Field(max_length=MOST_ROWS)] = Field(default_factory=list)
     gate: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
+    head_rows: Annotated[list[_HeadRow], Field(max_length=MOST_ROWS)]
+    head_gains: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
+    clip_rows: Annotated[list[_ClipRow], Field(max_length=MOST_ROWS)]
+    segment_scores: Annotated[list[_SegmentScores], Field(max_length=MOST_ROWS)]
+    quoted: Annotated[list[_Quoted], Field(max_length=MOST_ROWS)]
     geometry: dict[str, dict[str, Number]]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         frames = self.data.test_frames
-        for row in self.rows:
+        for row in (*self.rows, *self.head_rows):
             for run in row.runs:
                 if len(run.correct) != len(frames) or any(c > f for c, f in zip(run.correct, frames, strict=True)):
                     raise ValueError(f"row {named(row.name)}: correct does not fit the test videos' frames")
+        if self.protocol.background:
+            scored: list[_Row | _SegmentScores] = [*self.rows, *self.head_rows, *self.segment_scores]
+            lacking = next((row.name for row in scored if "accuracy_foreground" not in row.mean), None)
+            if lacking is not None:
+                raise ValueError(f"row {named(lacking)}: no accuracy_foreground, though there is a background")
         known = {(row.name, mode) for row in self.rows for mode in _modes(row)}
         for line in self.gate:
             for name in (line.first, line.second):
