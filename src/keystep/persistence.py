@@ -160,6 +160,8 @@ class _Unfilled(TorchFunctionMode):
             return torch.empty(*args, **(kwargs or {}))
         if name in ("normal_", "uniform_", "trunc_normal_", "fill_", "zero_"):
             return args[0] if args else kwargs["tensor"]
+        if name in ("mul", "__mul__", "__rmul__") and sum(isinstance(each, Tensor) for each in args) == 1:
+            return next(each for each in args if isinstance(each, Tensor))
         return func(*args, **(kwargs or {}))
 
 
