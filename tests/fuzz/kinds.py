@@ -30,6 +30,7 @@ from keystep.data.clips import Clip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
 from keystep.data.store import FeatureStore
+from keystep.data.tasks import tasks_of
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
 from keystep.evals import report
@@ -95,7 +96,8 @@ TORCH = _either(partial(zip_bytes, inner=mutated), mutated)
 def _folder(root: Path) -> Path:
     """A feature folder with everything that one may hold."""
     chance = np.random.default_rng(0)
-    store = FeatureStore(root, Timeline(rate=parse_rate(10)), provenance={"data_set": "made"}).create()
+    made = {"data_set": "made", "extraction": {"backbone": "none"}, "weights": "none"}
+    store = FeatureStore(root, Timeline(rate=parse_rate(10)), provenance=made).create()
     for number in range(3):
         length = 20 + 3 * number
         labels = [CLASSES[slot * 3 // length] for slot in range(length)]
@@ -129,6 +131,13 @@ def _used(root: Path) -> None:
     folder.fingerprint()
 
 
+def _looked_at(root: Path) -> None:
+    """What `keystep inspect` and `keystep discover` read of the videos' records."""
+    inspect_dataset(root)
+    folder = open_dataset(root)
+    tasks_of(folder, [*folder.videos])
+
+
 def _features(root: Path) -> Iterator[Kind]:
     folder = _folder(root)
     use = partial(_used, folder)
@@ -136,7 +145,7 @@ def _features(root: Path) -> Iterator[Kind]:
     yield Kind("times npy", folder / "times/video1.npy", use, NPY)
     yield Kind("store json", folder / "store.json", use, JSON)
     look = partial(inspect_dataset, folder)
-    yield Kind("video json", folder / "features/video1.json", look, JSON)
+    yield Kind("video json", folder / "features/video1.json", partial(_looked_at, folder), JSON)
     yield Kind("skipped json", folder / "skipped/video9.json", look, JSON)
     yield Kind("seen npy", folder / "seen/video1.npy", lambda: open_npy(folder / "seen/video1.npy").tolist(), NPY)
 
