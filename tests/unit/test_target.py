@@ -8,6 +8,8 @@ from torch import Tensor
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
 from keystep.config.attention import AttentionPattern
+from keystep.config.base import build
+from keystep.config.times import averaged_frames
 from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
 from keystep.nn.encoder import Encoder
@@ -309,3 +311,31 @@ def test_a_column_that_never_changes_is_left_as_it_is_by_the_calibration() -> No
     assert isinstance(target, Neighbourhood)
     target.calibrate([SequenceBatch.pad([torch.from_numpy(still)])], FULL)
     assert float(target.deviation[2]) == 1.0 == float(target.deviation[WIDTH + 2])
+
+
+def test_shares_of_clusters_are_counted_in_the_windows_of_the_features() -> None:
+    config = TargetConfig(offsets=(-2.0, 0.0, 1.0), spread=1.5, clusters=4, cluster_weight=1.0)
+    found = build_target(config, encoder(), statistics(), seed=0, rate=2)
+    alone = build_target(config.model_copy(update={"cluster_weight": 0.0}), encoder(), statistics(), seed=0, rate=2)
+    clusters = build_target(TargetConfig(kind="clusters", offsets=(0,), clusters=4), encoder(), statistics(), 0, 2)
+    made = batch()
+    assert found.shares is not None
+    own, shares = found.shares.split(found(made, FULL))
+    assert own.shape[-1] + shares[0, 0].numel() == prediction_width(config, WIDTH, 16, 2)
+    torch.testing.assert_close(own, alone(made, FULL), equal_nan=True)
+    ids = clusters(made, FULL)
+    for row, length in enumerate(made.lengths.tolist()):
+        for frame in range(length):
+            for place, (shift, width) in enumerate(((-4, averaged_frames(6.0)), (0, 1), (2, averaged_frames(3.0)))):
+                middle = frame + shift
+                if not 0 <= middle < length:
+                    assert shares[row, frame, place].isnan().all()
+                    continue
+                around = ids[row, max(0, middle - width // 2) : min(length, middle + width // 2 + 1)]
+                expected = torch.bincount(around, minlength=4) / len(around)
+                torch.testing.assert_close(shares[row, frame, place], expected, rtol=0, atol=1e-6)
+
+
+def test_shares_of_clusters_stand_beside_features_only() -> None:
+    with pytest.raises(InputError, match="cluster_weight 1\\.0 stands beside features; with ema"):
+        build(TargetConfig, {"kind": "ema", "cluster_weight": 1.0})
