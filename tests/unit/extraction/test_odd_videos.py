@@ -206,6 +206,17 @@ def test_pieces_of_a_transport_stream_follow_each_other_whatever_its_clock_does(
     assert [frame.index for frame in open_video(path).at(moments)] == [0, 39, 21, 5, 20 * len(starts) - 1]
 
 
+def test_a_live_clock_that_starts_again_goes_on_and_one_that_waits_leaves_a_gap(
+    make_clip: MakeClip, number_of: NumberOf, tmp_path: Path
+) -> None:
+    again = joined(tmp_path / "again.ts", *clock_pieces(make_clip, "ts", [100, 0]))
+    live = LiveInput("camera", str(again), "mpegts")
+    assert numbers_and_times(live, number_of) == at_rate(range(20), range(20))
+    later = joined(tmp_path / "later.ts", *clock_pieces(make_clip, "ts", [0, 60]))
+    times = [frame.time for frame in LiveInput("camera", str(later), "mpegts").frames()]
+    assert times == [Fraction(n, 25) for n in range(20)] + [60 + Fraction(n, 25) for n in range(20)]
+
+
 def test_the_end_of_a_transport_streams_clock_is_no_jump(make_clip: MakeClip, number_of: NumberOf) -> None:
     """It counts to 2 ** 33 in 90,000ths of a second: 26.5 hours."""
     path = make_clip("clip.ts", frames=60, start=Fraction(2**33, 90_000) - 1, b_frames=2)
