@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 check-gpu: $(INSTALLED)  ## checks and timings on a GPU, at most 8 minutes; writes benchmarks/results/gpu-<card>.md
 	@$(BIN)/python benchmarks/gpu.py
 
-compare-before: $(INSTALLED)  ## does the tree still say what BEFORE said (tag before-house)? QUICK=1: without times
+compare-before: $(INSTALLED)  ## does the tree still say what BEFORE (a commit) said? QUICK=1: without times
 	@$(BIN)/python benchmarks/before --before '$(BEFORE)' $(if $(QUICK),--quick)
 
 $(INSTALLED): pyproject.toml constraints.txt

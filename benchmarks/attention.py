@@ -16,7 +16,7 @@ from keystep.config.attention import AttentionPattern
 from keystep.nn import tiles
 from keystep.nn.attention import attend
 from keystep.nn.places import Places
-from measure import GEMM, Cost, flops_per_cpu_second, gemm, gemm_rate, growth, interleaved
+from measure import GEMM, Cost, flops_per_cpu_second, gemm, gemm_rate, growth, interleaved, parser
 
 PASSES = {"forward": 2, "forward + backward": 7}  # matrix products of T x W x d: 2, and 5 more behind them
 
@@ -85,20 +85,15 @@ def _pattern(options: argparse.Namespace) -> AttentionPattern:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1000, 7200, 54000])
-    parser.add_argument("--full-up-to", type=int, default=7200, help="longest video for full attention")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--dim", type=int, default=64, help="width of a head")
-    parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--stride", type=int, help="with --memory: strided keys beyond the window")
-    parser.add_argument("--memory", type=int)
-    parser.add_argument("--tile", type=int, default=tiles.TILE)
-    parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args()
+    found = parser(__doc__, lengths=[1000, 7200, 54000], threads=1, rounds=3)
+    found.add_argument("--full-up-to", type=int, default=7200, help="longest video for full attention")
+    found.add_argument("--heads", type=int, default=8)
+    found.add_argument("--dim", type=int, default=64, help="width of a head")
+    found.add_argument("--window", type=int, default=512)
+    found.add_argument("--stride", type=int, help="with --memory: strided keys beyond the window")
+    found.add_argument("--memory", type=int)
+    found.add_argument("--tile", type=int, default=tiles.TILE)
+    return found.parse_args()
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from keystep.export.onnx_files import OnnxStep
 from keystep.heads import load_head
 from keystep.metrics import segmentation_scores
 from keystep.pjepa import PJEPA
+from measure import parser
 
 Step = Callable[[torch.Tensor], object]
 FLOOR = "memory floor"
@@ -206,14 +207,12 @@ def _floor(model: PJEPA, step: ExportedStep) -> Step:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="small")
-    parser.add_argument("--width", type=int, default=2048, help="of the features")
-    parser.add_argument("--frames", type=int, default=1, help="a call")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--accuracy", type=Path, metavar="DEMO", help="folder of 'keystep demo': scores, not times")
-    parser.add_argument("--window", type=int, default=512, help="of attention, with --accuracy")
-    return parser.parse_args()
+    found = parser(__doc__, preset="small", width=2048)
+    found.add_argument("--frames", type=int, default=1, help="a call")
+    found.add_argument("--steps", type=int, default=1500)
+    found.add_argument("--accuracy", type=Path, metavar="DEMO", help="folder of 'keystep demo': scores, not times")
+    found.add_argument("--window", type=int, default=512, help="of attention, with --accuracy")
+    return found.parse_args()
 
 
 if __name__ == "__main__":

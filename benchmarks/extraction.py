@@ -20,7 +20,7 @@ from keystep.extraction.backbone import Picture
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.loading import load_extractor
 from keystep.extraction.video import open_video
-from measure import GEMM, gemm, gemm_rate, interleaved
+from measure import GEMM, gemm, gemm_rate, interleaved, parser
 
 
 def main() -> None:
@@ -68,14 +68,12 @@ def _named(text: str) -> tuple[str, Path | None]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", type=Path)
-    parser.add_argument("--backbone", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--rate", default="4")
-    parser.add_argument("--windows", nargs="+", default=["center"])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args()
+    found = parser(__doc__, threads=2, rounds=3)
+    found.add_argument("video", type=Path)
+    found.add_argument("--backbone", action="append", default=[], metavar="NAME=FILE")
+    found.add_argument("--rate", default="4")
+    found.add_argument("--windows", nargs="+", default=["center"])
+    return found.parse_args()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ tree in turn (A B A B), and prints CPU seconds and every row's validation and te
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -20,6 +19,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+from measure import parser
 
 DATA = ("demo", "wide")
 RECIPES = {"pjepa": [], "reconstruction": ["--set", "target.offsets=[0]", "--set", "target.smooth=1"]}
@@ -73,13 +74,12 @@ def judge(root: Path, tree: Path, name: str, out: Path, extra: list[str]) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "time"))
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--tree", type=Path, action="append")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--data", action="append", choices=DATA)
-    given = parser.parse_args()
+    found = parser(__doc__, rounds=2)
+    found.add_argument("what", choices=("prepare", "time"))
+    found.add_argument("root", type=Path)
+    found.add_argument("--tree", type=Path, action="append")
+    found.add_argument("--data", action="append", choices=DATA)
+    given = found.parse_args()
     trees = [tree.resolve() for tree in given.tree or [Path(__file__).parents[1]]]
     if given.what == "prepare":
         prepare(given.root, trees[0])

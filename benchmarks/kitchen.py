@@ -21,6 +21,7 @@ from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.evals.probe import fit_probe
 from keystep.extraction.run import extract
 from keystep.progress import Lines
+from measure import parser
 
 
 def main() -> None:
@@ -97,14 +98,14 @@ def check_labels(folder: FeatureFolder, videos: Path) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backbone", nargs="+", default=["efficientnet-lite0"])
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--weights-of", default="i3d", help="The backbone that --weights belongs to.")
-    parser.add_argument("--rate", default="3")
-    return parser.parse_args()
+    found = parser(__doc__)
+    found.add_argument("videos", type=Path)
+    found.add_argument("--out", type=Path, required=True)
+    found.add_argument("--backbone", nargs="+", default=["efficientnet-lite0"])
+    found.add_argument("--weights", type=Path)
+    found.add_argument("--weights-of", default="i3d", help="The backbone that --weights belongs to.")
+    found.add_argument("--rate", default="3")
+    return found.parse_args()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ together with a matrix product; report medians, ratios and fractions of that pro
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import math
@@ -14,11 +15,32 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 GEMM_SIZE = 2048
 GEMM = "matrix product"
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "preset": {"help": "of the model"},
+    "width": {"type": int, "help": "of the features"},
+    "lengths": {"type": int, "nargs": "+", "help": "frames of a video"},
+    "threads": {"type": int, "help": "of the CPU"},
+    "rounds": {"type": int, "help": "measured, behind one that warms up"},
+}
+"""What several benchmarks can be told, and how."""
+
+
+def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser of the command line. text: the module's, shown as it is; defaults: of those `OPTIONS` that it has."""
+    found = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for name, default in defaults.items():
+        found.add_argument(f"--{name}", default=default, **OPTIONS[name])
+    return found
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from keystep.config.base import build
 from keystep.config.presets import preset_settings
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
-from measure import GEMM, gemm, gemm_rate, growth, interleaved
+from measure import GEMM, gemm, gemm_rate, growth, interleaved, parser
 
 HIDDEN = 0.6
 SPANS = MaskingConfig(kind="spans", ratio=HIDDEN, shortest=4, longest=32)
@@ -158,17 +158,12 @@ def _config(options: argparse.Namespace) -> ModelConfig:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", choices=["encode", "train"], default="encode")
-    parser.add_argument("--preset", default="small")
-    parser.add_argument("--pattern", choices=["bidirectional", "causal", "block_causal"], help="default: the preset's")
-    parser.add_argument("--window", type=int, help="frames, for encoder and predictor; default: the preset's")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1000, 7200, 54000])
-    parser.add_argument("--width", type=int, default=2048, help="of the features")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    found = parser(__doc__, preset="small", lengths=[1000, 7200, 54000], width=2048, threads=1, rounds=3)
+    found.add_argument("--work", choices=["encode", "train"], default="encode")
+    found.add_argument("--pattern", choices=["bidirectional", "causal", "block_causal"], help="default: the preset's")
+    found.add_argument("--window", type=int, help="frames, for encoder and predictor; default: the preset's")
+    found.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    return found.parse_args()
 
 
 if __name__ == "__main__":

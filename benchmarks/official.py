@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from keystep.config import MaskingConfig, ModelConfig
 from keystep.interop.official.checkpoints import RELEASED, model_config
 from keystep.nn.attention import KERNEL as FLASH
+from measure import parser
 from model import HIDDEN, growths, in_own_process, made_work, measured
 
 MASKING = MaskingConfig(kind="random", ratio=HIDDEN)
@@ -126,16 +127,12 @@ def _shares(table: Table, length: int) -> dict[str, float]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--tables", choices=list(TABLES), nargs="+", default=list(TABLES))
-    parser.add_argument("--lengths", type=int, choices=list(ENCODE), nargs="+", default=list(ENCODE))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="behind one that warms up")
-    parser.add_argument("--profile", action="store_true", help="also say where the time of one more call goes")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    found = parser(__doc__, threads=2, rounds=3)
+    found.add_argument("--tables", choices=list(TABLES), nargs="+", default=list(TABLES))
+    found.add_argument("--lengths", type=int, choices=list(ENCODE), nargs="+", default=list(ENCODE))
+    found.add_argument("--profile", action="store_true", help="also say where the time of one more call goes")
+    found.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    return found.parse_args()
 
 
 if __name__ == "__main__":

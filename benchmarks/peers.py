@@ -20,7 +20,7 @@ from keystep.config.attention import AttentionPattern
 from keystep.config.base import build
 from keystep.config.presets import preset_settings
 from keystep.pjepa import PJEPA
-from measure import GEMM, gemm, gemm_rate, growth, interleaved
+from measure import GEMM, gemm, gemm_rate, growth, interleaved, parser
 
 CLASSES = 202
 
@@ -113,14 +113,10 @@ def _model(width: int, window: int | None) -> PJEPA:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1000, 7200, 54000])
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--full-to", type=int, default=16000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=1)
-    return parser.parse_args()
+    found = parser(__doc__, lengths=[1000, 7200, 54000], width=2048, threads=2, rounds=1)
+    found.add_argument("--window", type=int, default=512)
+    found.add_argument("--full-to", type=int, default=16000)
+    return found.parse_args()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ seconds, so it can be predicted as well as the procedure can.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -42,6 +41,7 @@ from keystep.nn.pooling import mean_token
 from keystep.target import FeatureTarget, Target, around, feature_width
 from keystep.train import setup
 from keystep.train.run import pretrain
+from measure import parser
 
 TOKENS = 8
 STAYS_SECONDS = 2.0
@@ -224,10 +224,10 @@ def target_of(what: str, mean: FeatureFolder, videos: tuple[str, ...]) -> Iterat
 
 def main() -> None:
     """Print a Markdown table for each kind of clutter: mean and range over the seeds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--clutter", nargs="+", default=["noise", "scenery"], choices=["noise", "scenery"])
-    options = parser.parse_args()
+    found = parser(__doc__)
+    found.add_argument("--seeds", type=int, default=3)
+    found.add_argument("--clutter", nargs="+", default=["noise", "scenery"], choices=["noise", "scenery"])
+    options = found.parse_args()
     for clutter in options.clutter:
         scores: dict[str, list[float]] = {}
         for seed in range(options.seeds):

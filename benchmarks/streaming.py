@@ -29,6 +29,7 @@ from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.base import build
 from keystep.config.presets import preset_settings
+from measure import parser
 from peers import GRU, CausalTCN
 
 Step = Callable[[], object]
@@ -197,19 +198,15 @@ def _model(options: argparse.Namespace) -> keystep.PJEPA:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["steps", "hours"])
-    parser.add_argument("--preset", default="small")
-    parser.add_argument("--window", type=int, help="frames; default: the preset's")
-    parser.add_argument("--width", type=int, default=2048, help="of the features")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300, help="of a row and round; fewer where a step takes long")
-    parser.add_argument("--seen", type=int, default=7200, help="frames behind, for what has no window")
-    parser.add_argument("--hours", type=int, default=10)
-    parser.add_argument("--rate", type=int, default=4, help="frames a second of the stream")
-    parser.add_argument("--chunk", type=int, default=1, help="frames a step")
-    return parser.parse_args()
+    found = parser(__doc__, preset="small", width=2048, threads=1, rounds=3)
+    found.add_argument("work", choices=["steps", "hours"])
+    found.add_argument("--window", type=int, help="frames; default: the preset's")
+    found.add_argument("--steps", type=int, default=300, help="of a row and round; fewer where a step takes long")
+    found.add_argument("--seen", type=int, default=7200, help="frames behind, for what has no window")
+    found.add_argument("--hours", type=int, default=10)
+    found.add_argument("--rate", type=int, default=4, help="frames a second of the stream")
+    found.add_argument("--chunk", type=int, default=1, help="frames a step")
+    return found.parse_args()
 
 
 if __name__ == "__main__":

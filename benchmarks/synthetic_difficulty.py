@@ -10,7 +10,6 @@ each world; worlds that OUT.json has of the same generator and settings are not 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from keystep.evals.controls import Control, side_by_side
 from keystep.evals.probe import LinearProbe, fit_probe
 from keystep.heads.config import TrainingConfig, head_config
 from keystep.heads.training import train_head
+from measure import parser
 
 NET = {"refinements": 0, "layers": 9, "dropout": 0.1}
 TRAINING = {"learning_rate": 3e-3, "crop": 256, "selection": "accuracy", "smoothing": 0.0}
@@ -192,12 +192,12 @@ def markdown(name: str, worlds: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", choices=("demo", "moment", "standard"), default=["demo", "moment"])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=50, help="of the supervised model")
-    parser.add_argument("--out", type=Path, required=True, help="write OUT.md and OUT.json")
-    arguments = parser.parse_args()
+    found = parser(__doc__)
+    found.add_argument("--sets", nargs="+", choices=("demo", "moment", "standard"), default=["demo", "moment"])
+    found.add_argument("--seeds", type=int, default=5)
+    found.add_argument("--epochs", type=int, default=50, help="of the supervised model")
+    found.add_argument("--out", type=Path, required=True, help="write OUT.md and OUT.json")
+    arguments = found.parse_args()
     torch.set_num_threads(1)
     command = f"python benchmarks/synthetic_difficulty.py --sets {' '.join(arguments.sets)} --seeds {arguments.seeds}"
     command += f" --epochs {arguments.epochs} --out {arguments.out}"

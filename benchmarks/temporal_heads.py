@@ -17,7 +17,7 @@ from keystep.heads import PRESETS, Head, TrainingConfig, build_head, describe, h
 from keystep.heads.config import CAUSAL_KINDS
 from keystep.heads.training import HeadLoss
 from keystep.stream import init, step
-from measure import GEMM, gemm, gemm_rate, growth, interleaved
+from measure import GEMM, gemm, gemm_rate, growth, interleaved, parser
 
 BATCH = 4
 
@@ -87,15 +87,12 @@ def _live_milliseconds(head: Head, rounds: int, frames: int = 200) -> float:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", nargs="+", default=list(PRESETS), choices=list(PRESETS))
-    parser.add_argument("--videos", type=int, default=66)
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--width", type=int, default=96)
-    parser.add_argument("--classes", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    found = parser(__doc__, width=96, threads=1, rounds=3)
+    found.add_argument("--heads", nargs="+", default=list(PRESETS), choices=list(PRESETS))
+    found.add_argument("--videos", type=int, default=66)
+    found.add_argument("--frames", type=int, default=1000)
+    found.add_argument("--classes", type=int, default=6)
+    return found.parse_args()
 
 
 if __name__ == "__main__":

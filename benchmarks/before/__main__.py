@@ -2,7 +2,7 @@
 
     make compare-before                    about 5 minutes on two cores
     make compare-before QUICK=1            about 2 minutes, without times and memory
-    make compare-before BEFORE=<commit>    against another revision than the tag before-house
+    make compare-before BEFORE=<commit>    against another revision than `BASELINE`
 
 The revision is unpacked beside the tree, and the steps of ``commands.yaml`` run once for each side: same Python, same
 packages, one thread, only ``PYTHONPATH`` differs. What they leave (weights, latents, stream lines, result numbers,
@@ -46,8 +46,9 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
-TAG, FALLBACK = "before-house", "1c82244"
-"""The second is taken where the tag did not come with a clone: the gate's and the gradients' fixes are in both."""
+BASELINE = "b223cb7"
+"""The revision that the tree is compared with: that at the start of work that is to change no number. A commit, because
+tags do not come with every clone."""
 LIMIT = 1.05
 """A step may take so much more of time or memory."""
 ROUNDS, MOST_ROUNDS = 3, 7
@@ -111,9 +112,7 @@ def main() -> int:
 
 def unpacked(revision: str, out: Path) -> tuple[str, Path]:
     """(commit, folder with its code); the folder is kept for the next time."""
-    if not revision:
-        tagged = _git("rev-parse", "--verify", "-q", f"refs/tags/{TAG}^{{commit}}", check=False)
-        revision = tagged or FALLBACK
+    revision = revision or BASELINE
     commit = _git("rev-parse", "--verify", "-q", f"{revision}^{{commit}}", check=False)
     if not commit:
         raise StepError(f"{revision}: no such revision in {TREE}; fetch the whole history, or give BEFORE=<commit>")
@@ -395,7 +394,7 @@ def write(out: Path, revision: str, rows: list[Row], result: Comparison, measure
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("compare-before", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--before", default="", help=f"revision; by default the tag {TAG}, else {FALLBACK}")
+    parser.add_argument("--before", default="", help=f"revision; by default {BASELINE}")
     parser.add_argument("--quick", action="store_true", help="no times and no memory")
     parser.add_argument("--out", type=Path, default=TREE / "runs" / "compare-before", help="folder for everything")
     parser.add_argument("--allowed", type=Path, default=HERE / "allowed.yaml")

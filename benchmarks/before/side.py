@@ -7,7 +7,6 @@ python side.py library FIRST OUT    library calls on the models in FIRST, as OUT
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-GENERATORS = ("keystep.data.synthetic", "keystep.synthetic")
-"""Where the generator of made-up videos has lived."""
 REFERENCE = Path(__file__).parents[2] / "tests" / "support" / "reference.safetensors"
 SIZES = {"d_in": 5, "d_model": 20, "enc_depth": 2, "enc_heads": 2, "pred_depth": 1, "pred_heads": 2}
 LENGTHS, SEGMENTS = (14, 9), ((3, 1, 6, 4), (5, 4, 0, 0))
@@ -25,14 +22,8 @@ LENGTHS, SEGMENTS = (14, 9), ((3, 1, 6, 4), (5, 4, 0, 0))
 
 def make_data(out: Path) -> None:
     """Twelve short videos, and a long one beside them for what is timed."""
-    for place in GENERATORS:
-        try:
-            synthetic = import_module(place)
-            break
-        except ModuleNotFoundError:
-            continue
-    else:
-        raise SystemExit(f"no generator of made-up videos in {', '.join(GENERATORS)}: add its new place to side.py")
+    from keystep.data import synthetic
+
     small = {"train_videos": 6, "valid_videos": 2, "test_videos": 4, "min_frames": 200, "max_frames": 400}
     synthetic.generate(out, synthetic.SyntheticConfig(seed=1, feature_dim=16, **small))
     long = {"train_videos": 1, "valid_videos": 1, "test_videos": 1, "min_frames": 6000, "max_frames": 6000}

@@ -24,16 +24,17 @@ from keystep.config.base import build, read_yaml, write_yaml
 from keystep.errors import InputError
 from keystep.evals.controls import Control
 from keystep.evals.entrants import check_models, open_judge
-from keystep.evals.judge import Judge, Row
+from keystep.evals.head_rows import HeadStudy
+from keystep.evals.judge import Judge
 from keystep.evals.judging import judge_controls, judge_oracle
 from keystep.evals.model_rows import ModelRows, count_models
 from keystep.evals.modes import patterns_of
 from keystep.evals.probe import LinearProbe
 from keystep.evals.protocol import Entrant, EvalConfig
 from keystep.evals.results import making
+from keystep.evals.rows import HeadRun, Row
 from keystep.evals.simple_rows import count_simple
 from keystep.evals.study import Study as Rows
-from keystep.evals.suite import HeadRun, SuiteConfig, run_suite
 from keystep.files import write_json
 from keystep.loading import load
 from keystep.metrics import Tally
@@ -186,14 +187,16 @@ class Worker:
         """Temporal heads on raw features and the best control with every seed, or on the latents."""
         options = self.study.options
         judge = self._judge(entrants, EvalConfig())
-        config = SuiteConfig(heads=tuple(options.heads), seeds=0 if entrants else len(options.seeds))
+        config = EvalConfig(heads=tuple(options.heads), seeds=len(options.seeds))
         kept = self.study.kept_folder(self.name.fold) / "heads"
-        weights = {(one.name, one.seed): one.model.fingerprint for one in entrants}
+        controls = {} if entrants else self._rows(judge, (), twins=False)[0].evaluation.best_control
+        study = HeadStudy(judge, config, kept, {mode: simple.control for mode, simple in controls.items()})
+        study.run(entrants, self.now_and_then)
         rows = []
-        for row in run_suite(judge, entrants, config, kept, self.now_and_then, weights).rows:
+        for row in study.rows:
             for run in row.runs:
-                record = {"name": row.representation, "family": row.family, "mode": row.mode, "head": row.head}
-                rows.append({**record, "detail": row.detail, "delay": row.delay, **_head_run(run)})
+                record = {"name": row.name, "family": row.family, "mode": row.mode, "head": row.head}
+                rows.append({**record, "detail": row.detail, "delay": row.delay, **_head_run(run, judge)})
         yield self._piece(HEADS), judge, rows
 
     def _piece(self, part: str) -> Name:
@@ -257,14 +260,15 @@ def _shown(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(scores[name], 4) for name in SHOWN_SCORES}
 
 
-def _head_run(run: HeadRun) -> dict[str, Any]:
+def _head_run(run: HeadRun, judge: Judge) -> dict[str, Any]:
     """A head's run with what the bootstrap of edit and F1 needs of each test video."""
+    tallies = judge.tallies(run.predictions)
     return {
         "seed": run.seed,
         "scores": _shown(run.scores),
         "correct": [int(count) for count in run.correct],
-        "edit": [float(tally.edit[0]) for tally in run.tallies],
-        "f1@50": [_matches(tally) for tally in run.tallies],
+        "edit": [float(tally.edit[0]) for tally in tallies],
+        "f1@50": [_matches(tally) for tally in tallies],
         **run.record,
     }
 

@@ -167,6 +167,11 @@ class PJEPA(nn.Module):
         if self.config.oracle or (pattern is not None and pattern.oracle):
             raise InputError("this is an ORACLE model: it needs segment_lengths, the true segment boundaries")
 
+    def __repr__(self) -> str:
+        config = self.config
+        widths = f"{config.input_dim} -> {self.latent_dim()}, {config.depth} blocks of {config.dim}"
+        return f"PJEPA({widths}, {config.attention}, from {self.origin.source!r})"
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the weights: which model this is, wherever it lies."""

@@ -6,7 +6,6 @@
     out/data/                the prepared features, where the download cannot be read as it is
     out/<model>-seed<N>/     a pretraining run
     out/results/             table, pictures, report
-    out/suite/               the same for temporal heads, if asked for
 
 A run that was stopped goes on when it is planned and run again with the same settings.
 """
@@ -92,14 +91,12 @@ class RecipeResult:
         data: the feature folder that was trained on.
         runs: the runs of each model, over seeds.
         results: folder of table, pictures and report; None without a split.
-        suite: the same for temporal heads, where they were asked for.
         warnings: lines about what deserves a look.
     """
 
     data: Path
     runs: dict[str, tuple[Path, ...]]
     results: Path | None
-    suite: Path | None
     warnings: tuple[str, ...]
 
 
@@ -132,7 +129,6 @@ class Plan:
     split: str | None
     evaluation: Mapping[str, Any]
     suite: str | None
-    suite_settings: Mapping[str, Any]
     on_error: OnError
     survey: Survey | None
     """What is there of the download, beside what was published; None for a feature folder."""
@@ -151,8 +147,8 @@ class Plan:
         runs = self._train(data, progress)
         warnings = () if prepared is None else prepared.warnings
         if self.split is None:
-            return RecipeResult(data["root"], runs, None, None, warnings)
-        return RecipeResult(data["root"], runs, *self._judge(data, runs, progress), warnings)
+            return RecipeResult(data["root"], runs, None, warnings)
+        return RecipeResult(data["root"], runs, self._judge(data, runs, progress), warnings)
 
     def _prepared(self, progress: Progress) -> Prepared | None:
         if self.recipe.data_set is None:
@@ -183,26 +179,16 @@ class Plan:
         pretrain_several(settings, progress=progress)
         return runs
 
-    def _judge(
-        self, source: Mapping[str, Any], runs: Mapping[str, Sequence[Path]], progress: Progress
-    ) -> tuple[Path, Path | None]:
+    def _judge(self, source: Mapping[str, Any], runs: Mapping[str, Sequence[Path]], progress: Progress) -> Path:
         from keystep.data.folder import open_dataset
-        from keystep.evals.evaluate import evaluate, evaluate_suite
-        from keystep.evals.protocol import EvalConfig
-        from keystep.evals.suite import suite_config
+        from keystep.evals.evaluate import evaluate
+        from keystep.evals.protocol import eval_config
 
         assert self.split is not None
-        results = self.out / "results"
+        results, config = self.out / "results", eval_config(self.evaluation, self.suite)
         data = open_dataset(**source, problems=self.on_error)
-        config = build(EvalConfig, self.evaluation)
-        models = dict(runs)
-        evaluate(data, models, split=self.split, config=config, out=results, overwrite=True, progress=progress)
-        if self.suite is None:
-            return results, None
-        heads = suite_config(self.suite, self.suite_settings)
-        out = self.out / "suite"
-        evaluate_suite(data, models, split=self.split, config=heads, out=out, overwrite=True, progress=progress)
-        return results, out
+        evaluate(data, dict(runs), split=self.split, config=config, out=results, overwrite=True, progress=progress)
+        return results
 
 
 def plan(
@@ -231,7 +217,7 @@ def plan(
         seeds: how many runs of each model; a claim needs 3.
         split: instead of the recipe's.
         options, settings, evaluation, suite_settings: NAME=VALUE, on top of the recipe's options of the data set, of
-            its models, and of the evaluation without and with ``suite``.
+            its models, of the evaluation, and of what is added to that with ``suite``.
         suite: ``paper`` trains temporal heads, too, beside the paper's printed rows.
 
     Raises:
@@ -255,36 +241,32 @@ def plan(
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the one that the data were downloaded to")
     judging = merged(recipe.evaluation, assignments(list(evaluation)))
-    heads = merged(judging, recipe.suite, assignments(list(suite_settings)))
+    if suite is not None:
+        judging = merged(judging, recipe.suite, assignments(list(suite_settings)))
     wanted_split = split or recipe.split
     if wanted_split is not None:
-        _check_judging(chosen, judging, suite, heads)
+        _check_judging(chosen, judging, suite)
     prepared = merged(recipe.options, assignments(list(options)))
     record = _record(recipe, out, chosen, changes, prepared, wanted_split)
     return Plan(
         *(recipe, root, out, chosen, changes, prepared, recipe.convert or bool(options), seeds, wanted_split),
-        *(judging, suite, heads, on_error),
+        *(judging, suite, on_error),
         survey=_survey(recipe, root, prepared),
         record=record,
     )
 
 
-def _check_judging(
-    models: Iterable[str], evaluation: Mapping[str, Any], suite: str | None, heads: Mapping[str, Any]
-) -> None:
+def _check_judging(models: Iterable[str], evaluation: Mapping[str, Any], suite: str | None) -> None:
     from keystep.evals.entrants import reserved
-    from keystep.evals.protocol import EvalConfig
-    from keystep.evals.suite import suite_config
+    from keystep.evals.protocol import eval_config
 
     for name in models:
         if reserved(name):
             raise InputError(f"models.{name}: this name stands for a control; choose another")
     try:
-        build(EvalConfig, evaluation)
+        eval_config(evaluation, suite)
     except InputError as error:
         raise InputError(f"evaluation: {error}") from error
-    if suite is not None:
-        suite_config(suite, heads)
 
 
 def _survey(recipe: Recipe, root: Path, options: Mapping[str, Any]) -> Survey | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -32,3 +33,23 @@ def parse_rate(text: AnyRate) -> Fraction:
 
 Rate = Annotated[Fraction, BeforeValidator(parse_rate), PlainSerializer(str)]
 """A rate in settings: an exact fraction, written as text."""
+
+
+class Tabular(ABC):
+    """A result that can be read as a table."""
+
+    @abstractmethod
+    def to_records(self) -> list[dict[str, Any]]:
+        """One flat dict a row."""
+
+    def to_dataframe(self) -> Any:
+        """`to_records` as a pandas DataFrame, where pandas is installed.
+
+        Raises:
+            InputError: it is not.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise InputError("to_dataframe needs pandas: pip install pandas; or take to_records()") from error
+        return DataFrame.from_records(self.to_records())

@@ -6,6 +6,7 @@ import pkgutil
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,23 @@ def test_importing_every_module_in_any_order_replaces_no_public_name(seed: int) 
     random.Random(seed).shuffle(names)
     done = subprocess.run([sys.executable, "-c", SCRIPT, *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_works_after_all_modules_were_imported_in_any_order(tmp_path: Path) -> None:
+    names = sorted(modules())
+    random.Random(2).shuffle(names)
+    script = Path(__file__).parents[1] / "support" / "every_call.py"
+    command = [sys.executable, str(script), str(tmp_path), *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_models_and_heads_say_what_they_are_in_one_line(model: keystep.PJEPA) -> None:
+    assert repr(model) == f"PJEPA(6 -> 589, 2 blocks of 16, {model.config.attention}, from 'a model')"
+    head = keystep.heads.build_head(keystep.heads.head_config("mstcn", {"causal": True}), width=8, classes=3)
+    assert repr(head) == "Mstcn(8 -> 3 classes, live)"
+    head.origin = {"weights": "0123456789", "mode": "causal"}
+    assert repr(head) == "Mstcn(8 -> 3 classes, live, of causal latents of the model 01234567)"
 
 
 def test_importing_keystep_imports_no_torch() -> None:

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import SMALL
 
 from keystep.cli import main
+from keystep.config import RunConfig
+from keystep.config.base import assignments, build
+from keystep.train.run import pretrain
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -31,8 +35,21 @@ def keystep(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    """The videos of `write_videos`, for a test that may change them."""
+    return write_videos(tmp_path / "mydata")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the training videos of the same data, trained with `SMALL`; nobody changes it."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = {"data": {"root": write_videos(folder / "mydata"), "source_rate": 4, "split": "1"}}
+    pretrain(build(RunConfig, data, assignments([*SMALL[1::2]])), folder / "run")
+    return folder / "run"
+
+
+def write_videos(root: Path) -> Path:
     """Eight labelled videos of 50 to 85 frames with 6 numbers each at 4 Hz, in the MS-TCN layout."""
-    root = tmp_path / "mydata"
     rng = np.random.default_rng(0)
     for part in ("features", "groundTruth", "splits"):
         (root / part).mkdir(parents=True)

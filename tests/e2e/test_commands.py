@@ -13,16 +13,9 @@ import pytest
 import reference
 import torch
 import yaml
+from small import QUICK, SMALL
 
 Run = Callable[..., tuple[int, str, str]]
-SMALL = (
-    *("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=2", "--set", "model.readout_dim=24"),
-    *("--set", "train.steps=4", "--set", "train.crop=32", "--set", "train.batch_size=2"),
-)
-"""Settings of a model that trains in a blink."""
-
-QUICK = ("--set", "probe.penalties=[0.01]")
-"""Settings of a probe that does."""
 
 
 def pretrain(keystep: Run, data: Path, run: Path, *options: object) -> None:
@@ -57,11 +50,10 @@ def test_pretrain_eval_report_from_end_to_end(keystep: Run, data: Path, tmp_path
 
 
 def test_latents_in_the_mstcn_layout_are_a_data_set_that_other_code_reads(
-    keystep: Run, data: Path, tmp_path: Path
+    keystep: Run, data: Path, trained: Path, tmp_path: Path
 ) -> None:
-    pretrain(keystep, data, tmp_path / "run")
     out = tmp_path / "latents"
-    arguments = ("encode", tmp_path / "run", data, "--source-rate", 4, "--rate", 2, "--layout", "mstcn", "--out", out)
+    arguments = ("encode", trained, data, "--source-rate", 4, "--rate", 2, "--layout", "mstcn", "--out", out)
     status, said, error = keystep(*arguments)
     assert status == 0, error
     width = 6 + (9 + 16) * 6 + (4 * 6 + 1) + 4 * 6 + 24
@@ -80,12 +72,11 @@ def test_latents_in_the_mstcn_layout_are_a_data_set_that_other_code_reads(
 
 
 def test_latents_in_the_native_layout_are_read_again_at_their_own_rate(
-    keystep: Run, data: Path, tmp_path: Path
+    keystep: Run, data: Path, trained: Path, tmp_path: Path
 ) -> None:
-    pretrain(keystep, data, tmp_path / "run")
     out = tmp_path / "latents"
     status, _, error = keystep(
-        "encode", tmp_path / "run", data, "--source-rate", 4, "--rate", 2, "--out", out, "--half", "--live"
+        "encode", trained, data, "--source-rate", 4, "--rate", 2, "--out", out, "--half", "--live"
     )
     assert status == 0, error
     latents = np.load(out / "features" / "video0.npy")
@@ -206,11 +197,10 @@ def test_skip_goes_on_without_the_bad_videos_and_lists_them(keystep: Run, data: 
     assert record["data"]["videos"]["train"] == 3 and list(record["data"]["left_out"]) == ["video1"]
 
 
-def test_models_of_another_width_are_refused(keystep: Run, data: Path, tmp_path: Path) -> None:
-    pretrain(keystep, data, tmp_path / "run")
+def test_models_of_another_width_are_refused(keystep: Run, data: Path, trained: Path, tmp_path: Path) -> None:
     for path in (data / "features").glob("*.npy"):
         np.save(path, np.load(path)[:4])
-    for command in (("encode", tmp_path / "run", data), ("eval", data, "--model", f"pjepa={tmp_path / 'run'}")):
+    for command in (("encode", trained, data), ("eval", data, "--model", f"pjepa={trained}")):
         status, _, error = keystep(*command, "--source-rate", 4, "--out", tmp_path / "out")
         assert status == 2 and "6" in error and "4" in error and len(error.strip().splitlines()) == 1
         assert not (tmp_path / "out" / "features").exists()
@@ -225,9 +215,8 @@ def test_eval_says_when_a_model_has_seen_the_test_videos(keystep: Run, data: Pat
     assert "test videos" in json.loads((tmp_path / "result" / "result.json").read_text())["data"]["notes"][0]
 
 
-def test_a_run_is_not_overwritten(keystep: Run, data: Path, tmp_path: Path) -> None:
-    pretrain(keystep, data, tmp_path / "run")
-    status, _, error = keystep("pretrain", data, "--source-rate", 4, "--out", tmp_path / "run", *SMALL)
+def test_a_run_is_not_overwritten(keystep: Run, data: Path, trained: Path, tmp_path: Path) -> None:
+    status, _, error = keystep("pretrain", data, "--source-rate", 4, "--out", trained, *SMALL)
     assert status == 2 and "not empty" in error and "--resume" in error
 
 
@@ -280,20 +269,20 @@ def test_help_is_instant_because_torch_is_not_loaded() -> None:
         assert command in done.stdout
 
 
-def test_nothing_of_the_users_is_ever_deleted_to_make_room(keystep: Run, data: Path, tmp_path: Path) -> None:
-    pretrain(keystep, data, tmp_path / "run")
+def test_nothing_of_the_users_is_ever_deleted_to_make_room(
+    keystep: Run, data: Path, trained: Path, tmp_path: Path
+) -> None:
     (tmp_path / "results" / "first").mkdir(parents=True)
     (tmp_path / "results" / "notes.md").write_text("mine")
-    options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "results", *QUICK)
+    options = ("--model", f"pjepa={trained}", "--out", tmp_path / "results", *QUICK)
     status, _, error = keystep("eval", data, "--source-rate", 4, *options)
     assert status == 2 and "would be lost" in error
     assert (tmp_path / "results" / "notes.md").read_text() == "mine"
 
 
-def test_one_model_three_times_is_not_three_seeds(keystep: Run, data: Path, tmp_path: Path) -> None:
-    pretrain(keystep, data, tmp_path / "run")
+def test_one_model_three_times_is_not_three_seeds(keystep: Run, data: Path, trained: Path, tmp_path: Path) -> None:
     pretrain(keystep, data, tmp_path / "other", "--set", "train.seed=1", "--set", "masking.ratio=0.5")
-    run, model, other = tmp_path / "run", tmp_path / "run" / "model", tmp_path / "other"
+    run, model, other = trained, trained / "model", tmp_path / "other"
     for names, message in (
         ((f"p={run}", f"p={run}"), "used twice"),
         ((f"moving average={run}",), "stands for a control"),
@@ -305,17 +294,15 @@ def test_one_model_three_times_is_not_three_seeds(keystep: Run, data: Path, tmp_
         assert status == 2 and message in error, names
 
 
-def test_another_rate_than_in_training_is_said(keystep: Run, data: Path, tmp_path: Path) -> None:
-    pretrain(keystep, data, tmp_path / "run")
-    arguments = ("encode", tmp_path / "run" / "model", data, "--source-rate", 4, "--rate", 2, "--out", tmp_path / "out")
+def test_another_rate_than_in_training_is_said(keystep: Run, data: Path, trained: Path, tmp_path: Path) -> None:
+    arguments = ("encode", trained / "model", data, "--source-rate", 4, "--rate", 2, "--out", tmp_path / "out")
     status, said, _ = keystep(*arguments)
     assert status == 0 and "was trained at 4 Hz and reads 2 Hz here" in " ".join(said.split())
 
 
-def test_latents_of_another_model_are_not_mixed_in(keystep: Run, data: Path, tmp_path: Path) -> None:
-    pretrain(keystep, data, tmp_path / "a")
+def test_latents_of_another_model_are_not_mixed_in(keystep: Run, data: Path, trained: Path, tmp_path: Path) -> None:
     pretrain(keystep, data, tmp_path / "b", "--set", "train.seed=1")
-    assert keystep("encode", tmp_path / "a", data, "--source-rate", 4, "--out", tmp_path / "out")[0] == 0
+    assert keystep("encode", trained, data, "--source-rate", 4, "--out", tmp_path / "out")[0] == 0
     status, _, error = keystep("encode", tmp_path / "b", data, "--source-rate", 4, "--out", tmp_path / "out")
     assert status == 2 and "choose another folder" in error
 

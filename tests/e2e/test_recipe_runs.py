@@ -100,13 +100,13 @@ def test_a_recipe_puts_the_papers_rows_beside_its_own(keystep: Run, name: str, t
     command = ("--root", root, "--out", out, "--steps", 2, "--models", "pjepa", "--suite", "paper")
     status, _, error = keystep("run", FOLDER / f"{name}.yaml", *command, *options(SMALL, QUICK), *suite)
     assert status == 0, error
-    report = (out / "suite" / "report.md").read_text()
+    report = (out / "results" / "report.html").read_text()
     assert "Quoted, not run here" in report and "pjepa" in report
     if name == "egoprocel":
-        assert "76.8" in report and "(ORACLE: boundaries known)" in report and "accuracy_foreground" in report
+        assert "76.8" in report and "(ORACLE: boundaries known)" in report and "accuracy, foreground" in report
     else:
         assert "56.85" in report and "each clip alone" in report and "context cut off" in report
-        (submission,) = (out / "suite").glob("suite_heads/attentive-pjepa-causal-seed0/submission.json")
+        submission = out / "results" / "submissions" / "attentive-pjepa-causal-seed0.json"
         assert len(json.loads(submission.read_text())["segments"]) == 3
 
 

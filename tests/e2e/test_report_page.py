@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_results import ALONE, BESIDE, LIVE, PAIRED, VIDEOS, made_arrays, made_curves, made_head_rows, made_result
+from made_results import ALONE, BESIDE, LIVE, PAIRED, VIDEOS, made_arrays, made_curves, made_result, with_heads
 from matplotlib.image import imread
 
 from keystep.evals.report import page_of
@@ -51,7 +51,7 @@ def browse(page: Path, *options: str) -> str:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a result with everything in it, as large as a study's."""
     gate = [{**line, "claim": f"{line['claim']}, of the kind number {index}"} for index in range(4) for line in LINES]
-    result: dict[str, Any] = made_result(gate=(*gate, PAIRED, PAIRED)) | {"head_rows": made_head_rows()}
+    result: dict[str, Any] = with_heads(made_result(gate=(*gate, PAIRED, PAIRED)))
     result["protocol"]["background"] = ["background"]
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(page_of(result, made_arrays(result, VIDEOS[4:7]), made_curves()), encoding="utf-8")

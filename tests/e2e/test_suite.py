@@ -1,17 +1,20 @@
 """``keystep eval --suite paper``: what it trains, what it says, how it goes on and refuses."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from keystep.evals.bootstrap import Difference
 from keystep.evals.modes import answer_slots
+from keystep.evals.protocol import Comparison
 from keystep.evals.published import PUBLISHED
-from keystep.evals.suite import Gain
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = [
@@ -29,27 +32,22 @@ def suite(data: Path, out: Path, *options: object) -> list[object]:
     return ["eval", data, "--source-rate", "4", "--suite", "paper", "--out", out, *settings, *options]
 
 
-@pytest.fixture
-def model(keystep: Run, data: Path, tmp_path: Path) -> Path:
-    settings = ["model.dim=16", "model.heads=2", "model.depth=1", "train.steps=2", "train.crop=32"]
-    options = [value for setting in settings for value in ("--set", setting)]
-    status, _, error = keystep(
-        "pretrain", data, "--source-rate", "4", "--split", "1", "--out", tmp_path / "run", *options
-    )
-    assert status == 0, error
-    return tmp_path / "run"
-
-
-def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_modes(
-    keystep: Run, data: Path, model: Path, tmp_path: Path
-):
-    out = tmp_path / "suite"
+@pytest.fixture(scope="module")
+def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A trained run, its data, and what the suite wrote and said of them."""
+    data, out = trained.parent / "mydata", tmp_path_factory.mktemp("judged") / "suite"
     more = ("--set", "data_set=assembly101", "--set", "background=[wait]", "--set", "by_segments=true")
-    status, said, error = keystep(*suite(data, out, "--model", f"pjepa={model}", *more))
-    assert status == 0, error
-    record = json.loads((out / "suite.json").read_text())
-    rows = {(row["mode"], row["head"], row["representation"]): row for row in record["rows"]}
-    assert len(rows) == 2 * 4 * 3
+    command = [sys.executable, "-m", "keystep", *suite(data, out, "--model", f"pjepa={trained}", *more)]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "result.json").read_text())
+    return SimpleNamespace(run=trained, data=data, out=out, said=done.stdout, record=record)
+
+
+def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_modes(judged: SimpleNamespace):
+    record, said, out = judged.record, judged.said, judged.out
+    rows = {(row["mode"], row["head"], row["name"]): row for row in record["head_rows"]}
+    assert len(rows) == 2 * 3 * 3
     for (mode, head, representation), row in rows.items():
         assert 0 <= row["mean"]["accuracy"] <= 100 and row["parameters"] > 0 and row["frames_per_second"] > 0
         if mode == "causal":
@@ -58,64 +56,62 @@ def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_mode
             assert late == (head == "attentive")
         if mode == "offline" and (representation in ("pjepa", "best control") or head in ("mstcn", "context")):
             assert row["delay"] is None
-        for run in row["runs"]:
-            assert 0 <= run["by_segments"]["majority"]["segments"] <= 100
-    learned = {(gain["mode"], gain["head"], gain["second"]) for gain in record["gains"]}
-    assert (
-        len(learned) == 2 * 4 * 2
-        and len(record["gains"]) == 3 * len(learned)
-        and not any(gain["holds"] for gain in record["gains"])
-    )  # one seed is no claim
-    text = (out / "report.md").read_text()
+    segments = {(row["mode"], row["head"], row["name"]) for row in record["segment_scores"]}
+    assert rows.keys() < segments and ("causal", "linear", "pjepa") in segments
+    assert all(0 <= row["mean"]["segments"] <= 100 for row in record["segment_scores"])
+    learned = {(gain["mode"], gain["head"], gain["second"]) for gain in record["head_gains"]}
+    assert len(learned) == 2 * 3 * 2 and len(record["head_gains"]) == 3 * len(learned)
+    assert {gain["verdict"] for gain in record["head_gains"]} == {"not enough seeds"}
+    text = (out / "report.html").read_text()
     assert "Quoted, not run here" in text and "40.1" in text and "ORACLE: boundaries known" in text
-    assert "accuracy_foreground" in text and "pjepa" in said
-    check_streams(keystep, data, model, out, tmp_path)
-    pictures = sorted(path.name for path in out.glob("*.png"))
-    assert pictures[0] == "accuracy.png" and len(pictures) == 5
-    assert all(f"]({name})" in text for name in pictures)
+    assert "accuracy, foreground" in text and "mstcn: pjepa" in said and "Temporal heads. Offline" in said
+    assert any(row["name"] == "pjepa" for row in record["rows"]) and record["gate"], "the probe's table is there, too"
 
 
-def check_streams(keystep: Run, data: Path, model: Path, out: Path, folder: Path) -> None:
-    """The causal heads on latents run live, on the model that they were trained on, and say what the suite scored."""
-    features = data / "features" / "video7.npy"
-    for head in ("mstcn", "context", "attentive"):
-        path = out / "suite_heads" / f"{head}-pjepa-causal-seed0" / "head.safetensors"
-        lines = folder / f"{head}.jsonl"
-        status, _, error = keystep("stream", model, features, "--source-rate", 4, "--head", path, "--out", lines)
-        assert status == 0, error
-        said = [json.loads(line) for line in lines.read_text().splitlines()]
-        labels = (data / "groundTruth" / "video7.txt").read_text().split("\n")
-        record = json.loads((out / "suite.json").read_text())
-        (row,) = (
-            row
-            for row in record["rows"]
-            if (row["mode"], row["head"], row["representation"]) == ("causal", head, "pjepa")
-        )
-        right = sum(reading["step"] == label for reading, label in zip(said, labels, strict=True))
-        assert right == row["runs"][0]["correct"][record["data"]["test_videos"].index("video7")]
-    offline = out / "suite_heads" / "mstcn-pjepa-offline-seed0" / "head.safetensors"
-    status, _, error = keystep("stream", model, features, "--source-rate", 4, "--head", offline)
-    assert status == 2 and "was fitted on offline latents, which see the future; take the causal head" in error
-    status, _, error = keystep("export", model, "--head", offline, "--window", "8", "--out", folder / "exported")
-    assert status == 2 and "reads the whole video, so there is no step: leave out" in error
-    status, said, error = keystep("export", model, "--head", offline, "--out", folder / "exported")
+@pytest.mark.parametrize("head", ["mstcn", "context", "attentive"])
+def test_causal_heads_say_live_what_the_suite_scored(keystep: Run, judged: SimpleNamespace, head: str, tmp_path: Path):
+    features, lines = judged.data / "features" / "video7.npy", tmp_path / "lines.jsonl"
+    path = judged.out / "heads" / f"{head}-pjepa-causal-seed0.safetensors"
+    status, _, error = keystep("stream", judged.run, features, "--source-rate", 4, "--head", path, "--out", lines)
     assert status == 0, error
-    assert "whole videos of 65 frames or more" in said and (folder / "exported" / "video.onnx").exists()
+    said = [json.loads(line) for line in lines.read_text().splitlines()]
+    labels = (judged.data / "groundTruth" / "video7.txt").read_text().split("\n")
+    rows = judged.record["head_rows"]
+    (row,) = (row for row in rows if (row["mode"], row["head"], row["name"]) == ("causal", head, "pjepa"))
+    right = sum(reading["step"] == label for reading, label in zip(said, labels, strict=True))
+    assert right == row["runs"][0]["correct"][judged.record["data"]["test_videos"].index("video7")]
+
+
+def test_an_offline_head_does_not_stream_and_is_exported_as_whole_videos(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+):
+    features, exported = judged.data / "features" / "video7.npy", tmp_path / "exported"
+    offline = judged.out / "heads" / "mstcn-pjepa-offline-seed0.safetensors"
+    status, _, error = keystep("stream", judged.run, features, "--source-rate", 4, "--head", offline)
+    assert status == 2 and "was fitted on offline latents, which see the future; take the causal head" in error
+    status, _, error = keystep("export", judged.run, "--head", offline, "--window", "8", "--out", exported)
+    assert status == 2 and "reads the whole video, so there is no step: leave out" in error
+    status, said, error = keystep("export", judged.run, "--head", offline, "--out", exported)
+    assert status == 0, error
+    assert "whole videos of 65 frames or more" in said and (exported / "video.onnx").exists()
 
 
 def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(keystep: Run, data: Path, tmp_path: Path):
-    out = tmp_path / "suite"
-    assert keystep(*suite(data, out))[0] == 0
-    before = {path: path.stat().st_mtime_ns for path in out.glob("suite_heads/*/head.safetensors")}
-    first = json.loads((out / "suite.json").read_text())
-    assert len(before) == 2 * 4 * 2
-    status, _, error = keystep(*suite(data, out))
+    out, settings = tmp_path / "result", ("seeds=1", "training.epochs=1", "probe.penalties=[0.01]")
+    one = ("heads=[mstcn]", "head_settings={mstcn: {maps: 8, layers: 2, refinements: 1}}", "modes=[causal]")
+    given = [word for setting in (*settings, *one) for word in ("--set", setting)]
+    command = ("eval", data, "--source-rate", 4, "--out", out, *given)
+    assert keystep(*command)[0] == 0
+    first = json.loads((out / "result.json").read_text())
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("probes/heads/*/checkpoint/state.json")}
+    status, _, error = keystep(*command)
     assert status == 2 and "holds a result already; give --overwrite" in error
-    assert keystep(*suite(data, out, "--overwrite"))[0] == 0
-    again = json.loads((out / "suite.json").read_text())
-    assert [row["runs"] for row in again["rows"]] == [row["runs"] for row in first["rows"]]
-    status, _, error = keystep(*suite(data, out, "--overwrite", "--set", "training.epochs=3"))
-    assert status == 2 and error.count("\n") == 1 and str(out / "suite_heads") in error
+    assert keystep(*command, "--overwrite")[0] == 0
+    again = json.loads((out / "result.json").read_text())
+    assert [row["runs"] for row in again["head_rows"]] == [row["runs"] for row in first["head_rows"]]
+    assert len(kept) == 2 and kept == {path: path.stat().st_mtime_ns for path in kept}
+    status, _, error = keystep(*command, "--overwrite", "--set", "training.epochs=3")
+    assert status == 2 and error.count("\n") == 1 and str(out / "probes" / "heads") in error
 
 
 @pytest.mark.parametrize(
@@ -140,7 +136,7 @@ def test_wrong_settings_are_one_line_before_anything_is_trained(
     assert not (tmp_path / "suite").exists()
 
 
-def test_what_is_not_the_suites_own_is_never_replaced(keystep: Run, data: Path, tmp_path: Path):
+def test_what_is_no_result_is_never_replaced(keystep: Run, data: Path, tmp_path: Path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thoughts.md").write_text("mine")
     status, _, error = keystep(*suite(data, tmp_path / "notes"))
@@ -149,12 +145,14 @@ def test_what_is_not_the_suites_own_is_never_replaced(keystep: Run, data: Path, 
     assert status == 2 and "thoughts.md" in error
 
 
-def test_a_gain_holds_with_enough_seeds_of_both_sides_and_no_waiting():
+def test_a_gain_holds_with_enough_seeds_of_both_sides_no_waiting_and_no_stronger_control():
     sound = Difference(5.0, 2.0, 8.0, (3, 3), 9)
-    assert Gain("mstcn", "causal", "pjepa", "raw features", "edit", sound, later=False).holds
-    assert not Gain("mstcn", "causal", "pjepa", "raw features", "edit", sound, later=True).holds
+    gain = Comparison("head", "edit under mstcn", "causal", "pjepa", "raw features", sound, drawn_rival=True)
+    assert gain.holds
+    assert replace(gain, later=True).verdict == "answers later"
+    assert replace(gain, stronger="best control").verdict == "fails"
     for seeds in ((3, 1), (1, 3)):
-        assert not Gain("mstcn", "causal", "pjepa", "raw", "edit", replace(sound, seeds=seeds), later=False).holds
+        assert replace(gain, difference=replace(sound, seeds=seeds)).verdict == "not enough seeds"
 
 
 @pytest.mark.parametrize(

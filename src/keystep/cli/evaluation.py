@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from keystep.cli.data import list_found, open_data, show_warnings
 from keystep.cli.progress import progress_on
 from keystep.cli.stopping import interruptible
-from keystep.config.base import assignments, build
+from keystep.config.base import assignments
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.entrants import Group, check_models, loaded_groups, own_rate
 from keystep.evals.evaluate import check_output, evaluate
 from keystep.evals.headline import main_line, verdict
 from keystep.evals.kept import FOLDER
-from keystep.evals.protocol import EvalConfig
+from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
-from keystep.evals.table import markdown_table
+from keystep.evals.table import Section, markdown_table, tables
 
-METRICS = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
+HIDDEN = ("accuracy, foreground", "seeds")
+"""Columns of the report that a terminal has no room for."""
 
 
 def evaluate_folder(
@@ -37,13 +38,14 @@ def evaluate_folder(
     on_error: str,
     console: Console,
     *,
+    suite: str | None = None,
     persons: str | None = None,
     quick: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Judge, save, draw, say."""
+    config = eval_config(assignments(settings), suite)
     check_output(out, overwrite=overwrite)
-    config = build(EvalConfig, assignments(settings))
     groups, folder, warnings = opened(data, models, split, source_rate, rate, persons, on_error, console)
     with interruptible(f"stopped; the same command goes on from {out / FOLDER}"):
         results = evaluate(
@@ -83,7 +85,11 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     """Draw the report and print the table with its main line."""
     record, _, _ = load_result(result)
     page = write_report(result)
-    console.print(_table(record))
+    data = record["data"]
+    marks = (", ORACLE" if data["oracle"] else "") + (", features made with LABELS" if data["labels"] else "")
+    console.print(f"{data['name']}, split {data['split']}, test videos{marks}", soft_wrap=True, markup=False)
+    for section in tables(record):
+        console.print(_table(section))
     if markdown:
         print(markdown_table(record))
     for line in record["gate"]:
@@ -99,23 +105,16 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     console.print(main_line(record), style="bold", soft_wrap=True, markup=False)
 
 
-def _table(record: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{record['data']['name']}, split {record['data']['split']}, frame-wise linear probe, test videos"
-        + (", ORACLE" if record["data"]["oracle"] else "")
-        + (", features made with LABELS" if record["data"].get("labels") else "")
-    )
-    table.add_column("representation")
-    table.add_column("mode")
-    for metric in METRICS:
-        table.add_column(metric, justify="right")
-    for row in sorted(record["rows"], key=lambda row: row["mode"], reverse=True):
-        spreads = (row["spread"][metric] for metric in METRICS)
-        cells = [
-            f"{row['mean'][metric]:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-            for metric, spread in zip(METRICS, spreads, strict=True)
-        ]
-        table.add_row(row["name"], row["mode"], *cells)
+def _table(section: Section) -> Table:
+    table = Table(title=section.title)
+    columns = [column for column in section.columns if column not in HIDDEN]
+    table.add_column("representation", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for heading, lines in section.groups.items():
+        head = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
+        for line in lines:
+            table.add_row(escape(head + line.name), *(line.cells[column] for column in columns))
     return table
 
 

@@ -29,5 +29,3 @@ def run_recipe(file: Path, root: Path, out: Path, models: Sequence[str], console
         from keystep.cli.evaluation import show_report
 
         show_report(done.results, console)
-    if done.suite is not None:
-        console.print(f"temporal heads: {done.suite / 'report.md'}", soft_wrap=True, markup=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -103,6 +103,16 @@ def data_set_of(root: Path) -> str | None:
     provenance = read_store(root / "store.json").get("provenance")
     name = provenance.get("data_set") if isinstance(provenance, dict) else None
     return name if isinstance(name, str) else None
+
+
+def video_records(folder: Path, videos: Iterable[str], skipped: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One a video that is in a feature folder or was left out of it: its name, its features, why it was left out."""
+    there = [
+        {"video": name, "features": str(folder / "features" / f"{name}.npy"), "left_out": None}
+        for name in videos
+        if name not in skipped
+    ]
+    return there + [{"video": name, "features": None, "left_out": why} for name, why in skipped.items()]
 
 
 def oracle_of(store: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ def measure(
     names = list(videos)
     share = max(1, SAMPLE_FRAMES // tokens // max(1, len(names)))
     width = folder.width // tokens
-    moments = _Moments(width)
+    moments = ChannelMoments(width)
     samples, readable = [], []
     for name in names:
         frames = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
@@ -68,8 +68,10 @@ def measure(
         progress(name)
     if not readable:
         raise InputError(f"{folder.root}: none of {len(names)} videos can be read")
-    mean, level = (values.astype(np.float32) for values in (moments.mean, moments.level))
-    statistics = Statistics(mean, moments.deviation(), np.concatenate(samples), level)
+    mean, level, deviation = (
+        values.astype(np.float32) for values in (moments.mean, moments.level, moments.deviation())
+    )
+    statistics = Statistics(mean, deviation, np.concatenate(samples), level)
     return statistics, tuple(readable)
 
 
@@ -111,15 +113,20 @@ def principal_colours(videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     }
 
 
-class _Moments:
-    """Mean and deviation of each channel, put together video by video without cancellation (Chan et al., 1979)."""
+class ChannelMoments:
+    """Mean and deviation of each channel, put together part by part without cancellation (Chan et al., 1979).
+
+    Attributes:
+        mean: (D,) float64 of all frames; zeros where each part was centred.
+        level: (D,) float64 mean of all frames as they are.
+    """
 
     def __init__(self, width: int) -> None:
         self.count = 0
         self.mean, self.level, self.squares, self.largest = np.zeros((4, width))
 
-    def add(self, frames: np.ndarray, centred: bool) -> np.ndarray:
-        """Count (T, D_in) frames, after removing their own mean if ``centred``; returns that mean, (D_in,) float64."""
+    def add(self, frames: np.ndarray, centred: bool = False) -> np.ndarray:
+        """Count (T, D) frames, after removing their own mean if ``centred``; returns that mean, (D,) float64."""
         own_mean: np.ndarray = frames.mean(axis=0, dtype=np.float64)
         difference = frames - own_mean
         own_squares = np.einsum("td,td->d", difference, difference)
@@ -132,7 +139,7 @@ class _Moments:
         self.largest = np.maximum(self.largest, np.abs(frames).max(axis=0))
         return own_mean
 
-    def deviation(self) -> np.ndarray:
-        """(D_in,) float32; 1 where a channel moves by no more than float32 can tell at its size."""
+    def deviation(self, constant: float = 1.0) -> np.ndarray:
+        """(D,) float64; ``constant`` where a channel moves by no more than float32 can tell at its size."""
         deviation = np.sqrt(self.squares / self.count)
-        return np.where(deviation > 1e-7 * self.largest, deviation, 1.0).astype(np.float32)
+        return np.where(deviation > 1e-7 * self.largest, deviation, constant)

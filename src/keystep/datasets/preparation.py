@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from keystep.data.annotation import split_names
+from keystep.data.layout import video_records
 from keystep.data.problems import Problems
 from keystep.datasets.registry import preparer
 from keystep.datasets.survey import Survey
 from keystep.errors import InputError
 from keystep.progress import SILENT, Progress, Task
+from keystep.types import Tabular
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Tabular):
     """A feature folder of a data set.
 
     folder: where it lies: ``out``, or the downloaded folder itself where keystep reads that as it is. source_rate: its
     features a second, and groups: the pattern that finds persons in names, where the folder does not say so itself.
-    videos, splits: names. skipped: videos left out, with
-    the reason. warnings: what deserves a look, such as labels that were cut. survey: counts beside the published ones.
+    videos, splits: names. skipped: videos left out, with the reason. warnings: what deserves a look, such as labels
+    that were cut. survey: counts beside the published ones.
     """
 
     folder: Path
@@ -36,6 +38,10 @@ class Prepared:
     skipped: Mapping[str, str]
     warnings: tuple[str, ...]
     survey: Survey
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One a video that is in the folder or was left out: its name, its features, why it was left out."""
+        return video_records(self.folder, self.videos, self.skipped)
 
     def __repr__(self) -> str:
         return f"Prepared({str(self.folder)!r}, {len(self.videos)} videos, splits {', '.join(self.splits) or 'none'})"

@@ -52,24 +52,9 @@ def paired_bootstrap(
         raise InputError(f"every video needs at least one scored frame: {totals.tolist()}")
     if resamples < 100:
         raise InputError(f"an interval needs at least 100 resamples, not {resamples}")
-    right_a, right_b = _checked(correct_a, totals, "correct_a"), _checked(correct_b, totals, "correct_b")
-    generator = np.random.default_rng(seed)
-    videos = len(totals)
-    draws = _draws(generator, videos, resamples)  # (resamples, videos), the same for both sides
-    pooled = draws @ totals  # (resamples,)
-    sides = []
-    for right in (right_a, right_b):
-        accuracies = (draws @ right.T) / pooled[:, None]  # (resamples, seeds)
-        sides.append((accuracies * _draws(generator, len(right), resamples)).sum(axis=1) / len(right))
-    low, high = np.percentile(100 * (sides[0] - sides[1]), [2.5, 97.5])
-    observed = right_a.sum(axis=1).mean() - right_b.sum(axis=1).mean()
-    return Difference(
-        mean=float(100 * observed / totals.sum()),
-        low=float(low),
-        high=float(high),
-        seeds=(len(right_a), len(right_b)),
-        videos=videos,
-    )
+    sides = (_checked(correct_a, totals, "correct_a"), _checked(correct_b, totals, "correct_b"))
+    a, b = (Shares(right, np.broadcast_to(totals, right.shape)) for right in sides)
+    return paired_shares(a, b, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
+from keystep.config.base import build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping
 from keystep.data.layout import data_set_of
 from keystep.errors import InputError
-from keystep.evals import suite_results
 from keystep.evals.entrants import (
     Group,
     Models,
@@ -26,22 +25,18 @@ from keystep.evals.entrants import (
     open_judge,
     own_rate,
 )
-from keystep.evals.judge import Judge, Mode
+from keystep.evals.gate import head_gains
+from keystep.evals.head_rows import HeadStudy, check_clips, segment_scores
+from keystep.evals.judge import Judge
 from keystep.evals.judging import judge_all
 from keystep.evals.kept import FOLDER
-from keystep.evals.protocol import EvalConfig
+from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, curves_of
-from keystep.evals.suite import HeadRow, SuiteConfig, check_clips, gains, run_suite
-from keystep.evals.suite_results import gain_records, row_records, save_suite
+from keystep.evals.rows import Mode
 from keystep.files import check_new, check_ours
-from keystep.heads import PRESETS
 from keystep.progress import SILENT, Progress
 
-HEADS = "suite_heads"
-"""Folder of the trained heads within a suite's."""
 TASKS = ("segmentation",)
-PROBE = "linear"
-"""The head that everything is judged by unless others are asked for."""
 
 
 def evaluate(
@@ -49,11 +44,11 @@ def evaluate(
     models: Models | None = None,
     *,
     split: str = "1",
-    heads: Sequence[str] = (PROBE,),
-    modes: Sequence[Mode] = ("offline", "causal"),
+    heads: Sequence[str] | None = None,
+    modes: Sequence[Mode] | None = None,
     task: str = "segmentation",
     groups: Grouping | None = None,
-    config: EvalConfig | None = None,
+    config: EvalConfig | Mapping[str, Any] | None = None,
     out: Path | str | None = None,
     quick: bool = False,
     overwrite: bool = False,
@@ -65,14 +60,16 @@ def evaluate(
         data: what `keystep.open_dataset` returned, or the folder, which is then read at the models' own rate.
         models: name -> a model, or the models of one recipe over seeds; each a `PJEPA`, a run folder, or what else
             `keystep.load` accepts. Without any, raw features and the controls are judged alone.
-        heads: ``linear``, the probe of the table and the gate, and presets of temporal heads such as ``mstcn``, which
-            are trained on raw features, the best control, and every model.
-        modes: ``offline`` sees whole videos, ``causal`` only the past.
+        heads: ``linear``, the probe of the table and the gate, which is always there, and presets of temporal heads
+            such as ``mstcn``, which are trained on raw features, the best control, and every model. None: as ``config``
+            says, ``linear`` alone by default.
+        modes: ``offline`` sees whole videos, ``causal`` only the past. None: as ``config`` says, by default both.
         task: ``segmentation``: one class for every frame.
         groups: video -> the person or site that it belongs to, or a pattern that finds it in the names; None: as the
             folder says. Where they are known, every bootstrap draws groups instead of videos, and a validation part
             that is cut from training holds whole groups.
-        config: settings of probes and metrics; a `SuiteConfig` has those of temporal heads too.
+        config: settings of probes, metrics and temporal heads, as an `EvalConfig` or such as
+            ``{"background": ["none"], "training": {"epochs": 20}}``.
         out: folder for the result, its pictures and its report. Finished probes are kept there, so that the same call
             goes on after an interruption.
         quick: a first look in a fraction of the time, of which nothing may be claimed.
@@ -84,20 +81,19 @@ def evaluate(
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}; expected {', '.join(TASKS)}")
-    for head in heads:
-        if head not in PRESETS:
-            raise InputError(f"unknown head {head!r}; expected one of {', '.join(PRESETS)}")
-    for mode in modes:
-        if mode not in get_args(Mode):
-            raise InputError(f"unknown mode {mode!r}; expected {' or '.join(get_args(Mode))}")
-    if quick and set(heads) != {PROBE}:
+    config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
+    config = config.checked(heads, modes)
+    if quick and config.temporal_heads:
         raise InputError("quick is for the linear probe alone; leave it out, or the other heads")
     if out is not None:
         check_output(Path(out), overwrite=overwrite)
-    config = config or EvalConfig()
     given, folder = _opened(data, models, groups)
+    if config.temporal_heads:
+        check_clips(folder, given)
+    if config.data_set is None:
+        config = config.model_copy(update={"data_set": data_set_of(folder.root)})
     with _own_notes(folder):
-        results = _evaluated(given, folder, split, heads, modes, config, out, quick, progress)
+        results = _evaluated(given, folder, split, config, out, quick, progress)
     if out is not None:
         results.report(out)
     return results
@@ -140,8 +136,6 @@ def _evaluated(
     given: Sequence[Group],
     folder: FeatureFolder,
     split: str,
-    heads: Sequence[str],
-    modes: Sequence[Mode],
     config: EvalConfig,
     out: Path | str | None,
     quick: bool,
@@ -149,66 +143,31 @@ def _evaluated(
 ) -> Results:
     judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), entrants_of(given)
-    evaluation = judge_all(judge, entrants, progress, modes=modes, quick=quick)
+    evaluation = judge_all(judge, entrants, progress, modes=config.modes, quick=quick)
     evaluation.leaks = leaks(given, judge.split.test)
-    others = tuple(head for head in heads if head != PROBE)
-    more: dict[str, Any] = {}
-    if others:
-        settings = config if isinstance(config, SuiteConfig) else SuiteConfig(**config.model_dump())
-        settings = settings.model_copy(update={"heads": others, "modes": tuple(modes)})
-        weights = {(record["name"], record["seed"]): record["weights"] for record in records}
+    if config.temporal_heads:
         with TemporaryDirectory() as scratch:
             kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
-            suite = run_suite(judge, entrants, settings, kept, progress, weights)
-        more = {"head_rows": row_records(suite.rows), "head_gains": gain_records(gains(suite.rows, judge))}
+            _judge_heads(evaluation, entrants, config, kept, progress)
+    if config.by_segments:
+        alone = [
+            row for row in evaluation.rows if row.family in ("raw", "learned", "reconstruction") and not row.beside
+        ]
+        best = [simple.row for simple in evaluation.best_control.values() if simple.row not in alone]
+        evaluation.segment_scores = segment_scores(judge, [*alone, *best, *evaluation.head_rows])
     runs = {f"{name}, seed {seed}": one.origin.run for name, seed, one in flat(given) if one.origin.run is not None}
-    return Results.of(evaluation, curves_of(runs), records, more)
+    return Results.of(evaluation, curves_of(runs), records, config)
 
 
-@dataclass(frozen=True)
-class SuiteResults:
-    """What `evaluate_suite` found; its rows, and the report that shows them."""
-
-    rows: tuple[HeadRow, ...]
-    report: Path
-
-    def __repr__(self) -> str:
-        return f"SuiteResults({len(self.rows)} rows, {str(self.report)!r})"
-
-
-def evaluate_suite(
-    data: FeatureFolder | Path | str,
-    models: Models | None = None,
-    *,
-    out: Path | str,
-    split: str = "1",
-    groups: Grouping | None = None,
-    config: SuiteConfig | None = None,
-    overwrite: bool = False,
-    progress: Progress = SILENT,
-) -> SuiteResults:
-    """Train temporal heads on raw features, the best control and every model; the paper's rows stand beside ours.
-
-    Args:
-        data, models, split, groups, overwrite, progress: see `evaluate`.
-        out: folder for ``suite.json``, the report and the heads. Trained heads are found again after an interruption.
-        config: heads, modes, their settings and training; ``data_set`` by default as the folder says.
-
-    Raises:
-        InputError: unusable data or models, a result that is there already, or an ``out`` that cannot be written to.
-    """
-    out, config = Path(out), config or SuiteConfig()
-    pictures = {path.name for path in out.glob("ribbons_*.png")} if out.is_dir() else set()
-    check_ours(out, {*suite_results.OURS, HEADS, FOLDER, *pictures})
-    check_new(out / suite_results.RESULT, overwrite)
-    given, folder = _opened(data, models, groups)
-    if config.data_set is None:
-        config = config.model_copy(update={"data_set": data_set_of(folder.root)})
-    check_clips(folder, given)
-    judge, records = _judge(given, folder, split, config, out / FOLDER), model_records(given)
-    weights = {(record["name"], record["seed"]): record["weights"] for record in records}
-    found = run_suite(judge, entrants_of(given), config, out / HEADS, progress, weights)
-    return SuiteResults(tuple(found.rows), save_suite(out, judge, found, config, records))
+def _judge_heads(
+    evaluation: Evaluation, entrants: Sequence[Entrant], config: EvalConfig, kept: Path, progress: Progress
+) -> None:
+    """The rows of temporal heads, and what they gain."""
+    best = {mode: simple.control for mode, simple in evaluation.best_control.items()}
+    study = HeadStudy(evaluation.judge, config, kept, best)
+    study.run(entrants, progress)
+    evaluation.head_rows, evaluation.clip_rows = study.rows, study.clip_rows
+    evaluation.head_gains = head_gains(study.rows, evaluation.judge)
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from keystep.evals.bootstrap import paired_bootstrap
-from keystep.evals.judge import Mode, Row
+import numpy as np
+
+from keystep.evals.bootstrap import Shares, paired_bootstrap, paired_shares
+from keystep.evals.judge import Judge
 from keystep.evals.modes import answers_later, marked_oracle
 from keystep.evals.protocol import PAIR, QUICK_NOTE, Comparison, Evaluation, Pair, Question
+from keystep.evals.rows import HeadRow, Mode, Row
+from keystep.metrics import OVERLAPS, Tally
 
 SMOOTHING = "moving average"
 """Beginning of the names of the rows that the gate knows as smoothing."""
+HEAD_METRICS = ("accuracy", "edit", "f1@50")
+"""In what gains under temporal heads are stated."""
 
 
 def compare(evaluation: Evaluation, modes: Sequence[Mode], given: Sequence[str] = ()) -> None:
@@ -34,8 +41,8 @@ def compare(evaluation: Evaluation, modes: Sequence[Mode], given: Sequence[str] 
         difference = paired_bootstrap(judge.by_group(row.correct), judge.by_group(rival.correct), frames)
         later = answers_later(row, rival)
         trained = rival.family not in ("raw", "control")
-        line = Comparison(question, claim, row.mode, row.name, rival.name, difference, later, evaluation.quick, trained)
-        evaluation.gate.append(line)
+        line = Comparison(question, claim, row.mode, row.name, rival.name, difference, later=later)
+        evaluation.gate.append(replace(line, quick=evaluation.quick, drawn_rival=trained))
 
 
 def _learned_pairs(rows: Sequence[Row], mode: Mode) -> Iterator[Pair]:
@@ -84,3 +91,56 @@ def _given_pairs(rows: Sequence[Row], mode: Mode, given: Sequence[str]) -> Itera
 def _strongest(rows: Sequence[Row]) -> Row:
     """The row with the most right frames on the test videos, which is what the gate compares."""
     return max(rows, key=lambda row: float(row.correct.sum(axis=1).mean()))
+
+
+def head_gains(rows: Sequence[HeadRow], judge: Judge) -> list[Comparison]:
+    """Each learned row against raw features, the best control and reconstruction under the same head, paired by video
+    (or by group, where the judge knows groups).
+
+    Raw features are an average over one frame, so they and the best control are one kind of control: a line against the
+    weaker of the two on the test videos holds only where that against the stronger does.
+    """
+    if len(judge.by_group(judge.frames)) < 2:  # one video has no interval
+        return []
+    simple = {row.name for row in rows if row.family in ("raw", "control")}
+    tallies = [[judge.tallies(run.predictions) for run in row.runs] for row in rows]
+    shares = {
+        (row.name, row.head, row.mode, metric): _shares(counted, metric, judge)
+        for row, counted in zip(rows, tallies, strict=True)
+        for metric in HEAD_METRICS
+    }
+    found: list[Comparison] = []
+    for row in rows:
+        rivals = [rival for rival in rows if (rival.head, rival.mode) == (row.head, row.mode)]
+        for rival in rivals if row.family == "learned" else ():
+            if rival.family not in ("raw", "control", "reconstruction"):
+                continue
+            for metric in HEAD_METRICS:
+                sides = (shares[one.name, one.head, one.mode, metric] for one in (row, rival))
+                difference = paired_shares(*sides)
+                claim, both = f"{metric} under {row.head}", (row.name, rival.name)
+                line = Comparison("head", claim, row.mode, *both, difference, head=row.head, metric=metric)
+                found.append(replace(line, later=answers_later(row, rival), drawn_rival=True))
+    against = [line for line in found if line.second in simple]
+    return [replace(line, stronger=_stronger(line, against)) if line.second in simple else line for line in found]
+
+
+def _stronger(line: Comparison, found: Sequence[Comparison]) -> str:
+    """Of the simple controls, the one that beats a line's rival on the test videos and is not beaten itself."""
+    same = [other for other in found if (other.first, other.mode, other.claim) == (line.first, line.mode, line.claim)]
+    hardest = min(same, key=lambda other: other.difference.mean)
+    return hardest.second if hardest.difference.mean < line.difference.mean and not hardest.holds else ""
+
+
+def _shares(tallies: Sequence[Sequence[Tally]], metric: str, judge: Judge) -> Shares:
+    """What a score is made of, seed by seed and video by video (or group by group), under protocol pooled."""
+    if metric == "accuracy":
+        parts = [[(one.frames[0, 0], one.frames[0, 1]) for one in run] for run in tallies]
+    elif metric == "edit":
+        parts = [[(one.edit[0] / 100, one.edit[1]) for one in run] for run in tallies]
+    else:
+        place = OVERLAPS.index(int(metric.removeprefix("f1@")) / 100)
+        counts = [[one.matches[place] for one in run] for run in tallies]
+        parts = [[(2 * tp, 2 * tp + fp + fn) for tp, fp, fn in run] for run in counts]
+    both = np.array(parts, dtype=np.float64)  # (seeds, videos, 2)
+    return Shares(judge.by_group(both[..., 0]), judge.by_group(both[..., 1]))

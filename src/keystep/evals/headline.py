@@ -50,10 +50,12 @@ def reasons(line: Result) -> str:
         found.append("the interval reaches 0")
     if line["later"]:
         found.append("it answers later than its rival")
-    if line.get("stronger"):
+    if line["stronger"]:
         found.append(f"{line['stronger']} is stronger than the rival")
-    if line["seeds"][0] < SEEDS_FOR_A_CLAIM:
-        found.append(f"{_count(line['seeds'][0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
+    needed = line["seeds"] if kind(line) == FEW else line["seeds"][:1]
+    few = [seeds for seeds in needed if seeds < SEEDS_FOR_A_CLAIM]
+    if few:
+        found.append(f"{_count(few[0], 'seed')}, {SEEDS_FOR_A_CLAIM} needed")
     return "; ".join(found)
 
 

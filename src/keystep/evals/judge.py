@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +13,13 @@ from keystep.data.annotation import IGNORED, Split
 from keystep.data.clock import Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.evals.controls import Position
 from keystep.evals.kept import KeptProbes
 from keystep.evals.probe import LinearProbe, ProbeConfig, band_width, fit_probe
-from keystep.metrics import segmentation_scores
+from keystep.evals.rows import ProbeRun
+from keystep.metrics import Tally, segmentation_scores, tally_video
 
 Representation = Mapping[str, np.ndarray]
 """Video name -> (T, D) float32 at the folder's pooled rate."""
-
-Family = Literal["raw", "control", "untrained", "reconstruction", "learned", "oracle"]
-Mode = Literal["offline", "causal"]
-Beside = Literal["", "smoothing", "control"]
-"""What a model's latents are concatenated with: nothing, the best moving average, or the best control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,88 +43,6 @@ class Banded:
         for name, video in self.videos.items():
             if video.ndim != 2 or video.shape[1] != wanted:
                 raise InputError(f"bands {dict(self.widths)} need (T, {wanted}), but {name} has shape {video.shape}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One probe on one representation.
-
-    scores: the metrics on the test videos, 0-100.
-    correct: (videos,) right frames of each test video, for the bootstrap.
-    predictions: test video -> (T,) class ids at the pooled rate.
-    probe: the head that was chosen.
-    """
-
-    seed: int
-    scores: dict[str, float]
-    valid_accuracy: float
-    penalty: float
-    correct: np.ndarray
-    predictions: dict[str, np.ndarray]
-    probe: LinearProbe
-
-
-@dataclass
-class Row:
-    """One line of the table: a representation, and its runs over seeds."""
-
-    name: str
-    family: Family
-    mode: Mode
-    position: Position = "none"
-    """What it can know of a frame's place in the video: nothing, the time since the start, or also the time left."""
-    delay: float | None = None
-    """Seconds after a frame before its representation is final; None: when the video is over."""
-    detail: str = ""
-    width: int = 0
-    beside: Beside = ""
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def correct(self) -> np.ndarray:
-        """(seeds, videos) right frames of the test videos."""
-        return np.stack([run.correct for run in self.runs])
-
-    @property
-    def valid_accuracy(self) -> float:
-        """Mean over seeds; the only accuracy that may choose between rows."""
-        return float(np.mean([run.valid_accuracy for run in self.runs]))
-
-    def mean(self, metric: str) -> float:
-        """Mean of a test metric over seeds."""
-        return float(np.mean([run.scores[metric] for run in self.runs]))
-
-    def spread(self, metric: str) -> float | None:
-        """Standard deviation of a test metric over seeds; None for a single run."""
-        return float(np.std([run.scores[metric] for run in self.runs], ddof=1)) if len(self.runs) > 1 else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The row for the result file."""
-        return {
-            "name": self.name,
-            "family": self.family,
-            "mode": self.mode,
-            "position": self.position,
-            "oracle": self.family == "oracle" or "ORACLE" in self.name,
-            "delay": self.delay,
-            "detail": self.detail,
-            "width": self.width,
-            "beside": self.beside,
-            "mean": {metric: self.mean(metric) for metric in self.runs[0].scores},
-            "spread": {metric: self.spread(metric) for metric in self.runs[0].scores},
-            "runs": [
-                {
-                    "seed": run.seed,
-                    "scores": run.scores,
-                    "valid_accuracy": run.valid_accuracy,
-                    "penalty": run.penalty,
-                    "penalty_at_edge": run.probe.at_edge,
-                    "strengths": dict(run.probe.strengths),
-                    "correct": [int(count) for count in run.correct],
-                }
-                for run in self.runs
-            ],
-        }
 
 
 @dataclass(frozen=True)
@@ -213,7 +126,7 @@ class Judge:
         seed: int = 0,
         refine: bool = True,
         key: str | None = None,
-    ) -> Run:
+    ) -> ProbeRun:
         """Fit, choose, score.
 
         Args:
@@ -232,7 +145,7 @@ class Judge:
                 self.kept.keep(description, *found)
         probe, predictions = found
         scores, correct = self.score(predictions)
-        return Run(seed, scores, probe.valid_accuracy, probe.penalty, correct, predictions, probe)
+        return ProbeRun(seed, scores, probe.valid_accuracy, correct, predictions, probe)
 
     def _fitted(
         self, representation: Representation | Banded, refine: bool
@@ -268,3 +181,10 @@ class Judge:
     def at_frames(self, name: str, predictions: np.ndarray) -> np.ndarray:
         """Each prediction held for the frames that its slot was pooled from."""
         return np.repeat(predictions, self.folder.pool)[: len(self.truths[name])]
+
+    def tallies(self, predictions: Mapping[str, np.ndarray]) -> list[Tally]:
+        """What edit and F1 of each test video are made of, for the bootstrap."""
+        return [
+            tally_video(self.at_frames(name, predictions[name]), self.truths[name], self.background, name=name)
+            for name in self.split.test
+        ]

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from keystep.evals import controls
 from keystep.evals.gate import compare
-from keystep.evals.judge import Judge, Mode, Representation
+from keystep.evals.judge import Judge, Representation
 from keystep.evals.model_rows import ModelRows, count_models
 from keystep.evals.modes import modes_of
 from keystep.evals.protocol import Entrant, Evaluation
+from keystep.evals.rows import Mode
 from keystep.evals.simple_rows import count_simple, judge_simple
 from keystep.evals.study import Study
 from keystep.progress import SILENT, Progress

@@ -10,7 +10,7 @@ import numpy as np
 
 from keystep.config.attention import AttentionPattern
 from keystep.data.folder import FeatureFolder
-from keystep.evals.judge import Mode
+from keystep.evals.rows import Mode
 from keystep.pjepa import PJEPA
 
 

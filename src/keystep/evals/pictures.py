@@ -128,18 +128,19 @@ def headline_lines(result: Result, arrays: Arrays, index: int) -> dict[str, np.n
 
 
 def predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.ndarray]:
-    """Label -> predicted ids: raw features, then for each mode the best controls and the learned rows, clock aside."""
+    """Label -> predicted ids: raw features, in each mode the best controls and the learned rows, and temporal heads."""
     stored, chosen = arrays_at(arrays, f"{index}/prediction/"), dict[str, np.ndarray]()
     rows = [row for row in result["rows"] if row["family"] == "raw"]
     for mode in sections(result):
         here = [row for row in result["rows"] if row["mode"] == mode]
         rows += [row for row in (best_control(result, mode, "moving average"), strongest_control(result, mode)) if row]
-        rows += [row for row in here if row["family"] == "learned" and row["beside"] != "position"]
+        rows += [row for row in here if row["family"] == "learned"]
     for row in rows:
         key = f"{row['name']}, {row['mode']}"
         if key in stored:
             chosen[row["name"] if row["family"] == "raw" else key] = stored[key]
-    return chosen
+    heads = (f"{row['head']}: {row['name']}, {row['mode']}" for row in result["head_rows"])
+    return chosen | {key: stored[key] for key in heads if key in stored}
 
 
 def share_right(ids: np.ndarray, truth: np.ndarray) -> float | None:

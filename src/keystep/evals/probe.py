@@ -10,7 +10,7 @@ grows sure of what tells the training persons apart (docs/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from keystep.data.annotation import IGNORED
+from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
 from keystep.evals.strengths import Moments, Search, Strengths, column_scales
 from keystep.heads.linear import Affine, LinearHead, linear_head
@@ -31,7 +32,8 @@ Array = npt.NDArray[Any]
 Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 
-_ROWS = 1_024  # frames standardised at once, so that a block stays in the processor's cache
+_ROWS = 1_024
+"""Frames that are standardised at once."""
 
 
 class ProbeConfig(BaseModel):
@@ -121,8 +123,7 @@ def fit_probe(
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
     if bands is not None and band_width(bands) != frames.shape[1]:
         raise InputError(f"bands {dict(bands)} are {band_width(bands)} columns together, not {frames.shape[1]}")
-    standard = _standardise(frames)  # in place, from here on frames have mean 0 and variance 1
-    standard.apply(valid_frames)
+    mean, factors = _standardise(frames, valid_frames)  # in place, from here on frames have mean 0 and variance 1
     stride = -(-len(frames) // config.choice_frames)
     some = Moments.of(frames[::stride], targets[::stride], classes)
     widths = tuple((bands or {"": frames.shape[1]}).values())
@@ -136,10 +137,10 @@ def fit_probe(
     weight, penalty, right = moments.best(scales, config.penalties, valid_frames, valid_targets)
     bias = moments.shares.double().numpy()
     factor = _sharpness(valid_frames @ weight + bias, valid_targets)
-    raw = factor * weight * standard.inverse_std[:, None]  # for raw inputs, float64
+    raw = factor * weight * factors[:, None]  # for raw inputs, float64
     return LinearProbe(
         raw.astype(np.float32),
-        (factor * bias - standard.mean @ raw).astype(np.float32),
+        (factor * bias - mean @ raw).astype(np.float32),
         penalty,
         100 * float(right.mean()),
         dict(zip(bands, strengths, strict=True)) if bands else {},
@@ -168,33 +169,28 @@ def band_width(bands: Mapping[str, int]) -> int:
     return sum(bands.values())
 
 
-@dataclass(frozen=True, eq=False)
-class _Standard:
-    """Mean and 1 / standard deviation of each column, both (D,) float64; 0 where a column is constant."""
+def _standardise(
+    train: npt.NDArray[np.float32], valid: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Give every column of the training frames (N, D) mean 0 and variance 1, in place, and the others the same.
 
-    mean: npt.NDArray[np.float64]
-    inverse_std: npt.NDArray[np.float64]
-
-    def apply(self, frames: npt.NDArray[np.float32]) -> None:
-        """Standardise (N, D), in place."""
-        for start in range(0, len(frames), _ROWS):
-            frames[start : start + _ROWS] = (frames[start : start + _ROWS] - self.mean) * self.inverse_std
-
-
-def _standardise(frames: npt.NDArray[np.float32]) -> _Standard:
-    """Give every column of (N, D) mean 0 and variance 1, in place.
-
-    A column that is constant to float32 precision carries nothing; its factor is 0 and it drops out.
+    Returns:
+        The mean and the factor of each column, (D,) each. A column that is constant to float32 precision carries
+        nothing; its factor is 0 and it drops out.
     """
-    mean = frames.mean(axis=0, dtype=np.float64)
-    variance = np.zeros_like(mean)
-    for start in range(0, len(frames), _ROWS):
-        variance += np.square(frames[start : start + _ROWS] - mean).sum(axis=0)
-    std = np.sqrt(variance / len(frames))
-    varies = std > 1e-7 * np.abs(mean)
-    standard = _Standard(mean, np.divide(1.0, std, out=np.zeros_like(std), where=varies))
-    standard.apply(frames)
-    return standard
+    moments = ChannelMoments(train.shape[1])
+    for rows in _blocks(train):
+        moments.add(rows)
+    factors = 1 / moments.deviation(np.inf)
+    for frames in (train, valid):
+        for rows in _blocks(frames):
+            rows[:] = (rows - moments.mean) * factors
+    return moments.mean, factors
+
+
+def _blocks(frames: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+    """(N, D) in parts that stay in the processor's cache; they are views."""
+    return (frames[start : start + _ROWS] for start in range(0, len(frames), _ROWS))
 
 
 def _labelled(

@@ -25,6 +25,7 @@ from keystep.evals.drawings import (
     similarity_maps,
     whiskers,
 )
+from keystep.evals.head_tables import more_tables, quoted_table
 from keystep.evals.headline import FAILS, FEW, HOLDS, QUICK, claims, gains, gate_counts, kind, main_line, pairs, reasons
 from keystep.evals.pictures import Arrays, draw_all, draw_training, headline_video, palette_of, videos_of
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
@@ -97,7 +98,9 @@ def page_of(result: Result, arrays: Arrays, curves: Curves) -> str:
         few_videos=FEW_VIDEOS if few else 0,
         seeds_needed=SEEDS_FOR_A_CLAIM,
         tables=tables(result),
-        head_gains=_head_gains(result),
+        head_gains=_comparisons(result["head_gains"]),
+        more_tables=more_tables(result),
+        quoted=[quoted_table(table) for table in result["quoted"]],
         gallery=_gallery(result, arrays),
         training=[
             {"title": picture.title, "caption": picture.caption, "image": data_uri(picture.png)}
@@ -181,26 +184,17 @@ def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _head_gains(result: Result) -> list[Mapping[str, Any]]:
-    """What representations gain under temporal heads, as lines of a gate."""
-    lines = []
-    for gain in result.get("head_gains", ()):
-        few = min(gain["difference"]["seeds"]) < SEEDS_FOR_A_CLAIM
-        verdict = "holds" if gain["holds"] else "not enough seeds" if few else "fails"
-        said = {"claim": f"{gain['metric']} under {gain['head']}", "asks": "", "verdict": verdict}
-        lines.append({**gain, **gain["difference"], **said})
-    return _comparisons(lines)
-
-
 def _row_facts(row: Result) -> str:
     """What stands under a row's name."""
     strengths = [run["strengths"] for run in row["runs"] if run.get("strengths")]
+    moments = [run["at_the_moment"]["accuracy"] for run in row["runs"] if run.get("at_the_moment")]
     bands = {name: float(np.mean([run[name] for run in strengths])) for name in (strengths[0] if strengths else ())}
     facts = [
         row["detail"],
         POSITIONS.get(row.get("position", ""), ""),
         f"{row['width']} numbers a frame" if row.get("width") else "",
-        f"{row['parameters']:,} parameters" if row.get("parameters") else "",
+        f"{row['parameters']:,} parameters, {row['frames_per_second']:,.0f} frames/s" if "parameters" in row else "",
+        f"accuracy of what was said at each moment itself {np.mean(moments):.1f}" if moments else "",
         f"strength of each band: {', '.join(f'{name} {value:.2g}' for name, value in bands.items())}" if bands else "",
     ]
     return "; ".join(fact for fact in facts if fact)

@@ -5,7 +5,8 @@
     result.json    rows, gate, geometry, with config, data fingerprint, versions and the command
     pictures.npz   a few test videos: true and predicted steps, PCA colours, self-similarity
     training.json  the curves of the runs that were judged
-    heads/         the linear heads of the learned rows, for `keystep stream`
+    heads/         the heads of the models' rows, for `keystep stream` and `keystep predict`
+    submissions/   what causal heads say of clips whose labels a benchmark keeps, where there are any
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,19 +32,23 @@ from keystep.data.statistics import principal_colours
 from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.headline import shown_videos
-from keystep.evals.judge import Judge, Mode
+from keystep.evals.judge import Judge
 from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.modes import answers_later
-from keystep.evals.protocol import SELECTION, Evaluation
+from keystep.evals.protocol import SELECTION, Comparison, EvalConfig, Evaluation
+from keystep.evals.published import PUBLISHED
+from keystep.evals.rows import PROBE, HeadRun, Mode
 from keystep.evals.table import find_row, strongest_control, summed
-from keystep.files import replacing, write_json
+from keystep.files import read_json, replacing, write_json
 from keystep.heads import Head, load_head
+from keystep.types import Tabular
 
-RESULT, PICTURES, TRAINING, HEADS = "result.json", "pictures.npz", "training.json", "heads"
-OURS = (RESULT, PICTURES, TRAINING, HEADS, "report.html", "pictures", PROBES)
+RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
+HEADS, SUBMISSIONS = "heads", "submissions"
+OURS = (RESULT, PICTURES, TRAINING, HEADS, SUBMISSIONS, "report.html", "pictures", PROBES)
 """What a result folder may hold to be replaced by a newer result."""
 FORMAT = "keystep-result"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SHOWN_VIDEOS = 3
 SIMILARITY_SIZE = 160
 
@@ -52,17 +57,18 @@ Curves = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, repr=False)
-class Results:
+class Results(Tabular):
     """What `keystep.evaluate` found: numbers that need neither the data nor the models any more.
 
     record: all numbers, as ``result.json`` has them. pictures: small arrays for the pictures. curves: of the judged
-    runs. heads: name -> the linear head of a model's latents.
+    runs. heads: name -> a head of a model's latents. submissions: name of a head -> what it says of hidden clips.
     """
 
     record: dict[str, Any]
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
+    submissions: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -70,25 +76,32 @@ class Results:
         evaluation: Evaluation,
         curves: Curves | None = None,
         models: Sequence[Mapping[str, Any]] = (),
-        more: Mapping[str, Any] | None = None,
+        settings: EvalConfig | None = None,
     ) -> Results:
         """From a finished evaluation.
 
         Args:
             models: what was judged, one record a model (name, seed, hash of the weights, settings).
-            more: further parts of the record, such as the rows of temporal heads.
         """
-        record = {**result_record(evaluation), "models": [*models], **(more or {})}
+        config = settings or EvalConfig()
+        quoted = PUBLISHED.get(config.data_set or "", ()) if evaluation.head_rows else ()
+        record = {
+            **result_record(evaluation),
+            "models": [*models],
+            "settings": config.model_dump(mode="json"),
+            "quoted": [asdict(table) for table in quoted],
+        }
         record = json.loads(json.dumps(record, allow_nan=False))  # lists for tuples, as it is read again
         pictures = picture_arrays(evaluation, shown_videos(record, SHOWN_VIDEOS))
-        return cls(record, pictures, curves or {}, learned_heads(evaluation, models))
+        return cls(record, pictures, curves or {}, learned_heads(evaluation, models), submissions_of(evaluation))
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
         """From a folder that `report` or ``keystep eval`` wrote."""
         folder = Path(folder)
         heads = {path.stem: load_head(path) for path in sorted((folder / HEADS).glob("*.safetensors"))}
-        return cls(*load_result(folder), heads=heads)
+        submissions = {path.stem: read_json(path) for path in sorted((folder / SUBMISSIONS).glob("*.json"))}
+        return cls(*load_result(folder), heads=heads, submissions=submissions)
 
     def save(self, folder: Path | str) -> None:
         """Write the result folder, whole or not at all; an older result at that place is replaced."""
@@ -100,6 +113,8 @@ class Results:
                 np.savez_compressed(file, **self.pictures)  # type: ignore[arg-type]  # numpy types the names of its options only
             for name, head in self.heads.items():
                 head.save(temporary / HEADS / f"{name}.safetensors")
+            for name, submission in self.submissions.items():
+                write_json(temporary / SUBMISSIONS / f"{name}.json", submission)
             if (folder / PROBES).is_dir():  # they serve a table with one more model, too
                 shutil.copytree(folder / PROBES, temporary / PROBES, copy_function=_linked)
 
@@ -116,63 +131,60 @@ class Results:
 
         return markdown_table(self.record)
 
-    def compare(self, first: str, second: str, mode: str | None = None) -> Difference:
+    def compare(self, first: str, second: str, mode: str | None = None, head: str = PROBE) -> Difference:
         """Frame accuracy of one row minus that of another, paired by test video, with its 95 % interval.
 
         Args:
-            first, second: names of rows, such as ``pjepa`` and ``raw features``; ``best control`` is the strongest
-                simple control on the test videos, which errs against the other side.
+            first, second: names of rows, such as ``pjepa`` and ``raw features``; of linear probes, ``best control`` is
+                the strongest simple control on the test videos, which errs against the other side.
             mode: ``offline`` or ``causal``; by default the first in which the result has both rows.
+            head: whose rows; ``linear`` or one of the temporal heads.
 
         Raises:
             InputError: no such rows, or too few test videos for an interval.
         """
         modes = (mode,) if mode else tuple(dict.fromkeys(row["mode"] for row in self.record["rows"]))
         for each in modes:
-            rows = [self._row(name, each) for name in (first, second)]
+            rows = [self._row(name, each, head) for name in (first, second)]
             if all(row is not None for row in rows):
                 right = [np.array([run["correct"] for run in row["runs"]]) for row in rows if row is not None]
                 groups = self.record["data"].get("groups") or self.record["data"]["test_videos"]
                 frames = np.array(self.record["data"]["test_frames"])
                 return paired_bootstrap(*(summed(counts, groups) for counts in (*right, frames)))
-        names = ", ".join(dict.fromkeys(row["name"] for row in self.record["rows"]))
+        names = ", ".join(dict.fromkeys(row["name"] for row in self._rows() if row["head"] == head)) or "none"
         raise InputError(f"no rows {first!r} and {second!r} in mode {mode or 'offline or causal'}; there are {names}")
 
-    def _row(self, name: str, mode: str) -> Any:
+    def _row(self, name: str, mode: str, head: str) -> Any:
         """A row by its name, or the strongest simple control on the test videos."""
+        if head != PROBE:
+            rows = (
+                row for row in self.record["head_rows"] if (row["name"], row["mode"], row["head"]) == (name, mode, head)
+            )
+            return next(rows, None)
         return strongest_control(self.record, mode) if name == "best control" else find_row(self.record, name, mode)
+
+    def _rows(self) -> list[Any]:
+        """Rows of all heads."""
+        return [*self.record["rows"], *self.record["head_rows"]]
 
     def to_records(self) -> list[dict[str, Any]]:
         """One flat dict for each row and seed: name, head, family, mode, delay, seed and every score."""
-        found = []
-        for head, row in [(row.get("head", "linear"), row) for key in ROWS for row in self.record.get(key, ())]:
-            for run in row["runs"]:
-                name = row.get("name", row.get("representation"))
-                facts = {"name": name, "head": head, **{key: row[key] for key in ("family", "mode", "delay")}}
-                found.append({**facts, "seed": run["seed"], **run["scores"]})
-        return found
-
-    def to_dataframe(self) -> Any:
-        """`to_records` as a pandas DataFrame, where pandas is installed."""
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise InputError("to_dataframe needs pandas: pip install pandas; or take to_records()") from error
-        return DataFrame.from_records(self.to_records())
+        facts = ("name", "head", "family", "mode", "delay")
+        return [
+            {**{fact: row[fact] for fact in facts}, "seed": run["seed"], **run["scores"]}
+            for row in self._rows()
+            for run in row["runs"]
+        ]
 
     def __repr__(self) -> str:
-        data, rows = self.record["data"], self.record["rows"]
+        data = self.record["data"]
         where = f"{data['name']!r}, split {data['split']!r}"
-        return f"Results({where}: {len(rows)} rows, {len(data['test_videos'])} test videos)"
+        return f"Results({where}: {len(self._rows())} rows, {len(data['test_videos'])} test videos)"
 
     def _repr_html_(self) -> str:
         from keystep.evals.report import tables_html
 
         return tables_html(self.record)
-
-
-ROWS = ("rows", "head_rows")
-"""Parts of a record that hold rows: of linear probes, and of other heads."""
 
 
 def _linked(source: str, target: str) -> None:
@@ -184,7 +196,8 @@ def _linked(source: str, target: str) -> None:
 
 
 def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, Head]:
-    """``<model>-<mode>-seed<N>`` -> the head of a model's own latents, with what it has to be used with."""
+    """``<model>-<mode>-seed<N>`` -> the linear head of a model's own latents, with what it has to be used with; of a
+    temporal head, whose name comes first, the same."""
     folder = evaluation.judge.folder
     weights = {(record["name"], record["seed"]): record["weights"] for record in models}
     heads: dict[str, Head] = {}
@@ -192,10 +205,27 @@ def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -
         for run in row.runs:
             name = row.name.removesuffix(" (ORACLE)")
             if (name, run.seed) in weights:
-                oracle = row.family == "oracle" or "ORACLE" in row.name
-                origin = head_origin(folder, str(weights[name, run.seed]), row.mode, oracle)
-                heads[f"{name.replace('/', '_')}-{row.mode}-seed{run.seed}"] = run.probe.head(folder.classes, origin)
-    return heads
+                origin = head_origin(folder, str(weights[name, run.seed]), row.mode, row.oracle)
+                heads[head_name(name, row.mode, run.seed)] = run.probe.head(folder.classes, origin)
+    return heads | {name: run.head for name, run in _temporal(evaluation)}
+
+
+def submissions_of(evaluation: Evaluation) -> dict[str, Any]:
+    """What the temporal heads of models say of hidden clips, by the names of the heads."""
+    return {name: run.submission for name, run in _temporal(evaluation) if run.submission is not None}
+
+
+def _temporal(evaluation: Evaluation) -> Iterator[tuple[str, HeadRun]]:
+    """The temporal heads of models, by name."""
+    for row in evaluation.head_rows:
+        for run in row.runs if row.family not in ("raw", "control") else ():
+            yield head_name(row.name, row.mode, run.seed, row.head), run
+
+
+def head_name(name: str, mode: Mode, seed: int, head: str = PROBE) -> str:
+    """How the file of a head on a representation is called."""
+    beginning = "" if head == PROBE else f"{head}-"
+    return f"{beginning}{name.removesuffix(' (ORACLE)')}-{mode}-seed{seed}".replace("/", "_").replace(" ", "_")
 
 
 def head_origin(folder: FeatureFolder, weights: str, mode: Mode, oracle: bool) -> dict[str, str]:
@@ -261,24 +291,20 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             }
             for question, claim, row, rival in evaluation.pairs
         ],
-        "gate": [
-            {
-                "question": line.question,
-                "asks": line.asks,
-                "claim": line.claim,
-                "mode": line.mode,
-                "first": line.first,
-                "second": line.second,
-                "verdict": line.verdict,
-                "holds": line.holds,
-                "later": line.later,
-                "quick": line.quick,
-                **asdict(line.difference),
-            }
-            for line in evaluation.gate
-        ],
+        "gate": [_comparison(line) for line in evaluation.gate],
+        "head_rows": [row.to_json() for row in evaluation.head_rows],
+        "head_gains": [_comparison(line) for line in evaluation.head_gains],
+        "clip_rows": [asdict(row) for row in evaluation.clip_rows],
+        "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
     }
+
+
+def _comparison(line: Comparison) -> dict[str, Any]:
+    """A line of the gate, or of what heads gain."""
+    facts = ("question", "asks", "claim", "mode", "head", "metric", "first", "second")
+    verdicts = ("verdict", "holds", "later", "stronger", "quick")
+    return {**{fact: getattr(line, fact) for fact in (*facts, *verdicts)}, **asdict(line.difference)}
 
 
 def making() -> dict[str, Any]:
@@ -329,6 +355,9 @@ def picture_arrays(evaluation: Evaluation, names: Sequence[str]) -> dict[str, np
         arrays[f"{index}/truth"] = judge.folder.labels(video)
         for row in evaluation.rows:
             arrays[f"{index}/prediction/{row.name}, {row.mode}"] = row.runs[0].predictions[video].astype(np.int16)
+        for temporal in evaluation.head_rows:
+            said = temporal.runs[0].predictions[video].astype(np.int16)
+            arrays[f"{index}/prediction/{temporal.head}: {temporal.name}, {temporal.mode}"] = said
     for label, representation in evaluation.shown.items():
         colours = principal_colours(representation)
         for index, name in enumerate(names):

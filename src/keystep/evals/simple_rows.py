@@ -10,8 +10,8 @@ import numpy as np
 from keystep.evals.candidates import HISTORIES, ONE_FRAME, RAW, TOGETHER
 from keystep.evals.controls import Control, Position, side_by_side
 from keystep.evals.gate import SMOOTHING
-from keystep.evals.judge import Mode, Row, Run
 from keystep.evals.protocol import BEST_ON_TEST, Simple
+from keystep.evals.rows import Mode, ProbeRun, Row
 from keystep.evals.study import Study
 
 OFFSETS = "offsets"
@@ -59,7 +59,7 @@ def judge_simple(study: Study, mode: Mode) -> Chosen:
     return Chosen(widths[place], _needed(best.control, best.row.runs[0]))
 
 
-def _needed(control: Control, run: Run) -> Control:
+def _needed(control: Control, run: ProbeRun) -> Control:
     """Of a control in bands, those that its probe leans on at all: what stands beside latents should not be wider."""
     kept = {name: part for name, part in control.parts.items() if run.probe.strengths.get(name, 1.0) > 0}
     if len(kept) == len(control.parts):
@@ -84,7 +84,7 @@ def _positions(mode: Mode) -> tuple[Position, ...]:
     return ("none", "elapsed") if mode == "causal" else ("none", "elapsed", "progress")
 
 
-def _choose(study: Study, kind: str, candidates: Sequence[Control], mode: Mode) -> tuple[int, list[Run]]:
+def _choose(study: Study, kind: str, candidates: Sequence[Control], mode: Mode) -> tuple[int, list[ProbeRun]]:
     """The candidate that is best on validation, and the probes of all; a note where it is the last of its kind."""
     runs = [
         study.fit(study.controlled(control), f"{control.name} ({mode})", key=study.key(control, mode), refine=False)
@@ -99,7 +99,7 @@ def _choose(study: Study, kind: str, candidates: Sequence[Control], mode: Mode) 
 
 
 def _add_best_on_test(
-    study: Study, name: str, mode: Mode, candidates: Sequence[Control], runs: Sequence[Run], chosen: int
+    study: Study, name: str, mode: Mode, candidates: Sequence[Control], runs: Sequence[ProbeRun], chosen: int
 ) -> None:
     """A row for the candidate that is best on the test videos, where validation chose another: the gate's rival."""
     best = int(np.argmax([run.correct.sum() for run in runs]))

@@ -10,9 +10,10 @@ import numpy as np
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control, Position
 from keystep.evals.geometry import median_geometry
-from keystep.evals.judge import Banded, Beside, Family, Judge, Mode, Representation, Row, Run
+from keystep.evals.judge import Banded, Judge, Representation
 from keystep.evals.modes import marked_oracle, slot_delay
 from keystep.evals.protocol import TOKENS_NOTE, Evaluation
+from keystep.evals.rows import Beside, Family, Mode, ProbeRun, Row
 from keystep.progress import Task
 
 Columns = Representation | Banded
@@ -50,7 +51,7 @@ class Study:
         if self.task is not None:
             self.task.advance(0, text)
 
-    def fit(self, representation: Made, what: str, *, key: str, seed: int = 0, refine: bool = True) -> Run:
+    def fit(self, representation: Made, what: str, *, key: str, seed: int = 0, refine: bool = True) -> ProbeRun:
         """Fit one probe and report it. key: as for `Judge.run`."""
         self.note(what)
         run = self.judge.run(representation, seed, refine=refine and not self.quick, key=key)

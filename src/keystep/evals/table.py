@@ -34,18 +34,13 @@ MODES = {"offline": "Offline: sees the whole video", "causal": "Causal (live): s
 
 def is_oracle(row: Result) -> bool:
     """Whether a row, learned ones included, was given the true boundaries."""
-    return bool(row.get("oracle", row["family"] == "oracle")) or "(ORACLE)" in _name(row)
+    return bool(row["oracle"])
 
 
 def label(row: Result) -> str:
     """A row's name, with ORACLE in it wherever that is so."""
-    name = _name(row)
+    name = str(row["name"])
     return name if "(ORACLE)" in name or not is_oracle(row) else f"{name} (ORACLE)"
-
-
-def _name(row: Result) -> str:
-    """Rows of temporal heads call it their representation."""
-    return str(row["name"] if "name" in row else row["representation"])
 
 
 def sections(result: Result) -> dict[str, list[Any]]:
@@ -128,7 +123,7 @@ def tables(result: Result) -> list[Section]:
         groups = {name: [lines[row["name"]] for row in members] for name, members in families if members}
         found.append(Section(MODES[mode], _columns(metrics), groups))
     for mode, title in MODES.items():
-        rows = [row for row in result.get("head_rows", ()) if row["mode"] == mode]
+        rows = [row for row in result["head_rows"] if row["mode"] == mode]
         heads = dict.fromkeys(row["head"] for row in rows)
         groups = {f"head {head}": _lines([row for row in rows if row["head"] == head], metrics) for head in heads}
         if rows:

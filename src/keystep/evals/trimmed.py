@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -28,7 +27,6 @@ from keystep.data.clips import Clip
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
-from keystep.files import write_json
 from keystep.pjepa import PJEPA
 
 Array = npt.NDArray[Any]
@@ -218,8 +216,8 @@ def judge_clips(
     return results
 
 
-def write_submission(path: Path, result: TrimmedResult) -> None:
-    """Predictions as ``keystep_segment_test_unannotated.json`` with the missing ``label_id`` filled in.
+def submission(result: TrimmedResult) -> dict[str, Any]:
+    """Predictions in the form of ``keystep_segment_test_unannotated.json`` with the missing ``label_id`` filled in.
 
     The benchmark documents its files and not its submission (and the page of the challenge could not be read), so this
     form is inferred: the names, takes and times are the benchmark's own, one ``label_id`` is added to each.
@@ -230,7 +228,7 @@ def write_submission(path: Path, result: TrimmedResult) -> None:
     unnamed = [clip for clip in result.clips if not clip.name]
     if unnamed:
         raise InputError(
-            f"{path}: {len(unnamed)} clips, such as that of {unnamed[0].take} at {unnamed[0].start:g} s, have no name "
+            f"{len(unnamed)} clips, such as that of {unnamed[0].take} at {unnamed[0].start:g} s, have no name "
             "of the benchmark; prepare the data set with keystep_benchmark/*.json"
         )
     segments = [
@@ -244,4 +242,4 @@ def write_submission(path: Path, result: TrimmedResult) -> None:
         }
         for clip, label in zip(result.clips, result.predictions.tolist(), strict=True)
     ]
-    write_json(path, {"description": f"keystep: {result.describe()}", "segments": segments})
+    return {"description": f"keystep: {result.describe()}", "segments": segments}

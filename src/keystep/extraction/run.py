@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from keystep.config.base import build
+from keystep.data.layout import video_records
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
@@ -27,11 +28,11 @@ from keystep.extraction.processes import extract_videos
 from keystep.extraction.video import open_video
 from keystep.files import write_json
 from keystep.progress import SILENT, Progress, Task
-from keystep.types import AnyRate, OnError, parse_rate
+from keystep.types import AnyRate, OnError, Tabular, parse_rate
 
 
 @dataclass(frozen=True)
-class Extracted:
+class Extracted(Tabular):
     """A feature folder that `extract` wrote.
 
     Attributes:
@@ -49,6 +50,10 @@ class Extracted:
     width: int
     skipped: dict[str, str]
     warnings: tuple[str, ...]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One a video that is in the folder or was left out: its name, its features, why it was left out."""
+        return video_records(self.root, self.videos, self.skipped)
 
     def __repr__(self) -> str:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""

@@ -106,6 +106,12 @@ class Head(nn.Module):
             raise InputError(f"features have shape {tuple(features.shape)}; expected those of one video, (T, D)")
         return [self.name(identifier) for identifier in self.predict(features).tolist()]
 
+    def __repr__(self) -> str:
+        sees = "whole videos" if self.delay is None else f"live, {self.delay} frames late" if self.delay else "live"
+        weights, mode = self.origin.get("weights"), self.origin.get("mode", "")
+        of = f", of {mode} latents of the model {weights[:8]}" if weights else ""
+        return f"{type(self).__name__}({self.width} -> {self.classes} classes, {sees}{of})"
+
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, whole or not at all; `load_head` reads it."""
         record: dict[str, Any] = {

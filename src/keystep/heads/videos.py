@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from keystep.data.annotation import IGNORED
+from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
 
 Video = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -54,29 +55,24 @@ def survey(videos: Videos, classes: int, part: str) -> Survey:
             with the number of the video, counted from 0.
     """
     lengths, counts, digest = [], np.zeros(classes, np.int64), sha256()
-    frames, total, squares, shift = 0, np.zeros(0), np.zeros(0), np.zeros(0)
+    moments: ChannelMoments | None = None
     for index in range(len(videos)):
         features, labels = checked_video(videos[index], classes, f"{part} video {index}")
-        if not index:
-            shift = features.mean(axis=0, dtype=np.float64)  # near the mean, so that squares do not cancel
-            total, squares = np.zeros_like(shift), np.zeros_like(shift)
-        if features.shape[1:] != shift.shape:
-            raise InputError(f"{part} video {index} has width {features.shape[1]}, the first one {len(shift)}")
-        moved = features - shift
-        frames, total, squares = frames + len(moved), total + moved.sum(0), squares + np.square(moved).sum(0)
+        width = features.shape[1]
+        moments = moments or ChannelMoments(width)
+        if width != len(moments.mean):
+            raise InputError(f"{part} video {index} has width {width}, the first one {len(moments.mean)}")
+        moments.add(features)
         counts += np.bincount(labels[labels != IGNORED], minlength=classes)
         lengths.append(len(features))
         digest.update(features.tobytes() + labels.tobytes())
-    if not counts.sum():
+    if moments is None or not counts.sum():
         raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
-    deviation = np.sqrt(np.maximum(squares / frames - np.square(total / frames), 0))
-    mean = shift + total / frames
-    varies = deviation > 1e-6 * np.abs(mean) + 1e-12
     return Survey(
         tuple(lengths),
         torch.from_numpy(counts),
-        torch.from_numpy(mean.astype(np.float32)),
-        torch.from_numpy(np.where(varies, deviation, np.inf).astype(np.float32)),
+        torch.from_numpy(moments.mean.astype(np.float32)),
+        torch.from_numpy(moments.deviation(np.inf).astype(np.float32)),
         digest.hexdigest(),
     )
 

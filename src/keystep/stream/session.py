@@ -16,10 +16,11 @@ from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.stream import saving, steps
 from keystep.stream.state import Network, StreamState
+from keystep.types import Tabular
 
 
 @dataclass(frozen=True, eq=False)
-class StreamResult:
+class StreamResult(Tabular):
     """What is known of frames ``first``, ``first + 1`` and so on; m of them.
 
     latents: (m, D). probabilities: (m, C) on the CPU, None without a head.

@@ -17,7 +17,7 @@ from keystep.data.problems import Problems
 from keystep.datasets.egoexo4d import EgoExo4D, EgoExo4DConfig
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
-from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, write_submission
+from keystep.evals.trimmed import classify_clips, judge_clips, raw_frames, submission
 
 
 @pytest.fixture
@@ -62,9 +62,8 @@ def test_what_was_written_can_be_judged_and_submitted(tree: Path, tmp_path: Path
     assert all(0 <= found.top1 <= 100 for found in results.values())
     hidden = [clip for clip in clips if clip.part == "hidden"]
     result = classify_clips(folder, hidden, lambda features: features[:, :3], context="take")
-    write_submission(tmp_path / "submission.json", result)
     path = tree / "keystep_benchmark" / "keystep_segment_test_unannotated.json"
-    asked, given = (json.loads(file.read_text())["segments"] for file in (path, tmp_path / "submission.json"))
+    asked, given = json.loads(path.read_text())["segments"], submission(result)["segments"]
     assert [segment["ego_segment_name"] for segment in given] == [segment["ego_segment_name"] for segment in asked]
     assert all(segment["label_id"] in range(3) for segment in given)
 

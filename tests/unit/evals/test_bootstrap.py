@@ -97,17 +97,6 @@ def test_too_few_resamples_are_refused() -> None:
         paired_bootstrap(np.ones((1, 6)), np.ones((1, 6)), FRAMES, resamples=10)
 
 
-def test_shares_of_right_frames_give_the_interval_of_accuracy():
-    rng = np.random.default_rng(0)
-    frames = rng.integers(50, 150, 12)
-    right = [rng.binomial(frames, p, size=(3, 12)) for p in (0.7, 0.6)]
-    whole = np.broadcast_to(frames, (3, 12))
-    ours, theirs = (Shares(part, whole) for part in right)
-    found, known = paired_shares(ours, theirs), paired_bootstrap(*right, frames)
-    assert (found.low, found.high, found.seeds) == (known.low, known.high, known.seeds)
-    assert abs(found.mean - known.mean) < 1e-9
-
-
 def test_shares_that_are_means_of_videos_and_seeds_are_compared_video_by_video():
     rng = np.random.default_rng(1)
     level = rng.uniform(0, 1, 20)  # videos differ a lot, the two sides always by 0.1

@@ -14,11 +14,11 @@ from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig
+from keystep.evals.protocol import EvalConfig
 from keystep.evals.results import Results
-from keystep.evals.suite import SuiteConfig
 from keystep.heads import TrainingConfig
 
-QUICK = SuiteConfig(probe=ProbeConfig(penalties=(0.01,)), training=TrainingConfig(epochs=1), seeds=1)
+QUICK = EvalConfig(probe=ProbeConfig(penalties=(0.01,)), training=TrainingConfig(epochs=1), seeds=1)
 
 
 def model(seed: int, **changes: object) -> keystep.PJEPA:
@@ -74,17 +74,25 @@ def test_results_are_written_once_and_read_again(results: Results, data: Any, tm
 
 def test_temporal_heads_stand_beside_the_probe(data: Any) -> None:
     small = QUICK.model_copy(update={"head_settings": {"mstcn": {"maps": 8, "layers": 2, "refinements": 1}}})
-    small = small.model_copy(update={"heads": ("mstcn",)})
     found = keystep.evaluate(data, {"a": model(0)}, heads=["linear", "mstcn"], modes=["causal"], config=small)
     heads = {(record["head"], record["name"]) for record in found.to_records()}
     assert {("linear", "a"), ("mstcn", "a"), ("mstcn", "raw features"), ("mstcn", "best control")} <= heads
+    assert {"a-causal-seed0", "mstcn-a-causal-seed0"} == found.heads.keys()
+    assert "Temporal heads. Causal" in found.table()
+    gain = found.compare("a", "best control", head="mstcn")
+    (line,) = (
+        line for line in found.record["head_gains"] if (line["second"], line["metric"]) == ("best control", "accuracy")
+    )
+    assert (gain.mean, gain.low, gain.high) == (line["mean"], line["low"], line["high"])
+    with pytest.raises(InputError, match="no rows 'a' and 'b' in mode offline or causal; there are raw features, best"):
+        found.compare("a", "b", head="mstcn")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"task": "anticipation"}, "unknown task 'anticipation'; expected segmentation"),
-        ({"heads": ["forest"]}, "unknown head 'forest'; expected one of linear"),
+        ({"heads": ["forest"]}, "unknown head 'forest'; expected linear or "),
         ({"models": {"raw": model(0)}}, "stands for a control"),
     ],
 )

@@ -9,9 +9,10 @@ from two_classes import write_data
 
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
-from keystep.evals.judge import Banded, Judge, Row
+from keystep.evals.judge import Banded, Judge
 from keystep.evals.kept import KeptProbes
 from keystep.evals.probe import ProbeConfig
+from keystep.evals.rows import Row
 from keystep.types import parse_rate
 
 PROBE = ProbeConfig(penalties=(0.1, 0.01))

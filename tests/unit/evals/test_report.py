@@ -23,8 +23,8 @@ from made_results import (
     made_arrays,
     made_curve,
     made_curves,
-    made_head_rows,
     made_result,
+    with_heads,
     write_result,
 )
 
@@ -248,13 +248,21 @@ def test_pairs_have_a_table_of_their_own_and_undecided_lines_are_grey() -> None:
 
 
 def test_temporal_heads_have_tables_in_the_page_and_in_markdown() -> None:
-    result = made_result() | {"head_rows": made_head_rows()}
-    difference = {"mean": 4.0, "low": 1.0, "high": 7.0, "seeds": [3, 3], "videos": 12}
-    gain = {"first": "pjepa", "second": "best control", "mode": "causal", "head": "mstcn", "metric": "edit"}
-    result["head_gains"] = [{**gain, "difference": difference, "holds": True, "later": False, "stronger": ""}]
+    result = with_heads(made_result())
     page, table = text_of(paged(result)), markdown_table(result)
     assert "Temporal heads. Causal (live)" in page and "12,345 parameters" in page and "edit under mstcn" in page
     assert "**Temporal heads. Causal (live)" in table and "| mstcn: pjepa | **61.3 ± 0.8** |" in table
+    assert "said at each moment itself 50.0" in page
+
+
+def test_segments_clips_and_the_papers_rows_have_tables_where_there_are_any() -> None:
+    empty = text_of(paged(made_result()))
+    assert not any(title in empty for title in ("Trimmed clips", "One answer for each", "Quoted from the paper"))
+    result = with_heads(made_result())
+    page = text_of(paged(result))
+    assert "One answer for each true segment (ORACLE" in page and "12.3" in page and "right segments" in page
+    assert "top-1 of linear probes" in page and "57.7 ± 1.4" in page and "45.6 ± 0.0" in page
+    assert "Quoted, not run here" in page and "40.1" in page
 
 
 def test_strengths_of_bands_stand_under_a_row() -> None:

@@ -25,7 +25,7 @@ from keystep.evals.trimmed import (
     parts_of,
     raw_frames,
     scores_of,
-    write_submission,
+    submission,
 )
 from keystep.pjepa import PJEPA
 from keystep.types import parse_rate
@@ -159,8 +159,7 @@ def test_the_submission_is_the_benchmarks_file_with_labels(folder: FeatureFolder
         return np.repeat([[0.0, 1.0]], len(features), axis=0)
 
     result = classify_clips(folder, clips, always_close, context="take")
-    write_submission(tmp_path / "submission.json", result)
-    record = json.loads((tmp_path / "submission.json").read_text())
+    record = json.loads(json.dumps(submission(result)))
     assert record["segments"][0] == {
         "ego_segment_name": "test/take0/start8.0.mp4",
         "take_uid": "uid-take0",
@@ -172,5 +171,4 @@ def test_the_submission_is_the_benchmarks_file_with_labels(folder: FeatureFolder
     assert len(record["segments"]) == 2
     nameless = classify_clips(folder, [replace(clips[0], name="")], always_close, context="take")
     with pytest.raises(InputError, match="have no name of the benchmark"):
-        write_submission(tmp_path / "other.json", nameless)
-    assert not (tmp_path / "other.json").exists()
+        submission(nameless)

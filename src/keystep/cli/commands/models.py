@@ -150,7 +150,7 @@ def evaluate(
     on_error: OnError = "raise",
     suite: Annotated[
         str | None,
-        typer.Option(help="'paper': temporal heads (linear, MS-TCN++, long context) instead of the probes' table."),
+        typer.Option(help="'paper': temporal heads too (MS-TCN++, long context), beside the paper's printed rows."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look: fewer controls and rows, of which nothing may be claimed.")
@@ -158,19 +158,11 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
-    if suite is not None:
-        from keystep.cli.suite import evaluate_suite
-        from keystep.errors import InputError
-
-        if quick:
-            raise InputError("--quick is of the probes' table; for a quick suite set training.epochs and heads")
-        options = (out, split, source_rate, rate, settings or [], on_error, console)
-        evaluate_suite(suite, data, model or [], *options, persons=groups, overwrite=overwrite)
-        return
     from keystep.cli.evaluation import evaluate_folder
 
     evaluate_folder(
         *(data, model or [], out, split, source_rate, rate, settings or [], on_error, console),
+        suite=suite,
         persons=groups,
         quick=quick,
         overwrite=overwrite,
@@ -250,7 +242,7 @@ def run_(
         str | None, typer.Option(help="'paper': temporal heads too, beside the paper's printed rows.")
     ] = None,
     suite_settings: Annotated[
-        list[str] | None, typer.Option("--suite-set", help="As for keystep eval --suite --set. Repeat as needed.")
+        list[str] | None, typer.Option("--suite-set", help="As for keystep eval --suite paper --set. Repeat as needed.")
     ] = None,
     on_error: OnError = "raise",
 ) -> None:

@@ -1,0 +1,232 @@
+"""Temporal heads on raw features, on the best control, and on learned latents: the paper's evaluation, honestly.
+
+Every head is trained on the training videos, its epoch is chosen on the validation videos, and the test videos only
+score. Offline rows may see the whole video; causal rows, representation and head together, answer with a stated delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from keystep.data.annotation import segment_lengths
+from keystep.data.clips import FILE as CLIPS
+from keystep.data.clips import read_clips
+from keystep.data.folder import FeatureFolder
+from keystep.errors import InputError
+from keystep.evals.controls import Control
+from keystep.evals.head_sources import Source, sources
+from keystep.evals.judge import Judge, Representation
+from keystep.evals.modes import answer_slots, marked_oracle, patterns_of
+from keystep.evals.protocol import ClipRow, Entrant, EvalConfig
+from keystep.evals.results import head_name
+from keystep.evals.rows import HeadRow, HeadRun, Mode, Row
+from keystep.evals.streaming_protocol import Choice, score_at_the_moment, score_segments
+from keystep.evals.trimmed import (
+    CONTEXTS,
+    PerFrame,
+    classify_clips,
+    judge_clips,
+    parts_of,
+    scores_of,
+    submission,
+)
+from keystep.heads import Head, describe, frames_per_second, train_head
+from keystep.pjepa import PJEPA
+from keystep.progress import SILENT, Progress, Task
+
+
+class HeadStudy:
+    """Trains every head that is asked for on every representation.
+
+    Args:
+        config: heads, modes, and how they are trained.
+        folder: where trained heads are kept, so that a study that was stopped goes on.
+        best: the control that is best on the validation videos, in each mode.
+
+    Attributes:
+        rows: a row for each head, representation and mode.
+        clip_rows: of linear probes on trimmed clips, where the data have any.
+    """
+
+    def __init__(self, judge: Judge, config: EvalConfig, folder: Path, best: Mapping[Mode, Control]) -> None:
+        self.judge, self.config, self.folder, self.best = judge, config, folder, best
+        self.rows: list[HeadRow] = []
+        self.clip_rows: list[ClipRow] = []
+
+    def run(self, entrants: Sequence[Entrant], progress: Progress = SILENT) -> None:
+        """Train what is not there yet, and score.
+
+        Raises:
+            InputError: a head's settings, features that do not fit, or heads with other settings in the folder.
+        """
+        with progress.task("training heads", total=self._count(entrants), unit="heads") as task:
+            for mode in self.config.modes:
+                for source in sources(self.judge, entrants, mode, self.config.seeds, self.best.get(mode)):
+                    self._judge(source, task)
+
+    def _count(self, entrants: Sequence[Entrant]) -> int:
+        modes = self.config.modes
+        simple = 2 * self.config.seeds * len([mode for mode in modes if mode in self.best])
+        models = sum(mode in patterns_of(entrant.model) for mode in modes for entrant in entrants)
+        return len(self.config.temporal_heads) * (simple + models)
+
+    def _judge(self, source: Source, task: Task) -> None:
+        """Every head on one representation, in one mode and with one seed."""
+        representation: Representation = source.made()
+        for preset in self.config.temporal_heads:
+            run = self._trained(representation, preset, source, task)
+            key = (self._marked(source.name), preset, source.mode)
+            row = next((row for row in self.rows if (row.name, row.head, row.mode) == key), None)
+            if row is None:
+                row = self._row(source, preset, run.head)
+                self.rows.append(row)
+            row.runs.append(run)
+        if source.mode == "causal" and source.family != "control" and (self.judge.folder.root / CLIPS).exists():
+            self._probe_clips(source)
+
+    def _trained(self, representation: Representation, preset: str, source: Source, task: Task) -> HeadRun:
+        judge, settings = self.judge, self.config.head(preset, source.mode)
+
+        def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+            return [(representation[name], judge.labels[name]) for name in names]
+
+        what = f"{preset} on {source.name} ({source.mode}, seed {source.seed})"
+        trained = train_head(
+            settings,
+            part(judge.split.train),
+            part(judge.split.valid),
+            classes=len(judge.folder.classes),
+            training=self.config.training,
+            seed=source.seed,
+            background=judge.background,
+            names=judge.folder.classes,
+            origin={"representation": source.name, **source.origin},
+            folder=self.folder / head_name(source.name, source.mode, source.seed, preset),
+            progress=lambda epoch, epochs, measured: task.advance(0, f"{what}: epoch {epoch} of {epochs}"),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        task.advance(note=what)
+        record = {"best_epoch": trained.record["best_epoch"], "valid_scores": trained.record["valid_scores"]}
+        return self._scored(representation, source, trained.head, record)
+
+    def _scored(self, representation: Representation, source: Source, head: Head, record: Mapping[str, Any]) -> HeadRun:
+        judge, device = self.judge, head.standardise.mean.device
+        predictions = {
+            name: head.predict(torch.from_numpy(representation[name])[None].to(device))[0].cpu().numpy()
+            for name in judge.split.test
+        }
+        scores, correct = judge.score(predictions)
+        moment = _at_the_moment(judge, predictions, source, head)
+        clips: tuple[Mapping[str, float], Mapping[str, Any] | None] = ({}, None)
+        if source.mode == "causal" and (judge.folder.root / CLIPS).exists():
+            clips = _clips(judge, scores_of(source.frames, head))
+        valid = record["valid_scores"]["accuracy"]
+        return HeadRun(source.seed, scores, valid, correct, predictions, head, record, moment, *clips)
+
+    def _row(self, source: Source, preset: str, head: Head) -> HeadRow:
+        """The line of a head on a representation; the head's own wait comes on top of the representation's."""
+        rate, chunk = float(self.judge.folder.timeline.rate), None if head.delay is None else head.delay + 1
+        delay = None
+        if chunk is not None and source.delay is not None:
+            block, period = source.block or 1, (source.block or 1) * chunk
+            waits = answer_slots(2 * period, block, chunk)[:period] - np.arange(period)
+            delay = source.delay + float(waits.max()) / rate
+        return HeadRow(
+            self._marked(source.name),
+            source.family,
+            source.mode,
+            delay=delay,
+            detail=source.detail,
+            head=preset,
+            parameters=describe(head).parameters,
+            speed=frames_per_second(head),
+        )
+
+    def _marked(self, name: str) -> str:
+        return marked_oracle(name) if self.judge.folder.oracle else name
+
+    def _probe_clips(self, source: Source) -> None:
+        """Another seed of a representation's clip row."""
+        judge, name = self.judge, self._marked(source.name)
+        clips = read_clips(judge.folder.root / CLIPS, len(judge.folder.classes))
+        found = judge_clips(judge.folder, clips, judge.split, source.frames, config=judge.probe)
+        row = next((row for row in self.clip_rows if row.name == name), None)
+        if row is None:
+            row = ClipRow(name, len(found["take"].clips), {context: [] for context in CONTEXTS})
+            self.clip_rows.append(row)
+        for context, result in found.items():
+            row.top1[context].append(result.top1)
+
+
+def check_clips(folder: FeatureFolder, groups: Sequence[tuple[str, list[PJEPA]]]) -> None:
+    """Models that attend by segment cannot read trimmed clips, which have none.
+
+    Raises:
+        InputError: one of them does, and the folder has clips.
+    """
+    if not (folder.root / CLIPS).exists():
+        return
+    for name, models in groups:
+        if any(found.config.oracle for found in models):
+            raise InputError(
+                f"--model {name}: attends by segment, and {folder.root / CLIPS} holds clips, which have none"
+            )
+
+
+def _at_the_moment(judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: Head) -> dict[str, float]:
+    """What a live system says at each slot's own time, at the slots' rate; nothing where that is not known."""
+    if source.mode != "causal" or source.block is None or head.delay is None:
+        return {}
+    names = judge.split.test
+    delays = [
+        answer_slots(len(predictions[name]), source.block, head.delay + 1) - np.arange(len(predictions[name]))
+        for name in names
+    ]
+    truths = [judge.folder.labels(name) for name in names]
+    return score_at_the_moment(
+        [predictions[name] for name in names],
+        truths,
+        delays=delays,
+        background=judge.background,
+        protocol=judge.protocol,
+    ).scores
+
+
+def _clips(judge: Judge, score: PerFrame) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """Top-1 of the test takes' trimmed clips, and what is said of those whose labels the benchmark keeps."""
+    clips = read_clips(judge.folder.root / CLIPS, len(judge.folder.classes))
+    test = parts_of(clips, judge.split)[2]
+    found = {str(context): classify_clips(judge.folder, test, score, context=context).top1 for context in CONTEXTS}
+    hidden = [clip for clip in clips if clip.part == "hidden" and clip.name and clip.take in judge.folder.videos]
+    return found, submission(classify_clips(judge.folder, hidden, score, context="take")) if hidden else None
+
+
+def segment_scores(judge: Judge, rows: Sequence[Row | HeadRow]) -> list[dict[str, Any]]:
+    """One answer for each true segment (ORACLE): what most of its frames say, or its last one; means over seeds.
+
+    A record for each row and choice: name, head, mode, answer, and the mean of every score of `score_segments`.
+    """
+    names = judge.split.test
+    truths = [judge.truths[name] for name in names]
+    lengths = [segment_lengths(truth) for truth in truths]
+
+    def score(predictions: Mapping[str, np.ndarray], choice: Choice) -> dict[str, float]:
+        at_frames = [judge.at_frames(name, predictions[name]) for name in names]
+        background, protocol = judge.background, judge.protocol
+        return score_segments(
+            at_frames, truths, lengths=lengths, choice=choice, background=background, protocol=protocol
+        ).scores
+
+    choices: tuple[Choice, ...] = ("majority", "last")
+    found = []
+    for row in rows:
+        for choice in choices:
+            scores = [score(run.predictions, choice) for run in row.runs]
+            mean = {metric: float(np.mean([one[metric] for one in scores])) for metric in scores[0]}
+            found.append({"name": row.name, "head": row.head, "mode": row.mode, "answer": choice, "mean": mean})
+    return found
