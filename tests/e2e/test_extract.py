@@ -214,9 +214,10 @@ def test_labels_that_come_later_reach_finished_videos(keystep: Run, kitchen: Pat
     assert keystep(*command, "--out", once, "--labels", kitchen)[0] == 0
     for path in (once / "groundTruth").iterdir():
         assert path.read_text() == (out / "groundTruth" / path.name).read_text()
-    status, said, _ = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "20", "--on-error", "skip")
-    assert "labels are not those of before" in said and "0 videos to do, 5 done" in said
-    assert "are they of another frame rate" in said
+    status, _, error = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "20", "--on-error", "skip")
+    assert status == 2 and "0.479 lines for each 1/20 s in 5 videos" in error and "such as 9.583" in error
+    status, said, _ = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "10")
+    assert status == 0 and "labels are not those of before" in said and "0 videos to do, 5 done" in said
 
 
 def test_labels_that_cannot_be_used_show_before_the_work(keystep: Run, kitchen: Path, tmp_path: Path):

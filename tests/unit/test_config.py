@@ -70,7 +70,12 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"train": {"crop": 0}}, r"train\.crop: Input should be a frame at least, not 0"),
         ({"train": {"crop": 7.5}}, r"train\.crop: Input should be a whole number of frames, or a text.*, not 7\.5$"),
         ({"data": {"tau": 0}}, r"data\.tau.*not 0"),
-        ({"model": {"bands": ["context", "frame"]}}, r"bands \['context', 'frame'\]: name each once, and context as"),
+        (
+            {"model": {"bands": ["context", "frame"]}},
+            r"bands \['context', 'frame'\]: name each once, context as the last",
+        ),
+        ({"model": {"bands": ["steady", "frame", "context"]}}, "steady right before it"),
+        ({"model": {"bands": ["steady"]}}, "context as the last, steady right before it"),
         ({"model": {"bands": ["around", "around", "context"]}}, "name each once"),
         ({"model": {"bands": ["far", "context"]}}, r"model\.bands\.0.*'far'"),
         ({"model": {"visible_predictions": "predictor"}}, "readout_dim 384 would stay random: .*set model.readout_dim"),

@@ -10,7 +10,7 @@ from keystep.config.attention import AttentionPattern
 from keystep.config.base import Config
 from keystep.config.times import averaged_frames
 
-Band = Literal["frame", "around", "memory", "ahead", "context"]
+Band = Literal["frame", "around", "memory", "ahead", "steady", "context"]
 WINDOWS = (0.9, 1.8, 3.6, 7.2)
 """Distances of the windows of the band ``around``, in tau, on either side or, with a shorter one, before the frame."""
 HALF_LIVES = tuple(2.0**power for power in range(-1, 7))
@@ -61,10 +61,17 @@ class ModelConfig(Config):
     """What a latent is read from: the last block's output, or the mean over the blocks' (each normalised)."""
     readout_dim: int | None = Field(default=384, ge=1)
     """Width of a map, GELU and LayerNorm behind it, whose output is the latent; None: what is read is the latent."""
-    bands: Annotated[tuple[Band, ...], Field(min_length=1)] = ("frame", "around", "memory", "ahead", "context")
-    """What stands side by side in a latent: ``context`` is what is learned; the others hold the features themselves,
-    averages around the frame, what has been so far and, where attention sees it, what is still to come
-    (`keystep.nn.bands`). The paper has the learned one alone."""
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)] = (
+        "frame",
+        "around",
+        "memory",
+        "ahead",
+        "steady",
+        "context",
+    )
+    """What stands side by side in a latent: ``context`` is what is learned, ``steady`` its average over some tau; the
+    others hold the features themselves, averages around the frame, what has been so far and, where attention sees it,
+    what is still to come (`keystep.nn.bands`). The paper has the learned one alone."""
     input_around: bool = True
     """The encoder reads the band ``around`` of the visible frames beside each frame."""
     held_components: int = Field(default=64, ge=1)
@@ -93,9 +100,10 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _bands_end_with_context(self) -> Self:
-        if self.bands[-1] != "context" or len(set(self.bands)) < len(self.bands):
-            raise ValueError(f"bands {list(self.bands)}: name each once, and context as the last")
+    def _learned_bands_last(self) -> Self:
+        learned = self.bands[-2:] if "steady" in self.bands else self.bands[-1:]
+        if learned not in (("steady", "context"), ("context",)) or len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands {list(self.bands)}: name each once, context as the last, steady right before it")
         return self
 
     @model_validator(mode="after")
@@ -118,7 +126,7 @@ class ModelConfig(Config):
     @property
     def held(self) -> bool:
         """Whether latents have held bands, which need to know how fast the features change."""
-        return self.tau is not None and len(self.bands) > 1
+        return self.tau is not None and not set(self.bands) <= {"context", "steady"}
 
     @property
     def context_dim(self) -> int:
@@ -127,7 +135,7 @@ class ModelConfig(Config):
 
     def widths(self, pattern: AttentionPattern) -> dict[str, int]:
         """The bands of latents that are encoded with this attention, in order, and their widths."""
-        if not self.held:
+        if self.tau is None or len(self.bands) == 1:
             return {"context": self.context_dim}
         assert self.input_dim is not None
         frame = self.input_dim // self.slot_tokens
@@ -137,6 +145,7 @@ class ModelConfig(Config):
             "around": parts * (len(self.windows(pattern)) + (1 + sees_all) * len(HALF_LIVES)),
             "memory": 4 * parts + 1,
             "ahead": 4 * parts,
+            "steady": self.context_dim,
             "context": self.context_dim,
         }
         return {band: known[band] for band in self.bands if band != "ahead" or sees_all}

@@ -43,15 +43,15 @@ FACT_SOURCE = "FACT's Google Drive folder, linked from github.com/ZijiaLewisLu/C
 CSV_SOURCE = "sid2697.github.io/egoprocel, section 'Download'"
 FEATURES_SOURCE = "your own extraction, such as keystep extract; the data set's authors publish videos, no features"
 
-PUBLISHED = {
-    "fact": {
-        "videos": 914,  # the P-JEPA release's first archive of FACT's features
-        "train": 731,  # P-JEPA (arXiv 2606.23256): 731/183 videos
-        "test": 183,
-        "classes": 116,  # P-JEPA: 115 steps and the background
-    },
-    "csv": {"tasks": 16},  # Bansal et al., ECCV 2022: 16 tasks
+LISTS = {
+    914: {"videos": 914, "train": 731, "test": 183},  # P-JEPA (arXiv 2606.23256), and its release's first archive
+    423: {"videos": 423, "train": 337, "test": 86},  # the release's newer archive of FACT's features
 }
+"""Number of videos -> what is published of FACT's layout with so many."""
+CLASSES = 116
+"""P-JEPA: 115 steps and the background."""
+TASKS = 16
+"""Bansal et al., ECCV 2022."""
 
 
 class EgoProceLConfig(Config):
@@ -60,6 +60,9 @@ class EgoProceLConfig(Config):
     layout: Literal["auto", "fact", "csv"] = "auto"
     """``fact``: features, groundTruth, mapping.txt, split1.train; ``csv``: the authors' annotations beside your
     features; ``auto``: whichever is there."""
+    videos: Literal[914, 423] = 914
+    """Which of the two published lists of FACT's videos this is checked against: 914, split 731/183, as in the paper of
+    P-JEPA, or its authors' newer one of 423, split 337/86."""
     features_rate: Rate | None = None
     """Features a second on disk: 10 for FACT's; has to be given with ``csv``."""
     rate: Rate | None = None
@@ -156,7 +159,13 @@ class EgoProceL:
             for group, what in ((absent, "files are missing"), (bad, "videos cannot be used")):
                 few, more = left_out(group, what)
                 missing, notes = [*missing, *few], [*notes, *more]
-        return Survey(counts, PUBLISHED["fact"], tuple(missing), tuple(notes))
+        published = LISTS[self.config.videos]
+        notes += [
+            f"these are the {videos} videos of the other published list; set videos={videos} to check against it"
+            for videos, other in LISTS.items()
+            if videos != self.config.videos and other.items() <= counts.items()
+        ]
+        return Survey(counts, published | {"classes": CLASSES}, tuple(missing), tuple(notes))
 
     def _write_fact(self, root: Path, out: Path, problems: Problems) -> None:
         splits = _splits(root)
@@ -203,7 +212,7 @@ class EgoProceL:
             missing, notes = [*missing, *few], [*notes, *more]
         if self.config.features_rate is None:
             notes.append("features_rate is not set; writing needs it (features a second in your arrays)")
-        return Survey(listed.counts(), PUBLISHED["csv"], tuple(missing), tuple(notes))
+        return Survey(listed.counts(), {"tasks": TASKS}, tuple(missing), tuple(notes))
 
     def _write_csv(self, root: Path, out: Path, problems: Problems) -> None:
         if self.config.features_rate is None:
@@ -245,7 +254,7 @@ class EgoProceL:
     def _store(self, out: Path, what: str) -> FeatureStore:
         config = self.config
         timeline = Timeline(rate=config.rate or config.source_rate)
-        settings = config.model_dump(mode="json", exclude={"layout", "time_axis"})
+        settings = config.model_dump(mode="json", exclude={"layout", "time_axis", "videos"})
         made = {"data_set": self.name, "annotation": what, "settings": settings}
         return FeatureStore(out, timeline, "native", made).create()
 

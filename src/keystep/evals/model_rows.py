@@ -20,6 +20,7 @@ from keystep.evals.protocol import Entrant
 from keystep.evals.rows import Beside, Family, Mode
 from keystep.evals.simple_rows import Chosen
 from keystep.evals.study import Study, banded, joined
+from keystep.nn.bands import NAMES
 from keystep.pjepa import PJEPA
 
 CONTROL, HELD = "best control", "held bands"
@@ -65,14 +66,15 @@ class ModelRows:
 
     def _held(self, name: str, mode: Mode, model: PJEPA, pattern: AttentionPattern) -> None:
         """The bands of a model's latents that nothing was learned for: what of its rows is no learning."""
-        study, bands = self.study, model.bands(pattern)
-        width, wait = bands.pop("context"), pattern_delay(pattern, study.rate)
+        study, wait = self.study, pattern_delay(pattern, self.study.rate)
+        bands = {band: width for band, width in model.bands(pattern).items() if band in NAMES}
+        width = sum(bands.values())
         if study.evaluation.find(study.marked(name), mode) is not None:
             return  # of another seed: the same numbers
 
         def held() -> Banded:
             latents = encode_videos(model, study.judge.folder, study.judge.videos, pattern)
-            return Banded({video: x[:, : x.shape[1] - width] for video, x in latents}, bands)
+            return Banded({video: x[:, :width] for video, x in latents}, bands)
 
         study.add(
             name,

@@ -36,6 +36,11 @@ class ExtractionConfig(Config):
     ``model.tokens`` makes one of them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """V-JEPA: the precision it computes in; bfloat16 for GPUs."""
+    shift: Literal["both", "none"] = "both"
+    """TSM: ``none`` leaves the shift out, so that a vector sees one picture, as Assembly101's published features."""
+    longest_hold: float | None = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Seconds for which one picture is taken to be shown. Slots beyond it, as a hole in a recording makes them, are
+    left out, and a note says so; null: none are, however long no other picture comes."""
     half: bool = False
     """Store float16."""
 

@@ -157,6 +157,8 @@ class OnlineExtractor:
 
     network: OnlineNetwork
     rate: Fraction
+    longest_hold: Fraction | None = None
+    """As `Sampling` has it."""
 
     @property
     def name(self) -> str:
@@ -186,7 +188,8 @@ class OnlineExtractor:
         self, frames: Iterable[Frame], *, first_slot: int = 0, longest_hold: Fraction | None = None, batch: int = 1
     ) -> Iterator[Features]:
         """Slot by slot. ``first_slot`` saves no work, because the memory has to be filled; ``batch`` means nothing."""
-        sampling, state = Sampling(rate=self.rate, clip=Clip(), window="right"), self.network.begin()
+        sampling = Sampling(rate=self.rate, clip=Clip(), window="right", longest_hold=self.longest_hold)
+        state = self.network.begin()
         first: int | None = None
         for clip in sample(frames, sampling, self.network.picture, longest_hold=longest_hold):
             made, state = self.network.step(torch.from_numpy(clip.pictures), state)

@@ -68,7 +68,9 @@ class Writing:
         count = FrameCount(video.info)
         frames = _reported(count.over(video.frames()), advance)
         made = joined([self._narrowed(name, part) for part in extractor.stream(frames, batch=self.batch)])
-        source, notes = count.seen(bool(video.damage)), [f"{name}: {line}" for line in video.damage]
+        source = count.seen(bool(video.damage))
+        remarks = [*video.notes, *_left_out(made.slots)]
+        notes = [f"{name}: {line}" for line in (*video.damage, *remarks)]
         labels = None
         if self.labels is not None and (found := self.labels.of(name, made.times, made.seen[:, 1], source)) is not None:
             labels, about = found
@@ -81,6 +83,7 @@ class Writing:
             {
                 "status": "partial" if video.damage else "complete",
                 "damage": list(video.damage),
+                "notes": remarks,
                 **origin,
                 **_of_video(video.info),
                 **source.to_json(),
@@ -105,6 +108,16 @@ class Writing:
             return []
         write_lines(path, found[0])
         return found[1]
+
+    def factor(self, name: str) -> float | None:
+        """Lines of labels that a finished video has for each one that is expected; None where some frames were lost.
+
+        Raises:
+            InputError: its labels cannot be read.
+        """
+        assert self.labels is not None
+        source = SourceFrames.from_json(read_json(self._record(name)))
+        return None if source.damaged else self.labels.factor(name, source.count, source.seconds)
 
     def _times(self, name: str) -> np.ndarray:
         path = self.store.root / "times" / f"{name}.npy"
@@ -176,6 +189,14 @@ def _is_source(record: dict[str, Any], path: Path) -> bool:
     if record.get("source_modified") == stat.st_mtime_ns:
         return True
     return record.get("status") == "complete" and record.get("source_sample") == _origin(path).get("source_sample")
+
+
+def _left_out(slots: np.ndarray) -> list[str]:
+    """A note on slots that are missing between others."""
+    missing = int(slots[-1] - slots[0]) + 1 - len(slots)
+    if not missing:
+        return []
+    return [f"{missing} slots left out, because one picture was shown for too long (--set longest_hold=SECONDS)"]
 
 
 def _of_video(info: VideoInfo) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from keystep.extraction.video.files import VideoInfo
 from keystep.extraction.video.frames import Frame
 from keystep.files import read_json, write_json, write_lines
 
-SPARE = 16
-"""Lines that labels may have behind the end of their video; more are those of another frame rate or another video."""
+SPARE, SPARE_SHARE = 16, Fraction(1, 10)
+"""Lines, and share of the video, that labels may have behind the end of their video; more are those of another frame
+rate or another video."""
+ALIKE = 0.02
+"""How far the lines a frame of videos may be apart, as a share, to be taken for one rate."""
 FEW = 0.7
 """Share of a video below which its labels look like those of another frame rate."""
 RECORD = "labels.json"
@@ -134,15 +137,44 @@ class FrameLabels:
         """Whether there are any for that video."""
         return self._path(video).exists()
 
-    def check(self, video: str, info: VideoInfo) -> None:
+    def check(self, video: str, info: VideoInfo) -> float | None:
         """Refuse labels that cannot be used, as far as that can be told without decoding the video.
+
+        Returns:
+            lines a frame, or for each one that the rate asks for; None where the file does not state how long it is.
 
         Raises:
             InputError: a class that is not in mapping.txt, an unreadable file, many more labels than frames.
         """
-        lines = self._lines(video)
-        if self.rate is None and info.frames is not None and len(lines) > info.frames + SPARE:
-            raise InputError(self._too_many(video, len(lines), info.frames))
+        lines = len(self._lines(video))
+        if self.rate is None and info.frames is not None and lines > _most(info.frames):
+            raise InputError(self._too_many(video, lines, info.frames))
+        frames = info.frames or (info.duration or 0) * (info.rate or 0)
+        return self.factor(video, frames, float(info.duration or 0))
+
+    def factor(self, video: str, frames: Fraction | int, seconds: float) -> float | None:
+        """Lines of a video that has labels for each one that is expected; None where it is not known how long it is."""
+        expected = float(frames) if self.rate is None else seconds * float(self.rate)
+        return len(read_lines(self._path(video))) / expected if expected >= 1 else None
+
+    def check_rate(self, factors: Collection[float]) -> None:
+        """Refuse labels whose lengths say that their rate is another one: too long or too short by one factor.
+
+        factors: those of several videos.
+
+        Raises:
+            InputError: they are alike, and are not 1.
+        """
+        if len(factors) < 2:
+            return
+        middle = float(np.median(list(factors)))
+        if abs(middle - 1) > SPARE_SHARE and all(abs(factor / middle - 1) < ALIKE for factor in factors):
+            unit = "frame" if self.rate is None else f"1/{float(self.rate):g} s"
+            other = "" if self.rate is None else f", such as {middle * float(self.rate):.4g}"
+            raise InputError(
+                f"{self.root / 'groundTruth'}: {middle:.3g} lines for each {unit} in {len(factors)} videos, so they "
+                f"are of another rate; give {'--label-rate' if self.rate is None else 'another --label-rate'}{other}"
+            )
 
     def of(
         self, video: str, times: np.ndarray, shown: np.ndarray, source: SourceFrames
@@ -165,7 +197,7 @@ class FrameLabels:
         else:  # a little more, because a third of a second in binary is less than a third
             places = np.floor(times * float(self.rate) + 1e-6).astype(np.int64)
             fitting = ceil(source.seconds * float(self.rate) - 1e-6)
-        if not source.damaged and len(lines) > fitting + SPARE:
+        if not source.damaged and len(lines) > _most(fitting):
             raise InputError(self._too_many(video, len(lines), fitting))
         labels = [lines[place] if place < len(lines) else UNLABELLED for place in places]
         return labels, self._notes(video, len(lines), fitting, source)
@@ -222,3 +254,8 @@ class FrameLabels:
         for path in [self.root / "mapping.txt", *sorted((self.root / "groundTruth").glob("*.txt"))]:
             digest.update(f"{path.name}\n{path.stat().st_size}\n".encode() + path.read_bytes())
         return {"rate": None if self.rate is None else str(self.rate), "sha256": digest.hexdigest()}
+
+
+def _most(frames: int) -> int:
+    """Lines that labels of so many frames may have."""
+    return frames + min(SPARE, max(1, floor(frames * SPARE_SHARE)))

@@ -9,21 +9,12 @@ from pathlib import Path
 
 from keystep.errors import InputError
 
-VIDEO_ENDINGS = (
-    ".avi",
-    ".flv",
-    ".m2ts",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ts",
-    ".webm",
-    ".wmv",
-)
+_ENDINGS = """
+.264 .265 .3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ismv .ivf .m1v .m2p .m2t
+.m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm
+.ogv .qt .rm .rmvb .tod .tp .trp .ts .vob .webm .wmv .wtv .y4m
+"""
+VIDEO_ENDINGS = frozenset(_ENDINGS.split())
 
 
 def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Path]:
@@ -58,10 +49,41 @@ def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Pat
     return dict(files)
 
 
+def left_alone(paths: Iterable[Path], recursive: bool = False) -> list[str]:
+    """A note a folder on the files and subfolders of it that `find_videos` passes over, hidden ones aside."""
+    return [note for path in paths if path.is_dir() for note in _left_alone(path, recursive)]
+
+
+def _left_alone(folder: Path, recursive: bool) -> Iterator[str]:
+    here = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    folders = [path for path in here if path.is_dir()]
+    inside = [path for path in folders if recursive and not path.is_symlink()]
+    endings = Counter(path.suffix.lower() for path in here if not path.is_dir() and not _is_video(path))
+    parts = []
+    if endings:
+        kinds = ", ".join(f"{count} {ending or 'without'}" for ending, count in endings.most_common(6))
+        others = len(endings) - 6
+        kinds += f" and {others} kinds more" if others > 0 else ""
+        parts.append(
+            f"{endings.total()} files whose endings are no video's ({kinds}); one that is a video can be named"
+        )
+    if len(folders) > len(inside):
+        hint = "links are not followed" if recursive else "--recursive takes them, too"
+        parts.append(f"{len(folders) - len(inside)} subfolders ({hint})")
+    if parts:
+        yield f"{folder}: left alone: {'; '.join(parts)}"
+    for path in inside:
+        yield from _left_alone(path, recursive)
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_ENDINGS
+
+
 def _in(folder: Path, recursive: bool) -> Iterator[Path]:
     """A folder's video files by name, and then those of its subfolders."""
     here = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    yield from (path for path in here if path.suffix.lower() in VIDEO_ENDINGS and not path.is_dir())
+    yield from (path for path in here if _is_video(path) and not path.is_dir())
     for path in here if recursive else ():
         if path.is_dir() and not path.is_symlink():  # a link may lead round in a circle
             yield from _in(path, recursive)
@@ -69,6 +91,6 @@ def _in(folder: Path, recursive: bool) -> Iterator[Path]:
 
 def _nothing(paths: Iterable[Path], recursive: bool) -> str:
     """Why there are no videos."""
-    text = f"no videos in {', '.join(map(str, paths))}; known endings: {' '.join(VIDEO_ENDINGS)}"
+    text = f"no videos in {', '.join(map(str, paths))}; known endings: {' '.join(sorted(VIDEO_ENDINGS))}"
     folders = [entry for path in paths if path.is_dir() for entry in os.scandir(path) if entry.is_dir()]
     return text if recursive or not folders else f"{text}; give --recursive to look into its subfolders, too"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from keystep.extraction.sampling import Sampling
 CHOICES: dict[str, frozenset[str]] = {
     "efficientnet-lite0": frozenset(),
     "i3d": frozenset({"frames", "frame_rate"}),
-    "tsm": frozenset({"frames", "frame_rate"}),
+    "tsm": frozenset({"frames", "frame_rate", "shift"}),
     "tsm-online": frozenset(),
     "vjepa": frozenset({"frames", "levels", "grid", "hop", "precision"}),
     "hf": frozenset({"hop"}),
@@ -37,18 +38,25 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
             open, a library that is not installed.
     """
     name, family = config.backbone, _family(config.backbone)
-    for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision"):
+    for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision", "shift"):
         default = ExtractionConfig.model_fields[setting].default
         if setting not in CHOICES[family] and getattr(config, setting) != default:
             raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
+    hold = None if config.longest_hold is None else Fraction(config.longest_hold)
     if family == "tsm-online":
         if config.window != "right":
             raise InputError(f"{name} sees no future; give --window right")
         from keystep.extraction.backbones import tsm
 
-        return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate)
+        return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate, hold)
     backbone = _backbone(config, family, weights, device)
-    sampling = Sampling(rate=config.rate, clip=backbone.clip, window=config.window, hop=config.hop)
+    sampling = Sampling(
+        rate=config.rate,
+        clip=backbone.clip,
+        window=config.window,
+        hop=config.hop,
+        longest_hold=hold,
+    )
     return ClipExtractor(backbone, sampling)
 
 
@@ -79,7 +87,12 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
     if family == "tsm":
         from keystep.extraction.backbones import tsm
 
-        return tsm.load(path, device, **_given(config, "frames", "frame_rate"))
+        choices = _given(config, "frames", "frame_rate")
+        if config.shift == "none":
+            if choices:
+                raise InputError(f"{', '.join(choices)} set, but without shift {name} sees one picture; leave it out")
+            return tsm.load_unshifted(path, device)
+        return tsm.load(path, device, **choices)
     from keystep.extraction.backbones import vjepa
 
     options = _given(config, "frames")

@@ -22,7 +22,7 @@ from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import Extractor
 from keystep.extraction.folder import Writing
 from keystep.extraction.labels import RECORD, FrameLabels
-from keystep.extraction.listing import find_videos
+from keystep.extraction.listing import find_videos, left_alone
 from keystep.extraction.loading import load_extractor
 from keystep.extraction.processes import extract_videos
 from keystep.extraction.video import open_video
@@ -109,7 +109,8 @@ def extract(
     frame_labels = _frame_labels(labels, label_rate)
     problems, out = Problems(on_error), Path(out)
     paths = [videos] if isinstance(videos, Path | str) else videos
-    run = _Run(find_videos([Path(path) for path in paths], recursive))
+    places = [Path(path) for path in paths]
+    run = _Run(find_videos(places, recursive), warnings=left_alone(places, recursive))
     share = _share(run.videos, shard)
     run.others = len(run.videos) - len(share)
     without = [] if frame_labels is None else frame_labels.missing(run.videos)
@@ -122,6 +123,8 @@ def extract(
     store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
     writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
     _look(run, share, writing, problems, progress)
+    if frame_labels is not None:
+        frame_labels.check_rate([factor for factor in run.factors.values() if factor is not None])
     if run.waiting:
         store.reopen()
     if frame_labels is not None:
@@ -176,11 +179,15 @@ class _Facts:
 
 @dataclass
 class _Run:
-    """How far the videos are. others: in other shards. done: there already. bad: cannot be read."""
+    """How far the videos are. others: in other shards. done: there already. bad: cannot be read.
+
+    factors: lines of labels that the videos have for each one that is expected, where that is known.
+    """
 
     videos: dict[str, Path]
     waiting: dict[str, Path] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    factors: dict[str, float | None] = field(default_factory=dict)
     others: int = 0
     done: int = 0
     bad: int = 0
@@ -268,11 +275,12 @@ def _look(run: _Run, share: dict[str, Path], writing: Writing, problems: Problem
 def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None:
     """Stated seconds (0: not stated) of a video that is to be done; None if it is done already."""
     state = writing.state(name, path)
+    labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
+        run.factors[name] = None if labels is None else writing.factor(name)
         return None
     info = open_video(path).info
-    if writing.labels is not None and writing.labels.has(name):
-        writing.labels.check(name, info)
+    run.factors[name] = None if labels is None else labels.check(name, info)
     if state == "changed":
         run.warnings.append(f"{name}: {path} has changed since it was extracted; done again")
     return float(info.duration or 0)

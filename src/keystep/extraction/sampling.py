@@ -38,6 +38,8 @@ class Sampling:
     window: Window = "center"
     hop: int | None = None
     """Slots kept of a clip of several; by default the middle half."""
+    longest_hold: Fraction | None = None
+    """Seconds for which a picture is taken to be shown; slots beyond it are left out. None: until the next one."""
 
     def __post_init__(self) -> None:
         if self.window not in get_args(Window):
@@ -118,10 +120,11 @@ def sample(
 
     Args:
         first_slot: leave out slots before this one (as a stream that goes on does).
-        longest_hold: seconds for which a frame is taken to be shown; slots beyond it are left out, as live sources
-            need it, where a frame that is late must not fill minutes. None: until the next one, however long.
+        longest_hold: as that of ``sampling``, where it is to be shorter: in live sources, a frame that is late must not
+            fill minutes.
     """
-    sampler = _Sampler(sampling, picture, first_slot, longest_hold)
+    holds = [hold for hold in (sampling.longest_hold, longest_hold) if hold is not None]
+    sampler = _Sampler(sampling, picture, first_slot, min(holds, default=None))
     for frame in frames:
         sampler.take(frame)
         yield from sampler.clips(frame.time + frame.slack)
@@ -176,6 +179,8 @@ class _Sampler:
         """Those of which all is known at ``now``."""
         sampling, timeline = self.sampling, self.timeline
         while True:
+            slot = next(iter(self.shown), floor((now - timeline.start) * timeline.rate))
+            self.group = max(self.group, slot // sampling.kept)  # at once over slots that are left out
             last_moment = timeline.seconds((self.group + 1) * sampling.kept - 1)
             if max(last_moment, sampling.last_picture(self.group) / sampling.frame_rate) > now:
                 return

@@ -1,4 +1,4 @@
-"""Bands of a latent that hold what is known, beside the one that is learned.
+"""Bands of a latent beside the one that is learned: those that hold what is known, and the learned one at rest.
 
 What a network keeps of a frame, its surroundings and its past, it keeps with losses, and a linear reader of the learned
 band alone would have to find them again. Held bands keep them as they are. A reader chooses which bands it reads
@@ -11,13 +11,16 @@ band alone would have to find them again. Held bands keep them as they are. A re
   of the training videos, the largest value, and the logarithm of the time.
 - ``ahead``: the same from the end of the video backwards, where attention sees it.
 
-In all but ``frame``, wide features are reduced to their leading principal components. All of it is computed from
-running sums in float64, so a stream gives the same at any chunking, for hours.
+``steady`` is the learned band averaged with a half-life of one tau, so that a reader need not follow each of its frames
+(`Steady`).
+
+In all held bands but ``frame``, wide features are reduced to their leading principal components. All of it is computed
+from running sums in float64, so a stream gives the same at any chunking, for hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -117,29 +120,9 @@ class HeldBands(nn.Module):
 
     def _exponential(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
         """Weighted sums at each half-life, (B, n, C + 1), before the frame and, where it is seen, behind it."""
-        nothing = centred.new_zeros(len(centred), len(HALF_LIVES), centred.shape[2])
-        found = [*_carried(context, "around.averages", centred, self._averages, nothing).unbind(2)]
-        if pattern.kind == "bidirectional":
-            found += self._averages(centred.flip(1), nothing).flip(1).unbind(2)
-        return found
-
-    def _averages(self, x: Tensor, state: Tensor) -> Tensor:
-        """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
-        half_lives = self.tau * torch.tensor(HALF_LIVES, dtype=torch.float64, device=x.device)
-        decays = (0.5 ** (1 / half_lives))[:, None]
-
-        def inside(places: Tensor, distance: int) -> Tensor:
-            count = _count(places)[:, 0]
-            age = count[:, None] - count  # (n, n)
-            powers = decays[..., None] ** (distance * age.clamp(min=0))  # (half-lives, n, n)
-            weights = torch.where(age >= 0, powers, 0.0)
-            return (weights @ places.transpose(1, 2)).transpose(1, 2)
-
-        def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:
-            return here + decays**frames * before
-
-        found = (1 - decays) * _scan(x[:, :, None], inside, join)
-        return join(found, state[:, None], _count(x)[..., None])
+        half_lives = [self.tau * half_life for half_life in HALF_LIVES]
+        sides = _averages_on_both_sides("around.averages", centred, context, pattern, half_lives)
+        return [average for side in sides for average in side.unbind(2)]
 
     def _memory(self, marked: Tensor, context: SequenceContext) -> Tensor:
         """(B, n, 4 C + 1): what has been."""
@@ -163,6 +146,57 @@ class HeldBands(nn.Module):
         seen, frames = sums[..., -2:-1].clamp(min=1), sums[..., -1:].clamp(min=1)
         amounts = torch.log1p(sums[..., :-2] * (frames / seen / self.tau))
         return torch.cat([(above - below) / seen, amounts, largest, torch.log(frames / self.tau)], dim=2)
+
+
+class Steady(nn.Module):
+    """The learned band, averaged: (B, n, C) of the frames of a context -> (B, n, C).
+
+    Exponentially with a half-life of ``tau`` frames, before the frame and, where attention sees it, behind it.
+    """
+
+    def __init__(self, tau: float) -> None:
+        super().__init__()
+        self.tau = tau
+
+    def forward(self, learned: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """Averages over the real frames of the context."""
+        marked = context.clean(torch.cat([learned, torch.ones_like(learned[..., :1])], dim=2)).double()
+        sides = _averages_on_both_sides("steady", marked, context, pattern, [self.tau])
+        weighted = sum(sides[1:], start=sides[0])[:, :, 0]
+        return (weighted[..., :-1] / weighted[..., -1:].clamp(min=1e-9)).to(learned.dtype)
+
+
+def _averages_on_both_sides(
+    name: str, x: Tensor, context: SequenceContext, pattern: AttentionPattern, half_lives: Sequence[float]
+) -> list[Tensor]:
+    """Exponential averages (B, n, half-lives, C) of the frames so far and, where they are seen, of those to come."""
+    nothing = x.new_zeros(len(x), len(half_lives), x.shape[2])
+
+    def averages(x: Tensor, state: Tensor) -> Tensor:
+        return _averages(x, state, half_lives)
+
+    sides = [_carried(context, name, x, averages, nothing)]
+    if pattern.kind == "bidirectional":
+        sides.append(averages(x.flip(1), nothing).flip(1))
+    return sides
+
+
+def _averages(x: Tensor, state: Tensor, half_lives: Sequence[float]) -> Tensor:
+    """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
+    decays = (0.5 ** (1 / torch.tensor(half_lives, dtype=torch.float64, device=x.device)))[:, None]
+
+    def inside(places: Tensor, distance: int) -> Tensor:
+        count = _count(places)[:, 0]
+        age = count[:, None] - count  # (n, n)
+        powers = decays[..., None] ** (distance * age.clamp(min=0))  # (half-lives, n, n)
+        weights = torch.where(age >= 0, powers, 0.0)
+        return (weights @ places.transpose(1, 2)).transpose(1, 2)
+
+    def join(here: Tensor, before: Tensor, frames: Tensor) -> Tensor:
+        return here + decays**frames * before
+
+    found = (1 - decays) * _scan(x[:, :, None], inside, join)
+    return join(found, state[:, None], _count(x)[..., None])
 
 
 def _carried(

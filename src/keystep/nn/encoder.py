@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
-from keystep.nn.bands import NAMES, HeldBands, sees
+from keystep.nn.bands import NAMES, HeldBands, Steady, sees
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext, Whole
@@ -38,6 +38,7 @@ class Encoder(Trunk):
             width = config.readout_dim
             self.readout = nn.Sequential(nn.Linear(config.dim, width), nn.GELU(), nn.LayerNorm(width))
         self.held = HeldBands(config) if config.held else None
+        self.steady = Steady(config.tau) if config.tau is not None and "steady" in config.bands else None
         self.average = config.averaged_blocks
         self.around = nn.ModuleDict()
         """Maps of the band ``around`` to the width of the blocks, by what attention sees."""
@@ -49,8 +50,14 @@ class Encoder(Trunk):
         """All bands of the latents of the valid frames, (B, T, D); exact zeros elsewhere."""
         held = self.held_bands(batch, pattern)
         learned = self.readout(self(batch, batch.valid, pattern, self.average, held))
-        bands = torch.cat([*held.values(), learned], dim=2)
+        bands = self._side_by_side(held, learned, Whole(lay_out(batch.valid, None, batch.starts)), pattern)
         return bands if bool(batch.valid.all()) else bands * batch.valid[..., None]
+
+    def _side_by_side(
+        self, held: Mapping[str, Tensor], learned: Tensor, context: SequenceContext, pattern: AttentionPattern
+    ) -> Tensor:
+        steady = [] if self.steady is None else [self.steady(learned, context, pattern)]
+        return torch.cat([*held.values(), *steady, learned], dim=2)
 
     @torch.no_grad()
     def held_bands(
@@ -71,7 +78,7 @@ class Encoder(Trunk):
         """Features (B, N, D_in) of the frames of a context to all bands of their latents, (B, N, D)."""
         held = {} if self.held is None else self.held(features, context, pattern)
         learned = self.readout(self.run(features, context, pattern, self.average, held.get("around")))
-        return torch.cat([*held.values(), learned], dim=2)
+        return self._side_by_side(held, learned, context, pattern)
 
     def forward(
         self,

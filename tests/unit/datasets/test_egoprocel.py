@@ -11,7 +11,7 @@ from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
 from keystep.data.tasks import tasks_of
-from keystep.datasets.egoprocel import EgoProceL, EgoProceLConfig
+from keystep.datasets.egoprocel import LISTS, EgoProceL, EgoProceLConfig
 from keystep.datasets.egoprocel_csv import read_segments, step_key
 from keystep.errors import InputError
 from keystep.types import parse_rate
@@ -43,6 +43,20 @@ def test_facts_layout_becomes_a_native_folder_and_loses_no_last_line(tmp_path: P
         assert not folder.has_times(name)
     split = folder.split("1")
     assert {*split.train, *split.valid} == set(RECORDED[:4]) and split.test == RECORDED[4:]
+
+
+def test_counts_are_checked_against_the_list_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fact_tree(tmp_path, True)
+    newer = EgoProceL(config(videos=423)).survey(root)
+    assert {name: newer.published[name] for name in ("videos", "train", "test")} == LISTS[423]
+    assert LISTS[423] == {"videos": 423, "train": 337, "test": 86}
+    with pytest.raises(InputError, match="videos"):
+        config(videos=100)
+    monkeypatch.setitem(LISTS, 423, {"videos": 6, "train": 4, "test": 2})
+    hint = "these are the 423 videos of the other published list; set videos=423 to check against it"
+    assert hint in EgoProceL().survey(root).notes
+    found = EgoProceL(config(videos=423)).survey(root)
+    assert found.differing == ("classes",) and hint not in found.notes
 
 
 def test_thinned_to_the_papers_rate_each_slot_has_its_own_time(tmp_path: Path) -> None:

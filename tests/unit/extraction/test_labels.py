@@ -52,6 +52,43 @@ def test_more_labels_than_frames_are_noted_up_to_sixteen_and_refused_beyond(labe
         given(labels, [0], source(100))
 
 
+@pytest.mark.parametrize(("frames", "fits"), [(199, True), (184, True), (183, False), (100, False)])
+def test_labels_may_be_longer_by_a_few_lines_only(labels: FrameLabels, frames: int, fits: bool):
+    if fits:
+        given(labels, [0], source(frames))
+    else:
+        with pytest.raises(InputError, match="give --label-rate"):
+            given(labels, [0], source(frames))
+
+
+@pytest.mark.parametrize(("frames", "most"), [(12, 13), (40, 44), (100, 110), (1000, 1016)])
+def test_the_shorter_a_video_the_fewer_lines_are_spare(tmp_path: Path, frames: int, most: int):
+    (tmp_path / "groundTruth").mkdir()
+    (tmp_path / "mapping.txt").write_text("0 pour")
+    short = FrameLabels(tmp_path)
+    for lines in (most, most + 1):
+        (tmp_path / "groundTruth" / "video.txt").write_text("pour\n" * lines)
+        if lines == most:
+            assert short.of("video", np.zeros(1), np.zeros(1, int), source(frames)) is not None
+        else:
+            with pytest.raises(InputError, match=f"labels for {lines} frames, the video has {frames}"):
+                short.of("video", np.zeros(1), np.zeros(1, int), source(frames))
+
+
+def test_lengths_that_are_off_by_one_factor_are_another_rate(labels: FrameLabels):
+    """A video that was cut, or one that is not known, is none of that."""
+    for factors in ([], [0.5], [1.0, 1.01], [0.95, 0.95], [0.5, 1.0, 0.98], [0.5, 0.6]):
+        labels.check_rate(factors)
+    for factors in ([0.5, 0.5], [2.01, 1.99, 2.0], [1.2, 1.2]):
+        with pytest.raises(InputError, match=r"lines for each frame in \d videos, .* another rate; give --label-rate"):
+            labels.check_rate(factors)
+    by_time = FrameLabels(labels.root, Fraction(30))
+    with pytest.raises(InputError, match=r"0\.5 lines for each 1/30 s in 2 videos, .*another --label-rate, such as 15"):
+        by_time.check_rate([0.5, 0.5])
+    assert labels.factor("video", 400, 20.0) == 0.5 and by_time.factor("video", 400, 20.0) == pytest.approx(1 / 3)
+    assert labels.factor("video", 0, 0.0) is None
+
+
 def test_lines_at_a_rate_of_their_own_are_taken_by_time(labels: FrameLabels):
     """A third of a second in binary is less than a third, and still has line 10."""
     by_time = FrameLabels(labels.root, Fraction(30))

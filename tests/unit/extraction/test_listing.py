@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from keystep.errors import InputError
-from keystep.extraction.listing import find_videos
+from keystep.extraction.listing import find_videos, left_alone
 
 
 @pytest.fixture
@@ -19,6 +19,27 @@ def tree(tmp_path: Path) -> Path:
 
 def test_hidden_files_folders_and_other_files_are_no_videos(tree: Path):
     assert find_videos([tree]) == {"a": tree / "a.mkv", "b": tree / "b.MP4"}
+
+
+def test_what_is_left_alone_is_named(tree: Path):
+    (tree / "README").write_bytes(b"x")
+    (note,) = left_alone([tree])
+    assert note.startswith(f"{tree}: left alone: 2 files whose endings are no video's (1 without, 1 .txt); ")
+    assert note.endswith("2 subfolders (--recursive takes them, too)")
+    (note,) = left_alone([tree, tree / "a.mkv"], recursive=True)
+    assert "subfolders" not in note
+    (tree / "P03" / "cam01" / "thumbs.DB").write_bytes(b"x")
+    (tree / "P03" / "link").symlink_to(tree)
+    _, links, inside = left_alone([tree], recursive=True)
+    assert links == f"{tree / 'P03'}: left alone: 1 subfolders (links are not followed)"
+    assert inside.startswith(f"{tree / 'P03' / 'cam01'}: left alone: 1 files whose endings are no video's (1 .db)")
+
+
+@pytest.mark.parametrize("ending", [".3gp", ".mxf", ".VOB", ".ogv", ".asf", ".m2v", ".h264", ".mts", ".f4v", ".divx"])
+def test_endings_of_all_kinds_of_videos_are_known(tmp_path: Path, ending: str):
+    path = tmp_path / f"clip{ending}"
+    path.write_bytes(b"x")
+    assert find_videos([tmp_path]) == {"clip": path} and left_alone([tmp_path]) == []
 
 
 def test_a_file_that_is_given_twice_counts_once(tree: Path):
@@ -37,5 +58,5 @@ def test_videos_of_subfolders_are_called_by_their_path(tree: Path):
 def test_a_folder_of_folders_is_told_how_it_is_searched(tree: Path):
     with pytest.raises(InputError, match=r"no videos in .*--recursive"):
         find_videos([tree / "P03"])
-    with pytest.raises(InputError, match=r"no videos in .* \.wmv$"):
+    with pytest.raises(InputError, match=r"no videos in .* \.wmv .*\.y4m$"):
         find_videos([tree / "folder.mp4"])

@@ -1,6 +1,8 @@
 """`keystep.extraction.extract`, without the command line."""
 
+import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,51 @@ def test_a_typed_result_says_what_is_there_and_what_was_left_out(make_clip: Make
     assert said[-1].startswith("extracting: 4 of 4 s of video  video 2 of 2, ") and "x real time" in said[-1]
     assert any("2 videos to do, 1 bad" in line for line in said)
     assert open_dataset(out).videos.keys() == {"a", "b"}
+
+
+def test_labels_of_another_rate_are_refused_before_the_work(make_clip: MakeClip, tmp_path: Path):
+    """Half as many lines as frames in one video is a video that was labelled in part; in two it is a rate."""
+    videos = [make_clip(f"{name}.mp4", frames=frames) for name, frames in (("a", 50), ("b", 30))]
+    (tmp_path / "groundTruth").mkdir()
+    (tmp_path / "mapping.txt").write_text("0 pour\n")
+    for video, lines in zip(videos, (25, 15), strict=True):
+        (tmp_path / "groundTruth" / f"{video.stem}.txt").write_text("pour\n" * lines)
+    options = {"out": tmp_path / "out", "labels": tmp_path, "rate": 5}
+    with pytest.raises(
+        InputError, match=r"0\.5 lines for each frame in 2 videos, so they are of another rate; give --lab"
+    ):
+        extract(videos, "toy_backbones:colours", **options)
+    assert not (tmp_path / "out" / "features").exists()
+    assert extract(videos, "toy_backbones:colours", label_rate=12.5, **options).videos == ("a", "b")
+    done = extract(videos[:1], "toy_backbones:colours", **(options | {"out": tmp_path / "one"}))
+    assert "the last 25 are unlabelled; are they of another frame rate (--label-rate)?" in done.warnings[0]
+
+
+def test_what_deserves_a_look_is_noted_and_kept(make_clip: MakeClip, tmp_path: Path):
+    """A clock that jumps, and files that are no videos."""
+    folder, piece = tmp_path / "videos", make_clip("piece.ts", frames=50)
+    folder.mkdir()
+    (folder / "a.ts").write_bytes(2 * piece.read_bytes())
+    (folder / "a.srt").write_text("")
+    done = extract(folder, "toy_backbones:colours", out=tmp_path / "out", rate=5)
+    left, jump = done.warnings
+    assert "left alone: 1 files whose endings are no video's (1 .srt)" in left
+    assert jump.startswith("a: its clock jumps by -2.0 s at 2.0 s; ")
+    record = json.loads((tmp_path / "out" / "features" / "a.json").read_text())
+    assert (record["status"], record["notes"]) == ("complete", [jump.removeprefix("a: ")])
+    assert record["slots"] == 20
+
+
+def test_slots_without_a_picture_are_left_out_and_counted(make_clip: MakeClip, tmp_path: Path):
+    times = [Fraction(number, 5) + 3600 * (number >= 10) for number in range(20)]
+    options = {"out": tmp_path / "out", "rate": 5, "settings": {"longest_hold": 10}}
+    done = extract(make_clip("a.mp4", frames=20, times=times), "toy_backbones:colours", **options)
+    assert done.warnings == (
+        "a: one picture is shown from 1.8 to 3602.0 s",
+        "a: 17950 slots left out, because one picture was shown for too long (--set longest_hold=SECONDS)",
+    )
+    seconds = open_dataset(tmp_path / "out").times("a")
+    assert np.allclose(seconds, [*np.arange(0, 11.9, 0.2), *np.arange(3602, 3603.9, 0.2)])
 
 
 def test_one_path_is_enough_and_settings_are_checked_first(make_clip: MakeClip, tmp_path: Path):

@@ -174,6 +174,22 @@ def small(backbone: FunctionBackbone) -> FunctionBackbone:
     return backbone
 
 
+def test_without_the_shift_a_vector_sees_one_picture(checkpoint: Path, independent: nn.Module) -> None:
+    """As Assembly101's features were made: a TSM's weights in the 2-D network."""
+    settings = {"backbone": "tsm", "shift": "none", "rate": Fraction(15, 4)}
+    extractor = load_extractor(ExtractionConfig(**settings), checkpoint, "cpu")
+    assert (extractor.sees, extractor.width, extractor.timeline.look_ahead) == (1, 2048, 0)
+    frames = random_frames(3, 224)
+    expected = independent(IMAGENET(frames[:, None])[:, 0]).pooler_output.flatten(1)
+    with torch.no_grad():
+        found = tsm.load_unshifted(checkpoint)(frames[:, None])
+    torch.testing.assert_close(found[:, 0], expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(InputError, match="frames set, but without shift tsm sees one picture; leave it out"):
+        load_extractor(ExtractionConfig(frames=8, **settings), checkpoint, "cpu")
+    with pytest.raises(InputError, match="shift none is not for tsm-online"):
+        load_extractor(ExtractionConfig(backbone="tsm-online", shift="none", window="right"), checkpoint, "cpu")
+
+
 def test_a_clip_does_not_depend_on_the_clips_beside_it(checkpoint: Path) -> None:
     backbone = small(tsm.load(checkpoint))
     clips = random_frames(2 * FRAMES).view(2, FRAMES, 64, 64, 3)

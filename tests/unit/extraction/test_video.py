@@ -317,15 +317,6 @@ def test_a_hole_in_a_matroska_file_is_told(make_clip: MakeClip) -> None:
     assert sum(1 for _ in video.frames()) < 40 and "bytes that could not be made sense of" in " ".join(video.damage)
 
 
-def test_frames_whose_times_do_not_rise_are_left_out_and_counted(make_clip: MakeClip, number_of: NumberOf) -> None:
-    """Two recordings in one transport stream, the clock of the second beginning anew."""
-    path = make_clip("clip.ts", frames=20)
-    path.write_bytes(2 * path.read_bytes())
-    video = open_video(path)
-    frames = [number_of(whole(frame)) for frame in video.frames()]
-    assert frames == list(range(20)) and video.damage == ["frames left out because their times do not rise: 20"]
-
-
 def test_a_cover_picture_is_no_video(make_clip: MakeClip, tmp_path: Path) -> None:
     tone, path = make_clip("tone.m4a", frames=0, audio=1, container="mp4"), tmp_path / "song.mp4"
     with av.open(str(tone)) as source, av.open(str(path), "w") as target:

@@ -15,7 +15,7 @@ from keystep.config.model import HALF_LIVES
 from keystep.data.statistics import Statistics
 from keystep.export.buffers import Rotations, WholeGraph
 from keystep.nn import bands
-from keystep.nn.bands import HeldBands
+from keystep.nn.bands import HeldBands, Steady
 from keystep.nn.context import Cached, Memory, Whole
 from keystep.nn.places import lay_out
 from keystep.pjepa import PJEPA
@@ -193,7 +193,7 @@ def test_the_bands_are_as_wide_as_the_config_says(pattern: AttentionPattern) -> 
     for fields in ({}, {"held_components": 2}, {"bands": ("memory", "around", "context")}):
         held = made_bands(3.0, **fields)
         widths = {name: band.shape[1] for name, band in whole(held, [made_video(9)], pattern)[0].items()}
-        assert widths == {name: width for name, width in held.config.widths(pattern).items() if name != "context"}
+        assert widths == {name: width for name, width in held.config.widths(pattern).items() if name in bands.NAMES}
         assert ("ahead" in widths) == (pattern is FULL and "bands" not in fields)
 
 
@@ -313,3 +313,30 @@ def test_the_latents_are_the_held_bands_with_the_learned_one_behind_them(pattern
         learned = model.encoder.readout(model.encoder(batch, batch.valid, pattern))
     torch.testing.assert_close(parts["context"], learned[0], atol=1e-5, rtol=0)
     assert not any(parameter.requires_grad for parameter in model.encoder.held.parameters()), "nothing in it is learned"
+
+
+@pytest.mark.parametrize("pattern", [FULL, CAUSAL], ids=str)
+def test_steady_is_the_learned_band_averaged_with_a_half_life_of_tau(pattern: AttentionPattern) -> None:
+    tau, lengths = 5.0, [90, 41]
+    batch = SequenceBatch.pad([made_video(length, seed=length) for length in lengths])
+    found = Steady(tau)(batch.features, Whole(lay_out(batch.valid)), pattern)
+    for row, length in enumerate(lengths):
+        video = batch.features[row, :length].double().numpy()
+        away = np.arange(length)[:, None] - np.arange(length)
+        weights = 0.5 ** (np.abs(away) / tau)
+        weights = weights + np.eye(length) if pattern is FULL else np.where(away >= 0, weights, 0.0)
+        np.testing.assert_allclose(
+            found[row, :length].numpy(), weights @ video / weights.sum(1, keepdims=True), atol=1e-5
+        )
+
+
+def test_steady_of_a_stream_is_that_of_the_whole_video_at_any_chunking() -> None:
+    video, steady = made_video(200)[None], Steady(4.0)
+    memory, start, parts = Memory(), 0, []
+    for size in (1, 2, 64, 3, 65, 40, 25):
+        piece = video[:, start : start + size]
+        context = Cached(memory, [start], [size], size, video.device)
+        parts.append(steady(piece, context, CAUSAL))
+        memory, start = context.remembered, start + size
+    expected = steady(video, Whole(lay_out(torch.ones(1, 200, dtype=torch.bool))), CAUSAL)
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=2e-6)

@@ -175,8 +175,10 @@ class OnlineTSM:
         return features
 
 
-def adapted(tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
+def adapted(tensors: dict[str, Tensor], path: Path | str, *, shifts: bool = True) -> dict[str, Tensor]:
     """The authors' names to ours, without the classifier.
+
+    shifts: whether they have to be those of a network with the shift.
 
     Raises:
         InputError: another of their networks: non-local blocks, no shift or one at another place.
@@ -185,7 +187,7 @@ def adapted(tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
     if any(".nl." in name for name in plain):
         raise InputError(f"{path}: a TSM with non-local blocks; only those without are supported")
     unshifted = [name for name in plain if re.fullmatch(r"layer\d\.\d+(\.net)?\.conv1\.weight", name)]
-    if unshifted:
+    if unshifted and shifts:
         raise InputError(
             f"{path}: {unshifted[0]} has no temporal shift before it (its name would end in conv1.net.weight); only "
             "TSM with the shift in each residual branch ('blockres') is supported"
@@ -211,13 +213,15 @@ def _ours(name: str) -> str:
     return name
 
 
-def network(weights: Path) -> ResNet50:
+def network(weights: Path, *, shifts: bool = True) -> ResNet50:
     """The network with weights in the layout of the authors' repository (``TSM_kinetics_RGB_resnet50_...pth``).
+
+    shifts: whether they have to be those of a network with the shift.
 
     Raises:
         InputError: unreadable, or the weights of another network.
     """
-    tensors = adapted(read_tensors(weights), weights)
+    tensors = adapted(read_tensors(weights), weights, shifts=shifts)
     model = ResNet50()
     load_strict(model, tensors, str(weights))
     return model.eval().requires_grad_(False)
@@ -259,6 +263,26 @@ def load(
         picture=PICTURE,
         clip=Clip(frames=frames, frame_rate=frame_rate),
         device=device,
+    )
+
+
+def load_unshifted(weights: Path, device: torch.device | str = "cpu") -> FunctionBackbone:
+    """The network of `load` without any shift: one vector a picture, which knows nothing of others.
+
+    The features that Assembly101's authors publish are made so, from a TSM that was trained with its shift
+    (github.com/assembly-101/assembly101-action-recognition, issues 1 and 11).
+
+    Raises:
+        InputError: unreadable, or the weights of another network.
+    """
+    model = ready(network(weights, shifts=False), device)
+
+    def features(clips: Tensor) -> Tensor:
+        each: Tensor = model(IMAGENET(clips).flatten(0, 1))
+        return each
+
+    return FunctionBackbone(
+        features, name="tsm", weights=file_hash(weights), width=WIDTH, picture=PICTURE, clip=Clip(), device=device
     )
 
 

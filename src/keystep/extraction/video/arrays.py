@@ -12,7 +12,7 @@ import torch
 
 from keystep.errors import InputError
 from keystep.extraction.backbone import Picture
-from keystep.extraction.video.frames import Frame, resized_size
+from keystep.extraction.video.frames import Frame, check_size, resized_size
 
 
 def array_frames(images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Iterator[Frame]:
@@ -33,6 +33,7 @@ def array_frames(images: Iterable[np.ndarray], times: Iterable[Fraction | float]
             raise InputError(f"frame {index} has no time; give as many times as images")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(f"frame {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
+        check_size(f"frame {index}", *image.shape[:2])
         if not isfinite(time) or time <= before:
             raise InputError(f"frame {index} at {float(time):g} s does not follow the one at {float(before):g} s")
         slack = Fraction(0) if isinstance(time, Fraction | int) else Fraction(max(1e-6, 2 * ulp(time)))

@@ -10,8 +10,10 @@ from itertools import count
 from typing import Any
 
 from keystep.errors import InputError, one_line
-from keystep.extraction.video.decoding import import_av
-from keystep.extraction.video.frames import Frame, FrameSource, Renderer
+from keystep.extraction.video.clock import Clock
+from keystep.extraction.video.decoding import import_av, may_jump
+from keystep.extraction.video.frames import LARGEST, Frame, FrameSource, Renderer
+from keystep.extraction.video.tracks import foremost, video_tracks
 
 DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's way to cameras on each system."""
@@ -28,26 +30,31 @@ class LiveInput:
     def frames(self) -> Iterator[Frame]:
         """Frames as they come, the first one at time 0; ends when the input does.
 
-        Who asks late gets what the input has kept meanwhile: cameras drop frames then, streams fall behind.
+        Who asks late gets what the input has kept meanwhile: cameras drop frames then, streams fall behind. Frames that
+        come without times are taken to follow each other at the stated rate; behind a clock that starts again, they
+        follow at once.
 
         Raises:
             InputError: no such input, it does not answer, or it breaks off.
         """
         failure = import_av().FFmpegError
         with self._opened() as (container, stream):
-            renderer, numbers = Renderer(stream.sample_aspect_ratio or Fraction(1)), count()
-            first = last = None
+            renderer, numbers = Renderer(stream.sample_aspect_ratio or Fraction(1), self.name), count()
+            clock = Clock(stream.time_base, lambda: stream.average_rate, None, wraps=may_jump(container))
+            first: Fraction | None = None
             try:
                 for packet in container.demux(stream):
-                    for decoded in self._decoded(stream, packet):
-                        if decoded.pts is None or (last is not None and decoded.pts <= last):
+                    if packet.size:
+                        clock.take(packet)
+                    for decoded in self._decoded(stream, packet, clock):
+                        time = clock.time(decoded)
+                        if time is None:
                             continue
-                        last = decoded.pts
-                        first = last if first is None else first
-                        yield renderer.frame(next(numbers), (last - first) * stream.time_base, decoded)
+                        first = time if first is None else first
+                        yield renderer.frame(next(numbers), time - first, decoded)
             except failure as error:
                 raise InputError(f"{self.name}: broke off: {one_line(error.strerror, 80)}; connect it again") from error
-        if last is None:
+        if first is None:
             raise InputError(f"{self.name}: gave not a single frame; try another camera or address")
 
     def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
@@ -67,11 +74,12 @@ class LiveInput:
                 shown, coming = coming, next(frames, None)
             yield shown
 
-    def _decoded(self, stream: Any, packet: Any) -> list[Any]:
+    def _decoded(self, stream: Any, packet: Any, clock: Clock) -> list[Any]:
         """A piece that came in damaged is left out."""
         try:
             frames: list[Any] = stream.codec_context.decode(packet)
         except import_av().FFmpegError:
+            clock.lost(packet)
             return []
         return frames
 
@@ -87,9 +95,9 @@ class LiveInput:
                 f"{self.name}: no camera or stream that can be opened ({said}); try another one"
             ) from error
         with container:
-            if not container.streams.video or container.streams.video[0].codec_context is None:
-                raise InputError(f"{self.name}: has no video that can be decoded; try another one")
-            stream = container.streams.video[0]
+            stream = foremost(video_tracks(self.name, container))
+            stream.codec_context.options = {"max_pixels": str(LARGEST)}
+            container.flags &= ~av.container.Flags.gen_pts.value  # which would wait for packets to come
             stream.thread_type = "SLICE"  # threads that take a frame each would hold back as many frames
             yield container, stream
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -12,13 +11,23 @@ from types import ModuleType
 from typing import Any
 
 from keystep.errors import InputError, one_line
+from keystep.extraction.video.boxes import is_fragmented, second_file
+from keystep.extraction.video.clock import Clock, Jump
+from keystep.extraction.video.frames import LARGEST, check_size
+from keystep.extraction.video.tracks import choose, video_tracks
 
 STATE_DURATION = {"matroska", "flv", "asf", "avi"}
 """Containers whose header keeps the duration of the whole when the end is cut off; others tell what is there."""
 GAP = 1 << 14
 """Bytes between two packets of a Matroska file from which on something is missing there; usually there are 30."""
-GUESSED_RATE = Fraction(25)
-"""Frames a second where a file has neither times nor a rate."""
+JUMP = Fraction(10)
+"""Seconds forwards that are a jump of the clock, in containers whose clock may jump."""
+HOLE = Fraction(2)
+"""Seconds without a new picture that are worth a note, where frames usually follow each other sooner."""
+UNREAD = 0.05
+"""Share of an FLV file that may lie behind its last frame."""
+SOME = 3
+"""Places that a note names."""
 
 
 def import_av() -> ModuleType:
@@ -31,23 +40,24 @@ def import_av() -> ModuleType:
 
 
 class Track:
-    """The video track of an open file, and what comes out of it. Times here are FFmpeg's own, in seconds.
+    """The video track of an open file, and what comes out of it. Times here are in seconds, see `Clock`.
 
     What went wrong is counted: errors (packets that cannot be decoded), damaged (frames shown with missing parts),
     misplaced (frames dropped because of their time), skipped (bytes where no packet could be made out), stopped (why
     reading ended early). hidden: packets that the container's edits keep from being shown. shown: frames given out.
-    only_decoding_times: the file says when frames are decoded, but not when they are shown, as AVI does; then the n-th
-    frame is taken to be shown when the n-th packet is decoded, counted from the first.
+    holes: times between which no new frame is shown for long.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.errors = self.damaged = self.skipped = self.misplaced = self.hidden = self.shown = 0
+        self._reached, self._misplaced_at = 0, Fraction(0)
+        self.holes: list[tuple[Fraction, Fraction]] = []
         self._ends: dict[int, int] = {}
         self.stopped: str | None = None
         self._formats = set(container.format.name.split(","))
-        self.only_decoding_times = "avi" in self._formats and bool(stream.codec_context.has_b_frames)
-        self._decoding_times: deque[int] = deque()
+        jumps = may_jump(container)
+        self.clock = Clock(stream.time_base, lambda: self.rate, JUMP if jumps else None, wraps=jumps)
 
     def packets(self) -> Iterator[Any]:
         """The compressed frames as they lie in the file, up to its end or to where it cannot be read any more."""
@@ -59,10 +69,19 @@ class Track:
                     continue
                 self._count(packet, reached)
                 reached = None if packet.pos is None else packet.pos + packet.size
+                self._reached = max(self._reached, reached or 0)
                 if packet.stream_index == self.stream.index:
+                    self._take(packet)
                     yield packet
         except import_av().FFmpegError as error:
             self.stopped = one_line(error.strerror, 80)
+
+    def _take(self, packet: Any) -> None:
+        self.hidden += packet.is_discard
+        first = self.clock.kind is None
+        self.clock.take(packet)
+        if first and self.clock.kind == "shown":  # that time was not made up, so those that are missing may be
+            self.container.flags |= import_av().container.Flags.gen_pts.value
 
     def _count(self, packet: Any, reached: int | None) -> None:
         """Take down what a packet says. reached: where in the file the one before it ends."""
@@ -73,10 +92,15 @@ class Track:
         if "matroska" in self._formats and reached is not None and packet.pos is not None:
             gap = packet.pos - reached
             self.skipped += gap if gap > GAP else 0
-        if packet.stream_index == self.stream.index:
-            self.hidden += packet.is_discard
-            if self.only_decoding_times and packet.dts is not None:
-                self._decoding_times.append(packet.dts)
+
+    def seek(self, place: int) -> bool:
+        """Whether reading can be taken up near a time in ticks."""
+        try:
+            self.container.seek(place, stream=self.stream)
+        except import_av().FFmpegError:
+            return False
+        self.clock.sought()
+        return True
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[Any]:
         """PyAV's frames in the order of presentation, packet by packet: one error does not end the video."""
@@ -86,8 +110,8 @@ class Track:
                 frames = self.stream.codec_context.decode(packet)
             except failure:
                 self.errors += 1
-                if self._decoding_times:
-                    self._decoding_times.popleft()
+                if packet is not None:
+                    self.clock.lost(packet)
                 continue
             yield from frames
 
@@ -95,40 +119,63 @@ class Track:
         """Frames with rising times. One that is not behind its predecessor was never shown, and is dropped."""
         before: Fraction | None = None
         for frame in self.decoded(packets):
-            pts = self._decoding_times.popleft() if self._decoding_times else frame.pts
-            if pts is not None:
-                time = pts * self.stream.time_base
-            else:
-                time = Fraction(0) if before is None else before + 1 / (self.rate or GUESSED_RATE)
-            if before is not None and time <= before:
+            time = self.clock.time(frame)
+            if time is None:
+                self._misplaced_at = self._misplaced_at if self.misplaced else before or Fraction(0)
                 self.misplaced += 1
                 continue
+            if before is not None and time - before > max(HOLE, 5 * self.clock.step):
+                self.holes.append((before, time))
             before = time
             self.shown += 1
             self.damaged += frame.is_corrupt
             yield time, frame
 
+    def notes(self, start: Fraction) -> list[str]:
+        """What deserves a look though nothing was lost, a line each, once all packets have been read.
+
+        start: the time that counts as 0.
+        """
+        return [*_about_jumps(self.clock.jumps, start), *_about_holes(self.holes, start)]
+
     def damage(self, start: Fraction) -> list[str]:
         """What was lost, a line each, once all packets have been read."""
-        expected = None if self.frames is None else self.frames - self.hidden
+        expected = None if self.listed is None else self.listed - self.hidden
         decoded, stated, end = self.shown + self.misplaced, self.duration, f"{float(self.end - start):.1f} s"
-        slack = max(Fraction(1, 2), 2 / (self.rate or GUESSED_RATE))
+        slack = max(Fraction(1, 2), 2 * self.clock.step)
         lines = []
         if expected is not None and decoded < expected:
             lines.append(f"{decoded} of {expected} frames could be decoded")
         elif self.errors:
             lines.append(f"packets that could not be decoded: {self.errors}")
+        elif self.clock.behind > slack:
+            lines.append(f"no picture could be decoded in the last {float(self.clock.behind):.1f} s")
         if self.skipped:
             lines.append(f"bytes that could not be made sense of: {self.skipped}")
         if self.states_duration and stated is not None and self.end < stated - slack:
             lines.append(f"ends at {end} of stated {float(stated):.1f} s")
         if self.stopped is not None:
             lines.append(f"cannot be read beyond {end}: {self.stopped}")
+        if self.shown == 1 and stated is not None and stated > max(Fraction(1), 2 * self.clock.step):
+            lines.append(f"a single picture, where {float(stated):.1f} s are stated")
         if self.damaged:
             lines.append(f"frames with damaged parts: {self.damaged}")
         if self.misplaced:
-            lines.append(f"frames left out because their times do not rise: {self.misplaced}")
+            place = f"the first at {float(self._misplaced_at - start):.1f} s"
+            lines.append(f"frames left out because their times do not rise: {self.misplaced}, {place}")
+        if unread := self._unread():
+            lines.append(
+                f"the last {unread:,} bytes are not read, perhaps a second file behind the first: cut them apart"
+            )
         return lines
+
+    def _unread(self) -> int:
+        """Bytes behind what can be read, where they should be video."""
+        size = self.path.stat().st_size
+        if "mp4" in self._formats:
+            return size - (second_file(self.path) or size)
+        unread = size - self._reached
+        return unread if "flv" in self._formats and unread > UNREAD * size else 0
 
     @property
     def end(self) -> Fraction:
@@ -143,9 +190,17 @@ class Track:
         return rate
 
     @property
-    def frames(self) -> int | None:
-        """How many frames the container lists, where its list is of all; what its edits cut off is not in it."""
+    def listed(self) -> int | None:
+        """How many frames the container has listed so far; what its edits cut off is not in it.
+
+        A fragmented MP4 file lists those of the fragments that have been read.
+        """
         return len(self.stream.index_entries) or None if "mp4" in self._formats else None
+
+    @property
+    def frames(self) -> int | None:
+        """How many frames the container lists, where its list is known to be of all."""
+        return None if self.listed is None or is_fragmented(self.path) else self.listed
 
     @property
     def duration(self) -> Fraction | None:
@@ -161,23 +216,51 @@ class Track:
         return not self._formats.isdisjoint(STATE_DURATION)
 
 
+def may_jump(container: Any) -> bool:
+    """Whether the container's clock may jump, and begins anew after 26 hours: MPEG-TS and its kin."""
+    return bool(container.format.flags & import_av().format.Flags.ts_discont.value)
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Track]:
-    """The first video track of a file.
+def opened(path: Path, track: int | None = None) -> Iterator[Track]:
+    """A video track of a file: the one of that index, or the main one, see `tracks.choose`.
 
     Raises:
-        InputError: missing, not a video, without a video track, or of a codec that cannot be decoded.
+        InputError: missing, not a video, without a video track, of a codec that cannot be decoded, or of larger
+            pictures than can be handled.
     """
+    with _container(path) as container:
+        if track is None:
+            track = _main_track(path, container)
+        stream = container.streams[track]
+        context = stream.codec_context
+        check_size(str(path), context.height, context.width)
+        stream.thread_type = "AUTO"
+        context.options = {"max_pixels": str(LARGEST)}
+        container.flags &= ~import_av().container.Flags.gen_pts.value
+        yield Track(path, container, stream)
+
+
+def _main_track(path: Path, container: Any) -> int:
+    found = video_tracks(str(path), container)
+    if len(found) == 1:
+        return int(found[0].index)
+    with _container(path) as other:  # what is read to choose would be missing in the first one
+        return int(choose(other, [other.streams[stream.index] for stream in found]).index)
+
+
+@contextmanager
+def _container(path: Path) -> Iterator[Any]:
     av = import_av()
     _check_file(path)
-    try:  # "file:" and the list: a name is never an address, and a playlist never fetches one
-        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    # "file:" and the list: a name is never an address, and a playlist never fetches one
+    options = {"protocol_whitelist": "file", "max_pixels": str(LARGEST)}
+    try:
+        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: {_reason(path, error)}") from error
     with container:
-        stream = _video_of(path, container)
-        stream.thread_type = "AUTO"
-        yield Track(path, container, stream)
+        yield container
 
 
 def _check_file(path: Path) -> None:
@@ -204,22 +287,24 @@ def _reason(path: Path, error: Exception) -> str:
     return f"not a video that can be read ({one_line(said, 80)}); give a video file"
 
 
-def _video_of(path: Path, container: Any) -> Any:
-    """The first video track that is no cover picture."""
-    from av.stream import Disposition
-
-    tracks = [
-        track
-        for track in container.streams
-        if track.type == "video" and not track.disposition & Disposition.attached_pic
+def _about_jumps(jumps: Sequence[Jump], start: Fraction) -> list[str]:
+    if not jumps:
+        return []
+    places = [f"by {float(jump.seconds):+.1f} s at {float(jump.time - start):.1f} s" for jump in jumps]
+    return [
+        f"its clock jumps {_some(places)}; what is behind is taken to follow at once: if there was a pause, its times "
+        "are early by that much"
     ]
-    if container.format.name == "tty" or not tracks:  # tty: FFmpeg's reading of plain text as a drawing of letters
-        kinds = {track.type for track in container.streams}
-        found = "sound but no video" if "audio" in kinds else "no video"
-        raise InputError(f"{path}: holds {found}; give a file with a video track")
-    known = [track for track in tracks if track.codec_context is not None]
-    if not known:
-        raise InputError(
-            f"{path}: its video is of a codec that this PyAV cannot decode; convert it, for example to H.264 in MP4"
-        )
-    return known[0]
+
+
+def _about_holes(holes: Sequence[tuple[Fraction, Fraction]], start: Fraction) -> list[str]:
+    if not holes:
+        return []
+    places = [f"from {float(begin - start):.1f} to {float(end - start):.1f} s" for begin, end in holes]
+    return [f"one picture is shown {_some(places)}"]
+
+
+def _some(places: Sequence[str]) -> str:
+    """The first few of many."""
+    more = len(places) - SOME
+    return ", ".join(places[:SOME]) + (f" and {more} times more" if more > 0 else "")

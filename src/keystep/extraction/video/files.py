@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from keystep.errors import InputError
 from keystep.extraction.video.decoding import Track, opened
-from keystep.extraction.video.frames import Frame, Renderer
+from keystep.extraction.video.frames import LARGEST, Frame, Renderer
 from keystep.extraction.video.seeking import Cursor, Table, read_table
+from keystep.extraction.video.tracks import about_others
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class VideoFile:
     """A video file as a `FrameSource`, see `open_video`. It is open only while frames are being read.
 
     info: what the file says. damage: what was lost, a line each, known once `frames` has come to its end; what remains
-    should be marked as partial.
+    should be marked as partial. notes: what else deserves a look, such as other tracks, and then jumps of its clock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,9 +52,11 @@ class VideoFile:
         self._table: Table | None = None
         self._listed = False
         with opened(path) as track:
+            self._index, self._others = track.stream.index, about_others(track.container, track.stream)
+            self.notes = self._others
             self._pixel_aspect = track.stream.sample_aspect_ratio or Fraction(1)
             self._first, decoded = _first_frame(track)
-            frame = self._renderer().frame(0, self._first, decoded)
+            frame = Renderer(self._pixel_aspect, str(path)).frame(0, self._first, decoded)
             start = _start(track, self._first)
             self.info = VideoInfo(
                 path=path,
@@ -64,7 +68,7 @@ class VideoFile:
                 codec=track.stream.codec_context.name,
                 start=start,
                 begins=_due(track, self._first) - start,
-                timed=decoded.pts is not None,
+                timed=track.clock.kind != "none",
             )
 
     def frames(self) -> Iterator[Frame]:
@@ -73,10 +77,10 @@ class VideoFile:
         Time 0 is where the first of sound and video begins. Frames whose times do not rise are left out.
         """
         renderer, start = self._renderer(), self.info.start
-        with opened(self.info.path) as track:
+        with opened(self.info.path, self._index) as track:
             for index, (time, decoded) in enumerate(track.timed(track.packets())):
                 yield renderer.frame(index, time - start, decoded)
-            self.damage = track.damage(start)
+            self.damage, self.notes = track.damage(start), [*self._others, *track.notes(start)]
 
     def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
         """The frame shown at each moment, as if all frames before it had been decoded.
@@ -85,18 +89,19 @@ class VideoFile:
         reads the file, but decodes nothing). Files without proper times, and those known to be damaged, are read from
         the start. Behind damage that is not known yet, `Frame.index` counts what was lost.
         """
-        with closing(Cursor(self.info.path, self.info.start, self._renderer(), self._places)) as cursor:
+        opening = partial(opened, self.info.path, self._index)
+        with closing(Cursor(opening, self.info.start, self._renderer(), self._places)) as cursor:
             for moment in times:
                 yield cursor.shown(moment)
 
     def _renderer(self) -> Renderer:
-        return Renderer(self._pixel_aspect)
+        return Renderer(self._pixel_aspect, str(self.info.path))
 
     def _places(self) -> Table | None:
         if self.damage or not self.info.timed:
             return None
         if not self._listed:
-            with opened(self.info.path) as track:
+            with opened(self.info.path, self._index) as track:
                 self._table = read_table(track, self._first)
             self._listed = True
         return self._table
@@ -115,9 +120,11 @@ def open_video(path: str | Path) -> VideoFile:
 def _first_frame(track: Track) -> tuple[Fraction, Any]:
     for found in track.timed(track.packets()):
         return found
+    context = track.stream.codec_context
+    doubt = "" if context.width else f" (is it larger than {LARGEST:,} pixels?)"
     raise InputError(
-        f"{track.path}: has a {track.stream.codec_context.name} video track, but not one of its frames can be decoded; "
-        "copy or download it again"
+        f"{track.path}: has a {context.name} video track, but not one of its frames can be decoded{doubt}; copy or "
+        "download it again"
     )
 
 

@@ -10,10 +10,28 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from keystep.errors import InputError
 from keystep.extraction.backbone import Picture
 
 COARSEST = Fraction(1, 500)
 """Seconds of a tick to which times were rounded; longer ticks are a frame's own duration (AVI), and exact."""
+LARGEST = 1 << 26
+"""Pixels that a picture may have: 8192 x 8192."""
+NARROWEST = 64
+"""How many times longer than the other one a picture's longer side may be."""
+
+
+def check_size(where: str, height: int, width: int) -> None:
+    """Refuse pictures that would take gigabytes, as they are or once they are resized.
+
+    Raises:
+        InputError: more than `LARGEST` pixels, or much longer than wide, or wider than long.
+    """
+    if height * width > LARGEST or max(height, width) > NARROWEST * max(1, min(height, width)):
+        raise InputError(
+            f"{where}: pictures of {width} x {height}, larger than 8192 x 8192 pixels or narrower than 1 in "
+            f"{NARROWEST}; scale them before"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,18 +108,27 @@ class Renderer:
     Colours follow the matrix and range that the frame states. Where it states no matrix, BT.709 is taken for high
     definition and BT.601 below, as players do. High dynamic range (PQ, HLG) is not mapped to a screen's; fields of
     interlaced video are not taken apart.
+
+    Args:
+        pixel_aspect: width of a pixel over its height.
+        where: what the pictures are of, for messages.
     """
 
-    def __init__(self, pixel_aspect: Fraction) -> None:
-        self.pixel_aspect = pixel_aspect
+    def __init__(self, pixel_aspect: Fraction, where: str = "video") -> None:
+        self.pixel_aspect, self.where = pixel_aspect, where
         self._orientations: dict[int, Orientation] = {}
         self._scalers: dict[Picture, Any] = {}
 
     def frame(self, index: int, time: Fraction, decoded: Any) -> Frame:
-        """A PyAV frame as ours."""
+        """A PyAV frame as ours.
+
+        Raises:
+            InputError: it is larger than can be handled.
+        """
         turn = self._orientation(decoded)
         square = decoded.width if self.pixel_aspect == 1 else max(1, round(decoded.width * self.pixel_aspect))
         height, width = turn.size(decoded.height, square)
+        check_size(self.where, height, width)
         slack = decoded.time_base / 2 if decoded.time_base and decoded.time_base <= COARSEST else Fraction(0)
         return Frame(
             index, time, height, width, lambda picture: self._render(decoded, turn, (height, width), picture), slack

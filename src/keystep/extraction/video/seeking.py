@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keystep.errors import InputError
-from keystep.extraction.video.decoding import Track, import_av, opened
+from keystep.extraction.video.decoding import Track
 from keystep.extraction.video.frames import Frame, Renderer
 
 FAR = Fraction(4)
@@ -54,11 +53,9 @@ def read_table(track: Track, first: Fraction) -> Table | None:
 
     first: when the first frame that can be decoded is shown; what belongs before it is not counted.
     """
-    if track.only_decoding_times:
-        return None
     shown, keys = [], []
     for packet in track.packets():
-        if packet.pts is None:
+        if packet.pts is None or track.clock.kind != "shown" or track.clock.jumps:
             return None
         if packet.is_keyframe:
             keys.append(Key(packet.pts, packet.dts))
@@ -80,12 +77,19 @@ class Cursor:
     """A place in a file that goes forward by decoding, and anywhere else by way of a key frame.
 
     Args:
+        opening: opens the track.
         start: the time on the file's clock that counts as 0.
         table: called once a key frame is needed; where it gives None, the file is read from its start.
     """
 
-    def __init__(self, path: Path, start: Fraction, renderer: Renderer, table: Callable[[], Table | None]) -> None:
-        self._path, self._start, self._renderer, self._table = path, start, renderer, table
+    def __init__(
+        self,
+        opening: Callable[[], AbstractContextManager[Track]],
+        start: Fraction,
+        renderer: Renderer,
+        table: Callable[[], Table | None],
+    ) -> None:
+        self._opening, self._start, self._renderer, self._table = opening, start, renderer, table
         self._open = ExitStack()
         self._rest: Iterator[Frame] = iter(())
         self._shown: Frame
@@ -122,10 +126,10 @@ class Cursor:
 
     def _restart(self) -> None:
         self.close()
-        self._track = self._open.enter_context(opened(self._path))
+        self._track = self._open.enter_context(self._opening())
         decoded = self._track.timed(self._track.packets())
         if not self._begin(decoded, 0):
-            raise InputError(f"{self._path}: has changed: none of its frames can be decoded any more")
+            raise InputError(f"{self._track.path}: has changed: none of its frames can be decoded any more")
 
     def _begin(self, decoded: Iterator[tuple[Fraction, Any]], index: int) -> bool:
         """Show the first of the frames, which has that index; whether there is one."""
@@ -148,9 +152,7 @@ class Cursor:
         track, table, self._rest = self._track, self._table(), iter(())
         if place is None or table is None:
             return False
-        try:
-            track.container.seek(place, stream=track.stream)
-        except import_av().FFmpegError:
+        if not track.seek(place):
             return False
         packets = track.packets()
         landed = next((packet for packet in packets if packet.is_keyframe), None)
