@@ -52,7 +52,8 @@ tags do not come with every clone."""
 LIMIT = 1.05
 """A step may take so much more of time or memory."""
 ROUNDS, MOST_ROUNDS = 3, 7
-STEP_SECONDS = 300
+STEP_SECONDS = 1200
+"""After so long a step is given up; on a busy machine everything takes many times as long."""
 SHOWN = 12
 """Differences of a step that the terminal shows; the files have all."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
