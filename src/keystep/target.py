@@ -228,7 +228,7 @@ def build_target(
     elif config.kind == "features":
         target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
         width = feature_width(config, encoder.tokens * len(statistics.mean))
-    if config.kind == "clusters" or config.cluster_weight:
+    if config.kind == "clusters" or config.has_shares:
         clusters = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
         if config.kind == "clusters":
             return around(clusters, config, 1, rate)
@@ -253,7 +253,7 @@ def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float
     if config.kind == "ema":
         return None if count == 1 else dim * count
     features = feature_width(config, input_dim) if config.kind == "features" else 0
-    return (features + config.clusters * (config.kind == "clusters" or config.cluster_weight > 0)) * count
+    return (features + config.clusters * (config.kind == "clusters" or config.has_shares)) * count
 
 
 def feature_width(config: TargetConfig, input_dim: int) -> int:

@@ -8,7 +8,6 @@ from torch import Tensor
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
 from keystep.config.attention import AttentionPattern
-from keystep.config.base import build
 from keystep.config.times import averaged_frames
 from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
@@ -336,6 +335,9 @@ def test_shares_of_clusters_are_counted_in_the_windows_of_the_features() -> None
                 torch.testing.assert_close(shares[row, frame, place], expected, rtol=0, atol=1e-6)
 
 
-def test_shares_of_clusters_stand_beside_features_only() -> None:
-    with pytest.raises(InputError, match="cluster_weight 1\\.0 stands beside features; with ema"):
-        build(TargetConfig, {"kind": "ema", "cluster_weight": 1.0})
+def test_shares_of_clusters_stand_beside_features_at_several_offsets_only() -> None:
+    assert TargetConfig().has_shares
+    for config in (TargetConfig(kind="ema"), TargetConfig(offsets=(0,)), TargetConfig(cluster_weight=0)):
+        assert not config.has_shares
+        settled = config.model_copy(update={"offsets": (0.0,)})
+        assert build_target(settled, encoder(), statistics(), seed=0, rate=2).shares is None
