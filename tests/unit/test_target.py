@@ -221,7 +221,7 @@ def test_the_sample_that_is_clustered_is_smoothed_as_the_targets_are() -> None:
 
 @pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
 def test_a_neighbourhood_is_each_frames_targets_at_the_offsets_and_unknown_outside_of_the_crop(kind: str) -> None:
-    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0), spread=0)  # type: ignore[arg-type]
+    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0), spread=0, cluster_weight=0)  # type: ignore[arg-type]
     alone = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, rate=5)
     single, found = alone(batch(), FULL), build_target(config, encoder(), statistics(), 0, rate=5)(batch(), FULL)
     single = single if single.ndim == 3 else single[..., None]
@@ -269,7 +269,7 @@ def test_features_wider_than_the_components_are_reduced_to_the_leading_ones() ->
 
 @pytest.mark.parametrize("kind", ["ema", "features"])
 def test_a_target_is_averaged_over_its_share_of_the_distance(kind: str) -> None:
-    config = TargetConfig(kind=kind, offsets=(-6, 0, 2), spread=0.5)  # type: ignore[arg-type]
+    config = TargetConfig(kind=kind, offsets=(-6, 0, 2), spread=0.5, cluster_weight=0)  # type: ignore[arg-type]
     single = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, 1)
     found = build_target(config, encoder(), statistics(), 0, 1)(batch(), FULL)
     assert found.shape[-1] == prediction_width(config, WIDTH, 16, 1)
@@ -289,7 +289,7 @@ def test_calibrated_targets_all_vary_alike() -> None:
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(600, WIDTH)).astype(np.float32) * [1, 10, 0.1, 3, 1]
     measured = Statistics(sample.mean(0), sample.std(0), sample.astype(np.float32))
-    config = TargetConfig(kind="features", offsets=(-40, -10, 0, 10, 40))
+    config = TargetConfig(kind="features", offsets=(-40, -10, 0, 10, 40), cluster_weight=0)
     target = build_target(config, encoder(), measured, 0, 1)
     assert isinstance(target, Neighbourhood)
     video = SequenceBatch.pad([torch.from_numpy(sample.astype(np.float32))])
@@ -306,7 +306,7 @@ def test_a_column_that_never_changes_is_left_as_it_is_by_the_calibration() -> No
     still = np.random.default_rng(0).normal(size=(50, WIDTH)).astype(np.float32)
     still[:, 2] = 1.0
     measured = Statistics(still.mean(0), np.where(np.arange(WIDTH) == 2, 1, still.std(0)).astype(np.float32), still)
-    target = build_target(TargetConfig(kind="features", offsets=(0, 4)), encoder(), measured, 0, 1)
+    target = build_target(TargetConfig(offsets=(0, 4), cluster_weight=0), encoder(), measured, 0, 1)
     assert isinstance(target, Neighbourhood)
     target.calibrate([SequenceBatch.pad([torch.from_numpy(still)])], FULL)
     assert float(target.deviation[2]) == 1.0 == float(target.deviation[WIDTH + 2])
