@@ -14,7 +14,7 @@ import numpy as np
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
-from keystep.extraction.labels import FrameCount, FrameLabels, SourceFrames
+from keystep.extraction.labels import FrameCount, FrameLabels, Lengths, SourceFrames
 from keystep.extraction.video import VideoInfo, open_video
 from keystep.extraction.video.frames import Frame
 from keystep.files import sample_bytes, write_lines
@@ -109,15 +109,15 @@ class Writing:
         write_lines(path, found[0])
         return found[1]
 
-    def factor(self, name: str) -> float | None:
-        """Lines of labels that a finished video has for each one that is expected; None where some frames were lost.
+    def lengths(self, name: str) -> Lengths | None:
+        """How long a finished video's labels are and should be; None where some frames were lost.
 
         Raises:
             InputError: its labels cannot be read.
         """
         assert self.labels is not None
         source = SourceFrames.from_json(read_json(self._record(name)))
-        return None if source.damaged else self.labels.factor(name, source.count, source.seconds)
+        return None if source.damaged else self.labels.lengths(name, source.count, source.seconds)
 
     def _times(self, name: str) -> np.ndarray:
         path = self.store.root / "times" / f"{name}.npy"

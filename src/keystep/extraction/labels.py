@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from keystep.reading import read_json, read_lines
 SPARE, SPARE_SHARE = 16, Fraction(1, 10)
 """Lines, and share of the video, that labels may have behind the end of their video; more are those of another frame
 rate or another video."""
-ALIKE = 0.02
-"""How far the lines a frame of videos may be apart, as a share, to be taken for one rate."""
+ALIKE, ALIKE_LINES = 0.01, 1.5
+"""How far lengths may be from one rate, as a share and in lines, to be taken for it."""
 FEW = 0.7
 """Share of a video below which its labels look like those of another frame rate."""
 RECORD = "labels.json"
@@ -109,6 +109,13 @@ class FrameCount:
         return SourceFrames(count=self.count, seconds=seconds, rate=rate, damaged=damaged, holes=holes)
 
 
+class Lengths(NamedTuple):
+    """Lines of a video's labels, and how many are expected."""
+
+    lines: int
+    expected: float
+
+
 @dataclass(frozen=True)
 class FrameLabels:
     """A folder with ``groundTruth/<video>.txt``, ``mapping.txt`` and perhaps ``splits/``.
@@ -138,11 +145,11 @@ class FrameLabels:
         """Whether there are any for that video."""
         return self._path(video).exists()
 
-    def check(self, video: str, info: VideoInfo) -> float | None:
+    def check(self, video: str, info: VideoInfo) -> Lengths | None:
         """Refuse labels that cannot be used, as far as that can be told without decoding the video.
 
         Returns:
-            lines a frame, or for each one that the rate asks for; None where the file does not state how long it is.
+            as `lengths`, by what the file states.
 
         Raises:
             InputError: a class that is not in mapping.txt, an unreadable file, many more labels than frames.
@@ -151,29 +158,31 @@ class FrameLabels:
         if self.rate is None and info.frames is not None and lines > _most(info.frames):
             raise InputError(self._too_many(video, lines, info.frames))
         frames = info.frames or (info.duration or 0) * (info.rate or 0)
-        return self.factor(video, frames, float(info.duration or 0))
+        return self.lengths(video, frames, float(info.duration or 0))
 
-    def factor(self, video: str, frames: Fraction | int, seconds: float) -> float | None:
-        """Lines of a video that has labels for each one that is expected; None where it is not known how long it is."""
+    def lengths(self, video: str, frames: Fraction | int, seconds: float) -> Lengths | None:
+        """How long a video's labels are and should be; None where it is not known how long the video is."""
         expected = float(frames) if self.rate is None else seconds * float(self.rate)
-        return len(read_lines(self._path(video))) / expected if expected >= 1 else None
+        return Lengths(len(read_lines(self._path(video))), expected) if expected >= 1 else None
 
-    def check_rate(self, factors: Collection[float]) -> None:
+    def check_rate(self, lengths: Collection[Lengths]) -> None:
         """Refuse labels whose lengths say that their rate is another one: too long or too short by one factor.
 
-        factors: those of several videos.
+        lengths: those of several videos.
 
         Raises:
-            InputError: they are alike, and are not 1.
+            InputError: the factors are alike, and are not 1.
         """
-        if len(factors) < 2:
+        if len(lengths) < 2:
             return
-        middle = float(np.median(list(factors)))
-        if abs(middle - 1) > SPARE_SHARE and all(abs(factor / middle - 1) < ALIKE for factor in factors):
+        factor = sum(one.lines for one in lengths) / sum(one.expected for one in lengths)
+        apart = [abs(one.lines - factor * one.expected) for one in lengths]
+        alike = all(far <= ALIKE_LINES + ALIKE * one.lines for far, one in zip(apart, lengths, strict=True))
+        if alike and abs(factor - 1) > SPARE_SHARE:
             unit = "frame" if self.rate is None else f"1/{float(self.rate):g} s"
-            other = "" if self.rate is None else f", such as {middle * float(self.rate):.4g}"
+            other = "" if self.rate is None else f", such as {factor * float(self.rate):.4g}"
             raise InputError(
-                f"{self.root / 'groundTruth'}: {middle:.3g} lines for each {unit} in {len(factors)} videos, so they "
+                f"{self.root / 'groundTruth'}: {factor:.3g} lines for each {unit} in {len(lengths)} videos, so they "
                 f"are of another rate; give {'--label-rate' if self.rate is None else 'another --label-rate'}{other}"
             )
 

@@ -21,7 +21,7 @@ from keystep.errors import InputError, one_line
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import Extractor
 from keystep.extraction.folder import Writing
-from keystep.extraction.labels import RECORD, FrameLabels
+from keystep.extraction.labels import RECORD, FrameLabels, Lengths
 from keystep.extraction.listing import find_videos, left_alone
 from keystep.extraction.loading import load_extractor
 from keystep.extraction.processes import extract_videos
@@ -124,7 +124,7 @@ def extract(
     writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
     _look(run, share, writing, problems, progress)
     if frame_labels is not None:
-        frame_labels.check_rate([factor for factor in run.factors.values() if factor is not None])
+        frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
     if run.waiting:
         store.reopen()
     if frame_labels is not None:
@@ -181,13 +181,13 @@ class _Facts:
 class _Run:
     """How far the videos are. others: in other shards. done: there already. bad: cannot be read.
 
-    factors: lines of labels that the videos have for each one that is expected, where that is known.
+    lengths: of the videos' labels, where it is known how long they should be.
     """
 
     videos: dict[str, Path]
     waiting: dict[str, Path] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    factors: dict[str, float | None] = field(default_factory=dict)
+    lengths: dict[str, Lengths | None] = field(default_factory=dict)
     others: int = 0
     done: int = 0
     bad: int = 0
@@ -277,10 +277,10 @@ def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None
     state = writing.state(name, path)
     labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
-        run.factors[name] = None if labels is None else writing.factor(name)
+        run.lengths[name] = None if labels is None else writing.lengths(name)
         return None
     info = open_video(path).info
-    run.factors[name] = None if labels is None else labels.check(name, info)
+    run.lengths[name] = None if labels is None else labels.check(name, info)
     if state == "changed":
         run.warnings.append(f"{name}: {path} has changed since it was extracted; done again")
     return float(info.duration or 0)

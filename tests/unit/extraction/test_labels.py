@@ -8,7 +8,7 @@ import pytest
 
 from keystep.data.annotation import UNLABELLED
 from keystep.errors import InputError
-from keystep.extraction.labels import FrameLabels, SourceFrames
+from keystep.extraction.labels import FrameLabels, Lengths, SourceFrames
 
 CLASSES = [f"step {number}" for number in range(200)]
 
@@ -75,18 +75,26 @@ def test_the_shorter_a_video_the_fewer_lines_are_spare(tmp_path: Path, frames: i
                 short.of("video", np.zeros(1), np.zeros(1, int), source(frames))
 
 
-def test_lengths_that_are_off_by_one_factor_are_another_rate(labels: FrameLabels):
-    """A video that was cut, or one that is not known, is none of that."""
-    for factors in ([], [0.5], [1.0, 1.01], [0.95, 0.95], [0.5, 1.0, 0.98], [0.5, 0.6]):
-        labels.check_rate(factors)
-    for factors in ([0.5, 0.5], [2.01, 1.99, 2.0], [1.2, 1.2]):
-        with pytest.raises(InputError, match=r"lines for each frame in \d videos, .* another rate; give --label-rate"):
-            labels.check_rate(factors)
+@pytest.mark.parametrize(
+    "lengths",
+    [[], [(50, 100)], [(100, 100), (101, 100)], [(95, 100), (190, 200)], [(50, 100), (98, 98)], [(45, 90), (60, 100)]],
+)
+def test_videos_that_are_labelled_in_part_have_no_rate_in_common(labels: FrameLabels, lengths: list[tuple[int, float]]):
+    labels.check_rate([Lengths(*one) for one in lengths])
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[(50, 100), (20, 40)], [(6, 12), (6, 13), (7, 14)], [(201, 100), (399, 200)], [(1200, 1000), (2411, 2000)]],
+)
+def test_lengths_that_are_off_by_one_factor_are_another_rate(labels: FrameLabels, lengths: list[tuple[int, float]]):
+    with pytest.raises(InputError, match=r"lines for each frame in \d videos, .* another rate; give --label-rate"):
+        labels.check_rate([Lengths(*one) for one in lengths])
     by_time = FrameLabels(labels.root, Fraction(30))
     with pytest.raises(InputError, match=r"0\.5 lines for each 1/30 s in 2 videos, .*another --label-rate, such as 15"):
-        by_time.check_rate([0.5, 0.5])
-    assert labels.factor("video", 400, 20.0) == 0.5 and by_time.factor("video", 400, 20.0) == pytest.approx(1 / 3)
-    assert labels.factor("video", 0, 0.0) is None
+        by_time.check_rate([Lengths(50, 100), Lengths(20, 40)])
+    assert labels.lengths("video", 400, 20.0) == (200, 400) and by_time.lengths("video", 400, 20.0) == (200, 600)
+    assert labels.lengths("video", 0, 0.0) is None
 
 
 def test_lines_at_a_rate_of_their_own_are_taken_by_time(labels: FrameLabels):

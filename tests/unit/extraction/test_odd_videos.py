@@ -94,6 +94,8 @@ WITHOUT_TIMES = {
 } | {
     "MJPEG in AVI": ("avi", "mjpeg", 0),
     "MJPEG in ASF": ("asf", "mjpeg", 0),
+    "HEVC in AVI": ("avi", "libx265", 0),
+    "HEVC in AVI with B-frames": ("avi", "libx265", 2),
     "raw H.264": ("h264", "libx264", 0),
     "raw H.264 with B-frames": ("h264", "libx264", 2),
     "raw HEVC": ("hevc", "libx265", 0),
@@ -109,7 +111,24 @@ def untimed(request: pytest.FixtureRequest, make_clip: MakeClip) -> Path:
     container, codec, b_frames = WITHOUT_TIMES[request.param]
     options = {"x265-params": f"bframes={b_frames}:log-level=none"} if codec == "libx265" else {}
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    if (container, codec) == ("avi", "libx265"):
+        return hevc_in_avi(make_clip("clip.hevc", codec=codec, options=options))
     return make_clip(f"clip.{container}", codec=codec, b_frames=b_frames, options=options, pixel_format=pixels)
+
+
+def hevc_in_avi(raw: Path) -> Path:
+    """PyAV does not write that, but cameras do: the packets under the name of another codec, which is then replaced."""
+    path = raw.with_suffix(".avi")
+    with av.open(str(raw)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = 1 / RATE
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream, packet.time_base = stream, 1 / RATE
+            packet.pts, packet.dts, packet.duration = number, number, 1
+            target.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"HEVC"))
+    return path
 
 
 def test_frames_without_times_are_shown_in_turn(
@@ -204,6 +223,17 @@ def test_pieces_of_a_transport_stream_follow_each_other_whatever_its_clock_does(
     assert abs(float(note.split()[4]) - seconds[0]) < 0.2 and "at 0.8 s" in note
     moments = [Fraction(place, 25) for place in (0, 39, 21, 5, 20 * len(starts) - 1)]
     assert [frame.index for frame in open_video(path).at(moments)] == [0, 39, 21, 5, 20 * len(starts) - 1]
+
+
+def test_a_live_clock_that_starts_again_goes_on_and_one_that_waits_leaves_a_gap(
+    make_clip: MakeClip, number_of: NumberOf, tmp_path: Path
+) -> None:
+    again = joined(tmp_path / "again.ts", *clock_pieces(make_clip, "ts", [100, 0]))
+    live = LiveInput("camera", str(again), "mpegts")
+    assert numbers_and_times(live, number_of) == at_rate(range(20), range(20))
+    later = joined(tmp_path / "later.ts", *clock_pieces(make_clip, "ts", [0, 60]))
+    times = [frame.time for frame in LiveInput("camera", str(later), "mpegts").frames()]
+    assert times == [Fraction(n, 25) for n in range(20)] + [60 + Fraction(n, 25) for n in range(20)]
 
 
 def test_the_end_of_a_transport_streams_clock_is_no_jump(make_clip: MakeClip, number_of: NumberOf) -> None:

@@ -22,8 +22,8 @@ GAP = 1 << 14
 """Bytes between two packets of a Matroska file from which on something is missing there; usually there are 30."""
 JUMP = Fraction(10)
 """Seconds forwards that are a jump of the clock, in containers whose clock may jump."""
-HOLE = Fraction(2)
-"""Seconds without a new picture that are worth a note, where frames usually follow each other sooner."""
+HOLE, LONG_HOLE = Fraction(2), Fraction(60)
+"""Seconds without a new picture that are worth a note where frames usually follow each other sooner, and anywhere."""
 UNREAD = 0.05
 """Share of an FLV file that may lie behind its last frame."""
 SOME = 3
@@ -124,7 +124,7 @@ class Track:
                 self._misplaced_at = self._misplaced_at if self.misplaced else before or Fraction(0)
                 self.misplaced += 1
                 continue
-            if before is not None and time - before > max(HOLE, 5 * self.clock.step):
+            if before is not None and time - before > max(HOLE, min(LONG_HOLE, 5 * self.clock.step)):
                 self.holes.append((before, time))
             before = time
             self.shown += 1
