@@ -51,8 +51,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str,
         temporary.chmod(mode)
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path, *, hashed: bool = False) -> dict[str, Tensor]:
     """Read one safetensors file; what keystep wrote is compared with its hash.
+
+    Args:
+        hashed: whether a file without a hash, as others write them, is refused.
 
     Raises:
         InputError: missing, cut off, no safetensors file, or one that was changed since it was written.
@@ -66,7 +69,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, LookupError, AttributeError) as error:  # such as a type torch lacks
         raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
     stated = record.pop(DIGEST, None)  # foreign files have none
-    if stated is not None and stated != _digest(tensors, record):
+    if (hashed or stated is not None) and stated != _digest(tensors, record):
         raise InputError(f"{path}: damaged: its content does not fit its hash; take a copy, or make it again")
     return tensors
 

@@ -174,6 +174,7 @@ def safetensors_bytes(data: bytes, chance: random.Random) -> bytes:
     length = int.from_bytes(data[:8], "little")
     header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
     metadata = header.get("__metadata__")
+    kept = (metadata or {}).get(DIGEST)
     if metadata and chance.random() < 0.7:
         key = chance.choice(sorted(metadata))
         try:
@@ -182,6 +183,8 @@ def safetensors_bytes(data: bytes, chance: random.Random) -> bytes:
             metadata[key] = str(chance.choice(WEIRD))
     else:
         header = changed(header, chance)
+    if kept is not None and isinstance(header, dict) and isinstance(header.get("__metadata__"), dict):
+        header["__metadata__"][DIGEST] = kept  # without it, another content is another valid file
     text = json.dumps(header).encode("utf-8", "surrogatepass")
     size = len(text) if chance.random() < 0.9 else chance.choice((0, 2**40, 2**63, len(text) + 1))
     return size.to_bytes(8, "little") + text + rest

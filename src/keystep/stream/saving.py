@@ -95,7 +95,7 @@ def load_all(path: Path | str, networks: Mapping[str, Network]) -> tuple[dict[st
     extra = _part_of(path, record, "extra", dict[str, Any])
     for part, network in networks.items():
         _check_network(path, part, network, described[part])
-    tensors = load_tensors(path)
+    tensors = load_tensors(path, hashed=True)
     states = {
         part: _Restoring(path, part, network, tensors).state(described[part]) for part, network in networks.items()
     }
