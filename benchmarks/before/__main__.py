@@ -46,16 +46,19 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
-BASELINE = "b223cb7"
+BASELINE = "c538cb2"
 """The revision that the tree is compared with: that at the start of work that is to change no number. A commit, because
 tags do not come with every clone."""
 LIMIT = 1.05
 """A step may take so much more of time or memory."""
 ROUNDS, MOST_ROUNDS = 3, 7
-STEP_SECONDS = 300
+STEP_SECONDS = 1200
+"""After so long a step is given up; on a busy machine everything takes many times as long."""
 SHOWN = 12
 """Differences of a step that the terminal shows; the files have all."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+RUNNING: set[int] = set()
+"""Process groups of the steps that are being done; they end with this process."""
 Step = dict[str, Any]
 
 
@@ -80,6 +83,8 @@ class Side:
 
 def main() -> int:
     options = _options()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     console = Console(width=None if sys.stdout.isatty() else 140)
     out: Path = options.out.resolve()
     try:
@@ -108,6 +113,13 @@ def main() -> int:
     write(out, revision, rows, result, measured)
     console.print(f"{time.monotonic() - started:.0f} s   report: {out / 'compare.md'}", soft_wrap=True)
     return 1 if result.red else 0
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End what was started, and this."""
+    for group in list(RUNNING):
+        os.killpg(group, signal.SIGKILL)
+    os._exit(128 + number)
 
 
 def unpacked(revision: str, out: Path) -> tuple[str, Path]:
@@ -206,6 +218,7 @@ def run(side: Side, command: list[str], log: Path) -> tuple[str, float, float]:
         process = subprocess.Popen(
             command, stdout=output, stderr=errors, env=side.environment, cwd=side.folder, start_new_session=True
         )
+        RUNNING.add(process.pid)
         deadline = time.monotonic() + STEP_SECONDS
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         while not pid:
@@ -214,6 +227,7 @@ def run(side: Side, command: list[str], log: Path) -> tuple[str, float, float]:
                 deadline = float("inf")
             time.sleep(0.01)
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    RUNNING.discard(process.pid)
     process.returncode = os.waitstatus_to_exitcode(status)
     printed = log.with_suffix(".out").read_text(encoding="utf-8")
     if process.returncode:
@@ -229,6 +243,7 @@ def kill_at(side: Side, command: list[str], out: Path, pattern: str) -> bool:
         process = subprocess.Popen(
             command, stdout=file, stderr=file, env=side.environment, cwd=side.folder, start_new_session=True
         )
+        RUNNING.add(process.pid)
         deadline = time.monotonic() + STEP_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             if any(out.glob(pattern)):
@@ -236,7 +251,9 @@ def kill_at(side: Side, command: list[str], out: Path, pattern: str) -> bool:
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        return process.wait() == -signal.SIGKILL
+        killed = process.wait() == -signal.SIGKILL
+        RUNNING.discard(process.pid)
+        return killed
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch import Tensor
 from keystep.config import ObjectiveConfig
 from keystep.config.attention import AttentionPattern
 from keystep.data.crops import TrainingBatch
-from keystep.objectives import UNKNOWN, frame_distance
+from keystep.objectives import UNKNOWN, Shares, frame_distance
 from keystep.pjepa import PJEPA
 from keystep.target import Target
 
@@ -110,34 +110,43 @@ class Monitor:
             effective_rank=effective_rank(everything[:: max(1, len(everything) // RANK_FRAMES)]),
             neighbour_cosine=_neighbour_cosine(cosines, everything.mean(0)),
             probe_accuracy=self._probe(cosines),
-            **self._losses(torch.cat(predictions), torch.cat(targets), torch.cat(nearest)),
+            **self._losses(torch.cat(predictions), torch.cat(targets), torch.cat(nearest), target.shares),
         )
 
-    def _losses(self, predictions: Tensor, targets: Tensor, copies: Tensor) -> dict[str, float]:
+    def _losses(self, predictions: Tensor, targets: Tensor, copies: Tensor, shares: Shares | None) -> dict[str, float]:
         """predictions (N, K), targets and copies (N, K), (N, n) or (N,), all at hidden frames."""
 
         def distance(guess: Tensor) -> float:
-            return float(frame_distance(guess[None], targets[None], self.objective).mean())
+            return float(frame_distance(guess[None], targets[None], self.objective, shares).mean())
 
         if targets.is_floating_point():
-            middle = targets.nanmedian(0).values if self.objective.distance == "l1" else targets.nanmean(0)
-            constant = middle.nan_to_num(0.0).expand_as(targets)  # a column may be unknown throughout
+            constant = self._constant(targets, shares)
+            copied = torch.where(copies.isnan(), constant, copies)
             return {
                 "hidden_loss": distance(predictions),
-                "mean_loss": distance(constant),
-                "copy_loss": distance(torch.where(copies.isnan(), constant, copies)),
+                "mean_loss": distance(_as_logits(constant, constant, shares)),
+                "copy_loss": distance(_as_logits(copied, constant, shares)),
             }
         targets, copies = (ids if ids.ndim == 2 else ids[:, None] for ids in (targets, copies))  # (N, n)
         scores = predictions.reshape(*targets.shape, -1)  # (N, n, classes)
         known = targets != UNKNOWN
         counts = torch.stack([torch.bincount(ids[ids >= 0], minlength=scores.shape[-1]) for ids in targets.T]).float()
-        shares = counts / counts.sum(1, keepdim=True).clamp(min=1)  # (n, classes)
+        often = counts / counts.sum(1, keepdim=True).clamp(min=1)  # (n, classes)
         return {
             "hidden_loss": distance(predictions),
-            "mean_loss": distance(shares.clamp(min=1e-9).log().expand_as(scores).flatten(1)),
+            "mean_loss": distance(often.clamp(min=1e-9).log().expand_as(scores).flatten(1)),
             "hidden_accuracy": 100 * float((scores.argmax(-1) == targets)[known].float().mean()),
             "copy_accuracy": 100 * float((copies == targets)[known].float().mean()),
         }
+
+    def _constant(self, targets: Tensor, shares: Shares | None) -> Tensor:
+        """(N, K): the best constant of float targets (N, K); shares of clusters have their mean."""
+        mean = targets.nanmean(0)
+        middle = mean if self.objective.distance != "l1" else targets.nanmedian(0).values
+        if shares is not None:
+            own = len(mean) - shares.offsets * shares.clusters
+            middle = torch.cat([middle[:own], mean[own:]])
+        return middle.nan_to_num(0.0).expand_as(targets)  # a column may be unknown throughout
 
     def _probe(self, encoded: Sequence[tuple[Tensor, Tensor]]) -> float | None:
         if self.labels is None:
@@ -153,6 +162,14 @@ class Monitor:
         return ridge_accuracy(
             torch.cat(rows[::2]), torch.cat(labels[::2]), torch.cat(rows[1::2]), torch.cat(labels[1::2])
         )
+
+
+def _as_logits(guess: Tensor, constant: Tensor, shares: Shares | None) -> Tensor:
+    """A guess (N, K) with its shares of clusters as logits, halfway to the constant: a copy may be infinitely wrong."""
+    if shares is None:
+        return guess
+    (own, guessed), (_, mean) = shares.split(guess), shares.split(constant)
+    return torch.cat([own, ((guessed + mean) / 2).clamp(min=1e-9).log().flatten(-2)], dim=-1)
 
 
 def effective_rank(latents: Tensor) -> float:

@@ -14,13 +14,37 @@ UNKNOWN = -100
 """The class id of a target that does not exist, such as one beyond the end of the crop; among floats it is NaN."""
 
 
-def frame_distance(predictions: Tensor, targets: Tensor, config: ObjectiveConfig) -> Tensor:
+@dataclass(frozen=True)
+class Shares:
+    """What the last columns of float targets are: at each of some offsets, the share of each cluster.
+
+    They are compared by cross-entropy, which counts ``weight`` times beside the distance of the other columns.
+    """
+
+    offsets: int
+    clusters: int
+    weight: float
+
+    def split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., K + offsets x clusters) as (..., K) and (..., offsets, clusters)."""
+        own = columns.shape[-1] - self.offsets * self.clusters
+        return columns[..., :own], columns[..., own:].reshape(*columns.shape[:-1], self.offsets, self.clusters)
+
+
+def frame_distance(
+    predictions: Tensor, targets: Tensor, config: ObjectiveConfig, shares: Shares | None = None
+) -> Tensor:
     """(B, T) distance of each frame, averaged over what is known of its targets; 0 where nothing is.
 
-    Float targets (B, T, K), NaN where unknown, are compared by ``config.distance``. Integer targets, (B, T) or for n
-    classes a frame (B, T, n), -100 where unknown, are compared by cross-entropy with predictions (B, T, n x classes).
+    Float targets (B, T, K), NaN where unknown, are compared by ``config.distance``, except for ``shares`` of clusters,
+    which are predicted as logits. Integer targets, (B, T) or for n classes a frame (B, T, n), -100 where unknown, are
+    compared by cross-entropy with predictions (B, T, n x classes).
     """
     predictions = predictions.float()
+    if shares is not None:
+        (predictions, logits), (targets, wanted) = shares.split(predictions), shares.split(targets)
+        beside = shares.weight * _cross_entropy(logits, wanted)
+        return frame_distance(predictions, targets, config) + beside
     if targets.is_floating_point():
         known = ~targets.isnan()
         wanted = torch.where(known, targets.float(), predictions.detach())
@@ -32,6 +56,13 @@ def frame_distance(predictions: Tensor, targets: Tensor, config: ObjectiveConfig
         scores = predictions.reshape(targets.numel(), -1)  # (B x T x n, classes)
         distance = functional.cross_entropy(scores, targets.flatten(), reduction="none", ignore_index=UNKNOWN)
         distance = distance.view(targets.shape)
+    return distance.sum(-1) / known.sum(-1).clamp(min=1)
+
+
+def _cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
+    """(B, T) of logits and shares (B, T, offsets, clusters), averaged over the offsets that are known."""
+    known = ~shares[..., 0].isnan()
+    distance = -(shares.nan_to_num(0.0).float() * functional.log_softmax(logits, dim=-1)).sum(-1)
     return distance.sum(-1) / known.sum(-1).clamp(min=1)
 
 
@@ -51,15 +82,20 @@ class FrameSums:
 
 
 def frame_sums(
-    predictions: Tensor, targets: Tensor, hidden: Tensor, valid: Tensor, config: ObjectiveConfig
+    predictions: Tensor,
+    targets: Tensor,
+    hidden: Tensor,
+    valid: Tensor,
+    config: ObjectiveConfig,
+    shares: Shares | None = None,
 ) -> FrameSums:
     """Sum the distances over hidden and over visible frames of a batch; padding counts nowhere.
 
-    predictions and targets as in `frame_distance`; hidden, valid (B, T) bool.
+    predictions, targets and shares as in `frame_distance`; hidden, valid (B, T) bool.
     """
     padding = ~valid  # blanked before, not after: the gradient of a NaN times zero would still be NaN
     targets = targets.masked_fill(padding if targets.ndim == 2 else padding[..., None], 0)
-    distance = frame_distance(predictions.masked_fill(padding[..., None], 0), targets, config)
+    distance = frame_distance(predictions.masked_fill(padding[..., None], 0), targets, config, shares)
     hidden, visible = hidden & valid, ~hidden & valid
     return FrameSums(
         hidden=(distance * hidden).sum(),

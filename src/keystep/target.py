@@ -26,7 +26,7 @@ from keystep.nn.centring import centre
 from keystep.nn.encoder import Encoder
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token, split_tokens
-from keystep.objectives import UNKNOWN
+from keystep.objectives import UNKNOWN, Shares
 
 TOKEN_COMPONENTS = 1024
 """Of all tokens of a frame together, so many numbers at most go into its principal components."""
@@ -36,7 +36,12 @@ LEAST_VARIANCE = 1e-6
 
 
 class Target(nn.Module):
-    """Base of the targets: nothing to train, nothing to follow."""
+    """Base of the targets: nothing to train, nothing to follow.
+
+    shares: what the last columns are where they are shares of clusters.
+    """
+
+    shares: Shares | None = None
 
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """Targets at every frame, (B, T, K) float or (B, T[, n]) int64; what stands at padding means nothing."""
@@ -44,6 +49,9 @@ class Target(nn.Module):
 
     def follow(self, encoder: Encoder, momentum: float) -> None:
         """Called after each optimiser step with the encoder as it now is."""
+
+    def calibrate(self, batches: Iterable[SequenceBatch], pattern: AttentionPattern) -> None:
+        """Called before training with whole videos, for what has to be measured of the targets themselves."""
 
 
 class EmaTarget(Target):
@@ -135,6 +143,35 @@ class ClusterTarget(FeatureTarget):
         return self.norm(mean_token(features, self.tokens))  # type: ignore[no-any-return]
 
 
+class ClusterShares(Target):
+    """The cluster of each frame as shares, which can be averaged: 1 for its own, 0 for the others."""
+
+    def __init__(self, clusters: ClusterTarget) -> None:
+        super().__init__()
+        self.clusters = clusters
+
+    @torch.no_grad()
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """(B, T, clusters)"""
+        return functional.one_hot(self.clusters(batch, pattern), len(self.clusters.centres)).float()
+
+
+class WithShares(Target):
+    """A target of floats, and behind it the shares of clusters at the same offsets."""
+
+    def __init__(self, first: Target, second: Target, shares: Shares) -> None:
+        super().__init__()
+        self.first, self.second, self.shares = first, second, shares
+
+    @torch.no_grad()
+    def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
+        """(B, T, K + offsets x clusters), NaN where unknown."""
+        return torch.cat([self.first(batch, pattern), self.second(batch, pattern)], dim=-1)
+
+    def calibrate(self, batches: Iterable[SequenceBatch], pattern: AttentionPattern) -> None:
+        self.first.calibrate(batches, pattern)
+
+
 class Neighbourhood(Target):
     """What stands around each frame: a target's averages at several times before and after it, side by side.
 
@@ -191,9 +228,13 @@ def build_target(
     elif config.kind == "features":
         target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
         width = feature_width(config, encoder.tokens * len(statistics.mean))
-    else:
-        target = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
-        width = 1
+    if config.kind == "clusters" or config.has_shares:
+        clusters = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
+        if config.kind == "clusters":
+            return around(clusters, config, 1, rate)
+        second = around(ClusterShares(clusters), config, config.clusters, rate)
+        shares = Shares(len(shifts_of(config.offsets, rate)), config.clusters, config.cluster_weight)
+        return WithShares(around(target, config, width, rate), second, shares)
     return around(target, config, width, rate)
 
 
@@ -211,7 +252,8 @@ def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float
     count = len(shifts_of(config.offsets, rate))
     if config.kind == "ema":
         return None if count == 1 else dim * count
-    return (feature_width(config, input_dim) if config.kind == "features" else config.clusters) * count
+    features = feature_width(config, input_dim) if config.kind == "features" else 0
+    return (features + config.clusters * (config.kind == "clusters" or config.has_shares)) * count
 
 
 def feature_width(config: TargetConfig, input_dim: int) -> int:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from keystep.config import ObjectiveConfig
-from keystep.objectives import FrameSums, count_frames, frame_distance, frame_sums
+from keystep.objectives import FrameSums, Shares, count_frames, frame_distance, frame_sums
 
 VALID = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
 HIDDEN = torch.tensor([[True, False, True, True, False, False, True], [False, True, True, False, True, True, False]])
@@ -155,3 +155,28 @@ def test_unknown_targets_count_nowhere_not_even_in_the_gradient(kind: str) -> No
     assert predictions.grad is not None
     gradient = predictions.grad.view(2, 7, count, -1)
     assert bool((gradient[unknown] == 0).all()) and bool((gradient[~unknown] != 0).any())
+
+
+def test_shares_of_clusters_are_compared_by_cross_entropy_where_they_are_known() -> None:
+    shares = Shares(offsets=2, clusters=3, weight=0.5)
+    wanted = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
+    targets = torch.cat([torch.zeros(4), wanted.flatten()]).expand(1, 2, -1).clone()
+    targets[0, 1, -3:] = float("nan")  # the second offset of the second frame
+    logits = torch.tensor([[1.0, 2.0, 0.5], [0.3, -1.0, 0.0]])
+    predictions = torch.cat([torch.full((4,), 2.0), logits.flatten()]).expand(1, 2, -1).clone().requires_grad_()
+    found = frame_distance(predictions, targets, ObjectiveConfig(distance="l2"), shares)
+    entropy = -(wanted * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(found, torch.stack([4 + 0.5 * entropy.mean(), 4 + 0.5 * entropy[0]])[None])
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert predictions.grad is not None and predictions.grad.isfinite().all()
+    assert not predictions.grad[0, 1, -3:].any()
+
+
+def test_the_best_constant_shares_are_their_mean() -> None:
+    shares, goal = Shares(1, 2, 1.0), torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])[None]
+
+    def loss(first: float) -> float:
+        guess = torch.tensor([0.0, first, 1 - first]).log().nan_to_num(neginf=0.0).expand(1, 2, -1)
+        return float(frame_distance(guess, goal, ObjectiveConfig(), shares).sum())
+
+    assert loss(0.5) < min(loss(0.4), loss(0.6))

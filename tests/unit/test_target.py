@@ -8,6 +8,7 @@ from torch import Tensor
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
 from keystep.config.attention import AttentionPattern
+from keystep.config.times import averaged_frames
 from keystep.data.statistics import Statistics, smoothed
 from keystep.errors import InputError
 from keystep.nn.encoder import Encoder
@@ -220,7 +221,7 @@ def test_the_sample_that_is_clustered_is_smoothed_as_the_targets_are() -> None:
 
 @pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
 def test_a_neighbourhood_is_each_frames_targets_at_the_offsets_and_unknown_outside_of_the_crop(kind: str) -> None:
-    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0), spread=0)  # type: ignore[arg-type]
+    config = TargetConfig(kind=kind, clusters=4, offsets=(1.0, -0.4, 0), spread=0, cluster_weight=0)  # type: ignore[arg-type]
     alone = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, rate=5)
     single, found = alone(batch(), FULL), build_target(config, encoder(), statistics(), 0, rate=5)(batch(), FULL)
     single = single if single.ndim == 3 else single[..., None]
@@ -268,7 +269,7 @@ def test_features_wider_than_the_components_are_reduced_to_the_leading_ones() ->
 
 @pytest.mark.parametrize("kind", ["ema", "features"])
 def test_a_target_is_averaged_over_its_share_of_the_distance(kind: str) -> None:
-    config = TargetConfig(kind=kind, offsets=(-6, 0, 2), spread=0.5)  # type: ignore[arg-type]
+    config = TargetConfig(kind=kind, offsets=(-6, 0, 2), spread=0.5, cluster_weight=0)  # type: ignore[arg-type]
     single = build_target(config.model_copy(update={"offsets": (0,)}), encoder(), statistics(), 0, 1)
     found = build_target(config, encoder(), statistics(), 0, 1)(batch(), FULL)
     assert found.shape[-1] == prediction_width(config, WIDTH, 16, 1)
@@ -288,7 +289,7 @@ def test_calibrated_targets_all_vary_alike() -> None:
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(600, WIDTH)).astype(np.float32) * [1, 10, 0.1, 3, 1]
     measured = Statistics(sample.mean(0), sample.std(0), sample.astype(np.float32))
-    config = TargetConfig(kind="features", offsets=(-40, -10, 0, 10, 40))
+    config = TargetConfig(kind="features", offsets=(-40, -10, 0, 10, 40), cluster_weight=0)
     target = build_target(config, encoder(), measured, 0, 1)
     assert isinstance(target, Neighbourhood)
     video = SequenceBatch.pad([torch.from_numpy(sample.astype(np.float32))])
@@ -305,7 +306,38 @@ def test_a_column_that_never_changes_is_left_as_it_is_by_the_calibration() -> No
     still = np.random.default_rng(0).normal(size=(50, WIDTH)).astype(np.float32)
     still[:, 2] = 1.0
     measured = Statistics(still.mean(0), np.where(np.arange(WIDTH) == 2, 1, still.std(0)).astype(np.float32), still)
-    target = build_target(TargetConfig(kind="features", offsets=(0, 4)), encoder(), measured, 0, 1)
+    target = build_target(TargetConfig(offsets=(0, 4), cluster_weight=0), encoder(), measured, 0, 1)
     assert isinstance(target, Neighbourhood)
     target.calibrate([SequenceBatch.pad([torch.from_numpy(still)])], FULL)
     assert float(target.deviation[2]) == 1.0 == float(target.deviation[WIDTH + 2])
+
+
+def test_shares_of_clusters_are_counted_in_the_windows_of_the_features() -> None:
+    config = TargetConfig(offsets=(-2.0, 0.0, 1.0), spread=1.5, clusters=4, cluster_weight=1.0)
+    found = build_target(config, encoder(), statistics(), seed=0, rate=2)
+    alone = build_target(config.model_copy(update={"cluster_weight": 0.0}), encoder(), statistics(), seed=0, rate=2)
+    clusters = build_target(TargetConfig(kind="clusters", offsets=(0,), clusters=4), encoder(), statistics(), 0, 2)
+    made = batch()
+    assert found.shares is not None
+    own, shares = found.shares.split(found(made, FULL))
+    assert own.shape[-1] + shares[0, 0].numel() == prediction_width(config, WIDTH, 16, 2)
+    torch.testing.assert_close(own, alone(made, FULL), equal_nan=True)
+    ids = clusters(made, FULL)
+    for row, length in enumerate(made.lengths.tolist()):
+        for frame in range(length):
+            for place, (shift, width) in enumerate(((-4, averaged_frames(6.0)), (0, 1), (2, averaged_frames(3.0)))):
+                middle = frame + shift
+                if not 0 <= middle < length:
+                    assert shares[row, frame, place].isnan().all()
+                    continue
+                around = ids[row, max(0, middle - width // 2) : min(length, middle + width // 2 + 1)]
+                expected = torch.bincount(around, minlength=4) / len(around)
+                torch.testing.assert_close(shares[row, frame, place], expected, rtol=0, atol=1e-6)
+
+
+def test_shares_of_clusters_stand_beside_features_at_several_offsets_only() -> None:
+    assert TargetConfig().has_shares
+    for config in (TargetConfig(kind="ema"), TargetConfig(offsets=(0,)), TargetConfig(cluster_weight=0)):
+        assert not config.has_shares
+        settled = config.model_copy(update={"offsets": (0.0,)})
+        assert build_target(settled, encoder(), statistics(), seed=0, rate=2).shares is None

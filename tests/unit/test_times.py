@@ -125,10 +125,10 @@ def test_the_averages_around_a_frame_reach_as_far_as_the_attention_sees(tau: flo
 def test_widths_follow_the_attention_the_features_and_the_settings() -> None:
     full = AttentionPattern()
     config = ModelConfig(input_dim=7, tau=4.0)
-    assert config.widths(full) == {"frame": 7, "around": 175, "memory": 29, "ahead": 28, "context": 384}
-    assert config.widths(CAUSAL) == {"frame": 7, "around": 98, "memory": 29, "context": 384}
+    assert config.widths(full) == {"frame": 7, "around": 175, "memory": 29, "ahead": 28, "steady": 384, "context": 384}
+    assert config.widths(CAUSAL) == {"frame": 7, "around": 98, "memory": 29, "steady": 384, "context": 384}
     wide = ModelConfig(input_dim=600, tokens=3, tau=4.0, held_components=10, readout_dim=None, dim=96)
-    assert wide.widths(full) == {"frame": 200, "around": 250, "memory": 41, "ahead": 40, "context": 96}
+    assert wide.widths(full) == {"frame": 200, "around": 250, "memory": 41, "ahead": 40, "steady": 96, "context": 96}
     chosen = ModelConfig(input_dim=7, tau=4.0, bands=("memory", "frame", "context"))
     assert list(chosen.widths(full)) == ["memory", "frame", "context"]
     assert ModelConfig(input_dim=7).widths(full) == {"context": 384}, "nothing is held without tau"

@@ -44,7 +44,11 @@ class TargetConfig(Config):
     """ema: share of the old weights kept at each step."""
     final_momentum: float | None = Field(default=None, ge=0, le=1)
     """ema: momentum at the last step, reached along a cosine; None keeps it constant."""
-    clusters: int = Field(default=128, ge=2)
+    clusters: int = Field(default=64, ge=2)
+    """clusters, and features at several offsets: how many kinds of frames are told apart, by k-means."""
+    cluster_weight: float = Field(default=1.0, ge=0)
+    """features at several offsets: weight of a second target beside the first, which says what kinds of frames there
+    are instead of how they look: the share of each cluster in each average, compared by cross-entropy."""
     components: int | None = Field(default=64, ge=1)
     """features: predict this many leading principal components of the frames (with all their tokens) instead of all
     channels, where those are more; None: all channels."""
@@ -58,6 +62,11 @@ class TargetConfig(Config):
     smooth: int = Field(default=1, ge=1)
     """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
     single frames need not be predicted."""
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether shares of clusters stand beside the features."""
+        return self.kind == "features" and len(self.offsets) > 1 and self.cluster_weight > 0
 
     @model_validator(mode="after")
     def _width_is_odd(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,9 @@ CONTROLS = ("raw", HELD, SMOOTHING, OFFSETS, TOGETHER, *HISTORIES, "best control
 
 
 def reserved(name: str, beginnings: tuple[str, ...] = CONTROLS) -> bool:
-    """Whether a name stands for something else in a table."""
-    return name.startswith(beginnings) or "++" in name or "ORACLE" in name
+    """Whether a name stands for something else in a table: a control's, or one that begins with its words."""
+    words = any(re.match(rf"{re.escape(beginning)}(?![\w-])", name) for beginning in beginnings)
+    return words or "++" in name or "ORACLE" in name
 
 
 def check_groups(groups: Sequence[Group], beginnings: tuple[str, ...] = CONTROLS) -> None:

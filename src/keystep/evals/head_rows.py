@@ -194,7 +194,7 @@ def _at_the_moment(judge: Judge, predictions: Mapping[str, np.ndarray], source: 
         delays=delays,
         background=judge.background,
         protocol=judge.protocol,
-    ).scores
+    )
 
 
 def _clips(judge: Judge, score: PerFrame) -> tuple[dict[str, float], dict[str, Any] | None]:
@@ -220,7 +220,7 @@ def segment_scores(judge: Judge, rows: Sequence[Row | HeadRow]) -> list[dict[str
         background, protocol = judge.background, judge.protocol
         return score_segments(
             at_frames, truths, lengths=lengths, choice=choice, background=background, protocol=protocol
-        ).scores
+        )
 
     choices: tuple[Choice, ...] = ("majority", "last")
     found = []

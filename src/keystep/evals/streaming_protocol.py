@@ -12,7 +12,6 @@ beside it; and *at the moment*, what the system would say at a frame's own time,
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -31,49 +30,6 @@ SILENCE = -1
 """The answer before the first one is there: wrong on every frame, and no segment."""
 
 
-@dataclass(frozen=True)
-class StreamScores:
-    """One reading of a stream.
-
-    name: what it is, with ORACLE in it where true boundaries were used. scores: 0-100; those of
-    `metrics.segmentation_scores`, and ``segments`` and ``segments_foreground`` (true segments with the right label) by
-    segment. delay: seconds until an answer is final, at most; None where it is the end of a true segment.
-    """
-
-    name: str
-    scores: dict[str, float]
-    delay: float | None
-
-    @property
-    def oracle(self) -> bool:
-        """Whether true boundaries were used."""
-        return "ORACLE" in self.name
-
-
-def score_final(
-    predictions: Sequence[Ids],
-    truths: Sequence[Ids],
-    *,
-    delays: Sequence[Ids | int],
-    rate: float,
-    background: Collection[int] = (),
-    protocol: str = "pooled",
-) -> StreamScores:
-    """Each frame's final label, however long that took. One (T,) array a video.
-
-    Args:
-        delays: slots from each frame to its answer: (T,) a video, or one number for all of its frames.
-        rate: slots a second.
-
-    Raises:
-        InputError: a negative delay, or what `segmentation_scores` refuses.
-    """
-    slots = [_delays(delay, len(truth), index) for index, (delay, truth) in enumerate(_together(delays, truths))]
-    longest = max((int(delay.max(initial=0)) for delay in slots), default=0) / rate
-    scores = segmentation_scores(predictions, truths, list(background), protocol)
-    return StreamScores(f"by frames, {longest:.3g} s late", scores, longest)
-
-
 def score_at_the_moment(
     predictions: Sequence[Ids],
     truths: Sequence[Ids],
@@ -81,11 +37,18 @@ def score_at_the_moment(
     delays: Sequence[Ids | int],
     background: Collection[int] = (),
     protocol: str = "pooled",
-) -> StreamScores:
-    """What the system says at each frame's own time; see `at_the_moment`."""
+) -> dict[str, float]:
+    """`segmentation_scores` of what the system says at each frame's own time; see `at_the_moment`.
+
+    Args:
+        predictions, truths: one (T,) array a video.
+        delays: slots from each frame to its answer: (T,) a video, or one number for all of its frames.
+
+    Raises:
+        InputError: a negative delay, or what `segmentation_scores` refuses.
+    """
     said = [at_the_moment(answer, delay) for answer, delay in _together(predictions, delays)]
-    scores = segmentation_scores(said, truths, [*background, SILENCE], protocol)
-    return StreamScores("by frames, at the moment", scores, 0.0)
+    return segmentation_scores(said, truths, [*background, SILENCE], protocol)
 
 
 def at_the_moment(predictions: Ids, delays: Ids | int) -> Ids:
@@ -110,8 +73,9 @@ def score_segments(
     choice: Choice = "majority",
     background: Collection[int] = (),
     protocol: str = "pooled",
-) -> StreamScores:
-    """One prediction for each true segment, ORACLE: the share of right ones, and frame scores with them filled in.
+) -> dict[str, float]:
+    """One prediction for each true segment, ORACLE: `segmentation_scores` with them filled in, and the share (0-100) of
+    right ones, as ``segments`` and ``segments_foreground``.
 
     Args:
         lengths: of the true segments of each video, where neighbours may share a label; by default runs of one label.
@@ -140,8 +104,7 @@ def score_segments(
         filled.append(np.repeat(chosen, video).astype(np.int64))
     scores = segmentation_scores(filled, truths, list(background), protocol)
     shares = 100 * right / np.maximum(counted, 1)
-    scores |= {"segments": float(shares[0]), "segments_foreground": float(shares[1])}
-    return StreamScores(f"by true segments (ORACLE), {choice}", scores, None)
+    return scores | {"segments": float(shares[0]), "segments_foreground": float(shares[1])}
 
 
 def _answer(predictions: Ids, choice: Choice) -> int:

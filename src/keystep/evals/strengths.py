@@ -133,12 +133,18 @@ class Search:
         gain = self._right(one) - self._right(other)
         return bool(gain.sum() > _STANDARD_ERRORS * self._noise(gain))
 
+    @cached_property
+    def _penalty(self) -> float:
+        """The best one where all bands are read, which all choices are compared by."""
+        scales = column_scales(self.widths, (1.0,) * len(self.widths))
+        return self.moments.best(scales, self.penalties, self.frames, self.targets)[1]
+
     def _right(self, strengths: Strengths) -> npt.NDArray[np.int64]:
-        """(V,) 1 where the best penalty's probe is right, else 0."""
+        """(V,) 1 where the probe is right, else 0."""
         if strengths in self._known:
             return self._known[strengths]
         scales = column_scales(self.widths, strengths)
-        right = self.moments.best(scales, self.penalties, self.frames, self.targets)[2].astype(np.int64)
+        right = self.moments.best(scales, [self._penalty], self.frames, self.targets)[2].astype(np.int64)
         self._known[strengths] = right
         return right
 

@@ -25,7 +25,7 @@ from keystep.errors import InputError
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
 from keystep.progress import Progress
-from keystep.target import Neighbourhood, build_target, prediction_width, set_statistics, shifts_of
+from keystep.target import build_target, prediction_width, set_statistics, shifts_of
 from keystep.train.step import Learner, build_optimizer
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def build_learner(
     set_statistics(model.encoder, statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed, folder.timeline.rate)
     target = target.to(fabric.device)
-    if isinstance(target, Neighbourhood) and config.target.kind == "features":
+    if config.target.kind == "features":
         target.calibrate(
             (
                 SequenceBatch.pad([folder.features(name)]).to(fabric.device)

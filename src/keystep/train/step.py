@@ -65,7 +65,7 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
         with fabric.no_backward_sync(learner.wrapped) if waiting and fabric.world_size > 1 else nullcontext():  # type: ignore[arg-type]
             targets = learner.target(batch, pattern)
             predictions = learner.wrapped(batch, hidden, pattern).predictions
-            sums = frame_sums(predictions, targets, hidden, batch.valid, config.objective)
+            sums = frame_sums(predictions, targets, hidden, batch.valid, config.objective, learner.target.shares)
             loss = sums.loss(config.objective.visible_weight, *shares[part - 1])
             fabric.backward(loss)
         totals += torch.stack([loss.detach(), sums.hidden.detach(), sums.visible.detach()])

@@ -60,11 +60,12 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {},
         {"target": {"kind": "ema", "final_momentum": 1.0, "momentum": 0.9}},
         {"target": {"kind": "clusters", "clusters": 8}, "masking": {"kind": "random"}},
+        {"target": {"clusters": 8, "cluster_weight": 1.0}},
         {"train": {"accumulate": 2}},
         {"train": {"live_share": 1.0}},
         {"train": {"epochs": 6, "accumulate": 2, "crop_segments": 2, "bucket": 2}, "objective": {"average": "parts"}},
     ],
-    ids=["features", "ema", "clusters", "accumulated", "one attention never used", "epochs"],
+    ids=["features", "ema", "clusters", "features and clusters", "accumulated", "one attention never used", "epochs"],
 )
 def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
     mstcn: Path, tmp_path: Path, change: dict

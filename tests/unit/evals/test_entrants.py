@@ -10,7 +10,7 @@ from two_classes import write_data
 import keystep
 from keystep.config import ModelConfig
 from keystep.config.base import build
-from keystep.evals.entrants import check_models, open_judge
+from keystep.evals.entrants import check_models, open_judge, reserved
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
 from keystep.heads import TrainingConfig
@@ -56,6 +56,12 @@ def test_without_groups_videos_are_drawn(tmp_path: Path) -> None:
     assert results.record["data"]["groups"] is None and {line["videos"] for line in results.record["gate"]} == {3}
     other = keystep.evaluate(folder, {"x": model()}, groups="v(.)", modes=["causal"], config=QUICK)
     assert other.record["data"]["drawn"] == {"what": "groups", "count": 3} and folder.groups is None
+
+
+def test_a_name_that_only_begins_like_a_controls_is_free() -> None:
+    for name in ("raw", "raw features", "moving average + elapsed", "untrained encoder 2", "clock", "a ++ b"):
+        assert reserved(name), name
+    assert not any(reserved(name) for name in ("rawlike", "raw-2", "offsets_of_mine", "clockwork", "pjepa"))
 
 
 def test_one_person_in_the_test_part_is_drawn_by_video_and_a_note_says_so(tmp_path: Path) -> None:

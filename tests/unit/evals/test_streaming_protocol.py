@@ -9,7 +9,6 @@ from keystep.evals.streaming_protocol import (
     SILENCE,
     at_the_moment,
     score_at_the_moment,
-    score_final,
     score_segments,
 )
 from keystep.metrics import segmentation_scores
@@ -40,19 +39,17 @@ def test_blocks_answer_at_their_end() -> None:
     assert at_the_moment(np.arange(8), block).tolist() == [SILENCE] * 3 + [3] * 4 + [7]
 
 
-def test_a_late_system_loses_at_the_moment_and_not_in_the_end() -> None:
-    delays = [10, 10]
-    final = score_final(TRUTHS, TRUTHS, delays=delays, rate=4, background=(0,))
-    moment = score_at_the_moment(TRUTHS, TRUTHS, delays=delays, background=(0,))
-    assert final.scores["accuracy"] == 100 and final.delay == 2.5 and "2.5 s late" in final.name
-    assert moment.scores["accuracy"] < 60 and moment.delay == 0 and not final.oracle and not moment.oracle
-    prompt = score_at_the_moment(PREDICTIONS, TRUTHS, delays=[0, 0], background=(0,))
-    assert prompt.scores == segmentation_scores(PREDICTIONS, TRUTHS, background=(0,))
+@pytest.mark.parametrize("protocol", ["pooled", "video-mean", "fact", "official"])
+def test_a_late_system_loses_at_the_moment_and_a_prompt_one_does_not(protocol: str) -> None:
+    late = score_at_the_moment(TRUTHS, TRUTHS, delays=[10, 10], background=(0,), protocol=protocol)
+    assert late["accuracy"] < 60
+    prompt = score_at_the_moment(PREDICTIONS, TRUTHS, delays=[0, 0], background=(0,), protocol=protocol)
+    assert prompt["accuracy"] == segmentation_scores(PREDICTIONS, TRUTHS, (0,), protocol)["accuracy"]
 
 
 def test_silence_is_wrong_on_every_frame_and_no_segment() -> None:
     truth = [np.array([1] * 6 + [2] * 6)]
-    scores = score_at_the_moment(truth, truth, delays=[3]).scores
+    scores = score_at_the_moment(truth, truth, delays=[3])
     assert scores["accuracy"] == 50 and scores["edit"] == 100 and scores["f1@10"] == 100
 
 
@@ -75,17 +72,16 @@ def test_each_true_segment_counts_once(choice: str) -> None:
             line += [answer] * len(part)
             start = stop
         filled.append(np.array(line))
-    assert found.scores["segments"] == pytest.approx(100 * right / segments)
-    assert found.scores["segments_foreground"] == pytest.approx(100 * right_steps / steps)
+    assert found["segments"] == pytest.approx(100 * right / segments)
+    assert found["segments_foreground"] == pytest.approx(100 * right_steps / steps)
     slow = segmentation_scores(filled, TRUTHS, background=(0,))
-    assert {name: found.scores[name] for name in slow} == slow
-    assert found.oracle and "ORACLE" in found.name and found.delay is None
+    assert {name: found[name] for name in slow} == slow
 
 
 def test_neighbours_of_one_label_are_two_segments_where_lengths_say_so() -> None:
     truth, prediction = [np.array([1, 1, 1, 1])], [np.array([1, 1, 2, 2])]
-    assert score_segments(prediction, truth).scores["segments"] == 100  # a tie, the smaller id
-    assert score_segments(prediction, truth, lengths=[[2, 2]]).scores["segments"] == 50
+    assert score_segments(prediction, truth)["segments"] == 100  # a tie, the smaller id
+    assert score_segments(prediction, truth, lengths=[[2, 2]])["segments"] == 50
     with pytest.raises(InputError, match="video 0: 4 predictions and 4 true labels, in segments of 3 frames"):
         score_segments(prediction, truth, lengths=[[1, 2]])
 
@@ -93,22 +89,12 @@ def test_neighbours_of_one_label_are_two_segments_where_lengths_say_so() -> None
 def test_segments_without_a_label_count_nowhere() -> None:
     truth = [np.array([1, 1, IGNORED, IGNORED, 2, 2])]
     prediction = [np.array([1, 1, 3, 3, 3, 3])]
-    assert score_segments(prediction, truth).scores["segments"] == 50
-
-
-@pytest.mark.parametrize("protocol", ["pooled", "video-mean", "fact", "official"])
-def test_final_answers_score_as_offline_ones_do_and_those_by_true_segments_are_oracle(protocol: str) -> None:
-    final = score_final(PREDICTIONS, TRUTHS, delays=[2, 2], rate=4, background=(0,), protocol=protocol)
-    now = score_at_the_moment(PREDICTIONS, TRUTHS, delays=[2, 2], background=(0,), protocol=protocol)
-    segments = score_segments(PREDICTIONS, TRUTHS, background=(0,), protocol=protocol)
-    assert [row.oracle for row in (final, now, segments)] == [False, False, True]
-    assert final.scores == segmentation_scores(PREDICTIONS, TRUTHS, (0,), protocol)
-    assert "accuracy_foreground" in final.scores  # with and without background
+    assert score_segments(prediction, truth)["segments"] == 50
 
 
 def test_delays_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="one a frame, 0 or more"):
-        score_final(PREDICTIONS, TRUTHS, delays=[-1, 0], rate=4)
+        score_at_the_moment(PREDICTIONS, TRUTHS, delays=[-1, 0])
     with pytest.raises(InputError, match="one a frame, 0 or more"):
         at_the_moment(np.zeros(3, int), np.zeros(2, int))
     with pytest.raises(InputError, match="2 and 1 videos"):
