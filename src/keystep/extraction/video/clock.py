@@ -11,6 +11,8 @@ BACK = Fraction(1, 10)
 """Seconds backwards from which on the clock of any container has started again."""
 LONGEST_DELAY = Fraction(10)
 """Seconds that may lie between a frame's decoding and its presentation."""
+MOST_AHEAD = 8
+"""Frames by which FFmpeg may guess a time of decoding to be behind that of presentation."""
 WRAP = 1 << 33
 """Ticks after which the clock of MPEG-TS begins anew."""
 GUESSED_RATE = Fraction(25)
@@ -52,7 +54,10 @@ class Clock:
     ) -> None:
         self.kind: Kind | None = None
         self.jumps: list[Jump] = []
-        self._base, self._rate, self._jump, self._wraps = base, rate, jump, wraps
+        self._base, self._rate, self._wraps = base, rate, wraps
+        self._jump = None if jump is None else round(jump / base)
+        self._back, self._longest_delay = round(BACK / base), round(LONGEST_DELAY / base)
+        self._frame = max(1, round(self.step / base))
         self._offset = self._packets = 0
         self._past: deque[int] = deque(maxlen=2)
         self._due = self._last = 0
@@ -75,7 +80,7 @@ class Clock:
 
         If only the time of its decoding is known, its number takes the place of the time at which it is shown.
         """
-        if packet.dts is not None:
+        if packet.dts is not None or (self._offset and packet.pts is not None):
             self._bridge(packet)
         if self.kind is None:
             self.kind = "shown" if packet.pts is not None else "none" if packet.dts is None else "decoded"
@@ -112,29 +117,31 @@ class Clock:
         """Move a packet's stamps by what its clock, or those of packets before it, have jumped."""
         stamp, shown = self._decoding(packet), packet.dts if packet.pts is None else packet.pts
         if self._past and self._wraps:
-            self._offset -= WRAP * round(Fraction(stamp + self._offset - self._past[-1], WRAP))
+            self._offset -= WRAP * round((stamp + self._offset - self._past[-1]) / WRAP)
         if self._past and self._has_jumped(stamp + self._offset):
             late = shown + self._offset - self._due
             self.jumps.append(Jump(self._due * self._base, late * self._base))
             self._offset -= late
             self._past.clear()
-        packet.dts += self._offset
+        packet.dts = None if packet.dts is None else packet.dts + self._offset
         packet.pts = None if packet.pts is None else packet.pts + self._offset
-        end = shown + self._offset + (packet.duration or round(self.step / self._base))
+        end = shown + self._offset + (packet.duration or self._frame)
         self._due = max(self._due, end) if self._past else end
         self._past.append(stamp + self._offset)
 
     def _decoding(self, packet: Any) -> int:
         """When a packet is decoded, if the file says it: FFmpeg makes up times that go on from before a jump."""
-        if packet.pts is None or 0 <= (packet.pts - packet.dts) * self._base <= LONGEST_DELAY:
+        if packet.dts is None:
+            return int(packet.pts)
+        if packet.pts is None or -MOST_AHEAD * self._frame <= packet.pts - packet.dts <= self._longest_delay:
             return int(packet.dts)
         return int(packet.pts)
 
     def _has_jumped(self, stamp: int) -> bool:
-        apart = (stamp - self._past[-1]) * self._base
+        apart = stamp - self._past[-1]
         if apart >= 0:
             return self._jump is not None and apart > self._jump
-        return apart < -BACK and stamp <= self._past[0]  # else the stamp before was out of line, and this one is not
+        return apart < -self._back and stamp <= self._past[0]  # else only the stamp before was out of line
 
     def _next_stamp(self, frame: Any) -> int | None:
         """The next time of decoding; those before a key frame's turn are of frames that were lost."""

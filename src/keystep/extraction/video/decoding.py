@@ -118,13 +118,14 @@ class Track:
     def timed(self, packets: Iterable[Any]) -> Iterator[tuple[Fraction, Any]]:
         """Frames with rising times. One that is not behind its predecessor was never shown, and is dropped."""
         before: Fraction | None = None
+        longest = max(HOLE, min(LONG_HOLE, 5 * self.clock.step))
         for frame in self.decoded(packets):
             time = self.clock.time(frame)
             if time is None:
                 self._misplaced_at = self._misplaced_at if self.misplaced else before or Fraction(0)
                 self.misplaced += 1
                 continue
-            if before is not None and time - before > max(HOLE, min(LONG_HOLE, 5 * self.clock.step)):
+            if before is not None and time - before > longest:
                 self.holes.append((before, time))
             before = time
             self.shown += 1
