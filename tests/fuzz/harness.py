@@ -78,9 +78,9 @@ class Hang(BaseException):
 
 def fuzz(kind: Kind, count: int, seed: int, budget: float | None = None) -> Tally:
     """Damage a file so many times (or until ``budget`` seconds of processor time are spent); put it back at the end."""
-    sound, tally, began = kind.path.read_bytes(), Tally(), time.process_time()
+    sound, tally = kind.path.read_bytes(), Tally()
     found = kind.read()  # has to work
-    expected = None if kind.shown is None else kind.shown(found)
+    expected, began = None if kind.shown is None else kind.shown(found), time.process_time()
     try:
         for number in range(count):
             if budget is not None and time.process_time() - began > budget:
