@@ -50,7 +50,7 @@ def test_every_public_name_works_after_all_modules_were_imported_in_any_order(tm
 
 
 def test_models_and_heads_say_what_they_are_in_one_line(model: keystep.PJEPA) -> None:
-    assert repr(model) == f"PJEPA(6 -> 589, 2 blocks of 16, {model.config.attention}, from 'a model')"
+    assert repr(model) == f"PJEPA(6 -> {model.latent_dim()}, 2 blocks of 16, {model.config.attention}, from 'a model')"
     head = keystep.heads.build_head(keystep.heads.head_config("mstcn", {"causal": True}), width=8, classes=3)
     assert repr(head) == "Mstcn(8 -> 3 classes, live)"
     head.origin = {"weights": "0123456789", "mode": "causal"}
