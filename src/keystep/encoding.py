@@ -52,12 +52,20 @@ class EncodedFolder:
 
 
 @overload
-def encode(model: PJEPA, features: Tensor, *, mode: Mode = ...) -> Tensor: ...
-@overload
-def encode(model: PJEPA, features: np.ndarray, *, mode: Mode = ...) -> np.ndarray: ...
+def encode(model: PJEPA, features: Tensor, *, mode: Mode = ..., bands: Sequence[str] | None = ...) -> Tensor: ...
 @overload
 def encode(
-    model: PJEPA, features: FeatureFolder, *, mode: Mode = ..., out: None = ..., progress: Progress = ...
+    model: PJEPA, features: np.ndarray, *, mode: Mode = ..., bands: Sequence[str] | None = ...
+) -> np.ndarray: ...
+@overload
+def encode(
+    model: PJEPA,
+    features: FeatureFolder,
+    *,
+    mode: Mode = ...,
+    bands: Sequence[str] | None = ...,
+    out: None = ...,
+    progress: Progress = ...,
 ) -> dict[str, np.ndarray]: ...
 @overload
 def encode(
@@ -65,6 +73,7 @@ def encode(
     features: FeatureFolder,
     *,
     mode: Mode = ...,
+    bands: Sequence[str] | None = ...,
     out: Path | str,
     layout: Layout = ...,
     half: bool = ...,
@@ -75,6 +84,7 @@ def encode(
     features: Tensor | np.ndarray | FeatureFolder,
     *,
     mode: Mode = "offline",
+    bands: Sequence[str] | None = None,
     out: Path | str | None = None,
     layout: Layout = "native",
     half: bool = False,
@@ -85,6 +95,7 @@ def encode(
     Args:
         features: (T, D_in) or (B, T, D_in) array or tensor, or what `keystep.open_dataset` returned.
         mode: ``offline`` sees whole videos, ``causal`` only the past, as a stream does.
+        bands: which of the model's bands (`PJEPA.bands`), such as ``["context"]``; None: all.
         out: data sets only: the folder to write to. Videos that are there already are not encoded again.
         layout: with ``out``: ``native`` writes (T, D) at the pooled rate, ``mstcn`` (D, T) at the source rate.
         half: with ``out``: write float16 instead of float32.
@@ -95,21 +106,22 @@ def encode(
         or with ``out`` an `EncodedFolder`.
 
     Raises:
-        InputError: the features do not fit the model, the model has no causal attention, or ``out`` was written with
-            other settings.
+        InputError: the features do not fit the model, the model has no causal attention or no such band, or ``out`` was
+            written with other settings.
     """
     pattern = pattern_of(model, mode)
+    columns = _columns(model, pattern, bands)
     if isinstance(features, FeatureFolder):
         if out is not None:
-            return _encode_folder(model, features, Path(out), pattern, layout, half, progress)
+            return _encode_folder(model, features, Path(out), pattern, bands, layout, half, progress)
         features.problems.notes.extend(check_features(model, features))
         names = list(features.videos)
         with progress.task("encoding", total=len(names), unit="videos") as task:
             latents = dict(encode_videos(model, features, names, pattern, lambda video: task.advance(note=video)))
-        return {name: latents[name] for name in names if name in latents}
+        return {name: latents[name][:, columns] for name in names if name in latents}
     if out is not None:
         raise InputError("out is for data sets; save this array yourself, such as with numpy.save")
-    encoded = model.encode(torch.as_tensor(features), pattern=pattern)
+    encoded = model.encode(torch.as_tensor(features), pattern=pattern)[..., columns]
     return encoded if isinstance(features, Tensor) else encoded.cpu().numpy()
 
 
@@ -128,11 +140,24 @@ def pattern_of(model: PJEPA, mode: Mode) -> AttentionPattern | None:
     return model.config.stream_attention
 
 
+def _columns(model: PJEPA, pattern: AttentionPattern | None, bands: Sequence[str] | None) -> slice | list[int]:
+    """Those of the latents that belong to some bands, in the order of the latents."""
+    widths = model.bands(pattern)
+    unknown = [band for band in bands or () if band not in widths]
+    if unknown or (bands is not None and not bands):
+        raise InputError(f"no band {', '.join(unknown) or 'asked for'}; these latents have {', '.join(widths)}")
+    if bands is None:
+        return slice(None)
+    owners = [band for band, width in widths.items() for _ in range(width)]
+    return [column for column, band in enumerate(owners) if band in bands]
+
+
 def _encode_folder(
     model: PJEPA,
     folder: FeatureFolder,
     out: Path,
     pattern: AttentionPattern | None,
+    bands: Sequence[str] | None,
     layout: Layout,
     half: bool,
     progress: Progress,
@@ -143,6 +168,7 @@ def _encode_folder(
     warnings = check_features(model, folder)
     folder.problems.notes.extend(warnings)
     upsample = folder.pool if layout == "mstcn" else 1
+    columns = _columns(model, pattern, bands)
     made = "made with the true segment boundaries" if model.config.oracle else ""
     oracle = "; ".join(filter(None, (folder.oracle, made)))
     store = FeatureStore(
@@ -154,7 +180,7 @@ def _encode_folder(
             "weights": model.fingerprint,
             "features": folder.fingerprint(),
             "attention": str(pattern or model.config.attention),
-            "bands": model.bands(pattern),
+            "bands": {band: width for band, width in model.bands(pattern).items() if bands is None or band in bands},
             "oracle": oracle,
             **labels_record(folder),
             "pooled_by": folder.pool,
@@ -168,6 +194,7 @@ def _encode_folder(
     names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
     with progress.task("encoding", total=len(names), unit="videos") as task:
         for name, latents in encode_videos(model, folder, names, pattern, lambda video: task.advance(note=video)):
+            latents = latents[:, columns]
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
             times = folder.times(name) if folder.pool != upsample and folder.has_times(name) else None
             store.add(name, held.astype(np.float16 if half else np.float32), times=times)

@@ -90,8 +90,7 @@ class PJEPA(nn.Module):
         seen = ~hidden if visible is None else visible & ~hidden
         pattern = pattern or self.config.attention
         latents = self.encoder(batch, seen, pattern)
-        learned = self.encoder.readout(latents)
-        predictions = self.predictor(latents, batch, hidden, self.mask_token, learned)
+        predictions = self.predictor(latents, batch, hidden, self.mask_token, self.encoder.readout)
         return Output(latents, predictions)
 
     @torch.no_grad()

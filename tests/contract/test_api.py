@@ -50,7 +50,7 @@ def test_every_public_name_works_after_all_modules_were_imported_in_any_order(tm
 
 
 def test_models_and_heads_say_what_they_are_in_one_line(model: keystep.PJEPA) -> None:
-    assert repr(model) == f"PJEPA(6 -> {model.latent_dim()}, 2 blocks of 16, {model.config.attention}, from 'a model')"
+    assert repr(model) == f"PJEPA(6 -> 973, 2 blocks of 16, {model.config.attention}, from 'a model')"
     head = keystep.heads.build_head(keystep.heads.head_config("mstcn", {"causal": True}), width=8, classes=3)
     assert repr(head) == "Mstcn(8 -> 3 classes, live)"
     head.origin = {"weights": "0123456789", "mode": "causal"}
@@ -74,8 +74,8 @@ def test_one_video_may_be_a_matrix_and_an_array(model: keystep.PJEPA) -> None:
     assert torch.equal(model.encode(torch.from_numpy(rows)), expected)
     assert torch.equal(model.encode(rows), expected)
     latents = keystep.encode(model, rows)
-    assert isinstance(latents, np.ndarray) and latents.shape == (9, 6 + 150 + 25 + 24 + 384)
-    assert list(model.bands().values()) == [6, 150, 25, 24, 384] and model.latent_dim() == latents.shape[1]
+    assert isinstance(latents, np.ndarray) and latents.shape == (9, 6 + 150 + 25 + 24 + 2 * 384)
+    assert list(model.bands().values()) == [6, 150, 25, 24, 384, 384] and model.latent_dim() == latents.shape[1]
     assert np.array_equal(latents, expected.numpy())
     assert isinstance(keystep.encode(model, torch.from_numpy(rows)), torch.Tensor)
 
@@ -96,6 +96,17 @@ def test_causal_encoding_does_not_see_the_future(model: keystep.PJEPA) -> None:
     for name, before, after in zip(model.bands(), *(_bands(model, latents) for latents in offline), strict=True):
         changes = name not in ("frame", "memory")
         assert (np.abs(before - after).max() > 1e-3) == changes, name
+
+
+def test_bands_can_be_encoded_alone(model: keystep.PJEPA) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    parts = dict(zip(model.bands(), _bands(model, keystep.encode(model, rows)), strict=True))
+    found = keystep.encode(model, rows, bands=["context", "frame"])
+    assert np.array_equal(found, np.concatenate([parts["frame"], parts["context"]], axis=1)), "in their own order"
+    with pytest.raises(keystep.InputError, match="no band far; these latents have frame, around, memory, ahead"):
+        keystep.encode(model, rows, bands=["far"])
+    with pytest.raises(keystep.InputError, match="no band ahead; these latents have frame, around, memory, steady"):
+        keystep.encode(model, rows, mode="causal", bands=["ahead"])
 
 
 def test_an_unknown_mode_names_the_known_ones(model: keystep.PJEPA) -> None:

@@ -22,19 +22,23 @@ def encode_folder(
     rate: str | None,
     on_error: str,
     half: bool,
+    bands: str | None,
     console: Console,
 ) -> None:
     """Encode a folder and say what was done."""
     model = load(model_path)
     folder = open_data(data, source_rate, rate, on_error)
     mode: Mode = "causal" if live else "offline"
-    made = encode(model, folder, mode=mode, out=out, layout=layout, half=half, progress=progress_on(console))  # type: ignore[call-overload]
+    chosen = None if bands is None else [band.strip() for band in bands.split(",")]
+    made = encode(  # type: ignore[call-overload]
+        model, folder, mode=mode, bands=chosen, out=out, layout=layout, half=half, progress=progress_on(console)
+    )
     show_lines(made.warnings, console)
     list_problems(folder, console, shown=made.warnings)
     marked = f"  ORACLE: {made.oracle}" if made.oracle else ""
-    bands = model.bands(pattern_of(model, mode))
-    widths = " + ".join(f"{name} {width}" for name, width in bands.items())
+    written = {b: w for b, w in model.bands(pattern_of(model, mode)).items() if chosen is None or b in chosen}
+    widths = " + ".join(f"{name} {width}" for name, width in written.items())
     console.print(
-        f"{out}: {len(made.videos)} videos, {sum(bands.values())} wide ({widths}), layout {layout}{marked}",
+        f"{out}: {len(made.videos)} videos, {sum(written.values())} wide ({widths}), layout {layout}{marked}",
         soft_wrap=True,
     )

@@ -29,20 +29,23 @@ class Predictor(Trunk):
         batch: SequenceBatch,
         hidden: Tensor,
         mask_token: Tensor,
-        learned: Tensor,
+        readout: nn.Module,
     ) -> Tensor:
         """Predictions at every valid frame, (B, T, dim) or (B, T, output_dim); zeros at padding.
 
         Args:
             latents: (B, T, dim) from the encoder, zeros where it saw nothing.
             hidden: (B, T) bool, the frames that get ``mask_token`` (1, 1, dim).
-            learned: (B, T, readout_dim or dim), what the read-out makes of the latents.
+            readout: the encoder's map of latents (N, dim) to the learned band, (N, readout_dim or dim).
         """
         tokens = torch.where(hidden[..., None], mask_token.to(latents.dtype), latents)
         packing = Packing(batch.valid)
         context = Whole(packing.places(lay_out(batch.valid, batch.segment_lengths, batch.starts)))
-        predictions: Tensor = self.output(self.run_blocks(packing.pack(tokens), context, self.pattern))
-        if self.visible_output is not None:
-            said = self.visible_output(packing.pack(learned))
-            predictions = torch.where(packing.pack(hidden[..., None]), predictions, said)
+        filled = self.run_blocks(packing.pack(tokens), context, self.pattern)
+        if self.visible_output is None:
+            return packing.unpack(self.output(filled))
+        empty = packing.pack(hidden[..., None])[..., 0]  # no frame needs both maps
+        unseen, seen = self.output(filled[empty]), self.visible_output(readout(packing.pack(latents)[~empty]))
+        predictions = seen.new_zeros(*empty.shape, seen.shape[-1])
+        predictions[empty], predictions[~empty] = unseen, seen
         return packing.unpack(predictions)

@@ -123,11 +123,14 @@ def encode(
     rate: Rate = None,
     on_error: OnError = "raise",
     half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    bands: Annotated[
+        str | None, typer.Option(help="Only these bands, such as 'context' or 'steady,context': narrower latents.")
+    ] = None,
 ) -> None:
     """Write latents of whole videos; finished videos are not done again."""
     from keystep.cli.encode import encode_folder
 
-    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, console)
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, bands, console)
 
 
 @app.command("eval", rich_help_panel=PANEL)
