@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 
 import torch
@@ -103,17 +103,8 @@ class ModelRows:
             return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(told + video)))
 
         bands = model.bands(pattern)
-        study.add(
-            name,
-            family,
-            mode,
-            lambda: banded(latents(), bands),
-            key=key,
-            seed=seed,
-            position=position,
-            delay=delay,
-            detail=str(pattern),
-        )
+        add = partial(study.add, family=family, mode=mode, seed=seed, position=position)
+        add(name, representation=lambda: banded(latents(), bands), key=key, delay=delay, detail=str(pattern))
         beside = count_beside(study, family)
         pairs: list[tuple[Beside, str, Control]] = [
             ("smoothing", SMOOTHING, self.chosen[mode].smoothing),
@@ -121,14 +112,10 @@ class ModelRows:
         ]
         for what, other, control in pairs[:beside]:
             made = study.controlled(control)
-            study.add(
+            add(
                 f"{name} ++ {other}",
-                family,
-                mode,
-                lambda made=made: joined(banded(latents(), bands), made(), BESIDE),  # type: ignore[misc]
+                representation=lambda made=made: joined(banded(latents(), bands), made(), BESIDE),  # type: ignore[misc]
                 key=f"{key} ++ {study.key(control, mode)}",
-                seed=seed,
-                position=position,
                 delay=delay if mode == "causal" else None,
                 detail=f"beside {control.name}",
                 beside=what,

@@ -203,16 +203,16 @@ class Comparison:
     first: str
     second: str
     difference: Difference
-    head: str = PROBE
-    metric: str = "accuracy"
     later: bool = False
     """The first answers later than the second, so it has seen more of the future: no fair win."""
-    stronger: str = ""
-    """A simple control that scores higher than the second on the test videos, and that the first does not beat."""
     quick: bool = False
     """Of a quick look, which claims nothing."""
     drawn_rival: bool = False
     """The second hangs on a seed, too, so that it needs as many."""
+    stronger: str = ""
+    """A simple control that scores higher than the second on the test videos, and that the first does not beat."""
+    head: str = PROBE
+    metric: str = "accuracy"
 
     @property
     def verdict(self) -> Verdict:

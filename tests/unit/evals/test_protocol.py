@@ -67,10 +67,11 @@ def test_every_control_stands_beside_the_learned_rows(evaluation: Evaluation) ->
 
 def test_what_latents_hold_without_learning_is_a_control(judge: Judge) -> None:
     found = judge_all(judge, [Entrant("pjepa", seed, model(seed, tau=3.0)) for seed in (0, 1)])
+    learned = model(0, tau=3.0).bands()
     for mode in ("offline", "causal"):
         held, whole = found.find("held bands", mode), found.find("pjepa", mode)
         assert held and whole and held.family == "control" and len(held.runs) == 1
-        assert held.width == whole.width - model(0).config.context_dim
+        assert held.width == whole.width - learned["context"] - learned["steady"]
 
 
 def test_seeds_of_one_name_share_a_row_and_controls_are_run_once(evaluation: Evaluation) -> None:
@@ -105,7 +106,7 @@ def test_without_models_the_controls_stand_alone_in_both_modes(judge: Judge) -> 
 def test_every_line_asks_one_question_of_every_learned_row(evaluation: Evaluation) -> None:
     for mode in ("offline", "causal"):
         asked = [line.question for line in evaluation.gate if line.mode == mode and line.question != "pair"]
-        assert sorted(asked) == sorted(set(ASKS) - {"pair"})
+        assert sorted(asked) == sorted(set(ASKS) - {"pair", "head"})
     assert all(line.asks.endswith("?") for line in evaluation.gate)
 
 
@@ -299,7 +300,7 @@ def test_test_labels_change_no_choice(judge: Judge, evaluation: Evaluation) -> N
         known = evaluation.find(row.name, row.mode)
         assert known and known.detail == row.detail
         first, second = known.runs[0], row.runs[0]
-        assert first.penalty == second.penalty
+        assert first.probe.penalty == second.probe.penalty
         assert first.valid_accuracy == second.valid_accuracy
 
 
