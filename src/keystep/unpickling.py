@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from keystep.errors import InputError, named, one_line
-from keystep.reading import check_regular
+from keystep.reading import check_regular, is_archive
 
 Value = TypeVar("Value")
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -39,7 +39,7 @@ def load_torch(path: Path) -> Any:
         InputError: missing, damaged, or one that names other classes than those of plain values.
     """
     check_regular(path)
-    mapped = zipfile.is_zipfile(path)
+    mapped = is_archive(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
             warnings.simplefilter("ignore")  # torch warns of odd pickles; what it cannot read it refuses

@@ -47,5 +47,5 @@ class Predictor(Trunk):
         empty = packing.pack(hidden[..., None])[..., 0]  # no frame needs both maps
         unseen, seen = self.output(filled[empty]), self.visible_output(readout(packing.pack(latents)[~empty]))
         predictions = seen.new_zeros(*empty.shape, seen.shape[-1])
-        predictions[empty], predictions[~empty] = unseen, seen
+        predictions[empty], predictions[~empty] = unseen.to(seen.dtype), seen
         return packing.unpack(predictions)

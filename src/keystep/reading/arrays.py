@@ -69,6 +69,14 @@ def read_npz(path: Path, most: int) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: not a readable .npz archive, or cut off: {one_line(error)}") from error
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file ends as a zip archive does; a damaged end is none."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # such as one that claims to be of several disks
+        return False
+
+
 def _part(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
     name = named(part.filename)
     if not part.filename.endswith(".npy"):

@@ -49,7 +49,7 @@ def test_times_are_settled_by_the_measured_scale_and_written_down(mstcn: Path, t
     assert config.train.crop == round(93 * tau * 4)
     assert config.masking.longest == max(1, round(6 * tau * 4))
     assert model.config == config.model and model.encoder.held is not None
-    assert list(model.bands()) == ["frame", "around", "memory", "ahead", "context"]
+    assert list(model.bands()) == ["frame", "around", "memory", "ahead", "steady", "context"]
 
 
 class Tracked(np.ndarray):

@@ -78,7 +78,15 @@ def test_what_no_worker_can_do_is_told_in_one_line(mstcn: Path, tmp_path: Path) 
 
 
 def test_ctrl_c_saves_every_seed_and_resume_ends_where_it_would_have(mstcn: Path, tmp_path: Path) -> None:
-    given = ["--set", "train.steps=60", "--set", "train.crop=24", "--set", "model.dim=16", "--set", "model.heads=2"]
+    small = (
+        "train.steps=60",
+        "train.crop=24",
+        "model.dim=16",
+        "model.heads=2",
+        "model.depth=1",
+        "model.readout_dim=16",
+    )
+    given = [word for setting in small for word in ("--set", setting)]
     command = [sys.executable, "-m", "keystep", "pretrain"]
     data = [str(mstcn), "--source-rate", "4", *given, "--seeds", "2", "--out"]
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import sys
 from collections import Counter
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -46,14 +45,10 @@ def videos_of(config: SyntheticConfig, count: int) -> list[tuple[np.ndarray, lis
     return [make_video(config, index, world) for index in range(count)]
 
 
-def benchmark() -> ModuleType:
-    path = Path(__file__).parents[3] / "benchmarks" / "synthetic_difficulty.py"
-    spec = importlib.util.spec_from_file_location("synthetic_difficulty", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    return importlib.import_module("synthetic_difficulty")
 
 
 def test_output_of_a_version_does_not_change() -> None:
@@ -238,23 +233,23 @@ def test_of_the_moment_nothing_but_the_look_tells_the_name() -> None:
     assert np.median(lengths) <= 4  # frames: it switches about every second
 
 
-def test_history_is_needed_and_can_be_learned() -> None:
+def test_history_is_needed_and_can_be_learned(benchmark: ModuleType) -> None:
     """A cheap form of the benchmark: two controls and fewer epochs; about half a minute."""
-    module = benchmark()
-    data = module.load(SyntheticConfig.demo())
-    found = {name: module.best_of(data, [each])[1].accuracy for name, each in controls_of(module, data, True).items()}
-    learned = module.supervised(data, causal=True, epochs=20).accuracy
+    data = benchmark.load(SyntheticConfig.demo())
+    found = {
+        name: benchmark.best_of(data, [each])[1].accuracy for name, each in controls_of(benchmark, data, True).items()
+    }
+    learned = benchmark.supervised(data, causal=True, epochs=20).accuracy
     print(found, learned)
     assert learned > max(found.values()) + 8
     assert found["clock"] < 20
 
 
-def test_smoothing_and_history_hurt_where_labels_are_of_the_moment() -> None:
-    module = benchmark()
-    data = module.load(SyntheticConfig.moment())
+def test_smoothing_and_history_hurt_where_labels_are_of_the_moment(benchmark: ModuleType) -> None:
+    data = benchmark.load(SyntheticConfig.moment())
     for causal in (True, False):
-        rows = controls_of(module, data, causal)
-        found = {name: module.best_of(data, [each])[1].accuracy for name, each in rows.items()}
+        rows = controls_of(benchmark, data, causal)
+        found = {name: benchmark.best_of(data, [each])[1].accuracy for name, each in rows.items()}
         raw = found.pop("raw")
         print(raw, found)
         assert 65 < raw < 85
@@ -264,9 +259,9 @@ def test_smoothing_and_history_hurt_where_labels_are_of_the_moment() -> None:
 def controls_of(module: ModuleType, data: Any, causal: bool) -> dict[str, Control]:
     """Raw features, the shortest average, offsets within 24 tau, and the clock."""
     train, rate = data.features("train"), data.config.rate
-    candidates = module.Candidates(train, rate, module.decorrelation_time(train, rate).tau)
+    candidates = benchmark.Candidates(train, rate, benchmark.decorrelation_time(train, rate).tau)
     return {
-        "raw": module.RAW,
+        "raw": benchmark.RAW,
         "average": candidates.smoothing(causal=causal)[1],
         "offsets": candidates.offsets(causal=causal)[2],
         "clock": candidates.histories(causal=causal)["clock"],

@@ -11,7 +11,6 @@ Foreign batch norms (eps 1e-3) are folded into the convolutions before them, in 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from keystep.extraction.backbones.pickled import pickled_arrays
 from keystep.extraction.backbones.weights import read_tensors
+from keystep.reading import is_archive
 
 EPSILON = 1e-3
 STEM = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3")
@@ -44,7 +44,7 @@ def read_layout(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: missing, damaged or of another kind.
     """
-    if path.suffix == ".ckpt" and path.is_file() and not zipfile.is_zipfile(path):
+    if path.suffix == ".ckpt" and path.is_file() and not is_archive(path):
         return pickled_arrays(path)
     return read_tensors(path)
 

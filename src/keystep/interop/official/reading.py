@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError, named, one_line, quoted
-from keystep.reading import check_regular
+from keystep.reading import check_regular, is_archive
 from keystep.unpickling import load_torch, unwrapped
 
 _ZIP = b"PK\x03\x04"
@@ -94,7 +94,7 @@ def check_file(path: Path, size: int | None = None) -> None:
         raise InputError(f"{path}: a pointer of Git LFS, not the file itself; run 'git lfs pull'")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         raise InputError(f"{path}: a web page, such as a login or an error, not the file; download it again")
-    if _ZIP.startswith(head[:4]) and not zipfile.is_zipfile(path):
+    if _ZIP.startswith(head[:4]) and not is_archive(path):
         whole = "" if size is None else f" of {size:,}"
         raise InputError(f"{path}: cut off: {held:,} bytes{whole}; download it again")
     if head[0] < 0x80 and all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
