@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-all test-machines fuzz lint check-gpu compare-before clean
 
-demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about five minutes
+demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about four minutes
 	@rm -rf demo
 	@$(BIN)/keystep demo --out demo
 

@@ -114,22 +114,23 @@ def _begin(index: int, reports: Reports) -> None:
 
 
 def _in_worker(config: RunConfig, run: Path, place: int) -> None:
-    _train(config, run, _Reporting(place))
+    _train(config, run, _Reporting(place, run.name))
 
 
 class _Reporting:
-    """Progress of a worker: optimiser steps and messages go to the first process."""
+    """Progress of a worker: steps and messages go to the first process, from the first step on with the run's name."""
 
-    def __init__(self, place: int) -> None:
-        self.place = place
+    def __init__(self, place: int, name: str) -> None:
+        self.place, self.name, self.begun = place, name, False
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
         def changed(done: float, total: float | None, note: str) -> None:
             if unit == "steps":
+                self.begun = True
                 _reports.put((self.place, done, total, note))
 
         yield Count(total, changed, initial)
 
     def message(self, text: str) -> None:
-        _reports.put((self.place, 0, None, text))
+        _reports.put((self.place, 0, None, f"{self.name}, {text}" if self.begun else text))
