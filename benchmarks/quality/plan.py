@@ -17,6 +17,7 @@ from keystep.config import RunConfig
 from keystep.config.base import assignments, build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
+from keystep.evals.protocol import PROBE
 from keystep.heads import PRESETS
 from keystep.types import parse_rate
 
@@ -63,9 +64,10 @@ class Study:
         wrong = [share for share in options.shares if not 0 < share < 1]
         if wrong:
             raise InputError(f"--shares {wrong[0]:g}: give shares between 0 and 1, such as 0.15")
-        heads = [head for head in options.heads if head not in PRESETS]
+        temporal = [head for head in PRESETS if head != PROBE]  # the probe has its rows anyway
+        heads = [head for head in options.heads if head not in temporal]
         if heads:
-            raise InputError(f"--heads {heads[0]}: no such head; there are {', '.join(PRESETS)}")
+            raise InputError(f"--heads {heads[0]}: no temporal head; there are {', '.join(temporal)}")
         folder = self.folder()
         for fold in self.folds:
             folder.split(fold)

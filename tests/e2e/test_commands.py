@@ -56,8 +56,8 @@ def test_latents_in_the_mstcn_layout_are_a_data_set_that_other_code_reads(
     arguments = ("encode", trained, data, "--source-rate", 4, "--rate", 2, "--layout", "mstcn", "--out", out)
     status, said, error = keystep(*arguments)
     assert status == 0, error
-    width = 6 + (9 + 16) * 6 + (4 * 6 + 1) + 4 * 6 + 24
-    assert f"{width} wide (frame 6 + around 150 + memory 25 + ahead 24 + context 24)" in said
+    width = 6 + (9 + 16) * 6 + (4 * 6 + 1) + 4 * 6 + 2 * 24
+    assert f"{width} wide (frame 6 + around 150 + memory 25 + ahead 24 + steady 24 + context 24)" in said
     for name in ("video0", "video7"):
         latents = np.load(out / "features" / f"{name}.npy")
         labels = (out / "groundTruth" / f"{name}.txt").read_text().splitlines()
@@ -80,10 +80,10 @@ def test_latents_in_the_native_layout_are_read_again_at_their_own_rate(
     )
     assert status == 0, error
     latents = np.load(out / "features" / "video0.npy")
-    assert latents.shape == (25, 6 + (6 + 8) * 6 + (4 * 6 + 1) + 24) and latents.dtype == np.float16
+    assert latents.shape == (25, 6 + (6 + 8) * 6 + (4 * 6 + 1) + 2 * 24) and latents.dtype == np.float16
     assert json.loads((out / "features" / "video0.json").read_text())["timeline"]["rate"] == "2"
     bands = json.loads((out / "store.json").read_text())["provenance"]["bands"]
-    assert bands == {"frame": 6, "around": 84, "memory": 25, "context": 24}
+    assert bands == {"frame": 6, "around": 84, "memory": 25, "steady": 24, "context": 24}
     assert not (out / "groundTruth").exists(), "labels at another rate would not fit"
 
 

@@ -1,6 +1,7 @@
 """``keystep import official`` from an archive to an evaluation."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def lead_out(archive: Path, manifest: Path) -> None:
 
 
 def hold_code(archive: Path, manifest: Path) -> None:
-    torch.save(torch.load(archive) | {"extra": Path("code")}, archive)
+    torch.save(torch.load(archive) | {"extra": Fraction(1, 2)}, archive)
 
 
 def turn_a_segment_round(archive: Path, manifest: Path) -> None:

@@ -98,7 +98,7 @@ def test_every_row_leaves_a_piece_that_says_what_each_test_video_scored(made: tu
 def test_nothing_is_done_twice_and_more_parts_are_added_on_any_machine(data: Path, made: tuple[Path, str]) -> None:
     place, _ = made
     before = pieces(place)
-    more = ("--shares", 0.5, "--robustness", "--heads", "linear")
+    more = ("--shares", 0.5, "--robustness", "--heads", "attentive")
     extended = study(data, place, *ASKED, *more)
     assert extended.returncode == 0, extended.stderr
     after = pieces(place)
@@ -106,7 +106,7 @@ def test_nothing_is_done_twice_and_more_parts_are_added_on_any_machine(data: Pat
     parts = {f"{name}-{part}" for name in ROWS - {"default-untrained-fold1-seed0"} for part in ("robustness", "heads")}
     assert set(after) - set(before) == parts | {f"{name}-labels50-draw0" for name in ROWS}
     text = (place / "results" / "tiny" / "tables.md").read_text()
-    assert "a fifth of the frames lost" in text and "linear: F1@50, against best control" in text
+    assert "a fifth of the frames lost" in text and "attentive: F1@50, against best control" in text
     shutil.rmtree(place / "out")
     again = study(data, place, *ASKED, *more)
     assert again.returncode == 0 and "0 rows to make, 2 are there" in again.stdout

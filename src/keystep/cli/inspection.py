@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keystep.cli.inspect_frames import draw_frames
 from keystep.data.inspection import Inspection
@@ -21,8 +22,8 @@ def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
     """Print and draw a summary."""
     folder = found.folder
     tokens = f", {folder.tokens} tokens of {folder.width // folder.tokens}" if folder.tokens > 1 else ""
-    heading = f"[bold]{folder.root}[/bold]: {len(folder.videos)} videos, {folder.width} numbers a frame{tokens}"
-    console.print(heading, soft_wrap=True)
+    size = f": {len(folder.videos)} videos, {folder.width} numbers a frame{tokens}"
+    console.print(Text.assemble((str(folder.root), "bold"), size), soft_wrap=True)
     console.print(_length_line(found), soft_wrap=True)
     for line in (*_tau_line(found), *_group_line(found)):
         console.print(line, soft_wrap=True)

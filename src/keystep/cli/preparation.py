@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keystep.cli.base import print_next
 from keystep.cli.data import list_notes, list_skipped
@@ -84,7 +85,7 @@ def print_survey(survey: Survey, console: Console) -> None:
     table = Table("", "here", "published", "")
     for name in dict.fromkeys([*survey.counts, *survey.published]):
         here, published = survey.counts.get(name), survey.published.get(name)
-        mark = "[yellow]differs[/yellow]" if name in survey.differing else ""
+        mark = Text("differs", style="yellow") if name in survey.differing else ""
         table.add_row(name, "" if here is None else f"{here:,}", "" if published is None else f"{published:,}", mark)
     console.print(table)
     list_notes(survey.notes, console)

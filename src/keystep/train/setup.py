@@ -31,6 +31,7 @@ from keystep.train.step import Learner, build_optimizer
 log = logging.getLogger(__name__)
 
 MONITOR_VIDEOS = 8
+FRAMES_A_CLUSTER = 8
 CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
 """Videos, evenly spaced over all, that the time scale and the deviations of the targets are measured on."""
 
@@ -121,8 +122,8 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
             raise InputError(f"{folder.root}: {error}, or state data.tau in seconds") from error
         progress.message(f"the features are half forgotten after {clock}")
         tau = clock.tau
-    config = config.settled(tau, rate)
     lengths = [folder.length(name) for name in videos]
+    config = _with_clusters(config.settled(tau, rate), sum(lengths))
     _check_offsets(config, lengths, rate)
     widths = {
         "input_dim": folder.width,
@@ -139,6 +140,15 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
     )
     progress.message(_in_seconds(config, float(rate)))
     return config
+
+
+def _with_clusters(config: RunConfig, frames: int) -> RunConfig:
+    """With no more clusters beside the features than so many frames can tell apart."""
+    target = config.target
+    if not target.has_shares:
+        return config
+    clusters = min(target.clusters, max(2, frames // FRAMES_A_CLUSTER))
+    return config.model_copy(update={"target": target.model_copy(update={"clusters": clusters})})
 
 
 def _in_seconds(config: RunConfig, rate: float) -> str:

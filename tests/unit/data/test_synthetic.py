@@ -256,7 +256,7 @@ def test_smoothing_and_history_hurt_where_labels_are_of_the_moment(benchmark: Mo
         assert max(found.values()) < raw - 3
 
 
-def controls_of(module: ModuleType, data: Any, causal: bool) -> dict[str, Control]:
+def controls_of(benchmark: ModuleType, data: Any, causal: bool) -> dict[str, Control]:
     """Raw features, the shortest average, offsets within 24 tau, and the clock."""
     train, rate = data.features("train"), data.config.rate
     candidates = benchmark.Candidates(train, rate, benchmark.decorrelation_time(train, rate).tau)
