@@ -138,7 +138,7 @@ def test_what_cannot_be_done_is_told_at_once_in_one_line(
     for more, said in (
         (("--confirm", "base"), "no variant 'base'; there are default, "),
         (("--shares", 15), "--shares 15: give shares between 0 and 1"),
-        (("--heads", "tall"), "--heads tall: no such head"),
+        (("--heads", "tall"), "--heads tall: no temporal head"),
         (("--set", "train.step=1"), "unknown setting train.step"),
         ((), r"made with other settings \(other\) than now"),
     ):
