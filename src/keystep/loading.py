@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from keystep.config import RunConfig, run_config
+from keystep.config import RunConfig, run_config, seed_runs
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.heads import Head
@@ -33,6 +33,8 @@ def load(source: Path | str, device: torch.device | str | None = None) -> PJEPA:
     path = Path(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     run = _run_of(path)
+    if run is None and (seeds := seed_runs(path)):
+        raise InputError(f"{source}: holds {len(seeds)} models; name one of them, such as {seeds[0]}")
     if run is None:
         model = PJEPA.from_pretrained(source).to(device)
         model.origin = Origin(str(source))

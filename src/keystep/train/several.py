@@ -31,14 +31,15 @@ def pretrain_several(
 
     Args:
         runs: folders and settings; those of a run that goes on are its own.
-        workers: processes at once, which share the threads of this one; None: one on a GPU, else two for each core at
-            most.
+        workers: processes at once, which share the threads of this one; None: two for each core at most, but one where
+            a run has several devices of its own, or a GPU.
 
     Raises:
         InputError: bad settings or data; a process died.
         Interrupted: Ctrl-C or SIGTERM, after saving; the same call goes on.
     """
-    most = 1 if torch.cuda.is_available() else 2 * (os.cpu_count() or 1)
+    alone = torch.cuda.is_available() or any(config.train.devices * config.train.nodes > 1 for config in runs.values())
+    most = 1 if alone else 2 * (os.cpu_count() or 1)
     size = min(len(runs), workers or most)
     if size < 2:
         for run, config in runs.items():
@@ -125,9 +126,10 @@ class _Reporting:
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
+        self.begun = self.begun or unit == "steps"
+
         def changed(done: float, total: float | None, note: str) -> None:
             if unit == "steps":
-                self.begun = True
                 _reports.put((self.place, done, total, note))
 
         yield Count(total, changed, initial)

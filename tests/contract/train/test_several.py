@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from keystep.config import RunConfig, seed_runs
 from keystep.config.base import build
 from keystep.errors import InputError
+from keystep.loading import load
 from keystep.train.run import pretrain
 from keystep.train.several import pretrain_several, seeds_of
 
@@ -69,6 +70,8 @@ def test_a_second_call_leaves_whole_runs_and_trains_the_others(mstcn: Path, tmp_
     assert f"{tmp_path / 'several/seed0'}: is there already" in messages.said
     assert (tmp_path / "several/seed0/model/model.safetensors").stat().st_mtime_ns == made
     assert [run.name for run in seed_runs(tmp_path / "several")] == ["seed0", "seed1"]
+    with pytest.raises(InputError, match=r"several: holds 2 models; name one of them, such as .*several/seed0"):
+        load(tmp_path / "several")
 
 
 def test_what_no_worker_can_do_is_told_in_one_line(mstcn: Path, tmp_path: Path) -> None:
