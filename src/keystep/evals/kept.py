@@ -18,7 +18,7 @@ from keystep.reading import read_npz
 FOLDER = "probes"
 """Folder of the kept probes within that of a result."""
 MOST_BYTES = 4 << 30
-VERSION = 5
+VERSION = 6
 """Of how a probe is fitted and described: another version finds none of the older ones."""
 
 

@@ -94,7 +94,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Looks for the strengths that the validation frames ask for beyond their noise.
+    """Looks for the strengths by which the validation frames are read best.
 
     moments: of the training frames, all bands. frames: (V, D) validation frames, standardised as those are; targets:
     (V,) their classes; videos: (V,) the index of the video that each is of. widths: of the bands. penalties: falling.
@@ -111,8 +111,8 @@ class Search:
     def best(self) -> Strengths:
         """Which bands are read, and then how far each of them is leaned on.
 
-        Of all choices of bands, the simplest that loses no more than noise against the best one: the fewest bands, and
-        of as many the nearest. Then each band that is read may be leaned on less where that gains more than noise.
+        Of all choices of bands, the one that reads the most validation frames; of equally good ones the fewest bands,
+        and of as many the nearest. Then each band that is read may be leaned on less where that gains more than noise.
         """
         count = len(self.widths)
         subsets = [
@@ -120,8 +120,7 @@ class Search:
             for size in range(1, count + 1)
             for read in combinations(range(count), size)
         ]
-        best = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
-        chosen = next(subset for subset in subsets if not self._gains(best, subset))
+        chosen = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
         for band in [band for band, strength in enumerate(chosen) if strength and sum(chosen) > 1]:
             weaker = (*chosen[:band], WEAKER, *chosen[band + 1 :])
             if max(weaker) == 1 and self._gains(weaker, chosen):
