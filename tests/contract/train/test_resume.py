@@ -1,14 +1,19 @@
 """A killed and resumed run ends in the very bits of one that was never stopped."""
 
 import errno
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,7 +90,7 @@ def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
     assert steps == whole, "every step stands in the metrics once"
 
 
-def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
+def command_of(root: Path, run: Path, steps: int) -> list[str]:
     command = [sys.executable, "-m", "keystep", "pretrain", str(root), "--source-rate", "4", "--out", str(run)]
     for name, value in {
         "model.dim": 16,
@@ -98,6 +103,23 @@ def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
         "train.monitor_every": 1000,
     }.items():
         command += ["--set", f"{name}={value}"]
+    return command
+
+
+def take_terminal(descriptor: int) -> None:
+    """Make a terminal that of this process, so that its end is heard."""
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
+def drain(descriptor: int) -> None:
+    """Take what a terminal shows until it is closed."""
+    with suppress(OSError):
+        while os.read(descriptor, 4096):
+            pass
+
+
+def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
+    command = command_of(root, run, steps)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -120,7 +142,10 @@ def uninterrupted(shared_mstcn: Path, tmp_path_factory: pytest.TempPathFactory) 
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+ENDS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
 def test_a_process_that_is_killed_goes_on_to_the_same_weights(
     shared_mstcn: Path, uninterrupted: Path, tmp_path: Path, number: int
 ) -> None:
@@ -132,9 +157,70 @@ def test_a_process_that_is_killed_goes_on_to_the_same_weights(
     assert not (run / "model").exists(), "it was stopped before its end"
     if number != signal.SIGKILL:
         assert killed.returncode == 130
-        assert "--resume" in said and "Traceback" not in said
+        assert re.search(rf"stopped after step \d+; go on with --resume {run}", said) and "Traceback" not in said
     pretrain(run_config(run), run, resume=True)
     assert_same_bits(uninterrupted, run)
+
+
+def test_a_key_pressed_twice_saves_as_one_pressed_once(mstcn: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped = start(mstcn, run, 500)
+    wait_for_step(run, 5)
+    for _ in range(3):
+        stopped.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    _, said = stopped.communicate(timeout=60)
+    step = int(re.search(r"stopped after step (\d+); go on", said)[1])  # type: ignore[index]
+    assert (run / "checkpoints" / f"step-{step:08d}" / "state.json").exists()
+
+
+def test_a_terminal_that_is_closed_leaves_a_checkpoint(mstcn: Path, tmp_path: Path) -> None:
+    """Nothing can be printed any more, which is no reason to lose the work."""
+    run = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    command = command_of(mstcn, run, 500)
+    stopped = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=lambda: take_terminal(0)
+    )
+    os.close(theirs)
+    threading.Thread(target=drain, args=(ours,), daemon=True).start()
+    wait_for_step(run, 5)
+    os.close(ours)
+    assert stopped.wait(timeout=60) == 130
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (run / "checkpoints" / f"step-{last:08d}" / "state.json").exists()
+
+
+def test_nohup_trains_on(mstcn: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    going = subprocess.Popen(["nohup", *command_of(mstcn, run, 12)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for_step(run, 5)
+    going.send_signal(signal.SIGHUP)
+    going.communicate(timeout=60)
+    assert going.returncode == 0 and (run / "model").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(mstcn: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = start(mstcn, run, 30)
+    wait_for_step(run, 5)
+    with pytest.raises(InputError, match=f"{run}: process {first.pid} on .* is writing there"):
+        pretrain(run_config(run), run, resume=True)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 0, said
+
+
+@pytest.mark.parametrize("what", ["removed", "moved"])
+def test_a_folder_that_is_gone_meanwhile_ends_the_run_with_an_error(mstcn: Path, tmp_path: Path, what: str) -> None:
+    run = tmp_path / "run"
+    running = start(mstcn, run, 500)
+    wait_for_step(run, 5)
+    run.rename(tmp_path / "moved")
+    if what == "removed":
+        shutil.rmtree(tmp_path / "moved")
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2 and not (run / "model").exists()
+    assert re.search(r"something removed (or replaced )?it", said) and "Traceback" not in said, said
 
 
 def test_epochs_set_the_steps_once_the_videos_are_known(mstcn: Path, tmp_path: Path) -> None:
