@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,8 @@ from safetensors.torch import load_file
 from keystep import persistence
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build, read_yaml
-from keystep.errors import InputError
+from keystep.errors import InputError, Interrupted
+from keystep.progress import Count
 from keystep.train.run import pretrain
 
 SETTINGS = {
@@ -106,18 +108,6 @@ def command_of(root: Path, run: Path, steps: int) -> list[str]:
     return command
 
 
-def take_terminal(descriptor: int) -> None:
-    """Make a terminal that of this process, so that its end is heard."""
-    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
-
-
-def drain(descriptor: int) -> None:
-    """Take what a terminal shows until it is closed."""
-    with suppress(OSError):
-        while os.read(descriptor, 4096):
-            pass
-
-
 def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
     command = command_of(root, run, steps)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -142,10 +132,7 @@ def uninterrupted(shared_mstcn: Path, tmp_path_factory: pytest.TempPathFactory) 
     return run
 
 
-ENDS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_process_that_is_killed_goes_on_to_the_same_weights(
     shared_mstcn: Path, uninterrupted: Path, tmp_path: Path, number: int
 ) -> None:
@@ -162,28 +149,58 @@ def test_a_process_that_is_killed_goes_on_to_the_same_weights(
     assert_same_bits(uninterrupted, run)
 
 
-def test_a_key_pressed_twice_saves_as_one_pressed_once(mstcn: Path, tmp_path: Path) -> None:
+class At:
+    """Progress that does something once a step has been reported."""
+
+    def __init__(self, step: int, what: Callable[[], object]) -> None:
+        self.step, self.what = step, what
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Count]:
+        def changed(done: float, total: float | None, note: str) -> None:
+            if (unit, done) == ("steps", self.step):
+                self.what()
+
+        yield Count(total, changed, initial)
+
+    def message(self, text: str) -> None:
+        pass
+
+
+def signalled(number: int, times: int = 1) -> Callable[[], object]:
+    return lambda: [os.kill(os.getpid(), number) for _ in range(times)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_request_to_stop_that_is_repeated_at_once_saves_as_one_does(mstcn: Path, tmp_path: Path, number: int) -> None:
+    """As when a key is pressed twice, or a service manager and a terminal end together."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
     run = tmp_path / "run"
-    stopped = start(mstcn, run, 500)
-    wait_for_step(run, 5)
-    for _ in range(3):
-        stopped.send_signal(signal.SIGINT)
-        time.sleep(0.01)
-    _, said = stopped.communicate(timeout=60)
-    step = int(re.search(r"stopped after step (\d+); go on", said)[1])  # type: ignore[index]
-    assert (run / "checkpoints" / f"step-{step:08d}" / "state.json").exists()
+    try:
+        with pytest.raises(Interrupted, match=f"stopped after step 3; go on with --resume {run}"):
+            pretrain(settings(mstcn), run, progress=At(3, signalled(number, 3)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_what_is_ignored_as_under_nohup_stops_no_run(mstcn: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        pretrain(settings(mstcn), tmp_path / "run", progress=At(3, signalled(signal.SIGHUP)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "run" / "model").exists()
 
 
 def test_a_terminal_that_is_closed_leaves_a_checkpoint(mstcn: Path, tmp_path: Path) -> None:
     """Nothing can be printed any more, which is no reason to lose the work."""
     run = tmp_path / "run"
     ours, theirs = pty.openpty()
-    command = command_of(mstcn, run, 500)
-    stopped = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=lambda: take_terminal(0)
-    )
+    take_terminal = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
+    given = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    stopped = subprocess.Popen(command_of(mstcn, run, 500), preexec_fn=take_terminal, **given)  # type: ignore[call-overload]
     os.close(theirs)
-    threading.Thread(target=drain, args=(ours,), daemon=True).start()
     wait_for_step(run, 5)
     os.close(ours)
     assert stopped.wait(timeout=60) == 130
@@ -191,36 +208,34 @@ def test_a_terminal_that_is_closed_leaves_a_checkpoint(mstcn: Path, tmp_path: Pa
     assert (run / "checkpoints" / f"step-{last:08d}" / "state.json").exists()
 
 
-def test_nohup_trains_on(mstcn: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    going = subprocess.Popen(["nohup", *command_of(mstcn, run, 12)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for_step(run, 5)
-    going.send_signal(signal.SIGHUP)
-    going.communicate(timeout=60)
-    assert going.returncode == 0 and (run / "model").exists()
-
-
 def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(mstcn: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    first = start(mstcn, run, 30)
-    wait_for_step(run, 5)
-    with pytest.raises(InputError, match=f"{run}: process {first.pid} on .* is writing there"):
-        pretrain(run_config(run), run, resume=True)
-    _, said = first.communicate(timeout=60)
-    assert first.returncode == 0, said
+    run, refused = (
+        tmp_path / "run",
+        pytest.raises(InputError, match=f"run: process {os.getpid()} on .* is writing there"),
+    )
+
+    def second() -> None:
+        for resume in (False, True):
+            with refused:
+                pretrain(settings(mstcn), run, resume=resume)
+
+    pretrain(settings(mstcn), run, progress=At(3, second))
+    assert (run / "model").exists() and not list(tmp_path.glob(".*")), "and no lock stays"
 
 
-@pytest.mark.parametrize("what", ["removed", "moved"])
-def test_a_folder_that_is_gone_meanwhile_ends_the_run_with_an_error(mstcn: Path, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("step", [3, 5, 12], ids=["before a log line", "before a checkpoint", "before the model"])
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_folder_that_is_gone_meanwhile_is_an_error(mstcn: Path, tmp_path: Path, step: int, how: str) -> None:
     run = tmp_path / "run"
-    running = start(mstcn, run, 500)
-    wait_for_step(run, 5)
-    run.rename(tmp_path / "moved")
-    if what == "removed":
-        shutil.rmtree(tmp_path / "moved")
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 2 and not (run / "model").exists()
-    assert re.search(r"something removed (or replaced )?it", said) and "Traceback" not in said, said
+
+    def lose() -> None:
+        run.rename(tmp_path / "moved")
+        if how == "removed":
+            shutil.rmtree(tmp_path / "moved")
+
+    with pytest.raises(InputError, match=r"run/\S+: .*something removed (or replaced )?it"):
+        pretrain(settings(mstcn), run, progress=At(step, lose))
+    assert not run.exists()
 
 
 def test_epochs_set_the_steps_once_the_videos_are_known(mstcn: Path, tmp_path: Path) -> None:
