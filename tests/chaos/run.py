@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: children are forked, which threads do not survive
 
+COMMANDS = ("pretrain", "encode", "import", "stream", "extract", "eval")
 MOST_WRITES = 60
 
 
@@ -32,12 +33,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill commands, fill their disks, start two at once.")
     parser.add_argument("--kills", type=int, default=100, help="in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", help="only these commands; repeat as needed")
+    parser.add_argument("--only", action="append", choices=COMMANDS, help="only these; repeat as needed")
     options = parser.parse_args()
     drawn, began, faults = random.Random(options.seed), time.time(), []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        victims = all_victims(root, lambda name: not options.only or name in options.only)
         heads = (
             "command",
             "kill -9",
@@ -49,9 +49,10 @@ def main() -> int:
         )
         print(f"| {' | '.join(heads)} |")
         print("|---|---:|---:|---:|---:|---:|---:|")
-        for victim in victims:
+        chosen = options.only or COMMANDS
+        each = -(-options.kills // len(chosen))
+        for victim in all_victims(root, lambda name: name in chosen):
             arena = Arena(victim, root / "arena" / victim.name, options.seed)
-            each = -(-options.kills // len(victims))
             arena.kill(each)
             arena.fill_the_disk([drawn.randint(1, MOST_WRITES) for _ in range(-(-each // 3))])
             arena.start_two(-(-each // 4))

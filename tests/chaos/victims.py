@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -114,15 +114,20 @@ def extract(root: Path, workers: int = 2) -> Victim:
     """Videos, in several processes."""
     from clips import write_clip
 
-    for index in range(6):
-        write_clip(root / "videos" / f"clip{index}.mp4", frames=80, height=16, width=16, rate=10)
+    (root / "videos").mkdir()
+    child = os.fork()  # whose threads the encoder's are
+    if not child:
+        for index in range(6):
+            write_clip(root / "videos" / f"clip{index}.mp4", frames=80, height=16, width=16, rate=10)
+        os._exit(0)
+    os.waitpid(child, 0)
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers look for the backbone anew
     words = ["extract", str(root / "videos"), "--backbone", "toy_backbones:colours", "--rate", "10"]
     return Victim("extract, 2 workers", lambda out: [*words, "--workers", str(workers), "--out", str(out)], arrays)
 
 
-def all_victims(root: Path, chosen: Callable[[str], bool]) -> list[Victim]:
-    """Every command, with a model and a head that are trained here."""
+def all_victims(root: Path, chosen: Callable[[str], bool]) -> Iterator[Victim]:
+    """Each command, with a model and a head that are trained here."""
     data, model, result = write_data(root / "data"), root / "model", root / "result"
     for words in (pretrain(data, steps=10).begin(model), evaluate(data, model).begin(result)):
         child = start(words, root / "log")
@@ -133,10 +138,12 @@ def all_victims(root: Path, chosen: Callable[[str], bool]) -> list[Victim]:
     many = write_data(root / "many", videos=40, frames=120)
     makers = {
         "pretrain": lambda: pretrain(data),
-        "extract": lambda: extract(root),
         "encode": lambda: encode(root, model, many),
         "import": lambda: import_(root),
-        "eval": lambda: evaluate(data, model),
         "stream": lambda: stream(root / "long.npy", model, head),
+        "extract": lambda: extract(root),
+        "eval": lambda: evaluate(data, model),
     }
-    return [make() for name, make in makers.items() if chosen(name)]
+    for name, make in makers.items():
+        if chosen(name):
+            yield make()

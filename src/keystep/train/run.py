@@ -297,7 +297,7 @@ def _lost(run: Path, checkpoints: Checkpoints) -> str:
 def _way_on(run: Path, checkpoints: Checkpoints, first: str = "") -> str:
     """What is left of a run that cannot go on, and how it can; ``first``: what has to be done before."""
     if not (run / "config.yaml").exists():
-        return "nothing of the run is left"
+        return "nothing of it is on disk, so it has to begin anew"
     steps = checkpoints.steps()
     left = f"the checkpoint of step {steps[-1]} is whole" if steps else "the run has no checkpoint yet"
     return f"{left}; {first}go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
