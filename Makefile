@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
 SITE := $(VENV)/.site
+BUILDER := $(VENV)/.builder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -37,6 +38,9 @@ lint: $(INSTALLED)
 docs: $(INSTALLED) $(SITE)  ## the documentation site in site/, without network once installed; ends at a broken link
 	@$(BIN)/python docs/build.py
 
+dist: $(INSTALLED) $(BUILDER)  ## wheel and sdist in dist/, checked, installed in an empty environment and used there
+	@$(BIN)/python benchmarks/dist.py
+
 check-gpu: $(INSTALLED)  ## checks and timings on a GPU, at most 8 minutes; writes benchmarks/results/gpu-<card>.md
 	@$(BIN)/python benchmarks/gpu.py
 
@@ -57,6 +61,11 @@ $(ENGINES): $(INSTALLED)
 $(SITE): $(INSTALLED)
 	@echo "installing what builds the documentation"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+$(BUILDER): $(INSTALLED)
+	@echo "installing what builds wheels"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,dist]'
 	@touch $@
 
 clean:  ## remove what make made
