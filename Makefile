@@ -35,7 +35,7 @@ lint: $(INSTALLED)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
 
-docs: $(INSTALLED) $(SITE)  ## the documentation site in site/, without network once installed; ends at a broken link
+docs: $(INSTALLED) $(SITE)  ## the documentation site in build/site/, without network once installed; ends at a broken link
 	@$(BIN)/python docs/build.py
 
 dist: $(INSTALLED) $(BUILDER)  ## wheel and sdist in dist/, checked, installed in an empty environment and used there
@@ -69,4 +69,4 @@ $(BUILDER): $(INSTALLED)
 	@touch $@
 
 clean:  ## remove what make made
-	rm -rf $(VENV) demo site build dist
+	rm -rf $(VENV) demo build dist

@@ -55,7 +55,7 @@ def main() -> int:
     options = parser.parse_args()
     shutil.rmtree(DIST, ignore_errors=True)
     say("building")
-    run(sys.executable, "-m", "build", "--outdir", DIST, ROOT)
+    run(sys.executable, "-m", "build", "--quiet", "--outdir", DIST, ROOT)
     (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
     problems = [*wheel_problems(wheel), *sdist_problems(sdist)]
     for line in problems:

@@ -1,4 +1,4 @@
-"""Builds the documentation site into ``site/``: ``make docs``. Needs the extra 'docs', and no network.
+"""Builds the documentation site into ``build/site/``: ``make docs``. Needs the extra 'docs', and no network.
 
 The pages in ``docs/`` have links that work in the repository. They are copied to ``build/docs`` together with what they
 link to outside of ``docs/``, a reference page is added, and zensical makes the site of it, as ``mkdocs.yml`` says. A
@@ -13,13 +13,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 import keystep
 
 ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ROOT / "mkdocs.yml"
 STAGE = ROOT / "build" / "docs"
+PLUGINS = "Add your own"
 OUTSIDE = ("benchmarks/results", "examples")
 """Folders that pages link to as ``../FOLDER/...``."""
 
@@ -32,7 +35,10 @@ def main() -> int:
         print(f"docs: {line}", file=sys.stderr)
     if problems:
         return 1
-    return subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT).returncode
+    settings = STAGE.parent / SETTINGS.name
+    settings.write_text(yaml.safe_dump(read_settings(), sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(settings)]
+    return subprocess.run(command, cwd=STAGE.parent).returncode
 
 
 def stage() -> None:
@@ -57,8 +63,17 @@ def reference() -> str:
     return "\n\n".join([*lines, *packages]) + "\n"
 
 
+def read_settings() -> dict[str, Any]:
+    """``mkdocs.yml`` without the pages on plug-ins that nobody has written yet."""
+    settings: dict[str, Any] = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    (plugins,) = [section for section in settings["nav"] if PLUGINS in section]
+    plugins[PLUGINS] = [page for page in plugins[PLUGINS] if (STAGE / page).exists()]
+    settings["nav"] = [section for section in settings["nav"] if section != {PLUGINS: []}]
+    return settings
+
+
 def navigation() -> list[str]:
-    """The pages that ``mkdocs.yml`` names."""
+    """The pages that the navigation names."""
 
     def pages(entry: object) -> Iterator[str]:
         if isinstance(entry, str):
@@ -67,7 +82,7 @@ def navigation() -> list[str]:
             for below in entry.values() if isinstance(entry, dict) else entry:  # type: ignore[attr-defined]
                 yield from pages(below)
 
-    return list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    return list(pages(read_settings()["nav"]))
 
 
 def strangers(named: list[str]) -> list[str]:
