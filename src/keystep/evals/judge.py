@@ -32,6 +32,7 @@ class Banded:
     Args:
         videos: video name -> (T, D).
         widths: band name -> number of columns, in column order. They add up to D.
+        chosen: band name -> strength of all bands except the last, if already selected.
 
     Raises:
         InputError: no band, an empty band, or a video of another width.
@@ -39,6 +40,7 @@ class Banded:
 
     videos: Representation
     widths: Mapping[str, int]
+    chosen: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wanted = band_width(self.widths)
@@ -151,12 +153,8 @@ class Judge:
 
     def _fit(self, representation: Representation | Banded, refine: bool) -> tuple[LinearProbe, dict[str, np.ndarray]]:
         """A fitted probe and its predictions for the test videos."""
-        videos: Representation
-        bands: Mapping[str, int] | None
-        if isinstance(representation, Banded):
-            videos, bands = representation.videos, representation.widths
-        else:
-            videos, bands = representation, None
+        banded = representation if isinstance(representation, Banded) else None
+        videos = representation if not isinstance(representation, Banded) else representation.videos
 
         def part(names: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
             return [videos[name] for name in names], [self.labels[name] for name in names]
@@ -167,7 +165,8 @@ class Judge:
             classes=len(self.folder.classes),
             config=self.probe,
             refine=refine,
-            bands=bands,
+            bands=banded.widths if banded else None,
+            chosen=banded.chosen if banded else None,
         )
         return probe, {name: probe.predict(videos[name]) for name in self.split.test}
 

@@ -105,7 +105,8 @@ class ModelRows:
 
         bands = model.bands(pattern)
         add = partial(study.add, family=family, mode=mode, seed=seed, position=position)
-        add(name, representation=lambda: with_bands(latents(), bands), key=key, delay=delay, detail=str(pattern))
+        row = add(name, representation=lambda: with_bands(latents(), bands), key=key, delay=delay, detail=str(pattern))
+        chosen = row.runs[-1].probe.strengths
         beside = count_concatenated(study, family)
         pairs: list[tuple[Beside, str, Control]] = [
             ("smoothing", SMOOTHING, self.chosen[mode].smoothing),
@@ -115,8 +116,10 @@ class ModelRows:
             made = study.lazy_control(control)
             add(
                 f"{name} ++ {other}",
-                representation=lambda made=made: concatenate(with_bands(latents(), bands), made(), CONTROL_BAND),  # type: ignore[misc]
-                key=f"{key} ++ {study.key(control, mode)}",
+                representation=lambda made=made: concatenate(  # type: ignore[misc]
+                    with_bands(latents(), bands), made(), CONTROL_BAND, chosen
+                ),
+                key=f"{key}, bands as read alone ++ {study.key(control, mode)}",
                 delay=delay if mode == "causal" else None,
                 detail=f"with {control.name}",
                 beside=what,

@@ -99,6 +99,7 @@ def fit_probe(
     config: ProbeConfig | None = None,
     refine: bool = True,
     bands: Mapping[str, int] | None = None,
+    chosen: Mapping[str, float] | None = None,
 ) -> LinearProbe:
     """Fit a probe for each penalty on the training videos and return the best one on the validation videos.
 
@@ -110,6 +111,7 @@ def fit_probe(
         config: settings.
         refine: False fits on `ProbeConfig.choice_frames` only, which is enough to compare representations.
         bands: band name -> number of columns, in column order, nearest to the frame first.
+        chosen: band name -> strength of all bands except the last, if only that of the last is to be selected.
 
     Returns:
         The probe. Ties go to the strongest penalty.
@@ -125,6 +127,7 @@ def fit_probe(
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
     if bands is not None and band_width(bands) != frames.shape[1]:
         raise InputError(f"bands {dict(bands)} have {band_width(bands)} columns in total, not {frames.shape[1]}")
+    assert not chosen or list(chosen) == list(bands or ())[:-1], "strengths of all bands but the last"
     mean, factors = _standardise(frames, valid_frames)  # in place: frames now have mean 0 and variance 1
     stride = -(-len(frames) // config.choice_frames)
     some = Moments.of(frames[::stride], targets[::stride], classes)
@@ -133,7 +136,8 @@ def fit_probe(
     if len(widths) > 1:
         step = -(-len(valid_frames) // config.choice_frames)
         validation = (valid_frames[::step], valid_targets[::step], videos[::step])
-        strengths = Search(some, *validation, widths, config.penalties).best()
+        search = Search(some, *validation, widths, config.penalties)
+        strengths = search.select_last(tuple(chosen.values())) if chosen else search.best()
     moments = Moments.of(frames, targets, classes) if stride > 1 and refine else some
     scales = column_scales(widths, strengths)
     weight, penalty, right = moments.best(scales, config.penalties, valid_frames, valid_targets)

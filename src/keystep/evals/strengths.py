@@ -132,12 +132,16 @@ class Search:
             for size in range(1, count + 1)
             for read in combinations(range(count), size)
         ]
-        chosen = max(subsets, key=lambda subset: self._right(subset).sum())  # ties: the first
-        for band in [band for band, strength in enumerate(chosen) if strength and sum(chosen) > 1]:
-            weaker = (*chosen[:band], WEAKER, *chosen[band + 1 :])
-            if max(weaker) == 1 and self._gains(weaker, chosen):
-                chosen = weaker
-        return chosen
+        best = max(subsets, key=lambda subset: self._right(subset).sum())  # ties: the first
+        for band in [band for band, strength in enumerate(best) if strength and sum(best) > 1]:
+            weaker = (*best[:band], WEAKER, *best[band + 1 :])
+            if max(weaker) == 1 and self._gains(weaker, best):
+                best = weaker
+        return best
+
+    def select_last(self, chosen: Strengths) -> Strengths:
+        """Select the strength of the last band (0 to drop it), given the strengths of all others."""
+        return max(((*chosen, strength) for strength in (0.0, WEAKER, 1.0)), key=lambda found: self._right(found).sum())
 
     def _gains(self, one: Strengths, other: Strengths) -> bool:
         """Whether ``one`` classifies more frames correctly than ``other``, beyond noise."""

@@ -21,6 +21,10 @@ ColumnsOrFactory = Columns | Callable[[], Columns]
 """A representation with or without bands, or a function that computes it, called only if the probe is not cached."""
 
 
+LATENTS = "latents"
+"""Band name of latents without bands."""
+
+
 class Study:
     """Builds an `Evaluation` row by row.
 
@@ -152,9 +156,19 @@ def with_bands(videos: Representation, widths: Mapping[str, int]) -> Columns:
     return Banded(videos, widths) if len(widths) > 1 else videos
 
 
-def concatenate(first: Columns, second: Columns, name: str) -> Banded:
-    """Concatenate two representations; the second becomes one more band with the given name."""
-    videos, other = without_bands(first), without_bands(second)
+def concatenate(first: Columns, second: Columns, name: str, chosen: Mapping[str, float]) -> Banded:
+    """Concatenate two representations; the second becomes one more band with the given name.
+
+    chosen: strengths of the first one's bands, as selected by its own probe. Bands of strength 0 are dropped.
+    """
+    if isinstance(first, Banded):
+        read = np.repeat([chosen[band] > 0 for band in first.widths], list(first.widths.values()))
+        videos = {video: frames[:, read] for video, frames in first.videos.items()}
+        strengths = {band: strength for band, strength in chosen.items() if strength}
+        widths = {band: first.widths[band] for band in strengths}
+    else:
+        videos, strengths = dict(first), {LATENTS: 1.0}
+        widths = {LATENTS: next(iter(videos.values())).shape[1]}
+    other = without_bands(second)
     both = {video: np.concatenate([frames, other[video]], axis=1) for video, frames in videos.items()}
-    widths = first.widths if isinstance(first, Banded) else {"latents": next(iter(videos.values())).shape[1]}
-    return Banded(both, {**widths, name: next(iter(other.values())).shape[1]})
+    return Banded(both, {**widths, name: next(iter(other.values())).shape[1]}, strengths)
