@@ -227,7 +227,7 @@ def _temporal(evaluation: Evaluation) -> Iterator[tuple[str, HeadRun]]:
 
 def head_name(name: str, mode: Mode, seed: int, head: str = PROBE) -> str:
     """How the file of a head on a representation is called."""
-    beginning = "" if head == PROBE else f"{head}-"
+    beginning = "" if head == PROBE else f"{head.replace(':', '.')}-"
     return f"{beginning}{name.removesuffix(' (ORACLE)')}-{mode}-seed{seed}".replace("/", "_").replace(" ", "_")
 
 
