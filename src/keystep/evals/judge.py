@@ -30,6 +30,7 @@ class Banded:
     instead of drawing it away from the bands before it.
 
     videos: video name -> (T, D). widths: band name -> its number of columns, in their order; together they are D.
+    chosen: band name -> its strength, for all bands but the last, where they were chosen before.
 
     Raises:
         InputError: no band, a band without columns, or a video whose width is not their sum.
@@ -37,6 +38,7 @@ class Banded:
 
     videos: Representation
     widths: Mapping[str, int]
+    chosen: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wanted = band_width(self.widths)
@@ -151,12 +153,8 @@ class Judge:
         self, representation: Representation | Banded, refine: bool
     ) -> tuple[LinearProbe, dict[str, np.ndarray]]:
         """A probe, and what it says of the test videos."""
-        videos: Representation
-        bands: Mapping[str, int] | None
-        if isinstance(representation, Banded):
-            videos, bands = representation.videos, representation.widths
-        else:
-            videos, bands = representation, None
+        banded = representation if isinstance(representation, Banded) else None
+        videos = representation if not isinstance(representation, Banded) else representation.videos
 
         def part(names: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
             return [videos[name] for name in names], [self.labels[name] for name in names]
@@ -167,7 +165,8 @@ class Judge:
             classes=len(self.folder.classes),
             config=self.probe,
             refine=refine,
-            bands=bands,
+            bands=banded.widths if banded else None,
+            chosen=banded.chosen if banded else None,
         )
         return probe, {name: probe.predict(videos[name]) for name in self.split.test}
 

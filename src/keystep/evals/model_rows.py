@@ -104,7 +104,8 @@ class ModelRows:
 
         bands = model.bands(pattern)
         add = partial(study.add, family=family, mode=mode, seed=seed, position=position)
-        add(name, representation=lambda: banded(latents(), bands), key=key, delay=delay, detail=str(pattern))
+        row = add(name, representation=lambda: banded(latents(), bands), key=key, delay=delay, detail=str(pattern))
+        chosen = row.runs[-1].probe.strengths
         beside = count_beside(study, family)
         pairs: list[tuple[Beside, str, Control]] = [
             ("smoothing", SMOOTHING, self.chosen[mode].smoothing),
@@ -114,8 +115,8 @@ class ModelRows:
             made = study.controlled(control)
             add(
                 f"{name} ++ {other}",
-                representation=lambda made=made: joined(banded(latents(), bands), made(), BESIDE),  # type: ignore[misc]
-                key=f"{key} ++ {study.key(control, mode)}",
+                representation=lambda made=made: joined(banded(latents(), bands), made(), BESIDE, chosen),  # type: ignore[misc]
+                key=f"{key}, bands as read alone ++ {study.key(control, mode)}",
                 delay=delay if mode == "causal" else None,
                 detail=f"beside {control.name}",
                 beside=what,

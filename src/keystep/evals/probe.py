@@ -99,6 +99,7 @@ def fit_probe(
     config: ProbeConfig | None = None,
     refine: bool = True,
     bands: Mapping[str, int] | None = None,
+    chosen: Mapping[str, float] | None = None,
 ) -> LinearProbe:
     """Solve for each penalty on the training videos and return the probe that is best on the validation videos.
 
@@ -108,6 +109,7 @@ def fit_probe(
             training frames is allowed.
         refine: False stays with `ProbeConfig.choice_frames`, which are enough to choose between representations.
         bands: name -> number of columns of the bands that the columns are, in their order, nearest to the frame first.
+        chosen: name -> strength of all bands but the last one, where only that of the last is to be chosen.
 
     Returns:
         The probe. Among equally good ones the strongest penalty wins.
@@ -123,6 +125,7 @@ def fit_probe(
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
     if bands is not None and band_width(bands) != frames.shape[1]:
         raise InputError(f"bands {dict(bands)} are {band_width(bands)} columns together, not {frames.shape[1]}")
+    assert not chosen or list(chosen) == list(bands or ())[:-1], "strengths of all bands but the last"
     mean, factors = _standardise(frames, valid_frames)  # in place, from here on frames have mean 0 and variance 1
     stride = -(-len(frames) // config.choice_frames)
     some = Moments.of(frames[::stride], targets[::stride], classes)
@@ -131,7 +134,8 @@ def fit_probe(
     if len(widths) > 1:
         step = -(-len(valid_frames) // config.choice_frames)
         validation = (valid_frames[::step], valid_targets[::step], videos[::step])
-        strengths = Search(some, *validation, widths, config.penalties).best()
+        search = Search(some, *validation, widths, config.penalties)
+        strengths = search.beside(tuple(chosen.values())) if chosen else search.best()
     moments = Moments.of(frames, targets, classes) if stride > 1 and refine else some
     scales = column_scales(widths, strengths)
     weight, penalty, right = moments.best(scales, config.penalties, valid_frames, valid_targets)

@@ -109,10 +109,11 @@ class Search:
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def best(self) -> Strengths:
-        """Which bands are read, and then how far each of them is leaned on.
+        """Choose the bands that are read, and then how strongly each of them is.
 
-        Of all choices of bands, the one that reads the most validation frames; of equally good ones the fewest bands,
-        and of as many the nearest. Then each band that is read may be leaned on less where that gains more than noise.
+        Of all subsets of the bands, the one that is right in the most validation frames; of equally good ones the one
+        with the fewest bands, and of as many the nearest. Then a band may be read more weakly where that gains more
+        than noise.
         """
         count = len(self.widths)
         subsets = [
@@ -120,12 +121,16 @@ class Search:
             for size in range(1, count + 1)
             for read in combinations(range(count), size)
         ]
-        chosen = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
-        for band in [band for band, strength in enumerate(chosen) if strength and sum(chosen) > 1]:
-            weaker = (*chosen[:band], WEAKER, *chosen[band + 1 :])
-            if max(weaker) == 1 and self._gains(weaker, chosen):
-                chosen = weaker
-        return chosen
+        best = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
+        for band in [band for band, strength in enumerate(best) if strength and sum(best) > 1]:
+            weaker = (*best[:band], WEAKER, *best[band + 1 :])
+            if max(weaker) == 1 and self._gains(weaker, best):
+                best = weaker
+        return best
+
+    def beside(self, chosen: Strengths) -> Strengths:
+        """Choose how strongly the last band is read, if at all, where the strengths of all others are known."""
+        return max(((*chosen, strength) for strength in (0.0, WEAKER, 1.0)), key=lambda found: self._right(found).sum())
 
     def _gains(self, one: Strengths, other: Strengths) -> bool:
         """Whether one choice reads more frames than another beyond noise."""

@@ -21,6 +21,10 @@ Made = Columns | Callable[[], Columns]
 """A representation, in bands or not, or what makes it, which is called only where no kept probe is found."""
 
 
+LATENTS = "latents"
+"""Band of latents that are no bands themselves."""
+
+
 class Study:
     """Builds an `Evaluation` row by row.
 
@@ -144,9 +148,19 @@ def banded(videos: Representation, widths: Mapping[str, int]) -> Columns:
     return Banded(videos, widths) if len(widths) > 1 else videos
 
 
-def joined(first: Columns, second: Columns, name: str) -> Banded:
-    """Two representations side by side; the second is one more band of that name."""
-    videos, other = plain(first), plain(second)
+def joined(first: Columns, second: Columns, name: str, chosen: Mapping[str, float]) -> Banded:
+    """Two representations side by side; the second is one more band, called ``name``.
+
+    chosen: the strengths that a probe gave the bands of the first. Those of strength 0 are left out.
+    """
+    if isinstance(first, Banded):
+        read = np.repeat([chosen[band] > 0 for band in first.widths], list(first.widths.values()))
+        videos = {video: frames[:, read] for video, frames in first.videos.items()}
+        strengths = {band: strength for band, strength in chosen.items() if strength}
+        widths = {band: first.widths[band] for band in strengths}
+    else:
+        videos, strengths = dict(first), {LATENTS: 1.0}
+        widths = {LATENTS: next(iter(videos.values())).shape[1]}
+    other = plain(second)
     both = {video: np.concatenate([frames, other[video]], axis=1) for video, frames in videos.items()}
-    widths = first.widths if isinstance(first, Banded) else {"latents": next(iter(videos.values())).shape[1]}
-    return Banded(both, {**widths, name: next(iter(other.values())).shape[1]})
+    return Banded(both, {**widths, name: next(iter(other.values())).shape[1]}, strengths)

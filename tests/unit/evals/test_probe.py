@@ -259,6 +259,15 @@ def test_all_weight_on_the_first_band_is_the_probe_on_its_columns(monkeypatch: p
     assert banded.strengths == {"frame": 1, "context": 0}
 
 
+@pytest.mark.parametrize(("needed", "strength"), [(True, {1.0}), (False, {0.0, 0.3})])
+def test_beside_a_band_whose_strength_is_known_only_that_of_the_last_is_chosen(
+    needed: bool, strength: set[float]
+) -> None:
+    train, valid = banded_videos(1, 12, True, needed), banded_videos(2, 6, False, needed)
+    beside = fit_probe(*train, *valid, classes=6, bands=BANDS, chosen={"frame": 1.0})
+    assert beside.strengths["frame"] == 1 and beside.strengths["context"] in strength
+
+
 def test_one_band_is_no_band() -> None:
     one = fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK, bands={"frame": 12})
     np.testing.assert_array_equal(one.weight, fit_probe(*TRAIN, *VALID, classes=CLASSES, config=QUICK).weight)

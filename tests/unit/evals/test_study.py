@@ -28,12 +28,23 @@ def test_a_control_of_several_parts_is_a_representation_in_bands() -> None:
     assert not isinstance(single, Banded) and plain(single) is single
 
 
-@pytest.mark.parametrize("bands", [{}, {"frame": 1, "memory": 2}])
-def test_what_stands_beside_latents_is_one_more_band(bands: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("bands", "chosen", "read"),
+    [
+        ({}, {}, {"latents": 3}),
+        ({"frame": 1, "memory": 2}, {"frame": 1.0, "memory": 0.3}, {"frame": 1, "memory": 2}),
+        ({"frame": 1, "memory": 2}, {"frame": 0.0, "memory": 1.0}, {"memory": 2}),
+    ],
+)
+def test_what_stands_beside_latents_is_one_more_band_behind_those_that_their_probe_reads(
+    bands: dict[str, int], chosen: dict[str, float], read: dict[str, int]
+) -> None:
     latents = banded(RAW, bands)
     control = represented(CANDIDATES.histories(causal=True)["clock"], RAW)
-    both = joined(latents, control, "control")
-    assert both.widths == {**(bands or {"latents": 3}), "control": 2}
+    both = joined(latents, control, "control", chosen)
+    assert both.widths == {**read, "control": 2}
+    assert both.chosen == ({band: chosen[band] for band in read} if bands else {"latents": 1.0})
+    kept = sum(read.values())
     for video, features in RAW.items():
-        np.testing.assert_array_equal(both.videos[video][:, :3], features)
-        np.testing.assert_array_equal(both.videos[video][:, 3:], plain(control)[video])
+        np.testing.assert_array_equal(both.videos[video][:, :kept], features[:, 3 - kept :])
+        np.testing.assert_array_equal(both.videos[video][:, kept:], plain(control)[video])
