@@ -197,5 +197,16 @@ HEADS = Registry(
     },
 )
 
-REGISTRIES = (HEADS,)
+TARGETS = Registry(
+    "targets",
+    "target",
+    "keystep.target:TargetKind",
+    {
+        "ema": "keystep.target:EmaTarget",
+        "features": "keystep.target:FeatureTarget",
+        "clusters": "keystep.target:ClusterTarget",
+    },
+)
+
+REGISTRIES = (HEADS, TARGETS)
 """Of every kind."""

@@ -10,7 +10,7 @@ import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -64,7 +64,7 @@ def config_of(kind: type[Any], base: type[AnyConfig]) -> type[AnyConfig]:
         raise InputError(
             f"{kind.__name__}: its __init__ takes no config that is annotated with a class derived from {base.__name__}"
         )
-    return cast("type[AnyConfig]", found)
+    return found
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
