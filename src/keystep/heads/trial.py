@@ -53,7 +53,7 @@ def try_head(head: Head) -> None:
 def _streamed(head: Head, x: Tensor, size: int) -> Tensor:
     """The scores of one video (1, T, D) that comes in chunks, (S, 1, T, C)."""
     memory, found, first = Memory(), [], 0
-    for chunk in x.split(size, dim=1):
+    for chunk in torch.split(x, size, dim=1):
         context = Cached(memory, (first,), (chunk.shape[1],), chunk.shape[1], x.device)
         found.append(head.scores(chunk, context))
         memory, first = context.remembered, first + chunk.shape[1]
