@@ -34,6 +34,7 @@ from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
 from keystep.files import check_new, check_ours
+from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
 
 TASKS = ("segmentation",)
@@ -85,6 +86,7 @@ def evaluate(
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}; expected {', '.join(TASKS)}")
+    allow(*specs_in(heads))
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
     if quick and config.temporal_heads:
