@@ -345,7 +345,7 @@ def test_a_folder_with_gaps_and_explicit_times_goes_through_every_command(
     pretrain(keystep, data, tmp_path / "run", "--set", "model.attention.kind=segment_causal")
     options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "result", *QUICK)
     status, _, error = keystep("eval", data, "--source-rate", 4, "--rate", 2, *options)
-    assert status == 2 and "was trained at 4 Hz, and the data are read at 2 Hz; leave --rate out" in error
+    assert status == 2 and "was trained at 4 Hz, but the data are read at 2 Hz; omit --rate" in error
     status, _, error = keystep("eval", data, "--source-rate", 4, *options)
     assert status == 0, error
     status, _, error = keystep("eval", data, "--source-rate", 4, *options)

@@ -12,12 +12,13 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from keystep.config.base import Config, build, read_yaml
 from keystep.config.model import ModelConfig
 from keystep.config.times import Offset, Span, frames, needs_tau, seconds, settled_frames
 from keystep.errors import InputError
+from keystep.plugins import SPEC, TARGETS
 from keystep.types import OnError, Rate
 
 Offsets = Annotated[tuple[Offset, ...], Field(min_length=1)]
@@ -30,12 +31,20 @@ PYRAMID: tuple[Offset, ...] = (0.0, *(f"{sign * 0.9 * 2**level:g}tau" for level 
 """Offsets of the targets: at every time scale from a gesture to half an hour of an operation."""
 
 
+def _target_name(name: str) -> str:
+    """Refuse what is no target. A module's is looked for when it is used: settings can be read without its code."""
+    if not SPEC.fullmatch(name):
+        TARGETS.check(name)
+    return name
+
+
 class TargetConfig(Config):
     """What has to be predicted of a frame."""
 
-    kind: Literal["ema", "features", "clusters"] = "features"
+    kind: Annotated[str, AfterValidator(_target_name)] = "features"
     """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself; with ``offsets``
-    (0,), masked reconstruction. ``clusters``: the k-means cluster of the input frame (as HuBERT)."""
+    (0,), masked reconstruction. ``clusters``: the k-means cluster of the input frame (as HuBERT). Or a target of your
+    own (``keystep plugins``)."""
     layers: int = Field(default=1, ge=1)
     """ema: average the outputs of the last so many blocks."""
     normalise: Literal["none", "frame", "time"] = "none"

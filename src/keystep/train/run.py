@@ -32,6 +32,7 @@ from keystep.data.crops import Crops, TrainingBatch
 from keystep.diagnostics import Health, Monitor
 from keystep.errors import InputError, Interrupted
 from keystep.pjepa import PJEPA, Origin
+from keystep.plugins import TARGETS
 from keystep.progress import SILENT, Progress, Task
 from keystep.train.early import EarlyStop
 from keystep.train.records import Metrics
@@ -56,6 +57,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
     run = Path(out)
+    target = TARGETS.find(config.target.kind)  # before the data are read
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
     _check_folder(run, resume)
     fabric = open_fabric(config)
@@ -65,7 +67,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     learner = build_learner(config, fabric, statistics, folder, videos)
     fingerprint = folder.fingerprint()
     identity: dict[str, object] = {"fingerprint": fingerprint, "videos": list(videos)}
-    early = EarlyStop(config.train.stop_early and bool(held_out) and config.target.kind != "ema")
+    early = EarlyStop(config.train.stop_early and bool(held_out) and not target.moves)
     start = _restore(learner, checkpoints, identity, early) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
         _check_space(run, learner, checkpoints, start, early)

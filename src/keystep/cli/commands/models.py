@@ -283,13 +283,16 @@ def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings:
     from keystep.config.base import assignments, build, read_yaml
     from keystep.config.presets import preset_settings
     from keystep.errors import InputError
+    from keystep.plugins import TARGETS
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
     sections = [layer.get("data") for layer in layers]
     if not any(isinstance(section, dict) and section.get("root") for section in sections):
         raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
-    return build(RunConfig, *layers)
+    found = build(RunConfig, *layers)
+    TARGETS.check(found.target.kind)  # before the imports that take seconds
+    return found
 
 
 if __name__ == "__main__":

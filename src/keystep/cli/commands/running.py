@@ -162,6 +162,25 @@ def export(
 
 
 @app.command(rich_help_panel="Help")
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List what can be used by name (heads and so on), and where it is from; exit status 1 if any of it is broken."""
+    import json
+    from dataclasses import asdict
+
+    from keystep.cli.plugins import show
+    from keystep.plugins import REGISTRIES
+
+    found = [plugin for registry in REGISTRIES for plugin in registry.plugins()]
+    if as_json:
+        print(json.dumps([asdict(plugin) for plugin in found], indent=2))
+    else:
+        show(found, console)
+    raise typer.Exit(1 if any(plugin.problem for plugin in found) else 0)
+
+
+@app.command(rich_help_panel="Help")
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs, or to attach to a report.")] = False,
 ) -> None:
