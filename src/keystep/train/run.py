@@ -200,7 +200,7 @@ class _Observer:
                 )
             self.early.see(step, health, self.learner.model)
             self.metrics.write(step, {**health.metrics(), **self.early.record()})
-            for line in health.warnings(self.start_health):
+            for line in health.warnings(self.start_health, step / self.train.steps):
                 log.warning("step %d: %s", step, line)
             self.progress.message(f"step {step}: {health}")
             if self.early.stopped_at is not None:
