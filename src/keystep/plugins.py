@@ -208,5 +208,9 @@ TARGETS = Registry(
     },
 )
 
-REGISTRIES = (HEADS, TARGETS)
+TASKS = Registry(
+    "tasks", "task", "keystep.evals.task:EvaluationTask", {"segmentation": "keystep.evals.judging:judge_all"}
+)
+
+REGISTRIES = (HEADS, TARGETS, TASKS)
 """Of every kind."""

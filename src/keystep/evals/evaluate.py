@@ -33,11 +33,10 @@ from keystep.evals.kept import FOLDER
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, curves_of
 from keystep.evals.rows import Mode
+from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
 from keystep.files import check_new, check_ours
 from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
-
-TASKS = ("segmentation",)
 
 
 def evaluate(
@@ -47,7 +46,7 @@ def evaluate(
     split: str = "1",
     heads: Sequence[str] | None = None,
     modes: Sequence[Mode] | None = None,
-    task: str = "segmentation",
+    task: str = SEGMENTATION,
     groups: Grouping | None = None,
     config: EvalConfig | Mapping[str, Any] | None = None,
     out: Path | str | None = None,
@@ -65,7 +64,8 @@ def evaluate(
             such as ``mstcn``, which are trained on raw features, the best control, and every model. None: as ``config``
             says, ``linear`` alone by default.
         modes: ``offline`` sees whole videos, ``causal`` only the past. None: as ``config`` says, by default both.
-        task: ``segmentation``: one class for every frame.
+        task: ``segmentation``: one class for every frame. Or a task of your own, whose table stands beside that one
+            (see ``docs/add_task.md``).
         groups: video -> the person or site that it belongs to, or a pattern that finds it in the names; None: as the
             folder says. Where they are known, every bootstrap draws groups instead of videos, and a validation part
             that is cut from training holds whole groups.
@@ -80,9 +80,8 @@ def evaluate(
     Raises:
         InputError: unusable data or models, a result that is there already, or an ``out`` that cannot be written to.
     """
-    if task not in TASKS:
-        raise InputError(f"unknown task {task!r}; expected {', '.join(TASKS)}")
-    allow(*specs_in(heads))
+    allow(*specs_in(heads), *specs_in(task))
+    asked = find_task(task)
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
     if quick and config.temporal_heads:
@@ -95,7 +94,9 @@ def evaluate(
     if config.data_set is None:
         config = config.model_copy(update={"data_set": data_set_of(folder.root)})
     with _own_notes(folder):
-        results = _evaluated(given, folder, split, config, out, quick, progress)
+        results = _evaluated(
+            given, folder, split, config, out, quick, progress, None if asked is None else (task, asked)
+        )
     if out is not None:
         results.report(out)
     return results
@@ -142,6 +143,7 @@ def _evaluated(
     out: Path | str | None,
     quick: bool,
     progress: Progress,
+    asked: tuple[str, EvaluationTask] | None = None,
 ) -> Results:
     judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), entrants_of(given)
@@ -151,6 +153,8 @@ def _evaluated(
         with TemporaryDirectory() as scratch:
             kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
             _judge_heads(evaluation, entrants, config, kept, progress)
+    if asked is not None:
+        evaluation.task_tables.append(judge_task(*asked, evaluation, entrants, config.modes, progress))
     if config.by_segments:
         alone = [
             row for row in evaluation.rows if row.family in ("raw", "learned", "reconstruction") and not row.beside

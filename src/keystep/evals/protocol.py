@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -29,6 +29,9 @@ from keystep.heads import HeadConfig, TrainingConfig, head_config
 from keystep.heads.registry import check_head_name
 from keystep.metrics import PROTOCOLS
 from keystep.pjepa import PJEPA
+
+if TYPE_CHECKING:
+    from keystep.evals.task import TaskTable
 
 SEEDS_FOR_A_CLAIM = 3
 SELECTION = (
@@ -263,6 +266,8 @@ class Evaluation:
     clip_rows: list[ClipRow] = field(default_factory=list)
     segment_scores: list[dict[str, Any]] = field(default_factory=list)
     """Of one answer for each true segment (ORACLE), where that was asked for."""
+    task_tables: list[TaskTable] = field(default_factory=list)
+    """Of a task from outside, where one was asked for."""
     leaks: list[str] = field(default_factory=list)
     """What the judged models had seen of the test videos, a line each: nothing beside it can be trusted fully."""
     quick: bool = False
