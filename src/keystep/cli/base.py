@@ -15,7 +15,6 @@ app = typer.Typer(
     name="keystep",
     help="Self-supervised, frame-aligned representations of long procedural videos, honestly evaluated.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

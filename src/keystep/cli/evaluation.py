@@ -13,11 +13,11 @@ from keystep.cli.stopping import interruptible
 from keystep.config.base import assignments
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, plain
-from keystep.evals.entrants import Group, check_models, loaded_groups, own_rate
+from keystep.evals.entrants import Group, check_models, load_groups, training_rate
 from keystep.evals.evaluate import check_output, evaluate
 from keystep.evals.head_tables import PlainTable, markdown_plain, task_tables
 from keystep.evals.headline import main_line, verdict
-from keystep.evals.kept import FOLDER
+from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
@@ -81,7 +81,7 @@ def opened(
 ) -> tuple[list[Group], FeatureFolder, list[str]]:
     """Models, the data at the rate that they were trained at, and the warnings about both, which are shown."""
     groups = parsed_groups(models)
-    folder = open_data(data, source_rate, rate or own_rate(groups), on_error, groups=persons)
+    folder = open_data(data, source_rate, rate or training_rate(groups), on_error, groups=persons)
     warnings = check_models(groups, folder, split)
     show_warnings(warnings, folder, console)
     return groups, folder, warnings
@@ -145,5 +145,5 @@ def parsed_groups(texts: list[str]) -> list[Group]:
             raise InputError(f"--model {text!r} is not NAME=RUN[,RUN...], such as pjepa=runs/a,runs/b")
         if name in [other for other, _ in found]:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
-        found += loaded_groups({name: [path for path in paths.split(",") if path]})
+        found += load_groups({name: [path for path in paths.split(",") if path]})
     return found

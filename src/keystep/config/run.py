@@ -23,7 +23,7 @@ from keystep.types import OnError, Rate
 
 Offsets = Annotated[tuple[Offset, ...], Field(min_length=1)]
 
-PASSES, LEAST_STEPS, MOST_PASSES = 12, 150, 40
+PASSES, LEAST_STEPS, MOST_PASSES = 12, 300, 40
 """How long to train where nothing is said: docs/quality.md."""
 LOOKS = 12
 """Looks at the representation in a training."""
@@ -120,12 +120,12 @@ class TrainConfig(Config):
     """The optimisation."""
 
     steps: int = Field(default=0, ge=0)
-    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 150 steps at least,
+    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 300 steps at least,
     though no frame more than 40 times (docs/quality.md says why)."""
     epochs: int | None = Field(default=None, ge=1)
     """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
     then worked out from the data."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=2, ge=1)
     """Crops an optimiser step sees, over all devices."""
     crop: Span = "93tau"
     """Length of a crop, in frames or as a text such as 100s, drawn anywhere in a video; shorter videos are used
@@ -183,7 +183,7 @@ class TrainConfig(Config):
         if self.batch_size % parts:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be shared by {self.nodes} nodes x {self.devices} devices x "
-                f"{self.accumulate} accumulated parts"
+                f"{self.accumulate} accumulated parts; give a multiple of {parts}"
             )
         return self
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, named, quoted
-from keystep.evals.head_sources import Source, sources
+from keystep.evals.head_sources import HeadInput, sources
 from keystep.evals.judge import Representation
-from keystep.evals.modes import marked_oracle
+from keystep.evals.modes import mark_oracle
 from keystep.evals.protocol import Entrant, Evaluation
 from keystep.evals.rows import Mode
 from keystep.plugins import TASKS
@@ -99,17 +99,18 @@ def judge_task(
         for source in asked:
             scores = task.score(source.made(), judge.folder, judge.split)
             scores = _checked(name, scores, rows[0].runs[0]["scores"] if rows else None)
-            _row(rows, source, judge.folder.oracle).runs.append({"seed": source.seed, "scores": scores})
+            _row(rows, source, judge.folder).runs.append({"seed": source.seed, "scores": scores})
             meter.advance(note=f"{source.name} ({source.mode})")
     return TaskTable(name, task.title, task.note, tuple(rows))
 
 
-def _row(rows: list[TaskRow], source: Source, oracle: str) -> TaskRow:
+def _row(rows: list[TaskRow], source: HeadInput, folder: FeatureFolder) -> TaskRow:
     """The row that another seed of a representation joins."""
-    name = marked_oracle(source.name) if oracle else source.name
+    name = mark_oracle(source.name) if folder.oracle else source.name
     row = next((row for row in rows if (row.name, row.mode) == (name, source.mode)), None)
     if row is None:
-        row = TaskRow(name, source.mode, source.delay, [])
+        wait = (source.block - 1) / float(folder.timeline.rate) if source.block else 0.0
+        row = TaskRow(name, source.mode, None if source.delay is None else source.delay + wait, [])
         rows.append(row)
     return row
 

@@ -26,7 +26,6 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from keystep import persistence
 from keystep.config import RunConfig
 from keystep.config.base import write_yaml
 from keystep.data.crops import Crops, TrainingBatch
@@ -66,7 +65,8 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     folder, videos, held_out, statistics = read_data(config, progress)
     config = settled(config, folder, videos, progress)
     learner = build_learner(config, fabric, statistics, folder, videos)
-    identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
+    fingerprint = folder.fingerprint()
+    identity: dict[str, object] = {"fingerprint": fingerprint, "videos": list(videos)}
     early = EarlyStop(config.train.stop_early and bool(held_out) and not target.moves)
     start = _restore(learner, checkpoints, identity, early) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
@@ -113,14 +113,14 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                     observer.metrics.close()
     if over:
         _take_best(learner, early)
+    model = learner.model.eval()
+    model.zero_grad(set_to_none=True)
+    model.origin = Origin(str(run / "model"), run, config, tuple(videos), fingerprint)
     if fabric.is_global_zero:
-        persistence.save_model(run / "model", learner.model)
+        model.save_pretrained(run / "model")
         if learner.skips.total:
             log.warning(learner.skips.summary())
     fabric.barrier()
-    model = learner.model.eval()
-    model.zero_grad(set_to_none=True)
-    model.origin = Origin(str(run / "model"), run, config, tuple(videos))
     return model
 
 

@@ -23,13 +23,16 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for labels, probabilities and ribbons.")] = Path("predictions"),
     source_rate: SourceRate = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Of videos, where the head's features were made by foreign code: its name again.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Predict the steps of whole recordings: label files, probabilities, ribbons; the offline heads see all of them."""
     from keystep.cli.predicting import predict_videos
 
-    predict_videos(model, head, videos, out, source_rate, weights, overwrite, console)
+    predict_videos(model, head, videos, out, source_rate, backbone, weights, overwrite, console)
 
 
 @app.command(rich_help_panel=PANEL)
