@@ -35,6 +35,7 @@ from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
 from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
 from keystep.files import check_new, check_ours
+from keystep.locking import owning
 from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
 
@@ -90,19 +91,20 @@ def evaluate(
     config = config.checked(heads, modes)
     if quick and config.temporal_heads:
         raise InputError("quick supports only the linear probe; remove quick or the other heads")
-    if out is not None:
-        check_output(Path(out), overwrite=overwrite)
-    given, folder = _open(data, models, groups)
-    if config.temporal_heads:
-        check_clips(folder, given)
-    if config.data_set is None:
-        config = config.model_copy(update={"data_set": data_set_of(folder.root)})
-    with _restore_notes(folder):
-        results = _evaluate(
-            given, folder, split, config, out, quick, progress, None if asked is None else (task, asked)
-        )
-    if out is not None:
-        results.report(out)
+    with owning(out):
+        if out is not None:
+            check_output(Path(out), overwrite=overwrite)
+        given, folder = _open(data, models, groups)
+        if config.temporal_heads:
+            check_clips(folder, given)
+        if config.data_set is None:
+            config = config.model_copy(update={"data_set": data_set_of(folder.root)})
+        with _restore_notes(folder):
+            results = _evaluate(
+                given, folder, split, config, out, quick, progress, None if asked is None else (task, asked)
+            )
+        if out is not None:
+            results.report(out)
     return results
 
 

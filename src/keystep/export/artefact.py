@@ -18,6 +18,7 @@ from keystep.export.step import ExportedStep, frames_a_call
 from keystep.export.video import ExportedVideo
 from keystep.files import replacing, write_json
 from keystep.heads import Head
+from keystep.locking import owning
 from keystep.persistence import weights_signature
 from keystep.pjepa import PJEPA
 
@@ -76,7 +77,7 @@ def export_step(
     frames = frames_a_call(model, head) if frames is None else frames
     step = ExportedStep(model, frames, streams, head).eval()
     real = check.of_videos(step, videos)
-    with replacing(Path(folder), FILES) as temporary, torch.no_grad():
+    with owning(folder), replacing(Path(folder), FILES) as temporary, torch.no_grad():
         temporary.mkdir()
         program = torch.export.export(step, (torch.zeros(step.input_shape), *step.initial()), strict=False)
         reference = check.prepare(model, step)
@@ -128,7 +129,7 @@ def export_video(
         onnx_files.need_packages()
     model, head = limited(model, None), _portable(head)
     video = ExportedVideo(model, head).eval()
-    with replacing(Path(folder), VIDEO_FILES) as temporary:
+    with owning(folder), replacing(Path(folder), VIDEO_FILES) as temporary:
         temporary.mkdir()
         with torch.enable_grad():  # where gradients are wanted, nothing is cut into chunks
             program = torch.export.export(

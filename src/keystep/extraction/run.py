@@ -28,6 +28,7 @@ from keystep.extraction.loading import load_extractor
 from keystep.extraction.processes import extract_videos
 from keystep.extraction.video import open_video
 from keystep.files import write_json
+from keystep.locking import owning
 from keystep.progress import SILENT, Progress, Task
 from keystep.types import AnyRate, OnError, Tabular, parse_rate
 
@@ -121,28 +122,29 @@ def extract(
     make = MakeExtractor(config, None if weights is None else Path(weights), device)
     here = None if workers > 1 else make(0)  # before anything is written: weights that do not fit show now
     facts = _facts(make) if here is None else _Facts.of(here)
-    store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
-    writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
-    _look(run, share, writing, problems, progress)
-    if frame_labels is not None:
-        frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
-    run.warnings += _repeats(run.slower, facts.timeline.rate)
-    if run.waiting:
-        store.reopen()
-    if frame_labels is not None:
-        run.warnings += frame_labels.take_along(out)
-        _label_finished(run, share, writing, problems)
-    elif (out / RECORD).exists() and run.waiting:
-        run.warnings.append(f"{out} has labels; without --labels, the videos of this run get none")
-    progress.message(_plan(run, facts, config))
-    with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
-        meter = _Meter(task, len(run.waiting))
-        ready = make if here is None else partial(_ready, here)
-        with closing(extract_videos(writing, run.waiting, ready, problems, meter.advance, workers)) as outcomes:
-            for outcome in outcomes:  # closing ends the workers
-                meter.finish()
-                run.warnings += outcome.notes
-    done = _conclude(run, store, problems)
+    with owning(_locked_name(out, shard)):
+        store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
+        writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
+        _look(run, share, writing, problems, progress)
+        if frame_labels is not None:
+            frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
+        run.warnings += _repeats(run.slower, facts.timeline.rate)
+        if run.waiting:
+            store.reopen()
+        if frame_labels is not None:
+            run.warnings += frame_labels.take_along(out)
+            _label_finished(run, share, writing, problems)
+        elif (out / RECORD).exists() and run.waiting:
+            run.warnings.append(f"{out} has labels; without --labels, the videos of this run get none")
+        progress.message(_plan(run, facts, config))
+        with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
+            meter = _Meter(task, len(run.waiting))
+            ready = make if here is None else partial(_ready, here)
+            with closing(extract_videos(writing, run.waiting, ready, problems, meter.advance, workers)) as outcomes:
+                for outcome in outcomes:  # closing ends the workers
+                    meter.finish()
+                    run.warnings += outcome.notes
+        done = _conclude(run, store, problems)
     return Extracted(out, done, len(run.videos), facts.width, dict(problems.skipped), tuple(run.warnings))
 
 
@@ -251,6 +253,14 @@ def _share(videos: dict[str, Path], shard: str | None) -> dict[str, Path]:
         return videos
     part, of = parse_shard(shard)
     return {name: videos[name] for name in sorted(videos)[part - 1 :: of]}
+
+
+def _locked_name(out: Path, shard: str | None) -> Path:
+    """What a run has to itself: the folder, or its share of it."""
+    if shard is None:
+        return out
+    part, of = parse_shard(shard)
+    return out.with_name(f"{out.resolve().name}.shard-{part}-of-{of}")
 
 
 def _check_device(device: str | None) -> None:

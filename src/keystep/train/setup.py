@@ -31,6 +31,8 @@ from keystep.train.step import Learner, build_optimizer
 
 log = logging.getLogger(__name__)
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Environment variables in which launchers tell processes their numbers."""
 MONITOR_VIDEOS = 8
 FRAMES_A_CLUSTER = 8
 CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
@@ -61,6 +63,11 @@ def open_fabric(config: RunConfig) -> Fabric:
     except (RuntimeError, ValueError) as error:
         raise InputError(f"train.accelerator {accelerator}, {train.devices} devices: {error}") from error
     return fabric
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of all processes of a training that writes, as far as is known before they meet."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def read_data(

@@ -53,9 +53,9 @@ def extract_(
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
-    from keystep.cli.stopping import interruptible
     from keystep.config.base import assignments
     from keystep.extraction.run import extract
+    from keystep.stopping import interruptible
 
     with interruptible(f"stopped; run again to go on with what is missing in {out}"):
         done = extract(
