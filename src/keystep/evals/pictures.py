@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from keystep.evals import plots
 from keystep.evals.headline import gains, main_rows
 from keystep.evals.palette import UNLABELLED, Palette, ink_on
-from keystep.evals.plots import WIDTH, plain
+from keystep.evals.plots import WIDTH, clock_axis, plain
 from keystep.evals.results import Curves
 from keystep.evals.table import Result, best_control, sections, strongest_control
 
@@ -179,8 +179,9 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
     foot = 0.168 * -(-len(texts) // columns) + 0.1
     figure, strips = _strips([*shown], foot)
     for axes, ids in zip(strips, shown.values(), strict=True):
-        _paint(axes, palette.paint(ids), len(ids) / rate / 60)
-        _number(axes, ids, palette, len(ids) / rate / 60)
+        _paint(axes, palette.paint(ids), len(ids) / rate)
+        _number(axes, ids, palette, len(ids) / rate)
+    clock_axis(strips[-1], max(len(ids) for ids in shown.values()) / rate)
     if truth is not None:
         for axes, ids in zip(strips[1:], lines.values(), strict=True):
             right = share_right(ids, truth)
@@ -195,7 +196,7 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
 
 def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
     """Strips with names on the left, a time axis below the last one, and ``foot`` inches of space at the bottom."""
-    head, axis = 0.1, 0.5
+    head, axis = 0.1, 0.3
     height = head + len(labels) * (STRIP + GAP) + axis + foot
     figure = Figure((WIDTH, height))
     strips = []
@@ -208,15 +209,14 @@ def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
         axes.set_yticks([])
         axes.tick_params(labelbottom=index == len(labels) - 1, bottom=index == len(labels) - 1, labelsize=8.5)
         strips.append(axes)
-    strips[-1].set_xlabel("minutes", fontsize=9)
     return figure, strips
 
 
-def _paint(axes: Axes, colours: np.ndarray, minutes: float) -> None:
-    axes.imshow(colours, extent=(0, minutes, 0, 1), aspect="auto", interpolation="nearest")
+def _paint(axes: Axes, colours: np.ndarray, seconds: float) -> None:
+    axes.imshow(colours, extent=(0, seconds, 0, 1), aspect="auto", interpolation="nearest")
 
 
-def _number(axes: Axes, ids: np.ndarray, palette: Palette, minutes: float) -> None:
+def _number(axes: Axes, ids: np.ndarray, palette: Palette, seconds: float) -> None:
     """Write the class number on every segment that has space for it."""
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
@@ -224,7 +224,7 @@ def _number(axes: Axes, ids: np.ndarray, palette: Palette, minutes: float) -> No
         if label not in palette.colours or (stop - start) / len(ids) < 0.008 + 0.007 * len(str(label)):
             continue
         ink = ink_on(palette.colour(label))
-        middle = (start + stop) / 2 / len(ids) * minutes
+        middle = (start + stop) / 2 / len(ids) * seconds
         axes.text(middle, 0.46, str(label), color=ink, ha="center", va="center", fontsize=7.5)
 
 
