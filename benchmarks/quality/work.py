@@ -28,10 +28,10 @@ from keystep.evals.head_rows import HeadStudy
 from keystep.evals.judge import Judge
 from keystep.evals.judging import judge_controls, judge_oracle
 from keystep.evals.model_rows import ModelRows, count_models
-from keystep.evals.modes import patterns_of
+from keystep.evals.modes import attention_patterns
 from keystep.evals.probe import LinearProbe
 from keystep.evals.protocol import Entrant, EvalConfig
-from keystep.evals.results import making
+from keystep.evals.results import provenance
 from keystep.evals.rows import HeadRun, Row
 from keystep.evals.simple_rows import count_simple
 from keystep.evals.study import Study as Rows
@@ -177,7 +177,7 @@ class Worker:
             record = {"name": BEST_CONTROL, "family": "control", "mode": mode, "detail": best.name}
             yield Tried(record, run.probe, partial(_controlled, best, judged.judge.folder.tokens))
         for entrant in entrants:
-            for mode, pattern in patterns_of(entrant.model).items():
+            for mode, pattern in attention_patterns(entrant.model).items():
                 row = judged.evaluation.find(entrant.name, mode)
                 assert row is not None
                 record = {"name": row.name, "family": row.family, "mode": mode, "detail": row.detail}
@@ -207,7 +207,7 @@ class Worker:
         last = read_metrics(self.run / "metrics.jsonl")[-1] if trained else None
         groups = None if judge.groups is None else [judge.groups[video] for video in judge.split.test]
         content = {
-            **making(),
+            **provenance(),
             "command": self.study.command,
             **self.study.record(self.name),
             "code": {"training": code_hash(TRAINING_CODE), "judging": code_hash(JUDGING_CODE)},

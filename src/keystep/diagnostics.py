@@ -59,8 +59,13 @@ class Health:
             f"{self.effective_rank:.1f}, neighbours' cosine {self.neighbour_cosine:.3f}{probe}"
         )
 
-    def warnings(self, start: Health) -> list[str]:
-        """Plain lines about what looks wrong, compared with the untrained model."""
+    def warnings(self, start: Health, done: float = 1.0) -> list[str]:
+        """What looks wrong, compared with the untrained model.
+
+        Args:
+            done: share of the training that is over. A young model predicts worse than a constant does, so that is
+                a warning in the second half only.
+        """
         lines = []
         if self.effective_rank < COLLAPSED_SHARE * start.effective_rank:
             lines.append(
@@ -69,7 +74,7 @@ class Health:
             )
         if self.neighbour_cosine > STILL_COSINE:
             lines.append(f"neighbouring latents are all but equal (cosine {self.neighbour_cosine:.4f})")
-        if self.hidden_loss > self.mean_loss:
+        if self.hidden_loss > self.mean_loss and done >= 0.5:
             lines.append(f"predictions ({self.hidden_loss:.3f}) are worse than a constant ({self.mean_loss:.3f})")
         if None not in (self.probe_accuracy, start.probe_accuracy) and self.probe_accuracy < start.probe_accuracy - 2:  # type: ignore[operator]
             lines.append(

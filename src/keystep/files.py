@@ -19,6 +19,14 @@ from safetensors import SafetensorError
 
 from keystep.errors import InputError
 
+_ENDINGS = """
+.264 .265 .3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ismv .ivf .m1v .m2p .m2t
+.m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm
+.ogv .qt .rm .rmvb .tod .tp .trp .ts .vob .webm .wmv .wtv .y4m
+"""
+VIDEO_ENDINGS = frozenset(_ENDINGS.split())
+"""Endings of the files that are taken for videos where a folder is searched for them."""
+
 
 @contextmanager
 def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
@@ -45,6 +53,11 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
         raise InputError(str(error).replace(str(temporary), str(path))) from error
     finally:
         _remove(temporary)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name ends as a video's does."""
+    return path.suffix.lower() in VIDEO_ENDINGS
 
 
 def check_exists(path: Path | str) -> None:

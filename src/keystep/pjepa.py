@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from keystep import persistence
 from keystep.batch import SequenceBatch
+from keystep.card import model_card
 from keystep.config import ModelConfig, RunConfig
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
@@ -44,12 +45,14 @@ class Origin:
         run: the folder of the pretraining run, which has ``config.yaml``.
         config: all settings of that run.
         videos: names of the videos that it was pretrained on.
+        data: `FeatureFolder.fingerprint` of the features that it was pretrained on.
     """
 
     source: str = "a model"
     run: Path | None = None
     config: RunConfig | None = None
     videos: tuple[str, ...] = ()
+    data: str = ""
 
     @property
     def rate(self) -> str | None:
@@ -176,15 +179,22 @@ class PJEPA(nn.Module):
         """SHA-256 of the weights: which model this is, wherever it lies."""
         return persistence.weights_fingerprint(self)
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write ``config.json`` and ``model.safetensors``, whole or not at all."""
-        persistence.save_model(Path(folder), self)
+    def save_pretrained(self, folder: Path | str, *, features_licence: str | None = None) -> None:
+        """Write ``config.json``, ``model.safetensors`` and ``README.md``, the model card, whole or not at all.
+
+        Args:
+            features_licence: of the features that the model was trained on; None: the card says that it is unknown.
+
+        Raises:
+            InputError: the folder cannot be written, or holds what keystep did not write.
+        """
+        persistence.save_model(Path(folder), self, model_card(self, features_licence))
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> PJEPA:
         """Load a folder written by `save_pretrained`, or the same files from the Hugging Face hub, in eval mode."""
         return persistence.load_model(cls, folder_or_hub_id)
 
-    def push_to_hub(self, repository: str, *, private: bool = True) -> str:
-        """Upload config and weights to the Hugging Face hub; returns the page's address."""
-        return persistence.push_model(self, repository, private=private)
+    def push_to_hub(self, repository: str, *, private: bool = True, features_licence: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; returns the page's address."""
+        return persistence.push_model(self, repository, private=private, features_licence=features_licence)

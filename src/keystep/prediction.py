@@ -69,6 +69,7 @@ def predict(
     videos: np.ndarray | Tensor | Path | str | Sequence[Path | str],
     *,
     source_rate: str | None = None,
+    backbone: str | None = None,
     weights: Path | None = None,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -84,6 +85,7 @@ def predict(
         videos: features of one video, (T, D); or files, each with features (``.npy``, (T, D) or (D, T)) or a video,
             whose features are made as those of the head were.
         source_rate: features a second of the files, where no ``store.json`` says it.
+        backbone: the one that made the head's features, for videos; it has to be named where it is no part of keystep.
         weights: of the backbone, for videos.
         out: folder for ``labels/NAME.txt`` (a class name a frame), ``probabilities/NAME.npy`` (T, C),
             ``ribbons/NAME.png`` and ``predictions.json``.
@@ -120,7 +122,7 @@ def predict(
             for path in paths:
                 if not path.is_file():
                     raise InputError(f"{path}: a folder; give files with features (.npy) or videos")
-            options = SourceOptions(source_rate=source_rate, weights=weights, chunk=256)
+            options = SourceOptions(source_rate=source_rate, backbone=backbone, weights=weights, chunk=256)
             found = []
             with progress.task("predicting", total=len(paths), unit="videos") as task:
                 for path, name in zip(paths, safe_names([path.stem for path in paths]), strict=True):

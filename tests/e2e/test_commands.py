@@ -241,7 +241,7 @@ def test_convert_makes_a_model_folder_of_the_authors_file(keystep: Run, tmp_path
     assert status == 2 and "SHA-256 is" in error and not (tmp_path / "model").exists()
     status, said, _ = keystep(*options)
     assert status == 0 and "ORACLE: it needs true segment boundaries" in said
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1, "both can be read by the same"
 
 
@@ -345,7 +345,7 @@ def test_a_folder_with_gaps_and_explicit_times_goes_through_every_command(
     pretrain(keystep, data, tmp_path / "run", "--set", "model.attention.kind=segment_causal")
     options = ("--model", f"pjepa={tmp_path / 'run'}", "--out", tmp_path / "result", *QUICK)
     status, _, error = keystep("eval", data, "--source-rate", 4, "--rate", 2, *options)
-    assert status == 2 and "was trained at 4 Hz, and the data are read at 2 Hz; leave --rate out" in error
+    assert status == 2 and "was trained at 4 Hz, but the data are read at 2 Hz; omit --rate" in error
     status, _, error = keystep("eval", data, "--source-rate", 4, *options)
     assert status == 0, error
     status, _, error = keystep("eval", data, "--source-rate", 4, *options)

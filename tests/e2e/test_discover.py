@@ -89,10 +89,10 @@ def test_tasks_come_from_the_name_or_from_what_the_preparer_wrote(data: Path) ->
     ("options", "problem"),
     [
         (("--clusters", 3, "--matching", "frame"), "matching"),
-        (("--clusters", 3, "--split", 1, "--part", "tests"), "--part 'tests' is none of"),
-        (("--clusters", 3, "--background", "SIL"), "--background 'SIL' is no class"),
+        (("--clusters", 3, "--split", 1, "--part", "tests"), "unknown --part 'tests'"),
+        (("--clusters", 3, "--background", "SIL"), "--background 'SIL' is not a class"),
         (("--clusters", 3, "--set", "conventions=cnc"), "unknown setting conventions (did you mean convention?)"),
-        (("--clusters", 9000), "error: 8 videos together: 540 frames cannot make 9000 clusters"),
+        (("--clusters", 9000), "error: 8 videos: 540 frames are too few for 9000 clusters"),
     ],
 )
 def test_bad_choices_are_one_line(keystep: Run, data: Path, options: tuple[object, ...], problem: str) -> None:

@@ -87,7 +87,7 @@ def test_videos_whose_labels_pooled_the_features_cannot_judge_them(keystep: Run,
         path.write_text("".join(f"video{index}.txt\n" for index in chosen))
     assert keystep("pool", tokens, "--out", tmp_path / "action", "--labels", "--split", 1, *QUICK)[0] == 0
     status, _, error = keystep("eval", tmp_path / "action", "--split", 2, "--out", tmp_path / "result")
-    assert status == 2 and "of the test videos of split 2, 2 are among them" in error
+    assert status == 2 and "these include 2 test videos of split 2" in error
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_model_of_tokens_is_judged_beside_their_mean(keystep: Run, tokens: Pat
     probe = ("--set", "probe.penalties=[0.01]")
     model = ("--model", f"pjepa={tmp_path / 'run'}")
     status, said, error = keystep("eval", tokens, *model, "--out", tmp_path / "result", *probe)
-    assert status == 0 and "4 tokens a slot: raw features, and the controls made of them, are their mean" in said, error
+    assert status == 0 and "4 tokens per slot: raw features and controls use their mean" in said, error
     rows = json.loads((tmp_path / "result" / "result.json").read_text())["rows"]
     assert {row["name"]: row["width"] for row in rows}["raw features"] == 16
     status, said, _ = keystep("inspect", tokens, "--picture", tmp_path / "picture.png")

@@ -13,7 +13,7 @@ import pytest
 from made_results import ALONE, BESIDE, LIVE, PAIRED, VIDEOS, made_arrays, made_curves, made_result, with_heads
 from matplotlib.image import imread
 
-from keystep.evals.report import page_of
+from keystep.evals.report import render_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the page with")
@@ -54,7 +54,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result: dict[str, Any] = with_heads(made_result(gate=(*gate, PAIRED, PAIRED)))
     result["protocol"]["background"] = ["background"]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page_of(result, made_arrays(result, VIDEOS[4:7]), made_curves()), encoding="utf-8")
+    path.write_text(render_page(result, made_arrays(result, VIDEOS[4:7]), made_curves()), encoding="utf-8")
     return path
 
 

@@ -118,12 +118,12 @@ def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(ke
     ("option", "says"),
     [
         ("heads=[fact]", "unknown head 'fact'"),
-        ("heads=[linear, linear]", "each once"),
+        ("heads=[linear, linear]", "without repetition"),
         ("heads=[linear]", "head_settings of attentive"),
-        ("protocol=ours", "protocol 'ours' is none of"),
-        ("head_settings={mstcn: {causal: true}}", "causal follows from the mode"),
+        ("protocol=ours", "unknown protocol 'ours'"),
+        ("head_settings={mstcn: {causal: true}}", "causal is set by the mode"),
         ("head_settings={mstcn: {map: 8}}", "head mstcn: "),
-        ("data_set=breakfast", "no printed rows"),
+        ("data_set=breakfast", "no published results"),
         ("modes=[live]", "live"),
         ("training.epoch=3", "epochs"),
     ],
@@ -169,7 +169,7 @@ def test_an_answer_waits_for_its_chunk_and_the_block_of_the_chunks_end(block: in
 
 def test_an_unknown_suite_is_named(keystep: Run, data: Path, tmp_path: Path):
     status, _, error = keystep("eval", data, "--source-rate", "4", "--suite", "papers", "--out", tmp_path / "suite")
-    assert status == 2 and "--suite 'papers' is none of paper" in error
+    assert status == 2 and "unknown --suite 'papers'; expected one of paper" in error
 
 
 def test_quoted_rows_are_whole_and_percent():

@@ -35,8 +35,8 @@ from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
 from keystep.evals import report
 from keystep.evals.headline import main_line
-from keystep.evals.kept import KeptProbes
 from keystep.evals.probe import LinearProbe
+from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.results import load_result
 from keystep.evals.table import markdown_table
 from keystep.extraction.backbones.pickled import pickled_arrays
@@ -296,7 +296,7 @@ def _results(root: Path) -> Iterator[Kind]:
 
     def told() -> None:
         record, pictures, _ = load_result(root)
-        markdown_table(record), main_line(record), report.page_of(record, pictures, {})
+        markdown_table(record), main_line(record), report.render_page(record, pictures, {})
 
     def drawn() -> None:
         _, _, curves = load_result(root)
@@ -305,7 +305,7 @@ def _results(root: Path) -> Iterator[Kind]:
     yield Kind("result json", root / "result.json", told, JSON)
     yield Kind("pictures npz", root / "pictures.npz", told, NPZ)
     yield Kind("training json", root / "training.json", drawn, JSON)
-    probes, asked = KeptProbes(root / "probes"), {"data": "x"}
+    probes, asked = ProbeCache(root / "probes"), {"data": "x"}
     probe = LinearProbe(np.ones((4, 3), np.float32), np.ones(3, np.float32), 0.1, 50.0, {"frame": 1.0}, False)
     probes.keep(asked, probe, {"v": np.array([0, 1, 2])})
     path = probes.path(asked)

@@ -104,7 +104,7 @@ def gate_line(
 ALONE = gate_line("alone, against the best control", "pjepa", "moving average + progress", 5.2, 3.9, 6.5)
 LIVE = gate_line("alone, against the best control", "pjepa", "moving average + elapsed", 8.7, 6.9, 10.5, mode="causal")
 SIDES = ("pjepa ++ moving average", "untrained encoder ++ moving average")
-BESIDE = gate_line("beside smoothing, against untrained encoder there", *SIDES, 6.5, 5.0, 8.1)
+BESIDE = gate_line("with smoothing, against untrained encoder there", *SIDES, 6.5, 5.0, 8.1)
 PAIRED = gate_line("against raw features, both alone", "reconstruction", "raw features", 16.5, 14.0, 18.1)
 
 

@@ -13,7 +13,7 @@ from keystep.cli.progress import progress_on
 from keystep.config.base import assignments, build
 from keystep.evals.discovering import PICTURE, RESULT, SCORES, DiscoveryStudy, check_output, discover
 from keystep.evals.discovery import DiscoveryConfig
-from keystep.evals.entrants import own_rate
+from keystep.evals.entrants import training_rate
 
 
 def discover_folder(
@@ -39,7 +39,7 @@ def discover_folder(
     check_output(out, overwrite=overwrite)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
     groups = parsed_groups(models)
-    folder = open_data(data, source_rate, rate or own_rate(groups), on_error, groups=persons)
+    folder = open_data(data, source_rate, rate or training_rate(groups), on_error, groups=persons)
     study = discover(
         folder,
         dict(groups),

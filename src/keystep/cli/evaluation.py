@@ -12,14 +12,17 @@ from keystep.cli.progress import progress_on
 from keystep.config.base import assignments
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, plain
-from keystep.evals.entrants import Group, check_models, loaded_groups, own_rate
+from keystep.evals.entrants import Group, check_models, load_groups, training_rate
 from keystep.evals.evaluate import check_output, evaluate
+from keystep.evals.head_tables import PlainTable, markdown_plain, task_tables
 from keystep.evals.headline import main_line, verdict
-from keystep.evals.kept import FOLDER
+from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
 from keystep.evals.table import Section, markdown_table, tables
+from keystep.evals.task import SEGMENTATION, find_task
+from keystep.plugins import allow, specs_in
 from keystep.stopping import interruptible
 
 HIDDEN = ("accuracy, foreground", "seeds")
@@ -38,12 +41,15 @@ def evaluate_folder(
     console: Console,
     *,
     suite: str | None = None,
+    task: str = SEGMENTATION,
     persons: str | None = None,
     quick: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Judge, save, draw, say."""
     config = eval_config(assignments(settings), suite)
+    allow(*specs_in(task))
+    find_task(task)
     check_output(out, overwrite=overwrite)
     groups, folder, warnings = opened(data, models, split, source_rate, rate, persons, on_error, console)
     with interruptible(f"stopped; the same command goes on from {out / FOLDER}"):
@@ -51,6 +57,7 @@ def evaluate_folder(
             folder,
             dict(groups),
             split=split,
+            task=task,
             config=config,
             out=out,
             quick=quick,
@@ -74,7 +81,7 @@ def opened(
 ) -> tuple[list[Group], FeatureFolder, list[str]]:
     """Models, the data at the rate that they were trained at, and the warnings about both, which are shown."""
     groups = parsed_groups(models)
-    folder = open_data(data, source_rate, rate or own_rate(groups), on_error, groups=persons)
+    folder = open_data(data, source_rate, rate or training_rate(groups), on_error, groups=persons)
     warnings = check_models(groups, folder, split)
     show_warnings(warnings, folder, console)
     return groups, folder, warnings
@@ -89,8 +96,11 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     console.print(f"{data['name']}, split {data['split']}, test videos{marks}", soft_wrap=True, markup=False)
     for section in tables(record):
         console.print(_table(section))
+    for found in task_tables(record):
+        console.print(_plain(found))
+        console.print(found.note, style="dim", soft_wrap=True, markup=False)
     if markdown:
-        print(plain(markdown_table(record)))
+        print(plain("\n".join([markdown_table(record), *map(markdown_plain, task_tables(record))])))
     for line in record["gate"]:
         console.print(
             f"{line['mode']}: {line['first']} {line['claim']} ({line['second']}): {line['mean']:+.1f} points, "
@@ -117,6 +127,15 @@ def _table(section: Section) -> Table:
     return table
 
 
+def _plain(found: PlainTable) -> Table:
+    table = Table(title=found.title)
+    for number, column in enumerate(found.columns):
+        table.add_column(column, justify="right" if number > 1 else "left", overflow="fold")
+    for row in found.rows:
+        table.add_row(*row)
+    return table
+
+
 def parsed_groups(texts: list[str]) -> list[Group]:
     """``NAME=RUN,RUN``, each as a name and its loaded models."""
     found: list[Group] = []
@@ -126,5 +145,5 @@ def parsed_groups(texts: list[str]) -> list[Group]:
             raise InputError(f"--model {text!r} is not NAME=RUN[,RUN...], such as pjepa=runs/a,runs/b")
         if name in [other for other, _ in found]:
             raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
-        found += loaded_groups({name: [path for path in paths.split(",") if path]})
+        found += load_groups({name: [path for path in paths.split(",") if path]})
     return found

@@ -1,4 +1,4 @@
-"""How good are the representations? Metrics, probes, controls, and the report."""
+"""Evaluation of representations: metrics, probes, controls, comparisons and the report."""
 
 from keystep.evals import metrics
 

@@ -1,8 +1,8 @@
-"""Is one representation better than another, or were the videos and seeds lucky?
+"""Paired bootstrap over videos and seeds for the difference between two representations.
 
-A paired bootstrap: videos are drawn with replacement, the same draw for both sides and all seeds, because the frames
-of one video are anything but independent. Videos alone would leave out how much training runs differ, so each side's
-seeds are drawn with replacement too, independently of the other side's.
+Videos are resampled with replacement, with the same draw for both sides and all seeds, because the frames of a video
+are not independent. To include the variance between training runs, the seeds of each side are resampled as well,
+independently of the other side.
 """
 
 from __future__ import annotations
@@ -21,47 +21,54 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """Pooled frame accuracy of a minus that of b, in points (0-100), with its 95 % percentile interval."""
+    """A score of a minus that of b in points (0-100), with its 95 % percentile interval."""
 
     mean: float
     low: float
     high: float
     seeds: tuple[int, int]
-    """Seeds of a and of b."""
+    """Number of seeds of a and of b."""
     videos: int
 
 
 def paired_bootstrap(
     correct_a: Array, correct_b: Array, frames: Array, *, resamples: int = 5000, seed: int = 0
 ) -> Difference:
-    """Compare two representations that were scored on the same videos.
+    """Compare the frame accuracies of two representations on the same videos.
 
-    correct_a: (seeds of a, videos) numbers of right frames; correct_b: (seeds of b, videos); frames: (videos,) numbers
-    of scored frames. The accuracy of a seed is pooled (right frames / frames over all videos), then averaged over
-    the seeds. A side with one seed (a deterministic control) adds no seed noise, and neither does a trained one that
-    was run once: the interval then knows nothing of it. With S seeds the seed part is too narrow by about
-    sqrt(1 - 1/S), and with fewer than ten videos the video part is too narrow as well.
+    The accuracy of a seed is pooled over all videos (correct frames / frames), then averaged over seeds. A side with a
+    single seed contributes no seed variance: this is right for a deterministic control, but for a model that was
+    trained once the interval is too narrow. With S seeds, the seed part is too narrow by about sqrt(1 - 1/S). With
+    fewer than ten videos, the video part is too narrow too.
+
+    Args:
+        correct_a: (seeds of a, videos) number of correct frames.
+        correct_b: (seeds of b, videos).
+        frames: (videos,) number of scored frames.
+        resamples: number of bootstrap samples.
+        seed: of the random generator.
 
     Raises:
-        InputError: shapes that disagree, fewer than two videos, or counts that are not between 0 and the frames.
+        InputError: inconsistent shapes, fewer than two videos, or counts that are not between 0 and the frames.
     """
     totals = np.asarray(frames, dtype=np.float64)
     if totals.ndim != 1 or len(totals) < 2:
         raise InputError(f"frames have shape {totals.shape}; expected (videos,) with at least 2 videos")
     if not (np.isfinite(totals) & (totals > 0)).all():
-        raise InputError(f"every video needs at least one scored frame: {totals.tolist()}")
+        raise InputError(f"every video needs at least one scored frame, not {totals.tolist()}")
     if resamples < 100:
-        raise InputError(f"an interval needs at least 100 resamples, not {resamples}")
-    sides = (_checked(correct_a, totals, "correct_a"), _checked(correct_b, totals, "correct_b"))
+        raise InputError(f"resamples must be at least 100, not {resamples}")
+    sides = (_validate_counts(correct_a, totals, "correct_a"), _validate_counts(correct_b, totals, "correct_b"))
     a, b = (Shares(right, np.broadcast_to(totals, right.shape)) for right in sides)
     return paired_shares(a, b, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """A score as a ratio of sums over videos, for every seed and video: parts and wholes, (seeds, videos) each.
+    """A score as a ratio of sums over videos, for every seed and video: numerators and denominators, (seeds, videos)
+    each.
 
-    Pooled frame accuracy: right frames and frames. Pooled F1: 2 tp and 2 tp + fp + fn. A mean over videos: score and 1.
+    Pooled frame accuracy: correct frames and frames. Pooled F1: 2 tp and 2 tp + fp + fn. Mean over videos: score and 1.
     """
 
     parts: Array
@@ -69,21 +76,21 @@ class Shares:
 
 
 def paired_shares(a: Shares, b: Shares, *, resamples: int = 5000, seed: int = 0) -> Difference:
-    """`paired_bootstrap` for any score that is a ratio of sums over videos; a draw without any whole counts as 0.
+    """`paired_bootstrap` for any ratio of sums over videos. A resample with denominator 0 counts as 0.
 
     Raises:
-        InputError: shapes that disagree, or fewer than two videos.
+        InputError: inconsistent shapes, or fewer than two videos.
     """
     sides, generator = [a, b], np.random.default_rng(seed)
     videos = a.parts.shape[-1]
     if videos < 2 or any(x.ndim != 2 or x.shape[1] != videos for s in sides for x in (s.parts, s.wholes)):
         shapes = [x.shape for s in sides for x in (s.parts, s.wholes)]
         raise InputError(f"parts and wholes have shapes {shapes}; expected (seeds, videos) of at least 2 videos")
-    draws, drawn, observed = _draws(generator, videos, resamples), [], []
+    draws, drawn, observed = _draw_counts(generator, videos, resamples), [], []
     for side in sides:
         seeds = len(side.parts)
         ratios = _ratio(draws @ side.parts.T, draws @ side.wholes.T)  # (resamples, seeds)
-        drawn.append((ratios * _draws(generator, seeds, resamples)).sum(axis=1) / seeds)
+        drawn.append((ratios * _draw_counts(generator, seeds, resamples)).sum(axis=1) / seeds)
         observed.append(float(_ratio(side.parts.sum(axis=1), side.wholes.sum(axis=1)).mean()))
     low, high = np.percentile(100 * (drawn[0] - drawn[1]), [2.5, 97.5])
     mean = 100 * (observed[0] - observed[1])
@@ -94,18 +101,20 @@ def _ratio(parts: Array, wholes: Array) -> Floats:
     return np.divide(parts, wholes, out=np.zeros(np.shape(parts), np.float64), where=np.asarray(wholes) > 0)
 
 
-def _draws(generator: np.random.Generator, count: int, resamples: int) -> Floats:
-    """(resamples, count): how often each of ``count`` things is drawn in ``count`` draws with replacement."""
+def _draw_counts(generator: np.random.Generator, count: int, resamples: int) -> Floats:
+    """(resamples, count): how often each of ``count`` items is drawn in ``count`` draws with replacement."""
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
-def _checked(correct: Array, totals: Floats, name: str) -> Floats:
-    """(seeds, videos) counts as float64, or a line that names what is wrong with them."""
+def _validate_counts(correct: Array, totals: Floats, name: str) -> Floats:
+    """Counts as (seeds, videos) float64; InputError if they are invalid."""
     counts = np.asarray(correct, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[1] != len(totals) or not len(counts):
         raise InputError(f"{name} has shape {counts.shape}; expected (seeds, {len(totals)} videos)")
     usable = (counts >= 0) & (counts <= totals)
     if not usable.all():
         row, video = np.argwhere(~usable)[0]
-        raise InputError(f"{name}, seed {row}, video {video}: {counts[row, video]:g} right frames of {totals[video]:g}")
+        raise InputError(
+            f"{name}, seed {row}, video {video}: {counts[row, video]:g} correct frames of {totals[video]:g}"
+        )
     return counts

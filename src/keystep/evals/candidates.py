@@ -1,7 +1,7 @@
-"""Which controls are tried, in units of tau: how wide, how far back, how long remembered.
+"""The candidate controls, with widths, offsets and half-lives in units of tau.
 
-tau (`keystep.data.clock`) is the time after which the features are half forgotten. Gestures and hour-long operations
-get the same numbers here, and each its own seconds.
+tau (`keystep.data.clock`) is the decorrelation time of the features. In units of tau, the same candidates suit
+gestures of seconds and operations of hours.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from keystep.evals.controls import (
     Frames,
     Position,
     Transform,
-    above_zero,
     as_frames,
     averaged_offsets,
     centre,
+    check_positive,
     elapsed,
     moving_average,
-    odd,
+    nearest_odd,
     progress,
     running_centre,
     side_by_side,
 )
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-"""Widths of the moving average to try, in tau, beside one frame: no averaging."""
+"""Candidate widths of the moving average in tau, in addition to no averaging."""
 REACHES = (7.2, 24.0, 57.6)
-"""How far the offsets go, in tau; the nearest is 0.9 (0.45 where there is only the past), the next twice as far."""
+"""Largest offset in tau. The smallest is 0.9 (causal: 0.45), and each next one is twice as large."""
 HALF_LIVES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-"""Half-lives of the exponential averages, in tau; all stand side by side."""
+"""Half-lives of the exponential averages in tau; all are concatenated."""
 COMPONENTS = 64
-"""Principal components of single frames that offsets and histories are made of, where the features are wider."""
+"""Principal components of single frames that offsets and histories use, if the features are wider."""
 FRAME, MEMORY = 128, 24
-"""The same of frames and averages, and of histories, where all controls stand side by side: with 64 of everything,
-offline, a probe would read thousands of columns."""
+"""The same for frames and averages, and for histories, if all controls are concatenated. With 64 components everywhere,
+an offline probe would have thousands of columns.
+"""
 
 ONE_FRAME = "of one frame (raw)"
-"""How the name of a moving average says that it averages nothing."""
-TOGETHER = "all controls"
-"""Name of the controls side by side."""
+"""Suffix of the name of a moving average over one frame."""
+ALL_CONTROLS = "all controls"
+"""Name of the concatenation of all controls."""
 HISTORIES = ("mean so far", "log-counts", "seen yet", "exponential averages", "clock")
-"""Names of what is remembered since the start."""
+"""Names of the histories, which summarise the video since its start."""
 
 RAW = Control("raw", as_frames, causal=True)
 
@@ -60,37 +61,39 @@ CENTRINGS: dict[Centring, Transform] = {"plain": as_frames, "centred": centre, "
 
 
 class Candidates:
-    """The controls of a data set.
+    """The candidate controls of a data set.
 
     Args:
-        train: features of the training videos, (T_i, D) each; components and statistics are fitted to them.
-        rate: frames a second.
-        tau: seconds.
+        train: features of the training videos, (T_i, D) each, to which components and statistics are fitted.
+        rate: frames per second.
+        tau: decorrelation time in seconds.
     """
 
     def __init__(self, train: Sequence[Array], rate: float, tau: float) -> None:
         self.train = train
-        self.rate, self.seconds = above_zero(rate, "a rate"), above_zero(tau, "tau")
+        self.rate, self.seconds = check_positive(rate, "a rate"), check_positive(tau, "tau")
         self.tau = rate * tau
         """In frames."""
         self._width = train[0].shape[1]
-        self._components, self._amounts = cache(self._fitted), cache(self._measured)
+        self._components, self._amounts = cache(self._fit_components), cache(self._fit_amounts)
 
     def smoothing(self, *, causal: bool, position: Position = "none") -> tuple[Control, ...]:
-        """Moving averages, one for each width, alone or beside the position.
+        """Moving averages, one for each width, optionally concatenated with the position.
 
-        The first is the raw input itself, an average over one frame; the others average the centred input (causal: the
-        running-centred input over the past). They are one control together: choose the width on the validation videos,
-        and show that one.
+        The first candidate is the raw input, that is, an average over one frame. The others average the centred input
+        (causal: the running-centred input over the past). Select the width on the validation videos.
+
+        Raises:
+            InputError: a causal control cannot know the progress.
         """
         if causal and position == "progress":
-            raise InputError("progress needs the length of the video, so no causal control has it; use elapsed")
-        widths = sorted({odd(width * self.tau) for width in WIDTHS} - {1})
+            raise InputError("progress depends on the length of the video, so it is not causal; use elapsed")
+        widths = sorted({nearest_odd(width * self.tau) for width in WIDTHS} - {1})
         found = [self._average(None, causal, position), *(self._average(width, causal, position) for width in widths)]
-        return (*found[:-1], replace(found[-1], edge="the widest that was tried"))
+        return (*found[:-1], replace(found[-1], edge="the widest candidate"))
 
     def _average(self, width: int | None, causal: bool, position: Position) -> Control:
-        """width: in frames; None: the frames as they are."""
+        """A moving average. width: in frames; None: no averaging."""
         times: dict[Position, Transform] = {
             "elapsed": lambda features: elapsed(len(features), self.tau),
             "progress": lambda features: progress(len(features)),
@@ -102,17 +105,18 @@ class Candidates:
             centring = running_centre if causal else centre
             transform = _then(centring, partial(moving_average, width=width, causal=causal))
         if position != "none":
-            transform = _beside(transform, times[position])
+            transform = _concatenate(transform, times[position])
         name = f"{'trailing' if causal else 'centred'} average {span}"
         name += "" if position == "none" else f" + {position}"
         sees_no_future = causal or (width is None and position != "progress")
         return Control(name, transform, causal=sees_no_future, position=position)
 
     def offsets(self, *, causal: bool) -> tuple[Control, ...]:
-        """Moments around a frame (causal: before it), averaged over half their distance, for each reach and centring.
+        """Frames at several offsets (causal: past only), each averaged over half its distance, for each reach and
+        centring.
 
-        The linear probe learns its own smoothing and differences over time from them, so they often beat every moving
-        average. One control together: choose on the validation videos, as with the widths.
+        A linear probe can learn smoothing and temporal differences from them, so they often beat every moving average.
+        Select one on the validation videos.
         """
         centrings: tuple[Centring, ...] = ("plain", "running-centred" if causal else "centred")
         return tuple(self._offsets(reach, centring, causal) for reach in REACHES for centring in centrings)
@@ -126,10 +130,10 @@ class Candidates:
 
         far = f"{'past ' if causal else ''}offsets within {reach * self.seconds:.3g} s, {centring}"
         control = Control(far, transform, causal=causal)
-        return replace(control, edge="the farthest that was tried") if reach == REACHES[-1] else control
+        return replace(control, edge="the farthest candidate") if reach == REACHES[-1] else control
 
     def histories(self, *, causal: bool, components: int = COMPONENTS) -> dict[str, Control]:
-        """What is remembered since the start, by name; not causal: beside what is still to come."""
+        """Summaries of the video so far, by name; if not causal, concatenated with those of the rest of the video."""
         narrow, amounts = partial(self._narrow, components), partial(self._amounts, components)
         half_lives = [self.tau * half_life for half_life in HALF_LIVES]
         remembered: dict[str, Transform] = {
@@ -140,7 +144,7 @@ class Candidates:
         }
         span = f"{HALF_LIVES[0] * self.seconds:.3g} to {HALF_LIVES[-1] * self.seconds:.3g} s"
         details = {"exponential averages": f"exponential averages, half-lives {span}"}
-        more = "" if causal else ", past and to come"
+        more = "" if causal else ", past and future"
         position: Position = "elapsed" if causal else "progress"
         found = {}
         for name, transform in remembered.items():
@@ -150,7 +154,7 @@ class Candidates:
         return {**found, "clock": Control(f"clock{more}", timing, causal=causal, position=position)}
 
     def together(self, smoothing: Control, offsets: Control, *, causal: bool) -> Control:
-        """The frame, the chosen average and offsets, and the histories side by side, in four bands, nearest first."""
+        """The frame, the selected average and offsets, and the histories, concatenated as four bands, nearest first."""
         histories = self.histories(causal=causal, components=MEMORY)
         remembered = ("exponential averages", "log-counts", "seen yet", "clock")
         parts = {
@@ -161,30 +165,30 @@ class Candidates:
         }
         if smoothing.name.endswith(ONE_FRAME):
             del parts["average"]
-        return side_by_side(f"{TOGETHER}: {smoothing.name}; {offsets.name}", parts)
+        return side_by_side(f"{ALL_CONTROLS}: {smoothing.name}; {offsets.name}", parts)
 
     def _limited(self, control: Control) -> Control:
-        """The same of the leading `FRAME` components of wider features."""
+        """The control applied to the leading `FRAME` components, if the features are wider."""
         if self._width <= FRAME:
             return control
         transform = _then(partial(self._narrow, FRAME), control.transform)
         return Control(control.name, transform, causal=control.causal)
 
     def _narrow(self, components: int, features: Array) -> Frames:
-        """The channels themselves, or the leading components where there are more of them."""
+        """The features, or their leading components if they are wider."""
         if self._width <= components:
             return as_frames(features)
         return self._components("plain", components).transform(features)
 
-    def _fitted(self, centring: Centring, count: int) -> FramePCA:
+    def _fit_components(self, centring: Centring, count: int) -> FramePCA:
         return FramePCA.fit([CENTRINGS[centring](video) for video in self.train], count)
 
-    def _measured(self, components: int) -> history.Amounts:
+    def _fit_amounts(self, components: int) -> history.Amounts:
         return history.Amounts.fit([self._narrow(components, video) for video in self.train])
 
 
 def offsets_within(reach: float, *, causal: bool) -> tuple[float, ...]:
-    """Offsets in tau: 0, 0.9, 1.8, 3.6, ... and ``reach`` itself both ways; or the past only, from 0.45 on."""
+    """Offsets in tau: 0, 0.9, 1.8, 3.6, ... and ``reach`` in both directions; causal: the past only, from 0.45 on."""
     distance, distances = 0.45 if causal else 0.9, []
     while distance < 0.99 * reach:
         distances.append(distance)
@@ -198,5 +202,5 @@ def _then(first: Transform, second: Transform) -> Transform:
     return lambda features: second(first(features))
 
 
-def _beside(first: Transform, second: Transform) -> Transform:
+def _concatenate(first: Transform, second: Transform) -> Transform:
     return lambda features: np.concatenate([first(features), second(features)], axis=1)

@@ -1,9 +1,9 @@
-"""Controls: what a representation gets for free, without learning anything about procedures.
+"""Controls: representations that use no procedural learning.
 
-Smoothing, centring, the clock and counts of what has been lift a linear probe by many points, so a learned
-representation has to beat *them*, not raw features. Each function maps the frames of one video (T, D) to (T, D')
-float32 and says whether it is causal: whether the output at a frame depends on nothing later. Spans of time are in
-frames here; `keystep.evals.candidates` says which ones are tried, `keystep.evals.history` has those that remember.
+Smoothing, centring, the clock and histories improve a linear probe by many points, so a learned representation has to
+beat these, not only raw features. Each function maps the frames of one video, (T, D), to (T, D') float32, and documents
+whether it is causal, that is, whether the output at a frame is independent of later frames. Time spans are in frames.
+`keystep.evals.candidates` lists the spans to try; `keystep.evals.history` has the controls with memory.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from keystep.errors import InputError
 Array = npt.NDArray[Any]
 Frames = npt.NDArray[np.float32]
 Transform = Callable[[Array], Frames]
-"""(T, D) of one video -> (T, D')."""
+"""(T, D) features of one video -> (T, D')."""
 Position = Literal["none", "elapsed", "progress"]
 
 
 @dataclass(frozen=True)
 class Control:
-    """One row of the table of controls."""
+    """A control: a transform of single videos."""
 
     name: str
     transform: Transform
     causal: bool
     position: Position = "none"
-    """What it knows of the position in the video. A fair comparison gives the learned side the same."""
+    """What it knows about the position in the video. A fair comparison gives the learned side the same."""
     parts: Mapping[str, Control] = field(default_factory=dict)
-    """Of several controls side by side: each by the name of its band, in the order of the columns."""
+    """For a concatenation of controls: band name -> control, in column order."""
     edge: str = ""
-    """Why it is the last of the candidates that it is chosen from, so that one beyond it might be better; or empty."""
+    """For the last candidate of a grid: why a better one may lie outside of it. Otherwise empty."""
 
 
 def side_by_side(name: str, parts: Mapping[str, Control]) -> Control:
-    """Several controls as one, which is causal if all of them are."""
+    """Concatenate several controls. The result is causal if all parts are."""
 
     def transform(features: Array) -> Frames:
         return np.concatenate([part.transform(features) for part in parts.values()], axis=1)
@@ -50,26 +50,29 @@ def side_by_side(name: str, parts: Mapping[str, Control]) -> Control:
 
 
 def centre(features: Array) -> Frames:
-    """The video's mean removed. Not causal: the mean sees the whole video."""
+    """Subtract the video's mean. Not causal."""
     frames = as_frames(features)
     return np.asarray(frames - frames.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def running_centre(features: Array) -> Frames:
-    """The mean of the frames so far (this one included) removed. Causal; the first frame becomes 0."""
+    """Subtract the mean of the frames so far, including the current one. Causal; the first frame becomes 0."""
     frames = as_frames(features)
     so_far = np.cumsum(frames, axis=0, dtype=np.float64) / np.arange(1, len(frames) + 1)[:, None]
     return np.asarray(frames - so_far, dtype=np.float32)
 
 
 def moving_average(features: Array, width: int, *, causal: bool) -> Frames:
-    """The mean over ``width`` frames: the last ones (causal), or an odd number around the frame (not causal).
+    """Mean over ``width`` frames: the most recent ones (causal), or an odd number centred on the frame (not causal).
 
-    At the edges, over those frames of the window that exist. O(T) for every width, by sums in float64.
+    At the edges, the mean is over the frames of the window that exist. O(T) for every width, using float64 sums.
+
+    Raises:
+        InputError: a width below 1, or an even width that is not causal.
     """
     if width < 1 or (not causal and width % 2 == 0):
         kind, rule = ("trailing", "at least 1") if causal else ("centred", "odd and at least 1")
-        raise InputError(f"a {kind} average over {width} frames: the width must be {rule}")
+        raise InputError(f"{kind} average: width must be {rule}, not {width}")
     frames = as_frames(features)
     index = np.arange(len(frames))
     reach = 0 if causal else width // 2  # frames after the current one
@@ -80,36 +83,40 @@ def moving_average(features: Array, width: int, *, causal: bool) -> Frames:
 
 
 def elapsed(length: int, tau: float) -> Frames:
-    """(T, 2): the time since the start of the video in units of ``tau`` frames, and log(1 + it). Causal.
+    """(T, 2): time since the start of the video in units of ``tau`` frames, and log(1 + time). Causal.
 
-    Two columns, because a linear probe can then also tell early steps apart in an hour-long video.
+    The logarithm lets a linear probe separate early steps even in an hour-long video.
     """
-    time = np.arange(length) / above_zero(tau, "tau")
+    time = np.arange(length) / check_positive(tau, "tau")
     return np.stack([time, np.log1p(time)], axis=1).astype(np.float32)
 
 
 def progress(length: int) -> Frames:
-    """(T, 1): t / T from 0 to just below 1. Not causal: T is known only when the video is over."""
+    """(T, 1): t / T, from 0 to just below 1. Not causal, because T is known only at the end."""
     return (np.arange(length) / max(length, 1)).astype(np.float32)[:, None]
 
 
 def averaged_offsets(features: Array, offsets: Sequence[float]) -> Frames:
-    """Moments around a frame side by side, each an average that widens with its distance: (T, D) -> (T, moments x D).
+    """Concatenate averages at several offsets: (T, D) -> (T, offsets x D).
 
-    The average of an offset runs over the odd number of frames nearest to half its distance, so it never reaches the
-    frame itself and is causal if no offset is above 0. Before the start stands the first frame, after the end the last
-    one. Offsets that round to the same moment count once. Follow `FramePCA`, so that it stays small.
+    The average at an offset spans the odd number of frames nearest to half the offset, so it never includes the current
+    frame, and is causal if no offset is positive. The first and last frame are repeated beyond the ends of the video.
+    Offsets that round to the same frame count once. Apply it to the output of `FramePCA` to limit the width.
 
     Args:
-        offsets: in frames, below 0 for the past.
+        features: (T, D) of one video.
+        offsets: in frames, negative for the past.
+
+    Raises:
+        InputError: no offsets.
     """
     if not offsets:
-        raise InputError("averaged offsets: name at least one offset")
+        raise InputError("averaged offsets: give at least one offset")
     frames = as_frames(features)
     index, last = np.arange(len(frames)), len(frames) - 1
     sums = _running_sums(frames)
     moments = []
-    for shift, width in dict.fromkeys((round(offset), odd(abs(offset) / 2)) for offset in offsets):
+    for shift, width in dict.fromkeys((round(offset), nearest_odd(abs(offset) / 2)) for offset in offsets):
         start = np.clip(index + shift - width // 2, 0, last)
         stop = np.clip(index + shift + width // 2, 0, last) + 1
         moments.append((sums[stop] - sums[start]) / (stop - start)[:, None])
@@ -118,14 +125,19 @@ def averaged_offsets(features: Array, offsets: Sequence[float]) -> Frames:
 
 @dataclass(frozen=True, eq=False)
 class FramePCA:
-    """The leading principal components of single frames, fitted on training videos. Causal: frame by frame."""
+    """The leading principal components of single frames, fitted on training videos. Causal."""
 
     mean: npt.NDArray[np.float64]  # (D,)
     components: npt.NDArray[np.float64]  # (D, K), orthonormal, by falling variance
 
     @classmethod
     def fit(cls, videos: Sequence[Array], components: int = 24) -> FramePCA:
-        """From the training videos, each (T_i, D); narrower features keep all their D components."""
+        """Fit to the training videos, (T_i, D) each. Features with fewer dimensions than ``components`` keep all of
+        them.
+
+        Raises:
+            InputError: videos of different widths, no frames, or no components.
+        """
         arrays = [as_frames(video).astype(np.float64) for video in videos]
         count, widths = sum(map(len, arrays)), {array.shape[1] for array in arrays}
         if len(widths) > 1:
@@ -146,13 +158,21 @@ class FramePCA:
 
 
 def segment_means(features: Array, labels: Array) -> Frames:
-    """Each frame replaced by the mean of its segment, the maximal run of one label. ORACLE if the labels are true ones.
+    """Replace each frame by the mean of its segment, the maximal run of one label. ORACLE if the labels are true
+    labels.
 
-    labels: (T,) of any type that can be compared. It shows what boundaries alone are worth.
+    It shows the value of the boundaries alone.
+
+    Args:
+        features: (T, D).
+        labels: (T,) of any comparable type.
+
+    Raises:
+        InputError: labels of another length.
     """
     frames, truth = as_frames(features), np.asarray(labels)
     if truth.shape != (len(frames),):
-        raise InputError(f"{len(frames)} frames need as many labels, not an array of shape {truth.shape}")
+        raise InputError(f"labels have shape {truth.shape}; expected ({len(frames)},)")
     starts = np.flatnonzero(np.concatenate([[True], truth[1:] != truth[:-1]]))
     lengths = np.diff(starts, append=len(frames))
     means = np.add.reduceat(frames, starts, axis=0, dtype=np.float64) / lengths[:, None]
@@ -160,7 +180,11 @@ def segment_means(features: Array, labels: Array) -> Frames:
 
 
 def as_frames(features: Array) -> Frames:
-    """(T, D) as float32, or a line that names what is wrong with it."""
+    """Features as (T, D) float32.
+
+    Raises:
+        InputError: another shape, no frames, or NaN or infinite values.
+    """
     frames = np.asarray(features, dtype=np.float32)
     if frames.ndim != 2 or not len(frames):
         raise InputError(f"features have shape {frames.shape}; expected (T, D) with at least one frame")
@@ -170,20 +194,24 @@ def as_frames(features: Array) -> Frames:
     return frames
 
 
-def odd(frames: float) -> int:
+def nearest_odd(frames: float) -> int:
     """The odd number nearest to ``frames``, at least 1."""
     return max(1, 2 * round((frames - 1) / 2) + 1)
 
 
-def above_zero(value: float, name: str) -> float:
-    """A number that has to be above 0 and finite."""
+def check_positive(value: float, name: str) -> float:
+    """The value as float, if it is positive and finite.
+
+    Raises:
+        InputError: it is not.
+    """
     if not 0 < value < float("inf"):
         raise InputError(f"{name} must be above 0, not {value}")
     return float(value)
 
 
 def _running_sums(frames: Frames) -> npt.NDArray[np.float64]:
-    """(T + 1, D): sums of the frames before each, in float64."""
+    """(T + 1, D) float64: sums of all frames before each index."""
     sums = np.zeros((len(frames) + 1, frames.shape[1]))
     np.cumsum(frames, axis=0, dtype=np.float64, out=sums[1:])
     return sums

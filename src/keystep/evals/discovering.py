@@ -1,4 +1,4 @@
-"""Key-steps without labels: raw features, the controls and every model, clustered and scored alike."""
+"""`keystep discover`: unsupervised key-step discovery on raw features, the controls and every model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from keystep.evals.discovery import (
     spread,
     uniform_segments,
 )
-from keystep.evals.entrants import CONTROLS, Group, Models, check_groups, check_models, loaded_groups, model_records
+from keystep.evals.entrants import CONTROLS, Group, Models, check_groups, check_models, load_groups, model_records
 from keystep.evals.judge import Representation
 from keystep.evals.pictures import ribbons_png
-from keystep.evals.results import making
+from keystep.evals.results import provenance
 from keystep.files import check_new, check_ours, replacing, write_json
 from keystep.loading import check_features
 from keystep.locking import owning
@@ -36,28 +36,28 @@ from keystep.progress import SILENT, Progress
 
 RESULT, PICTURE = "discovery.json", "discovery.png"
 SEEDS = (0, 1, 2)
-"""Starts of k-means (and of the random control)."""
+"""Seeds of k-means and of the random control."""
 SCORES = ("f1", "iou", "precision", "recall")
 
 
 @dataclass
-class Row:
-    """One line of the table: a representation or control, and a discovery for each seed."""
+class DiscoveryRow:
+    """A table row: a representation or control, with a discovery for each seed."""
 
     name: str
     detail: str = ""
     runs: list[Discovery] = field(default_factory=list)
 
     def mean(self, score: str) -> float:
-        """Over the runs."""
+        """Mean of a score over the runs."""
         return float(np.mean([getattr(run, score) for run in self.runs]))
 
     def spread(self, score: str) -> float | None:
-        """Over the runs; None for a single one."""
+        """Standard deviation of a score over the runs; None for a single run."""
         return spread([getattr(run, score) for run in self.runs])
 
     def to_json(self) -> dict[str, Any]:
-        """For the file."""
+        """The row as in the result file."""
         return {
             "name": self.name,
             "detail": self.detail,
@@ -80,21 +80,26 @@ def discover(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> DiscoveryStudy:
-    """Cluster, match, score; with ``out``, write ``discovery.json`` and ribbons of the first video.
+    """Cluster, match and score. With ``out``, write ``discovery.json`` and the ribbons of the first video.
 
     Args:
-        models: as for `keystep.evaluate`.
-        split, part: which videos; without a split all that have labels.
-        background: classes that are no key-steps.
-        task_pattern: finds a video's task in its name; each task is its own study.
+        folder: the data.
+        models: as in `keystep.evaluate`.
+        config: settings.
+        split, part: the videos to score; without a split, all labelled videos.
+        background: names of background classes, which are not key-steps.
+        task_pattern: extracts a video's task from its name. Each task is clustered separately.
+        out: result folder.
+        overwrite: replace an existing result.
+        progress: receives one update for each row.
 
     Raises:
-        InputError: unusable data, models or settings, or a result that is there already.
+        InputError: invalid data, models or settings, or an existing result.
     """
     with owning(out):
         if out is not None:
             check_output(out, overwrite=overwrite)
-        groups = loaded_groups(models)
+        groups = load_groups(models)
         check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
         study = DiscoveryStudy(folder, config, _background(folder, background), split, part, task_pattern)
         study.warnings = (
@@ -107,7 +112,7 @@ def discover(
             for row in study.run(groups):
                 task.advance(note=row.name)
         if out is not None:
-            record = study.record() | {"models": model_records(groups), "command": making()["command"]}
+            record = study.record() | {"models": model_records(groups), "command": provenance()["command"]}
             write_json(out / RESULT, record)
             with replacing(out / PICTURE) as temporary:
                 temporary.write_bytes(study.picture())
@@ -115,13 +120,17 @@ def discover(
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder for results before any work is done for it."""
+    """Check early that results can be written to a folder.
+
+    Raises:
+        InputError: it cannot be used.
+    """
     check_ours(out, (RESULT, PICTURE))
     check_new(out / RESULT, overwrite)
 
 
 class DiscoveryStudy:
-    """Rows on the same videos, under the same choices."""
+    """Rows on the same videos with the same settings."""
 
     def __init__(
         self,
@@ -145,18 +154,18 @@ class DiscoveryStudy:
         self.videos = tuple(video for video in self.videos if video in self.raw)
         self.choosing = tuple(video for video in self.choosing if video in self.raw) or self.videos
         if not self.videos:
-            raise InputError(f"{folder.root}: none of the {part} videos can be used")
+            raise InputError(f"{folder.root}: no usable video in {part}")
         self.tasks = tasks_of(folder, list(self.raw), task_pattern)
-        self.rows: list[Row] = []
+        self.rows: list[DiscoveryRow] = []
         self.warnings: list[str] = []
 
-    def run(self, groups: Sequence[Group]) -> Iterator[Row]:
-        """Controls, raw features, smoothing, then the models."""
+    def run(self, groups: Sequence[Group]) -> Iterator[DiscoveryRow]:
+        """Add and yield the rows: controls, raw features, smoothing, then the models."""
         lengths = {video: len(self.raw[video]) for video in self.videos}
         clusters = self.config.clusters
-        yield self._add(Row("uniform segments", runs=[self._score(uniform_segments(lengths, clusters))]))
+        yield self._add(DiscoveryRow("uniform segments", runs=[self._score(uniform_segments(lengths, clusters))]))
         random = [self._score(random_frames(lengths, clusters, seed)) for seed in SEEDS]
-        yield self._add(Row("random frames", runs=random))
+        yield self._add(DiscoveryRow("random frames", runs=random))
         yield self._add(self._clustered("raw features", [self.raw]))
         yield self._add(self._smoothing())
         for name, group in groups:
@@ -165,14 +174,14 @@ class DiscoveryStudy:
             detail = str(group[0].config.attention)
             yield self._add(self._clustered(f"{name} (ORACLE)" if oracle else name, latents, detail))
 
-    def _add(self, row: Row) -> Row:
+    def _add(self, row: DiscoveryRow) -> DiscoveryRow:
         self.rows.append(row)
         return row
 
-    def _clustered(self, name: str, representations: Sequence[Representation], detail: str = "") -> Row:
-        """A row with a run for each representation (the seeds of a model) and each start of k-means."""
+    def _clustered(self, name: str, representations: Sequence[Representation], detail: str = "") -> DiscoveryRow:
+        """A row with a run for each representation (the seeds of a model) and each seed of k-means."""
         runs = [self._discover(found, self.videos, seed) for found in representations for seed in SEEDS]
-        return Row(name, detail, runs)
+        return DiscoveryRow(name, detail, runs)
 
     def _discover(self, representation: Representation, videos: Sequence[str], seed: int) -> Discovery:
         tasks = {video: self.tasks[video] for video in videos}
@@ -181,8 +190,8 @@ class DiscoveryStudy:
     def _score(self, clusters: Mapping[str, np.ndarray]) -> Discovery:
         return score_clusters(clusters, self.truths, self.tasks, self.config, self.background)
 
-    def _smoothing(self) -> Row:
-        """The moving average whose F1 is best on the videos to choose by: its labels help this control alone."""
+    def _smoothing(self) -> DiscoveryRow:
+        """The moving average with the best F1 on the validation videos. Only this control benefits from labels."""
         rate, raw = float(self.folder.timeline.rate), [self.raw[video] for video in self.videos]
         candidates = Candidates(raw, rate, decorrelation_time(raw, rate).tau).smoothing(causal=False)
         scored = [
@@ -191,11 +200,11 @@ class DiscoveryStudy:
         ]
         best = candidates[int(np.argmax(scored))]
         smooth = {video: best.transform(self.raw[video]) for video in self.videos}
-        by = "these very videos" if self.choosing == self.videos else "the validation videos"
+        by = "the same videos" if self.choosing == self.videos else "the validation videos"
         return self._clustered("moving average", [smooth], f"{best.name}, best of {len(candidates)} by F1 on {by}")
 
     def record(self) -> dict[str, Any]:
-        """What goes into the file."""
+        """The content of the result file."""
         folder = self.folder
         return {
             "format": "keystep-discovery",
@@ -217,7 +226,7 @@ class DiscoveryStudy:
         }
 
     def picture(self) -> bytes:
-        """True steps and matched clusters of the first video, first seed."""
+        """The true steps and matched clusters of the first video and seed."""
         video = self.videos[0]
         lines = {
             row.name: task.labels[video] for row in self.rows for task in row.runs[0].tasks if video in task.labels
@@ -227,13 +236,13 @@ class DiscoveryStudy:
 
 
 def _parts(folder: FeatureFolder, split: str | None, part: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(videos to score, videos to choose by, what they are in words)."""
+    """(videos to score, videos for selection, description of the former)."""
     if part not in (*PARTS, "all"):
-        raise InputError(f"--part {part!r} is none of {', '.join((*PARTS, 'all'))}")
+        raise InputError(f"unknown --part {part!r}; expected one of {', '.join((*PARTS, 'all'))}")
     if split is None:
         labelled = tuple(name for name, video in folder.videos.items() if video.labels is not None)
         folder.problems.notes.append(
-            "no --split: all videos are scored, those that models were pretrained on (without labels) among them"
+            "no --split: all videos are scored, including those that models were pretrained on (without labels)"
         )
         return labelled, (), "all videos"
     chosen = folder.split(split)
@@ -244,5 +253,5 @@ def _parts(folder: FeatureFolder, split: str | None, part: str) -> tuple[tuple[s
 def _background(folder: FeatureFolder, names: Sequence[str]) -> tuple[int, ...]:
     unknown = sorted(set(names) - set(folder.classes))
     if unknown:
-        raise InputError(f"--background {unknown[0]!r} is no class of {folder.root / 'mapping.txt'}")
+        raise InputError(f"--background {unknown[0]!r} is not a class in {folder.root / 'mapping.txt'}")
     return tuple(folder.classes.index(name) for name in names)

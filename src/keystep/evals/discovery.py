@@ -1,13 +1,12 @@
-"""Key-steps without labels: cluster the frames of one task's videos, match clusters to true key-steps, score.
+"""Unsupervised key-step discovery: cluster the frames of a task's videos, match clusters to key-steps, and score.
 
-What the field's scores hang on is named, because it moves them by many points: the number of clusters, what is
-clustered together, what is matched together, how the background counts, and which convention averages. The convention
-``cnc`` is that of EgoProceL's authors (Bansal et al., ECCV 2022; read from their ``evaluate/metrics.py``): clusters and
-key-steps are matched one to one by the Hungarian method (most frames in common), and precision, recall and
-intersection over union are averaged over the *matched* key-steps. A key-step that no cluster was left for costs
-nothing there; in ``all-steps`` it counts 0. Three details are ours: only key-steps that occur in what is matched take
-part (theirs has columns for all of the task's, which only matters for ties), F1 is that of the averaged precision and
-recall (they print no F1), and frames without a label are left out.
+Scores depend by many points on the number of clusters, on what is clustered and matched together, on the background,
+and on how scores are averaged, so all of these are explicit settings. The convention ``cnc`` is that of the authors of
+EgoProceL (Bansal et al., ECCV 2022; from their ``evaluate/metrics.py``): clusters are matched to key-steps one to one
+by the Hungarian algorithm (maximum overlap), and precision, recall and intersection over union are averaged over the
+*matched* key-steps. An unmatched key-step is ignored there; in ``all-steps`` it counts as 0. We differ in three
+details: only key-steps that occur in the matched videos take part (which matters for ties only), F1 is computed from
+the averaged precision and recall (they report no F1), and unlabelled frames are ignored.
 """
 
 from __future__ import annotations
@@ -31,38 +30,39 @@ from keystep.errors import InputError
 Ids = npt.NDArray[np.int64]
 Scope = Literal["video", "task"]
 
-NOTHING = -1
-"""The class of frames whose cluster was matched to no key-step."""
+UNMATCHED = -1
+"""Class id of frames whose cluster is not matched to a key-step."""
 
 CONVENTIONS = {
     "cnc": "mean over matched key-steps (EgoProceL's authors')",
-    "frames": "frames of all matched key-steps added up (EgoProceL's authors', their other setting)",
-    "all-steps": "mean over all key-steps, 0 where no cluster was left",
+    "frames": "pooled over the frames of all matched key-steps (EgoProceL's authors', their other setting)",
+    "all-steps": "mean over all key-steps, 0 if unmatched",
 }
 
 
 class DiscoveryConfig(Config):
-    """What is clustered, matched and counted."""
+    """Settings of clustering, matching and scoring."""
 
     clusters: int = Field(ge=2)
-    """K, the number of clusters. EgoProceL's authors give 7 to every task."""
+    """K, the number of clusters. EgoProceL's authors use 7 for every task."""
     clustering: Scope = "task"
-    """``task``: all videos of a task at once; ``video``: each alone, as EgoProceL's authors do for their scores by
-    video."""
+    """``task``: all videos of a task together; ``video``: each video separately, as EgoProceL's authors do for their
+    video-level scores.
+    """
     matching: Scope = "video"
-    """Whether clusters are matched to key-steps anew in every ``video``, or once for a ``task``. By video is the easier
-    of the two."""
+    """Whether clusters are matched to key-steps for every ``video``, or once for a ``task``, which is harder."""
     convention: Literal["cnc", "frames", "all-steps"] = "cnc"
-    """How matched frames become scores, see `CONVENTIONS`."""
+    """How matched frames are scored, see `CONVENTIONS`."""
     background: Literal["step", "unmatched"] = "step"
-    """``step``: the background is one more key-step to be found, as in the authors' code; ``unmatched``: no cluster can
-    be it, and its frames count against the precision of the clusters they fall into."""
+    """``step``: the background is one more key-step, as in the authors' code; ``unmatched``: no cluster can be matched
+    to it, and its frames count against the precision of their clusters.
+    """
     starts: int = Field(default=3, ge=1)
-    """k-means runs of which the tightest is kept; no label chooses."""
+    """Number of k-means initialisations; the one with the lowest inertia is used."""
 
     def describe(self) -> str:
-        """The choices in a line, for tables."""
-        kind = "a key-step to be found" if self.background == "step" else "matched to nothing"
+        """The settings in one line, for tables."""
+        kind = "a key-step" if self.background == "step" else "unmatched"
         return (
             f"K = {self.clusters}, clustered by {self.clustering}, matched by {self.matching}, background {kind}, "
             f"{self.convention}: {CONVENTIONS[self.convention]}"
@@ -79,14 +79,17 @@ class DiscoveryScores:
 
     @property
     def f1(self) -> float:
-        """Of precision and recall; 0 where both are."""
+        """Harmonic mean of precision and recall; 0 if both are 0."""
         both = self.precision + self.recall
         return 2 * self.precision * self.recall / both if both else 0.0
 
 
 @dataclass(frozen=True)
 class TaskDiscovery:
-    """One task. steps: key-steps that occur in its videos. labels: video -> (T,) class ids, `NOTHING` unmatched."""
+    """The result for one task.
+
+    steps: number of key-steps that occur in its videos. labels: video -> (T,) class ids, `UNMATCHED` if unmatched.
+    """
 
     task: str
     scores: DiscoveryScores
@@ -96,33 +99,33 @@ class TaskDiscovery:
 
 @dataclass(frozen=True)
 class Discovery:
-    """Clusters of all tasks, scored under one set of choices."""
+    """The results for all tasks."""
 
     config: DiscoveryConfig
     tasks: tuple[TaskDiscovery, ...]
 
     @property
     def precision(self) -> float:
-        """Mean over tasks, 0-100, as all four."""
+        """Mean over tasks, 0-100."""
         return float(np.mean([task.scores.precision for task in self.tasks]))
 
     @property
     def recall(self) -> float:
-        """Mean over tasks."""
+        """Mean over tasks, 0-100."""
         return float(np.mean([task.scores.recall for task in self.tasks]))
 
     @property
     def iou(self) -> float:
-        """Mean over tasks."""
+        """Mean over tasks, 0-100."""
         return float(np.mean([task.scores.iou for task in self.tasks]))
 
     @property
     def f1(self) -> float:
-        """Mean over tasks of each task's F1."""
+        """Mean of the tasks' F1, 0-100."""
         return float(np.mean([task.scores.f1 for task in self.tasks]))
 
     def to_json(self) -> dict[str, Any]:
-        """Scores with all choices."""
+        """Scores and settings."""
         return {
             **self.config.model_dump(mode="json"),
             **{name: getattr(self, name) for name in ("f1", "iou", "precision", "recall")},
@@ -140,19 +143,28 @@ class Discovery:
 def cluster_frames(
     representation: Mapping[str, np.ndarray], tasks: Mapping[str, str], config: DiscoveryConfig, seed: int = 0
 ) -> dict[str, Ids]:
-    """k-means (k-means++ starts) on the frames as they are: video -> (T,) cluster ids. tasks: video -> its task.
+    """Cluster frames by k-means (k-means++ initialisation).
+
+    Args:
+        representation: video -> (T, D).
+        tasks: video -> its task.
+        config: settings.
+        seed: of k-means.
+
+    Returns:
+        Video -> (T,) cluster ids.
 
     Raises:
-        InputError: fewer frames than clusters in what is clustered together.
+        InputError: fewer frames than clusters.
     """
     found: dict[str, Ids] = {}
     for name, videos in _groups(tasks, config.clustering).items():
         frames = np.concatenate([representation[video] for video in videos])
         if len(frames) < config.clusters:
-            where = name or f"{len(videos)} videos together"  # videos of one task, which need not have a name
-            raise InputError(f"{where}: {len(frames)} frames cannot make {config.clusters} clusters; set fewer")
+            where = name or f"{len(videos)} videos"  # the only task may have no name
+            raise InputError(f"{where}: {len(frames)} frames are too few for {config.clusters} clusters")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # equal frames: some clusters stay empty, and score so
+            warnings.simplefilter("ignore", ConvergenceWarning)  # duplicate frames may leave clusters empty
             fitted = KMeans(config.clusters, n_init=config.starts, random_state=seed).fit(frames)
         ends = np.cumsum([len(representation[video]) for video in videos])[:-1]
         found |= dict(zip(videos, np.split(fitted.labels_.astype(np.int64), ends), strict=True))
@@ -160,12 +172,12 @@ def cluster_frames(
 
 
 def uniform_segments(lengths: Mapping[str, int], clusters: int) -> dict[str, Ids]:
-    """Control: every video cut into K stretches of one length, the first of all videos being one cluster."""
+    """Control: split every video into K segments of equal length; the k-th segments of all videos form a cluster."""
     return {video: np.arange(length, dtype=np.int64) * clusters // length for video, length in lengths.items()}
 
 
 def random_frames(lengths: Mapping[str, int], clusters: int, seed: int = 0) -> dict[str, Ids]:
-    """Control: a random cluster for every frame."""
+    """Control: assign every frame to a random cluster."""
     random = np.random.default_rng(seed)
     return {video: random.integers(clusters, size=length) for video, length in lengths.items()}
 
@@ -177,16 +189,21 @@ def score_clusters(
     config: DiscoveryConfig,
     background: Collection[int] = (),
 ) -> Discovery:
-    """Match and score. clusters: video -> (T,) ids from 0; truths: video -> (T,) class ids, `IGNORED` without a label.
+    """Match clusters to key-steps and score them.
 
-    Precision, recall and IoU of a task are means over its videos with ``matching="video"``.
+    Args:
+        clusters: video -> (T,) cluster ids from 0.
+        truths: video -> (T,) class ids, `IGNORED` for unlabelled frames.
+        tasks: video -> its task.
+        config: settings. With ``matching="video"``, the scores of a task are means over its videos.
+        background: class ids of the background.
 
     Raises:
-        InputError: a video without truth, of another length, or a task without any key-step.
+        InputError: a video without labels or with another number of them, or a task without key-steps.
     """
     for video, ids in clusters.items():
         if video not in truths or len(truths[video]) != len(ids):
-            raise InputError(f"{video}: {len(ids)} clustered frames and {len(truths.get(video, ()))} true labels")
+            raise InputError(f"{video}: {len(ids)} clustered frames, but {len(truths.get(video, ()))} true labels")
     results = []
     for task, videos in _groups({video: tasks[video] for video in clusters}, "task").items():
         scores, labels, steps = [], {}, set[int]()
@@ -196,11 +213,11 @@ def score_clusters(
             table = Table.count(predicted, truth, () if config.background == "step" else background)
             for video in together:
                 labels[video] = table.rename(clusters[video])
-            if len(table.steps):  # a video of background alone says nothing of key-steps
+            if len(table.steps):  # skip videos that are only background
                 scores.append(table.score(config.convention))
                 steps |= set(table.steps.tolist())
         if not scores:
-            raise InputError(f"{task or 'these videos'}: no frame of its {len(videos)} videos has a key-step")
+            raise InputError(f"{task or 'these videos'}: none of the {len(videos)} videos has a key-step")
         means = np.mean([(score.precision, score.recall, score.iou) for score in scores], axis=0)
         results.append(TaskDiscovery(task, DiscoveryScores(*means.tolist()), len(steps), labels))
     return Discovery(config, tuple(results))
@@ -208,11 +225,14 @@ def score_clusters(
 
 @dataclass(frozen=True)
 class Table:
-    """Frames that key-steps and clusters have in common, and which go together.
+    """Contingency table of key-steps and clusters, and their matching.
 
-    steps: (S,) class ids that occur and may be matched. overlap: (S, K) frames. step_frames: (S,) frames of each step;
-    cluster_frames: (K,) of each cluster, those on a background that matches nothing included. pairs: (M, 2) matched
-    rows and columns of ``overlap``.
+    Attributes:
+        steps: (S,) class ids that occur and may be matched.
+        overlap: (S, K) number of common frames.
+        step_frames: (S,) number of frames of each step.
+        cluster_frames: (K,) number of frames of each cluster, including background frames.
+        pairs: (M, 2) matched rows and columns of ``overlap``.
     """
 
     steps: Ids
@@ -223,7 +243,7 @@ class Table:
 
     @classmethod
     def count(cls, clusters: Ids, truth: Ids, unmatched: Collection[int] = ()) -> Table:
-        """Count frames with a label, and match: one to one, most frames in common."""
+        """Count labelled frames, and match one to one with maximum overlap."""
         known = truth != IGNORED
         clusters, truth = clusters[known], truth[known]
         count = int(clusters.max(initial=-1)) + 1
@@ -236,8 +256,8 @@ class Table:
         return cls(steps, overlap, overlap.sum(1), np.bincount(clusters, minlength=count).astype(np.int64), pairs)
 
     def rename(self, clusters: Ids) -> Ids:
-        """(T,) cluster ids -> (T,) class ids; `NOTHING` for a cluster without a key-step."""
-        names = np.full(max(int(clusters.max(initial=-1)) + 1, self.overlap.shape[1]), NOTHING, dtype=np.int64)
+        """(T,) cluster ids -> (T,) class ids, `UNMATCHED` for unmatched clusters."""
+        names = np.full(max(int(clusters.max(initial=-1)) + 1, self.overlap.shape[1]), UNMATCHED, dtype=np.int64)
         names[self.pairs[:, 1]] = self.steps[self.pairs[:, 0]]
         renamed: Ids = names[clusters]
         return renamed
@@ -251,12 +271,12 @@ class Table:
         if convention == "frames":
             return DiscoveryScores(*(100 * common.sum() / total.sum() for total in (found, true, union)))
         pairs = len(self.steps) if convention == "all-steps" else len(rows)
-        parts = (found, true, union)  # a cluster may be empty; it has nothing in common then
+        parts = (found, true, union)  # an empty cluster has no overlap
         return DiscoveryScores(*(100 * float((common / np.maximum(part, 1)).sum()) / pairs for part in parts))
 
 
 def _groups(tasks: Mapping[str, str], scope: Scope) -> dict[str, list[str]]:
-    """What belongs together: videos by task, or each alone."""
+    """Videos grouped by task, or each separately."""
     groups: dict[str, list[str]] = {}
     for video, task in tasks.items():
         groups.setdefault(task if scope == "task" else video, []).append(video)

@@ -1,4 +1,4 @@
-"""The gate: what a learned row has to beat before anything may be claimed of it."""
+"""The gate: the comparisons that a learned row has to win before its gain counts as a claim."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ import numpy as np
 
 from keystep.evals.bootstrap import Shares, paired_bootstrap, paired_shares
 from keystep.evals.judge import Judge
-from keystep.evals.modes import answers_later, marked_oracle
+from keystep.evals.modes import answers_later, mark_oracle
 from keystep.evals.protocol import PAIR, QUICK_NOTE, Comparison, Evaluation, Pair, Question
 from keystep.evals.rows import HeadRow, Mode, Row
 from keystep.metrics import OVERLAPS, Tally
 
 SMOOTHING = "moving average"
-"""Beginning of the names of the rows that the gate knows as smoothing."""
+"""Prefix of the names of moving-average rows."""
 HEAD_METRICS = ("accuracy", "edit", "f1@50")
-"""In what gains under temporal heads are stated."""
+"""Metrics of the gains under temporal heads."""
 
 
 def compare(evaluation: Evaluation, modes: Sequence[Mode], given: Sequence[str] = ()) -> None:
-    """Fill in the pairs and the gate, and note what it lacks.
+    """Fill in the pairs and the gate of an evaluation, and note what is missing.
 
     Args:
-        given: names of the models that were given, in their order.
+        evaluation: with all rows.
+        modes: to compare in.
+        given: names of the given models, in order.
     """
     judge, rows = evaluation.judge, evaluation.rows
     notes = judge.folder.problems.notes
     if any(row.family == "learned" for row in rows) and not any(row.family == "reconstruction" for row in rows):
-        notes.append("no masked reconstruction was judged beside the learned rows: the gate lacks that comparison")
+        notes.append("no masked reconstruction model was given: the gate lacks that comparison")
     if evaluation.quick:
         notes.append(QUICK_NOTE)
     frames = judge.by_group(judge.frames)
     if len(frames) < 2:
-        notes.append("one test video: nothing can be compared, intervals need two")
+        notes.append("only one test video or group: nothing was compared, because intervals need two")
     for mode in modes:
         evaluation.pairs += [*_learned_pairs(rows, mode), *_given_pairs(rows, mode, given)]
     for question, claim, row, rival in evaluation.pairs if len(frames) > 1 else ():
@@ -46,9 +48,9 @@ def compare(evaluation: Evaluation, modes: Sequence[Mode], given: Sequence[str] 
 
 
 def _learned_pairs(rows: Sequence[Row], mode: Mode) -> Iterator[Pair]:
-    """Each learned row against what it has to beat; of several, the strongest on the test videos."""
+    """Pairs of each learned row with its rivals; of several candidates, the strongest on the test videos."""
     here = [row for row in rows if row.mode == mode]
-    raw = [row for row in rows if row.family == "raw"]  # sees one frame, so it stands in every mode
+    raw = [row for row in rows if row.family == "raw"]  # uses single frames, so it belongs to every mode
     simple = [row for row in here if row.family == "control"] + raw
     smooth = [row for row in simple if row.name.startswith(SMOOTHING)] + raw
     for row in here:
@@ -59,14 +61,14 @@ def _learned_pairs(rows: Sequence[Row], mode: Mode) -> Iterator[Pair]:
             yield Pair("control", "alone, against the best control", row, _strongest(simple))
             yield from _other_encoders(row, here)
         elif row.beside == "control":
-            yield Pair("adds", "beside the best control, against the best control alone", row, _strongest(simple))
+            yield Pair("adds", "with the best control, against the best control alone", row, _strongest(simple))
         else:
-            claim = "beside smoothing, against smoothing alone"
+            claim = "with smoothing, against smoothing alone"
             yield Pair("adds to smoothing", claim, row, _strongest(smooth))
 
 
 def _other_encoders(row: Row, here: Sequence[Row]) -> Iterator[Pair]:
-    """The learned row against random weights, and against another objective."""
+    """Pairs of a learned row with untrained and reconstruction encoders."""
     for rival in here:
         questions: dict[str, Question] = {"untrained": "untrained", "reconstruction": "reconstruction"}
         if rival.family in questions and rival.beside == "":
@@ -74,14 +76,13 @@ def _other_encoders(row: Row, here: Sequence[Row]) -> Iterator[Pair]:
 
 
 def _given_pairs(rows: Sequence[Row], mode: Mode, given: Sequence[str]) -> Iterator[Pair]:
-    """What decides nothing and is always asked: every two of the given models, and reconstruction against raw features
-    (for learned rows the gate itself asks that)."""
+    """Pairs outside the gate: all pairs of given models, and reconstruction models against raw features."""
     raw = [row for row in rows if row.family == "raw"]
     alone = [
         row
         for name in given
         for row in rows
-        if row.mode == mode and row.beside == "" and row.name in (name, marked_oracle(name))
+        if row.mode == mode and row.beside == "" and row.name in (name, mark_oracle(name))
     ]
     for place, row in enumerate(alone):
         for rival in [*(raw if row.family != "learned" else ()), *alone[place + 1 :]]:
@@ -89,18 +90,18 @@ def _given_pairs(rows: Sequence[Row], mode: Mode, given: Sequence[str]) -> Itera
 
 
 def _strongest(rows: Sequence[Row]) -> Row:
-    """The row with the most right frames on the test videos, which is what the gate compares."""
+    """The row with the most correct test frames."""
     return max(rows, key=lambda row: float(row.correct.sum(axis=1).mean()))
 
 
 def head_gains(rows: Sequence[HeadRow], judge: Judge) -> list[Comparison]:
-    """Each learned row against raw features, the best control and reconstruction under the same head, paired by video
-    (or by group, where the judge knows groups).
+    """Compare learned rows with raw features, the best control and reconstruction under the same temporal head.
 
-    Raw features are an average over one frame, so they and the best control are one kind of control: a line against the
-    weaker of the two on the test videos holds only where that against the stronger does.
+    Comparisons are paired by video, or by group if groups are known. Raw features are a moving average over one frame,
+    so raw features and the best control are one kind of control: a comparison with the weaker of the two on the test
+    videos holds only if the one with the stronger does.
     """
-    if len(judge.by_group(judge.frames)) < 2:  # one video has no interval
+    if len(judge.by_group(judge.frames)) < 2:  # no interval for a single video
         return []
     simple = {row.name for row in rows if row.family in ("raw", "control")}
     tallies = [[judge.tallies(run.predictions) for run in row.runs] for row in rows]
@@ -126,14 +127,14 @@ def head_gains(rows: Sequence[HeadRow], judge: Judge) -> list[Comparison]:
 
 
 def _stronger(line: Comparison, found: Sequence[Comparison]) -> str:
-    """Of the simple controls, the one that beats a line's rival on the test videos and is not beaten itself."""
+    """A control that beats the line's rival on the test videos and is not beaten by the first row; or empty."""
     same = [other for other in found if (other.first, other.mode, other.claim) == (line.first, line.mode, line.claim)]
     hardest = min(same, key=lambda other: other.difference.mean)
     return hardest.second if hardest.difference.mean < line.difference.mean and not hardest.holds else ""
 
 
 def _shares(tallies: Sequence[Sequence[Tally]], metric: str, judge: Judge) -> Shares:
-    """What a score is made of, seed by seed and video by video (or group by group), under protocol pooled."""
+    """The numerators and denominators of a metric by seed and video (or group), under the pooled protocol."""
     if metric == "accuracy":
         parts = [[(one.frames[0, 0], one.frames[0, 1]) for one in run] for run in tallies]
     elif metric == "edit":

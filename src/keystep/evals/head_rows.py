@@ -1,7 +1,7 @@
-"""Temporal heads on raw features, on the best control, and on learned latents: the paper's evaluation, honestly.
+"""Temporal heads on raw features, on the best control, and on learned latents, as in the paper's evaluation.
 
-Every head is trained on the training videos, its epoch is chosen on the validation videos, and the test videos only
-score. Offline rows may see the whole video; causal rows, representation and head together, answer with a stated delay.
+Heads are trained on the training videos, the best epoch is selected on the validation videos, and the test videos are
+used for scoring only. Offline rows may use the whole video; causal rows (representation and head) state their delay.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from keystep.data.clips import read_clips
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.controls import Control
-from keystep.evals.head_sources import Source, sources
+from keystep.evals.head_sources import HeadInput, sources
 from keystep.evals.judge import Judge, Representation
-from keystep.evals.modes import answer_slots, marked_oracle, patterns_of
+from keystep.evals.modes import answer_slots, attention_patterns, mark_oracle
 from keystep.evals.protocol import ClipRow, Entrant, EvalConfig
 from keystep.evals.results import head_name
 from keystep.evals.rows import HeadRow, HeadRun, Mode, Row
@@ -30,27 +30,29 @@ from keystep.evals.trimmed import (
     CONTEXTS,
     PerFrame,
     classify_clips,
+    head_scores,
     judge_clips,
-    parts_of,
-    scores_of,
+    split_clips,
     submission,
 )
-from keystep.heads import Head, describe, frames_per_second, train_head
+from keystep.heads import Head, HeadConfig, build_head, describe, frames_per_second, train_head
 from keystep.pjepa import PJEPA
+from keystep.plugins import HEADS
 from keystep.progress import SILENT, Progress, Task
 
 
 class HeadStudy:
-    """Trains every head that is asked for on every representation.
+    """Trains every requested head on every representation.
 
     Args:
-        config: heads, modes, and how they are trained.
-        folder: where trained heads are kept, so that a study that was stopped goes on.
-        best: the control that is best on the validation videos, in each mode.
+        judge: data, split and metrics.
+        config: heads, modes and training settings.
+        folder: for trained heads, so that an interrupted study can be resumed.
+        best: mode -> the best control on the validation videos.
 
     Attributes:
-        rows: a row for each head, representation and mode.
-        clip_rows: of linear probes on trimmed clips, where the data have any.
+        rows: one for each head, representation and mode.
+        clip_rows: linear probes on trimmed clips, if the data have any.
     """
 
     def __init__(self, judge: Judge, config: EvalConfig, folder: Path, best: Mapping[Mode, Control]) -> None:
@@ -59,10 +61,10 @@ class HeadStudy:
         self.clip_rows: list[ClipRow] = []
 
     def run(self, entrants: Sequence[Entrant], progress: Progress = SILENT) -> None:
-        """Train what is not there yet, and score.
+        """Train all heads that are not in the folder yet, and score them.
 
         Raises:
-            InputError: a head's settings, features that do not fit, or heads with other settings in the folder.
+            InputError: invalid settings or features, or heads with other settings in the folder.
         """
         with progress.task("training heads", total=self._count(entrants), unit="heads") as task:
             for mode in self.config.modes:
@@ -72,14 +74,14 @@ class HeadStudy:
     def _count(self, entrants: Sequence[Entrant]) -> int:
         modes = self.config.modes
         simple = 2 * self.config.seeds * len([mode for mode in modes if mode in self.best])
-        models = sum(mode in patterns_of(entrant.model) for mode in modes for entrant in entrants)
+        models = sum(mode in attention_patterns(entrant.model) for mode in modes for entrant in entrants)
         return len(self.config.temporal_heads) * (simple + models)
 
-    def _judge(self, source: Source, task: Task) -> None:
-        """Every head on one representation, in one mode and with one seed."""
+    def _judge(self, source: HeadInput, task: Task) -> None:
+        """Train and score every head on one representation."""
         representation: Representation = source.made()
         for preset in self.config.temporal_heads:
-            run = self._trained(representation, preset, source, task)
+            run = self._train(representation, preset, source, task)
             key = (self._marked(source.name), preset, source.mode)
             row = next((row for row in self.rows if (row.name, row.head, row.mode) == key), None)
             if row is None:
@@ -89,8 +91,10 @@ class HeadStudy:
         if source.mode == "causal" and source.family != "control" and (self.judge.folder.root / CLIPS).exists():
             self._probe_clips(source)
 
-    def _trained(self, representation: Representation, preset: str, source: Source, task: Task) -> HeadRun:
+    def _train(self, representation: Representation, preset: str, source: HeadInput, task: Task) -> HeadRun:
         judge, settings = self.judge, self.config.head(preset, source.mode)
+        if source.mode == "causal" and settings.kind not in HEADS.own:
+            _check_causal(settings, representation[judge.split.train[0]].shape[1], len(judge.folder.classes))
 
         def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
             return [(representation[name], judge.labels[name]) for name in names]
@@ -112,9 +116,11 @@ class HeadStudy:
         )
         task.advance(note=what)
         record = {"best_epoch": trained.record["best_epoch"], "valid_scores": trained.record["valid_scores"]}
-        return self._scored(representation, source, trained.head, record)
+        return self._score(representation, source, trained.head, record)
 
-    def _scored(self, representation: Representation, source: Source, head: Head, record: Mapping[str, Any]) -> HeadRun:
+    def _score(
+        self, representation: Representation, source: HeadInput, head: Head, record: Mapping[str, Any]
+    ) -> HeadRun:
         judge, device = self.judge, head.standardise.mean.device
         predictions = {
             name: head.predict(torch.from_numpy(representation[name])[None].to(device))[0].cpu().numpy()
@@ -124,12 +130,12 @@ class HeadStudy:
         moment = _at_the_moment(judge, predictions, source, head)
         clips: tuple[Mapping[str, float], Mapping[str, Any] | None] = ({}, None)
         if source.mode == "causal" and (judge.folder.root / CLIPS).exists():
-            clips = _clips(judge, scores_of(source.frames, head))
+            clips = _clips(judge, head_scores(source.frames, head))
         valid = record["valid_scores"]["accuracy"]
         return HeadRun(source.seed, scores, valid, correct, predictions, head, record, moment, *clips)
 
-    def _row(self, source: Source, preset: str, head: Head) -> HeadRow:
-        """The line of a head on a representation; the head's own wait comes on top of the representation's."""
+    def _row(self, source: HeadInput, preset: str, head: Head) -> HeadRow:
+        """An empty row. Its delay is that of the representation plus that of the head."""
         rate, chunk = float(self.judge.folder.timeline.rate), None if head.delay is None else head.delay + 1
         delay = None
         if chunk is not None and source.delay is not None:
@@ -148,10 +154,10 @@ class HeadStudy:
         )
 
     def _marked(self, name: str) -> str:
-        return marked_oracle(name) if self.judge.folder.oracle else name
+        return mark_oracle(name) if self.judge.folder.oracle else name
 
-    def _probe_clips(self, source: Source) -> None:
-        """Another seed of a representation's clip row."""
+    def _probe_clips(self, source: HeadInput) -> None:
+        """Add a seed to the clip row of a representation."""
         judge, name = self.judge, self._marked(source.name)
         clips = read_clips(judge.folder.root / CLIPS, len(judge.folder.classes))
         found = judge_clips(judge.folder, clips, judge.split, source.frames, config=judge.probe)
@@ -163,23 +169,34 @@ class HeadStudy:
             row.top1[context].append(result.top1)
 
 
+def _check_causal(settings: HeadConfig, width: int, classes: int) -> None:
+    """Refuse a head from outside that sees the whole video where only the past may be seen."""
+    if build_head(settings, width, classes, seed=0).delay is None:
+        raise InputError(
+            f"head {settings.kind}: sees the whole video (its delay is None); judge it with modes=[offline]"
+        )
+
+
 def check_clips(folder: FeatureFolder, groups: Sequence[tuple[str, list[PJEPA]]]) -> None:
-    """Models that attend by segment cannot read trimmed clips, which have none.
+    """Reject models with segment attention if the data have trimmed clips, because clips have no segments.
 
     Raises:
-        InputError: one of them does, and the folder has clips.
+        InputError: with the name of the model.
     """
     if not (folder.root / CLIPS).exists():
         return
     for name, models in groups:
         if any(found.config.oracle for found in models):
             raise InputError(
-                f"--model {name}: attends by segment, and {folder.root / CLIPS} holds clips, which have none"
+                f"--model {name} uses segment attention, which does not support the trimmed clips of "
+                f"{folder.root / CLIPS}"
             )
 
 
-def _at_the_moment(judge: Judge, predictions: Mapping[str, np.ndarray], source: Source, head: Head) -> dict[str, float]:
-    """What a live system says at each slot's own time, at the slots' rate; nothing where that is not known."""
+def _at_the_moment(
+    judge: Judge, predictions: Mapping[str, np.ndarray], source: HeadInput, head: Head
+) -> dict[str, float]:
+    """Metrics of the answers that are available at each slot's own time; empty if the delay is unknown."""
     if source.mode != "causal" or source.block is None or head.delay is None:
         return {}
     names = judge.split.test
@@ -198,18 +215,20 @@ def _at_the_moment(judge: Judge, predictions: Mapping[str, np.ndarray], source: 
 
 
 def _clips(judge: Judge, score: PerFrame) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """Top-1 of the test takes' trimmed clips, and what is said of those whose labels the benchmark keeps."""
+    """Top-1 on the test takes' clips by context, and the predictions for clips with hidden labels."""
     clips = read_clips(judge.folder.root / CLIPS, len(judge.folder.classes))
-    test = parts_of(clips, judge.split)[2]
+    test = split_clips(clips, judge.split)[2]
     found = {str(context): classify_clips(judge.folder, test, score, context=context).top1 for context in CONTEXTS}
     hidden = [clip for clip in clips if clip.part == "hidden" and clip.name and clip.take in judge.folder.videos]
     return found, submission(classify_clips(judge.folder, hidden, score, context="take")) if hidden else None
 
 
 def segment_scores(judge: Judge, rows: Sequence[Row | HeadRow]) -> list[dict[str, Any]]:
-    """One answer for each true segment (ORACLE): what most of its frames say, or its last one; means over seeds.
+    """Score one prediction for each true segment (ORACLE): the majority of its frames, or its last frame.
 
-    A record for each row and choice: name, head, mode, answer, and the mean of every score of `score_segments`.
+    Returns:
+        A record for each row and choice: name, head, mode, answer, and the mean over seeds of every score of
+        `score_segments`.
     """
     names = judge.split.test
     truths = [judge.truths[name] for name in names]

@@ -1,4 +1,4 @@
-"""Tables of a result beside those of frames: one answer a segment, trimmed clips, and what the paper prints."""
+"""Additional tables of a result: scores by segment, trimmed clips, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keystep.evals.table import METRICS, Result, delay, metrics_of
+from keystep.evals.table import METRICS, Result, delay, escaped, metric_columns
 from keystep.evals.trimmed import CONTEXTS
 
 
 @dataclass(frozen=True)
 class PlainTable:
-    """Texts in rows. note: what has to be known to read them."""
+    """A table of text cells. note: explanation below the table."""
 
     title: str
     columns: tuple[str, ...]
@@ -22,34 +22,65 @@ class PlainTable:
 
 
 def more_tables(result: Result) -> list[PlainTable]:
-    """Of one answer for each true segment, and of trimmed clips, where either was scored."""
+    """Tables of segment scores and trimmed clips, if they were computed."""
     heads = [row for row in result["head_rows"] if any(run["clips"] for run in row["runs"])]
     found = [_segments(result)] if result["segment_scores"] else []
     found += [_clip_probes(result["clip_rows"])] if result["clip_rows"] else []
-    return found + ([_clip_heads(heads)] if heads else [])
+    return found + ([_clip_heads(heads)] if heads else []) + task_tables(result)
+
+
+def task_tables(result: Result) -> list[PlainTable]:
+    """Of a task from outside, where one was asked for."""
+    return [_task(table) for table in result.get("task_tables", [])]
+
+
+def markdown_plain(table: PlainTable) -> str:
+    """A table as GitHub markdown."""
+    lines = [
+        f"**{escaped(table.title)}**",
+        "",
+        *(f"| {' | '.join(map(escaped, row))} |" for row in (table.columns, *table.rows)),
+    ]
+    lines.insert(3, "|---|" + "---:|" * (len(table.columns) - 1))
+    return "\n".join([*lines, "", escaped(table.note)]) + "\n"
+
+
+def _task(table: Result) -> PlainTable:
+    measures = tuple(table["rows"][0]["runs"][0]["scores"]) if table["rows"] else ()
+    rows = tuple(
+        (
+            row["name"],
+            row["mode"],
+            *(_mean_spread([run["scores"][measure] for run in row["runs"]]) for measure in measures),
+            delay(row),
+            str(len(row["runs"])),
+        )
+        for row in table["rows"]
+    )
+    return PlainTable(table["title"], ("representation", "mode", *measures, "delay", "seeds"), rows, table["note"])
 
 
 def quoted_table(published: Result) -> PlainTable:
-    """The paper's rows; nothing here was run by us, and no protocol of ours stands behind them."""
+    """Rows quoted from the paper. They were not reproduced here."""
     rows = (
         (row["representation"], row["head"], *(f"{score:g}" for score in row["scores"]), row["note"])
         for row in published["rows"]
     )
-    said = (
-        f"arXiv 2606.23256; {published['protocol']}. Quoted, not run here; compare only where features, rate, split "
-        "and what is known of boundaries are the same."
+    note = (
+        f"arXiv 2606.23256; {published['protocol']}. Quoted, not run here. Comparable only if the features, the rate, "
+        "the split and the use of true boundaries are the same."
     )
     columns = ("representation", "head", *published["metrics"], "note")
-    return PlainTable(published["title"], columns, tuple(rows), said)
+    return PlainTable(published["title"], columns, tuple(rows), note)
 
 
 def _segments(result: Result) -> PlainTable:
-    metrics = {**{metric: METRICS[metric] for metric in metrics_of(result)}, "segments": "right segments"}
+    metrics = {**{metric: METRICS[metric] for metric in metric_columns(result)}, "segments": "correct segments"}
     rows = (
         (row["name"], row["head"], row["mode"], row["answer"], *(f"{row['mean'][metric]:.1f}" for metric in metrics))
         for row in result["segment_scores"]
     )
-    note = "What most of a segment's frames say, or its last one, filled into the segment; scored as frames are."
+    note = "Each segment gets the majority prediction of its frames, or that of its last frame; scored frame by frame."
     columns = ("representation", "head", "mode", "answer", *metrics.values())
     return PlainTable("One answer for each true segment (ORACLE: boundaries known)", columns, tuple(rows), note)
 
@@ -59,8 +90,8 @@ def _clip_probes(found: Sequence[Result]) -> PlainTable:
         (row["name"], *(_mean_spread(row["top1"][context]) for context in CONTEXTS), str(row["clips"])) for row in found
     )
     note = (
-        "Each probe is fitted in the context that it is used in, so its two columns compare fairly. The context is "
-        "what came before in the take, from its start."
+        "Each probe is trained and tested with the same context, so the two columns are comparable. The context is the "
+        "part of the take before the clip."
     )
     columns = ("representation", *CONTEXTS.values(), "clips")
     return PlainTable("Trimmed clips, top-1 of linear probes", columns, tuple(rows), note)
@@ -72,8 +103,8 @@ def _clip_heads(found: Sequence[Result]) -> PlainTable:
         shares = [_mean_spread([run["clips"][context] for run in row["runs"]]) for context in CONTEXTS]
         rows.append((row["name"], row["head"], *shares, delay(row)))
     note = (
-        "Heads are trained on whole takes. Cutting the context off shows how much they lean on it, and is no fair "
-        "control: they were not trained for it."
+        "Heads are trained on whole takes. Removing the context shows how much they rely on it. It is not a fair "
+        "control, because they were not trained without it."
     )
     columns = ("representation", "head", CONTEXTS["take"], "context cut off", "delay")
     return PlainTable("Trimmed clips, top-1 of temporal heads", columns, tuple(rows), note)

@@ -1,4 +1,4 @@
-"""What a report opens with: the main claim in one sentence, the rows that it is about, and the video that shows it."""
+"""The opening of a report: the main claim in one sentence, the rows it compares, and the video that illustrates it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,44 @@ import numpy as np
 
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.protocol import PAIR, SEEDS_FOR_A_CLAIM
-from keystep.evals.table import Result, best_control, find_row, is_oracle, label, sections, strongest_control, summed
+from keystep.evals.table import (
+    Result,
+    best_control,
+    find_row,
+    is_oracle,
+    label,
+    sections,
+    strongest_control,
+    sum_by_group,
+)
 
 HOLDS, FAILS, FEW, QUICK = "holds", "does not hold", "not enough seeds", "a quick look"
-"""What is said of a line of the gate; the last two decide nothing."""
+"""Labels of a gate comparison; the last two are undecided."""
 KINDS = {"holds": HOLDS, "fails": FAILS, "answers later": FAILS, "not enough seeds": FEW, "quick look": QUICK}
-"""Verdict of a record -> what is said of it."""
-SAID = {"offline": "offline", "causal": "live"}
-"""Mode -> how a sentence calls it."""
+"""Verdict in the result file -> label."""
+MODE_WORDS = {"offline": "offline", "causal": "live"}
+"""Mode -> adverb used in sentences."""
 ALONE = "alone"
-"""Beginning of the claims about latents alone, which the main claim is one of."""
+"""Prefix of claims about latents that are not concatenated with a control. The main claim is one of them."""
 
 
 def claims(result: Result) -> list[Any]:
-    """The lines of the gate proper."""
+    """The comparisons of the gate."""
     return [line for line in result["gate"] if not line["claim"].startswith(PAIR)]
 
 
 def pairs(result: Result) -> list[Any]:
-    """Given models against raw features and each other, which decide nothing."""
+    """Comparisons of the given models with raw features and with each other. They are not part of the gate."""
     return [line for line in result["gate"] if line["claim"].startswith(PAIR)]
 
 
 def kind(line: Result) -> str:
-    """What is said of a line of the gate."""
+    """The label of a comparison: `HOLDS`, `FAILS`, `FEW` or `QUICK`."""
     return KINDS[line["verdict"]]
 
 
 def reasons(line: Result) -> str:
-    """Why a line does not hold; empty where it does."""
+    """Why a comparison does not hold; empty if it holds."""
     if kind(line) == HOLDS:
         return ""
     found = []
@@ -60,13 +69,13 @@ def reasons(line: Result) -> str:
 
 
 def verdict(line: Result) -> str:
-    """The verdict on a line of the gate, and if it does not hold, why."""
+    """The label of a comparison, followed by the reasons if it does not hold."""
     why = reasons(line)
     return f"{kind(line)}: {why}" if why else kind(line)
 
 
 def gate_counts(result: Result) -> str:
-    """``10 comparisons: 7 hold, 2 do not hold, 1 has not enough seeds``."""
+    """A summary such as ``10 comparisons: 7 hold, 2 do not hold, 1 has not enough seeds``."""
     counts = Counter(kind(line) for line in claims(result))
     words = {HOLDS: ("holds", "hold"), FAILS: ("does not hold", "do not hold")}
     words |= {FEW: ("has not enough seeds", "have not enough seeds"), QUICK: ("is a quick look", "are a quick look")}
@@ -76,11 +85,11 @@ def gate_counts(result: Result) -> str:
 
 
 def hardest(result: Result) -> list[Any]:
-    """For each mode what is claimed of the main row alone, and what is to be known with it.
+    """The comparisons of the main row that the opening sentence reports, for each mode.
 
-    Its comparison with the best control (the hardest one where that was not made), and, where training does not hold
-    against random weights, that. The main row is the first learned row of the gate that is no ORACLE (in the order in
-    which models were given), not the best one: choosing it by its test score would be one more way to be lucky.
+    These are the comparison with the best control (or, without one, the comparison with the lowest bound) and, if the
+    row does not beat random weights, that comparison too. The main row is the first learned row that is not ORACLE, in
+    the order in which the models were given. It is not the best one: selecting by test score would bias the claim.
     """
     alone = [line for line in claims(result) if line["claim"].startswith(ALONE)]
     if not alone:
@@ -96,9 +105,10 @@ def hardest(result: Result) -> list[Any]:
 
 
 def main_line(result: Result) -> str:
-    """What was found, and no more: one sentence about the main row in each mode, against its hardest rival.
+    """One sentence that states what was found for the main row in each mode.
 
-    What holds comes first, a leak before everything; where not all of the gate holds, the sentence ends with that.
+    Caveats (a possible leak, ORACLE, too few seeds) come first, then the comparisons that hold. If part of the gate
+    does not hold, the sentence ends by saying so.
     """
     lines = sorted(hardest(result), key=lambda line: kind(line) != HOLDS)
     if not lines:
@@ -114,7 +124,7 @@ def main_line(result: Result) -> str:
 
 
 def _caveats(result: Result, lines: Sequence[Any]) -> str:
-    """What is to be known before the main claim is read: a leak, an oracle, a quick look, too few seeds."""
+    """Prefix that qualifies the main claim: a leak, ORACLE, a quick look, or too few seeds."""
     found, name = [], lines[0]["first"]
     leak = leaked(result, name)
     if leak:
@@ -129,7 +139,7 @@ def _caveats(result: Result, lines: Sequence[Any]) -> str:
 
 
 def leaked(result: Result, name: str) -> str:
-    """How a model met the test videos before, or that nobody knows whether it did; empty where it did not."""
+    """How a model has seen the test videos, or that its training videos are unknown; empty if there is no leak."""
     name, data = name.removesuffix(" (ORACLE)"), result["data"]
     lines = [line for line in data["leaks"] if line.startswith(f"{name} (")]
     seen = [int(count) for line in lines for count in re.findall(r" on (\d+) of the test videos$", line)]
@@ -141,25 +151,25 @@ def leaked(result: Result, name: str) -> str:
 
 
 def _clause(result: Result, line: Result) -> str:
-    """``beats the best control offline by 5.2 points (64.1 % of frames right against 58.9 % with ...)``."""
-    rival, mode = line["claim"].partition("against ")[2] or line["second"], SAID[line["mode"]]
+    """A clause such as ``beats the best control offline by 5.2 points (64.1 % frame accuracy, ...)``."""
+    rival, mode = line["claim"].partition("against ")[2] or line["second"], MODE_WORDS[line["mode"]]
     points = f"by {abs(line['mean']):.1f} points"
     if kind(line) == HOLDS:
-        said = f"beats {rival} {mode} {points}"
+        text = f"beats {rival} {mode} {points}"
     elif kind(line) in (FEW, QUICK) or line["low"] > 0:
-        said = f"is {'above' if line['mean'] > 0 else 'below'} {rival} {mode} {points}"
-        said += ", but answers later," if line["later"] else ""
+        text = f"is {'above' if line['mean'] > 0 else 'below'} {rival} {mode} {points}"
+        text += ", but answers later," if line["later"] else ""
     elif line["high"] < 0:
-        said = f"is worse than {rival} {mode} {points}"
+        text = f"is worse than {rival} {mode} {points}"
     else:
-        said = f"does not beat {rival} {mode}"
-    return f"{said} ({_numbers(result, line)})"
+        text = f"does not beat {rival} {mode}"
+    return f"{text} ({_numbers(result, line)})"
 
 
 def _numbers(result: Result, line: Result) -> str:
     first, second = (_accuracy(result, line[side], line["mode"]) for side in ("first", "second"))
     pooled = "" if abs(first - second - line["mean"]) < 0.1 else f"{line['mean']:+.1f} points pooled over videos, "
-    shares = f"{first:.1f} % of frames right, {line['second']} {second:.1f} %"
+    shares = f"{first:.1f} % frame accuracy, {line['second']} {second:.1f} %"
     return f"{shares}; {pooled}95 % interval {line['low']:+.1f} to {line['high']:+.1f}"
 
 
@@ -170,19 +180,19 @@ def _seeds(result: Result, lines: Sequence[Any]) -> str:
 
 
 def _without_gate(result: Result) -> str:
-    """Nothing was compared: say what was measured, and that it shows nothing."""
+    """The opening sentence if nothing was compared: what was measured, without a claim."""
     learned = [row for row in result["rows"] if row["family"] == "learned" and not row["beside"]]
     if learned:
         row = next((row for row in learned if not is_oracle(row)), learned[0])
         return (
-            f"No claim, nothing was compared: {label(row)} alone, {SAID[row['mode']]}: "
-            f"{row['mean']['accuracy']:.1f} % of frames right ({_count(len(row['runs']), 'seed')})."
+            f"No claim, nothing was compared: {label(row)} alone, {MODE_WORDS[row['mode']]}: "
+            f"{row['mean']['accuracy']:.1f} % frame accuracy ({_count(len(row['runs']), 'seed')})."
         )
     parts = [f"{row['name']} {row['mean']['accuracy']:.1f} %" for row in result["rows"] if row["family"] == "raw"]
     for mode in sections(result):
         row = best_control(result, mode)
-        parts += [f"best control, {row['name']} ({SAID[mode]}), {row['mean']['accuracy']:.1f} %"] if row else []
-    return "No learned representation was judged" + (f"; frames right: {', '.join(parts)}." if parts else ".")
+        parts += [f"best control, {row['name']} ({MODE_WORDS[mode]}), {row['mean']['accuracy']:.1f} %"] if row else []
+    return "No learned representation was judged" + (f"; frame accuracy: {', '.join(parts)}." if parts else ".")
 
 
 def _accuracy(result: Result, name: str, mode: str) -> float:
@@ -192,16 +202,16 @@ def _accuracy(result: Result, name: str, mode: str) -> float:
 
 
 def _count(number: int, thing: str) -> str:
-    """``1 seed``, ``3 seeds``, ``2 groups of test videos``."""
+    """A number with its noun: ``1 seed``, ``3 seeds``, ``2 groups of test videos``."""
     first, space, rest = thing.partition(" of ")
     return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"
 
 
 def main_rows(result: Result, mode: str) -> dict[str, Any]:
-    """Role -> row of the chart that opens a report; roles that a result has no row for are left out.
+    """The rows of the opening chart by role; roles without a row are left out.
 
-    Raw features, the strongest control on the test videos (the one that the gate takes), the strongest untrained
-    encoder, the main learned row, and the same beside a control.
+    Roles: raw features, the strongest control on the test videos (the gate's rival), the strongest untrained encoder,
+    the main learned row, and the main learned row concatenated with a control.
     """
     rows = [row for row in result["rows"] if row["mode"] == mode]
     lines = hardest(result)
@@ -220,33 +230,33 @@ def main_rows(result: Result, mode: str) -> dict[str, Any]:
 
 
 def interval(result: Result, row: Result) -> Difference | None:
-    """A row's own accuracy with its 95 % interval over test videos (or groups) and seeds; None for one video."""
+    """A row's frame accuracy with its 95 % interval over test videos (or groups) and seeds; None for a single video."""
     groups = result["data"].get("groups") or result["data"]["test_videos"]
-    frames = summed(np.array(result["data"]["test_frames"]), groups)
-    right = summed(np.array([run["correct"] for run in row["runs"]]), groups)
+    frames = sum_by_group(np.array(result["data"]["test_frames"]), groups)
+    right = sum_by_group(np.array([run["correct"] for run in row["runs"]]), groups)
     return paired_bootstrap(right, np.zeros((1, len(frames))), frames) if len(frames) > 1 else None
 
 
 @dataclass(frozen=True)
 class Gains:
-    """Points of accuracy that the main row gains on the best control, for each test video, mean over seeds."""
+    """Accuracy gain of the main row over the best control in points, for each test video, averaged over seeds."""
 
     mode: str
     by_video: Mapping[str, float]
 
     @property
     def ranked(self) -> list[str]:
-        """Videos by rising gain."""
+        """Videos in order of increasing gain."""
         return sorted(self.by_video, key=lambda video: self.by_video[video])
 
     @property
     def median(self) -> str:
-        """The video in the middle; of two, that with the smaller gain."""
+        """The video with the median gain; of two, the one with the smaller gain."""
         return self.ranked[(len(self.by_video) - 1) // 2]
 
 
 def gains(result: Result) -> Gains | None:
-    """In the first mode that has both rows; None where nothing learned was judged."""
+    """The gains in the first mode that has both rows; None if no learned row was judged."""
     for mode in sections(result):
         rows = main_rows(result, mode)
         rival = rows.get("best control", rows.get("raw features"))
@@ -258,7 +268,7 @@ def gains(result: Result) -> Gains | None:
 
 
 def shown_videos(result: Result, count: int) -> list[str]:
-    """Test videos for the pictures: those of the median, the smallest and the largest gain; else the first ones."""
+    """Test videos to draw: those with the median, the smallest and the largest gain, then others in order."""
     found, videos = gains(result), list(result["data"]["test_videos"])
     chosen = [found.median, found.ranked[0], found.ranked[-1]] if found else []
     return list(dict.fromkeys([*chosen, *videos]))[: min(count, len(videos))]

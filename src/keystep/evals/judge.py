@@ -1,4 +1,4 @@
-"""Probe one representation of a data set: fit on training videos, choose on validation videos, score test videos."""
+"""Evaluate one representation: fit a probe on training videos, select on validation videos, score on test videos."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keystep.data.annotation import IGNORED, Split
 from keystep.data.clock import Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.evals.kept import KeptProbes
 from keystep.evals.probe import LinearProbe, ProbeConfig, band_width, fit_probe
+from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.rows import ProbeRun
 from keystep.metrics import Tally, segmentation_scores, tally_video
 
@@ -24,16 +24,18 @@ Representation = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Banded:
-    """A representation whose columns are named bands side by side, nearest to the frame first.
+    """A representation whose columns are consecutive named bands, nearest to the frame first.
 
-    The probe gives each band a strength of its own, so that a band which does not carry over to other persons fades
-    instead of drawing it away from the bands before it.
+    The probe learns one strength for each band, so that a band that does not generalise to other persons can be
+    suppressed.
 
-    videos: video name -> (T, D). widths: band name -> its number of columns, in their order; together they are D.
-    chosen: band name -> its strength, for all bands but the last, where they were chosen before.
+    Args:
+        videos: video name -> (T, D).
+        widths: band name -> number of columns, in column order. They add up to D.
+        chosen: band name -> strength of all bands except the last, if already selected.
 
     Raises:
-        InputError: no band, a band without columns, or a video whose width is not their sum.
+        InputError: no band, an empty band, or a video of another width.
     """
 
     videos: Representation
@@ -44,7 +46,7 @@ class Banded:
         wanted = band_width(self.widths)
         for name, video in self.videos.items():
             if video.ndim != 2 or video.shape[1] != wanted:
-                raise InputError(f"bands {dict(self.widths)} need (T, {wanted}), but {name} has shape {video.shape}")
+                raise InputError(f"{name} has shape {video.shape}; bands {dict(self.widths)} need (T, {wanted})")
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,17 @@ class Judge:
     background: tuple[int, ...] = ()
     protocol: str = "pooled"
     label_share: float = 1.0
-    """Share of the training and validation videos that the split's parts were cut down to."""
+    """Share of the training and validation videos that keep their labels."""
     unlabelled: tuple[str, ...] = ()
-    """Training videos that were cut off: no probe sees them, but what needs no labels may."""
+    """Training videos without labels. Probes do not use them, but methods without labels may."""
     label_seed: int = 0
-    """Which videos the share kept."""
-    kept: KeptProbes = field(default_factory=KeptProbes)
-    """Where finished probes are kept and found again."""
+    """Selects which videos keep their labels."""
+    kept: ProbeCache = field(default_factory=ProbeCache)
+    """Cache of fitted probes."""
     groups: Mapping[str, str] | None = None
-    """Test video -> the group (person, site) that the bootstrap draws as one; None: each video is its own."""
+    """Test video -> group (person or site), the unit of the bootstrap; None: each video is its own group."""
     tau: float | None = None
-    """Seconds after which the features are half forgotten, if that was stated."""
+    """Decorrelation time of the features in seconds, if given."""
 
     @cached_property
     def videos(self) -> tuple[str, ...]:
@@ -76,12 +78,12 @@ class Judge:
 
     @property
     def pretraining(self) -> tuple[str, ...]:
-        """All training videos, with or without labels."""
+        """All training videos, with and without labels."""
         return self.split.train + self.unlabelled
 
     @cached_property
     def clock(self) -> Clock:
-        """The decorrelation time of the training videos, with or without labels; or what was stated."""
+        """The decorrelation time: as given, or measured on all training videos."""
         if self.tau is not None:
             return Clock(self.tau, self.tau, self.tau)
         videos = [self.folder.vectors(name) for name in self.pretraining]
@@ -89,21 +91,21 @@ class Judge:
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
-        """Class ids of the training and validation videos, at the pooled rate."""
+        """Training and validation video -> (T,) class ids at the pooled rate."""
         return {name: self.folder.labels(name) for name in self.split.train + self.split.valid}
 
     @cached_property
     def truths(self) -> dict[str, np.ndarray]:
-        """Class ids of the test videos at the labels' own rate, at which scores are computed."""
+        """Test video -> (T,) class ids at the rate of the labels, at which scores are computed."""
         return {name: self.folder.frame_labels(name) for name in self.split.test}
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """(videos,) labelled frames of the test videos."""
+        """(videos,) number of labelled frames of the test videos."""
         return np.array([(self.truths[name] != IGNORED).sum() for name in self.split.test])
 
     def by_group(self, counts: np.ndarray) -> np.ndarray:
-        """(..., videos) counts of the test videos summed over groups, (..., groups); as they are without groups."""
+        """Sum counts over groups, if there are any: (..., videos) -> (..., groups)."""
         if self.groups is None:
             return counts
         names = [self.groups.get(video, video) for video in self.split.test]
@@ -112,7 +114,7 @@ class Judge:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What a kept probe hangs on beside its representation."""
+        """Everything except the representation that a fitted probe depends on, as a cache key."""
         parts = {part: list(getattr(self.split, part)) for part in ("train", "valid", "test")}
         return {
             "data": self.folder.fingerprint(),
@@ -129,30 +131,28 @@ class Judge:
         refine: bool = True,
         key: str | None = None,
     ) -> ProbeRun:
-        """Fit, choose, score.
+        """Fit, select and score a probe.
 
         Args:
-            representation: in bands or not, or a function that makes it, which is called only where no kept probe is
-                found.
-            refine: as for `fit_probe`.
-            key: what tells this representation and its bands from all others of the same data; without it nothing is
-                kept.
+            representation: with or without bands, or a function that computes it, which is called only if the probe is
+                not cached.
+            seed: recorded in the run.
+            refine: as in `fit_probe`.
+            key: identifies the representation among all others of the same data. None: the probe is not cached.
         """
         description = {**self.description, "refine": refine, "representation": key} if key is not None else None
         found = None if description is None else self.kept.find(description)
         if found is None:
             made = representation() if callable(representation) else representation
-            found = self._fitted(made, refine)
+            found = self._fit(made, refine)
             if description is not None:
                 self.kept.keep(description, *found)
         probe, predictions = found
         scores, correct = self.score(predictions)
         return ProbeRun(seed, scores, probe.valid_accuracy, correct, predictions, probe)
 
-    def _fitted(
-        self, representation: Representation | Banded, refine: bool
-    ) -> tuple[LinearProbe, dict[str, np.ndarray]]:
-        """A probe, and what it says of the test videos."""
+    def _fit(self, representation: Representation | Banded, refine: bool) -> tuple[LinearProbe, dict[str, np.ndarray]]:
+        """A fitted probe and its predictions for the test videos."""
         banded = representation if isinstance(representation, Banded) else None
         videos = representation if not isinstance(representation, Banded) else representation.videos
 
@@ -171,18 +171,25 @@ class Judge:
         return probe, {name: probe.predict(videos[name]) for name in self.split.test}
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
-        """The metrics (0-100) of class ids at the pooled rate, and the right frames of each test video, (videos,)."""
+        """Score predictions at the pooled rate.
+
+        Args:
+            predictions: test video -> (T,) class ids.
+
+        Returns:
+            The metrics (0-100), and the number of correct frames of each test video, (videos,).
+        """
         at_frames = [self.at_frames(name, predictions[name]) for name in self.split.test]
         truths = [self.truths[name] for name in self.split.test]
         scores = segmentation_scores(at_frames, truths, background=self.background, protocol=self.protocol)
         return scores, np.array([(a == b).sum() for a, b in zip(at_frames, truths, strict=True)])
 
     def at_frames(self, name: str, predictions: np.ndarray) -> np.ndarray:
-        """Each prediction held for the frames that its slot was pooled from."""
+        """Repeat each prediction for the frames that its slot was pooled from."""
         return np.repeat(predictions, self.folder.pool)[: len(self.truths[name])]
 
     def tallies(self, predictions: Mapping[str, np.ndarray]) -> list[Tally]:
-        """What edit and F1 of each test video are made of, for the bootstrap."""
+        """Edit and F1 counts of each test video, for the bootstrap."""
         return [
             tally_video(self.at_frames(name, predictions[name]), self.truths[name], self.background, name=name)
             for name in self.split.test

@@ -1,4 +1,4 @@
-"""The metrics under their public name; `keystep.metrics` defines them, where heads can use them too."""
+"""Public name of the metrics in `keystep.metrics`, which heads use too."""
 
 from keystep.metrics import (
     PROTOCOLS,

@@ -1,4 +1,4 @@
-"""The rows of models: latents alone, beside the best moving average, and beside the best control."""
+"""The rows of models: latents alone, with the best moving average, and with the best control."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from keystep.encoding import encode_videos
 from keystep.evals.controls import Control, Position
 from keystep.evals.gate import SMOOTHING
 from keystep.evals.judge import Banded, Representation
-from keystep.evals.modes import marked_oracle, pattern_delay, patterns_of
+from keystep.evals.modes import attention_patterns, mark_oracle, pattern_delay
 from keystep.evals.protocol import Entrant
 from keystep.evals.rows import Beside, Family, Mode
 from keystep.evals.simple_rows import Chosen
-from keystep.evals.study import Study, banded, joined
+from keystep.evals.study import Study, concatenate, with_bands
 from keystep.nn.bands import NAMES
 from keystep.pjepa import PJEPA
 
 CONTROL, HELD = "best control", "held bands"
-BESIDE = "control"
-"""Band of what stands beside latents."""
-ONE_AT_A_TIME = Lock()
-"""Torch's generator belongs to the process: evaluations in two threads would draw each other's numbers."""
+CONTROL_BAND = "control"
+"""Name of the band that a control adds to the latents."""
+RNG_LOCK = Lock()
+"""Torch's random generator is global: without a lock, evaluations in two threads would share its state."""
 
 
 class ModelRows:
-    """Judges models and their untrained twins. One twin serves all models of its architecture.
+    """Evaluates models and their untrained counterparts. Models of the same architecture share one counterpart.
 
     Args:
-        chosen: what stands beside the latents in each mode.
+        study: receives the rows.
+        chosen: mode -> the controls selected on the validation videos.
     """
 
     def __init__(self, study: Study, chosen: dict[Mode, Chosen]) -> None:
@@ -41,7 +42,7 @@ class ModelRows:
         self.architectures: list[ModelConfig] = []
 
     def judge(self, entrant: Entrant, *, twin_too: bool = True) -> None:
-        """A model and its twin, in every mode that it has and that is asked for."""
+        """Evaluate a model in every supported and requested mode, by default with its untrained counterpart."""
         architecture = _encoder_part(entrant.model.config)
         if architecture not in self.architectures:
             self.architectures.append(architecture)
@@ -49,9 +50,9 @@ class ModelRows:
         twin = "untrained encoder" + (f" {number + 1}" if number else "")
         name = entrant.name
         if entrant.model.config.oracle:
-            name, twin = marked_oracle(name), marked_oracle(twin)
+            name, twin = mark_oracle(name), mark_oracle(twin)
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
-        for mode, pattern in patterns_of(entrant.model).items():
+        for mode, pattern in attention_patterns(entrant.model).items():
             if mode not in self.chosen:
                 continue
             self._model(name, family, mode, entrant.model, pattern, entrant.seed)
@@ -64,12 +65,12 @@ class ModelRows:
                 self._model(twin, "untrained", mode, _untrained(entrant), pattern, entrant.seed)
 
     def _held(self, name: str, mode: Mode, model: PJEPA, pattern: AttentionPattern) -> None:
-        """The bands of a model's latents that nothing was learned for: what of its rows is no learning."""
+        """Add the row of the fixed bands of a model's latents, which are not learned."""
         study, wait = self.study, pattern_delay(pattern, self.study.rate)
         bands = {band: width for band, width in model.bands(pattern).items() if band in NAMES}
         width = sum(bands.values())
         if study.evaluation.find(study.marked(name), mode) is not None:
-            return  # of another seed: the same numbers
+            return  # fixed bands do not depend on the seed
 
         def held() -> Banded:
             latents = encode_videos(model, study.judge.folder, study.judge.videos, pattern)
@@ -83,42 +84,44 @@ class ModelRows:
             key=f"held {mode}: {model.fingerprint} {pattern!r}",
             position="elapsed" if mode == "causal" else "progress",
             delay=None if wait is None else wait + study.slot_delay,
-            detail="of the latents, what nothing was learned for",
+            detail="the fixed bands of the latents, without learned ones",
         )
 
     def _model(self, name: str, family: Family, mode: Mode, model: PJEPA, pattern: AttentionPattern, seed: int) -> None:
-        """Latents alone, beside the best smoothing of the same mode, and learned ones beside the best control."""
+        """Add the rows of a model: latents alone and, if learned, with smoothing and with the best control."""
         study = self.study
         name = study.marked(name)
         wait = pattern_delay(pattern, study.rate)
         delay = None if wait is None else wait + study.slot_delay
-        settings = model.config.model_dump_json()  # heads, rotations and the like leave no trace in the weights
+        settings = model.config.model_dump_json()  # number of heads, rotations etc. are not visible in the weights
         key = f"latents {mode}: {model.fingerprint} {settings} {pattern!r}"
         position: Position = "elapsed" if mode == "causal" else "progress"
 
         @cache
         def latents() -> Representation:
             folder, videos = study.judge.folder, study.judge.videos
-            told = f"encoding with {name} ({mode}): "
-            return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(told + video)))
+            prefix = f"encoding with {name} ({mode}): "
+            return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(prefix + video)))
 
         bands = model.bands(pattern)
         add = partial(study.add, family=family, mode=mode, seed=seed, position=position)
-        row = add(name, representation=lambda: banded(latents(), bands), key=key, delay=delay, detail=str(pattern))
+        row = add(name, representation=lambda: with_bands(latents(), bands), key=key, delay=delay, detail=str(pattern))
         chosen = row.runs[-1].probe.strengths
-        beside = count_beside(study, family)
+        beside = count_concatenated(study, family)
         pairs: list[tuple[Beside, str, Control]] = [
             ("smoothing", SMOOTHING, self.chosen[mode].smoothing),
             ("control", CONTROL, self.chosen[mode].best),
         ]
         for what, other, control in pairs[:beside]:
-            made = study.controlled(control)
+            made = study.lazy_control(control)
             add(
                 f"{name} ++ {other}",
-                representation=lambda made=made: joined(banded(latents(), bands), made(), BESIDE, chosen),  # type: ignore[misc]
+                representation=lambda made=made: concatenate(  # type: ignore[misc]
+                    with_bands(latents(), bands), made(), CONTROL_BAND, chosen
+                ),
                 key=f"{key}, bands as read alone ++ {study.key(control, mode)}",
                 delay=delay if mode == "causal" else None,
-                detail=f"beside {control.name}",
+                detail=f"with {control.name}",
                 beside=what,
             )
         if family == "learned" and f"{name}, {mode}" not in study.evaluation.geometry:
@@ -127,19 +130,19 @@ class ModelRows:
             study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
 
 
-def count_beside(study: Study, family: Family) -> int:
-    """How many rows a model has beside its latents alone: with smoothing, and a learned one's with the best control."""
+def count_concatenated(study: Study, family: Family) -> int:
+    """Number of additional rows of a model: with smoothing and with the best control, for learned models only."""
     return 2 if family == "learned" and not study.quick else 0
 
 
 def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode]) -> int:
-    """How many probes `ModelRows` reports for these entrants."""
+    """Number of probes that `ModelRows` reports for these models."""
     total, twins, held = 0, set[tuple[ModelConfig, Mode, int]](), set[tuple[ModelConfig, Mode]]()
     for entrant in entrants:
         family: Family = "reconstruction" if entrant.reconstruction else "learned"
         for mode in modes:
-            if mode in patterns_of(entrant.model):
-                total += 1 + count_beside(study, family)
+            if mode in attention_patterns(entrant.model):
+                total += 1 + count_concatenated(study, family)
                 architecture = _encoder_part(entrant.model.config)
                 twins.add((architecture, mode, 0 if study.quick else entrant.seed))
                 if entrant.model.config.held and not study.quick:
@@ -148,15 +151,15 @@ def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode
 
 
 def _encoder_part(config: ModelConfig) -> ModelConfig:
-    """The config with nothing in it that the encoder does not read."""
+    """The config with all fields that do not affect the encoder set to their defaults."""
     plain = ModelConfig(dim=config.dim, heads=config.heads)
     names = ("output_dim", "predictor_depth", "predictor_heads", "predictor_attention", "visible_predictions")
     return config.model_copy(update={name: getattr(plain, name) for name in names})
 
 
 def _untrained(entrant: Entrant) -> PJEPA:
-    """The same architecture with the same input statistics and fresh weights."""
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+    """The same architecture and input statistics with fresh weights."""
+    with RNG_LOCK, torch.random.fork_rng(devices=[]):
         torch.manual_seed(entrant.seed)
         fresh = PJEPA(entrant.model.config)
     fresh.load_state_dict({**fresh.state_dict(), **dict(entrant.model.named_buffers())})

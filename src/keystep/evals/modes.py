@@ -1,4 +1,4 @@
-"""How a model runs offline and live, and when its answers are final."""
+"""Offline and causal modes of a model, and the delay of its answers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from keystep.pjepa import PJEPA
 
 
 class Delayed(Protocol):
-    """A row of a table. delay: seconds until it is final; None: when the video is over."""
+    """A row with a delay in seconds; None: until the end of the video."""
 
     @property
     def delay(self) -> float | None: ...
 
 
-def modes_of(models: Sequence[PJEPA]) -> tuple[Mode, ...]:
-    """The modes in which at least one model runs; all of them when there is none."""
-    found = {mode for model in models for mode in patterns_of(model)}
+def supported_modes(models: Sequence[PJEPA]) -> tuple[Mode, ...]:
+    """The modes that at least one model supports; all modes without models."""
+    found = {mode for model in models for mode in attention_patterns(model)}
     return tuple(mode for mode in get_args(Mode) if mode in found or not models)
 
 
-def patterns_of(model: PJEPA) -> dict[Mode, AttentionPattern]:
-    """How a model is run in each mode; one that never looks ahead has the causal mode only."""
+def attention_patterns(model: PJEPA) -> dict[Mode, AttentionPattern]:
+    """Mode -> attention pattern of a model. A causal model has no offline mode."""
     own, live = model.config.attention, model.config.stream_attention
     if live is None:
         return {"offline": own}
@@ -36,9 +36,10 @@ def patterns_of(model: PJEPA) -> dict[Mode, AttentionPattern]:
 
 
 def pattern_delay(pattern: AttentionPattern, rate: float) -> float | None:
-    """Seconds until a frame's latent is final, at most: a block ends after it, a causal frame is final at once.
+    """Maximum time in seconds until a frame's latent is final; None: until the end of the video.
 
-    What the features themselves look ahead comes on top. None: when the video is over.
+    With causal attention it is 0; with block-causal attention, until the end of the block. Look-ahead of the features
+    is not included.
     """
     if pattern.kind == "causal":
         return 0.0
@@ -49,9 +50,15 @@ def pattern_delay(pattern: AttentionPattern, rate: float) -> float | None:
 
 
 def answer_slots(length: int, block: int, chunk: int) -> np.ndarray:
-    """(length,) int64: with which slot each slot's answer is final, from latents in blocks and a head in chunks.
+    """(length,) int64: for each slot, the slot at which its answer becomes final.
 
-    A head waits for the last slot of its chunk, and that slot's latent for the last slot of its block; or for the end.
+    The head waits for the last slot of its chunk, and the latent of that slot for the last slot of its block (or for
+    the end of the video).
+
+    Args:
+        length: number of slots.
+        block: slots in a block of the encoder.
+        chunk: slots in a chunk of the head.
     """
     slots = np.arange(length)
     ends = np.minimum((slots // chunk + 1) * chunk, length) - 1
@@ -60,15 +67,18 @@ def answer_slots(length: int, block: int, chunk: int) -> np.ndarray:
 
 
 def slot_delay(folder: FeatureFolder) -> float:
-    """Seconds from the first source frame of a slot until the slot is known: pooling waits for the group's last frame,
-    and a backbone whose window looks ahead waits for that (half a slot of its own is what "at once" means)."""
+    """Seconds from the first source frame of a slot until its features are known.
+
+    Pooling waits for the last frame of the slot. A backbone with look-ahead also waits for the end of its window; half
+    a source frame counts as no delay.
+    """
     source = folder.source
     waiting = (folder.pool - 1) / source.rate + max(Fraction(0), source.look_ahead - 1 / (2 * source.rate))
     return float(waiting)
 
 
-def marked_oracle(name: str) -> str:
-    """A name with ORACLE in it."""
+def mark_oracle(name: str) -> str:
+    """The name with an ORACLE mark."""
     return name if "(ORACLE)" in name else f"{name} (ORACLE)"
 
 

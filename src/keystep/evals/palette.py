@@ -1,4 +1,4 @@
-"""One set of colours for every picture: of classes in ribbons, of families of rows in charts."""
+"""Colours of classes and of families of rows, shared by all pictures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DISTINCT = (
     *("#22bb99", "#aa4477", "#0077cc", "#ee7700", "#005500", "#dddd22", "#bb99ff", "#442288", "#996600", "#770055"),
     *("#44ee99", "#55eeff", "#8888bb", "#ff99cc", "#eeaa00", "#7733aa", "#cc6666", "#992233", "#6688ff", "#bb9966"),
 )
-"""The first 8, then 12, then all 20 were chosen to lie as far apart as they can (OKLab), seen with normal, protanope
-and deuteranope eyes, and from the grey of the background, at middling lightness and chroma: no two of the first eight
-come nearer than 0.22 (normal) and 0.13 (colour-blind). Segments carry their class number too, so nothing hangs on
-colour alone."""
+"""The first 8, then 12, then all 20 colours maximise the distance (OKLab) between each other and from the background
+grey under normal vision, protanopia and deuteranopia, at medium lightness and chroma. The first eight are at least 0.22
+(normal) and 0.13 (colour-blind) apart. Segments show their class number too, so colour is never the only cue.
+"""
 BACKGROUND, UNLABELLED = "#d4d4d4", "#ffffff"
 BACKGROUND_NAMES = ("background", "bg", "sil", "null", "idle")
-"""Names of classes that are grey although no protocol calls them background."""
+"""Names of classes that are drawn in grey even if the protocol does not list them as background."""
 FAMILY_COLOURS = {
     "raw": "#4d4d4d",
     "control": "#d98200",
@@ -31,15 +31,15 @@ FAMILY_COLOURS = {
 
 
 class Palette:
-    """A colour for each class, the same in all pictures of a result.
+    """A colour for each class.
 
-    Up to 20 classes have their own; of more, the 20 with most frames do, the next 40 have lighter and darker shades of
-    them, and after that colours repeat. Background classes are grey, what is no class is white.
+    The 20 most frequent classes (or all, if there are fewer) get distinct colours, the next 40 get lighter and darker
+    shades of them, and further classes repeat. Background classes are grey; ids that are not a class are white.
 
     Args:
         classes: names by class id.
-        background: names of background classes, beside those that are called so.
-        frames: class id -> its number of frames, which ranks the classes where there are more than 20.
+        background: names of background classes, in addition to `BACKGROUND_NAMES`.
+        frames: class id -> number of frames, which ranks the classes if there are more than 20.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Palette:
         return colours[place.reshape(1, -1)]
 
     def present(self, lines: Sequence[np.ndarray]) -> list[int]:
-        """Class ids that occur in ``lines``, each once, in the order in which they come first."""
+        """Class ids that occur in ``lines``, in order of first occurrence."""
         found = [np.unique(ids, return_index=True) for ids in lines]
         return list(dict.fromkeys(label for labels, first in found for label in labels[np.argsort(first)].tolist()))
 
@@ -75,12 +75,12 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever is read better on a colour."""
+    """Black or white, whichever has more contrast with the colour."""
     return "#000000" if contrast(colour, "#000000") > contrast(colour, "#ffffff") else "#ffffff"
 
 
 def contrast(first: str, second: str) -> float:
-    """Contrast of two colours from 1 to 21, as WCAG 2 defines it; 4.5 is enough for text."""
+    """Contrast ratio of two colours from 1 to 21 (WCAG 2); 4.5 is enough for text."""
     lighter, darker = sorted((_luminance(first), _luminance(second)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,4 +1,4 @@
-"""The pictures of a report, drawn from a result folder alone; PNG bytes, without a display or any global state."""
+"""The pictures of a report as PNG bytes, drawn from a result folder without a display or global state."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from matplotlib.patches import Patch
 from keystep.evals import plots
 from keystep.evals.headline import gains, main_rows
 from keystep.evals.palette import UNLABELLED, Palette, ink_on
-from keystep.evals.plots import WIDTH, plain
+from keystep.evals.plots import WIDTH, clock_axis, plain
 from keystep.evals.results import Curves
 from keystep.evals.table import Result, best_control, sections, strongest_control
 
 Arrays = Mapping[str, np.ndarray]
 
 DPI = 130
-LEFT, RIGHT = 2.3, 0.75  # inches beside the ribbons, for their names and scores
+LEFT, RIGHT = 2.3, 0.75  # inches left and right of the ribbons, for their names and scores
 STRIP, GAP = 0.36, 0.1  # inches
 LEGEND_ENTRIES = 40
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG and its file name; title and caption where the page shows it."""
+    """A PNG and its file name; title and caption are for pictures that the page embeds."""
 
     file: str
     png: bytes
@@ -42,7 +42,7 @@ class Picture:
 
 
 def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[Picture]:
-    """Every picture for which the result has something to show."""
+    """All pictures that a result has data for."""
     return [*_table_pictures(result), *draw_videos(result, arrays), *draw_training(curves)]
 
 
@@ -53,16 +53,24 @@ def ribbons_png(
     background: Sequence[str],
     rate: float,
 ) -> bytes:
-    """Ribbons of one video alone: (T,) class ids, true ones on top where they are known. rate: in Hz.
+    """Draw the ribbons of one video.
 
-    Ids that are no class are white.
+    Args:
+        truth: (T,) true class ids, drawn at the top; None if unknown.
+        lines: name -> (T,) predicted class ids.
+        classes: class names by id. Other ids are white.
+        background: names of background classes.
+        rate: slots per second.
+
+    Returns:
+        PNG bytes.
     """
     shown = [*([] if truth is None else [truth]), *lines.values()]
-    return _png(_ribbons(truth, lines, Palette(classes, background, _frames(shown)), rate))
+    return _png(_ribbons(truth, lines, Palette(classes, background, _count_frames(shown)), rate))
 
 
 def safe_names(videos: Sequence[str]) -> list[str]:
-    """File name parts of videos: no separators or signs that a file system minds, no two alike."""
+    """File name parts for videos, unique and without characters that file systems reject."""
     names: list[str] = []
     for index, video in enumerate(videos):
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", video).strip(".")[:80] or "video"
@@ -70,14 +78,14 @@ def safe_names(videos: Sequence[str]) -> list[str]:
     return names
 
 
-def palette_of(result: Result, arrays: Arrays) -> Palette:
-    """The colours of a result's classes, the same in all its pictures."""
+def result_palette(result: Result, arrays: Arrays) -> Palette:
+    """The class colours of a result, shared by all its pictures."""
     lines = [ids for key, ids in arrays.items() if key.endswith("/truth") or "/prediction/" in key]
-    return Palette(result["data"]["classes"], result["protocol"]["background"], _frames(lines))
+    return Palette(result["data"]["classes"], result["protocol"]["background"], _count_frames(lines))
 
 
-def _frames(lines: Sequence[np.ndarray]) -> Counter[int]:
-    """How many frames each class has."""
+def _count_frames(lines: Sequence[np.ndarray]) -> Counter[int]:
+    """Class id -> number of frames."""
     counts = Counter[int]()
     for ids in lines:
         counts.update(dict(zip(*map(np.ndarray.tolist, np.unique(ids, return_counts=True)), strict=True)))
@@ -85,7 +93,7 @@ def _frames(lines: Sequence[np.ndarray]) -> Counter[int]:
 
 
 def legend(palette: Palette, lines: Sequence[np.ndarray]) -> list[tuple[str, str]]:
-    """(colour, text) of the classes that occur, by number; of very many, those that ``lines`` have first."""
+    """(colour, text) of the classes that occur, by id; if there are too many, those that come first in ``lines``."""
     present = palette.present(lines)
     known = [label for label in present if label in palette.colours]
     shown = sorted(known[:LEGEND_ENTRIES])
@@ -95,8 +103,8 @@ def legend(palette: Palette, lines: Sequence[np.ndarray]) -> list[tuple[str, str
 
 
 def draw_videos(result: Result, arrays: Arrays) -> Iterator[Picture]:
-    """Ribbons of each video; first those of the headline alone, where there are any."""
-    palette, rate, videos = palette_of(result, arrays), result["data"]["rate_hz"], videos_of(arrays)
+    """The ribbons of each video, preceded by the headline picture if there is one."""
+    palette, rate, videos = result_palette(result, arrays), result["data"]["rate_hz"], stored_videos(arrays)
     chosen = headline_video(result, videos)
     if chosen is not None:
         truth, lines = arrays[f"{chosen}/truth"], headline_lines(result, arrays, chosen)
@@ -107,8 +115,10 @@ def draw_videos(result: Result, arrays: Arrays) -> Iterator[Picture]:
 
 
 def headline_video(result: Result, videos: Sequence[str]) -> int | None:
-    """Which of the stored videos opens the report: that of the median gain, or the nearest to it by rank; else the
-    first. None where nothing learned was judged, or no video was stored."""
+    """Index of the stored video that opens the report: the one whose gain is closest in rank to the median.
+
+    None if no learned row was judged or no video was stored.
+    """
     found = gains(result)
     if found is None or not videos:
         return None
@@ -117,7 +127,7 @@ def headline_video(result: Result, videos: Sequence[str]) -> int | None:
 
 
 def headline_lines(result: Result, arrays: Arrays, index: int) -> dict[str, np.ndarray]:
-    """Raw features, the best control, ours: name -> predicted ids (T,), in the mode of `gains`."""
+    """Name -> (T,) predicted class ids of raw features, the best control and the main row, in the mode of `gains`."""
     found = gains(result)
     rows = main_rows(result, found.mode) if found else {}
     stored, roles = arrays_at(arrays, f"{index}/prediction/"), ("raw features", "best control", "ours")
@@ -128,7 +138,7 @@ def headline_lines(result: Result, arrays: Arrays, index: int) -> dict[str, np.n
 
 
 def predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.ndarray]:
-    """Label -> predicted ids: raw features, in each mode the best controls and the learned rows, and temporal heads."""
+    """Name -> (T,) predicted class ids of raw features, the best controls, learned rows and temporal heads."""
     stored, chosen = arrays_at(arrays, f"{index}/prediction/"), dict[str, np.ndarray]()
     rows = [row for row in result["rows"] if row["family"] == "raw"]
     for mode in sections(result):
@@ -144,18 +154,18 @@ def predictions(result: Result, arrays: Arrays, index: int) -> dict[str, np.ndar
 
 
 def share_right(ids: np.ndarray, truth: np.ndarray) -> float | None:
-    """Percentage of labelled time that is right; None where nothing is labelled."""
+    """Percentage of labelled frames that are correct; None if no frame is labelled."""
     labelled = truth >= 0
     return 100 * float((ids == truth)[labelled].mean()) if len(ids) == len(truth) and labelled.any() else None
 
 
-def videos_of(arrays: Arrays) -> list[str]:
+def stored_videos(arrays: Arrays) -> list[str]:
     """Names of the stored videos."""
     return [str(name) for name in arrays.get("names", np.array([], dtype=str))]
 
 
 def arrays_at(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin with ``prefix``, by the rest of their names."""
+    """The arrays whose names start with ``prefix``, by the rest of their names."""
     return {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
 
 
@@ -169,8 +179,9 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
     foot = 0.168 * -(-len(texts) // columns) + 0.1
     figure, strips = _strips([*shown], foot)
     for axes, ids in zip(strips, shown.values(), strict=True):
-        _paint(axes, palette.paint(ids), len(ids) / rate / 60)
-        _number(axes, ids, palette, len(ids) / rate / 60)
+        _paint(axes, palette.paint(ids), len(ids) / rate)
+        _number(axes, ids, palette, len(ids) / rate)
+    clock_axis(strips[-1], max(len(ids) for ids in shown.values()) / rate)
     if truth is not None:
         for axes, ids in zip(strips[1:], lines.values(), strict=True):
             right = share_right(ids, truth)
@@ -184,8 +195,8 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
 
 
 def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
-    """Strips under each other with names at the left, a time axis under the last, and ``foot`` inches left below."""
-    head, axis = 0.1, 0.5
+    """Strips with names on the left, a time axis below the last one, and ``foot`` inches of space at the bottom."""
+    head, axis = 0.1, 0.3
     height = head + len(labels) * (STRIP + GAP) + axis + foot
     figure = Figure((WIDTH, height))
     strips = []
@@ -198,23 +209,22 @@ def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
         axes.set_yticks([])
         axes.tick_params(labelbottom=index == len(labels) - 1, bottom=index == len(labels) - 1, labelsize=8.5)
         strips.append(axes)
-    strips[-1].set_xlabel("minutes", fontsize=9)
     return figure, strips
 
 
-def _paint(axes: Axes, colours: np.ndarray, minutes: float) -> None:
-    axes.imshow(colours, extent=(0, minutes, 0, 1), aspect="auto", interpolation="nearest")
+def _paint(axes: Axes, colours: np.ndarray, seconds: float) -> None:
+    axes.imshow(colours, extent=(0, seconds, 0, 1), aspect="auto", interpolation="nearest")
 
 
-def _number(axes: Axes, ids: np.ndarray, palette: Palette, minutes: float) -> None:
-    """Write the class number on every segment that has room for it."""
+def _number(axes: Axes, ids: np.ndarray, palette: Palette, seconds: float) -> None:
+    """Write the class number on every segment that has space for it."""
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
         label = int(ids[start])
         if label not in palette.colours or (stop - start) / len(ids) < 0.008 + 0.007 * len(str(label)):
             continue
         ink = ink_on(palette.colour(label))
-        middle = (start + stop) / 2 / len(ids) * minutes
+        middle = (start + stop) / 2 / len(ids) * seconds
         axes.text(middle, 0.46, str(label), color=ink, ha="center", va="center", fontsize=7.5)
 
 
@@ -224,31 +234,31 @@ def _table_pictures(result: Result) -> Iterator[Picture]:
 
 
 def draw_training(curves: Curves) -> Iterator[Picture]:
-    """Losses, and what the monitors saw."""
+    """The training curves: losses and monitors."""
     runs = {name: lines for name, lines in curves.items() if lines}
     if any("loss" in line for lines in runs.values() for line in lines):
         yield Picture(
             "curves.png",
             _png(plots.curves(runs)),
             "Training: the loss",
-            "A falling loss alone says little: it also falls when representations collapse. Losses of different models "
-            "measure different things and do not compare.",
+            "A falling loss is weak evidence, because it also falls when representations collapse. Losses of models "
+            "with different targets are not comparable.",
         )
     if any(key.startswith("monitor/") for lines in runs.values() for line in lines for key in line):
         yield Picture(
             "monitors.png",
             _png(plots.monitors(runs)),
             "Training: is the representation healthy?",
-            "Measured now and then on a few fixed videos, with fixed hidden frames; never used to choose anything.",
+            "Measured at intervals on a few fixed videos with fixed hidden frames, and never used for selection.",
         )
 
 
 def _png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, equal for equal figures."""
-    FigureCanvasAgg(figure)  # a canvas of its own: no backend is chosen for the process
+    """The figure as PNG bytes; equal figures give equal bytes."""
+    FigureCanvasAgg(figure)  # avoids choosing a backend for the whole process
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Class names in scripts that the font lacks show as boxes; the page lists all names with their numbers.
+        # Characters that the font lacks are drawn as boxes; the page lists all class names with their numbers.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

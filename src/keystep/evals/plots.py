@@ -1,4 +1,4 @@
-"""The charts of a report: accuracies, losses and monitors, as matplotlib figures."""
+"""The charts of a report as matplotlib figures: accuracy, losses and monitors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from keystep.errors import plain as without_controls
 from keystep.evals.palette import DISTINCT, FAMILY_COLOURS
@@ -16,22 +17,38 @@ from keystep.evals.results import Curves
 from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score, sections
 
 WIDTH = 11.0  # inches
-NARROW = 7.6  # inches: panels that the page itself shows
+NARROW = 7.6  # inches: panels embedded in the page
 LINE_COLOURS = DISTINCT[2:4] + DISTINCT[:2] + DISTINCT[6:8] + DISTINCT[4:5]
 PANELS = 12
+TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+MOST_TICKS = 9
 Points = tuple[list[int], list[float]]
 Style = Literal["-", "--", ":"]
 
 
 def plain(text: str, limit: int = 1000) -> str:
-    """Text that matplotlib shows as it is: one line, dollars are no formula, and no legend hides it."""
+    """Escape text for matplotlib: one line, no math mode, no leading underscore (which would hide a legend entry)."""
     text = " ".join(without_controls(text).split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def clock_axis(axes: Axes, seconds: float) -> None:
+    """Label an x axis that shows so many seconds as a clock does."""
+    step = next((step for step in TICK_SECONDS if seconds / step < MOST_TICKS), TICK_SECONDS[-1])
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value)))
+
+
 def accuracy(result: Result) -> Figure:
-    """Accuracy of every row with the spread over seeds; the best on top, offline and causal apart."""
+    """Accuracy of every row with its standard deviation over seeds, sorted, in one panel for each mode."""
     parts = sections(result)
     shown = [family for family in FAMILIES if any(row["family"] == family for row in result["rows"])]
     head, gap, line = 0.95, 0.8, 0.27  # inches
@@ -44,7 +61,7 @@ def accuracy(result: Result) -> Figure:
         axes.set_xlim(*_accuracy_range(result))
         axes.set_title(MODES[mode], fontsize=10, loc="left")
         top -= size + gap
-    axes.set_xlabel("% of frames right, test videos", fontsize=9)
+    axes.set_xlabel("frame accuracy on the test videos, %", fontsize=9)
     handles = [_marker(FAMILY_COLOURS[family], family == "oracle") for family in shown]
     names = [FAMILIES[family] for family in shown]
     figure.legend(handles, names, loc="upper center", ncols=3, fontsize=8.5, frameon=False)
@@ -63,7 +80,7 @@ def _accuracy_range(result: Result) -> tuple[float, float]:
 
 
 def _dots(axes: Axes, rows: Sequence[Any]) -> None:
-    """One line a row, the last on top."""
+    """Draw one line for each row, the last at the top."""
     for height, row in enumerate(rows):
         colour, oracle, mean = FAMILY_COLOURS[row["family"]], is_oracle(row), row["mean"]["accuracy"]
         seeds = [run["scores"]["accuracy"] for run in row["runs"]]
@@ -72,8 +89,8 @@ def _dots(axes: Axes, rows: Sequence[Any]) -> None:
         form, face = ("D", "white") if oracle else ("o", colour)
         spread = row["spread"]["accuracy"]
         axes.errorbar(mean, height, xerr=spread, color=colour, fmt=form, markerfacecolor=face, capsize=2.5)
-        beside = axes.get_yaxis_transform()
-        axes.text(1.015, height, score(row, "accuracy"), transform=beside, va="center", fontsize=8.5)
+        transform = axes.get_yaxis_transform()
+        axes.text(1.015, height, score(row, "accuracy"), transform=transform, va="center", fontsize=8.5)
         if row["family"] == "raw":
             axes.axvline(mean, color=colour, linewidth=0.9, linestyle=":", zorder=0)
     axes.set_yticks(range(len(rows)), [plain(label(row), 46) for row in rows])
@@ -83,7 +100,7 @@ def _dots(axes: Axes, rows: Sequence[Any]) -> None:
 
 
 def curves(runs: Curves) -> Figure:
-    """The loss over steps, one panel for each model and one line for each seed."""
+    """The training loss: one panel for each model, one line for each seed."""
     groups = _groups(runs)
     names = list(groups)[:PANELS]
     columns = min(2, len(names))
@@ -103,15 +120,15 @@ def curves(runs: Curves) -> Figure:
 
 
 def monitors(runs: Curves) -> Figure:
-    """What the monitors saw: rank, stillness, losses against trivial guesses, and the probe."""
+    """The training monitors: effective rank, similarity of adjacent frames, normalised losses, and the quick probe."""
     groups = _groups(runs)
     colours = {name: LINE_COLOURS[index % len(LINE_COLOURS)] for index, name in enumerate(groups)}
     figure, panels = _grid(4, 2, 3.1)
 
-    def draw(axes: Axes, of: Callable[[list[dict[str, Any]]], Points], style: Style = "-") -> None:
+    def draw(axes: Axes, points: Callable[[list[dict[str, Any]]], Points], style: Style = "-") -> None:
         for name, seeds in groups.items():
             for lines in seeds.values():
-                steps, values = of(lines)
+                steps, values = points(lines)
                 mark = "." if style == "-" else ""
                 axes.plot(steps, values, color=colours[name], linestyle=style, marker=mark, linewidth=1.3, alpha=0.85)
 
@@ -124,10 +141,10 @@ def monitors(runs: Curves) -> Figure:
     draw(probe, lambda lines: _points(lines, "monitor/probe_accuracy"))
     draw(probe, lambda lines: _flat(_points(lines, "monitor/probe_accuracy")), "--")
     titles = (
-        "directions in use (effective rank); falling far: collapse",
-        "cosine of neighbouring latents; 1: frozen in time",
-        "hidden loss / loss of the best constant (1: learned nothing)",
-        "quick probe, % right; dashed: before training",
+        "effective rank; a large drop means collapse",
+        "cosine similarity of adjacent latents; 1: constant",
+        "hidden loss / loss of the best constant (1: no learning)",
+        "quick probe accuracy, %; dashed: before training",
     )
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9.5)
@@ -144,7 +161,7 @@ def monitors(runs: Curves) -> Figure:
 
 
 def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """``count`` panels of ``height`` inches, and room above them for a legend."""
+    """A figure with ``count`` panels of ``height`` inches and space for a legend at the top."""
     rows = -(-count // columns)
     total = rows * height + 0.25
     figure = Figure((NARROW, total))
@@ -161,7 +178,7 @@ def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _styles(figure: Figure, styles: Mapping[str, Style], colours: Mapping[str, str]) -> None:
-    """A legend over all panels: what colours and line styles mean."""
+    """A legend above all panels for colours and line styles."""
     handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours.values()]
     handles += [Line2D([], [], color="#555555", linestyle=style) for style in styles.values()]
     names = [plain(name, 30) for name in colours] + list(styles)
@@ -170,7 +187,7 @@ def _styles(figure: Figure, styles: Mapping[str, Style], colours: Mapping[str, s
 
 
 def _groups(runs: Curves) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Model -> seed -> lines, from run names such as ``pjepa, seed 0``."""
+    """Model -> seed -> metric lines, from run names such as ``pjepa, seed 0``."""
     groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for run, lines in runs.items():
         name, comma, seed = run.rpartition(", seed ")
@@ -184,13 +201,13 @@ def _points(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
 
 
 def _share(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
-    """A loss as a share of the best constant's: comparable between models with different targets."""
+    """A loss divided by the loss of the best constant, which makes different targets comparable."""
     found = [line for line in lines if line.get(key) is not None and line.get("monitor/mean_loss")]
     return [line["step"] for line in found], [float(line[key] / line["monitor/mean_loss"]) for line in found]
 
 
 def _flat(points: Points) -> Points:
-    """The first value, from the first step to the last; nothing where nothing was measured before training."""
+    """The first value as a horizontal line, if it was measured before training; otherwise nothing."""
     steps, values = points
     return ([steps[0], steps[-1]], [values[0]] * 2) if steps and steps[0] == 0 else ([], [])
 

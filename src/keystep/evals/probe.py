@@ -1,11 +1,11 @@
-"""Linear probe: how much of the labels can one affine map a frame read from frozen representations?
+"""Linear probe: how well one affine map of a frame predicts its label from a frozen representation.
 
-Ridge regression onto the classes, one column each, which is solved at once and exactly. Where the columns are bands,
-each has a strength of its own. Strengths and penalty are those that read the validation videos best; a factor on the
-scores, which changes no answer, makes probabilities of them. Test videos never enter here.
+The probe is ridge regression onto one-hot classes, which has a closed-form solution. If the columns form bands, each
+band has its own strength. Strengths and penalty are selected by accuracy on the validation videos. A temperature on the
+scores, which does not change the predictions, calibrates the probabilities. Test videos are not used here.
 
-Multinomial logistic regression reads narrow representations as well, and wide ones worse: over a thousand columns it
-grows sure of what tells the training persons apart (docs/LOG.md).
+Multinomial logistic regression is as good on narrow representations and worse on wide ones: with more than a thousand
+columns it overfits to the training persons (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_lengt
 Count = Annotated[int, Field(ge=1)]
 
 _ROWS = 1_024
-"""Frames that are standardised at once."""
+"""Frames that are standardised at a time."""
 
 
 class ProbeConfig(BaseModel):
-    """How the probe is fitted. All of it is deterministic: there is no seed."""
+    """Settings of the probe, which is deterministic."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     penalties: Penalties = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-    """L2 penalties to try, falling: each times the squared weights is added to the mean squared error."""
+    """Candidate L2 penalties in decreasing order: factors of the squared weights in the mean squared error."""
     choice_frames: Count = 20_000
-    """Labelled training frames, evenly spaced, by which strengths are chosen, and representations among many."""
+    """Number of evenly spaced labelled training frames for selecting strengths and controls."""
 
     @field_validator("penalties")
     @classmethod
     def _falling(cls, penalties: tuple[float, ...]) -> tuple[float, ...]:
         if list(penalties) != sorted(set(penalties), reverse=True):
-            raise ValueError(f"penalties {penalties} must fall")
+            raise ValueError(f"penalties {penalties} must be strictly decreasing")
         return penalties
 
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """The chosen head, to be applied to representations as they are: the standardisation is folded in."""
+    """A fitted probe for unstandardised representations; the standardisation is folded into the weights."""
 
     weight: npt.NDArray[np.float32]  # (D, C)
     bias: npt.NDArray[np.float32]  # (C,)
@@ -64,28 +64,28 @@ class LinearProbe:
     valid_accuracy: float
     """Accuracy (0-100) over all labelled validation frames."""
     strengths: Mapping[str, float] = field(default_factory=dict)
-    """Band -> its strength, 0 where it was dropped; empty where the columns are no bands."""
+    """Band -> its strength, 0 if dropped; empty without bands."""
     at_edge: bool = False
-    """Whether the penalty is the weakest or the strongest of several that were tried, so that others may be better."""
+    """Whether the penalty is the first or last of several candidates, so that others may be better."""
 
     def scores(self, latents: Array) -> npt.NDArray[np.float32]:
         """(T, D) -> (T, C) unnormalised log-probabilities.
 
         Raises:
-            InputError: another width than the probe was trained on, or a NaN or infinite number.
+            InputError: another width than in training, or NaN or infinite values.
         """
-        frames = _checked(latents, "the latents")
+        frames = _validate_frames(latents, "the latents")
         if frames.shape[1] != len(self.weight):
-            raise InputError(f"the probe reads width {len(self.weight)}, but the latents have {frames.shape[1]}")
+            raise InputError(f"the probe expects width {len(self.weight)}, but the latents have {frames.shape[1]}")
         return np.asarray(frames @ self.weight + self.bias, dtype=np.float32)
 
     def head(self, names: Sequence[str] = (), origin: Mapping[str, str] | None = None) -> LinearHead:
-        """The same as a head that can be saved and run on a stream."""
+        """The probe as a head, which can be saved and run on a stream."""
         steps = Affine(torch.from_numpy(self.weight).T.contiguous(), torch.from_numpy(self.bias))
         return linear_head(steps, names=tuple(names), origin=origin or {})
 
     def predict(self, latents: Array) -> npt.NDArray[np.int64]:
-        """(T, D) -> (T,) class indices."""
+        """(T, D) -> (T,) class ids."""
         return np.asarray(self.scores(latents).argmax(axis=1), dtype=np.int64)
 
 
@@ -101,32 +101,34 @@ def fit_probe(
     bands: Mapping[str, int] | None = None,
     chosen: Mapping[str, float] | None = None,
 ) -> LinearProbe:
-    """Solve for each penalty on the training videos and return the probe that is best on the validation videos.
+    """Fit a probe for each penalty on the training videos and return the best one on the validation videos.
 
     Args:
-        train, valid: one (T_i, D) array a video.
-        train_labels, valid_labels: one (T_i,) integer array a video, -100 where there is no label. A class without
-            training frames is allowed.
-        refine: False stays with `ProbeConfig.choice_frames`, which are enough to choose between representations.
-        bands: name -> number of columns of the bands that the columns are, in their order, nearest to the frame first.
-        chosen: name -> strength of all bands but the last one, where only that of the last is to be chosen.
+        train, valid: (T_i, D) array for each video.
+        train_labels, valid_labels: (T_i,) integer array for each video, -100 for unlabelled frames. A class may have no
+            training frames.
+        classes: number of classes.
+        config: settings.
+        refine: False fits on `ProbeConfig.choice_frames` only, which is enough to compare representations.
+        bands: band name -> number of columns, in column order, nearest to the frame first.
+        chosen: band name -> strength of all bands except the last, if only that of the last is to be selected.
 
     Returns:
-        The probe. Among equally good ones the strongest penalty wins.
+        The probe. Ties go to the strongest penalty.
 
     Raises:
-        InputError: nothing labelled, widths or lengths that disagree, a label outside of 0..classes-1, or a NaN or
-            infinite number, always with the index of the video (counted from 0) and of the frame.
+        InputError: no labelled frames, inconsistent widths or lengths, a label outside of 0..classes-1, or NaN or
+            infinite values; the message has the index of the video and of the frame (from 0).
     """
     config = config or ProbeConfig()
-    frames, targets, _ = _labelled(train, train_labels, classes, "training")
-    valid_frames, valid_targets, videos = _labelled(valid, valid_labels, classes, "validation")
+    frames, targets, _ = _collect_labelled(train, train_labels, classes, "training")
+    valid_frames, valid_targets, videos = _collect_labelled(valid, valid_labels, classes, "validation")
     if frames.shape[1] != valid_frames.shape[1]:
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
     if bands is not None and band_width(bands) != frames.shape[1]:
-        raise InputError(f"bands {dict(bands)} are {band_width(bands)} columns together, not {frames.shape[1]}")
+        raise InputError(f"bands {dict(bands)} have {band_width(bands)} columns in total, not {frames.shape[1]}")
     assert not chosen or list(chosen) == list(bands or ())[:-1], "strengths of all bands but the last"
-    mean, factors = _standardise(frames, valid_frames)  # in place, from here on frames have mean 0 and variance 1
+    mean, factors = _standardise(frames, valid_frames)  # in place: frames now have mean 0 and variance 1
     stride = -(-len(frames) // config.choice_frames)
     some = Moments.of(frames[::stride], targets[::stride], classes)
     widths = tuple((bands or {"": frames.shape[1]}).values())
@@ -135,7 +137,7 @@ def fit_probe(
         step = -(-len(valid_frames) // config.choice_frames)
         validation = (valid_frames[::step], valid_targets[::step], videos[::step])
         search = Search(some, *validation, widths, config.penalties)
-        strengths = search.beside(tuple(chosen.values())) if chosen else search.best()
+        strengths = search.select_last(tuple(chosen.values())) if chosen else search.best()
     moments = Moments.of(frames, targets, classes) if stride > 1 and refine else some
     scales = column_scales(widths, strengths)
     weight, penalty, right = moments.best(scales, config.penalties, valid_frames, valid_targets)
@@ -153,7 +155,7 @@ def fit_probe(
 
 
 def _sharpness(scores: Array, targets: Array) -> float:
-    """The factor on scores (N, C) whose softmax gives the classes (N,) the highest likelihood."""
+    """The factor on scores (N, C) that maximises the likelihood of the classes (N,) under a softmax."""
     rows = np.arange(len(targets))
 
     def loss(logarithm: float) -> float:
@@ -164,23 +166,26 @@ def _sharpness(scores: Array, targets: Array) -> float:
 
 
 def band_width(bands: Mapping[str, int]) -> int:
-    """Columns of all bands (name -> columns) together; InputError where there is no band, or one without columns."""
+    """Total number of columns of all bands.
+
+    Raises:
+        InputError: no bands, or a band without columns.
+    """
     if not bands:
-        raise InputError("a representation in bands needs at least one band")
+        raise InputError("bands must not be empty")
     for name, width in bands.items():
         if width < 1:
-            raise InputError(f"band {name!r} has {width} columns; leave it out or give it at least one")
+            raise InputError(f"band {name!r} has {width} columns; expected at least one")
     return sum(bands.values())
 
 
 def _standardise(
     train: npt.NDArray[np.float32], valid: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Give every column of the training frames (N, D) mean 0 and variance 1, in place, and the others the same.
+    """Standardise the training frames (N, D) in place, and apply the same map to the validation frames.
 
     Returns:
-        The mean and the factor of each column, (D,) each. A column that is constant to float32 precision carries
-        nothing; its factor is 0 and it drops out.
+        Mean and factor of each column, (D,) each. The factor is 0 for columns that are constant to float32 precision.
     """
     moments = ChannelMoments(train.shape[1])
     for rows in _blocks(train):
@@ -193,23 +198,24 @@ def _standardise(
 
 
 def _blocks(frames: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
-    """(N, D) in parts that stay in the processor's cache; they are views."""
+    """Views of (N, D) that fit in the processor's cache."""
     return (frames[start : start + _ROWS] for start in range(0, len(frames), _ROWS))
 
 
-def _labelled(
+def _collect_labelled(
     videos: Sequence[Array], labels: Sequence[Array], classes: int, part: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All labelled frames of all videos: (N, D) float32, a copy, (N,) classes, and (N,) the index of the video."""
+    """All labelled frames: (N, D) float32 copy, (N,) classes, (N,) index of their video."""
     if len(videos) != len(labels):
         raise InputError(f"{len(videos)} {part} videos, but labels for {len(labels)}")
     frames, targets = [], []
     for index, (video, raw) in enumerate(zip(videos, labels, strict=True)):
         name = f"{part} video {index}"
-        values, wanted = _checked(video, name), np.asarray(raw)
+        values, wanted = _validate_frames(video, name), np.asarray(raw)
         if wanted.shape != values.shape[:1] or not np.issubdtype(wanted.dtype, np.integer):
             raise InputError(
-                f"{name}: {len(values)} frames need as many integer labels, not {wanted.dtype} {wanted.shape}"
+                f"{name}: {len(values)} frames need integer labels of shape ({len(values)},), not {wanted.dtype} "
+                f"{wanted.shape}"
             )
         known = wanted != IGNORED
         wrong = known & ((wanted < 0) | (wanted >= classes))
@@ -225,8 +231,8 @@ def _labelled(
     return np.concatenate(frames), np.concatenate(targets), np.repeat(np.arange(len(targets)), [*map(len, targets)])
 
 
-def _checked(latents: Array, name: str) -> npt.NDArray[np.float32]:
-    """(T, D) as float32, or a line that names what is wrong with it."""
+def _validate_frames(latents: Array, name: str) -> npt.NDArray[np.float32]:
+    """Latents as (T, D) float32; InputError if they are invalid."""
     frames = np.asarray(latents, dtype=np.float32)
     if frames.ndim != 2:
         raise InputError(f"{name}: shape {frames.shape}; expected (T, D)")

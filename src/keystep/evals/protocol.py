@@ -1,17 +1,17 @@
-"""The honest table: raw features, the controls, and learned representations, judged alike.
+"""The evaluation protocol: raw features, controls and learned representations under the same linear probe.
 
-Every row is a linear probe on frozen representations (`keystep.evals.judge`). Widths, reaches and probe settings are
-chosen on the validation videos; the test videos only score. A learned row has to beat raw features and everything that
-learns nothing, and to add something to the best of it (`keystep.evals.gate`). What the gate compares with is the one
-exception to the rule: the strongest control on the test videos themselves, so that no unlucky choice on validation
-makes a learned row look good. That errs against the learned row.
+Every row is a linear probe on a frozen representation (`keystep.evals.judge`). Control parameters and probe
+hyperparameters are selected on the validation videos; the test videos are used for scoring only. A learned row has to
+beat raw features and every control, and to add information to the best control (`keystep.evals.gate`). There is one
+exception: the gate's rival is the strongest control on the test videos, so that an unlucky choice on the validation
+videos cannot favour a learned row. This biases the comparison against the learned row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -25,91 +25,99 @@ from keystep.evals.judge import Judge, Representation
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.published import PUBLISHED
 from keystep.evals.rows import PROBE, HeadRow, Mode, Row
-from keystep.heads import PRESETS, HeadConfig, TrainingConfig, head_config
+from keystep.heads import HeadConfig, TrainingConfig, head_config
+from keystep.heads.registry import check_head_name
 from keystep.metrics import PROTOCOLS
 from keystep.pjepa import PJEPA
 
+if TYPE_CHECKING:
+    from keystep.evals.task import TaskTable
+
 SEEDS_FOR_A_CLAIM = 3
 SELECTION = (
-    "widths, reaches and penalties on the validation videos; test videos only score, and name the rival of each line "
-    "of the gate: the strongest control of its kind on them, which errs against the learned row"
+    "widths, reaches and penalties on the validation videos; the test videos are used for scoring, and to select the "
+    "rival in each line of the gate (the strongest control of its kind), which biases it against the learned row"
 )
-"""What is chosen by what, for the result file."""
+"""How parameters are selected, for the result file."""
 PAIR = "against "
-"""Beginning of claims about given models against raw features and each other, which are no part of the gate proper."""
-QUICK_NOTE = "a quick look (--quick): fewer widths and rows, probes on fewer frames; nothing may be claimed of it"
+"""Prefix of claims that compare given models with raw features and with each other, which are not part of the gate."""
+QUICK_NOTE = "a quick look (--quick): fewer widths and rows, probes on fewer frames; not sufficient for claims"
 BEST_ON_TEST = ", best on test"
-"""End of the name of a control's row that the test videos chose: a rival for the gate."""
-TOKENS_NOTE = "{} tokens a slot: raw features, and the controls made of them, are their mean"
+"""Suffix of the name of a control selected on the test videos, which only serves as a rival in the gate."""
+TOKENS_NOTE = "{} tokens per slot: raw features and controls use their mean"
 
 Question = Literal["raw", "control", "adds", "adds to smoothing", "untrained", "reconstruction", "pair", "head"]
 ASKS: dict[Question, str] = {
-    "raw": "Do the latents tell more about the steps than the features that they are made of?",
-    "control": "Do they tell more than anything that learns nothing: averages, neighbours in time, what has been, the "
-    "clock, and all of these together?",
-    "adds": "Do they add anything to the best of that?",
-    "adds to smoothing": "Do they add anything to a moving average of the features?",
-    "untrained": "Is it training that adds it, or do random weights do so too?",
-    "reconstruction": "Is it this objective that adds it, or does filling in the input do so too?",
-    "pair": "Is the one better than the other?",
-    "head": "Do the latents serve a head better that sees neighbouring frames itself?",
+    "raw": "Do the latents predict the steps better than the input features?",
+    "control": "Do they beat every control without learning: moving averages, temporal offsets, histories, the clock, "
+    "and all of these combined?",
+    "adds": "Do they add information to the best control?",
+    "adds to smoothing": "Do they add information to a moving average of the features?",
+    "untrained": "Does training help, or do random weights do as well?",
+    "reconstruction": "Does this objective help, or does masked reconstruction do as well?",
+    "pair": "Is one better than the other?",
+    "head": "Do the latents still help a head that models time itself?",
 }
-"""What each line of the gate asks, in plain words."""
+"""Question -> its wording in the report."""
 Verdict = Literal["holds", "fails", "not enough seeds", "answers later", "quick look"]
 
 
 SUITES: Mapping[str, Mapping[str, Any]] = {"paper": {"heads": ["linear", "mstcn", "context"]}}
-"""Names of settings that ``keystep eval --suite`` starts from."""
+"""Named settings for ``keystep eval --suite``."""
 
 
 class EvalConfig(Config):
-    """How to judge."""
+    """Settings of an evaluation."""
 
     heads: tuple[str, ...] = (PROBE,)
-    """``linear``, the probe of the table and of the gate, and presets of temporal heads, which are trained beside it:
-    mstcn, context, attentive, mstcn-small, context-small."""
+    """``linear`` is the probe of the tables and the gate. Presets of temporal heads (mstcn, context, attentive,
+    mstcn-small, context-small) and heads of your own (``keystep plugins``) are trained in addition.
+    """
     modes: tuple[Mode, ...] = get_args(Mode)
-    """``offline`` sees whole videos, ``causal`` only the past."""
+    """``offline`` uses the whole video, ``causal`` only the past."""
 
     probe: ProbeConfig = ProbeConfig()
     background: tuple[str, ...] = ()
-    """Classes left out of edit, F1 and the foreground accuracy."""
+    """Classes excluded from edit, F1 and the foreground accuracy."""
     protocol: str = "pooled"
     """Convention of the metrics: pooled, video-mean, fact or official."""
     label_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the training and validation videos whose labels the probes may use; fewer are a part of more."""
+    """Share of the training and validation videos whose labels are used. Smaller shares are subsets of larger ones."""
     label_seed: int = Field(default=0, ge=0)
-    """Another number draws other videos for the share."""
+    """Selects which videos keep their labels."""
     tau: float | None = Field(default=None, gt=0)
-    """Seconds after which the features are half forgotten: the unit of the controls' widths and reaches. None: measured
-    on the training videos."""
+    """Decorrelation time of the features in seconds, which is the unit of the controls' widths and reaches. None:
+    measured on the training videos.
+    """
     head_settings: dict[str, dict[str, Any]] = Field(default={})
-    """Changes of a preset, such as {mstcn: {maps: 32}}."""
+    """Changes to presets, such as {mstcn: {maps: 32}}."""
     training: TrainingConfig = TrainingConfig(patience=10)
-    """Of temporal heads."""
+    """How temporal heads are trained."""
     seeds: int = Field(default=3, ge=0)
-    """Seeds of temporal heads on representations that have no seed themselves (0: leave these out); a model's seeds are
-    its runs."""
+    """Seeds of temporal heads on raw features and controls, which have no seed of their own (0: skip these rows). For
+    models, each run is a seed.
+    """
     by_segments: bool = False
-    """Also score each true segment by one answer, as EgoProceL's streaming evaluation does (ORACLE)."""
+    """Also score one prediction for each true segment, as in EgoProceL's streaming evaluation (ORACLE)."""
     data_set: str | None = None
-    """As for ``keystep prepare``: whose published rows stand beside those of temporal heads. None: as the folder
-    says."""
+    """A name as for ``keystep prepare``: its published results are shown next to those of temporal heads. None: as
+    stored in the folder.
+    """
 
     @property
     def temporal_heads(self) -> tuple[str, ...]:
-        """The heads that are trained beside the probe."""
+        """The heads other than the linear probe."""
         return tuple(name for name in self.heads if name != PROBE)
 
     def head(self, preset: str, mode: Mode) -> HeadConfig:
-        """A preset with its changes; strictly causal in causal mode, where the kind has both.
+        """The config of a preset with `head_settings` applied. In causal mode it is causal, if the kind supports that.
 
         Raises:
-            InputError: settings that it does not have, or do not fit.
+            InputError: unknown settings or values that are not allowed.
         """
         changes = self.head_settings.get(preset, {})
         if "causal" in changes:
-            raise InputError(f"head_settings of {preset}: causal follows from the mode; leave it out")
+            raise InputError(f"head_settings of {preset}: causal is set by the mode; remove it")
         try:
             settings = head_config(preset, changes)
             causal = {"causal": mode == "causal"} if "causal" in type(settings).model_fields else {}
@@ -118,28 +126,34 @@ class EvalConfig(Config):
             raise InputError(f"head {preset}: {str(error).lstrip(': ')}") from error
 
     def checked(self, heads: Sequence[str] | None = None, modes: Sequence[Mode] | None = None) -> EvalConfig:
-        """The same, with other heads and modes where they are given.
+        """Validate the config.
+
+        Args:
+            heads, modes: replace those of the config if given.
+
+        Returns:
+            The config with these heads and modes.
 
         Raises:
-            InputError: names that are unknown or given twice, or settings of heads that are not judged.
+            InputError: unknown or repeated names, or settings of heads that are not evaluated.
         """
         asked = {"heads": self.heads if heads is None else heads, "modes": self.modes if modes is None else modes}
-        known = {"heads": tuple(PRESETS), "modes": get_args(Mode)}
         for what, names in asked.items():
             if not names or len(set(names)) < len(names):
-                raise InputError(f"{what} {', '.join(names) or 'none'}: give one or more, each once")
-            for name in names:
-                if name not in known[what]:
-                    one, options = what.removesuffix("s"), " or ".join(known[what])
-                    raise InputError(f"unknown {one} {name!r}; expected {options}")
+                raise InputError(f"{what} {', '.join(names) or 'none'}: give at least one, without repetition")
+        unknown_modes = [mode for mode in asked["modes"] if mode not in get_args(Mode)]
+        if unknown_modes:
+            raise InputError(f"unknown mode {unknown_modes[0]!r}; expected {' or '.join(get_args(Mode))}")
+        for name in asked["heads"]:
+            check_head_name(name)
         found = self.model_copy(update={what: tuple(names) for what, names in asked.items()})
         unknown = sorted(set(found.head_settings) - set(found.temporal_heads))
         if unknown:
-            raise InputError(f"head_settings of {unknown[0]}, which is no temporal head of {', '.join(found.heads)}")
+            raise InputError(f"head_settings of {unknown[0]}, which is not a temporal head in {', '.join(found.heads)}")
         if found.protocol not in PROTOCOLS:
-            raise InputError(f"protocol {found.protocol!r} is none of {', '.join(PROTOCOLS)}")
+            raise InputError(f"unknown protocol {found.protocol!r}; expected one of {', '.join(PROTOCOLS)}")
         if found.data_set is not None and found.data_set not in PUBLISHED:
-            raise InputError(f"data_set {found.data_set!r}: no printed rows; there are {', '.join(PUBLISHED)}")
+            raise InputError(f"no published results of data_set {found.data_set!r}; expected {', '.join(PUBLISHED)}")
         for mode in found.modes:
             for preset in found.temporal_heads:
                 found.head(preset, mode)
@@ -147,19 +161,26 @@ class EvalConfig(Config):
 
 
 def eval_config(settings: Mapping[str, Any], suite: str | None = None) -> EvalConfig:
-    """Settings of an evaluation, all checked. suite: a key of `SUITES`, to start from.
+    """Build and validate an evaluation config.
+
+    Args:
+        settings: as parsed from ``--set``.
+        suite: a key of `SUITES` to start from.
 
     Raises:
-        InputError: an unknown suite, setting, head or data set, or a value that does not fit.
+        InputError: an unknown suite, setting, head or data set, or an invalid value.
     """
     if suite is not None and suite not in SUITES:
-        raise InputError(f"--suite {suite!r} is none of {', '.join(SUITES)}")
+        raise InputError(f"unknown --suite {suite!r}; expected one of {', '.join(SUITES)}")
     return build(EvalConfig, SUITES[suite] if suite else {}, settings).checked()
 
 
 @dataclass
 class ClipRow:
-    """Linear probes on a representation's clips, each fitted in the context that it is used in: top-1 of each seed."""
+    """Linear probes on the trimmed clips of a representation.
+
+    top1: context -> the top-1 accuracy of each seed. Each probe is trained and tested with the same context.
+    """
 
     name: str
     clips: int
@@ -168,24 +189,24 @@ class ClipRow:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A trained model to judge; models of one name are the seeds of one row."""
+    """A trained model to evaluate. Models with the same name are the seeds of one row."""
 
     name: str
     seed: int
     model: PJEPA
     reconstruction: bool = False
-    """Trained to reconstruct its input: a control, not a claim."""
+    """Whether it was trained to reconstruct its input, which makes it a control."""
 
 
 class Simple(NamedTuple):
-    """The row of a control, and what makes its representation of features."""
+    """A control's row and the control."""
 
     row: Row
     control: Control
 
 
 class Pair(NamedTuple):
-    """What the gate compares: a row, and the row to beat."""
+    """A row of the gate and the rival that it has to beat."""
 
     question: Question
     claim: str
@@ -195,7 +216,10 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the gate: a beats b, or does not, or nobody can say."""
+    """A comparison of two rows.
+
+    first, second: names of the rows. difference: first minus second.
+    """
 
     question: Question
     claim: str
@@ -204,21 +228,21 @@ class Comparison:
     second: str
     difference: Difference
     later: bool = False
-    """The first answers later than the second, so it has seen more of the future: no fair win."""
+    """The first row's answers are final later than the second's, so it has seen more of the future."""
     quick: bool = False
-    """Of a quick look, which claims nothing."""
+    """Part of a quick look, which supports no claims."""
     drawn_rival: bool = False
-    """The second hangs on a seed, too, so that it needs as many."""
+    """The second row depends on a seed too, so it needs as many seeds as the first."""
     stronger: str = ""
-    """A simple control that scores higher than the second on the test videos, and that the first does not beat."""
+    """A control that scores higher than the second row on the test videos and is not beaten by the first."""
     head: str = PROBE
     metric: str = "accuracy"
 
     @property
     def verdict(self) -> Verdict:
-        """``holds``: better, with an interval that excludes zero, over enough seeds, not by waiting longer.
+        """``holds`` if the first row is better with an interval above 0, over enough seeds and without a longer delay.
 
-        With too few seeds nothing is known of what another seed would say, so the line neither holds nor fails.
+        With too few seeds the comparison is undecided.
         """
         if self.quick:
             return "quick look"
@@ -233,41 +257,43 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether it may be claimed."""
+        """Whether the claim is supported."""
         return self.verdict == "holds"
 
     @property
     def asks(self) -> str:
-        """The question of the line in plain words."""
+        """The question in the report."""
         return ASKS[self.question]
 
 
 @dataclass
 class Evaluation:
-    """The table, the gate, the geometry, and the representations that pictures need."""
+    """The result of an evaluation in memory: rows, gate, geometry, and the representations that pictures need."""
 
     judge: Judge
     rows: list[Row] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     gate: list[Comparison] = field(default_factory=list)
-    """Each pair's difference; empty where there are too few test videos for an interval."""
+    """A comparison for each pair; empty if there are too few test videos for an interval."""
     best_control: dict[Mode, Simple] = field(default_factory=dict)
-    """Of raw features and all that learns nothing, what is best on the validation videos."""
+    """Mode -> the best of raw features and controls on the validation videos."""
     geometry: dict[str, Geometry] = field(default_factory=dict)
     shown: dict[str, Representation] = field(default_factory=dict)
-    """Name -> representation of the test videos, for the pictures: raw features and the first learned latents."""
+    """Name -> representation of the test videos to draw: raw features and the first learned latents."""
     head_rows: list[HeadRow] = field(default_factory=list)
     head_gains: list[Comparison] = field(default_factory=list)
-    """What learned representations gain under temporal heads, in three metrics."""
+    """Differences between learned representations and controls under temporal heads, in three metrics."""
     clip_rows: list[ClipRow] = field(default_factory=list)
     segment_scores: list[dict[str, Any]] = field(default_factory=list)
-    """Of one answer for each true segment (ORACLE), where that was asked for."""
+    """Scores of one prediction for each true segment (ORACLE), if requested."""
+    task_tables: list[TaskTable] = field(default_factory=list)
+    """The table of a task from outside, if requested."""
     leaks: list[str] = field(default_factory=list)
-    """What the judged models had seen of the test videos, a line each: nothing beside it can be trusted fully."""
+    """Models that were pretrained on test videos, one line each. Their scores are not reliable."""
     quick: bool = False
     fits: int = 0
-    """Probes fitted, each over its penalties: how much choosing went on (on validation videos)."""
+    """Number of probes fitted, each over all penalties."""
 
     def find(self, name: str, mode: Mode) -> Row | None:
-        """The row of that name and mode."""
+        """The row with a name and mode, or None."""
         return next((row for row in self.rows if row.name == name and row.mode == mode), None)

@@ -1,7 +1,7 @@
-"""What the paper prints, to stand beside our own rows and always marked as quoted: nobody has run these here.
+"""Results printed in the paper, shown next to our rows and always marked as quoted. They were not reproduced here.
 
 Source: "P-JEPA: Procedural Video Representation Learning via Joint Embedding Predictive Architecture",
-arXiv 2606.23256. Percent, but for the geometry.
+arXiv 2606.23256. In percent, except for the geometry.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ SEGMENTATION = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
 @dataclass(frozen=True)
 class Quoted:
-    """One printed row.
+    """A row of a published table.
 
-    representation, head: as the paper calls them. scores: in the order of the table's metrics. note: what it knew.
+    representation, head: the paper's names. scores: in the order of the table's metrics. note: information that the
+    model used, or other caveats.
     """
 
     representation: str
@@ -26,7 +27,7 @@ class Quoted:
 
 @dataclass(frozen=True)
 class Published:
-    """One of the paper's tables. protocol: how it was measured, as far as the paper and its code tell."""
+    """A published table. protocol: how it was measured, as far as the paper and its code say."""
 
     title: str
     protocol: str
@@ -92,7 +93,7 @@ EGOPROCEL_FEWER_LABELS = Published(
 )
 EGOPROCEL_GEOMETRY = Published(
     "EgoProceL, geometry of the features, median over validation videos",
-    "keystep eval prints the same of your models, under Geometry",
+    "keystep eval reports the same measures for your models, under Geometry",
     ("straightness", "time Spearman", "efficiency", "monotonic", "adjacent neighbours", "adjacent cosine", "start-end"),
     (
         _row("I3D", "", ".0589/.608/.351/.587/.474/.034/.263"),
@@ -109,7 +110,7 @@ EGOEXO4D = Published(
         _row("view-invariant encoder", "", "40.3"),
         _row("VideoLLM-MoD", "", "42.6"),
         _row("ProVideLLM-8B", "", "44.4"),
-        _row("P-JEPA", "streaming probe", "56.85", "with what came before in the take"),
+        _row("P-JEPA", "streaming probe", "56.85", "with the preceding part of the take"),
     ),
 )
 
@@ -118,4 +119,4 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "egoprocel": (EGOPROCEL, EGOPROCEL_FEWER_LABELS, EGOPROCEL_GEOMETRY),
     "egoexo4d": (EGOEXO4D,),
 }
-"""Name of a data set, as for ``keystep prepare`` -> what was printed of it."""
+"""Data set name, as for ``keystep prepare`` -> its published tables."""

@@ -1,7 +1,9 @@
-"""One page that a newcomer can read: one picture, one sentence, one chart; then, folded, all that stands behind them.
+"""The HTML report of a result: one picture, one sentence and one chart, followed by collapsed sections with the
+details.
 
-``report.html`` holds everything (pictures inlined, no script, nothing fetched) and is read on a phone, in the dark and
-on paper; ``pictures/`` has PNGs for slides. The page itself is ``templates/report.html.j2``.
+``report.html`` is self-contained: pictures are inlined, there are no scripts and nothing is fetched. It adapts to
+phones, dark mode and print. ``pictures/`` holds the same pictures as PNG files. The template is
+``templates/report.html.j2``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from keystep.evals.drawings import (
 )
 from keystep.evals.head_tables import more_tables, quoted_table
 from keystep.evals.headline import FAILS, FEW, HOLDS, QUICK, claims, gains, gate_counts, kind, main_line, pairs, reasons
-from keystep.evals.pictures import Arrays, draw_all, draw_training, headline_video, palette_of, videos_of
+from keystep.evals.pictures import Arrays, draw_all, draw_training, headline_video, result_palette, stored_videos
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
 from keystep.evals.results import Curves, load_result
 from keystep.evals.table import Result, tables
@@ -39,34 +41,37 @@ __all__ = ["RIVALS", "tables_html", "write_report"]
 REPORT, PICTURE_FOLDER = "report.html", "pictures"
 FEW_VIDEOS = 10
 LOOKS = {HOLDS: "holds", FAILS: "fails", FEW: "few", QUICK: "few"}
-"""Verdict -> class of the style sheet."""
+"""Label of a comparison -> CSS class."""
 RIVALS = (
-    "The rival of a line is the strongest control of its kind on the test videos themselves, any width of the average "
-    "and raw features included, whatever validation chose. That errs against the learned row."
+    "The rival in each line is the strongest control of its kind on the test videos, whatever validation chose; raw "
+    "features and all averaging widths are candidates. This biases the comparison against the learned row."
 )
 GEOMETRY = {
     "straightness": "straightness",
     "time_progress_spearman": "order in time (Spearman)",
     "progress_efficiency": "progress efficiency",
     "monotonic_fraction": "steps forward",
-    "adjacent_nearest_neighbours": "nearest frame is next door",
+    "adjacent_nearest_neighbours": "nearest neighbour is adjacent",
     "adjacent_cosine_distance": "distance to next frame",
     "start_end_displacement": "start to end",
 }
-POSITIONS = {"elapsed": "may know the time since the start", "progress": "may know how far the video is"}
+POSITIONS = {"elapsed": "knows the elapsed time", "progress": "knows the relative position in the video"}
 
 
 def write_report(result_folder: Path) -> Path:
-    """Draw ``pictures/*.png`` and ``report.html`` into a result folder; nothing is written unless all could be drawn.
+    """Write ``report.html`` and ``pictures/*.png`` to a result folder, or nothing if any of them cannot be drawn.
+
+    Args:
+        result_folder: a folder written by `keystep.evaluate` or ``keystep eval``.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        InputError: no readable result there, or the disk refuses.
+        InputError: the folder holds no readable result, or cannot be written to.
     """
     result, arrays, curves = load_result(result_folder)
-    page, pictures = page_of(result, arrays, curves), draw_all(result, arrays, curves)
+    page, pictures = render_page(result, arrays, curves), draw_all(result, arrays, curves)
     for picture in pictures:
         with replacing(result_folder / PICTURE_FOLDER / picture.file) as temporary:
             temporary.write_bytes(picture.png)
@@ -76,12 +81,12 @@ def write_report(result_folder: Path) -> Path:
 
 
 def tables_html(result: Result) -> str:
-    """The tables alone, for a notebook."""
+    """The tables as HTML, for notebooks."""
     return _templates().get_template("tables.html.j2").render(tables=tables(result))
 
 
-def page_of(result: Result, arrays: Arrays, curves: Curves) -> str:
-    """The whole page."""
+def render_page(result: Result, arrays: Arrays, curves: Curves) -> str:
+    """The report as HTML."""
     templates, data, lines = _templates(), result["data"], claims(result)
     assert templates.loader is not None
     style, _, _ = templates.loader.get_source(templates, "report.css")
@@ -118,7 +123,7 @@ def _templates() -> Environment:
         loader=PackageLoader("keystep.evals"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_clean,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -127,39 +132,39 @@ def _templates() -> Environment:
     return templates
 
 
-def _shown(value: Any) -> Any:
-    """A value of a template without control characters; what is markup already stays."""
+def _clean(value: Any) -> Any:
+    """Template filter that removes control characters from text; markup is left as it is."""
     return plain(value) if type(value) is str else value
 
 
 def _marked(name: str) -> Markup:
-    """A row's name with its ORACLE mark made visible."""
+    """A row name in which ``(ORACLE)`` is replaced by a badge."""
     return Markup('<span class="mark">ORACLE</span>').join(escape(plain(name)).split("(ORACLE)"))
 
 
 def _headline(result: Result, arrays: Arrays) -> Mapping[str, Any] | None:
-    """The picture that opens the page, and why this video."""
-    videos, found = videos_of(arrays), gains(result)
+    """The opening picture, with a caption that says why this video was chosen."""
+    videos, found = stored_videos(arrays), gains(result)
     chosen = headline_video(result, videos)
     if chosen is None or found is None:
         return None
     video, count = videos[chosen], len(found.by_video)
-    rank = "the median" if video == found.median else f"number {found.ranked.index(video) + 1} from below"
+    rank = "is the median" if video == found.median else f"ranks {found.ranked.index(video) + 1} (from the lowest)"
     caption = (
-        f"Not picked for its looks: its gain over the best control ({found.by_video[video]:+.1f} points, mean over "
-        f"seeds, {found.mode}) is {rank} of {count} test videos. On top the true steps; below, what a linear probe "
-        "(first seed) reads from each representation, and how much of the labelled time it gets right."
+        f"Chosen by rank: its gain over the best control ({found.by_video[video]:+.1f} points, mean over seeds, "
+        f"{found.mode}) {rank} of {count} test videos. Top: the true steps. Below: the predictions of a linear probe "
+        "(first seed) on each representation, with their frame accuracy at the right."
     )
-    drawing = headline_ribbons(result, arrays, palette_of(result, arrays), chosen)
+    drawing = headline_ribbons(result, arrays, result_palette(result, arrays), chosen)
     return {"video": video, "caption": caption, "drawing": drawing}
 
 
 def _gallery(result: Result, arrays: Arrays) -> list[Mapping[str, Any]]:
-    """All that is drawn of each stored video."""
-    palette, found = palette_of(result, arrays), gains(result)
+    """The drawings of each stored video."""
+    palette, found = result_palette(result, arrays), gains(result)
     places = {} if found is None else {found.ranked[-1]: "largest", found.ranked[0]: "smallest", found.median: "median"}
     gallery: list[Mapping[str, Any]] = []
-    for index, video in enumerate(videos_of(arrays)):
+    for index, video in enumerate(stored_videos(arrays)):
         place = f" ({places[video]} gain: {found.by_video[video]:+.1f} points)" if found and video in places else ""
         drawn = {
             "title": f"{video}{place}",
@@ -172,7 +177,7 @@ def _gallery(result: Result, arrays: Arrays) -> list[Mapping[str, Any]]:
 
 
 def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
-    """Lines of the gate as their table shows them: by question, in the order in which each comes first."""
+    """Comparisons as table lines, grouped by question in order of first occurrence."""
     questions = list(dict.fromkeys(line["asks"] for line in lines))
     lines = sorted(lines, key=lambda line: questions.index(line["asks"]))
     return [
@@ -192,17 +197,18 @@ def _comparisons(lines: Sequence[Result]) -> list[Mapping[str, Any]]:
 
 
 def _row_facts(row: Result) -> str:
-    """What stands under a row's name."""
+    """The details below a row's name."""
     strengths = [run["strengths"] for run in row["runs"] if run.get("strengths")]
     moments = [run["at_the_moment"]["accuracy"] for run in row["runs"] if run.get("at_the_moment")]
-    bands = {name: float(np.mean([run[name] for run in strengths])) for name in (strengths[0] if strengths else ())}
+    names = dict.fromkeys(name for run in strengths for name in run)  # a run has none of the bands that it left out
+    bands = {name: float(np.mean([run.get(name, 0.0) for run in strengths])) for name in names}
     facts = [
         row["detail"],
         POSITIONS.get(row.get("position", ""), ""),
-        f"{row['width']} numbers a frame" if row.get("width") else "",
+        f"{row['width']} dimensions" if row.get("width") else "",
         f"{row['parameters']:,} parameters, {row['frames_per_second']:,.0f} frames/s" if "parameters" in row else "",
-        f"accuracy of what was said at each moment itself {np.mean(moments):.1f}" if moments else "",
-        f"strength of each band: {', '.join(f'{name} {value:.2g}' for name, value in bands.items())}" if bands else "",
+        f"accuracy of the answers available in real time {np.mean(moments):.1f}" if moments else "",
+        f"band strengths: {', '.join(f'{name} {value:.2g}' for name, value in bands.items())}" if bands else "",
     ]
     return "; ".join(fact for fact in facts if fact)
 
@@ -216,13 +222,13 @@ def _geometry(result: Result) -> Mapping[str, Any]:
 def _facts(result: Result) -> Mapping[str, str]:
     data, protocol = result["data"], result["protocol"]
     clock = protocol["clock"]
-    measured = "stated" if clock["stated"] else f"measured, {clock['low']:.3g} to {clock['high']:.3g}"
+    measured = "given" if clock["stated"] else f"measured, 95 % interval {clock['low']:.3g} to {clock['high']:.3g} s"
     parts = ", ".join(f"{count} {part} ({data['slots'][part]} slots)" for part, count in data["videos"].items())
     return {
         "data": f"{data['name']}, fingerprint {data['fingerprint']}",
         "videos": f"{parts}; validation: {data['validation']}",
-        "features": f"{data['width']} numbers a slot, {data['rate_hz']:g} slots a second",
-        "clock": f"the features are half forgotten after tau = {clock['tau']:.3g} s ({measured})",
+        "features": f"{data['width']} dimensions, {data['rate_hz']:g} slots per second",
+        "clock": f"decorrelation time of the features, tau = {clock['tau']:.3g} s ({measured})",
         "classes": ", ".join(f"{index} {name}" for index, name in enumerate(data["classes"])),
         "left out": "; ".join(f"{name}: {why}" for name, why in data["left_out"].items()) or "nothing",
         "notes": "; ".join(data["notes"]) or "none",
@@ -230,7 +236,7 @@ def _facts(result: Result) -> Mapping[str, str]:
         + (", ".join(protocol["background"]) or "none"),
         "selection": protocol["selection"],
         "probe": _settings(protocol["probe"]) + f"; {protocol['probes_fitted']} probes fitted",
-        "made": f"{result['created']}, {_settings(result['software'])}",
+        "created": f"{result['created']}, {_settings(result['software'])}",
         "command": result["command"],
     }
 

@@ -1,4 +1,4 @@
-"""What the files of a result have to hold before anything is drawn or said of them; also where they were edited."""
+"""Schemas of the result files, which are validated before use because users may have edited them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Family = Literal["raw", "control", "untrained", "reconstruction", "learned", "or
 SHOWN = ("accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
 
-def _with_shown(found: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_shown_metrics(found: Mapping[str, Any]) -> Mapping[str, Any]:
     missing = [name for name in SHOWN if name not in found]
     if missing:
         raise ValueError(f"no {missing[0]}")
     return found
 
 
-Means = Annotated[dict[str, Percent], AfterValidator(_with_shown)]
-Spreads = Annotated[dict[str, Percent | None], AfterValidator(_with_shown)]
+Means = Annotated[dict[str, Percent], AfterValidator(_check_shown_metrics)]
+Spreads = Annotated[dict[str, Percent | None], AfterValidator(_check_shown_metrics)]
 
 
 class _Clips(Record):
-    """Top-1 of trimmed clips, with the context of their takes and each alone."""
+    """Top-1 on trimmed clips, with the preceding take as context and without context."""
 
     take: Percent
     clip: Percent
@@ -82,13 +82,6 @@ class _Row(Record):
     spread: Spreads
     runs: Annotated[list[_Run], Field(min_length=1)]
 
-    @model_validator(mode="after")
-    def _strengths_agree(self) -> Self:
-        names = [set(run.strengths) for run in self.runs if run.strengths]
-        if any(each != names[0] for each in names):
-            raise ValueError("the runs have strengths of different bands")
-        return self
-
 
 class _HeadRow(_Row):
     parameters: Count
@@ -98,7 +91,7 @@ class _HeadRow(_Row):
     @model_validator(mode="after")
     def _clips_agree(self) -> Self:
         if len({isinstance(run.clips, _Clips) for run in self.runs}) > 1:
-            raise ValueError("some runs have scores of clips and some have none")
+            raise ValueError("only some of the runs have clip scores")
         return self
 
 
@@ -112,7 +105,7 @@ class _SegmentScores(Record):
     @model_validator(mode="after")
     def _has_segments(self) -> Self:
         if "segments" not in self.mean:
-            raise ValueError("no share of right segments")
+            raise ValueError("no share of correct segments")
         return self
 
 
@@ -125,6 +118,31 @@ class _ClipRow(Record):
     name: str
     clips: Count
     top1: _Top1
+
+
+class _TaskRun(Record):
+    seed: int
+    scores: Annotated[dict[str, Number], Field(min_length=1)]
+
+
+class _TaskRow(Record):
+    name: str
+    mode: Mode
+    delay: Seconds | None
+    runs: Annotated[list[_TaskRun], Field(min_length=1)]
+
+
+class _TaskTable(Record):
+    name: str
+    title: str
+    note: str
+    rows: Annotated[list[_TaskRow], Field(max_length=MOST_ROWS)]
+
+    @model_validator(mode="after")
+    def _measures_agree(self) -> Self:
+        if len({tuple(run.scores) for row in self.rows for run in row.runs}) > 1:
+            raise ValueError("the rows have different measures")
+        return self
 
 
 class _QuotedRow(Record):
@@ -142,7 +160,7 @@ class _Quoted(Record):
 
 
 class _Line(Record):
-    """A comparison of the gate, or of what heads gain."""
+    """A comparison."""
 
     asks: str
     claim: str
@@ -184,11 +202,11 @@ class _Data(Record):
     def _one_for_each_video(self) -> Self:
         count = len(self.test_videos)
         if len(set(self.test_videos)) < count:
-            raise ValueError("a test video is named twice")
+            raise ValueError("a test video is listed twice")
         if len(self.test_frames) != count or (self.groups is not None and len(self.groups) != count):
-            raise ValueError(f"test_frames or groups are not of the {count} test videos")
+            raise ValueError(f"test_frames and groups need {count} entries, one for each test video")
         if self.videos.keys() != self.slots.keys():
-            raise ValueError("videos and slots are not of the same parts")
+            raise ValueError("videos and slots have different parts")
         return self
 
 
@@ -223,6 +241,7 @@ class _Result(Record):
     head_gains: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
     clip_rows: Annotated[list[_ClipRow], Field(max_length=MOST_ROWS)]
     segment_scores: Annotated[list[_SegmentScores], Field(max_length=MOST_ROWS)]
+    task_tables: Annotated[list[_TaskTable], Field(max_length=MOST_ROWS)] = Field(default=[])
     quoted: Annotated[list[_Quoted], Field(max_length=MOST_ROWS)]
     geometry: dict[str, dict[str, Number]]
 
@@ -232,7 +251,7 @@ class _Result(Record):
         for row in (*self.rows, *self.head_rows):
             for run in row.runs:
                 if len(run.correct) != len(frames) or any(c > f for c, f in zip(run.correct, frames, strict=True)):
-                    raise ValueError(f"row {named(row.name)}: correct does not fit the test videos' frames")
+                    raise ValueError(f"row {named(row.name)}: correct does not match test_frames")
         if self.protocol.background:
             scored: list[_Row | _SegmentScores] = [*self.rows, *self.head_rows, *self.segment_scores]
             lacking = next((row.name for row in scored if "accuracy_foreground" not in row.mean), None)
@@ -242,9 +261,9 @@ class _Result(Record):
         for line in self.gate:
             for name in (line.first, line.second):
                 if (name, line.mode) not in known:
-                    raise ValueError(f"the gate compares {named(name)}, {line.mode}, which is no row")
+                    raise ValueError(f"the gate compares {named(name)}, {line.mode}, which is not a row")
         if len({tuple(numbers) for numbers in self.geometry.values()}) > 1:
-            raise ValueError("geometry has different measures for different rows")
+            raise ValueError("rows of geometry have different measures")
         return self
 
 
@@ -255,7 +274,7 @@ def _modes(row: _Row) -> tuple[str, ...]:
 Step = Annotated[dict[str, float | None], Field(min_length=1)]
 
 
-def _stepped(lines: list[Step]) -> list[Step]:
+def _check_steps(lines: list[Step]) -> list[Step]:
     for number, line in enumerate(lines):
         step = line.get("step")
         if step is None or step < 0 or not float(step).is_integer():
@@ -263,32 +282,36 @@ def _stepped(lines: list[Step]) -> list[Step]:
     return lines
 
 
-_CURVES = dict[str, Annotated[list[Step], AfterValidator(_stepped)]]
+_CURVES = dict[str, Annotated[list[Step], AfterValidator(_check_steps)]]
 
 
 def check_result(record: Mapping[str, Any], path: Path) -> None:
-    """Refuse a ``result.json`` from which no report can be made.
+    """Validate a ``result.json``.
 
     Raises:
-        InputError: the first thing that is missing or does not fit.
+        InputError: the first missing or invalid entry.
     """
     checked(_Result, record, str(path))
 
 
 def check_curves(curves: Any, path: Path) -> None:
-    """Refuse a ``training.json`` that is no curves. Raises InputError."""
+    """Validate a ``training.json``.
+
+    Raises:
+        InputError: the first invalid entry.
+    """
     checked(_CURVES, curves, str(path))
 
 
 def check_pictures(arrays: Mapping[str, np.ndarray], test_videos: Sequence[str], path: Path) -> None:
-    """Refuse picture arrays of other shapes than `keystep.evals.results.picture_arrays` gives.
+    """Validate picture arrays against the format of `keystep.evals.results.picture_arrays`.
 
     Raises:
-        InputError: names the array.
+        InputError: the first invalid array.
     """
     names = arrays.get("names")
     if names is None or names.ndim != 1 or (names.size and names.dtype.kind != "U") or len(names) > MOST_VIDEOS_SHOWN:
-        raise InputError(f"{path}: no list of names of videos in it")
+        raise InputError(f"{path}: 'names' must be a list of video names")
     videos = [str(name) for name in names]
     if len(set(videos)) < len(videos) or not set(videos) <= set(test_videos):
         raise InputError(f"{path}: its videos {quoted(videos)} are not test videos of the result")
@@ -297,13 +320,13 @@ def check_pictures(arrays: Mapping[str, np.ndarray], test_videos: Sequence[str],
         number, _, rest = name.partition("/")
         index = int(number) if number.isascii() and number.isdecimal() and len(number) < 4 else -1
         if name != "names" and not _fits(rest, array, lengths.get(index, 0)):
-            raise InputError(f"{path}: {named(name)} is {array.dtype} {array.shape}, which is no picture of a video")
+            raise InputError(f"{path}: {named(name)} has unexpected type {array.dtype} or shape {array.shape}")
     if len(lengths) < len(videos):
-        raise InputError(f"{path}: a video without its true steps")
+        raise InputError(f"{path}: the true steps of a video are missing")
 
 
 def _fits(rest: str, array: np.ndarray, length: int) -> bool:
-    """Whether an array is what its name says, of a video of so many slots."""
+    """Whether an array has the type and shape that its name implies. length: slots of its video."""
     what, kind, shape = rest.partition("/")[0], array.dtype.kind, array.shape
     if what in ("truth", "prediction"):
         return kind == "i" and shape == (length,) and length > 0

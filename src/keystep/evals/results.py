@@ -1,12 +1,12 @@
-"""Result files: everything a table, a picture or a doubt needs, without the data and the models.
+"""Result files, which are sufficient for tables and pictures without the data and the models.
 
 ::
 
-    result.json    rows, gate, geometry, with config, data fingerprint, versions and the command
+    result.json    rows, gate and geometry, with config, data fingerprint, versions and the command
     pictures.npz   a few test videos: true and predicted steps, PCA colours, self-similarity
-    training.json  the curves of the runs that were judged
-    heads/         the heads of the models' rows, for `keystep stream` and `keystep predict`
-    submissions/   what causal heads say of clips whose labels a benchmark keeps, where there are any
+    training.json  training curves of the evaluated runs
+    heads/         heads of the models' rows, for `keystep stream` and `keystep predict`
+    submissions/   predictions of causal heads for clips with hidden labels, if there are any
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference, paired_bootstrap
 from keystep.evals.headline import shown_videos
 from keystep.evals.judge import Judge
-from keystep.evals.kept import FOLDER as PROBES
 from keystep.evals.modes import answers_later
+from keystep.evals.probe_cache import FOLDER as PROBES
 from keystep.evals.protocol import SELECTION, Comparison, EvalConfig, Evaluation
 from keystep.evals.published import PUBLISHED
 from keystep.evals.result_file import check_curves, check_pictures, check_result
 from keystep.evals.rows import PROBE, HeadRun, Mode
-from keystep.evals.table import find_row, strongest_control, summed
+from keystep.evals.table import find_row, strongest_control, sum_by_group
 from keystep.files import replacing, write_json
 from keystep.heads import Head, load_head
 from keystep.reading import read_json, read_npz
@@ -48,7 +48,7 @@ from keystep.types import Tabular
 RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
 HEADS, SUBMISSIONS = "heads", "submissions"
 OURS = (RESULT, PICTURES, TRAINING, HEADS, SUBMISSIONS, "report.html", "pictures", PROBES)
-"""What a result folder may hold to be replaced by a newer result."""
+"""Entries that a result folder may contain to be overwritten by a new result."""
 FORMAT = "keystep-result"
 FORMAT_VERSION = 5
 SHOWN_VIDEOS = 3
@@ -61,10 +61,14 @@ Curves = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True, repr=False)
 class Results(Tabular):
-    """What `keystep.evaluate` found: numbers that need neither the data nor the models any more.
+    """The result of `keystep.evaluate`, independent of the data and the models.
 
-    record: all numbers, as ``result.json`` has them. pictures: small arrays for the pictures. curves: of the judged
-    runs. heads: name -> a head of a model's latents. submissions: name of a head -> what it says of hidden clips.
+    Attributes:
+        record: the content of ``result.json``.
+        pictures: arrays for the pictures.
+        curves: training curves of the evaluated runs.
+        heads: name -> head on a model's latents.
+        submissions: head name -> predictions for clips with hidden labels.
     """
 
     record: dict[str, Any]
@@ -81,10 +85,10 @@ class Results(Tabular):
         models: Sequence[Mapping[str, Any]] = (),
         settings: EvalConfig | None = None,
     ) -> Results:
-        """From a finished evaluation.
+        """Create the result of a finished evaluation.
 
         Args:
-            models: what was judged, one record a model (name, seed, hash of the weights, settings).
+            models: one record for each model: name, seed, hash of the weights, settings.
         """
         config = settings or EvalConfig()
         quoted = PUBLISHED.get(config.data_set or "", ()) if evaluation.head_rows else ()
@@ -94,20 +98,24 @@ class Results(Tabular):
             "settings": config.model_dump(mode="json"),
             "quoted": [asdict(table) for table in quoted],
         }
-        record = json.loads(json.dumps(record, allow_nan=False))  # lists for tuples, as it is read again
+        record = json.loads(json.dumps(record, allow_nan=False))  # lists instead of tuples, as after loading
         pictures = picture_arrays(evaluation, shown_videos(record, SHOWN_VIDEOS))
-        return cls(record, pictures, curves or {}, learned_heads(evaluation, models), submissions_of(evaluation))
+        return cls(record, pictures, curves or {}, collect_heads(evaluation, models), collect_submissions(evaluation))
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
-        """From a folder that `report` or ``keystep eval`` wrote."""
+        """Load a folder written by `report` or ``keystep eval``.
+
+        Raises:
+            InputError: there is no valid result.
+        """
         folder = Path(folder)
         heads = {path.stem: load_head(path) for path in sorted((folder / HEADS).glob("*.safetensors"))}
         submissions = {path.stem: read_json(path) for path in sorted((folder / SUBMISSIONS).glob("*.json"))}
         return cls(*load_result(folder), heads=heads, submissions=submissions)
 
     def save(self, folder: Path | str) -> None:
-        """Write the result folder, whole or not at all; an older result at that place is replaced."""
+        """Write the result folder atomically, replacing an older result."""
         folder = Path(folder)
         with replacing(folder, OURS) as temporary:
             write_json(temporary / RESULT, self.record)
@@ -118,33 +126,34 @@ class Results(Tabular):
                 head.save(temporary / HEADS / f"{name}.safetensors")
             for name, submission in self.submissions.items():
                 write_json(temporary / SUBMISSIONS / f"{name}.json", submission)
-            if (folder / PROBES).is_dir():  # they serve a table with one more model, too
-                shutil.copytree(folder / PROBES, temporary / PROBES, copy_function=_linked)
+            if (folder / PROBES).is_dir():  # reused if models are added later
+                shutil.copytree(folder / PROBES, temporary / PROBES, copy_function=_link_or_copy)
 
     def report(self, folder: Path | str) -> Path:
-        """Save, and draw the pictures and ``report.html``; returns the page."""
+        """Save the result with its pictures and ``report.html``, and return the path of the page."""
         from keystep.evals.report import write_report
 
         self.save(folder)
         return write_report(Path(folder))
 
     def table(self) -> str:
-        """The table as Markdown, offline and causal apart."""
+        """The tables as Markdown, by mode, and that of a task from outside."""
+        from keystep.evals.head_tables import markdown_plain, task_tables
         from keystep.evals.table import markdown_table
 
-        return markdown_table(self.record)
+        return "\n".join([markdown_table(self.record), *map(markdown_plain, task_tables(self.record))])
 
     def compare(self, first: str, second: str, mode: str | None = None, head: str = PROBE) -> Difference:
-        """Frame accuracy of one row minus that of another, paired by test video, with its 95 % interval.
+        """Difference in frame accuracy between two rows, paired by test video (or group), with its 95 % interval.
 
         Args:
-            first, second: names of rows, such as ``pjepa`` and ``raw features``; of linear probes, ``best control`` is
-                the strongest simple control on the test videos, which errs against the other side.
-            mode: ``offline`` or ``causal``; by default the first in which the result has both rows.
-            head: whose rows; ``linear`` or one of the temporal heads.
+            first, second: row names, such as ``pjepa`` and ``raw features``. For linear probes, ``best control`` is the
+                strongest control on the test videos, which biases the comparison against the other row.
+            mode: ``offline`` or ``causal``. None: the first mode that has both rows.
+            head: ``linear`` or a temporal head.
 
         Raises:
-            InputError: no such rows, or too few test videos for an interval.
+            InputError: unknown rows, or too few test videos for an interval.
         """
         modes = (mode,) if mode else tuple(dict.fromkeys(row["mode"] for row in self.record["rows"]))
         for each in modes:
@@ -153,12 +162,12 @@ class Results(Tabular):
                 right = [np.array([run["correct"] for run in row["runs"]]) for row in rows if row is not None]
                 groups = self.record["data"].get("groups") or self.record["data"]["test_videos"]
                 frames = np.array(self.record["data"]["test_frames"])
-                return paired_bootstrap(*(summed(counts, groups) for counts in (*right, frames)))
+                return paired_bootstrap(*(sum_by_group(counts, groups) for counts in (*right, frames)))
         names = ", ".join(dict.fromkeys(row["name"] for row in self._rows() if row["head"] == head)) or "none"
-        raise InputError(f"no rows {first!r} and {second!r} in mode {mode or 'offline or causal'}; there are {names}")
+        raise InputError(f"no rows {first!r} and {second!r} in mode {mode or 'offline or causal'}; expected {names}")
 
     def _row(self, name: str, mode: str, head: str) -> Any:
-        """A row by its name, or the strongest simple control on the test videos."""
+        """A row by name; ``best control`` is the strongest control on the test videos."""
         if head != PROBE:
             rows = (
                 row for row in self.record["head_rows"] if (row["name"], row["mode"], row["head"]) == (name, mode, head)
@@ -167,11 +176,11 @@ class Results(Tabular):
         return strongest_control(self.record, mode) if name == "best control" else find_row(self.record, name, mode)
 
     def _rows(self) -> list[Any]:
-        """Rows of all heads."""
+        """The rows of all heads."""
         return [*self.record["rows"], *self.record["head_rows"]]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One flat dict for each row and seed: name, head, family, mode, delay, seed and every score."""
+        """One flat dict for each row and seed, with name, head, family, mode, delay, seed and every score."""
         facts = ("name", "head", "family", "mode", "delay")
         return [
             {**{fact: row[fact] for fact in facts}, "seed": run["seed"], **run["scores"]}
@@ -190,17 +199,16 @@ class Results(Tabular):
         return tables_html(self.record)
 
 
-def _linked(source: str, target: str) -> None:
-    """A second name of a file, which costs no room; a copy where the file system has no such names."""
+def _link_or_copy(source: str, target: str) -> None:
+    """Hard-link a file, or copy it if the file system does not support that."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
 
 
-def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, Head]:
-    """``<model>-<mode>-seed<N>`` -> the linear head of a model's own latents, with what it has to be used with; of a
-    temporal head, whose name comes first, the same."""
+def collect_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -> dict[str, Head]:
+    """``<model>-<mode>-seed<N>`` -> head on a model's own latents; names of temporal heads start with their kind."""
     folder = evaluation.judge.folder
     weights = {(record["name"], record["seed"]): record["weights"] for record in models}
     heads: dict[str, Head] = {}
@@ -210,29 +218,29 @@ def learned_heads(evaluation: Evaluation, models: Sequence[Mapping[str, Any]]) -
             if (name, run.seed) in weights:
                 origin = head_origin(folder, str(weights[name, run.seed]), row.mode, row.oracle)
                 heads[head_name(name, row.mode, run.seed)] = run.probe.head(folder.classes, origin)
-    return heads | {name: run.head for name, run in _temporal(evaluation)}
+    return heads | {name: run.head for name, run in _temporal_heads(evaluation)}
 
 
-def submissions_of(evaluation: Evaluation) -> dict[str, Any]:
-    """What the temporal heads of models say of hidden clips, by the names of the heads."""
-    return {name: run.submission for name, run in _temporal(evaluation) if run.submission is not None}
+def collect_submissions(evaluation: Evaluation) -> dict[str, Any]:
+    """Head name -> predictions for clips with hidden labels."""
+    return {name: run.submission for name, run in _temporal_heads(evaluation) if run.submission is not None}
 
 
-def _temporal(evaluation: Evaluation) -> Iterator[tuple[str, HeadRun]]:
-    """The temporal heads of models, by name."""
+def _temporal_heads(evaluation: Evaluation) -> Iterator[tuple[str, HeadRun]]:
+    """The temporal heads on models by name."""
     for row in evaluation.head_rows:
         for run in row.runs if row.family not in ("raw", "control") else ():
             yield head_name(row.name, row.mode, run.seed, row.head), run
 
 
 def head_name(name: str, mode: Mode, seed: int, head: str = PROBE) -> str:
-    """How the file of a head on a representation is called."""
-    beginning = "" if head == PROBE else f"{head}-"
+    """File name of a head."""
+    beginning = "" if head == PROBE else f"{head.replace(':', '.')}-"
     return f"{beginning}{name.removesuffix(' (ORACLE)')}-{mode}-seed{seed}".replace("/", "_").replace(" ", "_")
 
 
 def head_origin(folder: FeatureFolder, weights: str, mode: Mode, oracle: bool) -> dict[str, str]:
-    """What a head on a model's latents has to be used with. weights: the hash of the model's."""
+    """The model and data that a head has to be used with. weights: hash of the model's weights."""
     origin = {
         "weights": weights,
         "mode": mode,
@@ -246,14 +254,14 @@ def head_origin(folder: FeatureFolder, weights: str, mode: Mode, oracle: bool) -
 
 
 def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Curves]:
-    """(result, picture arrays, curves) of a result folder.
+    """Load the result, the picture arrays and the curves of a result folder.
 
     Raises:
-        InputError: no result there, or one of another format.
+        InputError: no result, or one of another format.
     """
     for name in (RESULT, TRAINING, PICTURES):
         if folder.is_dir() and not (folder / name).exists():
-            raise InputError(f"{folder}: no {name}; 'keystep eval' writes result folders")
+            raise InputError(f"{folder}: no {name}; expected a result folder, as written by 'keystep eval'")
     result = read_json(folder / RESULT)
     if result.get("format") != FORMAT or result.get("version") != FORMAT_VERSION:
         raise InputError(f"{folder / RESULT}: not a result of format {FORMAT} {FORMAT_VERSION}")
@@ -266,12 +274,12 @@ def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Cu
 
 
 def result_record(evaluation: Evaluation) -> dict[str, Any]:
-    """All numbers of an evaluation, and where they come from."""
+    """The content of ``result.json``, except for models and settings."""
     judge = evaluation.judge
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        **making(),
+        **provenance(),
         "data": {**data_record(judge), "leaks": evaluation.leaks},
         "protocol": {
             "metrics": judge.protocol,
@@ -300,18 +308,19 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "clip_rows": [asdict(row) for row in evaluation.clip_rows],
         "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
+        **({"task_tables": [asdict(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
     }
 
 
 def _comparison(line: Comparison) -> dict[str, Any]:
-    """A line of the gate, or of what heads gain."""
+    """A comparison as in the result file."""
     facts = ("question", "asks", "claim", "mode", "head", "metric", "first", "second")
     verdicts = ("verdict", "holds", "later", "stronger", "quick")
     return {**{fact: getattr(line, fact) for fact in (*facts, *verdicts)}, **asdict(line.difference)}
 
 
-def making() -> dict[str, Any]:
-    """When, by which command and with which software a result was made."""
+def provenance() -> dict[str, Any]:
+    """When, with which command and with which software versions a result was created."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -321,7 +330,7 @@ def making() -> dict[str, Any]:
 
 
 def data_record(judge: Judge) -> dict[str, Any]:
-    """Which data were judged, and how they were split."""
+    """The evaluated data and their split."""
     folder, split = judge.folder, judge.split
     return {
         "name": folder.root.resolve().name,
@@ -347,10 +356,10 @@ def data_record(judge: Judge) -> dict[str, Any]:
 
 
 def picture_arrays(evaluation: Evaluation, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Small arrays for the pictures of the test videos ``names``.
+    """Arrays for the pictures of the test videos ``names``.
 
     ``names`` (V,); ``<i>/truth`` and ``<i>/prediction/<row>, <mode>`` (T,) class ids at the pooled rate;
-    ``<i>/colours/<name>`` (T, 3) uint8; ``<i>/similarity/<name>`` (S, S) float16 cosine.
+    ``<i>/colours/<name>`` (T, 3) uint8; ``<i>/similarity/<name>`` (S, S) float16 cosine similarity.
     """
     judge = evaluation.judge
     arrays: dict[str, np.ndarray] = {"names": np.array(names)}
@@ -359,8 +368,8 @@ def picture_arrays(evaluation: Evaluation, names: Sequence[str]) -> dict[str, np
         for row in evaluation.rows:
             arrays[f"{index}/prediction/{row.name}, {row.mode}"] = row.runs[0].predictions[video].astype(np.int16)
         for temporal in evaluation.head_rows:
-            said = temporal.runs[0].predictions[video].astype(np.int16)
-            arrays[f"{index}/prediction/{temporal.head}: {temporal.name}, {temporal.mode}"] = said
+            predicted = temporal.runs[0].predictions[video].astype(np.int16)
+            arrays[f"{index}/prediction/{temporal.head}: {temporal.name}, {temporal.mode}"] = predicted
     for label, representation in evaluation.shown.items():
         colours = principal_colours(representation)
         for index, name in enumerate(names):
@@ -370,7 +379,7 @@ def picture_arrays(evaluation: Evaluation, names: Sequence[str]) -> dict[str, np
 
 
 def self_similarity(frames: np.ndarray, size: int = SIMILARITY_SIZE) -> np.ndarray:
-    """(S, S) float16 cosine between frames of one video, centred and thinned to at most ``size``."""
+    """(S, S) float16 cosine similarity of the centred frames of a video, subsampled to at most ``size`` frames."""
     thinned = frames[np.linspace(0, len(frames) - 1, min(size, len(frames))).astype(int)].astype(np.float64)
     thinned = thinned - frames.mean(0)
     unit = thinned / np.maximum(np.linalg.norm(thinned, axis=1, keepdims=True), 1e-9)
@@ -378,8 +387,8 @@ def self_similarity(frames: np.ndarray, size: int = SIMILARITY_SIZE) -> np.ndarr
     return similarity
 
 
-def curves_of(runs: Mapping[str, Path]) -> Curves:
-    """The metrics of training runs by name; runs without a metrics file are left out."""
+def read_curves(runs: Mapping[str, Path]) -> Curves:
+    """Run name -> metrics of a training run; runs without a metrics file are skipped."""
     from keystep.train.records import read_metrics
 
     paths = {name: run / "metrics.jsonl" for name, run in runs.items()}

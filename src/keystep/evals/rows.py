@@ -1,4 +1,4 @@
-"""Rows of the tables: a head on a representation, over seeds; a linear probe is a head among heads."""
+"""Rows of the tables: a kind of head on a representation, over seeds."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ Beside = Literal["", "smoothing", "control"]
 """What a model's latents are concatenated with: nothing, the best moving average, or the best control."""
 
 PROBE = "linear"
-"""The head of the table and of the gate: a linear probe."""
+"""Name of the linear probe, the head of the gate."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained head on one representation.
+    """A trained head on a representation.
 
-    scores: the metrics on the test videos, 0-100.
-    valid_accuracy: frame accuracy on the validation videos, 0-100.
-    correct: (videos,) right frames of each test video, for the bootstrap.
-    predictions: test video -> (T,) class ids at the pooled rate.
+    Attributes:
+        seed: of the model or head.
+        scores: metrics on the test videos, 0-100.
+        valid_accuracy: frame accuracy on the validation videos, 0-100.
+        correct: (videos,) number of correct frames of each test video, for the bootstrap.
+        predictions: test video -> (T,) class ids at the pooled rate.
     """
 
     seed: int
@@ -38,13 +40,13 @@ class Run:
     predictions: dict[str, np.ndarray]
 
     def facts(self) -> dict[str, Any]:
-        """What else the result file tells of the run."""
+        """Additional fields for the result file."""
         return {}
 
 
 @dataclass(frozen=True)
 class ProbeRun(Run):
-    """A run of the linear probe that was chosen."""
+    """A fitted linear probe."""
 
     probe: LinearProbe
 
@@ -59,11 +61,12 @@ class ProbeRun(Run):
 
 @dataclass(frozen=True)
 class HeadRun(Run):
-    """A run of a temporal head.
+    """A trained temporal head.
 
-    at_the_moment: the metrics of what was said at each slot's own time, late answers counting against it; causal rows
-    only. clips: top-1 of trimmed clips, with the causal context of their takes and each alone; empty where there are
-    none. record: its best epoch and the validation scores of that.
+    Attributes:
+        record: its best epoch and validation scores.
+        at_the_moment: metrics of the answers that are available at each slot's own time; only for causal rows.
+        clips: context -> top-1 accuracy on trimmed clips; empty without clips.
     """
 
     head: Head
@@ -71,7 +74,7 @@ class HeadRun(Run):
     at_the_moment: Mapping[str, float] = field(default_factory=dict)
     clips: Mapping[str, float] = field(default_factory=dict)
     submission: Mapping[str, Any] | None = None
-    """What it says of the clips whose labels a benchmark keeps, in the benchmark's form."""
+    """Predictions for the clips with hidden labels, in the benchmark's format."""
 
     def facts(self) -> dict[str, Any]:
         return {**self.record, "at_the_moment": self.at_the_moment, "clips": self.clips}
@@ -82,15 +85,15 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 
 @dataclass
 class AnyRow(Generic[AnyRun]):
-    """One line of a table: a representation, and the runs of one kind of head on it."""
+    """A table row: a representation, and the runs of one kind of head on it."""
 
     name: str
     family: Family
     mode: Mode
     position: Position = "none"
-    """What it can know of a frame's place in the video: nothing, the time since the start, or also the time left."""
+    """What it can know about the position in the video: nothing, the elapsed time, or also the remaining time."""
     delay: float | None = None
-    """Seconds after a frame before its answer is final; None: when the video is over."""
+    """Seconds from a frame until its answer is final; None: until the end of the video."""
     detail: str = ""
     width: int = 0
     beside: Beside = ""
@@ -99,12 +102,12 @@ class AnyRow(Generic[AnyRun]):
 
     @property
     def correct(self) -> np.ndarray:
-        """(seeds, videos) right frames of the test videos."""
+        """(seeds, videos) number of correct frames of the test videos."""
         return np.stack([run.correct for run in self.runs])
 
     @property
     def valid_accuracy(self) -> float:
-        """Mean over seeds; the only accuracy that may choose between rows."""
+        """Mean over seeds; the only accuracy that may be used to select rows."""
         return float(np.mean([run.valid_accuracy for run in self.runs]))
 
     def mean(self, metric: str) -> float:
@@ -121,7 +124,7 @@ class AnyRow(Generic[AnyRun]):
         return self.family == "oracle" or "ORACLE" in self.name
 
     def to_json(self) -> dict[str, Any]:
-        """The row for the result file."""
+        """The row as in the result file."""
         metrics = list(self.runs[0].scores)
         facts = ("name", "head", "family", "mode", "position", "oracle", "delay", "detail", "width", "beside")
         return {
@@ -148,7 +151,7 @@ class Row(AnyRow[ProbeRun]):
 
 @dataclass
 class HeadRow(AnyRow[HeadRun]):
-    """A row of temporal heads. speed: frames that the head scores in a second, on the machine that made the row."""
+    """A row of temporal heads. speed: frames per second of the head, on the machine that trained it."""
 
     parameters: int = 0
     speed: float = 0.0

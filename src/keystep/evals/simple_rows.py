@@ -1,4 +1,4 @@
-"""The rows of what learns nothing: averages, neighbours in time, what is remembered, the clock, and all together."""
+"""The rows of the controls: moving averages, temporal offsets, histories, the clock, and all of them combined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keystep.evals.candidates import HISTORIES, ONE_FRAME, RAW, TOGETHER
+from keystep.evals.candidates import ALL_CONTROLS, HISTORIES, ONE_FRAME, RAW
 from keystep.evals.controls import Control, Position, side_by_side
 from keystep.evals.gate import SMOOTHING
 from keystep.evals.protocol import BEST_ON_TEST, Simple
@@ -19,20 +19,20 @@ OFFSETS = "offsets"
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the validation videos chose in one mode. smoothing: the moving average; best: of all simple controls."""
+    """The controls selected on validation videos in one mode. smoothing: a moving average. best: of all controls."""
 
     smoothing: Control
     best: Control
 
 
 def count_simple(study: Study, mode: Mode) -> int:
-    """How many probes `judge_simple` reports."""
+    """Number of probes that `judge_simple` reports."""
     choices = len(_widths(study, mode)) + len(_offsets(study, mode))
     return choices + len(_positions(mode)) + 3 + len(HISTORIES) + 1
 
 
 def judge_simple(study: Study, mode: Mode) -> Chosen:
-    """Judge all controls of one mode; of several candidates of a kind, the one that is best on validation."""
+    """Evaluate all controls of one mode. Of each kind, the candidate with the best validation accuracy is used."""
     causal = mode == "causal"
     judged = [Simple(row, RAW) for row in study.evaluation.rows if row.family == "raw"]
 
@@ -53,14 +53,14 @@ def judge_simple(study: Study, mode: Mode) -> Chosen:
     for name, control in study.candidates.histories(causal=causal).items():
         add(name, control, control.name)
     together = study.candidates.together(widths[place], offsets[other], causal=causal)
-    add(TOGETHER, together, together.name)
+    add(ALL_CONTROLS, together, together.name)
     best = max(judged, key=lambda simple: simple.row.valid_accuracy)
     study.evaluation.best_control[mode] = best
     return Chosen(widths[place], _needed(best.control, best.row.runs[0]))
 
 
 def _needed(control: Control, run: ProbeRun) -> Control:
-    """Of a control in bands, those that its probe leans on at all: what stands beside latents should not be wider."""
+    """A control without the bands that its probe dropped, so that concatenating it with latents adds fewer columns."""
     kept = {name: part for name, part in control.parts.items() if run.probe.strengths.get(name, 1.0) > 0}
     if len(kept) == len(control.parts):
         return control
@@ -68,32 +68,32 @@ def _needed(control: Control, run: ProbeRun) -> Control:
 
 
 def _widths(study: Study, mode: Mode, position: Position = "none") -> tuple[Control, ...]:
-    """Averages to choose from; in a quick look one frame and every third width."""
+    """Candidate moving averages; in a quick look a third of them."""
     found = study.candidates.smoothing(causal=mode == "causal", position=position)
     return found[::3] if study.quick else found
 
 
 def _offsets(study: Study, mode: Mode) -> tuple[Control, ...]:
-    """Offsets to choose from; in a quick look within one reach only."""
+    """Candidate offsets; in a quick look those of one reach."""
     found = study.candidates.offsets(causal=mode == "causal")
     return found[2:4] if study.quick else found
 
 
 def _positions(mode: Mode) -> tuple[Position, ...]:
-    """What an average can have beside it."""
+    """Position features that are combined with the moving average."""
     return ("none", "elapsed") if mode == "causal" else ("none", "elapsed", "progress")
 
 
 def _choose(study: Study, kind: str, candidates: Sequence[Control], mode: Mode) -> tuple[int, list[ProbeRun]]:
-    """The candidate that is best on validation, and the probes of all; a note where it is the last of its kind."""
+    """The candidate with the best validation accuracy, and all probes. Notes if it is at the edge of the grid."""
     runs = [
-        study.fit(study.controlled(control), f"{control.name} ({mode})", key=study.key(control, mode), refine=False)
+        study.fit(study.lazy_control(control), f"{control.name} ({mode})", key=study.key(control, mode), refine=False)
         for control in candidates
     ]
     best = int(np.argmax([run.valid_accuracy for run in runs]))
     if candidates[best].edge:
         study.judge.folder.problems.notes.append(
-            f"{kind} ({mode}): validation chose {candidates[best].name}, {candidates[best].edge}"
+            f"{kind} ({mode}): validation selected {candidates[best].name}, {candidates[best].edge}"
         )
     return best, runs
 
@@ -101,13 +101,13 @@ def _choose(study: Study, kind: str, candidates: Sequence[Control], mode: Mode) 
 def _add_best_on_test(
     study: Study, name: str, mode: Mode, candidates: Sequence[Control], runs: Sequence[ProbeRun], chosen: int
 ) -> None:
-    """A row for the candidate that is best on the test videos, where validation chose another: the gate's rival."""
+    """Add a row for the best candidate on the test videos, unless validation selected it; a rival in the gate."""
     best = int(np.argmax([run.correct.sum() for run in runs]))
     control = candidates[best]
     if best == chosen or control.name.endswith(ONE_FRAME):  # raw features have a row of their own
         study.done(f"{name}, the best on test ({mode})")
         return
-    detail = f"{control.name}, best of {len(candidates)} on the test videos: a rival for the gate, no fair row"
+    detail = f"{control.name}, best of {len(candidates)} on the test videos: only a rival for the gate"
     _add(study, name + BEST_ON_TEST, mode, control, detail)
 
 
@@ -116,7 +116,7 @@ def _add(study: Study, name: str, mode: Mode, control: Control, detail: str) -> 
         name,
         "control",
         mode,
-        study.controlled(control),
+        study.lazy_control(control),
         key=study.key(control, mode),
         position=control.position,
         delay=study.slot_delay if control.causal else None,  # centring needs the whole video

@@ -1,12 +1,12 @@
-"""Scores of a stream: by frames, as a live system is met, and by true segments (ORACLE), as the paper's tables are.
+"""Streaming scores: by frame, and by true segment (ORACLE) as in the paper's tables.
 
-P-JEPA's streaming rows on EgoProceL come from models that are told where segments begin and end; how its predictions
-become scores there is not published beyond the metrics' names. What is inferred here: with boundaries known, a system
-may gather its answers over a segment and give one, so each true segment has one prediction (its majority, or its last
-frame's). No live system has those boundaries, so everything of the kind carries ORACLE in its name.
+P-JEPA's streaming results on EgoProceL are from models that know the segment boundaries. How their predictions are
+scored is not published, except for the names of the metrics. We infer that with known boundaries a system may combine
+its answers over a segment, so each true segment gets one prediction: the majority of its frames, or that of its last
+frame. No live system knows the boundaries, so these scores are marked as ORACLE.
 
-By frames there are two readings, both honest: *final*, the label that a frame gets in the end, whose delay is said
-beside it; and *at the moment*, what the system would say at a frame's own time, when delayed answers are not there yet.
+By frame, there are two valid scores: of the *final* answer of each frame, which is reported with its delay, and of the
+answers that are available *at the moment*, at each frame's own time, when delayed answers are still missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 
 SILENCE = -1
-"""The answer before the first one is there: wrong on every frame, and no segment."""
+"""Answer before the first one is available: always wrong, and not a segment."""
 
 
 def score_at_the_moment(
@@ -38,21 +38,23 @@ def score_at_the_moment(
     background: Collection[int] = (),
     protocol: str = "pooled",
 ) -> dict[str, float]:
-    """`segmentation_scores` of what the system says at each frame's own time; see `at_the_moment`.
+    """`segmentation_scores` of the answers that are available at each frame's own time; see `at_the_moment`.
 
     Args:
-        predictions, truths: one (T,) array a video.
-        delays: slots from each frame to its answer: (T,) a video, or one number for all of its frames.
+        predictions, truths: (T,) array for each video.
+        delays: slots from each frame to its answer: (T,) for each video, or one number for all of its frames.
+        background: class ids of the background.
+        protocol: of the metrics.
 
     Raises:
-        InputError: a negative delay, or what `segmentation_scores` refuses.
+        InputError: a negative delay, or invalid arguments of `segmentation_scores`.
     """
-    said = [at_the_moment(answer, delay) for answer, delay in _together(predictions, delays)]
-    return segmentation_scores(said, truths, [*background, SILENCE], protocol)
+    available = [at_the_moment(answer, delay) for answer, delay in _zip_videos(predictions, delays)]
+    return segmentation_scores(available, truths, [*background, SILENCE], protocol)
 
 
 def at_the_moment(predictions: Ids, delays: Ids | int) -> Ids:
-    """(T,) the newest frame's answer among those that are there at each time; `SILENCE` before the first.
+    """(T,) the newest answer that is available at each time; `SILENCE` before the first one.
 
     delays: slots from each frame to its answer; frame s is answered at time s + delay.
     """
@@ -61,8 +63,8 @@ def at_the_moment(predictions: Ids, delays: Ids | int) -> Ids:
     in_time = answered < len(predictions)
     np.maximum.at(newest, answered[in_time], np.flatnonzero(in_time))
     newest = np.maximum.accumulate(newest)
-    said: Ids = np.where(newest >= 0, np.asarray(predictions)[newest], SILENCE)
-    return said
+    available: Ids = np.where(newest >= 0, np.asarray(predictions)[newest], SILENCE)
+    return available
 
 
 def score_segments(
@@ -74,25 +76,31 @@ def score_segments(
     background: Collection[int] = (),
     protocol: str = "pooled",
 ) -> dict[str, float]:
-    """One prediction for each true segment, ORACLE: `segmentation_scores` with them filled in, and the share (0-100) of
-    right ones, as ``segments`` and ``segments_foreground``.
+    """Score one prediction for each true segment (ORACLE).
 
     Args:
-        lengths: of the true segments of each video, where neighbours may share a label; by default runs of one label.
-        choice: ``majority`` of the segment's frames (the smaller id on ties), or the prediction at its ``last`` one.
+        predictions, truths: (T,) array for each video.
+        lengths: of the true segments of each video; adjacent ones may share a label. None: runs of one label.
+        choice: ``majority`` of the segment's frames (the smallest id on ties), or the prediction at its ``last`` frame.
+        background: class ids of the background.
+        protocol: of the metrics.
+
+    Returns:
+        `segmentation_scores` with each segment filled by its prediction, and the percentage of correct segments as
+        ``segments`` and ``segments_foreground``.
 
     Raises:
-        InputError: lengths that do not sum to a video's frames, or what `segmentation_scores` refuses.
+        InputError: lengths that do not add up to the frames, or invalid arguments of `segmentation_scores`.
     """
     if choice not in ("majority", "last"):
-        raise InputError(f"segments are answered by their majority or their last frame, not by {choice!r}")
+        raise InputError(f"unknown choice {choice!r}; expected 'majority' or 'last'")
     runs = [segment_lengths(np.asarray(truth)) for truth in truths] if lengths is None else lengths
     filled, right, counted = [], np.zeros(2), np.zeros(2)
-    for index, (prediction, (truth, video)) in enumerate(_together(predictions, list(_together(truths, runs)))):
+    for index, (prediction, (truth, video)) in enumerate(_zip_videos(predictions, list(_zip_videos(truths, runs)))):
         if sum(video) != len(truth) or len(prediction) != len(truth):
             raise InputError(
-                f"video {index}: {len(prediction)} predictions and {len(truth)} true labels, in segments of "
-                f"{sum(video)} frames"
+                f"video {index}: {len(prediction)} predictions, {len(truth)} true labels and segments of {sum(video)} "
+                "frames; expected equal numbers"
             )
         ends = np.cumsum(video, dtype=np.int64)
         chosen = np.array([_answer(prediction[end - n : end], choice) for end, n in zip(ends, video, strict=True)])
@@ -115,16 +123,16 @@ def _answer(predictions: Ids, choice: Choice) -> int:
 
 
 def _delays(delays: Ids | int, frames: int, video: int) -> Ids:
-    """(T,) slots."""
+    """Delays as (T,) slots; InputError if invalid."""
     slots = np.broadcast_to(np.asarray(delays, dtype=np.int64), (frames,)) if np.ndim(delays) == 0 else delays
     slots = np.asarray(slots, dtype=np.int64)
     if slots.shape != (frames,) or (slots < 0).any():
-        raise InputError(f"video {video}: delays of shape {slots.shape} for {frames} frames; one a frame, 0 or more")
+        raise InputError(f"video {video}: delays must be non-negative, of shape ({frames},), not {slots.shape}")
     return slots
 
 
-def _together(first: Sequence[First], second: Sequence[Second]) -> Iterator[tuple[First, Second]]:
-    """Pairs of what belongs to one video."""
+def _zip_videos(first: Sequence[First], second: Sequence[Second]) -> Iterator[tuple[First, Second]]:
+    """Pair the items of each video."""
     if len(first) != len(second):
-        raise InputError(f"{len(first)} and {len(second)} videos; give one of each for every video")
+        raise InputError(f"expected one item for each video, not {len(first)} and {len(second)}")
     return zip(first, second, strict=True)

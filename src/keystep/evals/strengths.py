@@ -1,8 +1,8 @@
-"""The strength of each band: how far a probe may lean on it, chosen on the validation videos.
+"""Band strengths: how much a probe may rely on each band, selected on the validation videos.
 
-The weights of a band of strength s pay the penalty / s^2; those of strength 0 do not exist. Before any label is seen
-all bands have the same say, whatever their widths: k standardised columns under one penalty move a score k^(1/2) times
-as far as one does, so each column of a wide band pays more.
+The weights of a band with strength s have the penalty divided by s^2; bands of strength 0 are dropped. Columns are
+scaled so that all bands have equal influence a priori, whatever their widths: k standardised columns under one penalty
+move a score k^(1/2) times as far as a single column, so each column of a wide band has a larger penalty.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor
 
 Array = npt.NDArray[Any]
 Strengths = tuple[float, ...]
-"""One a band, nearest first; the largest is 1."""
+"""One strength for each band, nearest first; the largest is 1."""
 
 WEAKER = 0.3
 _STANDARD_ERRORS = 0.5
-_ROWS = 16_384  # frames whose products are added up at once
+_ROWS = 16_384  # frames per matrix product
 
 
 def column_scales(widths: Sequence[int], strengths: Strengths) -> npt.NDArray[np.float64]:
-    """(D,) square root of the factor that each column's penalty is divided by; 0 for the columns of dropped bands.
+    """(D,) square root of the factor by which each column's penalty is divided; 0 for the columns of dropped bands.
 
-    Those of the nearest band that is not dropped are its strength, whatever else is there.
+    The columns of the nearest band that is not dropped have its strength.
     """
     first = next(width for width, strength in zip(widths, strengths, strict=True) if strength)
     scales = [strength * (first / width) ** 0.5 for width, strength in zip(widths, strengths, strict=True)]
@@ -39,10 +39,10 @@ def column_scales(widths: Sequence[int], strengths: Strengths) -> npt.NDArray[np
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a ridge regression onto classes needs to know of standardised frames.
+    """Sufficient statistics of standardised frames for ridge regression onto classes, in float64.
 
-    gram: (D, D) mean products of columns. cross: (D, C) the same with the classes, one column each, less their shares.
-    shares: (C,) of the frames. All float64.
+    gram: (D, D) mean products of columns. cross: (D, C) mean products with centred one-hot classes. shares: (C,) class
+    frequencies.
     """
 
     gram: Tensor
@@ -51,7 +51,7 @@ class Moments:
 
     @classmethod
     def of(cls, frames: Array, targets: Array, classes: int) -> Moments:
-        """Of frames (N, D) and their classes (N,)."""
+        """Compute them from frames (N, D) and classes (N,)."""
         width, count = frames.shape[1], len(frames)
         shares = np.bincount(targets, minlength=classes) / count
         gram, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, classes, dtype=torch.float64)
@@ -65,10 +65,17 @@ class Moments:
     def best(
         self, scales: Array, penalties: Sequence[float], frames: Array, targets: Array
     ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.bool_]]:
-        """The weights (D, C) that read other frames (V, D) of classes (V,) best, their penalty, and (V,) what is right.
+        """Solve for each penalty and select the best on other frames.
 
-        scales: (D,), what each column is multiplied by; those of 0 are left out. Penalties fall, and the first that
-        loses ends the search; of equally good ones the strongest is taken.
+        Args:
+            scales: (D,) factor of each column; columns with 0 are dropped.
+            penalties: in decreasing order. The search stops at the first that is worse; ties go to the strongest
+                penalty.
+            frames: (V, D) validation frames.
+            targets: (V,) their classes.
+
+        Returns:
+            The weights (D, C), their penalty, and which frames are classified correctly, (V,).
         """
         columns = np.flatnonzero(scales)
         index, scale = torch.from_numpy(columns), torch.from_numpy(scales[columns])
@@ -79,8 +86,8 @@ class Moments:
             penalised = gram.clone()
             penalised.diagonal().add_(penalty)
             solved = torch.cholesky_solve(cross, torch.linalg.cholesky(penalised)) * scale[:, None]
-            said = torch.addmm(self.shares.float(), inputs, solved.float()).argmax(dim=1).numpy()
-            right = said == targets
+            predicted = torch.addmm(self.shares.float(), inputs, solved.float()).argmax(dim=1).numpy()
+            right = predicted == targets
             if found is not None and right.sum() <= found[2].sum():
                 if right.sum() < found[2].sum():
                     break
@@ -94,10 +101,15 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Looks for the strengths by which the validation frames are read best.
+    """Searches for the band strengths with the best validation accuracy.
 
-    moments: of the training frames, all bands. frames: (V, D) validation frames, standardised as those are; targets:
-    (V,) their classes; videos: (V,) the index of the video that each is of. widths: of the bands. penalties: falling.
+    Args:
+        moments: of the training frames, all bands.
+        frames: (V, D) validation frames, standardised like the training frames.
+        targets: (V,) their classes.
+        videos: (V,) index of their video.
+        widths: of the bands.
+        penalties: in decreasing order.
     """
 
     moments: Moments
@@ -109,11 +121,10 @@ class Search:
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def best(self) -> Strengths:
-        """Choose the bands that are read, and then how strongly each of them is.
+        """Select the subset of bands, then reduce the strength of single bands.
 
-        Of all subsets of the bands, the one that is right in the most validation frames; of equally good ones the one
-        with the fewest bands, and of as many the nearest. Then a band may be read more weakly where that gains more
-        than noise.
+        The best subset is the one with the most correct validation frames; ties go to fewer bands, then to nearer ones.
+        The strength of each selected band is then reduced if the gain exceeds the noise.
         """
         count = len(self.widths)
         subsets = [
@@ -121,30 +132,30 @@ class Search:
             for size in range(1, count + 1)
             for read in combinations(range(count), size)
         ]
-        best = max(subsets, key=lambda subset: self._right(subset).sum())  # the first of equally good ones
+        best = max(subsets, key=lambda subset: self._right(subset).sum())  # ties: the first
         for band in [band for band, strength in enumerate(best) if strength and sum(best) > 1]:
             weaker = (*best[:band], WEAKER, *best[band + 1 :])
             if max(weaker) == 1 and self._gains(weaker, best):
                 best = weaker
         return best
 
-    def beside(self, chosen: Strengths) -> Strengths:
-        """Choose how strongly the last band is read, if at all, where the strengths of all others are known."""
+    def select_last(self, chosen: Strengths) -> Strengths:
+        """Select the strength of the last band (0 to drop it), given the strengths of all others."""
         return max(((*chosen, strength) for strength in (0.0, WEAKER, 1.0)), key=lambda found: self._right(found).sum())
 
     def _gains(self, one: Strengths, other: Strengths) -> bool:
-        """Whether one choice reads more frames than another beyond noise."""
+        """Whether ``one`` classifies more frames correctly than ``other``, beyond noise."""
         gain = self._right(one) - self._right(other)
         return bool(gain.sum() > _STANDARD_ERRORS * self._noise(gain))
 
     @cached_property
     def _penalty(self) -> float:
-        """The best one where all bands are read, which all choices are compared by."""
+        """The best penalty with all bands, at which all choices are compared."""
         scales = column_scales(self.widths, (1.0,) * len(self.widths))
         return self.moments.best(scales, self.penalties, self.frames, self.targets)[1]
 
     def _right(self, strengths: Strengths) -> npt.NDArray[np.int64]:
-        """(V,) 1 where the probe is right, else 0."""
+        """(V,) 1 for frames that are classified correctly, else 0."""
         if strengths in self._known:
             return self._known[strengths]
         scales = column_scales(self.widths, strengths)
@@ -154,12 +165,12 @@ class Search:
 
     @cached_property
     def _segments(self) -> npt.NDArray[np.int64]:
-        """(V,) the index of the stretch of one class in one video that each frame is of."""
+        """(V,) index of the segment (run of one class in one video) of each frame."""
         ends = (np.diff(self.targets) != 0) | (np.diff(self.videos) != 0)
         return np.concatenate([[0], np.cumsum(ends)])
 
     def _noise(self, gain: Array) -> float:
-        """Standard error of the sum of a gain (V,), as videos vary or as segments do: the larger, as videos are few."""
+        """Standard error of the sum of a gain (V,), clustered by video or by segment, whichever is larger."""
         errors = []
         for units in (self.videos, self._segments):
             frames = np.bincount(units)

@@ -1,4 +1,4 @@
-"""An evaluation in the making: what all rows of the table share, and how one more is added."""
+"""Builds the rows of an evaluation from shared data, controls and progress."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control, Position
 from keystep.evals.geometry import measurable, median_geometry
 from keystep.evals.judge import Banded, Judge, Representation
-from keystep.evals.modes import marked_oracle, slot_delay
+from keystep.evals.modes import mark_oracle, slot_delay
 from keystep.evals.protocol import TOKENS_NOTE, Evaluation
 from keystep.evals.rows import Beside, Family, Mode, ProbeRun, Row
 from keystep.progress import Task
 
 Columns = Representation | Banded
-Made = Columns | Callable[[], Columns]
-"""A representation, in bands or not, or what makes it, which is called only where no kept probe is found."""
+ColumnsOrFactory = Columns | Callable[[], Columns]
+"""A representation with or without bands, or a function that computes it, called only if the probe is not cached."""
 
 
 LATENTS = "latents"
-"""Band of latents that are no bands themselves."""
+"""Band name of latents without bands."""
 
 
 class Study:
     """Builds an `Evaluation` row by row.
 
     Args:
-        quick: a first look: fewer candidates and rows, and probes on fewer frames.
+        judge: data, split, probe and metrics.
+        quick: fewer candidates and rows, and probes on fewer frames.
     """
 
     def __init__(self, judge: Judge, *, quick: bool = False) -> None:
@@ -46,26 +47,28 @@ class Study:
         self.measure(self.marked("raw features"), [self.raw[name] for name in test])
         short = len(test) - len(measurable([self.raw[name] for name in test]))
         if short:
-            judge.folder.problems.notes.append(f"geometry leaves out {short} test videos of fewer than 3 slots")
+            judge.folder.problems.notes.append(f"geometry excludes {short} test videos with fewer than 3 slots")
 
     def measure(self, name: str, test: Sequence[np.ndarray]) -> None:
-        """Note the geometry of the test videos, of those that are long enough for one."""
+        """Record the geometry of the test videos that are long enough."""
         found = measurable(test)
         if found:
             self.evaluation.geometry[name] = median_geometry(found)
 
     @cached_property
     def candidates(self) -> Candidates:
-        """The controls of these data."""
-        return candidates_of(self.judge, self.raw)
+        """The candidate controls for these data."""
+        return make_candidates(self.judge, self.raw)
 
     def note(self, text: str) -> None:
-        """Say what is being done now."""
+        """Report the current activity."""
         if self.task is not None:
             self.task.advance(0, text)
 
-    def fit(self, representation: Made, what: str, *, key: str, seed: int = 0, refine: bool = True) -> ProbeRun:
-        """Fit one probe and report it. key: as for `Judge.run`."""
+    def fit(
+        self, representation: ColumnsOrFactory, what: str, *, key: str, seed: int = 0, refine: bool = True
+    ) -> ProbeRun:
+        """Fit one probe and report progress. key: as in `Judge.run`."""
         self.note(what)
         run = self.judge.run(representation, seed, refine=refine and not self.quick, key=key)
         self.evaluation.fits += 1
@@ -73,7 +76,7 @@ class Study:
         return run
 
     def done(self, what: str) -> None:
-        """Report one more probe."""
+        """Report one finished probe."""
         if self.task is not None:
             self.task.advance(note=what)
 
@@ -82,7 +85,7 @@ class Study:
         name: str,
         family: Family,
         mode: Mode,
-        representation: Made,
+        representation: ColumnsOrFactory,
         *,
         key: str,
         seed: int = 0,
@@ -91,9 +94,14 @@ class Study:
         detail: str = "",
         beside: Beside = "",
     ) -> Row:
-        """Judge a representation; another seed of a known row joins it.
+        """Evaluate a representation. Another seed of an existing row is added to that row.
 
-        Whatever was made of a folder that true boundaries shaped is ORACLE itself. key: as for `Judge.run`.
+        Args:
+            name: of the row; marked as ORACLE if the data are.
+            family, mode, position, delay, detail, beside: as in `Row`.
+            representation: as in `Judge.run`.
+            key: as in `Judge.run`.
+            seed: of the run.
         """
         name = self.marked(name)
         run = self.fit(representation, f"{name} ({mode}{f', seed {seed}' if seed else ''})", key=key, seed=seed)
@@ -106,31 +114,31 @@ class Study:
         return row
 
     def marked(self, name: str) -> str:
-        """The name of a row, with ORACLE in it wherever that is so."""
-        return marked_oracle(name) if self.judge.folder.oracle else name
+        """The name of a row, marked as ORACLE if the data were made with true boundaries."""
+        return mark_oracle(name) if self.judge.folder.oracle else name
 
-    def controlled(self, control: Control) -> Callable[[], Columns]:
-        """What makes a control's representation."""
-        return partial(represented, control, self.raw)
+    def lazy_control(self, control: Control) -> Callable[[], Columns]:
+        """A function that computes a control's representation."""
+        return partial(apply_control, control, self.raw)
 
     def key(self, control: Control, mode: Mode) -> str:
-        """What tells a control from all other representations."""
+        """The cache key of a control."""
         return control_key(control, mode, self.candidates)
 
 
-def candidates_of(judge: Judge, raw: Representation) -> Candidates:
-    """The controls of the data, in their own time; videos without labels, which ``raw`` need not have, count too."""
+def make_candidates(judge: Judge, raw: Representation) -> Candidates:
+    """The candidate controls, fitted to all training videos. ``raw`` need not contain the unlabelled ones."""
     train = [raw[name] if name in raw else judge.folder.vectors(name) for name in judge.pretraining]
     return Candidates(train, float(judge.folder.timeline.rate), judge.clock.tau)
 
 
 def control_key(control: Control, mode: Mode, candidates: Candidates) -> str:
-    """What a kept probe of a control is found by."""
+    """The cache key of a control."""
     return f"control {mode}: {control.name}, tau {candidates.seconds!r} s"
 
 
-def represented(control: Control, raw: Representation) -> Columns:
-    """A control of every video, in bands where it has several."""
+def apply_control(control: Control, raw: Representation) -> Columns:
+    """Apply a control to every video; a control with several parts gives bands."""
     videos = {name: control.transform(features) for name, features in raw.items()}
     if len(control.parts) < 2:
         return videos
@@ -138,20 +146,20 @@ def represented(control: Control, raw: Representation) -> Columns:
     return Banded(videos, {name: part.transform(some).shape[1] for name, part in control.parts.items()})
 
 
-def plain(columns: Columns) -> Representation:
-    """The same without its bands."""
+def without_bands(columns: Columns) -> Representation:
+    """The videos of a representation, without bands."""
     return columns.videos if isinstance(columns, Banded) else columns
 
 
-def banded(videos: Representation, widths: Mapping[str, int]) -> Columns:
-    """In bands, where there are several."""
+def with_bands(videos: Representation, widths: Mapping[str, int]) -> Columns:
+    """A representation with bands, if there is more than one."""
     return Banded(videos, widths) if len(widths) > 1 else videos
 
 
-def joined(first: Columns, second: Columns, name: str, chosen: Mapping[str, float]) -> Banded:
-    """Two representations side by side; the second is one more band, called ``name``.
+def concatenate(first: Columns, second: Columns, name: str, chosen: Mapping[str, float]) -> Banded:
+    """Concatenate two representations; the second becomes one more band with the given name.
 
-    chosen: the strengths that a probe gave the bands of the first. Those of strength 0 are left out.
+    chosen: strengths of the first one's bands, as selected by its own probe. Bands of strength 0 are dropped.
     """
     if isinstance(first, Banded):
         read = np.repeat([chosen[band] > 0 for band in first.widths], list(first.widths.values()))
@@ -161,6 +169,6 @@ def joined(first: Columns, second: Columns, name: str, chosen: Mapping[str, floa
     else:
         videos, strengths = dict(first), {LATENTS: 1.0}
         widths = {LATENTS: next(iter(videos.values())).shape[1]}
-    other = plain(second)
+    other = without_bands(second)
     both = {video: np.concatenate([frames, other[video]], axis=1) for video, frames in videos.items()}
     return Banded(both, {**widths, name: next(iter(other.values())).shape[1]}, strengths)

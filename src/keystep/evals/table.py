@@ -1,4 +1,4 @@
-"""A result as a table."""
+"""The tables of a result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 Result = Mapping[str, Any]
-"""A result.json, as `keystep.evals.results.result_record` makes it."""
+"""The content of a ``result.json``, as written by `keystep.evals.results.result_record`."""
 
 METRICS = {
     "accuracy": "accuracy",
@@ -22,42 +22,42 @@ METRICS = {
 }
 FAMILIES = {
     "raw": "raw features",
-    "control": "control: learns nothing",
+    "control": "control: no learning",
     "untrained": "control: untrained encoder",
     "reconstruction": "control: masked reconstruction",
     "learned": "learned",
     "oracle": "ORACLE: uses the true boundaries",
 }
-"""Family -> what to call it, in the order of the table."""
+"""Family -> heading, in table order."""
 MODES = {"offline": "Offline: sees the whole video", "causal": "Causal (live): sees the past only, up to the delay"}
 
 
 def is_oracle(row: Result) -> bool:
-    """Whether a row, learned ones included, was given the true boundaries."""
+    """Whether a row used the true boundaries."""
     return bool(row["oracle"])
 
 
 def label(row: Result) -> str:
-    """A row's name, with ORACLE in it wherever that is so."""
+    """A row's name, marked with ORACLE if the row used the true boundaries."""
     name = str(row["name"])
     return name if "(ORACLE)" in name or not is_oracle(row) else f"{name} (ORACLE)"
 
 
 def sections(result: Result) -> dict[str, list[Any]]:
-    """Mode -> its rows by family. Raw features see one frame at a time, so they stand in every section."""
+    """Mode -> its rows, sorted by family. Raw features use one frame at a time, so they are in every section."""
     rows = sorted(result["rows"], key=lambda row: list(FAMILIES).index(row["family"]))
     modes = [mode for mode in MODES if any(row["mode"] == mode and row["family"] != "raw" for row in rows)]
     modes = modes or (["causal"] if rows else [])
     return {mode: [row for row in rows if row["mode"] == mode or row["family"] == "raw"] for mode in modes}
 
 
-def metrics_of(result: Result) -> list[str]:
-    """The columns; foreground accuracy only where some class is background."""
+def metric_columns(result: Result) -> list[str]:
+    """The metric columns; foreground accuracy only if the protocol has background classes."""
     return [name for name in METRICS if name != "accuracy_foreground" or result["protocol"]["background"]]
 
 
 def best_control(result: Result, mode: str, kind: str = "") -> Any:
-    """Of the simple controls whose names start with ``kind``, the best on validation videos; None if there is none."""
+    """The control with the best validation accuracy whose name starts with ``kind``; None if there is none."""
     rows = [row for row in result["rows"] if row["family"] == "control" and row["mode"] == mode]
     return max(
         (row for row in rows if row["name"].startswith(kind)),
@@ -67,23 +67,32 @@ def best_control(result: Result, mode: str, kind: str = "") -> Any:
 
 
 def strongest_control(result: Result, mode: str) -> Any:
-    """The row with the most right frames on the test videos of raw features and simple controls, as the gate takes it.
+    """The raw-feature or control row with the most correct test frames, which is the gate's rival; None if there is
+    none.
 
-    None if there is none. Choosing it by the test videos errs against whatever is compared with it.
+    Selecting on the test videos biases comparisons against the other row.
     """
     rows = [row for row in result["rows"] if row["family"] in ("raw", "control")]
     here = [row for row in rows if row["mode"] == mode or row["family"] == "raw"]
     return max(here, key=lambda row: float(np.mean([sum(run["correct"]) for run in row["runs"]])), default=None)
 
 
-def summed(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """(..., videos) counts added up over the videos of each group, (..., groups)."""
+def sum_by_group(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Sum counts over the videos of each group.
+
+    Args:
+        counts: (..., videos).
+        groups: the group of each video.
+
+    Returns:
+        (..., groups), in order of first occurrence.
+    """
     names = np.array(groups)
     return np.stack([counts[..., names == one].sum(-1) for one in dict.fromkeys(groups)], axis=-1)
 
 
 def score(row: Result, metric: str) -> str:
-    """``64.1 ± 0.5``: mean and standard deviation over seeds."""
+    """A score such as ``64.1 ± 0.5``: mean and standard deviation over seeds."""
     mean, spread = row["mean"].get(metric), row["spread"].get(metric)
     if mean is None:
         return "–"
@@ -91,13 +100,16 @@ def score(row: Result, metric: str) -> str:
 
 
 def delay(row: Result) -> str:
-    """How long after a frame its representation is final."""
+    """Time from a frame until its representation is final."""
     return "whole video" if row["delay"] is None else f"{row['delay']:.3g} s"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row as a table shows it. cells: column -> its text. best: columns in which no fair row is better."""
+    """A table row.
+
+    cells: column -> text. best: columns in which no row without ORACLE is better.
+    """
 
     row: Result
     name: str
@@ -107,7 +119,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of one mode. groups: heading -> lines."""
+    """A table for one mode. groups: heading -> lines."""
 
     title: str
     columns: tuple[str, ...]
@@ -115,8 +127,8 @@ class Section:
 
 
 def tables(result: Result) -> list[Section]:
-    """Linear probes offline and causal, rows by family; then temporal heads, where any were trained, by head."""
-    metrics, found = metrics_of(result), []
+    """Tables of linear probes by mode, with rows grouped by family, then tables of temporal heads, grouped by head."""
+    metrics, found = metric_columns(result), []
     for mode, rows in sections(result).items():
         families = [(name, [row for row in rows if row["family"] == family]) for family, name in FAMILIES.items()]
         lines = {row["name"]: line for row, line in zip(rows, _lines(rows, metrics), strict=True)}
@@ -136,7 +148,7 @@ def _columns(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
-    """Rows that are compared with each other: the best value of each column that needs no oracle is marked."""
+    """Table rows, with the best value of each column marked. ORACLE rows do not compete."""
     fair = [row for row in rows if not is_oracle(row)]
     values = {
         metric: [row["mean"][metric] for row in fair if row["mean"].get(metric) is not None] for metric in metrics
@@ -153,7 +165,7 @@ def _lines(rows: Sequence[Any], metrics: Sequence[str]) -> list[Line]:
 
 
 def markdown_table(result: Result) -> str:
-    """The tables as GitHub markdown; the best value of a column that needs no oracle is bold."""
+    """The tables as GitHub Markdown, with the best value of each column in bold. ORACLE rows do not compete."""
     parts = []
     for section in tables(result):
         columns = [column for column in section.columns if column != "seeds"]
@@ -163,16 +175,17 @@ def markdown_table(result: Result) -> str:
             beginning = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
             for line in members:
                 cells = (f"**{line.cells[c]}**" if c in line.best else line.cells[c] for c in columns)
-                lines.append(f"| {_escaped(beginning + line.name)} | {' | '.join(cells)} |")
+                lines.append(f"| {escaped(beginning + line.name)} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else "No representation was judged.\n"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text for a markdown table."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def find_row(result: Result, name: str, mode: str) -> Any:
-    """The row of that name and mode, or of raw features, which have one row for every mode; None if there is none."""
+    """The row with a name and mode, or None. Raw features have one row for both modes."""
     rows = [row for row in result["rows"] if row["name"] == name and (row["mode"] == mode or row["family"] == "raw")]
     return rows[0] if rows else None

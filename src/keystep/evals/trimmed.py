@@ -1,13 +1,13 @@
-"""Trimmed clips: one label for a stretch with known ends, with what came before it in the take or without.
+"""Trimmed clips: one label for a period with known ends, with or without the preceding part of the take as context.
 
-The benchmark (EgoExo4D's fine-grained keystep recognition, top-1 over 278 classes) hands out trimmed egocentric clips.
-P-JEPA's row on it streams over the whole take and answers for each clip, so it has seen the take up to the clip's end,
-which no row before it has: a causal context that is allowed here and said. The same model on each clip alone is its
-control. (Features whose window is longer than a slot reach a little over the clip's ends either way.)
+The benchmark (EgoExo4D's fine-grained keystep recognition, top-1 over 278 classes) consists of trimmed egocentric
+clips. P-JEPA's result streams over the whole take and classifies each clip, so it has seen the take up to the end of
+the clip, unlike all earlier results. This causal context is allowed here and is stated. The control is the same model
+on each clip alone. (Features with windows longer than a slot extend slightly beyond the ends of a clip in both cases.)
 
-Nothing after a clip's end is ever read: with ``context="take"`` the model runs on the take cut off at the clip's end,
-so this holds for any model, and for causal ones it is the number that a stream gives. (A pass for each clip is the
-price; takes are minutes long.)
+Nothing after the end of a clip is used: with ``context="take"``, the model runs on the take truncated at the end of the
+clip. This holds for every model, and for causal ones it gives the same result as a stream. (It needs one pass for each
+clip, but takes are only minutes long.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from keystep.pjepa import PJEPA
 
 Array = npt.NDArray[Any]
 PerFrame = Callable[[Array], Array]
-"""(T, D_in) features of a stretch from its beginning -> (T, ...) of each slot: latents, or class scores."""
+"""(T, D_in) features of a video or clip -> (T, ...) output for each slot: latents or class scores."""
 Context = Literal["take", "clip"]
 Aggregate = Literal["mean", "last"]
 
@@ -40,11 +40,11 @@ CONTEXTS: Mapping[Context, str] = {
     "clip": "each clip alone",
 }
 ROUNDING = 1e-6
-"""Seconds: a slot this near to a clip's bound lies on it."""
+"""Seconds: slots this close to the start or end of a clip are on it."""
 
 
 class ClassProbabilities(Protocol):
-    """A head (`keystep.heads.Head`), or anything else of that method."""
+    """A head (`keystep.heads.Head`), or anything else with this method."""
 
     def probabilities(self, latents: Tensor, /) -> Tensor:
         """(B, T, D) -> (B, T, C)"""
@@ -53,7 +53,7 @@ class ClassProbabilities(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TrimmedResult:
-    """One prediction a clip. clips: N; scores: (N, C); context, aggregate: how they were made."""
+    """One prediction for each clip. clips: N; scores: (N, C); context, aggregate: as in `classify_clips`."""
 
     clips: tuple[Clip, ...]
     scores: Array
@@ -67,18 +67,18 @@ class TrimmedResult:
 
     @property
     def top1(self) -> float:
-        """Share of right clips among those with a label, 0-100.
+        """Percentage of labelled clips that are correct.
 
         Raises:
-            InputError: none has one.
+            InputError: no clip is labelled.
         """
         labels = np.array([-1 if clip.label is None else clip.label for clip in self.clips])
         if (labels < 0).all():
-            raise InputError(f"none of {len(self.clips)} clips has a published label; there is nothing to score")
+            raise InputError(f"none of the {len(self.clips)} clips has a label; there is nothing to score")
         return float(100 * (self.predictions == labels)[labels >= 0].mean())
 
     def describe(self) -> str:
-        """For tables."""
+        """The context and aggregation in words."""
         return f"{CONTEXTS[self.context]}, {self.aggregate} of the clip's slots"
 
 
@@ -90,27 +90,35 @@ def classify_clips(
     context: Context,
     aggregate: Aggregate = "mean",
 ) -> TrimmedResult:
-    """Classify clips by class scores of their slots: (n, C) each, averaged, or those at the last slot.
+    """Classify clips from the class scores of their slots, averaged or those of the last slot.
 
     Args:
-        score: from the features of a stretch, class scores of its slots that may be averaged, such as probabilities.
+        folder: the data.
+        clips: to classify.
+        score: features -> class scores that may be averaged, such as probabilities.
+        context: ``take`` also uses the preceding part of the take, ``clip`` the clip alone.
+        aggregate: ``mean`` or ``last``.
 
     Raises:
-        InputError: no clips, a take that the folder lacks, or an unknown context or aggregate.
+        InputError: no clips, a take that is not in the folder, or an unknown context or aggregate.
     """
     if aggregate not in get_args(Aggregate):
-        raise InputError(f"aggregate {aggregate!r} is none of {', '.join(get_args(Aggregate))}")
+        raise InputError(f"unknown aggregate {aggregate!r}; expected one of {', '.join(get_args(Aggregate))}")
     slots = clip_frames(folder, clips, score, context)
     rows = [frames.mean(axis=0) if aggregate == "mean" else frames[-1] for frames in slots]
     return TrimmedResult(tuple(clips), np.stack(rows), context, aggregate)
 
 
 def clip_frames(folder: FeatureFolder, clips: Sequence[Clip], per_frame: PerFrame, context: Context) -> list[Array]:
-    """What ``per_frame`` gives at the slots of each clip: (n_i, ...), n_i > 0, in the order of the clips."""
+    """The output of ``per_frame`` at the slots of each clip: (n_i, ...), n_i > 0, in the order of the clips.
+
+    Raises:
+        InputError: no clips, or an unknown context.
+    """
     if context not in CONTEXTS:
-        raise InputError(f"context {context!r} is none of {', '.join(CONTEXTS)}")
+        raise InputError(f"unknown context {context!r}; expected one of {', '.join(CONTEXTS)}")
     if not clips:
-        raise InputError(f"{folder.root}: no clips of this part; is there a split of their takes?")
+        raise InputError(f"{folder.root}: no clips in this part; check that their takes are in the split")
     found: dict[int, Array] = {}
     for take in dict.fromkeys(clip.take for clip in clips):
         features, times = folder.features(take), folder.times(take)
@@ -120,13 +128,13 @@ def clip_frames(folder: FeatureFolder, clips: Sequence[Clip], per_frame: PerFram
             first, stop = clip_slots(times, clip)
             begin = 0 if context == "take" else first
             result = np.asarray(per_frame(features[begin:stop]))
-            assert len(result) == stop - begin, "one row a slot"
+            assert len(result) == stop - begin, "one row per slot"
             found[index] = result[first - begin :]
     return [found[index] for index in range(len(clips))]
 
 
 def clip_slots(times: Array, clip: Clip) -> tuple[int, int]:
-    """(first slot, last slot + 1) with start <= time < end; of a clip without any, the slot nearest to its middle."""
+    """(first slot, last slot + 1) with start <= time < end. If there are none, the slot nearest to the middle."""
     first, stop = np.searchsorted(times + ROUNDING, [clip.start, clip.end], side="left").tolist()
     if first < stop:
         return first, stop
@@ -134,8 +142,8 @@ def clip_slots(times: Array, clip: Clip) -> tuple[int, int]:
     return nearest, nearest + 1
 
 
-def parts_of(clips: Sequence[Clip], split: Split) -> tuple[list[Clip], list[Clip], list[Clip]]:
-    """Labelled clips of the split's training, validation and test takes."""
+def split_clips(clips: Sequence[Clip], split: Split) -> tuple[list[Clip], list[Clip], list[Clip]]:
+    """The labelled clips of the split's training, validation and test takes."""
     train, valid, test = (
         [clip for clip in clips if clip.label is not None and clip.take in set(split.part(part))]
         for part in ("train", "valid", "test")
@@ -144,13 +152,17 @@ def parts_of(clips: Sequence[Clip], split: Split) -> tuple[list[Clip], list[Clip
 
 
 def model_frames(model: PJEPA, pattern: AttentionPattern | None = None) -> PerFrame:
-    """A model's latents of a stretch. pattern: another attention than its own, such as its live one.
+    """A function that computes a model's latents.
+
+    Args:
+        model: the model.
+        pattern: replaces its attention pattern, for example by its live one.
 
     Raises:
-        InputError: the model attends by segment, which a clip does not have.
+        InputError: segment attention, because clips have no segments.
     """
     if model.config.oracle or (pattern is not None and pattern.oracle):
-        raise InputError("clips have no segments; judge them with a model that needs none (causal, block_causal, ...)")
+        raise InputError("clips have no segments; use a model without segment attention (causal, block_causal, ...)")
 
     def latents(features: Array) -> Array:
         with torch.inference_mode():
@@ -161,12 +173,12 @@ def model_frames(model: PJEPA, pattern: AttentionPattern | None = None) -> PerFr
 
 
 def raw_frames(features: Array) -> Array:
-    """The features themselves: what comes before a clip changes nothing."""
+    """The features, which do not depend on context."""
     return features
 
 
-def scores_of(frames: PerFrame, head: ClassProbabilities) -> PerFrame:
-    """Class probabilities by a head on latents (or on any frames)."""
+def head_scores(frames: PerFrame, head: ClassProbabilities) -> PerFrame:
+    """A function that computes the class probabilities of a head on latents (or other features)."""
 
     def probabilities(features: Array) -> Array:
         with torch.inference_mode():
@@ -185,7 +197,7 @@ def fit_clip_probe(
     context: Context,
     config: ProbeConfig | None = None,
 ) -> LinearProbe:
-    """A linear probe on the slots of labelled clips, made in the same context in which it will be used."""
+    """Fit a linear probe on the slots of labelled clips, with the context that it will be tested with."""
 
     def part(clips: Sequence[Clip]) -> tuple[list[Array], list[Array]]:
         slots = clip_frames(folder, clips, frames, context)
@@ -203,33 +215,33 @@ def judge_clips(
     config: ProbeConfig | None = None,
     aggregate: Aggregate = "mean",
 ) -> dict[Context, TrimmedResult]:
-    """The test clips by a linear probe, with the take's context and, as the control, each alone.
+    """Classify the test clips with linear probes, with the take as context and (as the control) without context.
 
-    Probe settings are chosen on the slots of the validation takes' clips.
+    Probe settings are selected on the slots of the validation takes' clips.
     """
-    train, valid, test = parts_of(clips, split)
+    train, valid, test = split_clips(clips, split)
     results: dict[Context, TrimmedResult] = {}
     for context in CONTEXTS:
         probe = fit_clip_probe(folder, train, valid, frames, context=context, config=config)
-        score = scores_of(frames, probe.head(folder.classes))
+        score = head_scores(frames, probe.head(folder.classes))
         results[context] = classify_clips(folder, test, score, context=context, aggregate=aggregate)
     return results
 
 
 def submission(result: TrimmedResult) -> dict[str, Any]:
-    """Predictions in the form of ``keystep_segment_test_unannotated.json`` with the missing ``label_id`` filled in.
+    """Predictions in the format of ``keystep_segment_test_unannotated.json``, with the missing ``label_id`` added.
 
-    The benchmark documents its files and not its submission (and the page of the challenge could not be read), so this
-    form is inferred: the names, takes and times are the benchmark's own, one ``label_id`` is added to each.
+    The benchmark documents its files but not its submission format (the challenge page was not accessible), so this
+    format is inferred: names, takes and times are those of the benchmark, and each entry gets a ``label_id``.
 
     Raises:
-        InputError: a clip without the benchmark's name, so that the clips are not the benchmark's.
+        InputError: a clip without a benchmark name.
     """
     unnamed = [clip for clip in result.clips if not clip.name]
     if unnamed:
         raise InputError(
-            f"{len(unnamed)} clips, such as that of {unnamed[0].take} at {unnamed[0].start:g} s, have no name "
-            "of the benchmark; prepare the data set with keystep_benchmark/*.json"
+            f"{len(unnamed)} clips, such as that of {unnamed[0].take} at {unnamed[0].start:g} s, have no benchmark "
+            "name; prepare the data set with keystep_benchmark/*.json"
         )
     segments = [
         {

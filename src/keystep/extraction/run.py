@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def extract(
         _look(run, share, writing, problems, progress)
         if frame_labels is not None:
             frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
+        run.warnings += _warn_of_repeats(run.slower, facts.timeline.rate)
         if run.waiting:
             store.reopen()
         if frame_labels is not None:
@@ -183,13 +185,15 @@ class _Facts:
 class _Run:
     """How far the videos are. others: in other shards. done: there already. bad: cannot be read.
 
-    lengths: of the videos' labels, where it is known how long they should be.
+    lengths: of the videos' labels, where it is known how long they should be. slower: the rates of videos that have
+    fewer frames a second than features are asked for.
     """
 
     videos: dict[str, Path]
     waiting: dict[str, Path] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     lengths: dict[str, Lengths | None] = field(default_factory=dict)
+    slower: dict[str, Fraction] = field(default_factory=dict)
     others: int = 0
     done: int = 0
     bad: int = 0
@@ -288,12 +292,27 @@ def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None
     labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
         run.lengths[name] = None if labels is None else writing.lengths(name)
+        if labels is not None:
+            writing.check_labels(name)
         return None
     info = open_video(path).info
+    if info.usual_rate is not None and info.usual_rate < writing.store.timeline.rate:
+        run.slower[name] = info.usual_rate
     run.lengths[name] = None if labels is None else labels.check(name, info)
     if state == "changed":
         run.warnings.append(f"{name}: {path} has changed since it was extracted; done again")
     return float(info.duration or 0)
+
+
+def _warn_of_repeats(slower: Mapping[str, Fraction], rate: Fraction) -> list[str]:
+    """A line on videos that have fewer frames a second than features are asked for."""
+    if not slower:
+        return []
+    name, own = next(iter(slower.items()))
+    return [
+        f"{len(slower)} videos have fewer than {float(rate):g} frames a second, such as {name} with {float(own):.4g}: "
+        f"neighbouring features show the same frame; --rate {float(own):.4g} or less repeats none"
+    ]
 
 
 def _label_finished(run: _Run, share: Collection[str], writing: Writing, problems: Problems) -> None:

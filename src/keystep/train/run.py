@@ -25,7 +25,6 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from keystep import persistence
 from keystep.config import RunConfig
 from keystep.config.base import write_yaml
 from keystep.data.crops import Crops, TrainingBatch
@@ -33,6 +32,7 @@ from keystep.diagnostics import Health, Monitor
 from keystep.errors import InputError, Interrupted
 from keystep.locking import INSIDE, owning
 from keystep.pjepa import PJEPA, Origin
+from keystep.plugins import TARGETS
 from keystep.progress import SILENT, Progress, Task
 from keystep.stopping import handling_stops
 from keystep.train.early import EarlyStop
@@ -84,6 +84,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
 
 
 def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) -> PJEPA:
+    target = TARGETS.find(config.target.kind)  # before the data are read
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
     _check_folder(run, resume)
     fabric = open_fabric(config)
@@ -91,8 +92,9 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
     folder, videos, held_out, statistics = read_data(config, progress)
     config = settled(config, folder, videos, progress)
     learner = build_learner(config, fabric, statistics, folder, videos)
-    identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
-    early = EarlyStop(config.train.stop_early and bool(held_out) and config.target.kind != "ema")
+    fingerprint = folder.fingerprint()
+    identity: dict[str, object] = {"fingerprint": fingerprint, "videos": list(videos)}
+    early = EarlyStop(config.train.stop_early and bool(held_out) and not target.moves)
     start = _restore(learner, checkpoints, identity, early) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
         _check_space(run, learner, checkpoints, start, early)
@@ -141,15 +143,15 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
                     observer.metrics.close()
     if over:
         _take_best(learner, early)
+    model = learner.model.eval()
+    model.zero_grad(set_to_none=True)
+    model.origin = Origin(str(run / "model"), run, config, tuple(videos), fingerprint)
     if fabric.is_global_zero:
-        persistence.save_model(run / "model", learner.model)
+        model.save_pretrained(run / "model")
         _check_kept(run)
         if learner.skips.total:
             log.warning(learner.skips.summary())
     fabric.barrier()
-    model = learner.model.eval()
-    model.zero_grad(set_to_none=True)
-    model.origin = Origin(str(run / "model"), run, config, tuple(videos))
     return model
 
 
@@ -229,7 +231,7 @@ class _Observer:
                 )
             self.early.see(step, health, self.learner.model)
             self.metrics.write(step, {**health.metrics(), **self.early.record()})
-            for line in health.warnings(self.start_health):
+            for line in health.warnings(self.start_health, step / self.train.steps):
                 log.warning("step %d: %s", step, line)
             self.progress.message(f"step {step}: {health}")
             if self.early.stopped_at is not None:

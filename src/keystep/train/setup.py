@@ -27,6 +27,7 @@ from keystep.diagnostics import Monitor, pad_labels
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
+from keystep.plugins import TARGETS
 from keystep.progress import Progress
 from keystep.target import build_target, prediction_width, set_statistics, shifts_of
 from keystep.train.step import Learner, build_optimizer
@@ -235,7 +236,8 @@ def build_learner(
     set_statistics(model.encoder, statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed, folder.timeline.rate)
     target = target.to(fabric.device)
-    if config.target.kind == "features":
+    kind = TARGETS.find(config.target.kind)
+    if not (kind.moves or kind.ids):
         target.calibrate(
             (
                 SequenceBatch.pad([folder.features(name)]).to(fabric.device)

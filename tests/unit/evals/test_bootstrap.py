@@ -80,9 +80,9 @@ def test_a_seed_reproduces_the_interval_and_another_moves_it_little() -> None:
         (np.ones(6), FRAMES, r"correct_a has shape \(6,\); expected \(seeds, 6 videos\)"),
         (np.ones((2, 5)), FRAMES, r"shape \(2, 5\)"),
         (np.ones((0, 6)), FRAMES, "correct_a has shape"),
-        (np.full((1, 6), 301), FRAMES, "seed 0, video 0: 301 right frames of 300"),
-        (np.full((1, 6), -1), FRAMES, "-1 right frames"),
-        (np.full((1, 6), np.nan), FRAMES, "nan right frames"),
+        (np.full((1, 6), 301), FRAMES, "seed 0, video 0: 301 correct frames of 300"),
+        (np.full((1, 6), -1), FRAMES, "-1 correct frames"),
+        (np.full((1, 6), np.nan), FRAMES, "nan correct frames"),
         (np.ones((1, 1)), np.array([300]), "at least 2 videos"),
         (np.ones((1, 2)), np.array([300, 0]), "at least one scored frame"),
     ],
@@ -93,7 +93,7 @@ def test_counts_that_do_not_fit_are_refused(right_a: np.ndarray, frames: np.ndar
 
 
 def test_too_few_resamples_are_refused() -> None:
-    with pytest.raises(InputError, match="at least 100 resamples"):
+    with pytest.raises(InputError, match="at least 100, not"):
         paired_bootstrap(np.ones((1, 6)), np.ones((1, 6)), FRAMES, resamples=10)
 
 

@@ -9,7 +9,7 @@ from keystep.config.base import build
 from keystep.data.annotation import IGNORED
 from keystep.errors import InputError
 from keystep.evals.discovery import (
-    NOTHING,
+    UNMATCHED,
     Discovery,
     DiscoveryConfig,
     cluster_frames,
@@ -120,16 +120,16 @@ def test_background_that_matches_nothing_counts_against_precision_only() -> None
     truth, ids = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     found = score_clusters({"v": ids}, {"v": truth}, {"v": ""}, config(background="unmatched"), background=(0,))
     assert found.recall == 100 and found.precision == pytest.approx(200 / 3)
-    assert found.tasks[0].labels["v"].tolist() == [NOTHING, 1, 1, 1]
+    assert found.tasks[0].labels["v"].tolist() == [UNMATCHED, 1, 1, 1]
     nothing = np.zeros(4, dtype=np.int64)
-    with pytest.raises(InputError, match="no frame of its 1 videos has a key-step"):
+    with pytest.raises(InputError, match="none of the 1 videos has a key-step"):
         score_clusters({"v": ids}, {"v": nothing}, {"v": "tea"}, config(background="unmatched"), background=(0,))
 
 
 def test_frames_without_a_label_are_left_out() -> None:
     truth, ids = np.array([0, 0, IGNORED, 1]), np.array([0, 0, 2, 1])
     found = score_clusters({"v": ids}, {"v": truth}, {"v": ""}, config())
-    assert found.f1 == 100 and found.tasks[0].labels["v"].tolist() == [0, 0, NOTHING, 1]
+    assert found.f1 == 100 and found.tasks[0].labels["v"].tolist() == [0, 0, UNMATCHED, 1]
 
 
 def test_clear_clusters_are_found_in_all_videos_of_a_task_at_once() -> None:
@@ -148,7 +148,7 @@ def test_clear_clusters_are_found_in_all_videos_of_a_task_at_once() -> None:
         assert score_clusters(control, truths, tasks, chosen).f1 < 80
     own = cluster_frames(frames, tasks, config(clustering="video"), seed=1)
     assert score_clusters(own, truths, tasks, config(clustering="video")).f1 == 100
-    with pytest.raises(InputError, match="t: 180 frames cannot make 200 clusters"):
+    with pytest.raises(InputError, match="t: 180 frames are too few for 200 clusters"):
         cluster_frames(frames, tasks, config(clusters=200))
 
 
@@ -160,6 +160,6 @@ def test_uniform_segments_are_equal_and_all_there() -> None:
 
 def test_the_choices_are_said_in_a_line_and_lengths_must_agree() -> None:
     line = config(matching="task", background="unmatched").describe()
-    assert "K = 3" in line and "matched by task" in line and "background matched to nothing" in line and "cnc" in line
-    with pytest.raises(InputError, match="v: 3 clustered frames and 2 true labels"):
+    assert "K = 3" in line and "matched by task" in line and "background unmatched" in line and "cnc" in line
+    with pytest.raises(InputError, match="v: 3 clustered frames, but 2 true labels"):
         score_clusters({"v": np.zeros(3, int)}, {"v": np.zeros(2, int)}, {"v": ""}, config())

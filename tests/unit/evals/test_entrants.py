@@ -42,7 +42,7 @@ def test_intervals_draw_the_folders_groups_and_the_record_says_how_many(tmp_path
     results = keystep.evaluate(folder, {"x": model()}, heads=["linear", "mstcn"], modes=["causal"], config=config)
     data = results.record["data"]
     assert data["drawn"] == {"what": "groups", "count": 2} and data["groups"] == ["b", "b", "c"]
-    assert "intervals draw 2 groups (persons or sites) of 3 test videos" in data["notes"]
+    assert "intervals resample 2 groups (persons or sites) of 3 test videos" in data["notes"]
     assert {line["videos"] for line in results.record["gate"]} == {2}
     assert results.compare("x", "raw features").videos == 2
     assert {gain["videos"] for gain in results.record["head_gains"]} == {2}
@@ -68,7 +68,7 @@ def test_one_person_in_the_test_part_is_drawn_by_video_and_a_note_says_so(tmp_pa
     judge = open_judge(opened(tmp_path / "data", dict.fromkeys(TWO, "b")), "1", QUICK)
     assert judge.groups is None
     assert judge.folder.problems.notes == [
-        "all 3 test videos are of one group, 'b': intervals draw videos, and say nothing of other persons"
+        "all 3 test videos belong to one group, 'b': intervals resample videos and do not generalise to other groups"
     ]
 
 
@@ -96,5 +96,5 @@ def test_few_labels_are_spread_over_persons_and_the_note_says_over_how_many(tmp_
         folder = keystep.open_dataset(folder.root, source_rate=4, rate=2)
         judge = open_judge(folder, "1", QUICK.model_copy(update={"label_share": 0.5, "label_seed": seed}))
         assert {folder.groups[video] for video in judge.split.train} == {"a", "e"}
-        note = "labels of 50% of the videos: 2 (of 2 groups) to train probes on, 1 (of 1 groups) to choose by"
+        note = "labels of 50% of the videos: 2 (of 2 groups) for training probes, 1 (of 1 groups) for validation"
         assert note in folder.problems.notes

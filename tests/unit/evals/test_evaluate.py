@@ -85,15 +85,15 @@ def test_temporal_heads_stand_beside_the_probe(data: Any) -> None:
         line for line in found.record["head_gains"] if (line["second"], line["metric"]) == ("best control", "accuracy")
     )
     assert (gain.mean, gain.low, gain.high) == (line["mean"], line["low"], line["high"])
-    with pytest.raises(InputError, match="no rows 'a' and 'b' in mode offline or causal; there are raw features, best"):
+    with pytest.raises(InputError, match="no rows 'a' and 'b' in mode offline or causal; expected raw features, best"):
         found.compare("a", "b", head="mstcn")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "anticipation"}, "unknown task 'anticipation'; expected segmentation"),
-        ({"heads": ["forest"]}, "unknown head 'forest'; expected linear or "),
+        ({"task": "anticipation"}, "unknown task 'anticipation'; expected one of segmentation"),
+        ({"heads": ["forest"]}, "unknown head 'forest'; expected one of linear, "),
         ({"models": {"raw": model(0)}}, "stands for a control"),
     ],
 )
@@ -110,9 +110,9 @@ def test_a_model_of_another_rate_is_refused_and_its_own_is_taken(data: Any, tmp_
         settings = {"data": {"root": root, "source_rate": 4, "rate": rate}, "train": {"steps": 1, "crop": 16}}
         small = {"model": {"dim": 16, "depth": 1, "heads": 2}}
         runs[rate] = keystep.pretrain(build(keystep.RunConfig, settings, small), out=tmp_path / f"run{rate}")
-    with pytest.raises(InputError, match=r"was trained at 4 Hz, and the data are read at 2 Hz; leave --rate out"):
+    with pytest.raises(InputError, match=r"was trained at 4 Hz, but the data are read at 2 Hz; omit --rate"):
         keystep.evaluate(data, {"other": runs[4]}, config=QUICK)
-    with pytest.raises(InputError, match="judge them in two evaluations"):
+    with pytest.raises(InputError, match="evaluate them separately"):
         keystep.evaluate(root, {"a": runs[2], "b": runs[4]}, config=QUICK)
 
 
@@ -145,7 +145,7 @@ def test_a_quick_look_leaves_no_note_behind(data: Any) -> None:
         ({"modes": ["live"]}, "unknown mode 'live'; expected offline or causal"),
         ({"groups": {"nobody": "a"}}, "groups: unknown video 'nobody' among 8"),
         ({"groups": {"v0": "a"}}, "groups: 7 of 8 videos have no group, such as 'v1'"),
-        ({"quick": True, "heads": ["linear", "mstcn"]}, "quick is for the linear probe alone"),
+        ({"quick": True, "heads": ["linear", "mstcn"]}, "quick supports only the linear probe"),
     ],
 )
 def test_what_would_be_ignored_is_refused(data: Any, asked: dict[str, Any], said: str) -> None:
@@ -178,4 +178,4 @@ def test_a_test_video_of_two_slots_stops_nothing(tmp_path: Path) -> None:
     short = keystep.open_dataset(root, source_rate=4)
     found = keystep.evaluate(short, {"a": model(0)}, modes=["causal"], config=QUICK, quick=True)
     assert len(found.record["data"]["test_videos"]) == 3 and found.record["geometry"]
-    assert "geometry leaves out 1 test videos of fewer than 3 slots" in found.record["data"]["notes"]
+    assert "geometry excludes 1 test videos with fewer than 3 slots" in found.record["data"]["notes"]

@@ -120,5 +120,5 @@ def test_an_unusable_video_is_named(broken: np.ndarray) -> None:
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(InputError, match="at least one video"):
         median_geometry([])
-    with pytest.raises(InputError, match="points 2"):
+    with pytest.raises(InputError, match=r"\(100, 2\) and 2"):
         video_geometry(arc(90), points=2)

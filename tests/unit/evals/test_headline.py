@@ -25,7 +25,7 @@ WORSE = {"mean": -3.0, "low": -4.0, "high": -2.0, "holds": False, "verdict": "fa
 
 def test_the_main_line_of_a_gain_gives_both_sides_the_interval_the_seeds_and_the_videos() -> None:
     assert main_line(made_result()) == (
-        "pjepa alone beats the best control offline by 5.2 points (64.1 % of frames right, moving average + progress "
+        "pjepa alone beats the best control offline by 5.2 points (64.1 % frame accuracy, moving average + progress "
         "58.9 %; 95 % interval +3.9 to +6.5), 3 seeds, 12 test videos."
     )
 
@@ -74,7 +74,7 @@ def test_a_failing_comparison_beside_smoothing_is_not_hidden_behind_one_that_hol
 def test_the_main_line_names_the_hardest_rival() -> None:
     harder = gate_line("alone, against raw features", "pjepa", "offsets", mean=7.8, low=0.4, high=9.7)
     line = main_line(made_result(gate=(ALONE, harder)))
-    assert "beats raw features offline by 7.8 points (64.1 % of frames right, offsets 56.3 %;" in line
+    assert "beats raw features offline by 7.8 points (64.1 % frame accuracy, offsets 56.3 %;" in line
 
 
 def test_pairs_of_given_models_are_counted_nowhere_in_the_gate() -> None:
@@ -111,7 +111,7 @@ def test_an_oracle_never_heads_the_report_as_a_claim() -> None:
 
 def test_learned_rows_without_a_gate_claim_nothing() -> None:
     assert main_line(made_result(gate=())) == (
-        "No claim, nothing was compared: pjepa alone, offline: 64.1 % of frames right (3 seeds)."
+        "No claim, nothing was compared: pjepa alone, offline: 64.1 % frame accuracy (3 seeds)."
     )
 
 

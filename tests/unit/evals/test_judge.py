@@ -10,8 +10,8 @@ from two_classes import write_data
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.evals.judge import Banded, Judge
-from keystep.evals.kept import KeptProbes
 from keystep.evals.probe import ProbeConfig
+from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.rows import Row
 from keystep.types import parse_rate
 
@@ -35,7 +35,7 @@ def banded(judge: Judge) -> Banded:
 
 
 def test_bands_are_judged_and_their_strengths_kept(judge: Judge, banded: Banded, tmp_path: Path) -> None:
-    keeping = replace(judge, kept=KeptProbes(tmp_path))
+    keeping = replace(judge, kept=ProbeCache(tmp_path))
     first = keeping.run(lambda: banded, key="banded")
     again = keeping.run(lambda: pytest.fail("it was kept"), key="banded")
     assert set(first.probe.strengths) == {"frame", "noise"} and len(first.probe.weight) == 8
@@ -46,14 +46,14 @@ def test_bands_are_judged_and_their_strengths_kept(judge: Judge, banded: Banded,
 
 
 def test_columns_without_bands_have_no_strengths(judge: Judge, banded: Banded, tmp_path: Path) -> None:
-    keeping = replace(judge, kept=KeptProbes(tmp_path))
+    keeping = replace(judge, kept=ProbeCache(tmp_path))
     runs = [keeping.run(banded.videos, key="plain") for _ in range(2)]
     assert [run.probe.strengths for run in runs] == [{}, {}]
 
 
 @pytest.mark.parametrize(
     ("widths", "line"),
-    [({"frame": 5}, r"need \(T, 5\), but"), ({}, "at least one band"), ({"a": 4, "b": 0}, "band 'b' has 0 columns")],
+    [({"frame": 5}, r"need \(T, 5\)"), ({}, "must not be empty"), ({"a": 4, "b": 0}, "band 'b' has 0 columns")],
 )
 def test_bands_that_are_not_the_columns_are_refused(banded: Banded, widths: dict[str, int], line: str) -> None:
     with pytest.raises(InputError, match=line):

@@ -157,7 +157,7 @@ def test_a_nan_is_named_by_video_and_frame() -> None:
     [
         ([np.array([0, 1, 7])], "training video 0, frame 2: label 7 is outside of 0..4"),
         ([np.array([0, -1, 1])], "frame 1: label -1"),
-        ([np.array([0, 1])], "3 frames need as many integer labels"),
+        ([np.array([0, 1])], "3 frames need integer labels"),
         ([np.array([0.0, 1.0, 1.0])], "integer labels"),
         ([np.full(3, -100)], "no training frame has a label"),
         ([], "1 training videos, but labels for 0"),
@@ -174,12 +174,12 @@ def test_widths_that_disagree_are_refused(probe: LinearProbe) -> None:
         fit_probe([*TRAIN[0][:1], np.ones((200, 3))], TRAIN[1][:2], *VALID, classes=CLASSES)
     with pytest.raises(InputError, match="width 12, but validation width 3"):
         fit_probe(*TRAIN, [np.ones((200, 3))], VALID[1][:1], classes=CLASSES)
-    with pytest.raises(InputError, match="reads width 12"):
+    with pytest.raises(InputError, match="expects width 12"):
         probe.predict(np.ones((4, 3)))
 
 
 def test_bands_that_do_not_add_up_are_refused() -> None:
-    for bands, line in (({"frame": 7, "far": 4}, "are 11 columns together, not 12"), ({}, "at least one band")):
+    for bands, line in (({"frame": 7, "far": 4}, "have 11 columns in total, not 12"), ({}, "must not be empty")):
         with pytest.raises(InputError, match=line):
             fit_probe(*TRAIN, *VALID, classes=CLASSES, bands=bands)
     with pytest.raises(InputError, match="band 'far' has 0 columns"):

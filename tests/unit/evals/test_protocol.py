@@ -22,9 +22,9 @@ from keystep.evals.candidates import HISTORIES
 from keystep.evals.gate import compare
 from keystep.evals.judge import Judge
 from keystep.evals.judging import judge_all
-from keystep.evals.kept import KeptProbes
 from keystep.evals.model_rows import _untrained
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
+from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.protocol import ASKS, BEST_ON_TEST, PAIR, Comparison, Entrant, Evaluation
 from keystep.evals.results import Results, load_result
 from keystep.evals.simple_rows import judge_simple
@@ -40,7 +40,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     """One that keeps its probes, so that the tests fit those of the controls once."""
     root = tmp_path_factory.mktemp("protocol")
     folder = open_dataset(write_data(root / "data"), source_rate=parse_rate(4), rate=parse_rate(2))
-    return Judge(folder, folder.split("1"), PROBE, kept=KeptProbes(root / "probes"))
+    return Judge(folder, folder.split("1"), PROBE, kept=ProbeCache(root / "probes"))
 
 
 def model(seed: int, **changes: object) -> PJEPA:
@@ -166,7 +166,7 @@ def test_a_line_with_fewer_than_three_seeds_neither_holds_nor_fails(judge: Judge
     short = judge_all(judge, [Entrant("pjepa", seed, model(seed)) for seed in (0, 1)])
     assert {line.verdict for line in short.gate} == {"not enough seeds"} and not any(line.holds for line in short.gate)
     assert any("no masked reconstruction" in note for note in judge.folder.problems.notes), "and says what it lacks"
-    grid = "rows chose a penalty at the edge of the grid (0.1 to 0.01): "
+    grid = "rows selected a penalty at the edge of the grid (0.1 to 0.01): "
     assert any(grid in note for note in judge.folder.problems.notes), "two penalties have no middle"
 
 
@@ -248,7 +248,7 @@ def test_a_stopped_evaluation_goes_on_and_finds_the_same_numbers(
 ) -> None:
     entrants = [Entrant("pjepa", seed, model(seed)) for seed in (0, 1, 2)]
     entrants.append(Entrant("reconstruction", 0, model(9), reconstruction=True))
-    keeping = replace(judge, kept=KeptProbes(tmp_path / "probes"))
+    keeping = replace(judge, kept=ProbeCache(tmp_path / "probes"))
     with pytest.raises(KeyboardInterrupt):
         judge_all(keeping, entrants, Counted(stop_after=30))
     kept = set((tmp_path / "probes").iterdir())

@@ -27,13 +27,15 @@ from made_results import (
     with_heads,
     write_result,
 )
+from matplotlib.figure import Figure
 
 from keystep.errors import InputError
 from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
-from keystep.evals.report import page_of, tables_html, write_report
+from keystep.evals.plots import clock, clock_axis
+from keystep.evals.report import _row_facts, render_page, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -53,7 +55,7 @@ def reported(tmp_path: Path) -> Report:
 
 def paged(result: Result, arrays: Any = NO_VIDEOS, curves: Any = NO_CURVES) -> str:
     """The page alone, without files."""
-    return page_of(result, arrays, curves)
+    return render_page(result, arrays, curves)
 
 
 def text_of(page: str) -> str:
@@ -99,7 +101,7 @@ def test_pictures_are_pngs_beside_the_page_and_the_page_stands_without_them(repo
     assert set(files) == {"headline.png", "ribbons_P1_left_cam.1.png", "accuracy.png", "curves.png", "monitors.png"}
     assert all(data.startswith(PNG) and len(data) > 5000 for data in files.values())
     assert "Training: the loss" in page and "Training: is the representation healthy?" in page
-    assert page.count("Which moments are alike") == 2 and "pictures/" not in page
+    assert page.count("Self-similarity: ") == 2 and "pictures/" not in page
 
 
 def test_equal_data_give_equal_pictures_and_other_data_others(reported: Report) -> None:
@@ -149,7 +151,7 @@ def test_without_gate_and_learned_rows_the_report_says_so_and_shows_the_rest() -
     result = made_result(tuple(row for row in ROWS if row[1] in ("raw", "control")), ())
     result["geometry"] = {}
     text = text_of(paged(result))
-    assert "No learned representation was judged; frames right: raw features 41.2 %" in text
+    assert "No learned representation was judged; frame accuracy: raw features 41.2 %" in text
     assert "Nothing was compared, so nothing can be claimed." in text
     text = text_of(paged(made_result((), ())))
     assert "No learned representation was judged." in text and "No representation was judged." in text
@@ -217,7 +219,7 @@ def test_the_page_opens_with_a_picture_a_sentence_and_a_chart_and_folds_the_rest
     assert said[0] == "true steps" and said[1].startswith("raw features: ") and said[1].endswith(" %")
     assert said[2].startswith("best control: moving average + progress: ") and said[3].startswith("ours: pjepa: ")
     assert "is the median of 12 test videos" in text_of(opening)
-    for role in ("raw features", "best control", "untrained", "ours", "ours, beside a control"):
+    for role in ("raw features", "best control", "untrained", "ours", "ours ++ control"):
         assert f"<b>{role}</b>" in opening
     assert rest.count("<details>") + 1 == page.count("</details>") and "<details open" not in page
 
@@ -234,7 +236,8 @@ def test_the_chart_shows_each_row_from_zero_with_its_interval() -> None:
 def test_what_a_stored_video_is_when_the_median_was_not_stored_is_said() -> None:
     result = made_result()
     page = text_of(paged(result, made_arrays(result, (VIDEOS[0], VIDEOS[7]))))
-    assert f"{VIDEOS[7]}. Not picked" in page and "is number 8 from below of 12 test videos" in " ".join(page.split())
+    assert f"{VIDEOS[7]}. Chosen by rank" in page
+    assert "ranks 8 (from the lowest) of 12 test videos" in " ".join(page.split())
 
 
 def test_pairs_have_a_table_of_their_own_and_undecided_lines_are_grey() -> None:
@@ -252,7 +255,7 @@ def test_temporal_heads_have_tables_in_the_page_and_in_markdown() -> None:
     page, table = text_of(paged(result)), markdown_table(result)
     assert "Temporal heads. Causal (live)" in page and "12,345 parameters" in page and "edit under mstcn" in page
     assert "**Temporal heads. Causal (live)" in table and "| mstcn: pjepa | **61.3 ± 0.8** |" in table
-    assert "said at each moment itself 50.0" in page
+    assert "available in real time 50.0" in page
 
 
 def test_segments_clips_and_the_papers_rows_have_tables_where_there_are_any() -> None:
@@ -260,7 +263,7 @@ def test_segments_clips_and_the_papers_rows_have_tables_where_there_are_any() ->
     assert not any(title in empty for title in ("Trimmed clips", "One answer for each", "Quoted from the paper"))
     result = with_heads(made_result())
     page = text_of(paged(result))
-    assert "One answer for each true segment (ORACLE" in page and "12.3" in page and "right segments" in page
+    assert "One answer for each true segment (ORACLE" in page and "12.3" in page and "correct segments" in page
     assert "top-1 of linear probes" in page and "57.7 ± 1.4" in page and "45.6 ± 0.0" in page
     assert "Quoted, not run here" in page and "40.1" in page
 
@@ -269,7 +272,7 @@ def test_strengths_of_bands_stand_under_a_row() -> None:
     result = made_result()
     for run, far in zip(result["rows"][11]["runs"], (0.0, 0.0, 0.3), strict=True):
         run["strengths"] = {"frame": 1.0, "memory": far}
-    assert "strength of each band: frame 1, memory 0.1" in text_of(paged(result))
+    assert "band strengths: frame 1, memory 0.1" in text_of(paged(result))
 
 
 def test_a_notebook_shows_the_tables_alone() -> None:
@@ -311,3 +314,26 @@ def test_headings_follow_each_other_and_every_picture_has_a_text() -> None:
     assert all('alt="' in image and 'alt=""' not in image for image in re.findall(r"<img[^>]*>", page))
     assert all("aria-" in drawing for drawing in re.findall(r"<svg[^>]*>", page))
     assert all("<caption>" in table or "facts" in table or "thead" in table for table in page.split("<table")[1:])
+
+
+def test_a_band_that_one_of_the_runs_left_out_counts_as_not_read() -> None:
+    row: Result = {
+        "detail": "",
+        "runs": [{"strengths": {"frame": 1.0, "context": 1.0}}, {"strengths": {"frame": 0.5, "memory": 1.0}}],
+    }
+    assert _row_facts(row) == "band strengths: frame 0.75, context 0.5, memory 0.5"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (8.6, "0:09"), (76.5, "1:16"), (599.7, "10:00"), (3599.6, "1:00:00")]
+)
+def test_times_are_shown_as_a_clock_shows_them(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [1.5, 76, 5000, 40_000])
+def test_an_axis_of_any_length_has_a_few_ticks(seconds: float) -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(0, seconds)
+    clock_axis(axes, seconds)
+    assert 2 <= sum(0 <= tick <= seconds for tick in axes.get_xticks()) <= 9

@@ -20,11 +20,11 @@ from keystep.evals.trimmed import (
     classify_clips,
     clip_slots,
     fit_clip_probe,
+    head_scores,
     judge_clips,
     model_frames,
-    parts_of,
     raw_frames,
-    scores_of,
+    split_clips,
     submission,
 )
 from keystep.pjepa import PJEPA
@@ -106,7 +106,7 @@ def test_a_causal_models_scores_are_those_of_one_run_over_the_take(
     frames = model_frames(make_model({"kind": "causal"}))
     clips = clips_of(folder)
     probe = fit_clip_probe(folder, clips[:12], clips[12:18], frames, context="take", config=PROBE)
-    score = scores_of(frames, probe.head(folder.classes))
+    score = head_scores(frames, probe.head(folder.classes))
     for aggregate in ("mean", "last"):
         result = classify_clips(folder, clips[18:], score, context="take", aggregate=aggregate)  # type: ignore[arg-type]
         for clip, found in zip(clips[18:], result.scores, strict=True):
@@ -137,17 +137,17 @@ def test_top_1_counts_clips_and_leaves_out_those_without_a_label(folder: Feature
 
     result = classify_clips(folder, clips, always_open, context="clip")
     assert result.predictions.tolist() == [0, 0, 0, 0] and result.top1 == pytest.approx(100 / 3)
-    with pytest.raises(InputError, match="none of 1 clips has a published label"):
+    with pytest.raises(InputError, match="none of the 1 clips has a label"):
         _ = classify_clips(folder, clips[2:3], always_open, context="clip").top1
-    with pytest.raises(InputError, match="no clips of this part"):
+    with pytest.raises(InputError, match="no clips in this part"):
         classify_clips(folder, [], always_open, context="clip")
-    with pytest.raises(InputError, match="context 'video' is none of take, clip"):
+    with pytest.raises(InputError, match="unknown context 'video'; expected one of take, clip"):
         classify_clips(folder, clips, always_open, context="video")  # type: ignore[arg-type]
 
 
 def test_clips_follow_the_takes_of_the_split(folder: FeatureFolder) -> None:
     clips = [*clips_of(folder), Clip("take7", 1.0, 2.0, None, "hidden")]
-    train, valid, test = parts_of(clips, SPLIT)
+    train, valid, test = split_clips(clips, SPLIT)
     assert (len(train), len(valid), len(test)) == (12, 6, 6)
     assert {clip.take for clip in valid} == {"take4", "take5"}
 
@@ -170,5 +170,5 @@ def test_the_submission_is_the_benchmarks_file_with_labels(folder: FeatureFolder
     }
     assert len(record["segments"]) == 2
     nameless = classify_clips(folder, [replace(clips[0], name="")], always_close, context="take")
-    with pytest.raises(InputError, match="have no name of the benchmark"):
+    with pytest.raises(InputError, match="have no benchmark name"):
         submission(nameless)

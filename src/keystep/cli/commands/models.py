@@ -20,7 +20,6 @@ from keystep.cli.base import (
     app,
     console,
     model_there,
-    print_next,
     there,
 )
 
@@ -30,11 +29,12 @@ PANEL = "Learning and judging"
 @app.command(rich_help_panel=PANEL)
 def demo(
     out: Annotated[Path, typer.Option(help="Where data, runs and report go.")] = Path("demo"),
+    world: Annotated[int, typer.Option(min=0, help="Seed of the synthetic steps, tasks and videos.")] = 0,
 ) -> None:
-    """See it work: made-up procedures, pretraining without labels, and an honest report. Needs no download."""
+    """See it work: synthetic procedures, pretraining without labels, and an honest report. Needs no download."""
     from keystep.cli.demo import run_demo
 
-    run_demo(out, console)
+    run_demo(out, console, world=world)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -85,6 +85,7 @@ def pretrain(
         run, settled = out, _run_config(config, preset, flags, settings)
     feature_files(settled.data.root)  # before the imports that take seconds
 
+    from keystep.cli.onward import after_training
     from keystep.cli.training import train
 
     train(settled, run, seeds=seeds, resume=resume is not None, console=console)
@@ -92,11 +93,7 @@ def pretrain(
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
     elif settled.train.crop_segments is not None:
         console.print("note: its crops followed true segments; the model itself needs none")
-    data_set = settled.data
-    given = {"--source-rate": data_set.source_rate, "--rate": data_set.rate, "--split": data_set.split}
-    given |= {"--groups": data_set.groups}
-    options = [word for name, value in given.items() if value is not None for word in (name, value)]
-    print_next("eval", data_set.root, *options, "--model", f"pjepa={run}")
+    after_training(settled, run)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -155,6 +152,10 @@ def evaluate(
         str | None,
         typer.Option(help="'paper': temporal heads too (MS-TCN++, long context), beside the paper's printed rows."),
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="A task of your own, package.module:Name, whose table stands beside that of segmentation."),
+    ] = "segmentation",
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look: fewer controls and rows, of which nothing may be claimed.")
     ] = False,
@@ -166,6 +167,7 @@ def evaluate(
     evaluate_folder(
         *(data, model or [], out, split, source_rate, rate, settings or [], on_error, console),
         suite=suite,
+        task=task,
         persons=groups,
         quick=quick,
         overwrite=overwrite,
@@ -287,13 +289,16 @@ def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings:
     from keystep.config.base import assignments, build, read_yaml
     from keystep.config.presets import preset_settings
     from keystep.errors import InputError
+    from keystep.plugins import TARGETS
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
     sections = [layer.get("data") for layer in layers]
     if not any(isinstance(section, dict) and section.get("root") for section in sections):
         raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
-    return build(RunConfig, *layers)
+    found = build(RunConfig, *layers)
+    TARGETS.check(found.target.kind)  # before the imports that take seconds
+    return found
 
 
 if __name__ == "__main__":

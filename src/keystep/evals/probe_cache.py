@@ -1,4 +1,4 @@
-"""Finished probes on disk, found again by what went into them, so that a stopped evaluation goes on where it was."""
+"""Cache of fitted probes on disk, so that an interrupted evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from keystep.files import replacing
 from keystep.reading import read_npz
 
 FOLDER = "probes"
-"""Folder of the kept probes within that of a result."""
+"""Name of the cache within a result folder."""
 MOST_BYTES = 4 << 30
 VERSION = 6
-"""Of how a probe is fitted and described: another version finds none of the older ones."""
+"""Version of the probe and of its description. Entries of other versions are not found."""
 
 
 @dataclass(frozen=True)
-class KeptProbes:
-    """Probes and what they said of the test videos, one file each in ``folder``; without a folder nothing is kept.
+class ProbeCache:
+    """Cache of probes and their predictions for the test videos, one file each; without a folder, nothing is cached.
 
-    Files are named by a hash of a description: the data, the split, the settings and the representation.
+    File names are hashes of a description (data, split, settings and representation).
     """
 
     folder: Path | None = None
 
     def path(self, description: Mapping[str, Any]) -> Path | None:
-        """Where the probe of a description is kept."""
+        """Path of the entry for a description; None without a folder."""
         if self.folder is None:
             return None
         text = json.dumps({"version": VERSION, **description}, sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
 
     def find(self, description: Mapping[str, Any]) -> tuple[LinearProbe, dict[str, np.ndarray]] | None:
-        """The probe and its predictions, video -> (T,) class ids; None where it was not kept, or cannot be read."""
+        """The cached probe and its predictions (video -> (T,) class ids), or None if missing or unreadable."""
         path = self.path(description)
         if path is None or not path.is_file():
             return None
@@ -56,10 +56,10 @@ class KeptProbes:
             videos = [str(name) for name in stored["videos"]]
             return probe, {name: stored[f"said{i}"].astype(np.int64) for i, name in enumerate(videos)}
         except (ValueError, KeyError, TypeError):
-            return None  # cut off by a full disk or a lost machine: fitted again
+            return None  # truncated, for example by a full disk: fitted again
 
     def keep(self, description: Mapping[str, Any], probe: LinearProbe, predictions: Mapping[str, np.ndarray]) -> None:
-        """Write a finished probe."""
+        """Write a fitted probe and its predictions."""
         path = self.path(description)
         if path is None:
             return
