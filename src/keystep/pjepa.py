@@ -18,7 +18,7 @@ from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, RunConfig
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.bands import sees
+from keystep.nn.bands import attention_scope
 from keystep.nn.encoder import Encoder
 from keystep.nn.predictor import Predictor
 
@@ -156,7 +156,7 @@ class PJEPA(nn.Module):
         width = batch.features.shape[-1]
         if width != self.config.input_dim:
             raise InputError(f"features are {width} wide; this model reads {self.config.input_dim}")
-        if self.encoder.around and sees(pattern or self.config.attention) not in self.encoder.around:
+        if self.encoder.around and attention_scope(pattern or self.config.attention) not in self.encoder.around:
             raise InputError(
                 f"this model attends {self.config.attention}; what it reads around a frame was never learned for "
                 f"{pattern}"
