@@ -113,7 +113,7 @@ def prepare(model: PJEPA, step: ExportedStep, seed: int = 0) -> Reference:
         begun = (stream.init(head, step.streams), stream.step(head, before, stream.init(head, step.streams))[1])
     parts = [
         (features[:, :size], step.initial()),
-        (features[:, past:], step.import_state(stream.Position(full, begun[1]))),
+        (features[:, past:], step.taken_over(stream.Position(full, begun[1]))),
     ]
     reference = Reference(Trial(parts), (latents,), head, begun)
     return reference if head is None else replace(reference, right=(latents, reference.answers(latents)))

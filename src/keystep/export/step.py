@@ -71,7 +71,7 @@ class ExportedStep(nn.Module):
         """The state before the first frame."""
         return tuple(tensor.initial() for tensor in self.state)
 
-    def import_state(self, position: StreamState | Position) -> tuple[Tensor, ...]:
+    def taken_over(self, position: StreamState | Position) -> tuple[Tensor, ...]:
         """Convert the state of a stream of `keystep.stream`, between two blocks.
 
         Args:
@@ -88,10 +88,10 @@ class ExportedStep(nn.Module):
                 if state is None or state.config != network.config:
                     part = "head" if prefix else "model"
                     raise InputError(f"this state is from a {part} with other settings than the exported one")
-                found |= self._import_state(prefix, state)
+                found |= self._taken_over(prefix, state)
         return tuple(found[tensor.name] for tensor in self.state)
 
-    def _import_state(self, prefix: str, state: StreamState) -> dict[str, Tensor]:
+    def _taken_over(self, prefix: str, state: StreamState) -> dict[str, Tensor]:
         if state.streams != self.streams or any(state.held):
             raise InputError(
                 f"cannot import a state of {state.streams} streams with up to {max(state.held)} pending frames; "

@@ -114,7 +114,7 @@ def test_positions_stay_exact_after_ten_million_frames(exported: Callable[[str],
     for begin in (0, frame):
         state = replace(keystep.stream.init(model), frames=(begin,))
         _, state = keystep.stream.step(model, past, state)
-        latents.append(run(function, following, 1, step.import_state(state))[0])
+        latents.append(run(function, following, 1, step.taken_over(state))[0])
     torch.testing.assert_close(latents[1], latents[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(latents[1], keystep.stream.step(model, following, state)[0], atol=1e-4, rtol=0)
 
@@ -271,7 +271,7 @@ def test_a_window_given_at_export_limits_the_attention(make_model: MakeModel) ->
     torch.testing.assert_close(latents, model.encode(features, pattern=windowed), atol=1e-5, rtol=0)
     unlimited = model.encode(features, pattern=model.config.live_attention)
     assert (latents - unlimited).abs().max() > 1e-3
-    with pytest.raises(InputError, match="already has a window.*; remove --window 3"):
+    with pytest.raises(InputError, match=r"already has a window.*; remove --window 3"):
         limit_window(twin, 3)
     with pytest.raises(InputError, match="--window must be at least 1, not 0"):
         limit_window(model, 0)

@@ -49,7 +49,7 @@ def test_every_causal_head_steps_with_its_model_from_the_start_and_from_a_stream
     step, expected = ExportedStep(model, 6, 1, head), head.probabilities(model.encode(x))
     stream = Stream(model, head)
     stream.push(x[0, :36])
-    for begin, state in ((0, step.initial()), (36, step.import_state(stream.position))):
+    for begin, state in ((0, step.initial()), (36, step.taken_over(stream.position))):
         found = []
         for chunk in x[:, begin:].split(6, dim=1):
             _, probabilities, *rest = step(chunk, *state)

@@ -62,7 +62,7 @@ def test_every_windowed_pattern_gives_the_latents_of_the_stream_from_anywhere(
     torch.testing.assert_close(run(step, features)[0], expected, atol=1e-5, rtol=0)
     past = cut * frames
     _, state = keystep.stream.step(model, features[:, :past], keystep.stream.init(model, streams))
-    later, _ = run(step, features[:, past:], step.import_state(state))
+    later, _ = run(step, features[:, past:], step.taken_over(state))
     torch.testing.assert_close(later, expected[:, past:], atol=1e-5, rtol=0)
 
 
@@ -145,8 +145,8 @@ def test_heads_and_states_that_do_not_fit_are_refused(make_model: MakeModel) -> 
     step = ExportedStep(model, 4)
     _, waiting = keystep.stream.step(model, random_features(1, 6), keystep.stream.init(model))
     with pytest.raises(InputError, match="with up to 2 pending frames"):
-        step.import_state(waiting)
+        step.taken_over(waiting)
     with pytest.raises(InputError, match="state of 2 streams"):
-        step.import_state(keystep.stream.init(model, 2))
+        step.taken_over(keystep.stream.init(model, 2))
     with pytest.raises(InputError, match="a model with other settings"):
-        step.import_state(keystep.stream.init(make_model({"kind": "causal"})))
+        step.taken_over(keystep.stream.init(make_model({"kind": "causal"})))

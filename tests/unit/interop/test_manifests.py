@@ -77,17 +77,17 @@ def spoiled(**changes: object) -> dict:
 
 
 BAD_ROWS = {
-    "start that is none": ({"start_sec": "soon"}, "start_sec 'soon' is no number of seconds"),
-    "start nan": ({"start_sec": "nan"}, "start_sec 'nan' is no number"),
-    "end infinite": ({"end_sec": "1e999"}, "end_sec '1e999' is no number"),
-    "end before start": ({"end_sec": "-1.0"}, "the segment ends at -1 s, before its start at 0 s"),
-    "negative id": ({"fact_step_id": "-2"}, "fact_step_id '-2' is no class id"),
-    "id that is none": ({"fact_step_id": "1.5"}, "fact_step_id '1.5' is no class id"),
-    "huge id": ({"fact_step_id": "99999999999"}, "fact_step_id '99999999999' is no class id"),
-    "id of 5,000 digits": ({"fact_step_id": "9" * 5000}, r"fact_step_id '9+\.\.\. is no class id"),
-    "a start for a terminal": ({"start_sec": "\x1b[31m"}, r"start_sec '\\x1b\[31m' is no number"),
+    "start that is none": ({"start_sec": "soon"}, "start_sec 'soon' is not a number of seconds"),
+    "start nan": ({"start_sec": "nan"}, "start_sec 'nan' is not a number"),
+    "end infinite": ({"end_sec": "1e999"}, "end_sec '1e999' is not a number"),
+    "end before start": ({"end_sec": "-1.0"}, "the segment ends at -1 s, before it starts at 0 s"),
+    "negative id": ({"fact_step_id": "-2"}, "fact_step_id '-2' is not a class id"),
+    "id that is none": ({"fact_step_id": "1.5"}, "fact_step_id '1.5' is not a class id"),
+    "huge id": ({"fact_step_id": "99999999999"}, "fact_step_id '99999999999' is not a class id"),
+    "id of 5,000 digits": ({"fact_step_id": "9" * 5000}, r"fact_step_id '9+\.\.\. is not a class id"),
+    "a start for a terminal": ({"start_sec": "\x1b[31m"}, r"start_sec '\\x1b\[31m' is not a number"),
     "no video": ({"video_path": " "}, "no video_path"),
-    "unknown split": ({"official_split": "dev"}, "official_split 'dev' is none of train, val"),
+    "unknown split": ({"official_split": "dev"}, "unknown official_split 'dev'; expected one of train, val"),
 }
 
 
@@ -141,17 +141,17 @@ def test_damaged_manifests_never_raise_anything_but_an_input_error(tmp_path: Pat
 def test_manifests_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "a.csv", [egoprocel_row("P01.pt", 0, 4, 1)])
     other = write_csv(tmp_path / "b.csv", [assembly_row("r", "v", 0, 4, 1)])
-    with pytest.raises(InputError, match=r"b\.csv: a manifest of assembly101, but .*a\.csv is one of egoprocel"):
+    with pytest.raises(InputError, match=r"b\.csv: manifest of assembly101, but .*a\.csv is one of egoprocel"):
         read_manifests([first, other])
     with pytest.raises(InputError, match=r"a\.csv: this manifest is given twice"):
         read_manifests([first, first])
     rows = [egoprocel_row("P02.pt", 4, 5, 1, split="test"), egoprocel_row("P01.pt", 4, 5, 1, split="test")]
     both = write_csv(tmp_path / "c.csv", rows)
-    with pytest.raises(InputError, match=r"c\.csv, line 3: 'P01\.pt' is both in train and in test"):
+    with pytest.raises(InputError, match=r"c\.csv, line 3: 'P01\.pt' is in train and in test"):
         read_manifests([first, both])
     renamed = write_csv(tmp_path / "d.csv", [egoprocel_row("P02.pt", 0, 4, 1, "another")])
     manifest = read_manifests([first, renamed])
-    assert manifest.notes == ["class 1 is called 'step 1' and 'another'; the first is used"]
+    assert manifest.notes == ["class 1 has two names, 'step 1' and 'another'; the first is used"]
 
 
 # --- slots of segments ---

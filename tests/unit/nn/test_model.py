@@ -104,7 +104,7 @@ def test_a_video_that_goes_on_keeps_its_past_outputs(pattern: AttentionPattern, 
 def test_another_attention_than_was_learned_is_refused_where_bands_depend_on_it() -> None:
     features = made_features(1, 6)
     assert made_model(live_attention=None).encode(features, pattern=CAUSAL).shape == (1, 6, 16)
-    with pytest.raises(InputError, match="was trained with bidirectional; .* does not support c"):
+    with pytest.raises(InputError, match=r"was trained with bidirectional; .* does not support c"):
         made_model(live_attention=None, **BANDS).encode(features, pattern=CAUSAL)
     windowed = AttentionPattern(kind="causal", window=3)
     assert made_model(**BANDS).encode(features, pattern=windowed).shape[1] == 6
