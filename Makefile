@@ -6,10 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
+SITE := $(VENV)/.site
+BUILDER := $(VENV)/.builder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-machines fuzz lint check-gpu compare-before clean
+.PHONY: demo test test-all test-machines fuzz lint docs dist check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about four minutes
 	@rm -rf demo
@@ -33,6 +35,12 @@ lint: $(INSTALLED)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
 
+docs: $(INSTALLED) $(SITE)  ## the documentation site in build/site/, without network once installed; ends at a broken link
+	@$(BIN)/python docs/build.py
+
+dist: $(INSTALLED) $(BUILDER)  ## wheel and sdist in dist/, checked, installed in an empty environment and used there
+	@$(BIN)/python benchmarks/dist.py
+
 check-gpu: $(INSTALLED)  ## checks and timings on a GPU, at most 8 minutes; writes benchmarks/results/gpu-<card>.md
 	@$(BIN)/python benchmarks/gpu.py
 
@@ -50,5 +58,15 @@ $(ENGINES): $(INSTALLED)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,export,hf,track]'
 	@touch $@
 
+$(SITE): $(INSTALLED)
+	@echo "installing what builds the documentation"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+$(BUILDER): $(INSTALLED)
+	@echo "installing what builds wheels"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,dist]'
+	@touch $@
+
 clean:  ## remove what make made
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build dist

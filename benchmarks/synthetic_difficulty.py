@@ -26,7 +26,7 @@ from keystep.data.synthetic import GENERATOR_VERSION, SyntheticConfig, all_steps
 from keystep.evals.candidates import ONE_FRAME, RAW, Candidates
 from keystep.evals.controls import Control, side_by_side
 from keystep.evals.probe import LinearProbe, fit_probe
-from keystep.heads.config import TrainingConfig, head_config
+from keystep.heads import TrainingConfig, head_config
 from keystep.heads.training import train_head
 from measure import parser
 

@@ -23,21 +23,19 @@ from options import HERE, options_of
 from plan import Study
 from tables import write_tables
 
-from keystep.cli.stopping import stopping_on_terminate
 from keystep.errors import InputError, Interrupted
+from keystep.stopping import interruptible
 
 
 def main() -> None:
     options = options_of(sys.argv[1:], __doc__)
     try:
-        with stopping_on_terminate():
+        with interruptible("stopped; the same command goes on"):
             _run(options)
     except InputError as error:
         sys.exit(f"error: {error}")
     except Interrupted as stopped:
         sys.exit(str(stopped))
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import keystep.export as export
     import keystep.heads as heads
     import keystep.interop as interop
+    import keystep.plugins as plugins
     import keystep.progress as progress
     import keystep.stream as stream
     from keystep.config import RunConfig
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("evals", "export", "heads", "interop", "progress", "stream")
+_PACKAGES = ("evals", "export", "heads", "interop", "plugins", "progress", "stream")
 _HOMES = {
     "PJEPA": "pjepa",
     "RunConfig": "config.run",
@@ -73,6 +74,7 @@ __all__ = [
     "load",
     "load_head",
     "open_dataset",
+    "plugins",
     "predict",
     "prepare",
     "pretrain",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, overload
@@ -18,6 +18,7 @@ from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, Layout, labels_record
 from keystep.errors import InputError
 from keystep.loading import check_features
+from keystep.locking import owning
 from keystep.pjepa import PJEPA
 from keystep.progress import SILENT, Progress
 
@@ -114,7 +115,8 @@ def encode(
     columns = _columns(model, pattern, bands)
     if isinstance(features, FeatureFolder):
         if out is not None:
-            return _encode_folder(model, features, Path(out), pattern, bands, layout, half, progress)
+            with owning(out):
+                return _encode_folder(model, features, Path(out), pattern, bands, layout, half, progress)
         features.problems.notes.extend(check_features(model, features))
         names = list(features.videos)
         with progress.task("encoding", total=len(names), unit="videos") as task:
@@ -192,18 +194,22 @@ def _encode_folder(
         store.copy_annotation(folder)
     else:
         warnings.append("labels are not copied, because their rate differs from that of the latents")
-    names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
-    with progress.task("encoding", total=len(names), unit="videos") as task:
-        for name, latents in encode_videos(model, folder, names, pattern, lambda video: task.advance(note=video)):
+    done = {name for name in folder.videos if (out / "features" / f"{name}.npy").exists()}
+    with progress.task("encoding", total=len(folder.videos) - len(done), unit="videos") as task:
+
+        def count(video: str) -> None:
+            if video not in done:
+                task.advance(note=video)
+
+        for name, latents in encode_videos(model, folder, list(folder.videos), pattern, count, done):
             latents = latents[:, columns]
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
             times = folder.times(name) if folder.pool != upsample and folder.has_times(name) else None
             store.add(name, held.astype(np.float16 if half else np.float32), times=times)
-    store.finish()
     skipped = dict(folder.problems.skipped)
-    return EncodedFolder(
-        out, tuple(name for name in folder.videos if name not in skipped), skipped, tuple(warnings), oracle
-    )
+    videos = tuple(name for name in folder.videos if name not in skipped)
+    store.finish()
+    return EncodedFolder(out, videos, skipped, tuple(warnings), oracle)
 
 
 def encode_videos(
@@ -212,8 +218,18 @@ def encode_videos(
     names: Sequence[str],
     pattern: AttentionPattern | None = None,
     progress: Callable[[str], None] = lambda video: None,
+    done: Collection[str] = (),
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Encode videos in batches of similar lengths. Each video is encoded as a whole.
+
+    Args:
+        model: the model.
+        folder: the data.
+        names: the videos to encode.
+        pattern: attention pattern. None: the model's own.
+        progress: called with the name of each video.
+        done: videos of ``names`` that are not returned again. They keep their places in the batches that other videos
+            need, because results may differ in the last bits between batches of different sizes.
 
     Yields:
         (name, (T, D) float32 latents), longest first. Invalid videos are recorded in the folder's problems.
@@ -226,6 +242,8 @@ def encode_videos(
     frames = BATCH_FRAMES.get(model.mask_token.device.type, BATCH_FRAMES["cpu"])
     oracle = model.config.oracle or (pattern is not None and pattern.oracle)
     for group in length_buckets({name: folder.length(name) for name in names}, frames):
+        if all(name in done for name in group):
+            continue
         read = {}
         for name in group:
             features = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
@@ -239,4 +257,5 @@ def encode_videos(
         with torch.inference_mode():
             latents = model.encode(batch.features, batch.valid, batch.segment_lengths, pattern).float().cpu().numpy()
         for row, (name, features) in enumerate(read.items()):
-            yield name, latents[row, : len(features)]
+            if name not in done:
+                yield name, latents[row, : len(features)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,14 @@ import numpy as np
 from safetensors import SafetensorError
 
 from keystep.errors import InputError
+
+_ENDINGS = """
+.264 .265 .3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ismv .ivf .m1v .m2p .m2t
+.m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm
+.ogv .qt .rm .rmvb .tod .tp .trp .ts .vob .webm .wmv .wtv .y4m
+"""
+VIDEO_ENDINGS = frozenset(_ENDINGS.split())
+"""Endings of the files that are taken for videos where a folder is searched for them."""
 
 
 @contextmanager
@@ -28,7 +38,7 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     Raises:
         InputError: the disk refuses (full, read-only, no permission); what stood at ``path`` before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _beside(path, "part")
     try:
         check_ours(path, ours)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +53,11 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
         raise InputError(str(error).replace(str(temporary), str(path))) from error
     finally:
         _remove(temporary)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name ends as a video's does."""
+    return path.suffix.lower() in VIDEO_ENDINGS
 
 
 def check_exists(path: Path | str) -> None:
@@ -119,7 +134,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     if not (temporary.is_dir() and path.is_dir()):
         temporary.replace(path)
         return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")  # a folder cannot be renamed over a full one
+    old = _beside(path, "old")  # a folder cannot be renamed over a full one
     _remove(old)
     path.rename(old)
     try:
@@ -128,6 +143,58 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         old.rename(path)
         raise
     _remove(old)
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what processes of this machine that live no more left half written of an output, and in it.
+
+    A folder that was to be replaced and is there no more is put back.
+    """
+    for folder, prefix in ((output.parent, f".{output.name}."), *((folder, ".") for folder in _folders(output))):
+        with suppress(OSError):
+            found = [entry.name for entry in os.scandir(folder) if entry.name.startswith(prefix)]
+            for name, match in ((name, _LEFT.fullmatch(name)) for name in found):
+                if match is not None and match["host"] == _host() and not _lives(int(match["process"])):
+                    _clear_leftover(folder / name, folder / match["name"], match["kind"])
+
+
+def _clear_leftover(left: Path, path: Path, kind: str) -> None:
+    if kind == "old" and not path.exists():
+        left.rename(path)
+    else:
+        _remove(left)
+
+
+def _folders(output: Path) -> Iterator[Path]:
+    """A folder and all in it, but for what is half written."""
+    for folder, folders, _ in os.walk(output):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield Path(folder)
+
+
+_LEFT = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)\.(?P<kind>part|old)")
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """The sibling that this process writes to before it becomes ``path`` (part), or that ``path`` was before (old)."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.{kind}")
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this machine runs; also true where the system has no way to ask without ending it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # it is somebody else's
+    return True
 
 
 def _remove(path: Path) -> None:

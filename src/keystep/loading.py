@@ -42,7 +42,7 @@ def load(source: Path | str, device: torch.device | str | None = None) -> PJEPA:
     config = run_config(run)
     folder = _newest(run, config) if path == run else path
     model = PJEPA.from_pretrained(folder).to(device)
-    model.origin = Origin(str(folder), run, config, _trained_on(run))
+    model.origin = Origin(str(folder), run, config, *_trained_on(run))
     return model
 
 
@@ -66,11 +66,13 @@ def _newest(run: Path, config: RunConfig) -> Path:
     return checkpoints.path(checkpoints.steps()[-1])
 
 
-def _trained_on(run: Path) -> tuple[str, ...]:
-    """The videos that a run was trained on; empty where that is not known."""
+def _trained_on(run: Path) -> tuple[tuple[str, ...], str]:
+    """The videos that a run was trained on, and the fingerprint of their folder; empty where that is not known."""
     states = sorted(run.glob(f"checkpoints/*/{STATE}"))
-    videos = read_json(states[-1]).get("videos") if states else None
-    return tuple(name for name in videos if isinstance(name, str)) if isinstance(videos, list) else ()
+    record = read_json(states[-1]) if states else {}
+    videos, fingerprint = record.get("videos"), record.get("fingerprint")
+    names = tuple(name for name in videos if isinstance(name, str)) if isinstance(videos, list) else ()
+    return names, fingerprint if isinstance(fingerprint, str) else ""
 
 
 def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = True) -> list[str]:

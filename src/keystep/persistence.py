@@ -13,16 +13,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from keystep.card import MARK, model_card
 from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.errors import InputError, named, one_line, quoted
-from keystep.files import replacing, write_json
+from keystep.files import replacing, write_json, write_lines
 from keystep.reading import Record, checked, read_header, read_json
 
 if TYPE_CHECKING:
     from keystep.pjepa import PJEPA
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = "keystep-pjepa"
 FORMAT_VERSION = 4
 MOST_CONFIG = 1 << 20
@@ -179,12 +180,24 @@ def check_size(make: Callable[[], nn.Module], weights: Path) -> None:
         check_fit(shapes_of(make().state_dict()), found, str(weights))
 
 
-def save_model(folder: Path, model: PJEPA) -> None:
-    """Write a model folder; an older one at that place is replaced once the new one is complete."""
-    with replacing(folder, (CONFIG, WEIGHTS)) as temporary:
+def save_model(folder: Path, model: PJEPA, card: str | None = None) -> None:
+    """Write a model folder; an older one at that place is replaced once the new one is complete.
+
+    Raises:
+        InputError: the folder holds what keystep did not write, such as a card that somebody has changed.
+    """
+    ours = (CONFIG, WEIGHTS, CARD) if _is_ours(folder / CARD) else (CONFIG, WEIGHTS)
+    with replacing(folder, ours) as temporary:
+        if card is not None:
+            write_lines(temporary / CARD, [card.rstrip()])
         record = {"format": FORMAT, "version": FORMAT_VERSION, "model": model.config.model_dump(mode="json")}
         write_json(temporary / CONFIG, record)
         save_tensors(temporary / WEIGHTS, model.state_dict())
+
+
+def _is_ours(card: Path) -> bool:
+    """Whether a model card is as keystep wrote it, as far as its first lines say."""
+    return card.is_file() and MARK.encode() in card.read_bytes()[:1000]
 
 
 def load_model(kind: type[PJEPA], folder_or_hub_id: Path | str) -> PJEPA:
@@ -218,7 +231,7 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path}: {error}") from error
 
 
-def push_model(model: PJEPA, repository: str, *, private: bool) -> str:
+def push_model(model: PJEPA, repository: str, *, private: bool, features_licence: str | None = None) -> str:
     """Upload a model folder; returns the page's address."""
     import tempfile
 
@@ -227,7 +240,7 @@ def push_model(model: PJEPA, repository: str, *, private: bool) -> str:
     api = HfApi()
     address = api.create_repo(repository, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder) / "model", model)
+        save_model(Path(folder) / "model", model, model_card(model, features_licence))
         api.upload_folder(repo_id=repository, folder_path=Path(folder) / "model")
     return str(address)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from keystep import persistence
 from keystep.batch import SequenceBatch
+from keystep.card import model_card
 from keystep.config import ModelConfig, RunConfig
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
@@ -45,12 +46,14 @@ class Origin:
         run: the folder of the pretraining run, which has ``config.yaml``.
         config: all settings of that run.
         videos: names of the videos that it was pretrained on.
+        data: `FeatureFolder.fingerprint` of the features that it was pretrained on.
     """
 
     source: str = "a model"
     run: Path | None = None
     config: RunConfig | None = None
     videos: tuple[str, ...] = ()
+    data: str = ""
 
     @property
     def rate(self) -> str | None:
@@ -193,9 +196,17 @@ class PJEPA(nn.Module):
         """SHA-256 of the weights, which identifies the model independently of its path."""
         return persistence.weights_fingerprint(self)
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write ``config.json`` and ``model.safetensors`` atomically."""
-        persistence.save_model(Path(folder), self)
+    def save_pretrained(self, folder: Path | str, *, features_licence: str | None = None) -> None:
+        """Write ``config.json``, ``model.safetensors`` and the model card ``README.md`` atomically.
+
+        Args:
+            folder: to create or replace.
+            features_licence: licence of the features that the model was trained on. None: unknown, as the card says.
+
+        Raises:
+            InputError: the folder is not writable, or has content that keystep did not write.
+        """
+        persistence.save_model(Path(folder), self, model_card(self, features_licence))
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> PJEPA:
@@ -206,6 +217,6 @@ class PJEPA(nn.Module):
         """
         return persistence.load_model(cls, folder_or_hub_id)
 
-    def push_to_hub(self, repository: str, *, private: bool = True) -> str:
-        """Upload config and weights to the Hugging Face hub, and return the URL of the page."""
-        return persistence.push_model(self, repository, private=private)
+    def push_to_hub(self, repository: str, *, private: bool = True, features_licence: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub, and return the URL of the page."""
+        return persistence.push_model(self, repository, private=private, features_licence=features_licence)

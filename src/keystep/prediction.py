@@ -18,6 +18,7 @@ from keystep.evals.pictures import ribbons_png, safe_names
 from keystep.files import check_exists, check_new, check_ours, replacing, write_array, write_json, write_lines
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
+from keystep.locking import owning
 from keystep.opening import SourceOptions, open_source
 from keystep.pjepa import PJEPA
 from keystep.progress import SILENT, Progress
@@ -68,6 +69,7 @@ def predict(
     videos: np.ndarray | Tensor | Path | str | Sequence[Path | str],
     *,
     source_rate: str | None = None,
+    backbone: str | None = None,
     weights: Path | None = None,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -83,6 +85,7 @@ def predict(
         videos: features of one video, (T, D); or files, each with features (``.npy``, (T, D) or (D, T)) or a video,
             whose features are made as those of the head were.
         source_rate: features a second of the files, where no ``store.json`` says it.
+        backbone: the one that made the head's features, for videos; it has to be named where it is no part of keystep.
         weights: of the backbone, for videos.
         out: folder for ``labels/NAME.txt`` (a class name a frame), ``probabilities/NAME.npy`` (T, C),
             ``ribbons/NAME.png`` and ``predictions.json``.
@@ -95,40 +98,43 @@ def predict(
     Raises:
         InputError: a head of another model, an ORACLE model, files that cannot be used, or predictions in ``out``.
     """
-    if out is not None:
-        _check_out(Path(out), overwrite)
-    model = model if isinstance(model, PJEPA) else load(model)
-    named = str(head) if isinstance(head, (Path, str)) else "this head"
-    head = load_head(head) if isinstance(head, (Path, str)) else head
-    for line in check_head(head, model, named, live=False):
-        progress.message(f"warning: {line}")
-    if model.config.oracle:
-        raise InputError(f"{model.origin.source}: attends by true segments (ORACLE), which no new video has")
-    if isinstance(videos, (np.ndarray, Tensor)):
-        rate = head.origin.get("rate")
-        found = [_predicted("video", torch.as_tensor(videos), model, head, Fraction(rate) if rate else None)]
-    else:
-        if not isinstance(videos, (Path, str)) and not (videos and all(isinstance(one, (Path, str)) for one in videos)):
-            raise InputError("videos: expected an array (T, D), or one or more files")
-        for one in [videos] if isinstance(videos, (Path, str)) else videos:
-            check_exists(one)
-        paths = [Path(videos)] if isinstance(videos, (Path, str)) else [Path(path) for path in videos]
-        for path in paths:
-            if not path.is_file():
-                raise InputError(f"{path}: a folder; give files with features (.npy) or videos")
-        options = SourceOptions(source_rate=source_rate, weights=weights, chunk=256)
-        found = []
-        with progress.task("predicting", total=len(paths), unit="videos") as task:
-            for path, name in zip(paths, safe_names([path.stem for path in paths]), strict=True):
-                source = open_source(str(path), head, model, options)
-                chunks = [chunk.features for chunk in source.chunks(0, None)]
-                if not chunks:
-                    raise InputError(f"{path}: holds no frame")
-                features = torch.from_numpy(np.concatenate(chunks))
-                found.append(_predicted(name, features, model, head, source.timeline.rate))
-                task.advance(note=name)
-    if out is not None:
-        _write(Path(out), found, model, head, named)
+    with owning(out):
+        if out is not None:
+            _check_out(Path(out), overwrite)
+        model = model if isinstance(model, PJEPA) else load(model)
+        named = str(head) if isinstance(head, (Path, str)) else "this head"
+        head = load_head(head) if isinstance(head, (Path, str)) else head
+        for line in check_head(head, model, named, live=False):
+            progress.message(f"warning: {line}")
+        if model.config.oracle:
+            raise InputError(f"{model.origin.source}: attends by true segments (ORACLE), which no new video has")
+        if isinstance(videos, (np.ndarray, Tensor)):
+            rate = head.origin.get("rate")
+            found = [_predicted("video", torch.as_tensor(videos), model, head, Fraction(rate) if rate else None)]
+        else:
+            if not isinstance(videos, (Path, str)) and not (
+                videos and all(isinstance(one, (Path, str)) for one in videos)
+            ):
+                raise InputError("videos: expected an array (T, D), or one or more files")
+            for one in [videos] if isinstance(videos, (Path, str)) else videos:
+                check_exists(one)
+            paths = [Path(videos)] if isinstance(videos, (Path, str)) else [Path(path) for path in videos]
+            for path in paths:
+                if not path.is_file():
+                    raise InputError(f"{path}: a folder; give files with features (.npy) or videos")
+            options = SourceOptions(source_rate=source_rate, backbone=backbone, weights=weights, chunk=256)
+            found = []
+            with progress.task("predicting", total=len(paths), unit="videos") as task:
+                for path, name in zip(paths, safe_names([path.stem for path in paths]), strict=True):
+                    source = open_source(str(path), head, model, options)
+                    chunks = [chunk.features for chunk in source.chunks(0, None)]
+                    if not chunks:
+                        raise InputError(f"{path}: holds no frame")
+                    features = torch.from_numpy(np.concatenate(chunks))
+                    found.append(_predicted(name, features, model, head, source.timeline.rate))
+                    task.advance(note=name)
+        if out is not None:
+            _write(Path(out), found, model, head, named)
     return found
 
 

@@ -24,6 +24,7 @@ from keystep.config.base import assignments, merged, read_yaml
 from keystep.config.presets import preset_settings
 from keystep.errors import InputError
 from keystep.files import write_json
+from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 from keystep.reading import read_json
 from keystep.types import OnError, Rate
@@ -142,6 +143,10 @@ class Plan:
             InputError: something needed is missing, or unusable data.
             Interrupted: Ctrl-C or SIGTERM, after saving.
         """
+        with owning(self.out):
+            return self._run(progress)
+
+    def _run(self, progress: Progress) -> RecipeResult:
         prepared = self._prepared(progress)
         data = _source(self.root, self.recipe, prepared)
         write_json(self.out / RECORD, dict(self.record))

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -22,11 +23,13 @@ from keystep.config import TargetConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.times import averaged_frames, seconds
 from keystep.data.statistics import Statistics, principal_components
+from keystep.errors import InputError
 from keystep.nn.centring import centre
 from keystep.nn.encoder import Encoder
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token, split_tokens
 from keystep.objectives import UNKNOWN, Shares
+from keystep.plugins import TARGETS
 
 TOKEN_COMPONENTS = 1024
 """Of all tokens of a frame together, so many numbers at most go into its principal components."""
@@ -35,13 +38,49 @@ LEAST_VARIANCE = 1e-6
 """A column of the targets that varies less never changes."""
 
 
+TRIED = 8
+"""Frames of the made-up video that a target from outside is tried on."""
+
+
+class TargetKind(Protocol):
+    """What makes a target: a class derived from `Target`.
+
+    ids: whether it gives class ids instead of numbers. moves: whether it follows the encoder, so that what it gives of
+    a video changes while the model trains.
+    """
+
+    ids: bool
+    moves: bool
+
+    def made(self, config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> Target:
+        """The target of a run.
+
+        Args:
+            config: settled.
+            encoder: with its first weights.
+            statistics: of the channels of the training videos, with a sample of their frames.
+        """
+        ...
+
+    def width(self, config: TargetConfig, input_dim: int, dim: int) -> int:
+        """How many numbers of one frame it gives, or how many classes there are.
+
+        Args:
+            input_dim: width of the features, all tokens of a slot together.
+            dim: width of the encoder's blocks.
+        """
+        ...
+
+
 class Target(nn.Module):
     """Base of the targets: nothing to train, nothing to follow.
 
-    shares: what the last columns are where they are shares of clusters.
+    shares: what the last columns are where they are shares of clusters. ids, moves: see `TargetKind`.
     """
 
     shares: Shares | None = None
+    ids: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """Targets at every frame, (B, T, K) float or (B, T[, n]) int64; what stands at padding means nothing."""
@@ -59,6 +98,18 @@ class EmaTarget(Target):
 
     The copy attends with the same pattern as the encoder in that step, as the authors' code does.
     """
+
+    moves = True
+
+    @classmethod
+    def made(cls, config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> EmaTarget:
+        """See `TargetKind`."""
+        return cls(encoder, config)
+
+    @staticmethod
+    def width(config: TargetConfig, input_dim: int, dim: int) -> int:
+        """See `TargetKind`."""
+        return dim
 
     def __init__(self, encoder: Encoder, config: TargetConfig) -> None:
         super().__init__()
@@ -91,6 +142,16 @@ class FeatureTarget(Target):
 
     basis: Tensor | None
 
+    @classmethod
+    def made(cls, config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> FeatureTarget:
+        """See `TargetKind`."""
+        return cls(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
+
+    @staticmethod
+    def width(config: TargetConfig, input_dim: int, dim: int) -> int:
+        """See `TargetKind`."""
+        return feature_width(config, input_dim)
+
     def __init__(
         self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None, tokens: int = 1
     ) -> None:
@@ -122,6 +183,17 @@ class ClusterTarget(FeatureTarget):
     """
 
     centres: Tensor
+    ids = True
+
+    @classmethod
+    def made(cls, config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> ClusterTarget:
+        """See `TargetKind`."""
+        return cls(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
+
+    @staticmethod
+    def width(config: TargetConfig, input_dim: int, dim: int) -> int:
+        """See `TargetKind`."""
+        return config.clusters
 
     def __init__(
         self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int, tokens: int = 1
@@ -221,21 +293,35 @@ class Neighbourhood(Target):
 def build_target(
     config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int, rate: float | Fraction
 ) -> Target:
-    """The target that a settled config asks for, for features at ``rate`` frames a second."""
-    if config.kind == "ema":
-        target: Target = EmaTarget(encoder, config)
-        width = encoder.norm.normalized_shape[0]
-    elif config.kind == "features":
-        target = FeatureTarget(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
-        width = feature_width(config, encoder.tokens * len(statistics.mean))
-    if config.kind == "clusters" or config.has_shares:
-        clusters = ClusterTarget(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
-        if config.kind == "clusters":
-            return around(clusters, config, 1, rate)
-        second = around(ClusterShares(clusters), config, config.clusters, rate)
-        shares = Shares(len(shifts_of(config.offsets, rate)), config.clusters, config.cluster_weight)
-        return WithShares(around(target, config, width, rate), second, shares)
-    return around(target, config, width, rate)
+    """The target that a settled config asks for, for features at ``rate`` frames a second.
+
+    Raises:
+        InputError: there is none of that name, or one from outside does not give what it says.
+    """
+    kind = TARGETS.find(config.kind)
+    target: Target = kind.made(config, encoder, statistics, seed)
+    width = kind.width(config, encoder.tokens * len(statistics.mean), encoder.norm.normalized_shape[0])
+    if config.kind not in TARGETS.own:
+        _try(target, config.kind, width, encoder.tokens * len(statistics.mean))
+    if not config.has_shares:
+        return around(target, config, width, rate)
+    clusters = ClusterTarget.made(config, encoder, statistics, seed)
+    second = around(ClusterShares(clusters), config, config.clusters, rate)
+    shares = Shares(len(shifts_of(config.offsets, rate)), config.clusters, config.cluster_weight)
+    return WithShares(around(target, config, width, rate), second, shares)
+
+
+def _try(target: Target, kind: str, width: int, input_dim: int) -> None:
+    """Refuse a target that gives other shapes or types than it says."""
+    features = torch.randn(1, TRIED, input_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found: object = target(SequenceBatch.pad([features[0]]), AttentionPattern())
+    shape = (1, TRIED) if target.ids else (1, TRIED, width)
+    if isinstance(found, Tensor) and found.shape == shape and found.is_floating_point() != target.ids:
+        return
+    what = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+    wanted = f"{shape} {'int64 class ids' if target.ids else 'numbers'}"
+    raise InputError(f"target {kind}: gave {what} for features (1, {TRIED}, {input_dim}); expected {wanted}")
 
 
 def around(target: Target, config: TargetConfig, width: int, rate: float | Fraction) -> Target:
@@ -244,16 +330,16 @@ def around(target: Target, config: TargetConfig, width: int, rate: float | Fract
     if shifts == (0,):
         return target
     widths = [averaged_frames(config.spread * abs(shift)) for shift in shifts]
-    return Neighbourhood(target, shifts, widths, 1 if config.kind == "clusters" else width * len(shifts))
+    return Neighbourhood(target, shifts, widths, 1 if target.ids else width * len(shifts))
 
 
 def prediction_width(config: TargetConfig, input_dim: int, dim: int, rate: float | Fraction) -> int | None:
     """How many numbers a frame's prediction has; None where it is one latent, which needs no map of its own."""
     count = len(shifts_of(config.offsets, rate))
-    if config.kind == "ema":
-        return None if count == 1 else dim * count
-    features = feature_width(config, input_dim) if config.kind == "features" else 0
-    return (features + config.clusters * (config.kind == "clusters" or config.has_shares)) * count
+    if config.kind == "ema" and count == 1:
+        return None
+    width: int = TARGETS.find(config.kind).width(config, input_dim, dim)
+    return (width + config.clusters * config.has_shares) * count
 
 
 def feature_width(config: TargetConfig, input_dim: int) -> int:

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import torch
 
+from keystep.plugins import allow, allowed
+
 Result = TypeVar("Result")
 
 GRACE = 10.0
@@ -40,7 +42,9 @@ def worker_pools(size: int, begin: Callable[..., None], *args: object) -> Iterat
     with ExitStack() as stack:
         stack.callback(theirs.close)
         pools = [
-            ProcessPoolExecutor(1, CONTEXT, initializer=_begin, initargs=(theirs, size, begin, (index, *args)))
+            ProcessPoolExecutor(
+                1, CONTEXT, initializer=_begin, initargs=(theirs, size, allowed(), begin, (index, *args))
+            )
             for index in range(size)
         ]
         for pool in pools:
@@ -97,12 +101,15 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _begin(parent: Connection, of: int, begin: Callable[..., None], args: tuple[object, ...]) -> None:
+def _begin(
+    parent: Connection, of: int, plugins: tuple[str, ...], begin: Callable[..., None], args: tuple[object, ...]
+) -> None:
     """Make this process a worker, until the first process closes its end of the pipe ``parent``, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends us
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // of))
+    allow(*plugins)
     begin(*args)
 
 

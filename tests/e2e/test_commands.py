@@ -241,7 +241,7 @@ def test_convert_makes_a_model_folder_of_the_authors_file(keystep: Run, tmp_path
     assert status == 2 and "SHA-256 is" in error and not (tmp_path / "model").exists()
     status, said, _ = keystep(*options)
     assert status == 0 and "ORACLE: it needs true segment boundaries" in said
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1, "both can be read by the same"
 
 

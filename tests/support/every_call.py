@@ -30,6 +30,7 @@ def call_everything(api: Any, root: Path) -> None:
     given = {"root": prepared.folder, "source_rate": prepared.source_rate}
     small = {"dim": 16, "heads": 2, "depth": 1, "predictor_depth": 1}
     config = api.RunConfig(data=given, model=small, train={"steps": 1, "crop": 16, "batch_size": 2})
+    assert "features" in api.plugins.TARGETS.names()
     trained, model = api.pretrain(config, out=root / "run"), api.load(root / "run")
     assert isinstance(model, api.PJEPA) and model.fingerprint == trained.fingerprint
     settings = {"probe": {"penalties": [0.01]}}

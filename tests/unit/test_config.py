@@ -242,12 +242,12 @@ def test_momentum_may_stay_or_rise() -> None:
 
 
 def test_steps_follow_from_the_data_unless_they_are_given() -> None:
-    train = TrainConfig(batch_size=4, crop=512)
-    assert train.settled_steps([10_000] * 20) == math.ceil(12 * 200_000 / (4 * 512))
+    train = TrainConfig(batch_size=2, crop=512)
+    assert train.settled_steps([10_000] * 20) == math.ceil(12 * 200_000 / (2 * 512))
     short = [100] * 9_000  # crops are no longer than their videos
-    assert train.settled_steps(short) == 12 * 9_000 // 4
-    assert train.settled_steps([512] * 20) == 150, "some steps, however little there is"
-    assert train.settled_steps([512] * 4) == 40, "but no frame forty times"
-    assert train.settled_steps([100]) == 10
+    assert train.settled_steps(short) == 12 * 9_000 // 2
+    assert train.settled_steps([512] * 30) == 300, "some steps, however little there is"
+    assert train.settled_steps([512] * 4) == 80, "but no frame forty times"
+    assert train.settled_steps([100]) == 20
     assert TrainConfig(steps=7).settled_steps([10_000] * 20) == 7
     assert TrainConfig(epochs=3, batch_size=4).settled_steps([100] * 10) == 9

@@ -110,6 +110,11 @@ def test_each_sign_of_collapse_is_said_in_plain_words(change: dict[str, float], 
     assert len(lines) == 1 and message in lines[0]
 
 
+def test_a_young_model_may_predict_worse_than_a_constant() -> None:
+    worse = replace(HEALTHY, hidden_loss=2.5)
+    assert worse.warnings(HEALTHY, done=0.49) == [] and len(worse.warnings(HEALTHY, done=0.5)) == 1
+
+
 def test_only_numbers_that_are_there_are_metrics() -> None:
     assert Health(1.0, 0.5, 2.0, 3.0).metrics() == {
         "monitor/effective_rank": 1.0,

@@ -126,7 +126,8 @@ def test_a_folder_with_anything_that_is_not_ours_is_never_replaced(tmp_path: Pat
 
 
 def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path: Path) -> None:
-    left = tmp_path / f".model.{os.getpid()}.part"
+    with replacing(tmp_path / "model") as left:
+        left.mkdir()
     left.mkdir()
     (left / "half").write_text("half")
     with replacing(tmp_path / "model") as temporary:

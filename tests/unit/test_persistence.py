@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import keystep
-from keystep.config import ModelConfig
+from keystep.config import ModelConfig, RunConfig
+from keystep.config.base import build
 from keystep.errors import InputError
+from keystep.pjepa import Origin
 
 CONFIG = ModelConfig(input_dim=5, dim=16, depth=2, heads=2, output_dim=7)
 
@@ -27,7 +29,7 @@ def test_a_model_comes_back_bit_for_bit(saved: tuple[keystep.PJEPA, Path]) -> No
         assert torch.equal(tensor, again.state_dict()[name])
     features = torch.randn(1, 9, 5)
     assert torch.equal(model.encode(features), again.encode(features))
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_a_cut_off_weight_file_is_refused(saved: tuple[keystep.PJEPA, Path]) -> None:
@@ -97,3 +99,32 @@ def test_a_model_of_another_format_version_is_refused(saved: tuple[keystep.PJEPA
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
     with pytest.raises(InputError, match="format version 2; this keystep reads 4"):
         keystep.PJEPA.from_pretrained(saved[1])
+
+
+def test_the_card_says_what_the_model_is_and_what_is_not_known(saved: tuple[keystep.PJEPA, Path]) -> None:
+    model, folder = saved
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: keystep\n") and model.fingerprint in card
+    assert "features of 5 numbers a frame" in card and "Licence of these features: unknown." in card
+    assert "Not known: the model was not loaded from its run." in card
+    model.save_pretrained(folder, features_licence="CC BY 4.0")
+    assert "Licence of these features: CC BY 4.0." in (folder / "README.md").read_text()
+
+
+def test_a_card_that_somebody_changed_is_not_replaced(saved: tuple[keystep.PJEPA, Path]) -> None:
+    model, folder = saved
+    (folder / "README.md").write_text("# Ours\n")
+    with pytest.raises(InputError, match=r"model: holds 'README\.md', which would be lost"):
+        model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "# Ours\n"
+
+
+def test_the_card_of_a_run_names_its_data_without_their_path(saved: tuple[keystep.PJEPA, Path]) -> None:
+    model, folder = saved
+    data = {"root": "/home/somebody/kitchen", "split": "2", "source_rate": 30, "rate": 5}
+    config = build(RunConfig, {"data": data, "train": {"steps": 700}})
+    model.origin = Origin("runs/a/model", Path("runs/a"), config, ("one", "two"), "0123abcd")
+    model.save_pretrained(folder)
+    card = (folder / "README.md").read_text()
+    assert "at 5 Hz" in card and "Folder 'kitchen', training videos of split 2: 2 videos." in card
+    assert "SHA-256 `0123abcd`" in card and "steps: 700" in card and "somebody" not in card

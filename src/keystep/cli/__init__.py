@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from keystep.errors import InputError, Interrupted, one_line, plain
+from keystep.stopping import handling_stops, raise_interrupt
 
 
 def main() -> None:
@@ -19,7 +20,11 @@ def main() -> None:
 def guarded(work: Callable[[], object]) -> None:
     """Do work for the shell: what the user can mend is one line on standard error and exit status 2."""
     try:
-        work()
+        with handling_stops(raise_interrupt):
+            try:
+                work()
+            finally:
+                sys.stdout.flush()  # here, where an error can be told
     except Interrupted as stop:
         print(plain(f"keystep: {stop}"), file=sys.stderr)
         sys.exit(130)
@@ -30,7 +35,7 @@ def guarded(work: Callable[[], object]) -> None:
         print(plain(f"keystep: error: {error}"), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read our lines has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+        _drop_output()
         sys.exit(141)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate" not in str(error):  # torch has no class for it on the CPU
@@ -42,5 +47,14 @@ def guarded(work: Callable[[], object]) -> None:
         sys.exit(2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
+        _drop_output()
         print(plain(f"keystep: error: {place}{error.strerror or error}"), file=sys.stderr)
         sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Let what standard output does not take go nowhere, or Python would complain once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

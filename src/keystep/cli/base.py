@@ -15,7 +15,6 @@ app = typer.Typer(
     name="keystep",
     help="Self-supervised, frame-aligned representations of long procedural videos, honestly evaluated.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -76,7 +75,17 @@ Set = Annotated[
 def _start(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is going on.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PACKAGE.MODULE:NAME",
+            help="Trust this code where a file names it, such as the head of a file. Repeat as needed.",
+        ),
+    ] = None,
 ) -> None:
+    from keystep.plugins import allow
+
+    allow(*(plugin or []))
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("keystep: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])

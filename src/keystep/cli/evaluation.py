@@ -9,7 +9,6 @@ from rich.table import Table
 
 from keystep.cli.data import list_found, open_data, show_warnings
 from keystep.cli.progress import progress_on
-from keystep.cli.stopping import interruptible
 from keystep.config.base import assignments
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, plain
@@ -21,6 +20,7 @@ from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
 from keystep.evals.table import Section, markdown_table, tables
+from keystep.stopping import interruptible
 
 HIDDEN = ("accuracy, foreground", "seeds")
 """Columns of the report that a terminal has no room for."""

@@ -16,12 +16,13 @@ def predict_videos(
     videos: list[Path],
     out: Path,
     source_rate: str | None,
+    backbone: str | None,
     weights: Path | None,
     overwrite: bool,
     console: Console,
 ) -> None:
     """Predict, and say where the files are."""
-    options = {"source_rate": source_rate, "weights": weights, "overwrite": overwrite}
+    options = {"source_rate": source_rate, "backbone": backbone, "weights": weights, "overwrite": overwrite}
     found = predict(model, head, videos, out=out, progress=progress_on(console), **options)  # type: ignore[arg-type]
     for each in found:
         steps = len({step for step, _, _ in each.segments()})

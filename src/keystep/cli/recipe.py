@@ -10,8 +10,8 @@ from rich.console import Console
 
 from keystep.cli.data import show_lines
 from keystep.cli.progress import progress_on
-from keystep.cli.stopping import interruptible
 from keystep.recipe import plan, read_recipe
+from keystep.stopping import interruptible
 
 
 def run_recipe(file: Path, root: Path, out: Path, models: Sequence[str], console: Console, **given: Any) -> None:

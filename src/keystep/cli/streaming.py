@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import IO, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -17,15 +17,17 @@ from rich.console import Console
 
 from keystep.cli.data import show_lines
 from keystep.cli.live_view import LiveView
-from keystep.cli.stopping import stopping_on_terminate
+from keystep.cli.stream_output import FileOutput, Output, StandardOutput
 from keystep.cli.stream_picture import StreamPicture
 from keystep.errors import InputError, Interrupted, quoted
 from keystep.files import check_new, replacing
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
+from keystep.locking import owning
 from keystep.opening import SourceOptions, one_of, open_source
 from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked, parse_json, read_text
+from keystep.stopping import unbroken
 from keystep.stream import LiveSteps, Reading, Smoothing
 from keystep.stream.live import OnGap
 from keystep.stream.sources import Chunk
@@ -65,10 +67,10 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
     live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
-    place = _resumed(live, source, options, messages)
-    chunks = opened.chunks(live.state.frames, place)
     with ExitStack() as stack:
-        stack.enter_context(stopping_on_terminate())
+        stack.enter_context(owning(options.out, options.state, options.picture))
+        place = _resumed(live, source, options, messages)
+        chunks = opened.chunks(live.state.frames, place)
         out = _output(options, live, stack)
         view = (
             stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
@@ -84,9 +86,8 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             runner.save()
             said = f"; go on with --state {options.state}" if options.state else ""
             raise Interrupted(f"stopped after frame {runner.safe.frames}{said}") from None
-        except (InputError, OSError):
-            runner.save()
-            raise
+        except (InputError, OSError) as error:
+            raise runner.kept(error) from error
         finally:
             runner.report()
             if picture is not None and picture.draw():
@@ -112,7 +113,7 @@ class _Runner:
     def __init__(
         self,
         live: LiveSteps,
-        out: IO[str] | None,
+        out: Output | None,
         view: LiveView | None,
         picture: StreamPicture | None,
         source: str,
@@ -146,8 +147,9 @@ class _Runner:
             readings += self.live.provisional()
         self.seconds.append(time.perf_counter() - started)
         self.making.append(chunk.seconds)
-        self._say(readings, self.seconds[-1] / max(1, len(chunk.features)))
-        self.safe, self.place = self.live.state, chunk.place
+        with unbroken():  # what was said and what is kept belong together
+            self._say(readings, self.seconds[-1] / max(1, len(chunk.features)))
+            self.safe, self.place = self.live.state, chunk.place
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self._save_if_possible()
 
@@ -167,6 +169,16 @@ class _Runner:
         if self.options.state is not None and not self.sealed:
             extra = {"source": self.source, "place": self.place}
             self.live.save(self.options.state, extra, self.safe)
+
+    def kept(self, error: InputError | OSError) -> Exception:
+        """Save after an error; returns it with what the state on disk has to do with what was said."""
+        if self.options.state is None:
+            return error
+        try:
+            self.save()
+        except InputError as second:
+            return InputError(f"{_told(error)}; and {second}; go on with the same --out, which takes back what it says")
+        return InputError(f"{_told(error)}; go on behind frame {self.safe.frames} with --state {self.options.state}")
 
     def _save_if_possible(self) -> None:
         """A disk that is full for a moment must not end a live stream."""
@@ -200,9 +212,8 @@ class _Runner:
 
     def _say(self, readings: list[Reading], seconds: float) -> None:
         """Readings out, and flushed; ``seconds``: what a frame of them took."""
-        if self.out is not None:
-            for reading in readings:
-                print(_line(reading, self.live.head), file=self.out, flush=True)
+        if self.out is not None and readings:
+            self.out.say("".join(f"{_line(reading, self.live.head)}\n" for reading in readings))
         if self.view is not None:
             self.view.show(readings, seconds)
         if self.picture is not None:
@@ -222,21 +233,25 @@ def _line(reading: Reading, head: Head) -> str:
     )
 
 
-def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> IO[str] | None:
+def _told(error: InputError | OSError) -> str:
+    return str(error) if isinstance(error, InputError) else error.strerror or str(error)
+
+
+def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> Output | None:
     """Where the JSON lines go; nowhere while the view has the terminal.
 
     A stream that goes on first takes back what was said of frames that it will speak of again.
     """
     if options.out is None:
-        return None if options.view and sys.stdout.isatty() else sys.stdout
+        return None if options.view and sys.stdout.isatty() else StandardOutput()
     first = live.state.frames - live.state.waiting
     if not (first and options.out.is_file()):
         if options.out.is_file() and options.out.stat().st_size:
             check_new(options.out, options.overwrite, "the lines of a stream")
-        return stack.enter_context(options.out.open("w", encoding="utf-8"))  # a pipe or a device, too
+        return FileOutput(options.out, stack.enter_context(options.out.open("wb", buffering=0)))  # a pipe, too
     with replacing(options.out) as temporary:
         temporary.write_text("".join(_said_before(options.out, first)), encoding="utf-8")
-    return stack.enter_context(options.out.open("a", encoding="utf-8"))
+    return FileOutput(options.out, stack.enter_context(options.out.open("ab", buffering=0)))
 
 
 def _said_before(out: Path, first: int) -> Iterator[str]:

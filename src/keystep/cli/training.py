@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from keystep.cli.progress import progress_on
-from keystep.cli.stopping import stopping_on_terminate
 from keystep.config import RunConfig
 from keystep.errors import InputError, Interrupted
 from keystep.train.run import pretrain
@@ -24,8 +23,7 @@ def train(config: RunConfig, run: Path, *, seeds: int | None, resume: bool, cons
         raise InputError(f"{run}: not empty; go on with --resume {run} --seeds {seeds}, or choose another --out")
     runs = seeds_of(config, run, seeds)
     try:
-        with stopping_on_terminate():
-            pretrain_several(runs, progress=progress_on(console))
+        pretrain_several(runs, progress=progress_on(console))
     except Interrupted:
         raise Interrupted(f"stopped; go on with --resume {run} --seeds {seeds}") from None
     for each in runs:

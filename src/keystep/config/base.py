@@ -10,13 +10,14 @@ import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from keystep.errors import InputError, named, one_line, quoted
 from keystep.files import replacing
+from keystep.plugins import allow, specs_in
 from keystep.reading import parse_yaml, read_text
 from keystep.reading.text import DEPTH, MOST_YAML
 
@@ -47,6 +48,25 @@ def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:
         raise InputError("; ".join(_explain(kind, item) for item in error.errors())) from error
 
 
+def config_of(kind: type[Any], base: type[AnyConfig]) -> type[AnyConfig]:
+    """The class of a plug-in's settings, from the annotation of the argument ``config`` of its ``__init__``.
+
+    Raises:
+        InputError: there is no such annotation, or it is not derived from ``base``.
+    """
+    try:
+        annotation = get_type_hints(kind.__init__).get("config")
+    except NameError as error:
+        raise InputError(f"{kind.__name__}: its settings are not known: {error}") from error
+    options = (option for option in get_args(annotation) or (annotation,))
+    found = next((option for option in options if isinstance(option, type) and issubclass(option, base)), None)
+    if found is None:
+        raise InputError(
+            f"{kind.__name__}: its __init__ takes no config that is annotated with a class derived from {base.__name__}"
+        )
+    return found
+
+
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries as one, later ones on top."""
     result: dict[str, Any] = {}
@@ -59,7 +79,10 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assignments(settings: list[str]) -> dict[str, Any]:
-    """``["train.steps=100"]`` as a nested dictionary; values are read as YAML."""
+    """``["train.steps=100"]`` as a nested dictionary; values are read as YAML.
+
+    A person typed these, so plug-ins in them may be imported (`keystep.plugins.allow`).
+    """
     result: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -75,6 +98,7 @@ def assignments(settings: list[str]) -> dict[str, Any]:
         for key in reversed(names):
             value = {key: value}
         result = merged(result, value)
+    allow(*specs_in(result))
     return result
 
 

@@ -12,17 +12,18 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from keystep.config.base import Config, build, read_yaml
 from keystep.config.model import ModelConfig
 from keystep.config.times import Offset, Span, frames, needs_tau, seconds, settled_frames
 from keystep.errors import InputError
+from keystep.plugins import SPEC, TARGETS
 from keystep.types import OnError, Rate
 
 Offsets = Annotated[tuple[Offset, ...], Field(min_length=1)]
 
-PASSES, LEAST_STEPS, MOST_PASSES = 12, 150, 40
+PASSES, LEAST_STEPS, MOST_PASSES = 12, 300, 40
 """How long to train where nothing is said: docs/quality.md."""
 LOOKS = 12
 """Looks at the representation in a training."""
@@ -30,12 +31,20 @@ PYRAMID: tuple[Offset, ...] = (0.0, *(f"{sign * 0.9 * 2**level:g}tau" for level 
 """Offsets of the targets: at every time scale from a gesture to half an hour of an operation."""
 
 
+def _target_name(name: str) -> str:
+    """Refuse what is no target. A module's is looked for when it is used: settings can be read without its code."""
+    if not SPEC.fullmatch(name):
+        TARGETS.check(name)
+    return name
+
+
 class TargetConfig(Config):
     """What has to be predicted of a frame."""
 
-    kind: Literal["ema", "features", "clusters"] = "features"
+    kind: Annotated[str, AfterValidator(_target_name)] = "features"
     """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself; with ``offsets``
-    (0,), masked reconstruction. ``clusters``: the k-means cluster of the input frame (as HuBERT)."""
+    (0,), masked reconstruction. ``clusters``: the k-means cluster of the input frame (as HuBERT). Or a target of your
+    own (``keystep plugins``)."""
     layers: int = Field(default=1, ge=1)
     """ema: average the outputs of the last so many blocks."""
     normalise: Literal["none", "frame", "time"] = "none"
@@ -111,12 +120,12 @@ class TrainConfig(Config):
     """The optimisation."""
 
     steps: int = Field(default=0, ge=0)
-    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 150 steps at least,
+    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 300 steps at least,
     though no frame more than 40 times (docs/quality.md says why)."""
     epochs: int | None = Field(default=None, ge=1)
     """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
     then worked out from the data."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=2, ge=1)
     """Crops an optimiser step sees, over all devices."""
     crop: Span = "93tau"
     """Length of a crop, in frames or as a text such as 100s, drawn anywhere in a video; shorter videos are used
@@ -174,7 +183,7 @@ class TrainConfig(Config):
         if self.batch_size % parts:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be shared by {self.nodes} nodes x {self.devices} devices x "
-                f"{self.accumulate} accumulated parts"
+                f"{self.accumulate} accumulated parts; give a multiple of {parts}"
             )
         return self
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,7 @@ def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple
     The rule looks at nothing but names, so it does not move when files are listed in another order. Videos of one
     person may fall on both sides: where groups are known, `hold_out_groups` keeps them together.
     """
-    return _parted(videos, set(_ranked(videos)[: _held_count(videos, share)]))
+    return _parted(videos, set(by_hash(videos)[: _held_count(videos, share)]))
 
 
 def hold_out_groups(
@@ -128,7 +129,7 @@ def hold_out_groups(
     sizes = Counter(groups[video] for video in videos)
     if len(sizes) < 2:
         raise InputError(f"all {len(videos)} videos are of the group {next(iter(sizes), '')!r}; none can be held out")
-    wanted, ranked, held = _held_count(videos, share), _ranked(sizes), list[str]()
+    wanted, ranked, held = _held_count(videos, share), by_hash(sizes), list[str]()
     for group in ranked:
         taken = sum(sizes[one] for one in held)
         if len(held) < len(sizes) - 1 and abs(taken + sizes[group] - wanted) < abs(taken - wanted):
@@ -154,14 +155,14 @@ def labelled_share(split: Split, share: float, seed: int = 0, groups: Mapping[st
     """
 
     def kept(videos: tuple[str, ...]) -> tuple[str, ...]:
-        ranked = _ranked(videos, seed) if groups is None else _in_turn(_ranked(videos, seed), groups)
+        ranked = by_hash(videos, seed) if groups is None else _in_turn(by_hash(videos, seed), groups)
         first = set(ranked[: max(1, round(len(videos) * share))])
         return tuple(name for name in videos if name in first)
 
     return replace(split, train=kept(split.train), valid=kept(split.valid))
 
 
-def _ranked(names: Collection[str], seed: int = 0) -> list[str]:
+def by_hash(names: Collection[str], seed: int = 0) -> list[str]:
     """Names of videos or groups in an order that only they and the seed decide."""
     salt = f"/{seed}" if seed else ""
     return sorted(names, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
@@ -203,7 +204,12 @@ def read_split(
     """
     available = split_names(folder)
     if name not in available:
-        raise InputError(f"{folder}: no split {name!r}; splits/ has {', '.join(available) or 'no train.split*.bundle'}")
+        if not available:
+            command = shlex.join(["keystep", "split", str(folder)])
+            raise InputError(
+                f"{folder}: no split {name!r}; splits/ has no train.split*.bundle; make folds of the videos: {command}"
+            )
+        raise InputError(f"{folder}: no split {name!r}; splits/ has {', '.join(available)}")
 
     def bundle(part: str) -> tuple[str, ...]:
         return _bundle(_bundle_path(folder, part, name), known, left_out)

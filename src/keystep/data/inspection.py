@@ -23,6 +23,9 @@ from keystep.types import AnyRate
 MEASURED = 60
 """Videos, evenly spread over the folder, that are enough to measure the features' decorrelation time by."""
 
+UNLABELLED_END = 0.3
+"""Share of a video without labels at its end above which a note asks whether they are of another rate."""
+
 
 @dataclass(frozen=True)
 class ClassCount:
@@ -161,6 +164,7 @@ def inspect_dataset(
             *timeless,
             *shared,
             *(_explicit_times(folder, sound) if known else ()),
+            *_ending_early(folder, sound),
             *_damaged_videos(folder),
             *_left_out(folder),
         ),
@@ -270,6 +274,23 @@ def _explicit_times(folder: FeatureFolder, names: list[str]) -> list[str]:
     return [
         f"{len(apart)} of {len(folder.videos)} videos have explicit times, up to {max(apart):,.3f} s from the "
         f"regular timeline at {float(timeline.rate):g} Hz"
+    ]
+
+
+def _ending_early(folder: FeatureFolder, names: list[str]) -> list[str]:
+    """A line on videos whose labels end long before they do, as those of another rate would."""
+    ends = {}
+    for name in names:
+        if folder.video(name).labels is not None:
+            labelled = np.flatnonzero(folder.frame_labels(name) != IGNORED)
+            ends[name] = 1 - (labelled[-1] + 1) / folder.video(name).frames if len(labelled) else 1.0
+    early = {name: share for name, share in ends.items() if share > UNLABELLED_END}
+    if not early:
+        return []
+    worst = max(early, key=early.__getitem__)
+    return [
+        f"labels end early in {len(early)} of {len(ends)} videos; {worst}: {100 * early[worst]:.0f} % is unlabelled: "
+        "are they of another frame rate? ('keystep extract --labels DIR --label-rate N' takes them by time)"
     ]
 
 

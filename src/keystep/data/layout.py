@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from keystep.data.problems import Problems
 from keystep.data.slots import open_array
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
+from keystep.files import is_video
 from keystep.reading import read_json
 
 LEAST_FACTOR = 0.02
@@ -128,8 +130,18 @@ def feature_files(root: Path) -> list[Path]:
         raise InputError(f"{root / 'features'}: cannot be read: {error.strerror}") from error
     paths = [path for path in paths if not path.name.startswith(".")]
     if not paths:
-        raise InputError(f"{root}: no features/*.npy here; keystep reads a folder with one array a video")
+        raise InputError(_no_features(root))
     return paths
+
+
+def _no_features(root: Path) -> str:
+    """Why there is nothing to read, and what to do about it."""
+    here = sorted(root.iterdir()) if root.is_dir() else [root]
+    if any(is_video(path) and not path.name.startswith(".") for path in here):
+        out = root.parent / f"{root.resolve().stem}-features"
+        command = shlex.join(["keystep", "extract", str(root), "--out", str(out)])
+        return f"{root}: videos, not features; make features of them first: {command}"
+    return f"{root}: no features/*.npy here; keystep reads a folder with one array a video"
 
 
 def read_store(path: Path) -> dict[str, Any]:
@@ -250,6 +262,14 @@ def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengt
     return 0 if fits(0) > fits(1) else 1
 
 
+_TRANSPOSE = "store it the other way round (numpy: array.T), or correct time_axis in store.json"
+
+
+def _form(axis: int) -> str:
+    """How arrays with time on that axis are written."""
+    return "(T, D)" if axis == 0 else "(D, T)"
+
+
 def _video(
     path: Path,
     shape: tuple[int, int],
@@ -260,10 +280,17 @@ def _video(
     labels_needed: bool,
 ) -> Video:
     if shape[1 - axis] != width:
+        if shape[axis] == width:
+            raise InputError(f"{path}: transposed: its shape is {shape}, the others are {_form(axis)}; {_TRANSPOSE}")
         raise InputError(f"{path}: width {shape[1 - axis]} in shape {shape}; the other videos have {width}")
     frames, fits = shape[axis], False
     with _label_problems(path, problems, labels_needed):
         if labels is not None and abs(labels - frames) > length_tolerance(frames):
+            if abs(labels - width) <= length_tolerance(width):
+                raise InputError(
+                    f"{path}: transposed: its shape is {shape}, read as {_form(axis)}, and it has {labels} labels; "
+                    f"{_TRANSPOSE}"
+                )
             raise InputError(
                 f"{path}: {frames} frames of features (shape {shape}) but {labels} labels in groundTruth/; "
                 f"more than {length_tolerance(frames)} apart"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ class FeatureStore:
     layout: Layout = "native"
     provenance: dict[str, Any] | None = None
     """What made the features: model, weights hash, command."""
+    _written: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def create(self) -> FeatureStore:
         """Write ``store.json``; a folder written with other settings is refused rather than mixed.
@@ -92,7 +93,16 @@ class FeatureStore:
             raise InputError(f"{self.root}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
-        """Say in ``store.json`` that everything is there; until then, readers are told that the run was stopped."""
+        """Say in ``store.json`` that everything is there; until then, readers are told that the run was stopped.
+
+        Raises:
+            InputError: a video that was written is there no more.
+        """
+        for video in self._written:
+            if not (self.root / "features" / f"{video}.npy").exists():
+                raise InputError(
+                    f"{self.root / 'features' / video}.npy: is gone, so something removed it meanwhile; run again"
+                )
         self._set_complete(True)
 
     def reopen(self) -> None:
@@ -150,6 +160,7 @@ class FeatureStore:
             write_json(self.root / "features" / f"{video}.json", record | (details or {}))
         stored = features if self.layout == "native" else features.T
         write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
+        self._written.append(video)
 
     def copy_annotation(self, source: FeatureFolder) -> None:
         """Labels, segments, classes, splits and explicit times of the folder that the features came from, unchanged.

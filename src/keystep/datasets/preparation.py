@@ -14,6 +14,7 @@ from keystep.data.problems import Problems
 from keystep.datasets.registry import preparer
 from keystep.datasets.survey import Survey
 from keystep.errors import InputError
+from keystep.locking import owning
 from keystep.progress import SILENT, Progress, Task
 from keystep.types import Tabular
 
@@ -102,7 +103,8 @@ def prepare(
         videos = survey.counts.get("videos")
         with progress.task("preparing", None if videos is None else videos - len(here), "videos") as task:
             counted = _Counted(problems.on_error, task)
-            data_set.write(root, folder, counted)
+            with owning(folder):
+                data_set.write(root, folder, counted)
         skipped, warnings = counted.skipped, tuple(note for note in counted.notes if note not in survey.notes)
     names, splits = _videos(folder), split_names(folder)
     return Prepared(folder, source_rate, groups, names, tuple(splits), skipped, tuple(warnings), survey)

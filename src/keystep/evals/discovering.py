@@ -31,6 +31,7 @@ from keystep.evals.pictures import ribbons_png
 from keystep.evals.results import provenance
 from keystep.files import check_new, check_ours, replacing, write_json
 from keystep.loading import check_features
+from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 
 RESULT, PICTURE = "discovery.json", "discovery.png"
@@ -95,25 +96,26 @@ def discover(
     Raises:
         InputError: invalid data, models or settings, or an existing result.
     """
-    if out is not None:
-        check_output(out, overwrite=overwrite)
-    groups = load_groups(models)
-    check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
-    study = DiscoveryStudy(folder, config, _background(folder, background), split, part, task_pattern)
-    study.warnings = (
-        check_models(groups, folder, split)
-        if split is not None
-        else [line for _, group in groups for found in group for line in check_features(found, folder)]
-    )
-    folder.problems.notes.extend(study.warnings)
-    with progress.task("discovering", total=4 + len(groups), unit="rows") as task:
-        for row in study.run(groups):
-            task.advance(note=row.name)
-    if out is not None:
-        record = study.record() | {"models": model_records(groups), "command": provenance()["command"]}
-        write_json(out / RESULT, record)
-        with replacing(out / PICTURE) as temporary:
-            temporary.write_bytes(study.picture())
+    with owning(out):
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        groups = load_groups(models)
+        check_groups(groups, (*CONTROLS, "uniform segments", "random frames"))
+        study = DiscoveryStudy(folder, config, _background(folder, background), split, part, task_pattern)
+        study.warnings = (
+            check_models(groups, folder, split)
+            if split is not None
+            else [line for _, group in groups for found in group for line in check_features(found, folder)]
+        )
+        folder.problems.notes.extend(study.warnings)
+        with progress.task("discovering", total=4 + len(groups), unit="rows") as task:
+            for row in study.run(groups):
+                task.advance(note=row.name)
+        if out is not None:
+            record = study.record() | {"models": model_records(groups), "command": provenance()["command"]}
+            write_json(out / RESULT, record)
+            with replacing(out / PICTURE) as temporary:
+                temporary.write_bytes(study.picture())
     return study
 
 

@@ -34,6 +34,8 @@ from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
 from keystep.files import check_new, check_ours
+from keystep.locking import owning
+from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
 
 TASKS = ("segmentation",)
@@ -85,21 +87,23 @@ def evaluate(
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}; expected {', '.join(TASKS)}")
+    allow(*specs_in(heads))
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
     if quick and config.temporal_heads:
         raise InputError("quick supports only the linear probe; remove quick or the other heads")
-    if out is not None:
-        check_output(Path(out), overwrite=overwrite)
-    given, folder = _open(data, models, groups)
-    if config.temporal_heads:
-        check_clips(folder, given)
-    if config.data_set is None:
-        config = config.model_copy(update={"data_set": data_set_of(folder.root)})
-    with _restore_notes(folder):
-        results = _evaluate(given, folder, split, config, out, quick, progress)
-    if out is not None:
-        results.report(out)
+    with owning(out):
+        if out is not None:
+            check_output(Path(out), overwrite=overwrite)
+        given, folder = _open(data, models, groups)
+        if config.temporal_heads:
+            check_clips(folder, given)
+        if config.data_set is None:
+            config = config.model_copy(update={"data_set": data_set_of(folder.root)})
+        with _restore_notes(folder):
+            results = _evaluate(given, folder, split, config, out, quick, progress)
+        if out is not None:
+            results.report(out)
     return results
 
 

@@ -35,8 +35,9 @@ from keystep.evals.trimmed import (
     split_clips,
     submission,
 )
-from keystep.heads import Head, describe, frames_per_second, train_head
+from keystep.heads import Head, HeadConfig, build_head, describe, frames_per_second, train_head
 from keystep.pjepa import PJEPA
+from keystep.plugins import HEADS
 from keystep.progress import SILENT, Progress, Task
 
 
@@ -92,6 +93,8 @@ class HeadStudy:
 
     def _train(self, representation: Representation, preset: str, source: HeadInput, task: Task) -> HeadRun:
         judge, settings = self.judge, self.config.head(preset, source.mode)
+        if source.mode == "causal" and settings.kind not in HEADS.own:
+            _check_causal(settings, representation[judge.split.train[0]].shape[1], len(judge.folder.classes))
 
         def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
             return [(representation[name], judge.labels[name]) for name in names]
@@ -164,6 +167,14 @@ class HeadStudy:
             self.clip_rows.append(row)
         for context, result in found.items():
             row.top1[context].append(result.top1)
+
+
+def _check_causal(settings: HeadConfig, width: int, classes: int) -> None:
+    """Refuse a head from outside that sees the whole video where only the past may be seen."""
+    if build_head(settings, width, classes, seed=0).delay is None:
+        raise InputError(
+            f"head {settings.kind}: sees the whole video (its delay is None); judge it with modes=[offline]"
+        )
 
 
 def check_clips(folder: FeatureFolder, groups: Sequence[tuple[str, list[PJEPA]]]) -> None:

@@ -25,7 +25,8 @@ from keystep.evals.judge import Judge, Representation
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.published import PUBLISHED
 from keystep.evals.rows import PROBE, HeadRow, Mode, Row
-from keystep.heads import PRESETS, HeadConfig, TrainingConfig, head_config
+from keystep.heads import HeadConfig, TrainingConfig, head_config
+from keystep.heads.registry import check_head_name
 from keystep.metrics import PROTOCOLS
 from keystep.pjepa import PJEPA
 
@@ -67,7 +68,7 @@ class EvalConfig(Config):
 
     heads: tuple[str, ...] = (PROBE,)
     """``linear`` is the probe of the tables and the gate. Presets of temporal heads (mstcn, context, attentive,
-    mstcn-small, context-small) are trained in addition.
+    mstcn-small, context-small) and heads of your own (``keystep plugins``) are trained in addition.
     """
     modes: tuple[Mode, ...] = get_args(Mode)
     """``offline`` uses the whole video, ``causal`` only the past."""
@@ -134,14 +135,14 @@ class EvalConfig(Config):
             InputError: unknown or repeated names, or settings of heads that are not evaluated.
         """
         asked = {"heads": self.heads if heads is None else heads, "modes": self.modes if modes is None else modes}
-        known = {"heads": tuple(PRESETS), "modes": get_args(Mode)}
         for what, names in asked.items():
             if not names or len(set(names)) < len(names):
                 raise InputError(f"{what} {', '.join(names) or 'none'}: give at least one, without repetition")
-            for name in names:
-                if name not in known[what]:
-                    one, options = what.removesuffix("s"), " or ".join(known[what])
-                    raise InputError(f"unknown {one} {name!r}; expected {options}")
+        unknown_modes = [mode for mode in asked["modes"] if mode not in get_args(Mode)]
+        if unknown_modes:
+            raise InputError(f"unknown mode {unknown_modes[0]!r}; expected {' or '.join(get_args(Mode))}")
+        for name in asked["heads"]:
+            check_head_name(name)
         found = self.model_copy(update={what: tuple(names) for what, names in asked.items()})
         unknown = sorted(set(found.head_settings) - set(found.temporal_heads))
         if unknown:

@@ -234,7 +234,7 @@ def _temporal_heads(evaluation: Evaluation) -> Iterator[tuple[str, HeadRun]]:
 
 def head_name(name: str, mode: Mode, seed: int, head: str = PROBE) -> str:
     """File name of a head."""
-    beginning = "" if head == PROBE else f"{head}-"
+    beginning = "" if head == PROBE else f"{head.replace(':', '.')}-"
     return f"{beginning}{name.removesuffix(' (ORACLE)')}-{mode}-seed{seed}".replace("/", "_").replace(" ", "_")
 
 

@@ -18,6 +18,7 @@ from keystep.export.step import ExportedStep, frames_a_call
 from keystep.export.video import ExportedVideo
 from keystep.files import replacing, write_json
 from keystep.heads import Head
+from keystep.locking import owning
 from keystep.persistence import weights_signature
 from keystep.pjepa import PJEPA
 
@@ -85,7 +86,7 @@ def export_step(
     frames = frames_a_call(model, head) if frames is None else frames
     step = ExportedStep(model, frames, streams, head).eval()
     real = check.video_trial(step, videos)
-    with replacing(Path(folder), FILES) as temporary, torch.no_grad():
+    with owning(folder), replacing(Path(folder), FILES) as temporary, torch.no_grad():
         temporary.mkdir()
         program = torch.export.export(step, (torch.zeros(step.input_shape), *step.initial()), strict=False)
         reference = check.prepare(model, step)
@@ -145,7 +146,7 @@ def export_video(
         onnx_files.need_packages()
     model, head = limit_window(model, None), _portable(head)
     video = ExportedVideo(model, head).eval()
-    with replacing(Path(folder), VIDEO_FILES) as temporary:
+    with owning(folder), replacing(Path(folder), VIDEO_FILES) as temporary:
         temporary.mkdir()
         with torch.enable_grad():  # disables chunking in the blocks
             program = torch.export.export(

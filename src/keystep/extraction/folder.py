@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keystep.data.annotation import UNLABELLED
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
-from keystep.extraction.labels import FrameCount, FrameLabels, Lengths, SourceFrames
+from keystep.extraction.labels import FEW, FrameCount, FrameLabels, Lengths, SourceFrames
 from keystep.extraction.video import VideoInfo, open_video
 from keystep.extraction.video.frames import Frame
 from keystep.files import sample_bytes, write_lines
@@ -100,14 +101,37 @@ class Writing:
         Raises:
             InputError: its labels cannot be used.
         """
-        assert self.labels is not None
-        shown, times = open_npy(self.store.root / "seen" / f"{name}.npy")[:, 1], self._times(name)
-        found = self.labels.of(name, times, shown, SourceFrames.from_json(read_json(self._record(name))))
-        path = self.store.root / "groundTruth" / f"{name}.txt"
+        found, path = self._found_labels(name), self._label_path(name)
         if found is None or (path.exists() and read_lines(path) == found[0]):
             return []
         write_lines(path, found[0])
         return found[1]
+
+    def check_labels(self, name: str) -> None:
+        """Refuse to replace a finished video's labels by others that leave most of it without one.
+
+        Raises:
+            InputError: the labels that are there cover more of the video, and the new ones look like another rate's.
+        """
+        found, path = self._found_labels(name), self._label_path(name)
+        if found is None or not path.exists():
+            return
+        old, new = (sum(line != UNLABELLED for line in lines) for lines in (read_lines(path), found[0]))
+        if new < FEW * len(found[0]) and new < old:
+            share = 100 * (1 - new / len(found[0]))
+            raise InputError(
+                f"{path}: labels {old:,} slots; the new labels would leave {share:.0f} % of the video without one "
+                f"and were not taken: are they of another frame rate (--label-rate)? If they are right, delete {path}"
+            )
+
+    def _found_labels(self, name: str) -> tuple[list[str], list[str]] | None:
+        """Labels and notes of a finished video, as `FrameLabels.of`."""
+        assert self.labels is not None
+        shown, times = open_npy(self.store.root / "seen" / f"{name}.npy")[:, 1], self._times(name)
+        return self.labels.of(name, times, shown, SourceFrames.from_json(read_json(self._record(name))))
+
+    def _label_path(self, name: str) -> Path:
+        return self.store.root / "groundTruth" / f"{name}.txt"
 
     def lengths(self, name: str) -> Lengths | None:
         """How long a finished video's labels are and should be; None where some frames were lost.

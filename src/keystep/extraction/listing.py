@@ -8,13 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keystep.errors import InputError
-
-_ENDINGS = """
-.264 .265 .3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ismv .ivf .m1v .m2p .m2t
-.m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm
-.ogv .qt .rm .rmvb .tod .tp .trp .ts .vob .webm .wmv .wtv .y4m
-"""
-VIDEO_ENDINGS = frozenset(_ENDINGS.split())
+from keystep.files import VIDEO_ENDINGS, is_video
 
 
 def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Path]:
@@ -58,7 +52,7 @@ def _left_alone(folder: Path, recursive: bool) -> Iterator[str]:
     here = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     folders = [path for path in here if path.is_dir()]
     inside = [path for path in folders if recursive and not path.is_symlink()]
-    endings = Counter(path.suffix.lower() for path in here if not path.is_dir() and not _is_video(path))
+    endings = Counter(path.suffix.lower() for path in here if not path.is_dir() and not is_video(path))
     parts = []
     if endings:
         kinds = ", ".join(f"{count} {ending or 'without'}" for ending, count in endings.most_common(6))
@@ -76,14 +70,10 @@ def _left_alone(folder: Path, recursive: bool) -> Iterator[str]:
         yield from _left_alone(path, recursive)
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_ENDINGS
-
-
 def _in(folder: Path, recursive: bool) -> Iterator[Path]:
     """A folder's video files by name, and then those of its subfolders."""
     here = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    yield from (path for path in here if _is_video(path) and not path.is_dir())
+    yield from (path for path in here if is_video(path) and not path.is_dir())
     for path in here if recursive else ():
         if path.is_dir() and not path.is_symlink():  # a link may lead round in a circle
             yield from _in(path, recursive)

@@ -16,6 +16,7 @@ from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, labels_record
 from keystep.errors import InputError
 from keystep.extraction.action_pool import CONFIG, ActionPoolConfig, Fitted, fit_action_pool, origin_of
+from keystep.locking import owning
 from keystep.nn.pooling import mean_token
 from keystep.progress import SILENT, Progress
 
@@ -98,19 +99,20 @@ def pool(
     fitted = None if pooler is None else _load_fitted(Path(pooler), folder)
     provenance = _provenance(folder, learned_on, config, fitted)
     provenance["type"] = "float16" if half else "float32"
-    store = FeatureStore(out, folder.source, provenance=provenance).create()
-    store.copy_annotation(folder)
-    if learned_on is not None:
-        fitted = _learn(folder, learned_on, config, out / POOLER, progress)
-    pooled = _mean_of(folder) if fitted is None else fitted.pooler.to(_device()).pool
-    names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
-    with progress.task("pooling", total=len(names), unit="videos") as task:
-        for name in names:
-            features = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
-            if features is not None:
-                store.add(name, pooled(features).astype(np.float16 if half else np.float32))
-            task.advance(note=name)
-    store.finish()
+    with owning(out):
+        store = FeatureStore(out, folder.source, provenance=provenance).create()
+        store.copy_annotation(folder)
+        if learned_on is not None:
+            fitted = _learn(folder, learned_on, config, out / POOLER, progress)
+        pooled = _mean_of(folder) if fitted is None else fitted.pooler.to(_device()).pool
+        names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
+        with progress.task("pooling", total=len(names), unit="videos") as task:
+            for name in names:
+                features = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
+                if features is not None:
+                    store.add(name, pooled(features).astype(np.float16 if half else np.float32))
+                task.advance(note=name)
+        store.finish()
     skipped = dict(folder.problems.skipped)
     videos = tuple(name for name in folder.videos if name not in skipped)
     warnings = tuple(folder.problems.notes)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from keystep.extraction.loading import load_extractor
 from keystep.extraction.processes import extract_videos
 from keystep.extraction.video import open_video
 from keystep.files import write_json
+from keystep.locking import owning
 from keystep.progress import SILENT, Progress, Task
 from keystep.types import AnyRate, OnError, Tabular, parse_rate
 
@@ -120,27 +122,29 @@ def extract(
     make = MakeExtractor(config, None if weights is None else Path(weights), device)
     here = None if workers > 1 else make(0)  # before anything is written: weights that do not fit show now
     facts = _facts(make) if here is None else _Facts.of(here)
-    store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
-    writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
-    _look(run, share, writing, problems, progress)
-    if frame_labels is not None:
-        frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
-    if run.waiting:
-        store.reopen()
-    if frame_labels is not None:
-        run.warnings += frame_labels.take_along(out)
-        _label_finished(run, share, writing, problems)
-    elif (out / RECORD).exists() and run.waiting:
-        run.warnings.append(f"{out} has labels; without --labels, the videos of this run get none")
-    progress.message(_plan(run, facts, config))
-    with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
-        meter = _Meter(task, len(run.waiting))
-        ready = make if here is None else partial(_ready, here)
-        with closing(extract_videos(writing, run.waiting, ready, problems, meter.advance, workers)) as outcomes:
-            for outcome in outcomes:  # closing ends the workers
-                meter.finish()
-                run.warnings += outcome.notes
-    done = _conclude(run, store, problems)
+    with owning(_locked_name(out, shard)):
+        store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
+        writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
+        _look(run, share, writing, problems, progress)
+        if frame_labels is not None:
+            frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
+        run.warnings += _repeats(run.slower, facts.timeline.rate)
+        if run.waiting:
+            store.reopen()
+        if frame_labels is not None:
+            run.warnings += frame_labels.take_along(out)
+            _label_finished(run, share, writing, problems)
+        elif (out / RECORD).exists() and run.waiting:
+            run.warnings.append(f"{out} has labels; without --labels, the videos of this run get none")
+        progress.message(_plan(run, facts, config))
+        with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
+            meter = _Meter(task, len(run.waiting))
+            ready = make if here is None else partial(_ready, here)
+            with closing(extract_videos(writing, run.waiting, ready, problems, meter.advance, workers)) as outcomes:
+                for outcome in outcomes:  # closing ends the workers
+                    meter.finish()
+                    run.warnings += outcome.notes
+        done = _conclude(run, store, problems)
     return Extracted(out, done, len(run.videos), facts.width, dict(problems.skipped), tuple(run.warnings))
 
 
@@ -181,13 +185,15 @@ class _Facts:
 class _Run:
     """How far the videos are. others: in other shards. done: there already. bad: cannot be read.
 
-    lengths: of the videos' labels, where it is known how long they should be.
+    lengths: of the videos' labels, where it is known how long they should be. slower: the rates of videos that have
+    fewer frames a second than features are asked for.
     """
 
     videos: dict[str, Path]
     waiting: dict[str, Path] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     lengths: dict[str, Lengths | None] = field(default_factory=dict)
+    slower: dict[str, Fraction] = field(default_factory=dict)
     others: int = 0
     done: int = 0
     bad: int = 0
@@ -249,6 +255,14 @@ def _share(videos: dict[str, Path], shard: str | None) -> dict[str, Path]:
     return {name: videos[name] for name in sorted(videos)[part - 1 :: of]}
 
 
+def _locked_name(out: Path, shard: str | None) -> Path:
+    """What a run has to itself: the folder, or its share of it."""
+    if shard is None:
+        return out
+    part, of = parse_shard(shard)
+    return out.with_name(f"{out.resolve().name}.shard-{part}-of-{of}")
+
+
 def _check_device(device: str | None) -> None:
     """Refuse a device that is not there, before weights are loaded."""
     if device is None:
@@ -278,12 +292,27 @@ def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None
     labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
         run.lengths[name] = None if labels is None else writing.lengths(name)
+        if labels is not None:
+            writing.check_labels(name)
         return None
     info = open_video(path).info
+    if info.usual_rate is not None and info.usual_rate < writing.store.timeline.rate:
+        run.slower[name] = info.usual_rate
     run.lengths[name] = None if labels is None else labels.check(name, info)
     if state == "changed":
         run.warnings.append(f"{name}: {path} has changed since it was extracted; done again")
     return float(info.duration or 0)
+
+
+def _repeats(slower: Mapping[str, Fraction], rate: Fraction) -> list[str]:
+    """A line on videos that have fewer frames a second than features are asked for."""
+    if not slower:
+        return []
+    name, own = next(iter(slower.items()))
+    return [
+        f"{len(slower)} videos have fewer than {float(rate):g} frames a second, such as {name} with {float(own):.4g}: "
+        f"neighbouring features show the same frame; --rate {float(own):.4g} or less repeats none"
+    ]
 
 
 def _label_finished(run: _Run, share: Collection[str], writing: Writing, problems: Problems) -> None:

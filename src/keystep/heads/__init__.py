@@ -5,11 +5,11 @@ chosen on validation videos, ``head.save(path)``, `load_head`, `describe`. Heads
 models do (`keystep.stream`), and are exported with them.
 """
 
-from keystep.heads.config import PRESETS, HeadConfig, TrainingConfig, head_config
+from keystep.heads.config import PRESETS, HeadConfig, TrainingConfig
 from keystep.heads.description import Description, describe, frames_per_second
 from keystep.heads.head import Head
 from keystep.heads.linear import Affine, LinearHead, linear_head
-from keystep.heads.registry import build_head, load_head
+from keystep.heads.registry import build_head, head_config, load_head
 from keystep.heads.training import TrainedHead, train_head
 from keystep.heads.videos import Videos
 

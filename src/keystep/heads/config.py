@@ -13,9 +13,8 @@ from pydantic import Field, model_validator
 
 from keystep.config import Config
 from keystep.config.attention import MOST_FRAMES
-from keystep.config.base import build
 from keystep.config.model import MOST_BLOCKS, MOST_WIDTH
-from keystep.errors import InputError
+from keystep.plugins import HEADS
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -25,7 +24,14 @@ Layers = Annotated[int, Field(ge=1, le=24)]
 """A dilated layer looks twice as far as the one before: 24 reach 2^24 frames."""
 
 
-class LinearConfig(Config):
+class HeadConfig(Config):
+    """Base of the settings of a head."""
+
+    kind: str
+    """The name that the head was asked for by; in a file, whose head it is."""
+
+
+class LinearConfig(HeadConfig):
     """One affine map a frame: the paper's linear probe."""
 
     kind: Literal["linear"] = "linear"
@@ -34,7 +40,7 @@ class LinearConfig(Config):
     None: one map for all classes."""
 
 
-class AttentiveConfig(Config):
+class AttentiveConfig(HeadConfig):
     """The paper's streaming attentive probe: a transformer block over a window, answering chunk by chunk."""
 
     kind: Literal["attentive"] = "attentive"
@@ -56,7 +62,7 @@ class AttentiveConfig(Config):
         return self
 
 
-class MstcnConfig(Config):
+class MstcnConfig(HeadConfig):
     """MS-TCN++ (Li et al., 2020); the defaults are the published ones."""
 
     kind: Literal["mstcn"] = "mstcn"
@@ -70,7 +76,7 @@ class MstcnConfig(Config):
     """Look back only, twice as far: the same convolutions, padded on the left."""
 
 
-class ContextConfig(Config):
+class ContextConfig(HeadConfig):
     """Dilated convolutions, windowed and long-term attention in each layer, in the manner of LTContext; our own.
 
     Half of the attention heads see the neighbours, the other half every ``stride``-th frame of a long memory, so that
@@ -107,32 +113,16 @@ class ContextConfig(Config):
         return self
 
 
-HeadConfig = Annotated[LinearConfig | AttentiveConfig | MstcnConfig | ContextConfig, Field(discriminator="kind")]
-
-KINDS: Mapping[str, type[LinearConfig | AttentiveConfig | MstcnConfig | ContextConfig]] = MappingProxyType(
-    {"linear": LinearConfig, "attentive": AttentiveConfig, "mstcn": MstcnConfig, "context": ContextConfig}
-)
 CAUSAL_KINDS = ("mstcn", "context")
 """Kinds that are offline unless they are told ``causal``; the others never see beyond their stated delay."""
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        **{kind: {"kind": kind} for kind in KINDS},
+        **{kind: {"kind": kind} for kind in HEADS.own},
         "mstcn-small": {"kind": "mstcn", "maps": 48, "layers": 9, "refinements": 1, "refinement_layers": 8},
         "context-small": {"kind": "context", "dim": 48, "stages": 2, "layers": 4},
     }
 )
 """Each kind with its defaults, and smaller ones for small data and slow machines."""
-
-
-def head_config(preset: str, settings: Mapping[str, Any] | None = None) -> HeadConfig:
-    """A head's settings: a preset (see `PRESETS`), with some of them changed.
-
-    Raises:
-        InputError: no such preset, an unknown name, a value that does not fit.
-    """
-    if preset not in PRESETS:
-        raise InputError(f"unknown head {preset!r}; known: {', '.join(PRESETS)}")
-    return build(KINDS[PRESETS[preset]["kind"]], PRESETS[preset], settings or {})
 
 
 class TrainingConfig(Config):

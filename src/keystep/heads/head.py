@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,26 @@ from keystep.persistence import save_tensors, weights_signature
 
 FORMAT = "keystep-head"
 FORMAT_VERSION = "2"
+
+
+class HeadKind(Protocol):
+    """What a head is made by: a class derived from `Head`, called as ``Kind(config=..., width=..., classes=...)``.
+
+    Its ``__init__`` says by the annotation of ``config`` which settings it has, a class derived from `HeadConfig`.
+    Everything else follows from `Head.run`: training, judging, streams, saving and exported steps.
+    """
+
+    stages: int
+    delay: Any
+    reach: Any
+
+    def __call__(self, config: Any, width: int, classes: int) -> Head:
+        """An untrained head for features ``width`` wide."""
+        ...
+
+    def run(self, x: Tensor, context: SequenceContext) -> Tensor:
+        """See `Head`."""
+        ...
 
 
 class Head(nn.Module):

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from keystep.config.base import build
+from keystep.config.base import build, config_of
 from keystep.config.model import MOST_INPUTS
 from keystep.errors import InputError, quoted
-from keystep.heads.attentive import AttentiveProbe
-from keystep.heads.config import KINDS, MOST_CLASSES, HeadConfig
+from keystep.heads.config import MOST_CLASSES, PRESETS, HeadConfig
 from keystep.heads.head import FORMAT, FORMAT_VERSION, Head
-from keystep.heads.linear import LinearHead
-from keystep.heads.long_context import LongContext
-from keystep.heads.mstcn import Mstcn
 from keystep.persistence import check_format, check_size, load_strict, load_tensors, read_metadata
+from keystep.plugins import HEADS
 from keystep.reading import Record, checked, parse_json
-
-HEADS: Mapping[str, type[Any]] = MappingProxyType(
-    {"linear": LinearHead, "attentive": AttentiveProbe, "mstcn": Mstcn, "context": LongContext}
-)
-"""The head of each kind, made from (its config, width, classes)."""
 
 
 class _HeadRecord(Record):
@@ -44,6 +35,20 @@ class _HeadRecord(Record):
         return self
 
 
+def head_config(preset: str, settings: Mapping[str, Any] | None = None) -> HeadConfig:
+    """A head's settings: a preset (see `PRESETS`) or the name of a head from outside, with some of them changed.
+
+    Raises:
+        InputError: no such head, an unknown name, a value that does not fit.
+    """
+    check_head_name(preset)
+    beginning = PRESETS.get(preset, {"kind": preset})
+    config = build(config_of(HEADS.find(beginning["kind"]), HeadConfig), beginning, settings or {})
+    if config.kind != beginning["kind"]:
+        raise InputError(f"kind {quoted(config.kind)} is not a setting of head {preset}; ask for that head")
+    return config
+
+
 def build_head(config: HeadConfig, width: int, classes: int, seed: int | None = None) -> Head:
     """An untrained head for features ``width`` wide.
 
@@ -54,15 +59,22 @@ def build_head(config: HeadConfig, width: int, classes: int, seed: int | None = 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build_head(config, width, classes)
-    head: Head = HEADS[config.kind](config, width, classes)
+    head: Head = HEADS.find(config.kind)(config, width, classes)
     return head
+
+
+def check_head_name(name: str) -> None:
+    """Refuse what is neither a preset nor a head; raises InputError, see `keystep.plugins.Registry.check`."""
+    if name not in PRESETS:
+        HEADS.check(name, PRESETS)
 
 
 def load_head(path: Path | str) -> Head:
     """A head that `Head.save` wrote, in eval mode.
 
     Raises:
-        InputError: no such file, a damaged one, one of another format or version, weights that do not fit.
+        InputError: no such file, a damaged one, one of another format or version, weights that do not fit, a head from
+            outside that nobody named but the file (see `keystep.plugins`).
     """
     path = Path(path)
     header = read_metadata(path)
@@ -70,13 +82,18 @@ def load_head(path: Path | str) -> Head:
     try:
         record = checked(_HeadRecord, parse_json(header.get("head", "null")), "head")
         kind = record.config.get("kind")
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise InputError(f"unknown kind {quoted(kind)}; known: {', '.join(KINDS)}")
-        config = build(KINDS[kind], record.config)
+        if not isinstance(kind, str):
+            raise InputError(f"kind is {quoted(kind)}")
     except ValueError as error:
-        raise InputError(
-            f"{path}: its record is damaged: {str(error).removeprefix(f'{path}, its record: ')}"
-        ) from error
+        raise InputError(f"{path}: its record is damaged: {error}") from error
+    try:
+        found = HEADS.find(kind)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    try:
+        config = build(config_of(found, HeadConfig), record.config)
+    except InputError as error:
+        raise InputError(f"{path}: its record is damaged: {error}") from error
     check_size(lambda: build_head(config, record.width, record.classes), path)
     head = build_head(config, record.width, record.classes)
     head.names, head.origin = tuple(record.names), record.origin

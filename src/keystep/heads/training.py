@@ -26,8 +26,10 @@ from keystep.heads.config import HeadConfig, TrainingConfig
 from keystep.heads.description import describe
 from keystep.heads.head import Head
 from keystep.heads.registry import build_head
+from keystep.heads.trial import try_head
 from keystep.heads.videos import Survey, Videos, batches, loaded, survey
 from keystep.metrics import segmentation_scores
+from keystep.plugins import HEADS
 from keystep.train.skips import Skips
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,8 @@ def _begun(
     config: HeadConfig, training: TrainingConfig, known: Survey, classes: int, seed: int, device: torch.device | str
 ) -> _Run:
     head = build_head(config, len(known.mean), classes, seed)
+    if config.kind not in HEADS.own:
+        try_head(head)
     if training.standardise:
         head.standardise.mean.copy_(known.mean)
         head.standardise.deviation.copy_(known.deviation)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,12 +33,20 @@ class Metrics:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step; what is not finite is null, for JSON has no NaN."""
+        self._check_there()
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, step)
+
+    def _check_there(self) -> None:
+        """Raises:
+        OSError: the file was removed or replaced, so that what is written would be lost.
+        """
+        if not (self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))):
+            raise FileNotFoundError(errno.ENOENT, "something removed or replaced it", str(self.path))
 
     def close(self) -> None:
         """Finish the files."""

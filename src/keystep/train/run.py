@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shlex
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -26,21 +25,37 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from keystep import persistence
 from keystep.config import RunConfig
 from keystep.config.base import write_yaml
 from keystep.data.crops import Crops, TrainingBatch
 from keystep.diagnostics import Health, Monitor
 from keystep.errors import InputError, Interrupted
+from keystep.locking import INSIDE, owning
 from keystep.pjepa import PJEPA, Origin
+from keystep.plugins import TARGETS
 from keystep.progress import SILENT, Progress, Task
+from keystep.stopping import handling_stops
 from keystep.train.early import EarlyStop
 from keystep.train.records import Metrics
-from keystep.train.setup import buffers, build_learner, build_monitor, fresh_model, open_fabric, read_data, settled
+from keystep.train.setup import (
+    buffers,
+    build_learner,
+    build_monitor,
+    fresh_model,
+    is_first_process,
+    open_fabric,
+    read_data,
+    settled,
+)
 from keystep.train.state import Checkpoints, checkpoint_bytes
 from keystep.train.step import Learner, StepResult, add_up, train_step
 
 log = logging.getLogger(__name__)
+
+_LOST = re.compile("gloo|nccl|connection (closed|reset|refused)", re.IGNORECASE)
+"""What torch's messages say when a process that has to answer is there no more."""
+AT_ONCE = 5.0
+"""Seconds after a request to stop from which on another one does not wait for the end of the step."""
 
 
 def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progress: Progress = SILENT) -> PJEPA:
@@ -53,10 +68,23 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
         progress: reports the steps; called in the main process only.
 
     Raises:
-        InputError: bad settings, data or checkpoint; `MOST_IN_A_ROW` steps in a row without a finite gradient.
-        Interrupted: Ctrl-C or SIGTERM, after saving.
+        InputError: bad settings, data or checkpoint; `MOST_IN_A_ROW` steps in a row without a finite gradient; another
+            process trains in ``out``, or what was written there is gone.
+        Interrupted: Ctrl-C, SIGTERM or a closed terminal, after saving.
     """
     run = Path(out)
+    try:
+        with owning(run) if is_first_process() else nullcontext():
+            return _pretrain(config, run, resume, progress)
+    except RuntimeError as error:
+        if config.train.devices * config.train.nodes == 1 or not _LOST.search(str(error)):
+            raise
+        way_on = _way_on(run, Checkpoints(run / "checkpoints", config.train.keep))
+        raise InputError(f"{run}: another process of this run has ended, and with it the run; {way_on}") from error
+
+
+def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) -> PJEPA:
+    target = TARGETS.find(config.target.kind)  # before the data are read
     checkpoints = Checkpoints(run / "checkpoints", config.train.keep)
     _check_folder(run, resume)
     fabric = open_fabric(config)
@@ -64,8 +92,9 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     folder, videos, held_out, statistics = read_data(config, progress)
     config = settled(config, folder, videos, progress)
     learner = build_learner(config, fabric, statistics, folder, videos)
-    identity: dict[str, object] = {"fingerprint": folder.fingerprint(), "videos": list(videos)}
-    early = EarlyStop(config.train.stop_early and bool(held_out) and config.target.kind != "ema")
+    fingerprint = folder.fingerprint()
+    identity: dict[str, object] = {"fingerprint": fingerprint, "videos": list(videos)}
+    early = EarlyStop(config.train.stop_early and bool(held_out) and not target.moves)
     start = _restore(learner, checkpoints, identity, early) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
         _check_space(run, learner, checkpoints, start, early)
@@ -82,8 +111,9 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     )
     monitor = build_monitor(folder, held_out or videos, config)
     done, steps, over = start, config.train.steps, early.stopped_at is not None
+    asked_to_stop = _Flag()
     with (
-        _stop_signal() as asked_to_stop,
+        handling_stops(asked_to_stop.raise_it),
         progress.task(f"pretraining {run.name}", total=steps, unit="steps", initial=start) as task,
     ):
         observer = _Observer(learner, monitor, early, run, start, progress, task) if fabric.is_global_zero else None
@@ -93,14 +123,15 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                     try:
                         observer.after(done, result)
                     except OSError as error:
-                        raise InputError(
-                            f"{observer.metrics.path}: cannot be written: {error.strerror}; {_way_on(run, checkpoints)}"
-                        ) from error
+                        said = f"{observer.metrics.path}: cannot be written: {error.strerror}"
+                        raise InputError(f"{said}; {_way_on(run, checkpoints, 'make room, then ')}") from error
                 learner.skips.check(f"step {done}", _remedy(config))
                 stop, over = _anyone(fabric, asked_to_stop(), early.stopped_at is not None)
                 due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
                 if due or done == config.train.steps or stop or over:
+                    asked_to_stop.saving = True
                     _save(learner, checkpoints, done, identity, run, early)
+                    asked_to_stop.saving = False
                 if stop:
                     raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
                 if over:
@@ -111,14 +142,15 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
                     observer.metrics.close()
     if over:
         _take_best(learner, early)
+    model = learner.model.eval()
+    model.zero_grad(set_to_none=True)
+    model.origin = Origin(str(run / "model"), run, config, tuple(videos), fingerprint)
     if fabric.is_global_zero:
-        persistence.save_model(run / "model", learner.model)
+        model.save_pretrained(run / "model")
+        _check_kept(run)
         if learner.skips.total:
             log.warning(learner.skips.summary())
     fabric.barrier()
-    model = learner.model.eval()
-    model.zero_grad(set_to_none=True)
-    model.origin = Origin(str(run / "model"), run, config, tuple(videos))
     return model
 
 
@@ -198,7 +230,7 @@ class _Observer:
                 )
             self.early.see(step, health, self.learner.model)
             self.metrics.write(step, {**health.metrics(), **self.early.record()})
-            for line in health.warnings(self.start_health):
+            for line in health.warnings(self.start_health, step / self.train.steps):
                 log.warning("step %d: %s", step, line)
             self.progress.message(f"step {step}: {health}")
             if self.early.stopped_at is not None:
@@ -206,7 +238,7 @@ class _Observer:
 
 
 def _check_folder(run: Path, resume: bool) -> None:
-    if not resume and run.exists() and any(run.iterdir()):
+    if not resume and run.exists() and any(path.name != INSIDE for path in run.iterdir()):
         raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
 
 
@@ -228,6 +260,13 @@ def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: i
         )
 
 
+def _check_kept(run: Path) -> None:
+    """Refuse to call a run finished of which a part is gone, as when its folder was removed while it trained."""
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (run / name).exists():
+            raise InputError(f"{run / name}: something removed it during the run, which ends here")
+
+
 def _remedy(config: RunConfig) -> str:
     """What to do about gradients that are not finite."""
     precise = "" if config.train.precision == "32-true" else ", set train.precision=32-true"
@@ -244,18 +283,21 @@ def _save(
 ) -> None:
     if learner.fabric.is_global_zero:
         record = {**identity, "skipped_steps": learner.skips.total, "looks": early.looks}
+        _check_kept(run)
         try:
             checkpoints.save(step, learner.model, learner.target, learner.optimizer, record, early.best)
         except InputError as error:
-            raise InputError(f"{error}; {_way_on(run, checkpoints)}") from error
+            raise InputError(f"{error}; {_way_on(run, checkpoints, 'make room, then ')}") from error
     learner.fabric.barrier()
 
 
-def _way_on(run: Path, checkpoints: Checkpoints) -> str:
-    """What is left of a run that cannot write any more."""
+def _way_on(run: Path, checkpoints: Checkpoints, first: str = "") -> str:
+    """What is left of a run that cannot go on, and how it can; ``first``: what has to be done before."""
+    if not (run / "config.yaml").exists():
+        return "nothing of the run is left"
     steps = checkpoints.steps()
     left = f"the checkpoint of step {steps[-1]} is whole" if steps else "the run has no checkpoint yet"
-    return f"{left}; make room, then go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
+    return f"{left}; {first}go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
 
 
 def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object], early: EarlyStop) -> int:
@@ -291,28 +333,19 @@ def _anyone(fabric: Fabric, *flags: bool) -> list[bool]:
     return [bool(count > 0) for count in raised]
 
 
-@contextmanager
-def _stop_signal() -> Iterator[_Flag]:
-    """Turn the first Ctrl-C or SIGTERM into a flag that is read between steps; a second one acts at once."""
-    flag = _Flag()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag  # signals belong to the main thread
-        return
-    previous = {number: signal.signal(number, flag.raise_it) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 class _Flag:
-    raised = False
+    """Raised by the first request to stop, and read between steps; a later one acts at once, but never in a save."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.saving = False
 
     def raise_it(self, number: int, frame: FrameType | None) -> None:
-        if self.raised:
+        """Handle a signal; one that follows at once belongs to the first, as when a key is pressed twice."""
+        if self.since is None:
+            self.since = time.monotonic()
+        elif time.monotonic() - self.since > AT_ONCE and not self.saving:
             raise KeyboardInterrupt
-        self.raised = True
 
     def __call__(self) -> bool:
-        return self.raised
+        return self.since is not None

@@ -24,12 +24,15 @@ from keystep.diagnostics import Monitor, pad_labels
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
 from keystep.pjepa import PJEPA
+from keystep.plugins import TARGETS
 from keystep.progress import Progress
 from keystep.target import build_target, prediction_width, set_statistics, shifts_of
 from keystep.train.step import Learner, build_optimizer
 
 log = logging.getLogger(__name__)
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Environment variables in which launchers tell processes their numbers."""
 MONITOR_VIDEOS = 8
 FRAMES_A_CLUSTER = 8
 CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
@@ -60,6 +63,11 @@ def open_fabric(config: RunConfig) -> Fabric:
     except (RuntimeError, ValueError) as error:
         raise InputError(f"train.accelerator {accelerator}, {train.devices} devices: {error}") from error
     return fabric
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of all processes of a training that writes, as far as is known before they meet."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def read_data(
@@ -201,7 +209,8 @@ def build_learner(
     set_statistics(model.encoder, statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed, folder.timeline.rate)
     target = target.to(fabric.device)
-    if config.target.kind == "features":
+    kind = TARGETS.find(config.target.kind)
+    if not (kind.moves or kind.ids):
         target.calibrate(
             (
                 SequenceBatch.pad([folder.features(name)]).to(fabric.device)

@@ -1,14 +1,20 @@
 """A killed and resumed run ends in the very bits of one that was never stopped."""
 
 import errno
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +25,8 @@ from safetensors.torch import load_file
 from keystep import persistence
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build, read_yaml
-from keystep.errors import InputError
+from keystep.errors import InputError, Interrupted
+from keystep.progress import Count
 from keystep.train.run import pretrain
 
 SETTINGS = {
@@ -85,7 +92,7 @@ def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(
     assert steps == whole, "every step stands in the metrics once"
 
 
-def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
+def command_of(root: Path, run: Path, steps: int) -> list[str]:
     command = [sys.executable, "-m", "keystep", "pretrain", str(root), "--source-rate", "4", "--out", str(run)]
     for name, value in {
         "model.dim": 16,
@@ -98,6 +105,11 @@ def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
         "train.monitor_every": 1000,
     }.items():
         command += ["--set", f"{name}={value}"]
+    return command
+
+
+def start(root: Path, run: Path, steps: int) -> subprocess.Popen[str]:
+    command = command_of(root, run, steps)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -132,9 +144,98 @@ def test_a_process_that_is_killed_goes_on_to_the_same_weights(
     assert not (run / "model").exists(), "it was stopped before its end"
     if number != signal.SIGKILL:
         assert killed.returncode == 130
-        assert "--resume" in said and "Traceback" not in said
+        assert re.search(rf"stopped after step \d+; go on with --resume {run}", said) and "Traceback" not in said
     pretrain(run_config(run), run, resume=True)
     assert_same_bits(uninterrupted, run)
+
+
+class At:
+    """Progress that does something once a step has been reported."""
+
+    def __init__(self, step: int, what: Callable[[], object]) -> None:
+        self.step, self.what = step, what
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Count]:
+        def changed(done: float, total: float | None, note: str) -> None:
+            if (unit, done) == ("steps", self.step):
+                self.what()
+
+        yield Count(total, changed, initial)
+
+    def message(self, text: str) -> None:
+        pass
+
+
+def signalled(number: int, times: int = 1) -> Callable[[], object]:
+    return lambda: [os.kill(os.getpid(), number) for _ in range(times)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_request_to_stop_that_is_repeated_at_once_saves_as_one_does(mstcn: Path, tmp_path: Path, number: int) -> None:
+    """As when a key is pressed twice, or a service manager and a terminal end together."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
+    run = tmp_path / "run"
+    try:
+        with pytest.raises(Interrupted, match=f"stopped after step 3; go on with --resume {run}"):
+            pretrain(settings(mstcn), run, progress=At(3, signalled(number, 3)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_what_is_ignored_as_under_nohup_stops_no_run(mstcn: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        pretrain(settings(mstcn), tmp_path / "run", progress=At(3, signalled(signal.SIGHUP)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "run" / "model").exists()
+
+
+def test_a_terminal_that_is_closed_leaves_a_checkpoint(mstcn: Path, tmp_path: Path) -> None:
+    """Nothing can be printed any more, which is no reason to lose the work."""
+    run = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    take_terminal = partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0)
+    given = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    stopped = subprocess.Popen(command_of(mstcn, run, 500), preexec_fn=take_terminal, **given)  # type: ignore[call-overload]
+    os.close(theirs)
+    wait_for_step(run, 5)
+    os.close(ours)
+    assert stopped.wait(timeout=60) == 130
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (run / "checkpoints" / f"step-{last:08d}" / "state.json").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(mstcn: Path, tmp_path: Path) -> None:
+    run, refused = (
+        tmp_path / "run",
+        pytest.raises(InputError, match=f"run: process {os.getpid()} on .* is writing there"),
+    )
+
+    def second() -> None:
+        for resume in (False, True):
+            with refused:
+                pretrain(settings(mstcn), run, resume=resume)
+
+    pretrain(settings(mstcn), run, progress=At(3, second))
+    assert (run / "model").exists() and not list(tmp_path.glob(".*")), "and no lock stays"
+
+
+@pytest.mark.parametrize("step", [3, 5, 12], ids=["before a log line", "before a checkpoint", "before the model"])
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_folder_that_is_gone_meanwhile_is_an_error(mstcn: Path, tmp_path: Path, step: int, how: str) -> None:
+    run = tmp_path / "run"
+
+    def lose() -> None:
+        run.rename(tmp_path / "moved")
+        if how == "removed":
+            shutil.rmtree(tmp_path / "moved")
+
+    with pytest.raises(InputError, match=r"run/\S+: .*something removed (or replaced )?it"):
+        pretrain(settings(mstcn), run, progress=At(step, lose))
+    assert not run.exists()
 
 
 def test_epochs_set_the_steps_once_the_videos_are_known(mstcn: Path, tmp_path: Path) -> None:

@@ -119,3 +119,10 @@ def test_the_json_says_what_the_table_says(data: Path):
     assert record["splits"][0]["videos"] == record["splits"][0]["groups"] == {"train": 1, "valid": 1, "test": 1}
     assert record["groups"] == {"a": 3, "b": 1} and len(record["warnings"]) == 2 and record["problems"] == []
     assert len(record["tau"]["seconds"]) == len(record["tau"]["frames"]) == 3
+
+
+def test_labels_that_end_long_before_their_videos_are_questioned(data: Path):
+    (data / "splits" / "test.split1.bundle").write_text("video2.txt\n")
+    (data / "groundTruth" / "video1.txt").write_text("\n".join(["cut"] * 7 + ["(unlabelled)"] * 14))
+    (line,) = inspect_dataset(data, source_rate=4).warnings
+    assert line.startswith("labels end early in 1 of 3 videos; video1: 67 % is unlabelled: are they of another frame")

@@ -93,7 +93,7 @@ def test_temporal_heads_stand_beside_the_probe(data: Any) -> None:
     ("options", "message"),
     [
         ({"task": "anticipation"}, "unknown task 'anticipation'; expected segmentation"),
-        ({"heads": ["forest"]}, "unknown head 'forest'; expected linear or "),
+        ({"heads": ["forest"]}, "unknown head 'forest'; expected one of linear, "),
         ({"models": {"raw": model(0)}}, "stands for a control"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keystep.data.folder import open_dataset
+from keystep.data.inspection import inspect_dataset
 from keystep.errors import InputError
 from keystep.extraction import extract
 from keystep.progress import Lines
@@ -56,6 +57,36 @@ def test_labels_of_another_rate_are_refused_before_the_work(make_clip: MakeClip,
     assert extract(videos, "toy_backbones:colours", label_rate=12.5, **options).videos == ("a", "b")
     done = extract(videos[:1], "toy_backbones:colours", **(options | {"out": tmp_path / "one"}))
     assert "the last 25 are unlabelled; are they of another frame rate (--label-rate)?" in done.warnings[0]
+
+
+def test_labels_in_doubt_never_replace_good_ones(make_clip: MakeClip, tmp_path: Path):
+    video, out = make_clip("a.mp4", frames=50), tmp_path / "out"
+    (tmp_path / "groundTruth").mkdir()
+    (tmp_path / "mapping.txt").write_text("0 pour\n1 stir\n")
+    given, kept = tmp_path / "groundTruth" / "a.txt", out / "groundTruth" / "a.txt"
+    options = {"out": out, "labels": tmp_path, "rate": 5}
+    given.write_text("pour\n" * 50)
+    assert extract(video, "toy_backbones:colours", **options).warnings == ()
+    good, record = kept.read_text(), (out / "labels.json").read_text()
+    given.write_text("stir\n" * 16)
+    with pytest.raises(InputError, match=r"a\.txt: labels 10 slots; the new labels would leave 60 % .*--label-rate"):
+        extract(video, "toy_backbones:colours", **options)
+    assert (kept.read_text(), (out / "labels.json").read_text()) == (good, record)
+    done = extract(video, "toy_backbones:colours", on_error="skip", **options)
+    assert kept.read_text() == good and "were not taken" in done.skipped["a"]
+    (line,) = [line for line in inspect_dataset(out).warnings if "were not taken" in line]
+    assert line.startswith("a: ")
+    given.write_text("stir\n" * 40)
+    done = extract(video, "toy_backbones:colours", **options)
+    assert "finished videos get the new ones" in done.warnings[0] and kept.read_text().startswith("stir\n" * 8)
+
+
+def test_more_features_than_frames_a_second_are_told(make_clip: MakeClip, tmp_path: Path):
+    videos = [make_clip("a.mp4", frames=25, rate=25), make_clip("b.mp4", frames=10, rate=10)]
+    done = extract(videos, "toy_backbones:colours", out=tmp_path / "out", rate=20)
+    (line,) = done.warnings
+    assert line.startswith("1 videos have fewer than 20 frames a second, such as b with 10: neighbouring features show")
+    assert extract(videos, "toy_backbones:colours", out=tmp_path / "slow", rate=10).warnings == ()
 
 
 def test_what_deserves_a_look_is_noted_and_kept(make_clip: MakeClip, tmp_path: Path):

@@ -58,7 +58,10 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (lambda record: record.pop("width"), "its record is damaged: head: width: field required"),
-        (lambda record: record["config"].update(kind="lstm"), "its record is damaged: unknown kind 'lstm'"),
+        (
+            lambda record: record["config"].update(kind="lstm"),
+            "head.safetensors: unknown head 'lstm'; expected one of linear",
+        ),
         (lambda record: record["config"].update(depth=3), "its record is damaged: unknown setting depth"),
         (lambda record: record.update(width=5), "weights do not fit this model"),
         (lambda record: record.update(width="wide"), "its record is damaged"),

@@ -187,7 +187,7 @@ def test_every_preset_builds() -> None:
 @pytest.mark.parametrize(
     ("preset", "settings", "words"),
     [
-        ("lstm", {}, "unknown head 'lstm'; known: linear"),
+        ("lstm", {}, "unknown head 'lstm'; expected one of linear"),
         ("mstcn", {"map": 3}, "did you mean maps"),
         ("attentive", {"window": 10, "chunk": 20}, "window 10 must hold at least a chunk, 20 frames"),
         ("attentive", {"dim": 30}, "dim 30 cannot be shared by 4 heads"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, Groups, OnError, Rate, SourceRate, app, console, there
+from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, there
 
 PANEL = "Videos and features"
 
@@ -53,9 +53,9 @@ def extract_(
     """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
-    from keystep.cli.stopping import interruptible
     from keystep.config.base import assignments
     from keystep.extraction.run import extract
+    from keystep.stopping import interruptible
 
     with interruptible(f"stopped; run again to go on with what is missing in {out}"):
         done = extract(
@@ -150,6 +150,7 @@ def inspect(
     import json
 
     from keystep.cli.inspection import draw_inspection, show_inspection
+    from keystep.cli.onward import after_inspection
     from keystep.cli.progress import progress_on
     from keystep.data.inspection import inspect_dataset
     from keystep.progress import SILENT
@@ -162,7 +163,42 @@ def inspect(
             draw_inspection(found, picture)
     else:
         show_inspection(found, picture or Path(f"inspect-{data.resolve().name}.png"), console)
+        after_inspection(found, {"--source-rate": source_rate, "--rate": rate, "--groups": groups})
     raise typer.Exit(1 if found.problems else 0)
+
+
+@app.command(rich_help_panel=PANEL)
+def split(
+    data: Data,
+    folds: Annotated[
+        int | None, typer.Option(help="How many; by default 5, or one for each group or video where there are fewer.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another one deals the videos differently.")] = 0,
+    groups: Groups = None,
+    task_pattern: Annotated[
+        str | None,
+        typer.Option(help="Finds a video's task in its name, such as 'S2_(.+)_C1'; tasks are spread evenly."),
+    ] = None,
+    source_rate: SourceRate = None,
+    on_error: OnError = "raise",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make folds for cross-validation: splits/*.bundle, each video tested once, each person's videos together."""
+    from keystep.cli.onward import after_split
+    from keystep.cli.splitting import show_folds
+    from keystep.data.splitting import make_splits
+
+    made = make_splits(
+        data,
+        folds=folds,
+        seed=seed,
+        groups=groups,
+        task_pattern=task_pattern,
+        on_error=on_error,
+        overwrite=overwrite,
+    )
+    show_folds(made, console)
+    after_split(made, {"--source-rate": source_rate})
 
 
 @app.command(rich_help_panel=PANEL)

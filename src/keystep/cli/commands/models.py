@@ -20,7 +20,6 @@ from keystep.cli.base import (
     app,
     console,
     model_there,
-    print_next,
     there,
 )
 
@@ -85,6 +84,7 @@ def pretrain(
         run, settled = out, _run_config(config, preset, flags, settings)
     feature_files(settled.data.root)  # before the imports that take seconds
 
+    from keystep.cli.onward import after_training
     from keystep.cli.training import train
 
     train(settled, run, seeds=seeds, resume=resume is not None, console=console)
@@ -92,11 +92,7 @@ def pretrain(
         console.print("ORACLE: this model needs true segment boundaries wherever it is used")
     elif settled.train.crop_segments is not None:
         console.print("note: its crops followed true segments; the model itself needs none")
-    data_set = settled.data
-    given = {"--source-rate": data_set.source_rate, "--rate": data_set.rate, "--split": data_set.split}
-    given |= {"--groups": data_set.groups}
-    options = [word for name, value in given.items() if value is not None for word in (name, value)]
-    print_next("eval", data_set.root, *options, "--model", f"pjepa={run}")
+    after_training(settled, run)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -287,13 +283,16 @@ def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings:
     from keystep.config.base import assignments, build, read_yaml
     from keystep.config.presets import preset_settings
     from keystep.errors import InputError
+    from keystep.plugins import TARGETS
 
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
     sections = [layer.get("data") for layer in layers]
     if not any(isinstance(section, dict) and section.get("root") for section in sections):
         raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
-    return build(RunConfig, *layers)
+    found = build(RunConfig, *layers)
+    TARGETS.check(found.target.kind)  # before the imports that take seconds
+    return found
 
 
 if __name__ == "__main__":

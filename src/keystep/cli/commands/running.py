@@ -23,13 +23,16 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for labels, probabilities and ribbons.")] = Path("predictions"),
     source_rate: SourceRate = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Of videos, where the head's features were made by foreign code: its name again.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Of videos: the backbone's weights.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Predict the steps of whole recordings: label files, probabilities, ribbons; the offline heads see all of them."""
     from keystep.cli.predicting import predict_videos
 
-    predict_videos(model, head, videos, out, source_rate, weights, overwrite, console)
+    predict_videos(model, head, videos, out, source_rate, backbone, weights, overwrite, console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -156,6 +159,25 @@ def export(
     export_model(
         *(model, out, onnx, torch, int8, frames, streams, window, head, features or [], console), overwrite=overwrite
     )
+
+
+@app.command(rich_help_panel="Help")
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List what can be used by name (heads and so on), and where it is from; exit status 1 if any of it is broken."""
+    import json
+    from dataclasses import asdict
+
+    from keystep.cli.plugins import show
+    from keystep.plugins import REGISTRIES
+
+    found = [plugin for registry in REGISTRIES for plugin in registry.plugins()]
+    if as_json:
+        print(json.dumps([asdict(plugin) for plugin in found], indent=2))
+    else:
+        show(found, console)
+    raise typer.Exit(1 if any(plugin.problem for plugin in found) else 0)
 
 
 @app.command(rich_help_panel="Help")

@@ -191,6 +191,12 @@ class Track:
         return rate
 
     @property
+    def usual_rate(self) -> Fraction | None:
+        """Frames a second where none are missing, as FFmpeg guesses it: a hole changes the average, and not this."""
+        rate: Fraction | None = self.stream.guessed_rate or self.rate
+        return rate
+
+    @property
     def listed(self) -> int | None:
         """How many frames the container has listed so far; what its edits cut off is not in it.
 

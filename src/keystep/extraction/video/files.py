@@ -21,17 +21,18 @@ from keystep.extraction.video.tracks import about_others
 class VideoInfo:
     """What a file says of its video.
 
-    height, width: of the first frame, upright, with square pixels. rate: average frames a second. frames: how many its
-    container lists. duration: seconds of all tracks as the container states or estimates it.
-    start: seconds on the file's own clock that count as 0. begins: seconds from there at which the video's first frame
-    is due, whether it can be decoded or not. timed: False where frames have no times (a raw stream), so that they are
-    taken to follow each other at ``rate``.
+    height, width: of the first frame, upright, with square pixels. rate: average frames a second. usual_rate: the same
+    without holes. frames: how many its container lists. duration: seconds of all tracks as the container states or
+    estimates it. start: seconds on the file's own clock that count as 0. begins: seconds from there at which the
+    video's first frame is due, whether it can be decoded or not. timed: False where frames have no times (a raw
+    stream), so that they are taken to follow each other at ``rate``.
     """
 
     path: Path
     height: int
     width: int
     rate: Fraction | None
+    usual_rate: Fraction | None
     frames: int | None
     duration: Fraction | None
     codec: str
@@ -63,6 +64,7 @@ class VideoFile:
                 height=frame.height,
                 width=frame.width,
                 rate=track.rate,
+                usual_rate=track.usual_rate,
                 frames=track.frames,
                 duration=track.duration,
                 codec=track.stream.codec_context.name,

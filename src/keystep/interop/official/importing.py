@@ -20,6 +20,7 @@ from keystep.interop.official.archives import Archive, open_archive
 from keystep.interop.official.manifests import Manifest, read_manifests
 from keystep.interop.official.planning import Item, Plan, Sequences, Slicing, plan_archive, plan_manifest
 from keystep.interop.official.slicing import Boundaries, slot_seconds
+from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 
 BACKGROUND_LIMIT = 1024
@@ -95,23 +96,24 @@ def import_archive(options: ImportOptions, problems: Problems | None = None, pro
     slicing = Slicing(options.sequence, options.boundaries, options.every, limit)
     plan = _plan(archive, manifest, slicing, problems)
     timeline = Timeline(rate=(options.source_rate or archive.rate or _estimated_rate(archive)) / options.every)
-    store = FeatureStore(
-        options.out, timeline, "native", _provenance(options, archive, manifest, plan, slicing)
-    ).create()
-    if plan.classes:
-        write_lines(options.out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(plan.classes)))
-    todo = [item for item in plan.items if not _path(options.out, item).exists()]
-    with progress.task("importing", total=len(todo), unit="videos") as task:
-        for item in todo:
-            problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
-            task.advance(note=item.name)
-    done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
-    if not done:
-        raise _no_usable_video(archive, problems)
-    oracle = options.sequence == "segments"
-    imported = Imported(options.out, archive, plan, timeline, done, {}, plan.notes, problems.skipped, oracle)
-    _write_splits(options.out, imported)
-    store.finish()
+    with owning(options.out):
+        store = FeatureStore(
+            options.out, timeline, "native", _provenance(options, archive, manifest, plan, slicing)
+        ).create()
+        if plan.classes:
+            write_lines(options.out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(plan.classes)))
+        todo = [item for item in plan.items if not _path(options.out, item).exists()]
+        with progress.task("importing", total=len(todo), unit="videos") as task:
+            for item in todo:
+                problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
+                task.advance(note=item.name)
+        done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
+        if not done:
+            raise _no_usable_video(archive, problems)
+        oracle = options.sequence == "segments"
+        imported = Imported(options.out, archive, plan, timeline, done, {}, plan.notes, problems.skipped, oracle)
+        _write_splits(options.out, imported)
+        store.finish()
     return imported
 
 

@@ -1,0 +1,159 @@
+"""`make_splits`: folds for cross-validation over the videos of a feature folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keystep.data.annotation import IGNORED, by_hash
+from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.groups import GROUPS, Grouping, write_groups
+from keystep.data.tasks import tasks_of
+from keystep.errors import InputError
+from keystep.files import check_writable, write_lines
+from keystep.types import OnError
+
+MOST_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The splits that `make_splits` wrote.
+
+    Attributes:
+        root: the feature folder.
+        test: split name -> its test videos; all others of ``videos`` train.
+        videos: the videos that are in the splits.
+        groups: how many groups (persons or sites) they belong to; None where no groups are known.
+        tasks: how many tasks they show.
+        left_out: name of each video that is in no split -> why.
+    """
+
+    root: Path
+    test: Mapping[str, tuple[str, ...]]
+    videos: tuple[str, ...]
+    groups: int | None
+    tasks: int
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_splits(
+    data: Path | str,
+    *,
+    folds: int | None = None,
+    seed: int = 0,
+    groups: Grouping | None = None,
+    task_pattern: str | None = None,
+    on_error: OnError | str = "raise",
+    overwrite: bool = False,
+) -> Folds:
+    """Write ``splits/train.splitK.bundle`` and ``splits/test.splitK.bundle`` so that every video is tested once.
+
+    All videos of a group are tested in the same fold. Folds are of about equal size, and each task is spread over them.
+    Validation videos are not written: they are cut from the training videos when a split is read, whole groups at a
+    time. Where labels exist, videos without any are left out. Groups that are given are kept in ``splits/groups.csv``.
+
+    Args:
+        data: the feature folder.
+        folds: how many; None: 5, or one for each group or video where there are fewer.
+        seed: another one deals the videos differently.
+        groups: video -> person or site, or a pattern that finds it in the names; None: as ``splits/groups.csv`` says.
+        task_pattern: finds a video's task in its name; None: as ``features/<video>.json`` says, else all are of one.
+        on_error: ``skip`` leaves out videos that cannot be read.
+        overwrite: replace all splits of the folder, and groups by those given.
+
+    Raises:
+        InputError: splits or groups that would be replaced, fewer videos or groups than folds, or a folder, groups or
+            a pattern that cannot be used.
+    """
+    folder = _opened(Path(data), groups, on_error)
+    written = _written(folder, groups)
+    if written and not overwrite:
+        raise InputError(f"{written[0]}: is there already; give --overwrite to replace all splits, or use them")
+    left_out = {**folder.problems.skipped, **_unlabelled(folder)}
+    videos = tuple(name for name in folder.videos if name not in left_out)
+    tasks = tasks_of(folder, videos, task_pattern)
+    known = None if folder.groups is None else {name: folder.groups[name] for name in videos}
+    count = _fold_count(folder, videos, known, folds)
+    dealt = _dealt(videos, known, tasks, count, seed)
+    test = {str(fold + 1): tuple(name for name in videos if dealt[name] == fold) for fold in range(count)}
+    _write(folder, test, videos, written)
+    kinds = None if known is None else len(set(known.values()))
+    return Folds(folder.root, test, videos, kinds, len(set(tasks.values())), left_out)
+
+
+def _opened(root: Path, groups: Grouping | None, on_error: str) -> FeatureFolder:
+    """The folder at its own rate; one that does not state it is read at any, since folds do not depend on it."""
+    rate = None if (root / "store.json").exists() else 1
+    return open_dataset(root, source_rate=rate, problems=on_error, groups=groups)  # type: ignore[arg-type]
+
+
+def _written(folder: FeatureFolder, groups: Grouping | None) -> list[Path]:
+    """The files that new splits replace."""
+    bundles = sorted((folder.root / "splits").glob("*.split*.bundle"))
+    listed = folder.root / GROUPS
+    return bundles + [listed] * (groups is not None and listed.exists())
+
+
+def _unlabelled(folder: FeatureFolder) -> dict[str, str]:
+    """Name of each video that no score can be computed on, although others have labels -> why."""
+    if all(video.labels is None for video in folder.videos.values()):
+        return {}
+    return {
+        name: "it has no labels" if video.labels is None else "no frame of it has a label"
+        for name, video in folder.videos.items()
+        if video.labels is None or (folder.frame_labels(name) == IGNORED).all()
+    }
+
+
+def _fold_count(
+    folder: FeatureFolder, videos: Sequence[str], groups: Mapping[str, str] | None, folds: int | None
+) -> int:
+    """How many folds; at least 2, and never more than there are groups or videos."""
+    most, unit = (len(videos), "videos") if groups is None else (len(set(groups.values())), "groups")
+    count = min(MOST_FOLDS, most) if folds is None else folds
+    if len(videos) < 3 or most < 2:
+        raise InputError(
+            f"{folder.root}: {len(videos)} videos of {most} {unit}; folds need at least 3 videos and 2 {unit}"
+        )
+    if not 2 <= count <= most:
+        raise InputError(f"{folder.root}: --folds {count} for {most} {unit}; give 2 to {most}")
+    return count
+
+
+def _dealt(
+    videos: Sequence[str], groups: Mapping[str, str] | None, tasks: Mapping[str, str], count: int, seed: int
+) -> dict[str, int]:
+    """Video -> the fold that tests it, 0 to count - 1.
+
+    Groups are dealt one by one, the largest first and equal ones in the order of a hash of their names, each to the
+    fold that has tested the fewest videos of its tasks; of those, to the smallest.
+    """
+    together = {name: name for name in videos} if groups is None else dict(groups)
+    members: dict[str, list[str]] = {}
+    for name in videos:
+        members.setdefault(together[name], []).append(name)
+    held, sizes, folds = [Counter[str]() for _ in range(count)], [0] * count, dict[str, int]()
+    for group in sorted(by_hash(members, seed), key=lambda group: -len(members[group])):
+        own = Counter(tasks[name] for name in members[group])
+        alike = [sum(held[fold][task] * number for task, number in own.items()) for fold in range(count)]
+        fold = min(range(count), key=lambda fold: (alike[fold], sizes[fold]))
+        held[fold] += own
+        sizes[fold] += len(members[group])
+        folds |= dict.fromkeys(members[group], fold)
+    return folds
+
+
+def _write(folder: FeatureFolder, test: Mapping[str, tuple[str, ...]], videos: Sequence[str], old: list[Path]) -> None:
+    """The bundles of all folds, and groups that the caller gave, in place of the old ones."""
+    check_writable(folder.root / "splits")
+    for path in old:
+        path.unlink()
+    for name, tested in test.items():
+        trained = [video for video in videos if video not in tested]
+        for part, names in (("train", trained), ("test", tested)):
+            write_lines(folder.root / "splits" / f"{part}.split{name}.bundle", (f"{video}.txt" for video in names))
+    if folder.grouping is not None and folder.groups is not None:
+        write_groups(folder.root, folder.groups)

@@ -1,0 +1,83 @@
+"""Each page ``docs/add_*.md`` is a test: its module is written as it stands, its commands run as they stand."""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from keystep import plugins
+from keystep.cli import main
+
+DOCS = Path(__file__).parents[3] / "docs"
+Run = Callable[..., tuple[int, str, str]]
+
+
+class Page:
+    """The module of a page, which lies in the working folder, and its commands, word by word."""
+
+    def __init__(self, name: str) -> None:
+        text = (DOCS / name).read_text()
+        blocks = {language: re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) for language in ("python", "sh")}
+        self.code = blocks["python"][0]
+        self.file = re.match(r"# (\w+\.py)\n", self.code)[1]
+        self.commands = [shlex.split(line) for block in blocks["sh"] for line in block.splitlines()]
+        assert len(self.code.splitlines()) <= 40, f"{name}: the example is longer than 40 lines"
+        Path(self.file).write_text(self.code)
+
+
+@pytest.fixture(autouse=True)
+def nothing_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A process that nobody has told anything, in an empty folder; modules of it are forgotten afterwards."""
+    monkeypatch.setattr(plugins, "_allowed", set())
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def page() -> Callable[[str], Page]:
+    return Page
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in a process that was told nothing before: (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(plugins, "_allowed", set())
+        monkeypatch.setattr(sys, "argv", ["keystep", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a distribution with entry points on the path: ``install("acme", "keystep.heads", mean="my_heads:Mean")``."""
+
+    def put(distribution: str, group: str, **entries: str) -> None:
+        folder = tmp_path / "installed"
+        record = folder / f"{distribution}-1.0.dist-info"
+        record.mkdir(parents=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        lines = "\n".join(f"{name} = {value}" for name, value in entries.items())
+        (record / "entry_points.txt").write_text(f"[{group}]\n{lines}\n")
+        if str(folder) not in sys.path:
+            monkeypatch.syspath_prepend(folder)
+
+    return put
