@@ -279,7 +279,7 @@ def _check_step(name: str, got: check.Outputs, reference: check.Reference) -> di
 
 
 def _check_rounding(
-    name: str, output: str, difference: check.Difference, compared_with: str = "keystep.stream"
+    name: str, output: str, difference: check.OutputDifference, compared_with: str = "keystep.stream"
 ) -> None:
     if not difference.is_rounding:
         raise InputError(

@@ -32,7 +32,7 @@ LONGEST_PAST = 4096
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """Difference between two runs over ``frames`` frames of every stream.
 
     Attributes:
@@ -69,11 +69,11 @@ class Trial:
         return tuple(torch.cat(output, dim=1) for output in zip(*calls, strict=True))
 
 
-def difference(got: Tensor, right: Tensor) -> Difference:
+def difference(got: Tensor, right: Tensor) -> OutputDifference:
     """Difference of ``got`` from ``right``, both (B, T, ...)."""
     apart = (got - right).abs()
     changed = (got.argmax(-1) != right.argmax(-1)).double().mean()
-    return Difference(
+    return OutputDifference(
         float(apart.max()), float(apart.mean()), float(right.abs().max()), right.shape[1], round(float(changed), 6)
     )
 

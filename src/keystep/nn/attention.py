@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from keystep.config.attention import AttentionPattern
 from keystep.nn.pattern import opened, visible
 from keystep.nn.places import Places
-from keystep.nn.tiles import Plan, Tile, length, make_plan
+from keystep.nn.tiles import Tile, TilePlan, length, make_plan
 
 __all__ = ["AttentionPattern", "attend", "attend_reference", "opened", "visible"]
 
@@ -95,7 +95,7 @@ def attend_reference(
     return out.to(query.dtype)
 
 
-def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: Plan) -> Tensor:
+def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: TilePlan) -> Tensor:
     if plan.far_keys is None:
         far_key, far_value = key[:, :, :0], value[:, :, :0]
     else:
@@ -122,7 +122,7 @@ class _Tiled(torch.autograd.Function):
         value: Tensor,
         far_key: Tensor,
         far_value: Tensor,
-        plan: Plan,
+        plan: TilePlan,
         weighed: bool,
     ) -> Tensor:
         batch, heads, rows, width = query.shape

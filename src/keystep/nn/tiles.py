@@ -58,7 +58,7 @@ class Tile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """Everything that attention derives from positions alone, computed once for all blocks of a network.
 
     Attributes:
@@ -100,7 +100,7 @@ class Plan:
             yield tile, mask, elsewhere
 
 
-def make_plan(pattern: AttentionPattern, queries: Places, key_places: Places | None, cores: bool) -> Plan:
+def make_plan(pattern: AttentionPattern, queries: Places, key_places: Places | None, cores: bool) -> TilePlan:
     """The plan for these positions, with or without cores. It is cached in ``queries``, so that all blocks share it.
 
     The key positions are cached too, so that their id is not reused by another object.
@@ -109,11 +109,11 @@ def make_plan(pattern: AttentionPattern, queries: Places, key_places: Places | N
     if name not in queries.memo:
         plan = _plan(pattern, queries, queries if key_places is None else key_places, cores)
         queries.memo[name] = (plan, key_places)
-    kept: Plan = queries.memo[name][0]
+    kept: TilePlan = queries.memo[name][0]
     return kept
 
 
-def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool) -> Plan:
+def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool) -> TilePlan:
     near, far_keys = _near_spans(pattern, queries, keys), None
     far = Spans(torch.zeros_like(near.first), torch.zeros_like(near.stop))
     if pattern.stride is not None:
@@ -123,7 +123,7 @@ def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool)
     blind = near.empty & far.empty
     around = _tiles_around_cores(near, far, blind, keys.positions.shape[1]) if cores else []
     tiles = around or _tiles(near, far)
-    return Plan(tiles, bool(around), near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
+    return TilePlan(tiles, bool(around), near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
 
 
 def _near_spans(pattern: AttentionPattern, queries: Places, keys: Places) -> Spans:
@@ -178,9 +178,9 @@ def _tiles_around_cores(near: Spans, far: Spans, blind: Tensor, keys: int) -> li
     ]
     begin, end = (x.repeat_interleave(CORE)[: blind.shape[1]] for x in (begin, end))  # (Tq,)
     before = _spans(near.first, torch.minimum(near.stop, begin), None, keys)
-    behind = _spans(torch.maximum(near.first, end), near.stop, None, keys)
+    after = _spans(torch.maximum(near.first, end), near.stop, None, keys)
     no_far = Spans(torch.zeros_like(far.first), torch.zeros_like(far.stop))
-    return [*cores, *_tiles(before, far), *_tiles(behind, no_far)]
+    return [*cores, *_tiles(before, far), *_tiles(after, no_far)]
 
 
 def _tiles(near: Spans, far: Spans) -> list[Tile]:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from release import assembly_row, egoprocel_row, fact_times, write_csv
 
 from keystep.errors import InputError
-from keystep.interop.official.manifests import Segment, Take, archive_path, half_decimal, read_manifests, unique_names
+from keystep.interop.official.manifests import (
+    ManifestTake,
+    Segment,
+    archive_path,
+    half_decimal,
+    read_manifests,
+    unique_names,
+)
 from keystep.interop.official.slicing import (
     Boundaries,
     first_slots,
@@ -35,8 +42,12 @@ def test_an_egoprocel_manifest_gives_takes_by_video_and_classes_by_name(tmp_path
     test = write_csv(tmp_path / "test.csv", [egoprocel_row("P03.pt", 0, 2, 5, "stir", split="test")])
     manifest = read_manifests([train, test])
     assert manifest.kind == "egoprocel"
-    assert [(s.start, s.end, s.label) for s in manifest.takes[Take("", "P01.pt")]] == [(0, 4, 0), (4, 9, 3)]
-    assert manifest.splits == {Take("", "P01.pt"): "train", Take("", "P02.pt"): "train", Take("", "P03.pt"): "test"}
+    assert [(s.start, s.end, s.label) for s in manifest.takes[ManifestTake("", "P01.pt")]] == [(0, 4, 0), (4, 9, 3)]
+    assert manifest.splits == {
+        ManifestTake("", "P01.pt"): "train",
+        ManifestTake("", "P02.pt"): "train",
+        ManifestTake("", "P03.pt"): "test",
+    }
     assert manifest.classes == ("background", "stir 1", "class 2", "Crack egg (OPEN it)", "class 4", "stir 5")
     assert len(manifest.hashes) == 2 and not manifest.notes
 
@@ -51,12 +62,12 @@ def test_an_assembly101_manifest_gives_takes_by_action_type_and_view(tmp_path: P
     manifest = read_manifests([write_csv(tmp_path / "m.csv", rows)])
     assert manifest.kind == "assembly101" and manifest.classes == ("action 0", "class 1", "action 2")
     assert {take: len(segments) for take, segments in manifest.takes.items()} == {
-        Take("assembly", "r1/v4.pt"): 2,
-        Take("disassembly", "r1/v4.pt"): 1,
-        Take("assembly", "r2/v4.pt"): 1,
+        ManifestTake("assembly", "r1/v4.pt"): 2,
+        ManifestTake("disassembly", "r1/v4.pt"): 1,
+        ManifestTake("assembly", "r2/v4.pt"): 1,
     }
-    assert [segment.start for segment in manifest.takes[Take("assembly", "r1/v4.pt")]] == [0.0, 1.5]
-    assert manifest.splits[Take("assembly", "r2/v4.pt")] == "valid"
+    assert [segment.start for segment in manifest.takes[ManifestTake("assembly", "r1/v4.pt")]] == [0.0, 1.5]
+    assert manifest.splits[ManifestTake("assembly", "r2/v4.pt")] == "valid"
 
 
 def test_only_video_endings_become_archive_endings() -> None:

@@ -18,7 +18,7 @@ from keystep.errors import InputError, quoted
 from keystep.files import sample_bytes, write_lines
 from keystep.interop.official.archives import Archive, open_archive
 from keystep.interop.official.manifests import Manifest, read_manifests
-from keystep.interop.official.planning import Item, Plan, Sequences, Slicing, plan_archive, plan_manifest
+from keystep.interop.official.planning import ImportPlan, Item, Sequences, Slicing, plan_archive, plan_manifest
 from keystep.interop.official.slicing import Boundaries, slot_seconds
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
@@ -56,7 +56,7 @@ class Imported:
 
     root: Path
     archive: Archive
-    plan: Plan
+    plan: ImportPlan
     timeline: Timeline
     done: dict[str, Item]
     """Name -> sequence that was imported."""
@@ -117,7 +117,7 @@ def import_archive(options: ImportOptions, problems: Problems | None = None, pro
     return imported
 
 
-def _plan(archive: Archive, manifest: Manifest | None, slicing: Slicing, problems: Problems) -> Plan:
+def _plan(archive: Archive, manifest: Manifest | None, slicing: Slicing, problems: Problems) -> ImportPlan:
     lacking = archive.missing()
     if lacking and problems.on_error == "raise":
         raise InputError(f"{lacking[0]}: no such shard ({len(lacking)} are missing); download all, or skip bad videos")
@@ -188,7 +188,7 @@ def _estimated_rate(archive: Archive) -> Fraction:
 
 
 def _provenance(
-    options: ImportOptions, archive: Archive, manifest: Manifest | None, plan: Plan, slicing: Slicing
+    options: ImportOptions, archive: Archive, manifest: Manifest | None, plan: ImportPlan, slicing: Slicing
 ) -> dict[str, Any]:
     record: dict[str, Any] = {
         "importer": "keystep import official",
@@ -218,7 +218,7 @@ def _path(out: Path, item: Item) -> Path:
     return out / "features" / f"{item.name}.npy"
 
 
-def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, options: ImportOptions) -> None:
+def _write(store: FeatureStore, archive: Archive, plan: ImportPlan, item: Item, options: ImportOptions) -> None:
     """Read a sequence from the archive and write it with its labels and times."""
     video = archive.video(item.video)
     features, times, labels = video.features[:: options.every], video.times[:: options.every], item.labels

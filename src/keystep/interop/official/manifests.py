@@ -48,7 +48,7 @@ class Segment(NamedTuple):
     """Half of the last decimal of start and end as written, that is, the maximum rounding error."""
 
 
-class Take(NamedTuple):
+class ManifestTake(NamedTuple):
     """One of the authors' training sequences: an action type (empty for EgoProceL) and a path in the archive."""
 
     action_type: str
@@ -60,9 +60,9 @@ class Manifest:
     """The rows of all files."""
 
     kind: Kind
-    takes: dict[Take, list[Segment]]
+    takes: dict[ManifestTake, list[Segment]]
     """Take -> its segments, sorted."""
-    splits: dict[Take, str]
+    splits: dict[ManifestTake, str]
     """Take -> train, valid or test."""
     classes: tuple[str, ...]
     """Names of the classes from 0 to the largest id."""
@@ -72,7 +72,7 @@ class Manifest:
 
 
 class _Row(NamedTuple):
-    take: Take
+    take: ManifestTake
     split: str
     segment: Segment
     class_name: str
@@ -88,8 +88,8 @@ def read_manifests(paths: Sequence[Path]) -> Manifest:
             with file and line.
     """
     kinds: list[Kind] = []
-    takes: dict[Take, list[Segment]] = {}
-    splits: dict[Take, str] = {}
+    takes: dict[ManifestTake, list[Segment]] = {}
+    splits: dict[ManifestTake, str] = {}
     names: dict[int, str] = {}
     hashes: dict[str, str] = {}
     notes: dict[str, None] = {}
@@ -157,7 +157,7 @@ def _row(kind: Kind, values: Mapping[str, str | None], where: str) -> _Row:
     else:
         name = "background" if label == BACKGROUND else row["fact_step_name"]
     return _Row(
-        take=Take(row.get("action_type", ""), archive_path(row["video_path"])),
+        take=ManifestTake(row.get("action_type", ""), archive_path(row["video_path"])),
         split=SPLITS[split],
         segment=Segment(
             start,

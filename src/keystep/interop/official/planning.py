@@ -14,7 +14,7 @@ from keystep.data.annotation import PARTS
 from keystep.data.problems import Problems
 from keystep.errors import InputError, quoted
 from keystep.interop.official.archives import Archive
-from keystep.interop.official.manifests import SPLITS, Manifest, Segment, Take, unique_names
+from keystep.interop.official.manifests import SPLITS, Manifest, ManifestTake, Segment, unique_names
 from keystep.interop.official.slicing import Boundaries, on_bounds, take_slots, whole_labels
 
 Sequences = Literal["whole", "segments"]
@@ -44,7 +44,7 @@ class Item:
 
 
 @dataclass
-class Plan:
+class ImportPlan:
     """Everything to write, in the order on disk of the archive."""
 
     items: list[Item] = field(default_factory=list)
@@ -60,9 +60,9 @@ class Plan:
         self.counts[what] = self.counts.get(what, 0) + number
 
 
-def plan_archive(archive: Archive, every: int) -> Plan:
+def plan_archive(archive: Archive, every: int) -> ImportPlan:
     """Plan all videos with the labels and splits of the archive."""
-    plan = Plan(classes=unique_names(archive.classes) if archive.classes else ())
+    plan = ImportPlan(classes=unique_names(archive.classes) if archive.classes else ())
     videos = archive.order()
     plan.count("videos without slots", len(archive.lengths) - len(videos))
     names = plain_names([archive.names[video] for video in videos], archive.path)
@@ -88,7 +88,7 @@ class Slicing:
     """Number of slots at the start of a background segment that a training sequence keeps; 0: all."""
 
 
-def plan_manifest(archive: Archive, manifest: Manifest, slicing: Slicing, problems: Problems) -> Plan:
+def plan_manifest(archive: Archive, manifest: Manifest, slicing: Slicing, problems: Problems) -> ImportPlan:
     """Plan whole videos with the labels of a manifest, or the authors' training sequences.
 
     Raises:
@@ -108,9 +108,9 @@ class _Planner:
 
     def __init__(self, archive: Archive, manifest: Manifest, slicing: Slicing, problems: Problems) -> None:
         self.archive, self.manifest, self.slicing, self.problems = archive, manifest, slicing, problems
-        self.plan = Plan(classes=manifest.classes, notes=list(manifest.notes))
+        self.plan = ImportPlan(classes=manifest.classes, notes=list(manifest.notes))
         self.videos = {archive.names[video]: video for video in archive.order()}
-        self.by_path: dict[str, list[Take]] = {path: [] for path in self.videos}
+        self.by_path: dict[str, list[ManifestTake]] = {path: [] for path in self.videos}
         lacking = 0
         for take, segments in manifest.takes.items():
             if take.path in self.by_path:
