@@ -100,7 +100,7 @@ class Surprise:
         """Maximum delay of a row in frames: the first frame of a span waits for the last one."""
         return self.span - 1
 
-    def score_video(self, features: np.ndarray) -> np.ndarray:
+    def of_video(self, features: np.ndarray) -> np.ndarray:
         """(T, 1) surprise of a whole video, (T, D_in)."""
         rows, state = self.step(features, self.begin())
         return np.concatenate([rows, self.finish(state)])

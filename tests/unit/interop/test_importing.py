@@ -327,7 +327,7 @@ def test_a_bad_video_stops_the_import_or_is_left_out_of_features_labels_and_spli
     payload = packed(VIDEOS)
     payload["tokens"][25, 2] = torch.nan
     archive = saved(tmp_path / "bad.pt", payload)
-    with pytest.raises(InputError, match=r"bad\.pt: 'P02\.pt' has NaN or infinite numbers in slot 5 of 'P02'") as error:
+    with pytest.raises(InputError, match=r"bad\.pt: 'P02\.pt' has NaN or infinite values in slot 5 of 'P02'") as error:
         run(archive, tmp_path / "raise", *manifests)
     assert "\n" not in str(error.value)
     assert not any(path.stem == "P02" for path in (tmp_path / "raise").rglob("*"))
@@ -409,7 +409,7 @@ def test_times_that_are_bad_in_every_video_are_what_is_said(tmp_path: Path, valu
 
 def test_times_that_tell_no_rate_ask_for_one(tmp_path: Path) -> None:
     archive = saved(tmp_path / "a.pt", packed({"a.pt": fact_times(1)}))
-    with pytest.raises(InputError, match=r"give it with --source-rate 4"):
+    with pytest.raises(InputError, match=r"for example --source-rate 4"):
         run(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -444,7 +444,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(fact: tu
         ((archive, out, train), {"sequence": "takes"}, "unknown --sequence 'takes'; expected one of whole, segments"),
         ((archive, out, train), {"boundaries": "near"}, "unknown --boundaries 'near'; expected one of exact, float32"),
         ((archive, out), {"boundaries": "float32"}, "--boundaries float32 needs --manifest"),
-        ((archive, out, train), {"every": 0}, "--every 0"),
+        ((archive, out, train), {"every": 0}, "--every must be at least 1"),
         ((archive, out, train), {"background_limit": 5}, "needs --sequence segments"),
         ((archive, out, train), {"background_limit": -5, "sequence": "segments"}, "at least 0"),
         ((lemon, out, train), {}, "a sharded archive has no labels; remove --manifest"),

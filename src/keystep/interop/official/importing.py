@@ -252,7 +252,7 @@ def _write_splits(out: Path, imported: Imported) -> None:
         usable = {part: [name for name in parts[part] if name in imported.done] for part in PARTS}
         lacking = [part for part in ("train", "test") if not usable[part]]
         if lacking:
-            imported.notes.append(f"split {split} was not written, because it has no {lacking[0]} videos")
+            imported.notes.append(f"split {split} is not written: no {lacking[0]} videos")
             continue
         for part, names in usable.items():
             if names:
