@@ -1,12 +1,16 @@
 """The documentation site without its generator: no broken link, and every page is in the navigation."""
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 import keystep
+from keystep.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +35,24 @@ def test_the_reference_has_every_public_name(build: ModuleType) -> None:
     text = (build.STAGE / "reference.md").read_text()
     for name in set(keystep.__all__) - {"__version__"}:
         assert f".{name}\n" in text, name
+
+
+def test_the_layers_of_the_page_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [{name.strip() for name in layer.split("|")} for layer in contracts[0]["layers"]]
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page.partition("## The way of the data")[0], flags=re.MULTILINE)
+    height = {name: place for place, names in enumerate(layers) for name in names}
+    listed = [{height[name] for name in re.findall(r"`(\w+)`", row)} for row in rows]
+    assert len(listed) > 20 and all(len(heights) == 1 for heights in listed), "a row is of one layer"
+    assert [*map(min, listed)] == sorted(map(min, listed)), "from the top down"
+
+
+def test_what_each_command_needs_is_said_of_commands_that_exist() -> None:
+    page = (ROOT / "docs" / "run_folder.md").read_text()
+    said = set(re.findall(r"^\| `(\w+)", page.partition("## A feature folder")[0], flags=re.MULTILINE))
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert said <= commands and {"extract", "split", "pretrain", "eval", "predict", "stream"} <= said
 
 
 def test_broken_links_and_pages_out_of_the_navigation_are_named(build: ModuleType) -> None:

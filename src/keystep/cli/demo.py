@@ -20,12 +20,15 @@ SEEDS = 3
 """As many as a claim needs."""
 
 
-def run_demo(out: Path, console: Console) -> None:
-    """Make data, pretrain P-JEPA three times as `keystep pretrain` would, judge it, report."""
+def run_demo(out: Path, console: Console, world: int = 0) -> None:
+    """Generate data, pretrain P-JEPA three times as `keystep pretrain` would, evaluate and report.
+
+    world: seed of the data.
+    """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty; remove it, or choose another --out")
     console.print("1. Made-up procedures: what a step is called depends on what was done before, at times minutes ago.")
-    generate(out / "data", SyntheticConfig.demo())
+    generate(out / "data", SyntheticConfig.demo().model_copy(update={"seed": world}))
     console.print("2. Pretraining P-JEPA on features alone, no labels, from three random beginnings.")
     config = build(RunConfig, {"data": {"root": out / "data", "split": "1"}})
     train(config, out / "runs", seeds=SEEDS, resume=False, console=console)

@@ -67,6 +67,7 @@ def find_videos(
     if not shapes:
         return {}
     axis = _find_time_axis(root, shapes, label_lengths) if time_axis is None else time_axis
+    _check_transposed(root, list(shapes.values()), axis)
     try:
         lengths = {path: (shapes[path][axis], count) for path, count in label_lengths.items() if path in shapes}
         problems.notes += _check_rate(root, lengths)
@@ -87,6 +88,16 @@ def find_videos(
         if video is not None:
             videos[video.name] = video
     return videos
+
+
+def _check_transposed(root: Path, shapes: Sequence[tuple[int, int]], axis: int) -> None:
+    """Refuse arrays all of which are as long as each other, and none as wide: those are the other way round."""
+    lengths, widths = ({shape[side] for shape in shapes} for side in (axis, 1 - axis))
+    if len(shapes) > 2 and len(lengths) == 1 and len(widths) == len(shapes):
+        raise InputError(
+            f"{root}: transposed: read as {_form(axis)}, its {len(shapes)} arrays are all {lengths.pop()} frames long "
+            f"and differ in width, such as {shapes[0]}; {_TRANSPOSE}"
+        )
 
 
 def _check_rate(root: Path, lengths: Mapping[Path, tuple[int, int]]) -> list[str]:

@@ -68,36 +68,41 @@ def make_splits(
         InputError: splits or groups that would be replaced, fewer videos or groups than folds, or a folder, groups or
             a pattern that cannot be used.
     """
-    folder = _opened(Path(data), groups, on_error)
-    written = _written(folder, groups)
-    if written and not overwrite:
-        raise InputError(f"{written[0]}: is there already; give --overwrite to replace all splits, or use them")
-    left_out = {**folder.problems.skipped, **_unlabelled(folder)}
+    folder = _open(Path(data), groups, on_error)
+    replaced = _replaced_files(folder, groups)
+    if replaced and not overwrite:
+        raise InputError(f"{replaced[0]}: is there already; give --overwrite to replace all splits, or use them")
+    left_out = {**folder.problems.skipped, **_find_unlabelled(folder)}
     videos = tuple(name for name in folder.videos if name not in left_out)
     tasks = tasks_of(folder, videos, task_pattern)
     known = None if folder.groups is None else {name: folder.groups[name] for name in videos}
     count = _fold_count(folder, videos, known, folds)
-    dealt = _dealt(videos, known, tasks, count, seed)
+    dealt = _deal(videos, known, tasks, count, seed)
     test = {str(fold + 1): tuple(name for name in videos if dealt[name] == fold) for fold in range(count)}
-    _write(folder, test, videos, written)
+    largest = max(map(len, test.values()))
+    if len(videos) - largest < 2:
+        raise InputError(
+            f"{folder.root}: one of {count} folds tests {largest} of {len(videos)} videos; 2 have to train"
+        )
+    _write(folder, test, videos, replaced)
     kinds = None if known is None else len(set(known.values()))
     return Folds(folder.root, test, videos, kinds, len(set(tasks.values())), left_out)
 
 
-def _opened(root: Path, groups: Grouping | None, on_error: str) -> FeatureFolder:
+def _open(root: Path, groups: Grouping | None, on_error: str) -> FeatureFolder:
     """The folder at its own rate; one that does not state it is read at any, since folds do not depend on it."""
     rate = None if (root / "store.json").exists() else 1
     return open_dataset(root, source_rate=rate, problems=on_error, groups=groups)  # type: ignore[arg-type]
 
 
-def _written(folder: FeatureFolder, groups: Grouping | None) -> list[Path]:
+def _replaced_files(folder: FeatureFolder, groups: Grouping | None) -> list[Path]:
     """The files that new splits replace."""
     bundles = sorted((folder.root / "splits").glob("*.split*.bundle"))
     listed = folder.root / GROUPS
     return bundles + [listed] * (groups is not None and listed.exists())
 
 
-def _unlabelled(folder: FeatureFolder) -> dict[str, str]:
+def _find_unlabelled(folder: FeatureFolder) -> dict[str, str]:
     """Name of each video that no score can be computed on, although others have labels -> why."""
     if all(video.labels is None for video in folder.videos.values()):
         return {}
@@ -123,7 +128,7 @@ def _fold_count(
     return count
 
 
-def _dealt(
+def _deal(
     videos: Sequence[str], groups: Mapping[str, str] | None, tasks: Mapping[str, str], count: int, seed: int
 ) -> dict[str, int]:
     """Video -> the fold that tests it, 0 to count - 1.

@@ -200,7 +200,8 @@ def _row_facts(row: Result) -> str:
     """The details below a row's name."""
     strengths = [run["strengths"] for run in row["runs"] if run.get("strengths")]
     moments = [run["at_the_moment"]["accuracy"] for run in row["runs"] if run.get("at_the_moment")]
-    bands = {name: float(np.mean([run[name] for run in strengths])) for name in (strengths[0] if strengths else ())}
+    names = dict.fromkeys(name for run in strengths for name in run)  # a run has none of the bands that it left out
+    bands = {name: float(np.mean([run.get(name, 0.0) for run in strengths])) for name in names}
     facts = [
         row["detail"],
         POSITIONS.get(row.get("position", ""), ""),

@@ -82,13 +82,6 @@ class _Row(Record):
     spread: Spreads
     runs: Annotated[list[_Run], Field(min_length=1)]
 
-    @model_validator(mode="after")
-    def _strengths_agree(self) -> Self:
-        names = [set(run.strengths) for run in self.runs if run.strengths]
-        if any(each != names[0] for each in names):
-            raise ValueError("the runs have strengths of different bands")
-        return self
-
 
 class _HeadRow(_Row):
     parameters: Count

@@ -101,7 +101,7 @@ class Writing:
         Raises:
             InputError: its labels cannot be used.
         """
-        found, path = self._found_labels(name), self._label_path(name)
+        found, path = self._read_labels(name), self._label_path(name)
         if found is None or (path.exists() and read_lines(path) == found[0]):
             return []
         write_lines(path, found[0])
@@ -113,7 +113,7 @@ class Writing:
         Raises:
             InputError: the labels that are there cover more of the video, and the new ones look like another rate's.
         """
-        found, path = self._found_labels(name), self._label_path(name)
+        found, path = self._read_labels(name), self._label_path(name)
         if found is None or not path.exists():
             return
         old, new = (sum(line != UNLABELLED for line in lines) for lines in (read_lines(path), found[0]))
@@ -124,7 +124,7 @@ class Writing:
                 f"and were not taken: are they of another frame rate (--label-rate)? If they are right, delete {path}"
             )
 
-    def _found_labels(self, name: str) -> tuple[list[str], list[str]] | None:
+    def _read_labels(self, name: str) -> tuple[list[str], list[str]] | None:
         """Labels and notes of a finished video, as `FrameLabels.of`."""
         assert self.labels is not None
         shown, times = open_npy(self.store.root / "seen" / f"{name}.npy")[:, 1], self._times(name)

@@ -128,7 +128,7 @@ def extract(
         _look(run, share, writing, problems, progress)
         if frame_labels is not None:
             frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
-        run.warnings += _repeats(run.slower, facts.timeline.rate)
+        run.warnings += _warn_of_repeats(run.slower, facts.timeline.rate)
         if run.waiting:
             store.reopen()
         if frame_labels is not None:
@@ -304,7 +304,7 @@ def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None
     return float(info.duration or 0)
 
 
-def _repeats(slower: Mapping[str, Fraction], rate: Fraction) -> list[str]:
+def _warn_of_repeats(slower: Mapping[str, Fraction], rate: Fraction) -> list[str]:
     """A line on videos that have fewer frames a second than features are asked for."""
     if not slower:
         return []

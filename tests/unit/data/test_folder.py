@@ -592,3 +592,10 @@ def test_rates_that_are_nearly_one_are_noted(make_folder: MakeFolder) -> None:
     for name, length in lengths.items():
         write_labels(root, name, round(length * 1.001))
     assert any("labels come at 1.001 times" in note for note in opened(root).problems.notes)
+
+
+def test_arrays_that_lie_the_other_way_round_than_the_store_says_are_called_transposed(make_folder: MakeFolder) -> None:
+    root = make_folder(labelled=False)  # (D, T)
+    (root / "store.json").write_text('{"time_axis": 0, "timeline": {"rate": "4"}}')
+    with pytest.raises(InputError, match=r"transposed: read as \(T, D\), its 6 arrays are all 6 frames long"):
+        open_dataset(root)

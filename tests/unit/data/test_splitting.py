@@ -130,3 +130,10 @@ def test_what_cannot_be_folded_ends_in_one_line(make_folder: MakeFolder, count: 
     with pytest.raises(InputError, match=line):
         make_splits(root, **options)
     assert not list((root / "splits").iterdir())
+
+
+def test_a_fold_that_leaves_one_video_to_train_on_is_refused(make_folder: MakeFolder) -> None:
+    root = folder_of(make_folder, ["a_1", "a_2", "b_1"])
+    with pytest.raises(InputError, match="one of 2 folds tests 2 of 3 videos; 2 have to train"):
+        make_splits(root, groups="^(.)_")
+    assert not list((root / "splits").iterdir())

@@ -33,7 +33,7 @@ from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
-from keystep.evals.report import render_page, tables_html, write_report
+from keystep.evals.report import _row_facts, render_page, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -312,3 +312,11 @@ def test_headings_follow_each_other_and_every_picture_has_a_text() -> None:
     assert all('alt="' in image and 'alt=""' not in image for image in re.findall(r"<img[^>]*>", page))
     assert all("aria-" in drawing for drawing in re.findall(r"<svg[^>]*>", page))
     assert all("<caption>" in table or "facts" in table or "thead" in table for table in page.split("<table")[1:])
+
+
+def test_a_band_that_one_of_the_runs_left_out_counts_as_not_read() -> None:
+    row: Result = {
+        "detail": "",
+        "runs": [{"strengths": {"frame": 1.0, "context": 1.0}}, {"strengths": {"frame": 0.5, "memory": 1.0}}],
+    }
+    assert _row_facts(row) == "band strengths: frame 0.75, context 0.5, memory 0.5"

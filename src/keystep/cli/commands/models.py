@@ -29,11 +29,12 @@ PANEL = "Learning and judging"
 @app.command(rich_help_panel=PANEL)
 def demo(
     out: Annotated[Path, typer.Option(help="Where data, runs and report go.")] = Path("demo"),
+    world: Annotated[int, typer.Option(min=0, help="Seed of the synthetic steps, tasks and videos.")] = 0,
 ) -> None:
-    """See it work: made-up procedures, pretraining without labels, and an honest report. Needs no download."""
+    """See it work: synthetic procedures, pretraining without labels, and an honest report. Needs no download."""
     from keystep.cli.demo import run_demo
 
-    run_demo(out, console)
+    run_demo(out, console, world=world)
 
 
 @app.command(rich_help_panel=PANEL)
