@@ -449,7 +449,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(fact: tu
         ((archive, out, train), {"background_limit": -5, "sequence": "segments"}, "at least 0"),
         ((lemon, out, train), {}, "a sharded archive has no labels; remove --manifest"),
         ((cholec, out, train), {}, "a surgical archive has its own labels"),
-        ((archive, out, other), {}, r"has no video of the manifests, such as 'Q\.pt'; it has 'P01\.pt'"),
+        ((archive, out, other), {}, r"no video of the manifests, such as 'Q\.pt'; it has 'P01\.pt'"),
         ((archive, out, train, train), {}, "given twice"),
         ((assembly, out, both), {}, r"'r/v\.pt' is in test and in train of the manifests"),
     ):
