@@ -197,6 +197,22 @@ HEADS = Registry(
     },
 )
 
+DATA_SETS = Registry(
+    "datasets",
+    "data set",
+    "keystep.datasets.survey:Preparer",
+    {
+        "assembly101": "keystep.datasets.assembly101:Assembly101",
+        "egoprocel": "keystep.datasets.egoprocel:EgoProceL",
+        "egoexo4d": "keystep.datasets.egoexo4d:EgoExo4D",
+        "breakfast": "keystep.datasets.mstcn:Breakfast",
+        "50salads": "keystep.datasets.mstcn:Salads50",
+        "gtea": "keystep.datasets.mstcn:GTEA",
+        "cholec80": "keystep.datasets.surgical:Cholec80",
+        "m2cai16": "keystep.datasets.surgical:M2CAI16",
+    },
+)
+
 TARGETS = Registry(
     "targets",
     "target",
@@ -208,5 +224,9 @@ TARGETS = Registry(
     },
 )
 
-REGISTRIES = (HEADS, TARGETS)
+TASKS = Registry(
+    "tasks", "task", "keystep.evals.task:EvaluationTask", {"segmentation": "keystep.evals.judging:judge_all"}
+)
+
+REGISTRIES = (DATA_SETS, HEADS, TARGETS, TASKS)
 """Of every kind."""

@@ -25,6 +25,7 @@ from keystep.config.presets import preset_settings
 from keystep.errors import InputError
 from keystep.files import write_json
 from keystep.locking import owning
+from keystep.plugins import DATA_SETS, TARGETS
 from keystep.progress import SILENT, Progress
 from keystep.reading import read_json
 from keystep.types import OnError, Rate
@@ -242,8 +243,10 @@ def plan(
     chosen = {name: model for name, model in recipe.models.items() if not models or name in models}
     fewer = () if steps is None else (f"train.steps={steps}", "train.epochs=null")
     changes = assignments([*fewer, *settings])
+    if recipe.data_set is not None:
+        DATA_SETS.check(recipe.data_set)
     for model in chosen.values():
-        model.config({"data": {"root": root, "split": "1"}}, changes)
+        TARGETS.check(model.config({"data": {"root": root, "split": "1"}}, changes).target.kind)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the one that the data were downloaded to")
     judging = merged(recipe.evaluation, assignments(list(evaluation)))

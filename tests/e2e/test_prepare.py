@@ -8,14 +8,14 @@ import numpy as np
 from trees import RECORDINGS, assembly101, fact_tree, mstcn, write_arrays
 
 from keystep.data.folder import open_dataset
-from keystep.datasets.registry import DATA_SETS
+from keystep.datasets import DATA_SETS
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def test_without_a_name_all_data_sets_are_listed_with_their_sources(keystep: Run) -> None:
     status, said, _ = keystep("prepare")
-    assert status == 0 and all(name in said for name in DATA_SETS)
+    assert status == 0 and all(name in said for name in DATA_SETS.names())
     assert "assembly-101.github.io" in said and "zenodo.org/records/3625992" in said
 
 
@@ -88,7 +88,7 @@ def test_a_count_that_could_not_be_made_differs(keystep: Run, tmp_path: Path) ->
 
 def test_wrong_names_suggest_the_nearest(keystep: Run, tmp_path: Path) -> None:
     for command, said in (
-        (("brekfast", "--root", tmp_path), "no data set 'brekfast'; did you mean breakfast?"),
+        (("brekfast", "--root", tmp_path), "unknown data set 'brekfast'; did you mean breakfast?"),
         (("gtea", "--root", tmp_path, "--set", "evry=2"), "unknown setting evry (did you mean every?)"),
         (("gtea", "--root", tmp_path, "--set", "every=0"), "every: Input should be greater than or equal to 1"),
         (("--root", tmp_path), "give the data set and the folder"),

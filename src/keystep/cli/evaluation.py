@@ -14,12 +14,15 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, plain
 from keystep.evals.entrants import Group, check_models, load_groups, training_rate
 from keystep.evals.evaluate import check_output, evaluate
+from keystep.evals.head_tables import PlainTable, markdown_plain, task_tables
 from keystep.evals.headline import main_line, verdict
 from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
 from keystep.evals.table import Section, markdown_table, tables
+from keystep.evals.task import SEGMENTATION, find_task
+from keystep.plugins import allow, specs_in
 from keystep.stopping import interruptible
 
 HIDDEN = ("accuracy, foreground", "seeds")
@@ -38,12 +41,15 @@ def evaluate_folder(
     console: Console,
     *,
     suite: str | None = None,
+    task: str = SEGMENTATION,
     persons: str | None = None,
     quick: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Judge, save, draw, say."""
     config = eval_config(assignments(settings), suite)
+    allow(*specs_in(task))
+    find_task(task)
     check_output(out, overwrite=overwrite)
     groups, folder, warnings = opened(data, models, split, source_rate, rate, persons, on_error, console)
     with interruptible(f"stopped; the same command goes on from {out / FOLDER}"):
@@ -51,6 +57,7 @@ def evaluate_folder(
             folder,
             dict(groups),
             split=split,
+            task=task,
             config=config,
             out=out,
             quick=quick,
@@ -89,8 +96,11 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     console.print(f"{data['name']}, split {data['split']}, test videos{marks}", soft_wrap=True, markup=False)
     for section in tables(record):
         console.print(_table(section))
+    for found in task_tables(record):
+        console.print(_plain(found))
+        console.print(found.note, style="dim", soft_wrap=True, markup=False)
     if markdown:
-        print(plain(markdown_table(record)))
+        print(plain("\n".join([markdown_table(record), *map(markdown_plain, task_tables(record))])))
     for line in record["gate"]:
         console.print(
             f"{line['mode']}: {line['first']} {line['claim']} ({line['second']}): {line['mean']:+.1f} points, "
@@ -114,6 +124,15 @@ def _table(section: Section) -> Table:
         head = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
         for line in lines:
             table.add_row(head + line.name, *(line.cells[column] for column in columns))
+    return table
+
+
+def _plain(found: PlainTable) -> Table:
+    table = Table(title=found.title)
+    for number, column in enumerate(found.columns):
+        table.add_column(column, justify="right" if number > 1 else "left", overflow="fold")
+    for row in found.rows:
+        table.add_row(*row)
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,19 +13,19 @@ from rich.text import Text
 from keystep.cli.base import print_next
 from keystep.cli.data import list_notes, list_skipped
 from keystep.cli.progress import progress_on
-from keystep.config.base import assignments
+from keystep.config.base import assignments, config_of
 from keystep.data.problems import Problems
 from keystep.datasets import DATA_SETS, Prepared, Survey, examine, prepare
-from keystep.datasets.registry import find_data_set, options_of
 from keystep.errors import InputError
+from keystep.plugins import allow, specs_in
 
 
 def list_data_sets(console: Console) -> None:
     """Name, title and official source of each."""
     table = Table("data set", "what it is", "where it comes from")
-    for name in DATA_SETS:
+    for name in DATA_SETS.names():
         try:
-            kind = find_data_set(name)
+            kind = DATA_SETS.find(name)
         except InputError as error:
             table.add_row(name, str(error), "")
             continue
@@ -35,9 +36,10 @@ def list_data_sets(console: Console) -> None:
 
 def describe_data_set(name: str, console: Console) -> None:
     """What it is and what can be set."""
-    kind = find_data_set(name)
+    allow(*specs_in(name))
+    kind = DATA_SETS.find(name)
     console.print(f"{kind.title}\ncomes from: {kind.source}", soft_wrap=True, markup=False)
-    for setting, field in options_of(kind).model_fields.items():
+    for setting, field in config_of(kind, BaseModel).model_fields.items():
         meaning = " ".join((field.description or "").split())
         console.print(f"--set {setting}={field.default}: {meaning}", soft_wrap=True, markup=False)
     console.print(f"once it is downloaded: keystep prepare {name} --root DIR", markup=False)

@@ -15,6 +15,7 @@ from keystep.datasets.registry import preparer
 from keystep.datasets.survey import Survey
 from keystep.errors import InputError
 from keystep.locking import owning
+from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress, Task
 from keystep.types import Tabular
 
@@ -52,13 +53,14 @@ def examine(name: str, root: Path | str, settings: Mapping[str, Any] | None = No
     """Compare a downloaded data set with what was published; names, headers and labels are read, nothing is written.
 
     Args:
-        name: such as ``gtea``; `keystep.datasets.DATA_SETS` lists all.
+        name: such as ``gtea`` (`keystep.datasets.DATA_SETS` lists all), or ``package.module:Name``.
         root: the folder that it was downloaded to.
         settings: options of the data set, such as ``{"every": 2}``.
 
     Raises:
         InputError: unknown data set or option, no such folder, or a damaged part that nothing works without.
     """
+    allow(*specs_in(name))
     return preparer(name, settings or {}).survey(Path(root))
 
 
@@ -75,7 +77,7 @@ def prepare(
     """Make a feature folder of a downloaded data set; finished videos are not done again.
 
     Args:
-        name: such as ``gtea``; `keystep.datasets.DATA_SETS` lists all.
+        name: such as ``gtea`` (`keystep.datasets.DATA_SETS` lists all), or ``package.module:Name``.
         root: the folder that it was downloaded to.
         out: the feature folder to write. None: nothing is written, which works where keystep reads the download as
             it is.
@@ -88,6 +90,7 @@ def prepare(
             to be skipped; no ``out`` for a download that has to be converted.
     """
     problems = Problems(on_error)
+    allow(*specs_in(name))
     data_set, root = preparer(name, settings or {}), Path(root)
     survey = survey or data_set.survey(root)
     _check_complete(name, root, survey, problems)

@@ -33,12 +33,11 @@ from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
+from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
 from keystep.files import check_new, check_ours
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
-
-TASKS = ("segmentation",)
 
 
 def evaluate(
@@ -48,7 +47,7 @@ def evaluate(
     split: str = "1",
     heads: Sequence[str] | None = None,
     modes: Sequence[Mode] | None = None,
-    task: str = "segmentation",
+    task: str = SEGMENTATION,
     groups: Grouping | None = None,
     config: EvalConfig | Mapping[str, Any] | None = None,
     out: Path | str | None = None,
@@ -67,7 +66,8 @@ def evaluate(
             ``mstcn``, are trained on raw features, the best control and every model. None: as in ``config``, by default
             only ``linear``.
         modes: ``offline`` uses the whole video, ``causal`` only the past. None: as in ``config``, by default both.
-        task: ``segmentation``: one class for every frame.
+        task: ``segmentation``: one class for every frame. Or a task of your own, whose table is added to the results
+            (``docs/add_task.md``).
         groups: video -> the person or site that it belongs to, or a pattern that extracts it from the video name. None:
             as stored in the folder. If groups are known, bootstraps resample groups instead of videos, and a validation
             part that is split from the training part consists of whole groups.
@@ -85,9 +85,8 @@ def evaluate(
     Raises:
         InputError: invalid data, models or settings, an existing result, or an ``out`` that is not writable.
     """
-    if task not in TASKS:
-        raise InputError(f"unknown task {task!r}; expected {', '.join(TASKS)}")
-    allow(*specs_in(heads))
+    allow(*specs_in(heads), *specs_in(task))
+    asked = find_task(task)
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
     if quick and config.temporal_heads:
@@ -101,7 +100,9 @@ def evaluate(
         if config.data_set is None:
             config = config.model_copy(update={"data_set": data_set_of(folder.root)})
         with _restore_notes(folder):
-            results = _evaluate(given, folder, split, config, out, quick, progress)
+            results = _evaluate(
+                given, folder, split, config, out, quick, progress, None if asked is None else (task, asked)
+            )
         if out is not None:
             results.report(out)
     return results
@@ -148,6 +149,7 @@ def _evaluate(
     out: Path | str | None,
     quick: bool,
     progress: Progress,
+    asked: tuple[str, EvaluationTask] | None = None,
 ) -> Results:
     judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), make_entrants(given)
@@ -157,6 +159,8 @@ def _evaluate(
         with TemporaryDirectory() as scratch:
             kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
             _judge_heads(evaluation, entrants, config, kept, progress)
+    if asked is not None:
+        evaluation.task_tables.append(judge_task(*asked, evaluation, entrants, config.modes, progress))
     if config.by_segments:
         alone = [
             row for row in evaluation.rows if row.family in ("raw", "learned", "reconstruction") and not row.beside

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keystep.evals.table import METRICS, Result, delay, metric_columns
+from keystep.evals.table import METRICS, Result, delay, escaped, metric_columns
 from keystep.evals.trimmed import CONTEXTS
 
 
@@ -26,7 +26,38 @@ def more_tables(result: Result) -> list[PlainTable]:
     heads = [row for row in result["head_rows"] if any(run["clips"] for run in row["runs"])]
     found = [_segments(result)] if result["segment_scores"] else []
     found += [_clip_probes(result["clip_rows"])] if result["clip_rows"] else []
-    return found + ([_clip_heads(heads)] if heads else [])
+    return found + ([_clip_heads(heads)] if heads else []) + task_tables(result)
+
+
+def task_tables(result: Result) -> list[PlainTable]:
+    """Of a task from outside, where one was asked for."""
+    return [_task(table) for table in result.get("task_tables", [])]
+
+
+def markdown_plain(table: PlainTable) -> str:
+    """A table as GitHub markdown."""
+    lines = [
+        f"**{escaped(table.title)}**",
+        "",
+        *(f"| {' | '.join(map(escaped, row))} |" for row in (table.columns, *table.rows)),
+    ]
+    lines.insert(3, "|---|" + "---:|" * (len(table.columns) - 1))
+    return "\n".join([*lines, "", escaped(table.note)]) + "\n"
+
+
+def _task(table: Result) -> PlainTable:
+    measures = tuple(table["rows"][0]["runs"][0]["scores"]) if table["rows"] else ()
+    rows = tuple(
+        (
+            row["name"],
+            row["mode"],
+            *(_mean_spread([run["scores"][measure] for run in row["runs"]]) for measure in measures),
+            delay(row),
+            str(len(row["runs"])),
+        )
+        for row in table["rows"]
+    )
+    return PlainTable(table["title"], ("representation", "mode", *measures, "delay", "seeds"), rows, table["note"])
 
 
 def quoted_table(published: Result) -> PlainTable:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -29,6 +29,9 @@ from keystep.heads import HeadConfig, TrainingConfig, head_config
 from keystep.heads.registry import check_head_name
 from keystep.metrics import PROTOCOLS
 from keystep.pjepa import PJEPA
+
+if TYPE_CHECKING:
+    from keystep.evals.task import TaskTable
 
 SEEDS_FOR_A_CLAIM = 3
 SELECTION = (
@@ -283,6 +286,8 @@ class Evaluation:
     clip_rows: list[ClipRow] = field(default_factory=list)
     segment_scores: list[dict[str, Any]] = field(default_factory=list)
     """Scores of one prediction for each true segment (ORACLE), if requested."""
+    task_tables: list[TaskTable] = field(default_factory=list)
+    """The table of a task from outside, if requested."""
     leaks: list[str] = field(default_factory=list)
     """Models that were pretrained on test videos, one line each. Their scores are not reliable."""
     quick: bool = False

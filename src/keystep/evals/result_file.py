@@ -120,6 +120,31 @@ class _ClipRow(Record):
     top1: _Top1
 
 
+class _TaskRun(Record):
+    seed: int
+    scores: Annotated[dict[str, Number], Field(min_length=1)]
+
+
+class _TaskRow(Record):
+    name: str
+    mode: Mode
+    delay: Seconds | None
+    runs: Annotated[list[_TaskRun], Field(min_length=1)]
+
+
+class _TaskTable(Record):
+    name: str
+    title: str
+    note: str
+    rows: Annotated[list[_TaskRow], Field(max_length=MOST_ROWS)]
+
+    @model_validator(mode="after")
+    def _measures_agree(self) -> Self:
+        if len({tuple(run.scores) for row in self.rows for run in row.runs}) > 1:
+            raise ValueError("the rows have different measures")
+        return self
+
+
 class _QuotedRow(Record):
     representation: str
     head: str
@@ -216,6 +241,7 @@ class _Result(Record):
     head_gains: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
     clip_rows: Annotated[list[_ClipRow], Field(max_length=MOST_ROWS)]
     segment_scores: Annotated[list[_SegmentScores], Field(max_length=MOST_ROWS)]
+    task_tables: Annotated[list[_TaskTable], Field(max_length=MOST_ROWS)] = Field(default=[])
     quoted: Annotated[list[_Quoted], Field(max_length=MOST_ROWS)]
     geometry: dict[str, dict[str, Number]]
 

@@ -137,10 +137,11 @@ class Results(Tabular):
         return write_report(Path(folder))
 
     def table(self) -> str:
-        """The tables as Markdown, by mode."""
+        """The tables as Markdown, by mode, and that of a task from outside."""
+        from keystep.evals.head_tables import markdown_plain, task_tables
         from keystep.evals.table import markdown_table
 
-        return markdown_table(self.record)
+        return "\n".join([markdown_table(self.record), *map(markdown_plain, task_tables(self.record))])
 
     def compare(self, first: str, second: str, mode: str | None = None, head: str = PROBE) -> Difference:
         """Difference in frame accuracy between two rows, paired by test video (or group), with its 95 % interval.
@@ -307,6 +308,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "clip_rows": [asdict(row) for row in evaluation.clip_rows],
         "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
+        **({"task_tables": [asdict(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
     }
 
 

@@ -175,12 +175,13 @@ def markdown_table(result: Result) -> str:
             beginning = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
             for line in members:
                 cells = (f"**{line.cells[c]}**" if c in line.best else line.cells[c] for c in columns)
-                lines.append(f"| {_escaped(beginning + line.name)} | {' | '.join(cells)} |")
+                lines.append(f"| {escaped(beginning + line.name)} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else "No representation was judged.\n"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text for a markdown table."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 

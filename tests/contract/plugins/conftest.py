@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ class Page:
     """The module of a page, which lies in the working folder, and its commands, word by word."""
 
     def __init__(self, name: str) -> None:
-        text = (DOCS / name).read_text()
+        text = (DOCS / name).read_text().replace("\\\n", "")
         blocks = {language: re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) for language in ("python", "sh")}
         self.code = blocks["python"][0]
         self.file = re.match(r"# (\w+\.py)\n", self.code)[1]
@@ -67,7 +68,7 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def install(tmp_path: Path) -> Callable[..., None]:
     """Puts a distribution with entry points on the path: ``install("acme", "keystep.heads", mean="my_heads:Mean")``."""
 
     def put(distribution: str, group: str, **entries: str) -> None:
@@ -78,6 +79,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         lines = "\n".join(f"{name} = {value}" for name, value in entries.items())
         (record / "entry_points.txt").write_text(f"[{group}]\n{lines}\n")
         if str(folder) not in sys.path:
-            monkeypatch.syspath_prepend(folder)
+            sys.path.insert(0, str(folder))
+            invalidate_caches()
 
     return put

@@ -9,7 +9,8 @@ from trees import mstcn
 
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
-from keystep.datasets.registry import find_data_set, preparer
+from keystep.datasets import DATA_SETS
+from keystep.datasets.registry import preparer
 from keystep.errors import InputError
 
 CLASSES = ("SIL", "pour milk", "stir_tea")
@@ -30,7 +31,7 @@ def test_counts_are_those_of_the_tree_beside_the_published_ones(tmp_path: Path) 
 
 @pytest.mark.parametrize(("name", "rate"), [("breakfast", 15), ("50salads", 30), ("gtea", 15)])
 def test_what_is_missing_is_named_with_its_source(tmp_path: Path, name: str, rate: int) -> None:
-    kind = find_data_set(name)
+    kind = DATA_SETS.find(name)
     assert kind.rate == rate and kind.background
     (tmp_path / "features").mkdir()
     survey = preparer(name, {}).survey(tmp_path)
@@ -60,7 +61,7 @@ def test_a_copy_holds_the_same_numbers_labels_and_splits(tmp_path: Path) -> None
 def test_every_second_frame_is_what_ms_tcn_takes_of_50salads(tmp_path: Path) -> None:
     root = mstcn(tmp_path, ("action_start", "action_end", "cut"))
     preparer("50salads", {"every": 2}).write(root, tmp_path / "out", Problems())
-    ours, theirs = open_dataset(tmp_path / "out"), open_dataset(root, source_rate=find_data_set("50salads").rate)
+    ours, theirs = open_dataset(tmp_path / "out"), open_dataset(root, source_rate=DATA_SETS.find("50salads").rate)
     assert ours.timeline.rate == 15
     for name in theirs.videos:
         assert np.array_equal(ours.features(name), theirs.features(name)[::2])

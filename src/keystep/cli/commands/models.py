@@ -152,6 +152,10 @@ def evaluate(
         str | None,
         typer.Option(help="'paper': temporal heads too (MS-TCN++, long context), beside the paper's printed rows."),
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="A task of your own, package.module:Name, whose table stands beside that of segmentation."),
+    ] = "segmentation",
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look: fewer controls and rows, of which nothing may be claimed.")
     ] = False,
@@ -163,6 +167,7 @@ def evaluate(
     evaluate_folder(
         *(data, model or [], out, split, source_rate, rate, settings or [], on_error, console),
         suite=suite,
+        task=task,
         persons=groups,
         quick=quick,
         overwrite=overwrite,
