@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from keystep.data.annotation import IGNORED
 from keystep.data.statistics import principal_colours
 from keystep.evals.palette import Palette
-from keystep.evals.plots import plain
+from keystep.evals.plots import clock_axis, plain
 from keystep.extraction.backbone import Picture
 from keystep.extraction.video import open_video
 
@@ -49,3 +49,4 @@ def features(axes: Axes, rows: np.ndarray, start: float, stop: float) -> None:
     shown = principal_colours({"": rows})[""]
     axes.imshow(shown[None], extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     axes.set(xlim=(start, stop), yticks=[])
+    clock_axis(axes, stop - start)

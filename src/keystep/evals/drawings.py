@@ -18,6 +18,7 @@ from matplotlib.image import imsave
 from keystep.evals.headline import interval, main_rows
 from keystep.evals.palette import Palette, ink_on
 from keystep.evals.pictures import Arrays, arrays_at, headline_lines, legend, predictions, share_right
+from keystep.evals.plots import clock
 from keystep.evals.table import MODES, Result, is_oracle, sections
 
 MOST_SEGMENTS = 240
@@ -50,10 +51,10 @@ class Ribbon:
 
 @dataclass(frozen=True)
 class Ribbons:
-    """The ribbons of one video. minutes: its length. legend: (colour, text) of the classes that occur."""
+    """The ribbons of one video. length: as a clock shows it. legend: (colour, text) of the classes that occur."""
 
     ribbons: tuple[Ribbon, ...]
-    minutes: float
+    length: str
     legend: tuple[tuple[str, str], ...] = ()
 
 
@@ -87,7 +88,7 @@ def colour_ribbons(result: Result, arrays: Arrays, palette: Palette, index: int)
         return None
     truth = arrays[f"{index}/truth"]
     lines = [Ribbon(name, "", image=_image(_subsample(_three(strip))[None])) for name, strip in stored.items()]
-    return Ribbons((_ribbon("true steps", "", truth, palette), *lines), len(truth) / _rate(result) / 60)
+    return Ribbons((_ribbon("true steps", "", truth, palette), *lines), clock(len(truth) / _rate(result)))
 
 
 def similarity_maps(arrays: Arrays, index: int) -> list[tuple[str, str]]:
@@ -106,7 +107,7 @@ def _ribbons(truth: np.ndarray, lines: Mapping[str, np.ndarray], palette: Palett
     texts = {name: "" if share is None else f"{share:.0f} %" for name, share in shares.items()}
     ribbons = [_ribbon(name, texts[name], ids, palette) for name, ids in lines.items()]
     entries = legend(palette, [truth, *lines.values()])
-    return Ribbons((_ribbon("true steps", "right", truth, palette), *ribbons), len(truth) / rate / 60, tuple(entries))
+    return Ribbons((_ribbon("true steps", "right", truth, palette), *ribbons), clock(len(truth) / rate), tuple(entries))
 
 
 def _ribbon(name: str, value: str, ids: np.ndarray, palette: Palette) -> Ribbon:

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from keystep.evals import plots
 from keystep.evals.headline import gains, main_rows
 from keystep.evals.palette import UNLABELLED, Palette, ink_on
-from keystep.evals.plots import WIDTH, plain
+from keystep.evals.plots import WIDTH, clock_axis, plain
 from keystep.evals.results import Curves
 from keystep.evals.table import Result, best_control, sections, strongest_control
 
@@ -32,7 +32,7 @@ LEGEND_ENTRIES = 40
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportPicture:
     """A PNG and its file name; title and caption are for pictures that the page embeds."""
 
     file: str
@@ -41,7 +41,7 @@ class Picture:
     caption: str = ""
 
 
-def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[Picture]:
+def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[ReportPicture]:
     """All pictures that a result has data for."""
     return [*_table_pictures(result), *draw_videos(result, arrays), *draw_training(curves)]
 
@@ -102,16 +102,16 @@ def legend(palette: Palette, lines: Sequence[np.ndarray]) -> list[tuple[str, str
     return entries + ([(UNLABELLED, "no label")] if len(known) < len(present) else [])
 
 
-def draw_videos(result: Result, arrays: Arrays) -> Iterator[Picture]:
+def draw_videos(result: Result, arrays: Arrays) -> Iterator[ReportPicture]:
     """The ribbons of each video, preceded by the headline picture if there is one."""
     palette, rate, videos = result_palette(result, arrays), result["data"]["rate_hz"], stored_videos(arrays)
     chosen = headline_video(result, videos)
     if chosen is not None:
         truth, lines = arrays[f"{chosen}/truth"], headline_lines(result, arrays, chosen)
-        yield Picture("headline.png", _png(_ribbons(truth, lines, palette, rate)))
+        yield ReportPicture("headline.png", _png(_ribbons(truth, lines, palette, rate)))
     for index, safe in enumerate(safe_names(videos)):
         truth, lines = arrays[f"{index}/truth"], predictions(result, arrays, index)
-        yield Picture(f"ribbons_{safe}.png", _png(_ribbons(truth, lines, palette, rate)))
+        yield ReportPicture(f"ribbons_{safe}.png", _png(_ribbons(truth, lines, palette, rate)))
 
 
 def headline_video(result: Result, videos: Sequence[str]) -> int | None:
@@ -179,8 +179,9 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
     foot = 0.168 * -(-len(texts) // columns) + 0.1
     figure, strips = _strips([*shown], foot)
     for axes, ids in zip(strips, shown.values(), strict=True):
-        _paint(axes, palette.paint(ids), len(ids) / rate / 60)
-        _number(axes, ids, palette, len(ids) / rate / 60)
+        _paint(axes, palette.paint(ids), len(ids) / rate)
+        _number(axes, ids, palette, len(ids) / rate)
+    clock_axis(strips[-1], max(len(ids) for ids in shown.values()) / rate)
     if truth is not None:
         for axes, ids in zip(strips[1:], lines.values(), strict=True):
             right = share_right(ids, truth)
@@ -195,7 +196,7 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
 
 def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
     """Strips with names on the left, a time axis below the last one, and ``foot`` inches of space at the bottom."""
-    head, axis = 0.1, 0.5
+    head, axis = 0.1, 0.3
     height = head + len(labels) * (STRIP + GAP) + axis + foot
     figure = Figure((WIDTH, height))
     strips = []
@@ -208,15 +209,14 @@ def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
         axes.set_yticks([])
         axes.tick_params(labelbottom=index == len(labels) - 1, bottom=index == len(labels) - 1, labelsize=8.5)
         strips.append(axes)
-    strips[-1].set_xlabel("minutes", fontsize=9)
     return figure, strips
 
 
-def _paint(axes: Axes, colours: np.ndarray, minutes: float) -> None:
-    axes.imshow(colours, extent=(0, minutes, 0, 1), aspect="auto", interpolation="nearest")
+def _paint(axes: Axes, colours: np.ndarray, seconds: float) -> None:
+    axes.imshow(colours, extent=(0, seconds, 0, 1), aspect="auto", interpolation="nearest")
 
 
-def _number(axes: Axes, ids: np.ndarray, palette: Palette, minutes: float) -> None:
+def _number(axes: Axes, ids: np.ndarray, palette: Palette, seconds: float) -> None:
     """Write the class number on every segment that has space for it."""
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
@@ -224,20 +224,20 @@ def _number(axes: Axes, ids: np.ndarray, palette: Palette, minutes: float) -> No
         if label not in palette.colours or (stop - start) / len(ids) < 0.008 + 0.007 * len(str(label)):
             continue
         ink = ink_on(palette.colour(label))
-        middle = (start + stop) / 2 / len(ids) * minutes
+        middle = (start + stop) / 2 / len(ids) * seconds
         axes.text(middle, 0.46, str(label), color=ink, ha="center", va="center", fontsize=7.5)
 
 
-def _table_pictures(result: Result) -> Iterator[Picture]:
+def _table_pictures(result: Result) -> Iterator[ReportPicture]:
     if result["rows"]:
-        yield Picture("accuracy.png", _png(plots.accuracy(result)))
+        yield ReportPicture("accuracy.png", _png(plots.accuracy(result)))
 
 
-def draw_training(curves: Curves) -> Iterator[Picture]:
+def draw_training(curves: Curves) -> Iterator[ReportPicture]:
     """The training curves: losses and monitors."""
     runs = {name: lines for name, lines in curves.items() if lines}
     if any("loss" in line for lines in runs.values() for line in lines):
-        yield Picture(
+        yield ReportPicture(
             "curves.png",
             _png(plots.curves(runs)),
             "Training: the loss",
@@ -245,7 +245,7 @@ def draw_training(curves: Curves) -> Iterator[Picture]:
             "with different targets are not comparable.",
         )
     if any(key.startswith("monitor/") for lines in runs.values() for line in lines for key in line):
-        yield Picture(
+        yield ReportPicture(
             "monitors.png",
             _png(plots.monitors(runs)),
             "Training: is the representation healthy?",

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from keystep.errors import plain as without_controls
 from keystep.evals.palette import DISTINCT, FAMILY_COLOURS
@@ -19,6 +20,8 @@ WIDTH = 11.0  # inches
 NARROW = 7.6  # inches: panels embedded in the page
 LINE_COLOURS = DISTINCT[2:4] + DISTINCT[:2] + DISTINCT[6:8] + DISTINCT[4:5]
 PANELS = 12
+TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+MOST_TICKS = 9
 Points = tuple[list[int], list[float]]
 Style = Literal["-", "--", ":"]
 
@@ -28,6 +31,20 @@ def plain(text: str, limit: int = 1000) -> str:
     text = " ".join(without_controls(text).split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def clock_axis(axes: Axes, seconds: float) -> None:
+    """Label an x axis that shows so many seconds as a clock does."""
+    step = next((step for step in TICK_SECONDS if seconds / step < MOST_TICKS), TICK_SECONDS[-1])
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value)))
 
 
 def accuracy(result: Result) -> Figure:

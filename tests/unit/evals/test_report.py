@@ -27,12 +27,14 @@ from made_results import (
     with_heads,
     write_result,
 )
+from matplotlib.figure import Figure
 
 from keystep.errors import InputError
 from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
+from keystep.evals.plots import clock, clock_axis
 from keystep.evals.report import _row_facts, render_page, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
 
@@ -320,3 +322,18 @@ def test_a_band_that_one_of_the_runs_left_out_counts_as_not_read() -> None:
         "runs": [{"strengths": {"frame": 1.0, "context": 1.0}}, {"strengths": {"frame": 0.5, "memory": 1.0}}],
     }
     assert _row_facts(row) == "band strengths: frame 0.75, context 0.5, memory 0.5"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (8.6, "0:09"), (76.5, "1:16"), (599.7, "10:00"), (3599.6, "1:00:00")]
+)
+def test_times_are_shown_as_a_clock_shows_them(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [1.5, 76, 5000, 40_000])
+def test_an_axis_of_any_length_has_a_few_ticks(seconds: float) -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(0, seconds)
+    clock_axis(axes, seconds)
+    assert 2 <= sum(0 <= tick <= seconds for tick in axes.get_xticks()) <= 9
