@@ -11,20 +11,23 @@ BUILDER := $(VENV)/.builder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-machines fuzz lint docs dist check-gpu compare-before clean
+.PHONY: demo test test-all test-machines fuzz chaos lint docs dist check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about four minutes
 	@rm -rf demo
 	@$(BIN)/keystep demo --out demo
 
 test: $(INSTALLED) lint  ## style, types, layers, and the tests of the library
-	@$(PYTEST) tests/unit tests/contract tests/fuzz
+	@$(PYTEST) tests/unit tests/contract tests/fuzz tests/chaos
 
 test-all: $(INSTALLED) $(ENGINES) lint  ## the same with all engines, and the command line from end to end
 	@$(PYTEST)
 
 fuzz: $(INSTALLED)  ## 100,000 damaged files of every kind that keystep reads (or N=...), about an hour; prints a table
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --total $(or $(N),100000)
+
+chaos: $(INSTALLED)  ## 100 kill -9 of commands at random moments (or N=...), full disks, two at once; about half an hour; prints a table
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/run.py --kills $(or $(N),100)
 
 test-machines: $(INSTALLED) $(ENGINES)  ## the tests (or TESTS=tests/unit/evals) with the kernels of other processors; long, never in CI
 	@$(BIN)/python benchmarks/machines.py $(TESTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -46,13 +46,15 @@ class Source:
     """An opened source.
 
     timeline: of what the model is fed. chunks: (frames that were fed before, place in a growing folder) -> what comes.
-    video: the file, where it is one. note: what a person should know of it.
+    video: the file, where it is one. note: what a person should know of it. remarks: what turned out to be odd about a
+        video file; there once all of it was read.
     """
 
     timeline: Timeline
     chunks: Callable[[int, str | None], Iterator[Chunk]]
     video: Path | None = None
     note: str = ""
+    remarks: list[str] = field(default_factory=list)
 
 
 def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
@@ -173,11 +175,13 @@ def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Sou
     if path is None and options.keeps_state:
         raise InputError("--state: a live camera begins anew each time, so nothing can go on with it; leave it out")
 
+    remarks = list[str]()
+
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
-        read = _from_video(source, path, extractor, frames * pool, options.chunk or 1)
+        read = _from_video(source, path, extractor, frames * pool, options.chunk or 1, remarks)
         return sources.pooled(read, pool, extractor.timeline.alignment)
 
-    return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "")
+    return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "", remarks)
 
 
 def _extractor(head: Head, options: SourceOptions) -> Extractor:
@@ -231,15 +235,17 @@ def _recorded(head: Head) -> dict[str, Any]:
     return recorded
 
 
-def _from_video(source: str, path: Path | None, extractor: Extractor, skipped: int, batch: int) -> Iterator[Chunk]:
-    """Features of a video file or a live camera, as soon as they can be known."""
+def _from_video(
+    source: str, path: Path | None, extractor: Extractor, skipped: int, batch: int, remarks: list[str]
+) -> Iterator[Chunk]:
+    """Features of a video file or a live camera, as soon as they can be known. remarks: gets what is odd of a file."""
     from itertools import chain
 
     from keystep.extraction.video import open_video
     from keystep.extraction.video.camera import open_camera
 
-    video = open_camera(source) if path is None else open_video(path)
-    frames = iter(video.frames())
+    video = None if path is None else open_video(path)
+    frames = iter(open_camera(source).frames() if video is None else video.frames())
     head = next(frames, None)
     if head is None:
         return
@@ -251,6 +257,7 @@ def _from_video(source: str, path: Path | None, extractor: Extractor, skipped: i
         began = time.perf_counter()
         features = next(made, None)
         if features is None:
+            remarks += [] if video is None else [*video.damage, *video.notes]
             return
         spent = time.perf_counter() - began if path is not None else 0.0
         yield Chunk(features.features, features.times.tolist(), seconds=spent)

@@ -1,5 +1,6 @@
 """``keystep stream``: what a user types, what comes out, how it refuses."""
 
+import errno
 import io
 import json
 import os
@@ -19,10 +20,14 @@ import numpy as np
 import pytest
 import torch
 
+from keystep.cli import streaming
+from keystep.cli.stream_output import FileOutput
 from keystep.data.folder import open_dataset
 from keystep.data.timeline import Timeline
 from keystep.encoding import encode_videos
+from keystep.errors import InputError
 from keystep.heads import linear_head, load_head
+from keystep.locking import owning
 from keystep.pjepa import PJEPA
 from keystep.stream import LiveSteps
 
@@ -279,6 +284,55 @@ def test_frames_whose_lines_could_not_be_written_are_answered_again(judged: Simp
     assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert [reading["frame"] for reading in readings(again.stdout)] == list(range(40))
+
+
+class SmallFile(io.FileIO):
+    """On a disk of 1,500 bytes, which takes part of what does not fit before it says so."""
+
+    def write(self, data: memoryview) -> int:  # type: ignore[override]
+        room = 1500 - self.tell()
+        if room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data[:room])
+
+
+def test_what_was_said_before_the_disk_was_full_and_what_is_said_elsewhere_are_the_whole(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, full, other = tmp_path / "state", tmp_path / "full.jsonl", tmp_path / "other.jsonl"
+    options = ("--source-rate", 4, "--chunk", 3, "--state", state)
+    with monkeypatch.context() as patch:
+        small = lambda path, file: FileOutput(path, SmallFile(os.dup(file.fileno()), "wb"))  # noqa: E731
+        patch.setattr(streaming, "FileOutput", small)
+        status, _, error = keystep(*arguments(judged, judged.video, *options, "--out", full))
+    said = readings(full.read_text())
+    assert status == 2 and 3 <= len(said) < 40 and len(said) % 3 == 0
+    assert f"{full}: cannot be written: No space left on device; go on behind frame {len(said)} with --state" in error
+    assert keystep(*arguments(judged, judged.video, *options, "--out", other))[0] == 0
+    whole = said + readings(other.read_text())
+    assert [reading["frame"] for reading in whole] == list(range(40))
+    assert [reading["step"] for reading in whole] == offline(judged)
+
+
+def test_an_output_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb", buffering=0) as file:
+        output = FileOutput(tmp_path / "out", file)
+        output.say("one\n")
+        (tmp_path / "out").rename(tmp_path / "turned")
+        output.say("two\n")
+        (tmp_path / "turned").unlink()
+        with pytest.raises(InputError, match="out: something removed it"):
+            output.say("three\n")
+
+
+def test_two_streams_with_one_state_are_refused(keystep: Run, judged: SimpleNamespace, tmp_path: Path) -> None:
+    with owning(tmp_path / "state"):
+        status, _, error = keystep(
+            *arguments(
+                judged, judged.video, "--source-rate", 4, "--state", tmp_path / "state", "--out", tmp_path / "out"
+            )
+        )
+    assert status == 2 and f"state: process {os.getpid()} on" in error and not (tmp_path / "out").exists()
 
 
 def test_lines_can_go_to_a_pipe_and_not_into_a_foreign_file(

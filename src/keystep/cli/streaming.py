@@ -90,6 +90,8 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
             raise runner.kept(error) from error
         finally:
             runner.report()
+            for line in opened.remarks:
+                messages.print(f"note: {line}", soft_wrap=True, markup=False)
             if picture is not None and picture.draw():
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 

@@ -165,7 +165,7 @@ def inspect_dataset(
             *shared,
             *(_explicit_times(folder, sound) if known else ()),
             *_ending_early(folder, sound),
-            *_damaged_videos(folder),
+            *_odd_videos(folder),
             *_left_out(folder),
         ),
     )
@@ -294,13 +294,13 @@ def _ending_early(folder: FeatureFolder, names: list[str]) -> list[str]:
     ]
 
 
-def _damaged_videos(folder: FeatureFolder) -> Iterator[str]:
-    """One line a video of which a part could not be decoded."""
+def _odd_videos(folder: FeatureFolder) -> Iterator[str]:
+    """What extraction noted of videos: parts that could not be decoded, other tracks, clocks that jump, holes."""
     for name in folder.videos if folder.extraction is not None else ():
         record = folder.root / "features" / f"{name}.json"
-        damage = read_json(record).get("damage") if record.exists() else None
-        if isinstance(damage, list):
-            yield from (f"{name}: {line}" for line in damage)
+        said = read_json(record) if record.exists() else {}
+        for lines in (said.get("damage"), said.get("notes")):
+            yield from (f"{name}: {line}" for line in lines) if isinstance(lines, list) else ()
 
 
 def _left_out(folder: FeatureFolder) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keystep.data.annotation import IGNORED
+from keystep.data.annotation import IGNORED, segment_lengths
 from keystep.data.timeline import Alignment
 from keystep.errors import InputError
 from keystep.reading import open_npy
@@ -94,3 +94,24 @@ def pool_times(times: np.ndarray, factor: int, alignment: Alignment) -> np.ndarr
         means: np.ndarray = np.add.reduceat(times, starts) / (stops - starts)
         return means
     return times[starts if alignment == "left" else stops - 1]
+
+
+def lost_segments(ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """(labelled segments of frames that no slot shows, labelled segments).
+
+    Args:
+        ids: (frames,) class ids, negative where there is none.
+        kept: (T,) the first frame of each slot.
+        labels: (T,) class ids of the slots.
+    """
+    starts = np.cumsum([0, *segment_lengths(ids)[:-1]])
+    slots = np.searchsorted(kept, np.arange(len(ids)), side="right") - 1
+    seen = np.logical_or.reduceat(labels[slots] == ids, starts)
+    labelled = ids[starts] >= 0
+    return int((labelled & ~seen).sum()), int(labelled.sum())
+
+
+def lost_note(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+    """A line for a video with segments that no slot shows; see `lost_segments`."""
+    lost, total = lost_segments(ids, kept, labels)
+    return [f"{name}: {lost} of {total} segments are shorter than a slot and get none"] if lost else []

@@ -25,12 +25,12 @@ from keystep.config import Config
 from keystep.data.annotation import UNLABELLED, read_mapping, segment_lengths
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
+from keystep.data.slots import lost_note
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets import egoprocel_csv
 from keystep.datasets.egoprocel_csv import BACKGROUND
 from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
-from keystep.datasets.thinning import lost_note
 from keystep.datasets.tree import Array, Axis, check_covered, kept_slots
 from keystep.errors import InputError
 from keystep.files import write_lines

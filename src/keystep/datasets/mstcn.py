@@ -26,11 +26,11 @@ from keystep.data.annotation import PARTS, read_split, segment_lengths, split_na
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, groups_by_pattern, write_groups
 from keystep.data.problems import Problems
-from keystep.data.slots import pool_mean
+from keystep.data.slots import lost_note, pool_mean
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets.survey import Looking, Missing, Ready, Survey, check_root, first_existing, left_out, require
-from keystep.datasets.thinning import How, Thinning, class_names, lost_note
+from keystep.datasets.thinning import How, Thinning, class_names
 from keystep.datasets.tree import without_progress
 from keystep.errors import InputError
 from keystep.files import write_lines

@@ -60,11 +60,11 @@ class Surgical:
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
         """As ``keystep import official`` does."""
-        from keystep.interop.official.importing import ImportOptions, import_archive
+        from keystep.interop.official.importing import ImportOptions, write_archive
 
         require(self.survey(root))
         options = ImportOptions(archive=self._path(root), out=out, half=self.config.half, verify=self.config.verify)
-        imported = import_archive(options, problems)
+        imported = write_archive(options, problems)
         problems.notes.extend(imported.notes)
 
     def _path(self, root: Path) -> Path:

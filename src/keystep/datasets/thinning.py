@@ -54,27 +54,6 @@ class Thinning:
         return seconds
 
 
-def lost_segments(ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
-    """(labelled segments of frames that no slot shows, labelled segments).
-
-    Args:
-        ids: (frames,) class ids, negative where there is none.
-        kept: (T,) the first frame of each slot.
-        labels: (T,) class ids of the slots.
-    """
-    starts = np.cumsum([0, *segment_lengths(ids)[:-1]])
-    slots = np.searchsorted(kept, np.arange(len(ids)), side="right") - 1
-    seen = np.logical_or.reduceat(labels[slots] == ids, starts)
-    labelled = ids[starts] >= 0
-    return int((labelled & ~seen).sum()), int(labelled.sum())
-
-
-def lost_note(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
-    """A line for a video with segments that no slot shows; see `lost_segments`."""
-    lost, total = lost_segments(ids, kept, labels)
-    return [f"{name}: {lost} of {total} segments are shorter than a slot and get none"] if lost else []
-
-
 def class_names(ids: np.ndarray, classes: tuple[str, ...]) -> list[str]:
     """Class ids as lines of ``groundTruth``; negative ones are unlabelled."""
     return [classes[label] if label >= 0 else UNLABELLED for label in ids]

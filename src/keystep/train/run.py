@@ -46,6 +46,7 @@ from keystep.train.setup import (
     open_fabric,
     read_data,
     settled,
+    telling_deaths,
 )
 from keystep.train.state import Checkpoints, checkpoint_bytes
 from keystep.train.step import Learner, StepResult, add_up, train_step
@@ -79,8 +80,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     except RuntimeError as error:
         if config.train.devices * config.train.nodes == 1 or not _LOST.search(str(error)):
             raise
-        way_on = _way_on(run, Checkpoints(run / "checkpoints", config.train.keep))
-        raise InputError(f"{run}: another process of this run has ended, and with it the run; {way_on}") from error
+        raise InputError(_lost(run, Checkpoints(run / "checkpoints", config.train.keep))) from error
 
 
 def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) -> PJEPA:
@@ -114,6 +114,7 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
     asked_to_stop = _Flag()
     with (
         handling_stops(asked_to_stop.raise_it),
+        telling_deaths(fabric, lambda: _lost(run, checkpoints)),
         progress.task(f"pretraining {run.name}", total=steps, unit="steps", initial=start) as task,
     ):
         observer = _Observer(learner, monitor, early, run, start, progress, task) if fabric.is_global_zero else None
@@ -291,10 +292,14 @@ def _save(
     learner.fabric.barrier()
 
 
+def _lost(run: Path, checkpoints: Checkpoints) -> str:
+    return f"{run}: another process of this run has ended, and with it the run; {_way_on(run, checkpoints)}"
+
+
 def _way_on(run: Path, checkpoints: Checkpoints, first: str = "") -> str:
     """What is left of a run that cannot go on, and how it can; ``first``: what has to be done before."""
     if not (run / "config.yaml").exists():
-        return "nothing of the run is left"
+        return "nothing of it is on disk, so it has to begin anew"
     steps = checkpoints.steps()
     left = f"the checkpoint of step {steps[-1]} is whole" if steps else "the run has no checkpoint yet"
     return f"{left}; {first}go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"

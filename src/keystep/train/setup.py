@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 
 import numpy as np
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 """Environment variables in which launchers tell processes their numbers."""
+LOOK_SECONDS = 0.5
+"""Between two looks at whether other processes live."""
 MONITOR_VIDEOS = 8
 FRAMES_A_CLUSTER = 8
 CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
@@ -68,6 +73,28 @@ def open_fabric(config: RunConfig) -> Fabric:
 def is_first_process() -> bool:
     """Whether this is the one of all processes of a training that writes, as far as is known before they meet."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+@contextmanager
+def telling_deaths(fabric: Fabric, said: Callable[[], str]) -> Iterator[None]:
+    """End this process with one line once another one that it started has died, before Fabric kills it without a word.
+
+    Most deaths show as errors of the next exchange; the line is for those that come in the middle of long work.
+    """
+    launcher, over = getattr(fabric.strategy, "launcher", None), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if any(child.poll() for child in launcher.procs) and not over.wait(2 * LOOK_SECONDS):  # type: ignore[union-attr]
+                print(f"keystep: error: {said()}", file=sys.stderr, flush=True)
+                os._exit(2)
+
+    if getattr(launcher, "procs", None):
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def read_data(

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import keystep
 from keystep.data.timeline import Timeline
@@ -52,6 +55,34 @@ def test_readings_are_the_offline_steps_in_order(
     found = np.stack([reading.probabilities for reading in readings])
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     assert all(reading.final and reading.probability == reading.probabilities.max() for reading in readings)
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of torch, and the numbers that they give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.count += 1
+        self.numbers += sum(x.numel() for x in tree_leaves(out) if isinstance(x, torch.Tensor))
+        return out
+
+
+@pytest.mark.parametrize("pattern", [CAUSAL, {**BLOCKS, "window": 8}], ids=str)
+@pytest.mark.parametrize("size", [64, 300])
+def test_a_chunk_is_as_much_work_after_many_as_after_a_few(
+    make_model: MakeModel, head: LinearHead, pattern: dict, size: int
+) -> None:
+    """Operations, numbers computed, memory and moments kept: none grows with what has been seen."""
+    live, frames, costs = LiveSteps(make_model(pattern), head, TIMELINE), features(size), []
+    for _ in range(16):
+        with Counted() as counted:
+            live.feed(frames)
+        costs.append((counted.count, counted.numbers, live.state.position.size_bytes, len(live.state.times)))
+    assert [max(cost) for cost in zip(*costs[9:], strict=True)] == [max(cost) for cost in zip(*costs[2:9], strict=True)]
 
 
 def test_a_delay_is_the_time_from_the_frame_to_the_last_one_fed(make_model: MakeModel, head: LinearHead) -> None:

@@ -1,7 +1,10 @@
 """Two processes that share the work train the weights of one."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 
-def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, torch.Tensor]:
+def command_of(root: Path, run: Path, devices: int, steps: int = 8, **settings: object) -> list[str]:
     fixed = {
         "model.dim": 16,
         "model.depth": 2,
@@ -17,7 +20,8 @@ def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, 
         "model.readout_dim": 24,
         "train.crop": 24,
         "train.batch_size": 4,
-        "train.steps": 8,
+        "train.steps": steps,
+        "train.save_every": 5,
         "train.accelerator": "cpu",
         "train.devices": devices,
         **settings,
@@ -25,9 +29,31 @@ def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, 
     command = [sys.executable, "-m", "keystep", "pretrain", str(root), "--source-rate", "4", "--out", str(run)]
     for name, value in fixed.items():
         command += ["--set", f"{name}={value}"]
+    return command
+
+
+def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, torch.Tensor]:
+    command = command_of(root, run, devices, **settings)  # type: ignore[arg-type]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("victim", ["first", "second"])
+def test_a_process_that_is_killed_ends_the_run_in_one_line_that_says_how_to_go_on(
+    shared_mstcn: Path, tmp_path: Path, victim: str
+) -> None:
+    run = tmp_path / "run"
+    child = subprocess.Popen(command_of(shared_mstcn, run, 2, steps=5000), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not list(run.glob("checkpoints/step-*/state.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (second,) = (int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split())
+    os.kill(child.pid if victim == "first" else second, signal.SIGKILL)
+    _, said = child.communicate(timeout=120)  # the end of the pipe, which both processes hold
+    assert "Traceback" not in said, said
+    assert f"{run}: another process of this run has ended" in said, said
+    assert f"keystep pretrain --resume {run}" in said
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keystep.datasets.thinning import lost_note, lost_segments
+from keystep.data.slots import lost_note, lost_segments
 from keystep.datasets.tree import TimedSegment, check_covered, label_slots
 from keystep.errors import InputError
 

@@ -475,3 +475,10 @@ def test_oracle_models_see_the_true_segments_of_takes(fact: tuple[Path, ...], tm
 
     np.testing.assert_allclose(latents, direct([8, 6, 4]), atol=1e-5)
     assert np.abs(latents - direct([8, 10])).max() > 1e-3, "runs of labels would be other segments"
+
+
+def test_segments_that_no_kept_slot_shows_are_counted(tmp_path: Path) -> None:
+    labels = [0, 0, 0, 1, 2, 2, 1, 1, 0, 2]
+    archive = saved(tmp_path / "a.pt", surgical({"v1": regular_times(10, 1)}, labels))
+    assert "v1: 2 of 6 segments are shorter than a slot and get none" in run(archive, tmp_path / "out", every=2).notes
+    assert not [note for note in run(archive, tmp_path / "all").notes if "segments" in note]

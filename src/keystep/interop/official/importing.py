@@ -12,6 +12,7 @@ import numpy as np
 
 from keystep.data.annotation import PARTS, UNLABELLED
 from keystep.data.problems import Problems
+from keystep.data.slots import lost_note
 from keystep.data.store import NAMES, FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, quoted
@@ -88,7 +89,12 @@ def import_archive(options: ImportOptions, problems: Problems | None = None, pro
         InputError: an invalid option, archive or manifest; an invalid video, unless ``problems`` skips it; or a folder
             written with other options.
     """
-    problems = problems or Problems()
+    with owning(options.out):
+        return write_archive(options, problems or Problems(), progress)
+
+
+def write_archive(options: ImportOptions, problems: Problems, progress: Progress = SILENT) -> Imported:
+    """What `import_archive` does, for callers that have the folder to themselves."""
     _check_values(options)
     archive = open_archive(options.archive, verify=options.verify)
     manifest = read_manifests(options.manifests) if options.manifests else None
@@ -96,24 +102,24 @@ def import_archive(options: ImportOptions, problems: Problems | None = None, pro
     slicing = Slicing(options.sequence, options.boundaries, options.every, limit)
     plan = _plan(archive, manifest, slicing, problems)
     timeline = Timeline(rate=(options.source_rate or archive.rate or _estimated_rate(archive)) / options.every)
-    with owning(options.out):
-        store = FeatureStore(
-            options.out, timeline, "native", _provenance(options, archive, manifest, plan, slicing)
-        ).create()
-        if plan.classes:
-            write_lines(options.out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(plan.classes)))
-        todo = [item for item in plan.items if not _path(options.out, item).exists()]
-        with progress.task("importing", total=len(todo), unit="videos") as task:
-            for item in todo:
-                problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
-                task.advance(note=item.name)
-        done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
-        if not done:
-            raise _no_usable_video(archive, problems)
-        oracle = options.sequence == "segments"
-        imported = Imported(options.out, archive, plan, timeline, done, {}, plan.notes, problems.skipped, oracle)
-        _write_splits(options.out, imported)
-        store.finish()
+    store = FeatureStore(
+        options.out, timeline, "native", _provenance(options, archive, manifest, plan, slicing)
+    ).create()
+    if plan.classes:
+        write_lines(options.out / "mapping.txt", (f"{label} {name}" for label, name in enumerate(plan.classes)))
+    todo = [item for item in plan.items if not _path(options.out, item).exists()]
+    with progress.task("importing", total=len(todo), unit="videos") as task:
+        for item in todo:
+            notes = problems.attempt(item.name, lambda item=item: _write(store, archive, plan, item, options))  # type: ignore[misc]
+            plan.notes.extend(notes or [])
+            task.advance(note=item.name)
+    done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
+    if not done:
+        raise _no_usable_video(archive, problems)
+    oracle = options.sequence == "segments"
+    imported = Imported(options.out, archive, plan, timeline, done, {}, plan.notes, problems.skipped, oracle)
+    _write_splits(options.out, imported)
+    store.finish()
     return imported
 
 
@@ -218,12 +224,14 @@ def _path(out: Path, item: Item) -> Path:
     return out / "features" / f"{item.name}.npy"
 
 
-def _write(store: FeatureStore, archive: Archive, plan: ImportPlan, item: Item, options: ImportOptions) -> None:
-    """Read a sequence from the archive and write it with its labels and times."""
+def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, options: ImportOptions) -> list[str]:
+    """Read one sequence from the archive and write it with what belongs to it; notes on it."""
     video = archive.video(item.video)
+    notes: list[str] = []
     features, times, labels = video.features[:: options.every], video.times[:: options.every], item.labels
     if labels is None and plan.classes and video.labels is not None:
         labels = video.labels[:: options.every]
+        notes = lost_note(item.name, video.labels, np.arange(0, len(video.labels), options.every), labels)
     if item.slots is not None:
         features, times = features[item.slots], times[item.slots]
     with np.errstate(over="ignore"):  # reported below
@@ -244,6 +252,7 @@ def _write(store: FeatureStore, archive: Archive, plan: ImportPlan, item: Item, 
         segments=item.lengths,
         times=times if explicit else None,
     )
+    return notes
 
 
 def _write_splits(out: Path, imported: Imported) -> None:
