@@ -224,7 +224,7 @@ def _path(out: Path, item: Item) -> Path:
     return out / "features" / f"{item.name}.npy"
 
 
-def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, options: ImportOptions) -> list[str]:
+def _write(store: FeatureStore, archive: Archive, plan: ImportPlan, item: Item, options: ImportOptions) -> list[str]:
     """Read one sequence from the archive and write it with what belongs to it; notes on it."""
     video = archive.video(item.video)
     notes: list[str] = []
