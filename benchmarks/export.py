@@ -32,8 +32,8 @@ from keystep.config.base import build
 from keystep.config.presets import preset_settings
 from keystep.data.folder import open_dataset
 from keystep.export import ExportedStep, export_step
-from keystep.export.artefact import limited
-from keystep.export.check import of_videos
+from keystep.export.artefact import limit_window
+from keystep.export.check import video_trial
 from keystep.export.onnx_files import OnnxStep
 from keystep.heads import load_head
 from keystep.metrics import segmentation_scores
@@ -91,10 +91,10 @@ def _accuracy(demo: Path, window: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "exported"
         record = export_step(model, out, window=window, int8=True, head=head, features=videos)
-        step = ExportedStep(limited(model, window), record["frames"], 1, head)
+        step = ExportedStep(limit_window(model, window), record["frames"], 1, head)
         for name in ("step.onnx", "step.int8.onnx"):
             function = OnnxStep(out / name)
-            runs = [of_videos(step, [video]).run(function, step.frames) for video in videos]
+            runs = [video_trial(step, [video]).run(function, step.frames) for video in videos]
             steps[f"{name}, window {window}"] = [probabilities[0].argmax(-1).numpy() for _, probabilities in runs]
     baseline = np.concatenate(list(steps.values())[1])
     print(f"{len(videos)} test videos of split 1, {len(baseline)} frames, longest {max(map(len, videos))}")

@@ -20,6 +20,7 @@ from keystep.extraction.backbone import Picture
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.loading import load_extractor
 from keystep.extraction.video import open_video
+from keystep.plugins import allow, specs_in
 from measure import GEMM, gemm, gemm_rate, interleaved, parser
 
 
@@ -56,6 +57,7 @@ def _resized(path: Path) -> int:
 
 
 def _extraction(name: str, weights: Path | None, window: str, options: argparse.Namespace) -> Callable[[], object]:
+    allow(*specs_in(name))
     config = ExtractionConfig(backbone=name, rate=Fraction(options.rate), window=window)
     extractor = load_extractor(config, weights, "cpu")
     batch = max(1, 16 // extractor.sees)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from records import Piece
 
-from keystep.evals.bootstrap import Difference, Shares, paired_shares
+from keystep.evals.bootstrap import Difference, RatioSums, paired_ratios
 from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
 
 Place = tuple[str, str, str]
@@ -87,14 +87,14 @@ def compare(first: Side, second: Side, words: str, mode: str, without: Collectio
         return None
     index = {unit: number for number, unit in enumerate(units)}
 
-    def summed(side: Side, seeds: Sequence[int]) -> Shares:
+    def summed(side: Side, seeds: Sequence[int]) -> RatioSums:
         sums = np.zeros((2, len(seeds), len(units)))
         for row, seed in enumerate(seeds):
             for place in places:
                 sums[:, row, index[first.groups[place]]] += side.shares[seed][place]
-        return Shares(sums[0], sums[1])
+        return RatioSums(sums[0], sums[1])
 
-    difference = paired_shares(summed(first, seeds[0]), summed(second, seeds[1]))
+    difference = paired_ratios(summed(first, seeds[0]), summed(second, seeds[1]))
     return Line(words, mode, difference, _later(first, second, {fold for fold, _, _ in places}))
 
 

@@ -173,7 +173,7 @@ class Worker:
         """The model in each mode, or the best control where there is none."""
         for mode, chosen in {} if entrants else models.chosen.items():
             best = chosen.best
-            run = judged.fit(judged.controlled(best), best.name, key=judged.key(best, mode))
+            run = judged.fit(judged.lazy_control(best), best.name, key=judged.key(best, mode))
             record = {"name": BEST_CONTROL, "family": "control", "mode": mode, "detail": best.name}
             yield Tried(record, run.probe, partial(_controlled, best, judged.judge.folder.tokens))
         for entrant in entrants:

@@ -1,4 +1,4 @@
-"""A padded batch of feature sequences as one value that checks itself."""
+"""A padded batch of feature sequences, which validates itself."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class SequenceBatch:
-    """Feature sequences of different lengths side by side. Treat it as a value: nothing changes it in place.
+    """A batch of feature sequences of different lengths. Treat it as immutable.
 
-    features: (B, T, D_in) float; whatever stands at padding is never read.
-    valid: (B, T) bool, True at real frames. Padding may stand anywhere, though `pad` puts it at the end.
-    segment_lengths: (B, S) int64 or None: lengths of consecutive segments, zeros only at the end of a row; each row
-        sums to that sequence's number of valid frames. Only models that attend by segment read it.
-    starts: (B,) int64 or None: where in its video each sequence begins; None when all begin at frame 0.
+    Args:
+        features: (B, T, D_in) float. Values at padding are ignored.
+        valid: (B, T) bool, False at padding, which may be anywhere (`pad` puts it at the end).
+        segment_lengths: (B, S) int64 lengths of consecutive segments, or None. Each row sums to the number of valid
+            frames of its sequence; zeros are allowed only at the end of a row. Used by models with segment attention or
+            positions.
+        starts: (B,) int64 index of each sequence's first frame in its video. None: 0.
 
-    (Not a dataclass, because Fabric would take a frozen one apart to cast its tensors, and fail.)
+    Raises:
+        InputError: inconsistent shapes or types, or invalid segment lengths or starts.
+
+    (Not a dataclass, because Fabric takes a frozen dataclass apart to cast its tensors, which fails.)
     """
 
     def __init__(
@@ -53,9 +58,14 @@ class SequenceBatch:
     def pad(
         cls, sequences: Sequence[np.ndarray | Tensor], segments: Sequence[Sequence[int]] | None = None
     ) -> SequenceBatch:
-        """One batch from sequences of shape (T_i, D_in), zeros behind the shorter ones.
+        """Create a batch from sequences (T_i, D_in), padded with zeros.
 
-        segments: lengths of each sequence's segments, for models that read them.
+        Args:
+            sequences: arrays or tensors of the same width.
+            segments: the segment lengths of each sequence, for models that use them.
+
+        Raises:
+            InputError: no sequences, or unexpected shapes.
         """
         if not sequences:
             raise InputError("a batch needs at least one sequence")
@@ -65,7 +75,7 @@ class SequenceBatch:
             raise InputError(f"a sequence has shape {tuple(odd.shape)}; expected (T, D_in)")
         widths = {tensor.shape[-1] for tensor in tensors}
         if len(widths) > 1:
-            raise InputError(f"sequences of different widths in one batch: {sorted(widths)}")
+            raise InputError(f"the sequences of a batch have different widths: {sorted(widths)}")
         lengths = torch.tensor([len(tensor) for tensor in tensors])
         features = pad_sequence(tensors, batch_first=True)  # (B, T, D_in)
         valid = torch.arange(features.shape[1]) < lengths[:, None]
@@ -80,14 +90,14 @@ class SequenceBatch:
         return self.valid.sum(dim=1)
 
     def to(self, device: torch.device | str) -> SequenceBatch:
-        """The same batch on another device."""
+        """The batch on another device."""
         if self.features.device == torch.device(device):
             return self
         optional = (None if part is None else part.to(device) for part in (self.segment_lengths, self.starts))
         return SequenceBatch(self.features.to(device), self.valid.to(device), *optional)
 
     def with_features(self, features: Tensor) -> SequenceBatch:
-        """The same sequences with other features (B, T, D_in), such as these in another precision."""
+        """The batch with other features (B, T, D_in), for example in another precision."""
         return SequenceBatch(features, self.valid, self.segment_lengths, self.starts)
 
 
@@ -99,10 +109,14 @@ def _check_starts(starts: Tensor, sequences: int) -> None:
 
 
 def check_segment_lengths(segment_lengths: Tensor, valid: Tensor) -> None:
-    """Refuse lengths that would silently give tokens the wrong segment.
+    """Validate segment lengths.
+
+    Args:
+        segment_lengths: (B, S).
+        valid: (B, T) bool.
 
     Raises:
-        InputError: wrong shape or type, a negative length, a zero inside a row, or a row that does not sum to its
+        InputError: wrong shape or type, a negative length, a zero within a row, or a row that does not sum to its
             number of valid frames.
     """
     if segment_lengths.ndim != 2 or len(segment_lengths) != len(valid) or segment_lengths.dtype not in INTEGERS:

@@ -1,6 +1,6 @@
-"""Is the representation healthy? A falling loss does not say so (RECIPE: rank and probe fell with it).
+"""Training monitors that detect collapse, which a falling loss does not show.
 
-`Monitor` looks at a few fixed videos with fixed masks, so its numbers are comparable from look to look.
+`Monitor` evaluates a few fixed videos with fixed masks, so its values are comparable over training.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ STILL_COSINE = 0.995
 
 @dataclass(frozen=True)
 class Health:
-    """One look.
+    """Values of the monitors at one step.
 
-    effective_rank: exp of the entropy of the latents' singular values, over frames of all monitor videos; at most D.
-    neighbour_cosine: mean cosine between latents of neighbouring frames (centred over all videos); 1 = frozen in time.
-    hidden_loss: distance of predictions to targets at hidden frames.
-    mean_loss: the same for a prediction that is always the best constant.
-    copy_loss: the same for a copy of the target at the nearest visible frame (classes: None).
-    hidden_accuracy, copy_accuracy: percent right, for class targets only.
-    probe_accuracy: percent of frames that a ridge classifier gets right, fitted on every other monitor video and tested
-        on the rest; None without labels. It is a gauge, never used to choose anything.
+    Attributes:
+        effective_rank: exp of the entropy of the latents' normalised singular values, over frames of all monitor
+            videos; at most D.
+        neighbour_cosine: mean cosine similarity of the latents of adjacent frames (centred over all videos); 1 means
+            constant over time.
+        hidden_loss: distance between predictions and targets at hidden frames.
+        mean_loss: the same for the best constant prediction.
+        copy_loss: the same for the target of the nearest visible frame; None for class targets.
+        hidden_accuracy, copy_accuracy: the same as accuracies in percent; for class targets only.
+        probe_accuracy: accuracy of a ridge classifier in percent, fitted on every other monitor video and tested on the
+            rest; None without labels. It is never used for selection.
     """
 
     effective_rank: float
@@ -49,44 +52,45 @@ class Health:
     probe_accuracy: float | None = None
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that are there, under ``monitor/`` names."""
+        """The available values with names that start with ``monitor/``."""
         return {f"monitor/{name}": value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         probe = "" if self.probe_accuracy is None else f", probe {self.probe_accuracy:.1f} %"
         return (
-            f"hidden frames {self.hidden_loss:.3f} (a constant {self.mean_loss:.3f}), effective rank "
-            f"{self.effective_rank:.1f}, neighbours' cosine {self.neighbour_cosine:.3f}{probe}"
+            f"hidden loss {self.hidden_loss:.3f} (constant {self.mean_loss:.3f}), effective rank "
+            f"{self.effective_rank:.1f}, cosine of adjacent latents {self.neighbour_cosine:.3f}{probe}"
         )
 
     def warnings(self, start: Health, done: float = 1.0) -> list[str]:
-        """What looks wrong, compared with the untrained model.
+        """Warnings about signs of collapse, compared with the untrained model.
 
         Args:
-            done: share of the training that is over. A young model predicts worse than a constant does, so that is
-                a warning in the second half only.
+            start: the values of the untrained model.
+            done: completed share of the training. Early predictions are worse than a constant, so that is a warning
+                only in the second half.
         """
         lines = []
         if self.effective_rank < COLLAPSED_SHARE * start.effective_rank:
             lines.append(
-                f"latents use {self.effective_rank:.1f} directions, {start.effective_rank:.1f} before training: "
-                "they are collapsing"
+                f"the latents are collapsing: effective rank {self.effective_rank:.1f}, "
+                f"{start.effective_rank:.1f} before training"
             )
         if self.neighbour_cosine > STILL_COSINE:
-            lines.append(f"neighbouring latents are all but equal (cosine {self.neighbour_cosine:.4f})")
+            lines.append(f"adjacent latents are nearly identical (cosine {self.neighbour_cosine:.4f})")
         if self.hidden_loss > self.mean_loss and done >= 0.5:
-            lines.append(f"predictions ({self.hidden_loss:.3f}) are worse than a constant ({self.mean_loss:.3f})")
+            lines.append(f"predictions (loss {self.hidden_loss:.3f}) are worse than a constant ({self.mean_loss:.3f})")
         if None not in (self.probe_accuracy, start.probe_accuracy) and self.probe_accuracy < start.probe_accuracy - 2:  # type: ignore[operator]
             lines.append(
-                f"a probe reads {self.probe_accuracy:.1f} % of frames, {start.probe_accuracy:.1f} % from the "
-                "untrained encoder"
+                f"probe accuracy is {self.probe_accuracy:.1f} %, but {start.probe_accuracy:.1f} % with the untrained "
+                "encoder"
             )
         return lines
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """Fixed crops with fixed masks, and their labels where there are any (padded with -100)."""
+    """Fixed crops with fixed masks, and their labels, if any (padded with -100)."""
 
     batches: Sequence[TrainingBatch]
     labels: Sequence[Tensor] | None
@@ -94,7 +98,7 @@ class Monitor:
 
     @torch.no_grad()
     def look(self, model: PJEPA, target: Target, pattern: AttentionPattern) -> Health:
-        """Run the model over the monitor crops."""
+        """Evaluate the model on the monitor crops."""
         device = model.mask_token.device
         latents, predictions, targets, nearest = [], [], [], []
         cosines = []
@@ -119,7 +123,7 @@ class Monitor:
         )
 
     def _losses(self, predictions: Tensor, targets: Tensor, copies: Tensor, shares: Shares | None) -> dict[str, float]:
-        """predictions (N, K), targets and copies (N, K), (N, n) or (N,), all at hidden frames."""
+        """Losses at hidden frames of predictions (N, K), targets and copies (N, K), (N, n) or (N,)."""
 
         def distance(guess: Tensor) -> float:
             return float(frame_distance(guess[None], targets[None], self.objective, shares).mean())
@@ -145,13 +149,13 @@ class Monitor:
         }
 
     def _constant(self, targets: Tensor, shares: Shares | None) -> Tensor:
-        """(N, K): the best constant of float targets (N, K); shares of clusters have their mean."""
+        """(N, K): the best constant for float targets (N, K); the mean for cluster frequencies."""
         mean = targets.nanmean(0)
         middle = mean if self.objective.distance != "l1" else targets.nanmedian(0).values
         if shares is not None:
             own = len(mean) - shares.offsets * shares.clusters
             middle = torch.cat([middle[:own], mean[own:]])
-        return middle.nan_to_num(0.0).expand_as(targets)  # a column may be unknown throughout
+        return middle.nan_to_num(0.0).expand_as(targets)  # a column may have no known target
 
     def _probe(self, encoded: Sequence[tuple[Tensor, Tensor]]) -> float | None:
         if self.labels is None:
@@ -170,7 +174,7 @@ class Monitor:
 
 
 def _as_logits(guess: Tensor, constant: Tensor, shares: Shares | None) -> Tensor:
-    """A guess (N, K) with its shares of clusters as logits, halfway to the constant: a copy may be infinitely wrong."""
+    """A guess (N, K) with its cluster frequencies as logits, averaged with the constant to keep the loss finite."""
     if shares is None:
         return guess
     (own, guessed), (_, mean) = shares.split(guess), shares.split(constant)
@@ -178,9 +182,9 @@ def _as_logits(guess: Tensor, constant: Tensor, shares: Shares | None) -> Tensor
 
 
 def effective_rank(latents: Tensor) -> float:
-    """exp(entropy) of the normalised singular values of the centred latents (N, D): Roy and Vetterli, 2007.
+    """exp(entropy) of the normalised singular values of the centred latents (N, D) (Roy and Vetterli, 2007).
 
-    NaN where the latents are not finite.
+    NaN if the latents are not finite.
     """
     if not bool(latents.isfinite().all()):
         return math.nan
@@ -190,7 +194,7 @@ def effective_rank(latents: Tensor) -> float:
 
 
 def nearest_visible(hidden: Tensor, valid: Tensor) -> Tensor:
-    """(B, T) int64 index of the nearest visible frame (ties: the earlier); a frame itself where it is visible."""
+    """(B, T) int64 index of the nearest visible frame (ties: the earlier one); for visible frames, their own index."""
     length = hidden.shape[1]
     index = torch.arange(length, device=hidden.device).expand(hidden.shape)
     visible = valid & ~hidden
@@ -200,7 +204,7 @@ def nearest_visible(hidden: Tensor, valid: Tensor) -> Tensor:
 
 
 def ridge_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Percent of test frames right for a ridge regression onto one-hot labels; (N, D) frames, (N,) ids."""
+    """Test accuracy in percent of ridge regression onto one-hot labels; (N, D) frames, (N,) class ids."""
     mean, deviation = train.mean(0), train.std(0) + 1e-6
     inputs, asked = (torch.cat([(x - mean) / deviation, x.new_ones(len(x), 1)], 1).double() for x in (train, test))
     classes = int(max(train_labels.max(), test_labels.max())) + 1
@@ -220,7 +224,7 @@ def _neighbour_cosine(encoded: Sequence[tuple[Tensor, Tensor]], mean: Tensor) ->
 
 
 def pad_labels(labels: Sequence[np.ndarray], length: int) -> Tensor:
-    """(B, length) int64, -100 behind the shorter ones."""
+    """(B, length) int64 class ids, padded with -100."""
     padded = torch.full((len(labels), length), -100)
     for row, ids in enumerate(labels):
         padded[row, : len(ids)] = torch.from_numpy(ids)

@@ -1,4 +1,4 @@
-"""Latents of arrays and of whole folders."""
+"""Latents of arrays and of data sets."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from keystep.pjepa import PJEPA
 from keystep.progress import SILENT, Progress
 
 Mode = Literal["offline", "causal"]
-"""``offline``: the attention that the model has for recordings. ``causal``: the one that a stream uses."""
+"""``offline``: the model's attention for recordings. ``causal``: its attention on streams."""
 
 BATCH_FRAMES = {"cuda": 16_384, "cpu": 4_096}
-"""Frames of videos that are encoded together; a processor is faster where a batch fits its cache."""
+"""Frames per batch by device; CPUs are faster if a batch fits in their cache."""
 
 
 @dataclass(frozen=True)
 class EncodedFolder:
-    """A folder of latents that `encode` wrote.
+    """A folder of latents written by `encode`.
 
     Attributes:
-        root: the folder; `keystep.open_dataset` reads it.
-        videos: names of the videos in it.
-        skipped: name of each video that was left out -> why.
-        warnings: lines about what deserves a look.
-        oracle: what true boundaries had to do with the latents; empty where nothing.
+        root: the folder, which `keystep.open_dataset` can read.
+        videos: names of the encoded videos.
+        skipped: name of each skipped video -> reason.
+        warnings: possible problems.
+        oracle: how true boundaries were used; empty if they were not.
     """
 
     root: Path
@@ -91,26 +91,27 @@ def encode(
     half: bool = False,
     progress: Progress = SILENT,
 ) -> Tensor | np.ndarray | dict[str, np.ndarray] | EncodedFolder:
-    """Latents of one video, of a batch, or of all videos of a data set.
+    """Compute the latents of a video, a batch, or all videos of a data set.
 
     Args:
-        features: (T, D_in) or (B, T, D_in) array or tensor, or what `keystep.open_dataset` returned.
-        mode: ``offline`` sees whole videos, ``causal`` only the past, as a stream does.
-        bands: which of the model's bands (`PJEPA.bands`), such as ``["context"]``; None: all.
-        out: data sets only: the folder to write to. Videos that are there already are not encoded again.
+        model: the model.
+        features: (T, D_in) or (B, T, D_in) array or tensor, or a data set from `keystep.open_dataset`.
+        mode: ``offline`` uses the whole video, ``causal`` only the past, as on a stream.
+        bands: names of `PJEPA.bands` to return, such as ``["context"]``. None: all.
+        out: output folder, for data sets only. Videos that are already in it are not encoded again.
         layout: with ``out``: ``native`` writes (T, D) at the pooled rate, ``mstcn`` (D, T) at the source rate.
         half: with ``out``: write float16 instead of float32.
-        progress: reports the videos of a data set.
+        progress: receives one update for each video of a data set.
 
     Returns:
-        An array for an array and a tensor for a tensor, (..., T, D); for a data set, the latents of each video by name,
-        or with ``out`` an `EncodedFolder`.
+        (..., T, D) as array or tensor, like the input. For a data set: video -> (T, D), or with ``out`` an
+        `EncodedFolder`.
 
     Raises:
-        InputError: the features do not fit the model, the model has no causal attention or no such band, or ``out`` was
-            written with other settings.
+        InputError: incompatible features, no causal attention, an unknown band, or an ``out`` written with other
+            settings.
     """
-    pattern = pattern_of(model, mode)
+    pattern = mode_pattern(model, mode)
     columns = _columns(model, pattern, bands)
     if isinstance(features, FeatureFolder):
         if out is not None:
@@ -122,16 +123,16 @@ def encode(
             latents = dict(encode_videos(model, features, names, pattern, lambda video: task.advance(note=video)))
         return {name: latents[name][:, columns] for name in names if name in latents}
     if out is not None:
-        raise InputError("out is for data sets; save this array yourself, such as with numpy.save")
+        raise InputError("out is only supported for data sets; save this array with numpy.save")
     encoded = model.encode(torch.as_tensor(features), pattern=pattern)[..., columns]
     return encoded if isinstance(features, Tensor) else encoded.cpu().numpy()
 
 
-def pattern_of(model: PJEPA, mode: Mode) -> AttentionPattern | None:
-    """The attention of a mode; None for the model's own.
+def mode_pattern(model: PJEPA, mode: Mode) -> AttentionPattern | None:
+    """The attention pattern of a mode; None: the model's own.
 
     Raises:
-        InputError: an unknown mode, or a model that was not trained for it.
+        InputError: an unknown mode, or a model without causal attention.
     """
     if mode not in get_args(Mode):
         raise InputError(f"unknown mode {mode!r}; expected one of {', '.join(get_args(Mode))}")
@@ -143,11 +144,11 @@ def pattern_of(model: PJEPA, mode: Mode) -> AttentionPattern | None:
 
 
 def _columns(model: PJEPA, pattern: AttentionPattern | None, bands: Sequence[str] | None) -> slice | list[int]:
-    """Those of the latents that belong to some bands, in the order of the latents."""
+    """Columns of the latents that belong to some bands, in column order."""
     widths = model.bands(pattern)
     unknown = [band for band in bands or () if band not in widths]
     if unknown or (bands is not None and not bands):
-        raise InputError(f"no band {', '.join(unknown) or 'asked for'}; these latents have {', '.join(widths)}")
+        raise InputError(f"unknown band {', '.join(unknown) or '(none given)'}; expected {', '.join(widths)}")
     if bands is None:
         return slice(None)
     owners = [band for band, width in widths.items() for _ in range(width)]
@@ -164,7 +165,7 @@ def _encode_folder(
     half: bool,
     progress: Progress,
 ) -> EncodedFolder:
-    """Encode what is not there yet; the folder is complete and consistent after every video."""
+    """Encode the videos that are not in ``out`` yet. The folder is consistent after every video."""
     if layout not in get_args(Layout):
         raise InputError(f"unknown layout {layout!r}; expected one of {', '.join(get_args(Layout))}")
     warnings = check_features(model, folder)
@@ -192,7 +193,7 @@ def _encode_folder(
     if folder.pool == upsample:
         store.copy_annotation(folder)
     else:
-        warnings.append("labels are not copied: they are at another rate than these latents")
+        warnings.append("labels are not copied, because their rate differs from that of the latents")
     done = {name for name in folder.videos if (out / "features" / f"{name}.npy").exists()}
     with progress.task("encoding", total=len(folder.videos) - len(done), unit="videos") as task:
 
@@ -219,14 +220,25 @@ def encode_videos(
     progress: Callable[[str], None] = lambda video: None,
     done: Collection[str] = (),
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, (T, D) float32 latents) of each video, longest first; bad videos go to the folder's problems.
+    """Encode videos in batches of similar lengths. Each video is encoded as a whole.
 
-    Videos of similar length share a batch; every video is encoded whole, whatever its length. Rows of a batch of
-    another size may differ in their last bits, so those of ``names`` that are ``done``, and not given again, keep their
-    places in the batches that others need.
+    Args:
+        model: the model.
+        folder: the data.
+        names: the videos to encode.
+        pattern: attention pattern. None: the model's own.
+        progress: called with the name of each video.
+        done: videos of ``names`` that are not returned again. They keep their places in the batches that other videos
+            need, because results may differ in the last bits between batches of different sizes.
+
+    Yields:
+        (name, (T, D) float32 latents), longest first. Invalid videos are recorded in the folder's problems.
+
+    Raises:
+        InputError: features of another width.
     """
     if folder.width != model.config.input_dim:
-        raise InputError(f"{folder.root}: features are {folder.width} wide; this model reads {model.config.input_dim}")
+        raise InputError(f"{folder.root}: features have width {folder.width}; expected {model.config.input_dim}")
     frames = BATCH_FRAMES.get(model.mask_token.device.type, BATCH_FRAMES["cpu"])
     oracle = model.config.oracle or (pattern is not None and pattern.oracle)
     for group in length_buckets({name: folder.length(name) for name in names}, frames):

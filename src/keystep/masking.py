@@ -1,4 +1,4 @@
-"""Which frames are hidden from the encoder. Random numbers come in, so a seed fixes every mask."""
+"""Random masks: which frames are hidden from the encoder. The caller provides the random generator."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from keystep.config.times import settled_frames
 
 
 def hidden_count(frames: int, ratio: float) -> int:
-    """How many of ``frames`` frames are hidden: rounded half to even, at least one, never all (the authors' rule).
+    """Number of hidden frames: ``frames * ratio`` rounded half to even, at least 1 and less than ``frames``.
 
-    A video of one frame has nothing to predict from and hides nothing.
+    This is the authors' rule. A video of one frame has no hidden frame.
     """
     return 0 if frames < 2 else min(frames - 1, max(1, round(frames * ratio)))
 
@@ -29,11 +29,11 @@ def _random(frames: int, count: int, config: MaskingConfig, rng: np.random.Gener
 
 
 def _spans(frames: int, count: int, config: MaskingConfig, rng: np.random.Generator) -> np.ndarray:
-    """Spans of random lengths in random order, with the visible frames shared out at random between them.
+    """Spans of random lengths in random order, with the visible frames distributed at random between them.
 
-    Spans never overlap; two that touch make a longer one. One span is cut so that the count is exact. They are laid on
-    a circle that is then opened anywhere (perhaps inside a span), so that every frame is hidden equally often: on a
-    line, the first and last frames would hardly ever be.
+    Spans do not overlap but may touch. The last one is truncated to match the count. They are placed on a circle, which
+    is then cut at a random position (possibly within a span), so that every frame is hidden with the same probability;
+    on a line, the first and last frames would rarely be hidden.
     """
     shortest, longest = settled_frames(config.shortest), settled_frames(config.longest)
     lengths: list[int] = []

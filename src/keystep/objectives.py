@@ -1,4 +1,4 @@
-"""How far predictions are from their targets, over hidden and, weighted, over visible frames."""
+"""The training objective: distance between predictions and targets at hidden and (weighted) visible frames."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional
 from keystep.config import ObjectiveConfig
 
 UNKNOWN = -100
-"""The class id of a target that does not exist, such as one beyond the end of the crop; among floats it is NaN."""
+"""Class id of a missing target, such as one beyond the end of the crop; for float targets it is NaN."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What the last columns of float targets are: at each of some offsets, the share of each cluster.
+    """The last columns of float targets: the cluster frequencies around each frame, at several offsets.
 
-    They are compared by cross-entropy, which counts ``weight`` times beside the distance of the other columns.
+    They are compared by cross-entropy, which is added with the given weight to the distance of the other columns.
     """
 
     offsets: int
@@ -26,7 +26,7 @@ class Shares:
     weight: float
 
     def split(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., K + offsets x clusters) as (..., K) and (..., offsets, clusters)."""
+        """(..., K + offsets x clusters) -> (..., K) and (..., offsets, clusters)."""
         own = columns.shape[-1] - self.offsets * self.clusters
         return columns[..., :own], columns[..., own:].reshape(*columns.shape[:-1], self.offsets, self.clusters)
 
@@ -34,17 +34,22 @@ class Shares:
 def frame_distance(
     predictions: Tensor, targets: Tensor, config: ObjectiveConfig, shares: Shares | None = None
 ) -> Tensor:
-    """(B, T) distance of each frame, averaged over what is known of its targets; 0 where nothing is.
+    """Distance of each frame, averaged over its known targets; 0 if there are none.
 
-    Float targets (B, T, K), NaN where unknown, are compared by ``config.distance``, except for ``shares`` of clusters,
-    which are predicted as logits. Integer targets, (B, T) or for n classes a frame (B, T, n), -100 where unknown, are
-    compared by cross-entropy with predictions (B, T, n x classes).
+    Args:
+        predictions: (B, T, K); for class targets (B, T, n x classes) logits.
+        targets: (B, T, K) float, NaN if unknown; or (B, T) or (B, T, n) class ids, -100 if unknown.
+        config: its ``distance`` is used for float targets. Class targets use cross-entropy.
+        shares: describes columns that are cluster frequencies, which are predicted as logits.
+
+    Returns:
+        (B, T).
     """
     predictions = predictions.float()
     if shares is not None:
         (predictions, logits), (targets, wanted) = shares.split(predictions), shares.split(targets)
-        beside = shares.weight * _cross_entropy(logits, wanted)
-        return frame_distance(predictions, targets, config) + beside
+        cross_entropy = shares.weight * _cross_entropy(logits, wanted)
+        return frame_distance(predictions, targets, config) + cross_entropy
     if targets.is_floating_point():
         known = ~targets.isnan()
         wanted = torch.where(known, targets.float(), predictions.detach())
@@ -60,7 +65,7 @@ def frame_distance(
 
 
 def _cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
-    """(B, T) of logits and shares (B, T, offsets, clusters), averaged over the offsets that are known."""
+    """(B, T) cross-entropy of logits and frequencies (B, T, offsets, clusters), averaged over the known offsets."""
     known = ~shares[..., 0].isnan()
     distance = -(shares.nan_to_num(0.0).float() * functional.log_softmax(logits, dim=-1)).sum(-1)
     return distance.sum(-1) / known.sum(-1).clamp(min=1)
@@ -68,15 +73,15 @@ def _cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FrameSums:
-    """Distances summed over the hidden and over the visible frames of a batch, two scalars."""
+    """Sums of the distances over the hidden and the visible frames of a batch, as scalars."""
 
     hidden: Tensor
     visible: Tensor
 
     def loss(self, visible_weight: float, hidden_frames: Tensor, visible_frames: Tensor) -> Tensor:
-        """``mean over hidden + visible_weight * mean over visible`` for the given total counts.
+        """``mean over hidden + visible_weight * mean over visible``, with the given total counts.
 
-        Every frame weighs the same, whichever video or process it is in (the authors weigh frames, too).
+        Every frame has the same weight, independently of its video or process, as in the authors' code.
         """
         return self.hidden / hidden_frames.clamp(min=1) + visible_weight * self.visible / visible_frames.clamp(min=1)
 
@@ -89,11 +94,13 @@ def frame_sums(
     config: ObjectiveConfig,
     shares: Shares | None = None,
 ) -> FrameSums:
-    """Sum the distances over hidden and over visible frames of a batch; padding counts nowhere.
+    """Sum the distances over the hidden and the visible frames of a batch, excluding padding.
 
-    predictions, targets and shares as in `frame_distance`; hidden, valid (B, T) bool.
+    Args:
+        predictions, targets, config, shares: as in `frame_distance`.
+        hidden, valid: (B, T) bool.
     """
-    padding = ~valid  # blanked before, not after: the gradient of a NaN times zero would still be NaN
+    padding = ~valid  # masked before the distance, because the gradient of NaN * 0 is NaN
     targets = targets.masked_fill(padding if targets.ndim == 2 else padding[..., None], 0)
     distance = frame_distance(predictions.masked_fill(padding[..., None], 0), targets, config, shares)
     hidden, visible = hidden & valid, ~hidden & valid
@@ -104,6 +111,8 @@ def frame_sums(
 
 
 def count_frames(hidden: Tensor, valid: Tensor) -> Tensor:
-    """(2,) float32: how many valid frames are hidden, and how many visible. What the sums are divided by, once the
-    counts of all parts and processes are added up."""
+    """(2,) float32: number of hidden and of visible valid frames.
+
+    Loss sums are divided by these after adding up all accumulation steps and processes.
+    """
     return torch.stack([(hidden & valid).sum(), (~hidden & valid).sum()]).float()

@@ -15,6 +15,7 @@ from keystep.data.timeline import Timeline
 from keystep.errors import InputError, one_line
 from keystep.heads import Head
 from keystep.pjepa import PJEPA
+from keystep.plugins import allow, specs_in
 from keystep.reading import parse_json, read_json
 from keystep.stream import sources
 from keystep.stream.sources import Chunk
@@ -191,6 +192,7 @@ def _extractor(head: Head, options: SourceOptions) -> Extractor:
     from keystep.extraction.config import ExtractionConfig
     from keystep.extraction.loading import is_foreign, load_extractor
 
+    allow(*specs_in(options.backbone))
     recorded = _recorded(head)
     given = {"backbone": options.backbone, "window": options.window, "rate": options.source_rate}
     given = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,4 @@
-"""P-JEPA: encode the visible frames of a procedure, predict the hidden ones in latent space.
+"""P-JEPA: encode the visible frames of a procedure and predict the hidden ones in latent space.
 
 "P-JEPA: Procedural Video Representation Learning via Joint Embedding Predictive Architecture", arXiv 2606.23256.
 """
@@ -19,17 +19,18 @@ from keystep.card import model_card
 from keystep.config import ModelConfig, RunConfig
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
-from keystep.nn.bands import sees
+from keystep.nn.bands import attention_scope
 from keystep.nn.encoder import Encoder
 from keystep.nn.predictor import Predictor
 
 
 class Output(NamedTuple):
-    """What one training pass gives.
+    """Output of a training pass.
 
-    latents: (B, T, dim) of the context encoder, zeros at hidden frames and padding.
-    predictions: (B, T, dim or output_dim) at every frame, zeros at padding; `ModelConfig.visible_predictions` says what
-        those of visible frames are read from.
+    Attributes:
+        latents: (B, T, dim) of the context encoder, zeros at hidden frames and padding.
+        predictions: (B, T, dim or output_dim) at every frame, zeros at padding. `ModelConfig.visible_predictions`
+            determines how those of visible frames are computed.
     """
 
     latents: Tensor
@@ -38,7 +39,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a loaded model comes from, as far as that is known.
+    """Provenance of a loaded model, as far as known.
 
     Attributes:
         source: the folder or hub id that was loaded.
@@ -56,19 +57,26 @@ class Origin:
 
     @property
     def rate(self) -> str | None:
-        """Frames a second that the model was trained at."""
+        """Frames per second that the model was trained at, in Hz."""
         data = self.config.data if self.config else None
         rate = None if data is None else data.rate or data.source_rate
         return None if rate is None else str(rate)
 
 
 class PJEPA(nn.Module):
-    """Context encoder, predictor and mask token. The target encoder lives beside it, in training (`keystep.target`)."""
+    """Context encoder, predictor and mask token. The target encoder is only part of training (`keystep.target`).
+
+    Args:
+        config: architecture.
+
+    Raises:
+        InputError: no ``input_dim``.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.input_dim is None:
-            raise InputError("model.input_dim is not set; it is the width of the features")
+            raise InputError("model.input_dim is not set; set it to the width of the features")
         self.config = config
         self.origin = Origin()
         self.encoder = Encoder(config)
@@ -82,12 +90,17 @@ class PJEPA(nn.Module):
         pattern: AttentionPattern | None = None,
         visible: Tensor | None = None,
     ) -> Output:
-        """Hide the frames marked in ``hidden`` (B, T) bool, encode the others, predict all.
+        """Encode the visible frames and predict all frames.
 
         Args:
-            pattern: the encoder's attention for this pass; None takes the model's own.
-            visible: (B, T) bool, the frames to encode, when those are not all others. A frame that is neither hidden
-                nor visible tells the predictor nothing: a zero vector stands for it.
+            batch: the features.
+            hidden: (B, T) bool, the frames to predict.
+            pattern: attention of the encoder. None: the model's own.
+            visible: (B, T) bool, the frames to encode. None: all that are not hidden. The predictor gets a zero vector
+                at frames that are neither hidden nor visible.
+
+        Raises:
+            InputError: features of another width, or segment lengths are missing.
         """
         self._check(batch, pattern)
         seen = ~hidden if visible is None else visible & ~hidden
@@ -105,20 +118,20 @@ class PJEPA(nn.Module):
         pattern: AttentionPattern | None = None,
         starts: Tensor | None = None,
     ) -> Tensor:
-        """Latents of whole videos, (B, T, D_in) -> (B, T, D), exact zeros at padding.
+        """Compute the latents of whole videos, (B, T, D_in) -> (B, T, D).
 
-        D is the sum of the widths of their `bands`, which stand side by side.
+        D is the total width of the `bands`, which are concatenated. Latents at padding are exactly zero.
 
         Args:
-            features: float of any precision, a tensor or an array; NaN is allowed at padding only. One video alone may
-                be (T, D_in), with ``valid`` (T,) and ``segment_lengths`` (S,); its latents are (T, D).
-            valid: (B, T) bool, True at real frames; None when all are.
-            segment_lengths: (B, S) lengths of the true segments, required by ORACLE models; others do not read them.
-            pattern: another attention than the model's own, for models trained with a mix.
-            starts: (B,) integers, the frame of its video that each sequence begins at, where that is not the first.
+            features: tensor or array of any floating-point type; NaN is allowed at padding only. A single video may be
+                (T, D_in), with ``valid`` (T,) and ``segment_lengths`` (S,); its latents are (T, D).
+            valid: (B, T) bool, False at padding. None: no padding.
+            segment_lengths: (B, S) lengths of the true segments, required by ORACLE models and ignored by others.
+            pattern: attention pattern, for models trained with several. None: the model's own.
+            starts: (B,) integers, the index of each sequence's first frame in its video. None: 0.
 
         Raises:
-            InputError: shape, type or width do not fit, a valid frame is not finite, segment lengths are missing.
+            InputError: unexpected shape, type or width, a valid frame that is not finite, or missing segment lengths.
         """
         features = torch.as_tensor(features)
         if features.dim() == 2:
@@ -130,11 +143,11 @@ class PJEPA(nn.Module):
         return self.encoder.latents(batch, pattern or self.config.attention)
 
     def bands(self, pattern: AttentionPattern | None = None) -> dict[str, int]:
-        """Names and widths of the bands that latents have, side by side; None takes the model's own attention."""
+        """Names and widths of the bands of the latents, in column order. None: the model's own attention."""
         return self.config.widths(pattern or self.config.attention)
 
     def latent_dim(self, pattern: AttentionPattern | None = None) -> int:
-        """Width D of the latents: that of all bands together."""
+        """Width D of the latents, the total of all bands."""
         return sum(self.bands(pattern).values())
 
     def batch(
@@ -144,7 +157,11 @@ class PJEPA(nn.Module):
         segment_lengths: Tensor | None = None,
         starts: Tensor | None = None,
     ) -> SequenceBatch:
-        """A checked batch on the model's device and in its precision."""
+        """Create a validated batch on the model's device and in its precision.
+
+        Raises:
+            InputError: unexpected shapes or types, or a valid frame that is not finite.
+        """
         weight = self.mask_token
         if valid is None:
             valid = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
@@ -152,22 +169,22 @@ class PJEPA(nn.Module):
         finite = batch.features.isfinite().all(-1) | ~batch.valid
         if not bool(finite.all()):
             row, frame = (~finite).nonzero()[0].tolist()
-            raise InputError(f"features hold NaN or infinity at sequence {row}, frame {frame}")
+            raise InputError(f"features are NaN or infinite at sequence {row}, frame {frame}")
         return batch.with_features(batch.features.to(weight.dtype))
 
     def _check(self, batch: SequenceBatch, pattern: AttentionPattern | None) -> None:
         width = batch.features.shape[-1]
         if width != self.config.input_dim:
-            raise InputError(f"features are {width} wide; this model reads {self.config.input_dim}")
-        if self.encoder.around and sees(pattern or self.config.attention) not in self.encoder.around:
+            raise InputError(f"features have width {width}; this model expects {self.config.input_dim}")
+        if self.encoder.around and attention_scope(pattern or self.config.attention) not in self.encoder.around:
             raise InputError(
-                f"this model attends {self.config.attention}; what it reads around a frame was never learned for "
-                f"{pattern}"
+                f"this model was trained with {self.config.attention}; its projection of the band 'around' does not "
+                f"support {pattern}"
             )
         if batch.segment_lengths is not None:
             return
         if self.config.oracle or (pattern is not None and pattern.oracle):
-            raise InputError("this is an ORACLE model: it needs segment_lengths, the true segment boundaries")
+            raise InputError("this is an ORACLE model: it needs segment_lengths, the true boundaries")
 
     def __repr__(self) -> str:
         config = self.config
@@ -176,25 +193,30 @@ class PJEPA(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the weights: which model this is, wherever it lies."""
+        """SHA-256 of the weights, which identifies the model independently of its path."""
         return persistence.weights_fingerprint(self)
 
     def save_pretrained(self, folder: Path | str, *, features_licence: str | None = None) -> None:
-        """Write ``config.json``, ``model.safetensors`` and ``README.md``, the model card, whole or not at all.
+        """Write ``config.json``, ``model.safetensors`` and the model card ``README.md`` atomically.
 
         Args:
-            features_licence: of the features that the model was trained on; None: the card says that it is unknown.
+            folder: to create or replace.
+            features_licence: licence of the features that the model was trained on. None: unknown, as the card says.
 
         Raises:
-            InputError: the folder cannot be written, or holds what keystep did not write.
+            InputError: the folder is not writable, or has content that keystep did not write.
         """
         persistence.save_model(Path(folder), self, model_card(self, features_licence))
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> PJEPA:
-        """Load a folder written by `save_pretrained`, or the same files from the Hugging Face hub, in eval mode."""
+        """Load a folder written by `save_pretrained`, or the same files from the Hugging Face hub, in eval mode.
+
+        Raises:
+            InputError: missing or invalid files.
+        """
         return persistence.load_model(cls, folder_or_hub_id)
 
     def push_to_hub(self, repository: str, *, private: bool = True, features_licence: str | None = None) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub; returns the page's address."""
+        """Upload what `save_pretrained` writes to the Hugging Face hub, and return the URL of the page."""
         return persistence.push_model(self, repository, private=private, features_licence=features_licence)

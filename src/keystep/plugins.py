@@ -132,7 +132,8 @@ class Registry:
             found = _imported(spec)
         except Exception as error:
             what = f"{type(error).__name__}: {one_line(error)}"
-            raise InputError(f"{self.noun} {named(name)}{of}: cannot be imported: {what}") from error
+            where = f"; looked in {Path.cwd()}, too" if isinstance(error, ModuleNotFoundError) and not of else ""
+            raise InputError(f"{self.noun} {named(name)}{of}: cannot be imported: {what}{where}") from error
         lacking = missing(found, _imported(self.protocol))
         if lacking:
             protocol = self.protocol.replace(":", ".")
@@ -197,6 +198,25 @@ HEADS = Registry(
     },
 )
 
+BACKBONES = Registry(
+    "backbones",
+    "backbone",
+    "keystep.extraction.backbone:BackboneMaker",
+    {
+        "efficientnet-lite0": "keystep.extraction.backbones.efficientnet:load",
+        "i3d": "keystep.extraction.backbones.i3d:load",
+        "tsm": "keystep.extraction.backbones.tsm:load",
+        "tsm-online": "keystep.extraction.backbones.tsm:load_online",
+        **dict.fromkeys(
+            (
+                *("vjepa2-l", "vjepa2-h", "vjepa2-g", "vjepa2-g-384"),
+                *("vjepa2.1-b", "vjepa2.1-l", "vjepa2.1-g", "vjepa2.1-G"),
+            ),
+            "keystep.extraction.backbones.vjepa:load",
+        ),
+    },
+)
+
 DATA_SETS = Registry(
     "datasets",
     "data set",
@@ -228,5 +248,5 @@ TASKS = Registry(
     "tasks", "task", "keystep.evals.task:EvaluationTask", {"segmentation": "keystep.evals.judging:judge_all"}
 )
 
-REGISTRIES = (DATA_SETS, HEADS, TARGETS, TASKS)
+REGISTRIES = (BACKBONES, DATA_SETS, HEADS, TARGETS, TASKS)
 """Of every kind."""

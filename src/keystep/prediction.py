@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keystep.encoding import pattern_of
+from keystep.encoding import mode_pattern
 from keystep.errors import InputError
 from keystep.evals.pictures import ribbons_png, safe_names
 from keystep.files import check_exists, check_new, check_ours, replacing, write_array, write_json, write_lines
@@ -142,7 +142,7 @@ def _predicted(name: str, features: Tensor, model: PJEPA, head: Head, rate: Frac
     """One video. features: (T, D)."""
     if features.ndim != 2 or not len(features):
         raise InputError(f"{name}: features have shape {tuple(features.shape)}; expected (T, D) with a frame at least")
-    pattern = pattern_of(model, "causal" if head.origin.get("mode") == "causal" else "offline")
+    pattern = mode_pattern(model, "causal" if head.origin.get("mode") == "causal" else "offline")
     with torch.inference_mode():
         latents = model.encode(features.float(), pattern=pattern)
         probabilities = head.probabilities(latents)

@@ -22,11 +22,12 @@ from keystep.batch import SequenceBatch
 from keystep.config import TargetConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.times import averaged_frames, seconds
-from keystep.data.statistics import Statistics, principal_components
+from keystep.data.statistics import Statistics, k_means, principal_components
 from keystep.errors import InputError
 from keystep.nn.centring import centre
 from keystep.nn.encoder import Encoder
 from keystep.nn.norm import ChannelNorm
+from keystep.nn.over_time import averaged, shifted, smoothed, standardise_over_time
 from keystep.nn.pooling import mean_token, split_tokens
 from keystep.objectives import UNKNOWN, Shares
 from keystep.plugins import TARGETS
@@ -123,7 +124,7 @@ class EmaTarget(Target):
         if self.normalise == "frame":
             return functional.layer_norm(latents, latents.shape[-1:])
         if self.normalise == "time":
-            return _standardise_over_time(latents, batch.valid)
+            return standardise_over_time(latents, batch.valid)
         return latents
 
     @torch.no_grad()
@@ -169,7 +170,7 @@ class FeatureTarget(Target):
             frames = centre(frames, batch.valid)
         if self.basis is not None:
             frames = frames @ self.basis
-        return frames if self.smooth == 1 else _smoothed(frames, batch.valid, self.smooth)
+        return frames if self.smooth == 1 else smoothed(frames, batch.valid, self.smooth)
 
     def standardised(self, features: Tensor) -> Tensor:
         """(B, T, D_in), each token by itself."""
@@ -201,7 +202,7 @@ class ClusterTarget(FeatureTarget):
         super().__init__(statistics, centring, smooth, tokens=tokens)
         sample = mean_token(torch.from_numpy(statistics.sample), tokens).numpy()
         sample = (sample - statistics.mean) / statistics.deviation
-        self.register_buffer("centres", torch.from_numpy(_k_means(sample, clusters, seed)))
+        self.register_buffer("centres", torch.from_numpy(k_means(sample, clusters, seed)))
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
@@ -266,10 +267,10 @@ class Neighbourhood(Target):
         if not single.is_floating_point():
             single = single if single.ndim == 3 else single[..., None]
             single = single.masked_fill(~batch.valid[..., None], UNKNOWN)
-            return torch.cat([_shifted(single, shift, UNKNOWN) for shift in self.shifts], dim=-1)
+            return torch.cat([shifted(single, shift, UNKNOWN) for shift in self.shifts], dim=-1)
         sums = nn.functional.pad(single.double().masked_fill(~batch.valid[..., None], 0.0).cumsum(1), (0, 0, 1, 0))
         parts = [
-            _averaged(sums, batch.valid, shift, width) for shift, width in zip(self.shifts, self.widths, strict=True)
+            averaged(sums, batch.valid, shift, width) for shift, width in zip(self.shifts, self.widths, strict=True)
         ]
         return torch.cat(parts, dim=-1).to(single.dtype) / self.deviation
 
@@ -373,34 +374,6 @@ def channel_norm(statistics: Statistics) -> ChannelNorm:
     return norm
 
 
-def _shifted(targets: Tensor, shift: int, unknown: float) -> Tensor:
-    """(B, T, K): at each frame the target ``shift`` frames later, or ``unknown``."""
-    length = targets.shape[1]
-    shift = max(-length, min(length, shift))
-    moved = targets.roll(-shift, dims=1)
-    if shift > 0:
-        moved[:, length - shift :] = unknown
-    elif shift < 0:
-        moved[:, :-shift] = unknown
-    return moved
-
-
-def _averaged(sums: Tensor, valid: Tensor, shift: int, width: int) -> Tensor:
-    """(B, T, K): at each frame the mean over ``width`` frames around the one ``shift`` frames later.
-
-    Over those that are valid; NaN where the one in the middle is not. sums: (B, 1 + T, K) float64, of the valid frames
-    before each.
-    """
-    lengths = valid.sum(1)[:, None]  # (B, 1)
-    middle = torch.arange(valid.shape[1], device=valid.device) + shift  # (T,)
-    start = (middle - width // 2).clamp(min=0).expand(len(valid), -1).clamp(max=lengths)
-    stop = (middle - width // 2 + width).clamp(min=0).expand(len(valid), -1).clamp(max=lengths)
-    known = valid & (middle >= 0) & (middle < lengths)
-    first, last = (sums.gather(1, index[..., None].expand(-1, -1, sums.shape[2])) for index in (start, stop))
-    means = (last - first) / (stop - start).clamp(min=1)[..., None]
-    return means.masked_fill(~known[..., None], float("nan"))
-
-
 def _principal(statistics: Statistics, components: int, tokens: int = 1) -> Tensor:
     """(D_in, components): the leading principal components of standardised frames, scaled to a mean variance of 1.
 
@@ -423,34 +396,3 @@ def _leading(rows: np.ndarray, deviation: np.ndarray | np.float32, count: int) -
     parts = np.array_split(rows, len(rows) // 4096 + 1)  # the whole sample in float64 would take gigabytes
     values, vectors = principal_components(parts, rows.mean(0), deviation)
     return values[:count], vectors[:, :count]
-
-
-def _smoothed(frames: Tensor, valid: Tensor, width: int) -> Tensor:
-    """(B, T, D) averages over ``width`` frames around each, of those that are valid; zeros stay at padding."""
-
-    def sums(x: Tensor) -> Tensor:
-        return functional.avg_pool1d(x.transpose(1, 2), width, stride=1, padding=width // 2).transpose(1, 2)
-
-    weight = valid[..., None].to(frames.dtype)
-    return sums(frames * weight) / sums(weight).clamp(min=1e-6) * weight
-
-
-def _standardise_over_time(latents: Tensor, valid: Tensor) -> Tensor:
-    """Each channel to mean 0 and deviation 1 over a video's valid frames."""
-    weight = valid[..., None].float()
-    count = weight.sum(1, keepdim=True).clamp(min=1)
-    centred = (latents - (latents * weight).sum(1, keepdim=True) / count) * weight
-    return centred / (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
-
-
-def _k_means(sample: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """(K, D_in) float32 centres."""
-    from sklearn.cluster import MiniBatchKMeans
-
-    from keystep.errors import InputError
-
-    if len(sample) < clusters:
-        raise InputError(f"{len(sample)} frames cannot make {clusters} clusters; set target.clusters lower")
-    fitted = MiniBatchKMeans(clusters, random_state=seed, n_init=3, batch_size=4096).fit(sample)
-    centres: np.ndarray = fitted.cluster_centers_.astype(np.float32)
-    return centres

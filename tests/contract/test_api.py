@@ -103,9 +103,9 @@ def test_bands_can_be_encoded_alone(model: keystep.PJEPA) -> None:
     parts = dict(zip(model.bands(), _bands(model, keystep.encode(model, rows)), strict=True))
     found = keystep.encode(model, rows, bands=["context", "frame"])
     assert np.array_equal(found, np.concatenate([parts["frame"], parts["context"]], axis=1)), "in their own order"
-    with pytest.raises(keystep.InputError, match="no band far; these latents have frame, around, memory, ahead"):
+    with pytest.raises(keystep.InputError, match="unknown band far; expected frame, around, memory, ahead"):
         keystep.encode(model, rows, bands=["far"])
-    with pytest.raises(keystep.InputError, match="no band ahead; these latents have frame, around, memory, steady"):
+    with pytest.raises(keystep.InputError, match="unknown band ahead; expected frame, around, memory, steady"):
         keystep.encode(model, rows, mode="causal", bands=["ahead"])
 
 

@@ -8,7 +8,7 @@ import torch
 
 import keystep
 from keystep.config import ModelConfig
-from keystep.encoding import Mode, pattern_of
+from keystep.encoding import Mode, mode_pattern
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe
 
@@ -24,7 +24,7 @@ def model() -> keystep.PJEPA:
 def head_of(model: keystep.PJEPA, path: Path, mode: Mode = "offline", **origin: str) -> Path:
     """A head of latents of this mode, which have widths of their own."""
     rng, origin = np.random.default_rng(0), {"mode": mode, **origin}
-    width = model.latent_dim(pattern_of(model, mode))
+    width = model.latent_dim(mode_pattern(model, mode))
     weight, bias = rng.normal(size=(width, 3)).astype(np.float32), np.zeros(3, np.float32)
     facts = {"weights": model.fingerprint, "rate": "4"} | origin
     LinearProbe(weight, bias, 0.1, 50.0).head(NAMES, facts).save(path)

@@ -300,7 +300,7 @@ def test_a_damaged_video_is_kept_as_far_as_it_goes_and_marked(keystep: Run, tmp_
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--backbone", "resnet"), "no backbone 'resnet'; there are efficientnet-lite0"),
+        (("--backbone", "resnet"), "unknown backbone 'resnet'; expected one of efficientnet-lite0"),
         (("--backbone", "i3d"), "i3d: no weights here"),
         (("--backbone", "toy_backbones:nothing"), "nothing"),
         (("--set", "grid=2"), "grid 2 is not for efficientnet-lite0"),

@@ -99,8 +99,8 @@ def nothing(archive: Path, manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (cut_off, (), "fact.pt: cut off: 12,"),
-        (lead_out, (), "'../../P3.pt', which leads out of the archive"),
+        (cut_off, (), "fact.pt: truncated: 12,"),
+        (lead_out, (), "'../../P3.pt', which points outside of the archive"),
         (hold_code, (), "fact.pt: holds more than plain tensors and numbers"),
         (turn_a_segment_round, (), "train.csv, line 2: the segment ends at"),
         (nothing, ("--boundaries", "rough"), "--boundaries 'rough' is none of exact, float32"),

@@ -25,7 +25,7 @@ def test_segments_come_along_also_those_of_an_empty_sequence() -> None:
     ("sequences", "message"),
     [
         ([], "at least one sequence"),
-        ([torch.ones(4, 3), torch.ones(4, 2)], r"different widths in one batch: \[2, 3\]"),
+        ([torch.ones(4, 3), torch.ones(4, 2)], r"different widths: \[2, 3\]"),
         ([torch.ones(4, 3), torch.ones(4)], r"shape \(4,\); expected \(T, D_in\)"),
         ([torch.ones(1, 4, 3)], r"shape \(1, 4, 3\); expected"),
         ([torch.ones(4, 3, dtype=torch.int64)], r"features are torch\.int64"),

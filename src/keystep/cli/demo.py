@@ -1,4 +1,4 @@
-"""``keystep demo``: the whole way on made-up data, in minutes, without a download."""
+"""``keystep demo``: data, pretraining and evaluation in minutes, without a download."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def run_demo(out: Path, console: Console, world: int = 0) -> None:
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty; remove it, or choose another --out")
-    console.print("1. Made-up procedures: what a step is called depends on what was done before, at times minutes ago.")
+    console.print("1. Synthetic procedures: the name of a step depends on what was done before it.")
     generate(out / "data", SyntheticConfig.demo().model_copy(update={"seed": world}))
-    console.print("2. Pretraining P-JEPA on features alone, no labels, from three random beginnings.")
+    console.print("2. Pretraining P-JEPA on the features, without labels, with three seeds.")
     config = build(RunConfig, {"data": {"root": out / "data", "split": "1"}})
     train(config, out / "runs", seeds=SEEDS, resume=False, console=console)
-    console.print("3. Judging it live, against raw features and everything that can be had without learning.")
+    console.print("3. Evaluating live (causal), against raw features and every control that learns nothing.")
     data, report = open_dataset(out / "data"), out / "report"
     evaluate(data, {"keystep": out / "runs"}, modes=("causal",), out=report, progress=progress_on(console))
     show_report(out / "report", console)

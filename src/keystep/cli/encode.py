@@ -8,7 +8,7 @@ from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data, show_lines
 from keystep.cli.progress import progress_on
-from keystep.encoding import Mode, encode, pattern_of
+from keystep.encoding import Mode, encode, mode_pattern
 from keystep.loading import load
 
 
@@ -36,7 +36,7 @@ def encode_folder(
     show_lines(made.warnings, console)
     list_problems(folder, console, shown=made.warnings)
     marked = f"  ORACLE: {made.oracle}" if made.oracle else ""
-    written = {b: w for b, w in model.bands(pattern_of(model, mode)).items() if chosen is None or b in chosen}
+    written = {b: w for b, w in model.bands(mode_pattern(model, mode)).items() if chosen is None or b in chosen}
     widths = " + ".join(f"{name} {width}" for name, width in written.items())
     console.print(
         f"{out}: {len(made.videos)} videos, {sum(written.values())} wide ({widths}), layout {layout}{marked}",

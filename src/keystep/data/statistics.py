@@ -143,3 +143,14 @@ class ChannelMoments:
         """(D,) float64; ``constant`` where a channel moves by no more than float32 can tell at its size."""
         deviation = np.sqrt(self.squares / self.count)
         return np.where(deviation > 1e-7 * self.largest, deviation, constant)
+
+
+def k_means(sample: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """(K, D_in) float32 centres of the clusters of a sample (N, D_in)."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    if len(sample) < clusters:
+        raise InputError(f"{len(sample)} frames cannot make {clusters} clusters; set target.clusters lower")
+    fitted = MiniBatchKMeans(clusters, random_state=seed, n_init=3, batch_size=4096).fit(sample)
+    centres: np.ndarray = fitted.cluster_centers_.astype(np.float32)
+    return centres

@@ -59,12 +59,12 @@ def paired_bootstrap(
     if resamples < 100:
         raise InputError(f"resamples must be at least 100, not {resamples}")
     sides = (_validate_counts(correct_a, totals, "correct_a"), _validate_counts(correct_b, totals, "correct_b"))
-    a, b = (Shares(right, np.broadcast_to(totals, right.shape)) for right in sides)
-    return paired_shares(a, b, resamples=resamples, seed=seed)
+    a, b = (RatioSums(right, np.broadcast_to(totals, right.shape)) for right in sides)
+    return paired_ratios(a, b, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
-class Shares:
+class RatioSums:
     """A score as a ratio of sums over videos, for every seed and video: numerators and denominators, (seeds, videos)
     each.
 
@@ -75,7 +75,7 @@ class Shares:
     wholes: Array
 
 
-def paired_shares(a: Shares, b: Shares, *, resamples: int = 5000, seed: int = 0) -> Difference:
+def paired_ratios(a: RatioSums, b: RatioSums, *, resamples: int = 5000, seed: int = 0) -> Difference:
     """`paired_bootstrap` for any ratio of sums over videos. A resample with denominator 0 counts as 0.
 
     Raises:

@@ -144,7 +144,7 @@ class Candidates:
         }
         span = f"{HALF_LIVES[0] * self.seconds:.3g} to {HALF_LIVES[-1] * self.seconds:.3g} s"
         details = {"exponential averages": f"exponential averages, half-lives {span}"}
-        more = "" if causal else ", past and future"
+        more = "" if causal else ", past and to come"
         position: Position = "elapsed" if causal else "progress"
         found = {}
         for name, transform in remembered.items():

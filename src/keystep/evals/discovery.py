@@ -210,7 +210,7 @@ def score_clusters(
         for together in [[video] for video in videos] if config.matching == "video" else [videos]:
             predicted = np.concatenate([clusters[video] for video in together])
             truth = np.concatenate([truths[video] for video in together])
-            table = Table.count(predicted, truth, () if config.background == "step" else background)
+            table = Contingency.count(predicted, truth, () if config.background == "step" else background)
             for video in together:
                 labels[video] = table.rename(clusters[video])
             if len(table.steps):  # skip videos that are only background
@@ -224,7 +224,7 @@ def score_clusters(
 
 
 @dataclass(frozen=True)
-class Table:
+class Contingency:
     """Contingency table of key-steps and clusters, and their matching.
 
     Attributes:
@@ -242,7 +242,7 @@ class Table:
     pairs: Ids
 
     @classmethod
-    def count(cls, clusters: Ids, truth: Ids, unmatched: Collection[int] = ()) -> Table:
+    def count(cls, clusters: Ids, truth: Ids, unmatched: Collection[int] = ()) -> Contingency:
         """Count labelled frames, and match one to one with maximum overlap."""
         known = truth != IGNORED
         clusters, truth = clusters[known], truth[known]

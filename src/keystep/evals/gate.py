@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from keystep.evals.bootstrap import Shares, paired_bootstrap, paired_shares
+from keystep.evals.bootstrap import RatioSums, paired_bootstrap, paired_ratios
 from keystep.evals.judge import Judge
 from keystep.evals.modes import answers_later, mark_oracle
 from keystep.evals.protocol import PAIR, QUICK_NOTE, Comparison, Evaluation, Pair, Question
@@ -118,7 +118,7 @@ def head_gains(rows: Sequence[HeadRow], judge: Judge) -> list[Comparison]:
                 continue
             for metric in HEAD_METRICS:
                 sides = (shares[one.name, one.head, one.mode, metric] for one in (row, rival))
-                difference = paired_shares(*sides)
+                difference = paired_ratios(*sides)
                 claim, both = f"{metric} under {row.head}", (row.name, rival.name)
                 line = Comparison("head", claim, row.mode, *both, difference, head=row.head, metric=metric)
                 found.append(replace(line, later=answers_later(row, rival), drawn_rival=True))
@@ -133,7 +133,7 @@ def _stronger(line: Comparison, found: Sequence[Comparison]) -> str:
     return hardest.second if hardest.difference.mean < line.difference.mean and not hardest.holds else ""
 
 
-def _shares(tallies: Sequence[Sequence[Tally]], metric: str, judge: Judge) -> Shares:
+def _shares(tallies: Sequence[Sequence[Tally]], metric: str, judge: Judge) -> RatioSums:
     """The numerators and denominators of a metric by seed and video (or group), under the pooled protocol."""
     if metric == "accuracy":
         parts = [[(one.frames[0, 0], one.frames[0, 1]) for one in run] for run in tallies]
@@ -144,4 +144,4 @@ def _shares(tallies: Sequence[Sequence[Tally]], metric: str, judge: Judge) -> Sh
         counts = [[one.matches[place] for one in run] for run in tallies]
         parts = [[(2 * tp, 2 * tp + fp + fn) for tp, fp, fn in run] for run in counts]
     both = np.array(parts, dtype=np.float64)  # (seeds, videos, 2)
-    return Shares(judge.by_group(both[..., 0]), judge.by_group(both[..., 1]))
+    return RatioSums(judge.by_group(both[..., 0]), judge.by_group(both[..., 1]))

@@ -30,12 +30,12 @@ def more_tables(result: Result) -> list[PlainTable]:
 
 
 def task_tables(result: Result) -> list[PlainTable]:
-    """Of a task from outside, where one was asked for."""
+    """Tables of external tasks."""
     return [_task(table) for table in result.get("task_tables", [])]
 
 
 def markdown_plain(table: PlainTable) -> str:
-    """A table as GitHub markdown."""
+    """A table as GitHub Markdown."""
     lines = [
         f"**{escaped(table.title)}**",
         "",

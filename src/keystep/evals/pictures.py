@@ -32,7 +32,7 @@ LEGEND_ENTRIES = 40
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportPicture:
     """A PNG and its file name; title and caption are for pictures that the page embeds."""
 
     file: str
@@ -41,7 +41,7 @@ class Picture:
     caption: str = ""
 
 
-def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[Picture]:
+def draw_all(result: Result, arrays: Arrays, curves: Curves) -> list[ReportPicture]:
     """All pictures that a result has data for."""
     return [*_table_pictures(result), *draw_videos(result, arrays), *draw_training(curves)]
 
@@ -102,16 +102,16 @@ def legend(palette: Palette, lines: Sequence[np.ndarray]) -> list[tuple[str, str
     return entries + ([(UNLABELLED, "no label")] if len(known) < len(present) else [])
 
 
-def draw_videos(result: Result, arrays: Arrays) -> Iterator[Picture]:
+def draw_videos(result: Result, arrays: Arrays) -> Iterator[ReportPicture]:
     """The ribbons of each video, preceded by the headline picture if there is one."""
     palette, rate, videos = result_palette(result, arrays), result["data"]["rate_hz"], stored_videos(arrays)
     chosen = headline_video(result, videos)
     if chosen is not None:
         truth, lines = arrays[f"{chosen}/truth"], headline_lines(result, arrays, chosen)
-        yield Picture("headline.png", _png(_ribbons(truth, lines, palette, rate)))
+        yield ReportPicture("headline.png", _png(_ribbons(truth, lines, palette, rate)))
     for index, safe in enumerate(safe_names(videos)):
         truth, lines = arrays[f"{index}/truth"], predictions(result, arrays, index)
-        yield Picture(f"ribbons_{safe}.png", _png(_ribbons(truth, lines, palette, rate)))
+        yield ReportPicture(f"ribbons_{safe}.png", _png(_ribbons(truth, lines, palette, rate)))
 
 
 def headline_video(result: Result, videos: Sequence[str]) -> int | None:
@@ -228,16 +228,16 @@ def _number(axes: Axes, ids: np.ndarray, palette: Palette, seconds: float) -> No
         axes.text(middle, 0.46, str(label), color=ink, ha="center", va="center", fontsize=7.5)
 
 
-def _table_pictures(result: Result) -> Iterator[Picture]:
+def _table_pictures(result: Result) -> Iterator[ReportPicture]:
     if result["rows"]:
-        yield Picture("accuracy.png", _png(plots.accuracy(result)))
+        yield ReportPicture("accuracy.png", _png(plots.accuracy(result)))
 
 
-def draw_training(curves: Curves) -> Iterator[Picture]:
+def draw_training(curves: Curves) -> Iterator[ReportPicture]:
     """The training curves: losses and monitors."""
     runs = {name: lines for name, lines in curves.items() if lines}
     if any("loss" in line for lines in runs.values() for line in lines):
-        yield Picture(
+        yield ReportPicture(
             "curves.png",
             _png(plots.curves(runs)),
             "Training: the loss",
@@ -245,7 +245,7 @@ def draw_training(curves: Curves) -> Iterator[Picture]:
             "with different targets are not comparable.",
         )
     if any(key.startswith("monitor/") for lines in runs.values() for line in lines for key in line):
-        yield Picture(
+        yield ReportPicture(
             "monitors.png",
             _png(plots.monitors(runs)),
             "Training: is the representation healthy?",

@@ -287,7 +287,7 @@ class Evaluation:
     segment_scores: list[dict[str, Any]] = field(default_factory=list)
     """Scores of one prediction for each true segment (ORACLE), if requested."""
     task_tables: list[TaskTable] = field(default_factory=list)
-    """The table of a task from outside, if requested."""
+    """The table of an external task, if requested."""
     leaks: list[str] = field(default_factory=list)
     """Models that were pretrained on test videos, one line each. Their scores are not reliable."""
     quick: bool = False

@@ -26,7 +26,7 @@ class Quoted:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedTable:
     """A published table. protocol: how it was measured, as far as the paper and its code say."""
 
     title: str
@@ -44,7 +44,7 @@ _POSITIONS = "ORACLE: true segments in the positions, at test time too"
 _LABELS = "features made with this data set's action labels"
 _FUTURE = "the head normalises over the whole sequence, so it is not causal"
 
-ASSEMBLY101 = Published(
+ASSEMBLY101 = PublishedTable(
     "Assembly101, camera C10119, 202 coarse classes, validation videos",
     "official, no background class; encoder and probe epoch chosen on the same videos",
     SEGMENTATION,
@@ -65,7 +65,7 @@ ASSEMBLY101 = Published(
         _row("TSM + P-JEPA", "LTContext", "42.9/35.9/37.3/34.0/26.4", f"{_LABELS}; {_ORACLE}"),
     ),
 )
-EGOPROCEL = Published(
+EGOPROCEL = PublishedTable(
     "EgoProceL, I3D, 731/183 videos, 115 steps and background, streaming",
     "official; chosen on the test split",
     ("accuracy", "accuracy_foreground", "edit", "f1@10", "f1@25", "f1@50"),
@@ -76,7 +76,7 @@ EGOPROCEL = Published(
         _row("I3D + P-JEPA", "LT-Causal", "80.8/58.8/48.9/42.1/40.3/34.4", f"{_FUTURE}; {_ORACLE}"),
     ),
 )
-EGOPROCEL_FEWER_LABELS = Published(
+EGOPROCEL_FEWER_LABELS = PublishedTable(
     "EgoProceL, I3D, a share of the training labels, offline",
     "official; chosen on the test split",
     ("accuracy", "edit", "f1@50"),
@@ -91,7 +91,7 @@ EGOPROCEL_FEWER_LABELS = Published(
         for added, scores in (("", raw), (" + P-JEPA", ours))
     ),
 )
-EGOPROCEL_GEOMETRY = Published(
+EGOPROCEL_GEOMETRY = PublishedTable(
     "EgoProceL, geometry of the features, median over validation videos",
     "keystep eval reports the same measures for your models, under Geometry",
     ("straightness", "time Spearman", "efficiency", "monotonic", "adjacent neighbours", "adjacent cosine", "start-end"),
@@ -100,7 +100,7 @@ EGOPROCEL_GEOMETRY = Published(
         _row("I3D + P-JEPA", "", ".0839/.935/.769/.706/.800/.338/1.136", _ORACLE),
     ),
 )
-EGOEXO4D = Published(
+EGOEXO4D = PublishedTable(
     "EgoExo4D keystep recognition, trimmed clips, 278 classes, 14,326/4,517 clips, validation",
     "top-1 of trimmed egocentric clips",
     ("clip top-1",),
@@ -114,7 +114,7 @@ EGOEXO4D = Published(
     ),
 )
 
-PUBLISHED: dict[str, tuple[Published, ...]] = {
+PUBLISHED: dict[str, tuple[PublishedTable, ...]] = {
     "assembly101": (ASSEMBLY101,),
     "egoprocel": (EGOPROCEL, EGOPROCEL_FEWER_LABELS, EGOPROCEL_GEOMETRY),
     "egoexo4d": (EGOEXO4D,),

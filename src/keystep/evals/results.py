@@ -137,7 +137,7 @@ class Results(Tabular):
         return write_report(Path(folder))
 
     def table(self) -> str:
-        """The tables as Markdown, by mode, and that of a task from outside."""
+        """The tables as Markdown, by mode, followed by that of an external task."""
         from keystep.evals.head_tables import markdown_plain, task_tables
         from keystep.evals.table import markdown_table
 

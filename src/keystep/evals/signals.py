@@ -50,10 +50,10 @@ def change_scores(rows: np.ndarray, window: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class SurpriseState:
-    """rows: (n, D_in) the last frames, the first ``behind`` of which are context from earlier spans."""
+    """rows: (n, D_in) the last frames, the first ``known`` of which are context from earlier spans."""
 
     rows: np.ndarray
-    behind: int = 0
+    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Surprise:
         """Maximum delay of a row in frames: the first frame of a span waits for the last one."""
         return self.span - 1
 
-    def score_video(self, features: np.ndarray) -> np.ndarray:
+    def of_video(self, features: np.ndarray) -> np.ndarray:
         """(T, 1) surprise of a whole video, (T, D_in)."""
         rows, state = self.step(features, self.begin())
         return np.concatenate([rows, self.finish(state)])
@@ -111,28 +111,28 @@ class Surprise:
 
     def step(self, frames: np.ndarray, state: SurpriseState) -> tuple[np.ndarray, SurpriseState]:
         """Process the next frames (n, D_in). Returns the surprise of the completed spans, and the new state."""
-        rows, behind = np.concatenate([state.rows, frames]), state.behind
+        rows, known = np.concatenate([state.rows, frames]), state.known
         found = [np.zeros(0, np.float32)]
-        while len(rows) - behind >= self.span:
-            end = behind + self.span
-            found.append(self._score_span(rows[:end], behind))
-            behind = min(self.context, end)
-            rows = rows[end - behind :]
-        return np.concatenate(found)[:, None], SurpriseState(rows.copy(), behind)
+        while len(rows) - known >= self.span:
+            end = known + self.span
+            found.append(self._score_span(rows[:end], known))
+            known = min(self.context, end)
+            rows = rows[end - known :]
+        return np.concatenate(found)[:, None], SurpriseState(rows.copy(), known)
 
     def finish(self, state: SurpriseState) -> np.ndarray:
         """The surprise of the last, incomplete span."""
-        if len(state.rows) == state.behind:
+        if len(state.rows) == state.known:
             return np.zeros((0, 1), np.float32)
-        return self._score_span(state.rows, state.behind)[:, None]
+        return self._score_span(state.rows, state.known)[:, None]
 
     @torch.inference_mode()
-    def _score_span(self, rows: np.ndarray, behind: int) -> np.ndarray:
-        """(n - behind,) surprise of all but the first ``behind`` of the frames (n, D_in)."""
+    def _score_span(self, rows: np.ndarray, known: int) -> np.ndarray:
+        """(n - known,) surprise of all but the first ``known`` of the frames (n, D_in)."""
         batch = self.model.batch(torch.from_numpy(rows)[None].expand(2, -1, -1))  # hidden and visible
         hidden = torch.zeros_like(batch.valid)
-        hidden[0, behind:] = True
-        expected, seen = self.model(batch, hidden, causal_pattern(self.model)).predictions[:, behind:].double()
+        hidden[0, known:] = True
+        expected, seen = self.model(batch, hidden, causal_pattern(self.model)).predictions[:, known:].double()
         if self.clusters is None:
             surprise: Tensor = (expected - seen).abs().mean(-1)
         else:  # (n, offsets, clusters)

@@ -181,7 +181,7 @@ def markdown_table(result: Result) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text for a markdown table."""
+    """Escape text for a Markdown table."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""A task from outside: another question to raw features, the best control and latents, in a table of its own."""
+"""External evaluation tasks: a custom score for raw features, the best control and latents, with its own table."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ from keystep.plugins import TASKS
 from keystep.progress import SILENT, Progress
 
 SEGMENTATION = "segmentation"
-"""The task of the table that every evaluation has."""
+"""Name of the built-in task, whose table every evaluation has."""
 
 
 class EvaluationTask(Protocol):
-    """A question to a representation.
+    """An evaluation of a representation.
 
-    title: of the table. note: what has to be known to read it: the measures, and what was fitted on what.
+    Attributes:
+        title: of the table.
+        note: explanation of the table: the measures, and what was fitted on which videos.
     """
 
     title: str
     note: str
 
     def score(self, representation: Representation, folder: FeatureFolder, split: Split) -> Mapping[str, float]:
-        """The measures of one representation on the test videos, by name.
+        """Score a representation on the test videos.
 
         Args:
-            representation: video -> (T, D) float32 at the folder's rate, of all videos of the split.
+            representation: video -> (T, D) float32 at the folder's rate, for all videos of the split.
             folder: the data: labels, rate, times.
-            split: names of the videos to fit on (``train``), to choose by (``valid``), and to measure (``test``).
+            split: names of the videos for training (``train``), selection (``valid``) and scoring (``test``).
+
+        Returns:
+            Measure -> value.
         """
         ...
 
 
 @dataclass
 class TaskRow:
-    """A representation in one mode. delay: as for the other rows; runs: the measures of each seed."""
+    """A representation in one mode. delay: as in `AnyRow`; runs: the measures of each seed."""
 
     name: str
     mode: Mode
@@ -54,7 +59,7 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class TaskTable:
-    """The answers to a task. name: as it was asked for."""
+    """The results of a task. name: as given by the user."""
 
     name: str
     title: str
@@ -63,10 +68,10 @@ class TaskTable:
 
 
 def find_task(name: str) -> EvaluationTask | None:
-    """The task of a name; None for segmentation, whose table every evaluation has.
+    """The task with a name; None for segmentation, whose table every evaluation has.
 
     Raises:
-        InputError: there is none of that name, or it lacks something (`keystep.plugins.Registry.find`).
+        InputError: an unknown name, or an incomplete task (see `keystep.plugins.Registry.find`).
     """
     if name in TASKS.own:
         return None
@@ -86,10 +91,10 @@ def judge_task(
     modes: Sequence[Mode],
     progress: Progress = SILENT,
 ) -> TaskTable:
-    """Put the question to raw features, the best control and every model, in each mode.
+    """Score raw features, the best control and every model in each mode.
 
     Raises:
-        InputError: something else than numbers by name came back, or other names than before.
+        InputError: scores that are not numbers by name, or whose names differ between representations.
     """
     judge = evaluation.judge
     rows: list[TaskRow] = []
@@ -105,7 +110,7 @@ def judge_task(
 
 
 def _row(rows: list[TaskRow], source: HeadInput, folder: FeatureFolder) -> TaskRow:
-    """The row that another seed of a representation joins."""
+    """The row of a representation, created for its first seed."""
     name = mark_oracle(source.name) if folder.oracle else source.name
     row = next((row for row in rows if (row.name, row.mode) == (name, source.mode)), None)
     if row is None:

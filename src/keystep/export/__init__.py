@@ -1,7 +1,7 @@
-"""Models and heads without PyTorch: one step, ``step(x, *state) -> (y, *state)``, in ONNX or torch.export.
+"""Export of models and heads to ONNX or torch.export, to run without PyTorch: ``step(x, *state) -> (y, *state)``.
 
-Models and heads that see the future are exported as a graph of whole videos, ``video(x) -> y``.
-The state is plain tensors of fixed size that any runtime can hold; the numbers are those of `keystep.stream`.
+Models and heads that use future frames are exported as a graph for whole videos, ``video(x) -> y``. The state consists
+of tensors of fixed size that any runtime can hold. Results equal those of `keystep.stream`.
 """
 
 from keystep.export.artefact import export_step, export_video

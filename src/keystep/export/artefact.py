@@ -1,4 +1,4 @@
-"""A folder that runs a model's stream on another machine: the step as a program, and what one needs to know of it."""
+"""Folders that run a model on another machine: the exported program and a description of it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ FILES = (RECORD, ONNX, INT8, TORCH)
 VIDEO_RECORD, VIDEO_ONNX, VIDEO_TORCH = "video.json", "video.onnx", "video.pt2"
 VIDEO_FILES = (VIDEO_RECORD, VIDEO_ONNX, VIDEO_TORCH)
 EXAMPLE = 150
-"""Frames of the video that a graph is made from."""
+"""Frames of the example video that a graph is traced with."""
 LEAST = 65
-"""Frames that a graph of whole videos is promised, and checked, to take at least."""
+"""Minimum number of frames that a whole-video graph supports (and is checked with)."""
 
 
 def export_step(
@@ -49,34 +49,43 @@ def export_step(
     source: str | None = None,
     rate: str | Fraction | None = None,
 ) -> dict[str, Any]:
-    """Write ``step.onnx``, ``step.int8.onnx`` and ``step.pt2`` as asked for, and ``step.json``; return what that says.
+    """Export a streaming step to ``step.onnx``, ``step.int8.onnx`` or ``step.pt2``, with a description in
+    ``step.json``.
 
-    The folder appears once every file has been read back and gives the numbers of `keystep.stream`.
+    The folder is only created if every file, read back, gives the results of `keystep.stream`.
 
     Args:
-        frames: frames a call; None: the fewest that are answered together (see `frames_a_call`).
-        window: for models without one: how many frames attention is limited to from now on.
-        int8: also with int8 weights; brings ``step.onnx`` with it.
-        head: gives class probabilities as a second output; it needs a causal form (see `export_video`).
-        features: one video or several, (T, D_in) at the model's rate, on which the cost of int8 is measured as well.
-        source, rate: what to write down as the model's name and its rate in Hz (None: the head's).
+        model: with causal or block-causal attention.
+        folder: output folder.
+        frames: frames per call. None: the minimum (see `frames_a_call`).
+        streams: number of parallel streams.
+        window: limits attention to this number of frames, for models without a window.
+        onnx: write ``step.onnx``.
+        torch_program: write ``step.pt2``.
+        int8: write ``step.int8.onnx`` with int8 weights; implies ``onnx``.
+        head: adds class probabilities as a second output; it must support streaming (else see `export_video`).
+        features: one or several videos, (T_i, D_in) at the model's rate, on which the error of int8 is measured too.
+        source, rate: the model's name and its rate in Hz for the description. rate None: that of the head.
+
+    Returns:
+        The content of ``step.json``.
 
     Raises:
-        InputError: the model cannot run on a stream of bounded memory, numbers do not fit, a package is missing, the
-            folder holds something else, or a file does not give the right numbers.
+        InputError: a model without bounded streaming memory, incompatible arguments, a missing package, a folder with
+            other content, or an exported file with wrong results.
     """
     onnx = onnx or int8
     videos = [features] if isinstance(features, np.ndarray) else list(features)
     if videos and not int8:
-        raise InputError("features measure what int8 costs, and no int8 file is asked for; add --int8")
+        raise InputError("features are only used to measure the error of int8; add --int8")
     if not onnx and not torch_program:
-        raise InputError("nothing to write: choose an ONNX file, a torch program, or both")
+        raise InputError("nothing to export: choose an ONNX file, a torch program, or both")
     if onnx:
         onnx_files.need_packages()
-    model, head = limited(model, window), _portable(head)
+    model, head = limit_window(model, window), _portable(head)
     frames = frames_a_call(model, head) if frames is None else frames
     step = ExportedStep(model, frames, streams, head).eval()
-    real = check.of_videos(step, videos)
+    real = check.video_trial(step, videos)
     with owning(folder), replacing(Path(folder), FILES) as temporary, torch.no_grad():
         temporary.mkdir()
         program = torch.export.export(step, (torch.zeros(step.input_shape), *step.initial()), strict=False)
@@ -85,19 +94,19 @@ def export_step(
         if torch_program:
             torch.export.save(program, temporary / TORCH)
             got = trial.run(torch.export.load(temporary / TORCH).module(), step.frames)
-            files[TORCH] = _exact(TORCH, got, reference)
+            files[TORCH] = _check_step(TORCH, got, reference)
         if onnx:
             onnx_files.write(program, temporary / ONNX, [*step.outputs], [tensor.name for tensor in step.state])
             fine = onnx_files.OnnxStep(temporary / ONNX)
             got = trial.run(fine, step.frames)
-            files[ONNX] = _exact(ONNX, got, reference)
+            files[ONNX] = _check_step(ONNX, got, reference)
         if int8:
             onnx_files.write_int8(temporary / ONNX, temporary / INT8)
             rough = onnx_files.OnnxStep(temporary / INT8)
-            files[INT8] = {"compared_with": ONNX, **_apart(trial.run(rough, step.frames), got)}
+            files[INT8] = {"compared_with": ONNX, **_differences(trial.run(rough, step.frames), got)}
             if videos:
                 outputs = [real.run(function, step.frames) for function in (rough, fine)]
-                files[INT8]["features"] = {"videos": len(videos), **_apart(*outputs)}
+                files[INT8]["features"] = {"videos": len(videos), **_differences(*outputs)}
         record = {**_record(model, step, window, source, _rate(head, rate)), "files": files}
         record["classes"] = _classes(head)
         write_json(temporary / RECORD, record)
@@ -114,24 +123,32 @@ def export_video(
     source: str | None = None,
     rate: str | Fraction | None = None,
 ) -> dict[str, Any]:
-    """Write ``video.onnx`` and ``video.pt2`` as asked for, and ``video.json``; return what that says.
+    """Export a model for whole videos to ``video.onnx`` or ``video.pt2``, with a description in ``video.json``.
 
-    A graph of whole videos of any length, for models and heads that see the future: ``video(features) -> (latents,
-    probabilities)``. The folder appears once every file has been read back and gives the numbers of `PJEPA.encode`.
+    The graph is ``video(features) -> (latents, probabilities)`` for videos of any length; it supports models and heads
+    that use future frames. The folder is only created if every file, read back, gives the results of `PJEPA.encode`.
+
+    Args:
+        model: not an ORACLE model.
+        folder, onnx, torch_program, source, rate: as in `export_step`.
+        head: adds class probabilities as a second output.
+
+    Returns:
+        The content of ``video.json``.
 
     Raises:
-        InputError: an ORACLE model, a package is missing, the folder holds something else, or a file does not give the
-            right numbers.
+        InputError: an ORACLE model, a missing package, a folder with other content, or an exported file with wrong
+            results.
     """
     if not onnx and not torch_program:
-        raise InputError("nothing to write: choose an ONNX file, a torch program, or both")
+        raise InputError("nothing to export: choose an ONNX file, a torch program, or both")
     if onnx:
         onnx_files.need_packages()
-    model, head = limited(model, None), _portable(head)
+    model, head = limit_window(model, None), _portable(head)
     video = ExportedVideo(model, head).eval()
     with owning(folder), replacing(Path(folder), VIDEO_FILES) as temporary:
         temporary.mkdir()
-        with torch.enable_grad():  # where gradients are wanted, nothing is cut into chunks
+        with torch.enable_grad():  # disables chunking in the blocks
             program = torch.export.export(
                 video,
                 (torch.zeros(1, EXAMPLE, video.width),),
@@ -144,17 +161,17 @@ def export_video(
             if torch_program:
                 torch.export.save(program, temporary / VIDEO_TORCH)
                 function = torch.export.load(temporary / VIDEO_TORCH).module()
-                files[VIDEO_TORCH] = _exact_video(VIDEO_TORCH, function, trials)
+                files[VIDEO_TORCH] = _check_video(VIDEO_TORCH, function, trials)
             if onnx:
                 onnx_files.write(program, temporary / VIDEO_ONNX, video.outputs)
-                files[VIDEO_ONNX] = _exact_video(VIDEO_ONNX, onnx_files.OnnxStep(temporary / VIDEO_ONNX), trials)
+                files[VIDEO_ONNX] = _check_video(VIDEO_ONNX, onnx_files.OnnxStep(temporary / VIDEO_ONNX), trials)
         record = {
             **_origin(model, source, _rate(head, rate)),
             "attention": str(model.config.attention),
             "least_frames": LEAST,
-            "features": _described("features", (1, None, video.width)),
+            "features": _describe("features", (1, None, video.width)),
             "outputs": [
-                _described(name, (1, None, width))
+                _describe(name, (1, None, width))
                 for name, width in zip(video.outputs, (model.latent_dim(), head.classes if head else 0), strict=False)
             ],
             "classes": _classes(head),
@@ -164,10 +181,10 @@ def export_video(
     return record
 
 
-def _exact_video(
+def _check_video(
     name: str, function: check.StepFunction, trials: Sequence[tuple[torch.Tensor, check.Outputs]]
 ) -> dict[str, Any]:
-    """What the record says of a file, unless its numbers are wrong."""
+    """The record of a file. Raises InputError if its results are wrong."""
     got = [tuple(function(features)) for features, _ in trials]
     joined = [
         tuple(torch.cat(part, dim=1) for part in zip(*outputs, strict=True))
@@ -175,7 +192,7 @@ def _exact_video(
     ]
     for output, *pair in zip(("latents", "probabilities"), *joined, strict=False):
         _check_rounding(name, output, check.difference(*pair), "PJEPA.encode")
-    return {"compared_with": "PJEPA.encode", **_apart(*joined)}
+    return {"compared_with": "PJEPA.encode", **_differences(*joined)}
 
 
 def _portable(head: Head | None) -> Head | None:
@@ -184,7 +201,7 @@ def _portable(head: Head | None) -> Head | None:
 
 
 def _rate(head: Head | None, rate: str | Fraction | None) -> str | None:
-    """The rate in Hz: the given one, or the head's."""
+    """The rate in Hz, or that of the head."""
     found = (head.origin.get("rate") if head else None) if rate is None else rate
     return None if found is None else str(found)
 
@@ -193,31 +210,31 @@ def _classes(head: Head | None) -> list[str] | None:
     return [head.name(index) for index in range(head.classes)] if head else None
 
 
-def limited(model: PJEPA, window: int | None) -> PJEPA:
-    """A float32 copy on the CPU whose stream attention sees ``window`` frames, where it had no limit.
+def limit_window(model: PJEPA, window: int | None) -> PJEPA:
+    """A float32 copy on the CPU whose streaming attention is limited to ``window`` frames.
 
     Raises:
-        InputError: the model has a window of its own.
+        InputError: the model already has a window, or the window is below 1.
     """
     twin = copy.deepcopy(model).cpu().float().eval()
     pattern = model.config.stream_attention
     if window is None or pattern is None:
         return twin
     if pattern.window is not None:
-        raise InputError(f"this model attends {pattern}: it has a window already; leave out --window {window}")
+        raise InputError(f"this model already has a window ({pattern}); remove --window {window}")
     if window < 1:
-        raise InputError(f"--window {window} leaves a frame without itself; give 1 or more")
+        raise InputError(f"--window must be at least 1, not {window}")
     attention = "attention" if pattern == model.config.attention else "live_attention"
     twin.config = model.config.model_copy(update={attention: pattern.model_copy(update={"window": window})})
     return twin
 
 
-def _described(name: str, shape: Sequence[int | None], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def _describe(name: str, shape: Sequence[int | None], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     return {"name": name, "shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
 
 
 def _origin(model: PJEPA, source: str | None, rate: str | None) -> dict[str, Any]:
-    """What every record begins with."""
+    """The common part of all records."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -233,7 +250,7 @@ def _record(
 ) -> dict[str, Any]:
     state = []
     for tensor in step.state:
-        entry = _described(tensor.name, tensor.shape, tensor.dtype)
+        entry = _describe(tensor.name, tensor.shape, tensor.dtype)
         names = {"input": entry.pop("name"), "output": onnx_files.NEXT + tensor.name}
         state.append({**names, **entry, "initial": 0, "shareable": tensor.shareable})
     return {
@@ -243,46 +260,46 @@ def _record(
         "streams": step.streams,
         "frames": step.frames,
         "delay_frames": step.frames - 1,
-        "features": _described("features", step.input_shape),
-        "outputs": [_described(name, shape) for name, shape in step.outputs.items()],
+        "features": _describe("features", step.input_shape),
+        "outputs": [_describe(name, shape) for name, shape in step.outputs.items()],
         "state": state,
     }
 
 
-def _exact(name: str, got: check.Outputs, reference: check.Reference) -> dict[str, Any]:
-    """What the record says of a file, unless its numbers are wrong.
+def _check_step(name: str, got: check.Outputs, reference: check.Reference) -> dict[str, Any]:
+    """The record of a file. Raises InputError if its results are wrong.
 
-    Its probabilities are judged by its own latents: a steep head makes much of the rounding of latents.
+    Probabilities are compared with those of the file's own latents, because a steep head amplifies rounding of the
+    latents.
     """
     _check_rounding(name, "latents", check.difference(got[0], reference.right[0]))
     if reference.head is not None:
         _check_rounding(name, "probabilities", check.difference(got[1], reference.answers(got[0])))
-    return {"compared_with": "keystep.stream", **_apart(got, reference.right)}
+    return {"compared_with": "keystep.stream", **_differences(got, reference.right)}
 
 
 def _check_rounding(
-    name: str, output: str, difference: check.Difference, compared_with: str = "keystep.stream"
+    name: str, output: str, difference: check.OutputDifference, compared_with: str = "keystep.stream"
 ) -> None:
     if not difference.is_rounding:
         raise InputError(
-            f"{name} is not what {compared_with} computes: {output} differ by {difference.largest:.1e}; "
-            "nothing was written"
+            f"{name} differs from {compared_with}: {output} differ by {difference.largest:.1e}; nothing was written"
         )
 
 
-def _apart(got: check.Outputs, right: check.Outputs) -> dict[str, Any]:
-    """How far one run is from another, for the record."""
+def _differences(got: check.Outputs, right: check.Outputs) -> dict[str, Any]:
+    """Differences between two runs, for the record."""
     latents, *rest = map(check.difference, got, right)
-    said: dict[str, Any] = {
+    record: dict[str, Any] = {
         "frames": latents.frames,
         "largest_difference": latents.largest,
         "mean_difference": latents.mean,
         "largest_latent": latents.scale,
     }
     for probabilities in rest:
-        said["probabilities"] = {
+        record["probabilities"] = {
             "largest_difference": probabilities.largest,
             "mean_difference": probabilities.mean,
             "changed": probabilities.changed,
         }
-    return said
+    return record

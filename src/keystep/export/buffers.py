@@ -1,4 +1,4 @@
-"""Contexts for graphs: plain steps in real numbers, that any runtime has."""
+"""Sequence contexts for exported graphs, with real-valued operations that every runtime supports."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from keystep.nn.rope import RealRotation, Rotation, Variant
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One tensor that a caller holds between calls; all of them begin as zeros.
+    """A state tensor that the caller keeps between calls, initialised to zero.
 
-    name, kind: what the context calls it, and which keys and values it holds (None: it is a state).
-    shape: the streams come first.
-    shareable: a runtime may write the new value over the old one, because the step reads it nowhere else.
+    Attributes:
+        name: in the context.
+        shape: with the streams first.
+        shareable: the new value may overwrite the old one, because the step reads it nowhere else.
+        kind: of its keys or values; None for other state.
     """
 
     name: str
@@ -33,16 +35,16 @@ class StateTensor:
     kind: Kind | None = None
 
     def initial(self) -> Tensor:
-        """Its value before the first frame."""
+        """The value before the first frame."""
         return torch.zeros(self.shape, dtype=self.dtype)
 
 
 class Rotations(nn.ModuleDict):
-    """A `RealRotation` for each width of a head, as parts of the program."""
+    """`RealRotation` modules by head width, as part of the program."""
 
-    def of(self, head_dim: int, variant: Variant, by_segment: bool) -> RealRotation:
-        """The one for this width; made when it is first asked for."""
-        assert not by_segment, "true segments are known to no graph"
+    def get(self, head_dim: int, variant: Variant, by_segment: bool) -> RealRotation:
+        """The rotation for this width, created on first use."""
+        assert not by_segment, "exported graphs do not support true segments"
         name = f"{variant}_{head_dim}"
         if name not in self:
             self[name] = RealRotation(head_dim, variant)
@@ -52,11 +54,13 @@ class Rotations(nn.ModuleDict):
 
 
 class FixedBuffers(Continued):
-    """The next ``frames`` frames of streams, with a memory of fixed size: `Cached` for graphs.
+    """The next ``frames`` frames of streams, with memory of fixed size: the equivalent of `Cached` for graphs.
 
     Args:
-        frame: (B,) index of each stream's next frame. A stream at 0 begins.
-        state: by name, what the call before left in ``after``; None finds out which names there are (``declared``).
+        frame: (B,) index of each stream's next frame. Index 0 starts a new video.
+        frames: number of frames.
+        rotations: shared by all calls.
+        state: name -> ``after`` of the previous call. None: collect the state tensors in ``declared``.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class FixedBuffers(Continued):
 
     def rotary(self, head_dim: int, variant: Variant = "relative", by_segment: bool = False) -> Rotation:
         """See `SequenceContext`."""
-        return self._rotations.of(head_dim, variant, by_segment)(self.places.positions)  # type: ignore[no-any-return]
+        return self._rotations.get(head_dim, variant, by_segment)(self.places.positions)  # type: ignore[no-any-return]
 
     def attend(
         self, name: str, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, stride: int = 1
@@ -87,7 +91,7 @@ class FixedBuffers(Continued):
         for part, new in (("keys", key), ("values", value)):
             shape = (new.shape[0], new.shape[1], columns.count, new.shape[3])
             before = self._before(StateTensor(f"{part}.{name}", shape, torch.float32, True, kind))
-            self.after[f"{part}.{name}"] = _written(before, new, source, target)
+            self.after[f"{part}.{name}"] = _write(before, new, source, target)
         return plain_attention(query, self.after[f"keys.{name}"], self.after[f"values.{name}"], hiding)
 
     def state(self, name: str, initial: Initial, update: Update) -> Tensor:
@@ -106,7 +110,7 @@ class FixedBuffers(Continued):
 
 
 class WholeGraph(SequenceContext):
-    """All ``frames`` frames of one video: `Whole` for graphs. Attention is T x T."""
+    """All ``frames`` frames of one video: the equivalent of `Whole` for graphs. Attention is T x T."""
 
     def __init__(self, frames: int, rotations: Rotations) -> None:
         super().__init__(Places(torch.arange(frames)[None]))
@@ -115,7 +119,7 @@ class WholeGraph(SequenceContext):
 
     def rotary(self, head_dim: int, variant: Variant = "relative", by_segment: bool = False) -> Rotation:
         """See `SequenceContext`."""
-        return self._rotations.of(head_dim, variant, by_segment)(self.places.positions)  # type: ignore[no-any-return]
+        return self._rotations.get(head_dim, variant, by_segment)(self.places.positions)  # type: ignore[no-any-return]
 
     def attend(
         self, name: str, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, stride: int = 1
@@ -138,19 +142,19 @@ class WholeGraph(SequenceContext):
 
 
 def plain_attention(query: Tensor, keys: Tensor, values: Tensor, hiding: Tensor) -> Tensor:
-    """Softmax attention in plain steps: (B, H, n, d) over (B, H, M, d), with -inf in ``hiding`` where none is seen."""
+    """Softmax attention with basic operations, (B, H, n, d) over (B, H, M, d). hiding: -inf where invisible, else 0."""
     scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + hiding
     attended: Tensor = scores.softmax(-1) @ values
     return attended
 
 
 def _hiding(seen: Tensor) -> Tensor:
-    """(B, n, M) bool -> (B, 1, n, M), 0 or -inf."""
+    """Visibility (B, n, M) bool -> (B, 1, n, M), 0 or -inf."""
     return torch.zeros(()).masked_fill(~seen, float("-inf"))[:, None]
 
 
-def _written(buffer: Tensor, new: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """The buffer (B, H, M, d) with the call's columns (B, H, n, d) in their places."""
+def _write(buffer: Tensor, new: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """The buffer (B, H, M, d) with the columns (B, H, n, d) of this call written to it."""
     streams, heads, frames, width = new.shape
     if source.shape[1] > frames or frames > 1:
         new = new.gather(2, source[:, None, :, None].expand(-1, heads, -1, width))

@@ -1,4 +1,4 @@
-"""Whether an exported step gives the numbers of `keystep.stream`, from the start and with full buffers."""
+"""Comparison of exported programs with `keystep.stream`, from the first frame and with full buffers."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from keystep.stream import StreamState
 Outputs = tuple[Tensor, ...]
 """Latents (B, T, D), and with a head class probabilities (B, T, C)."""
 StepFunction = Callable[..., Sequence[Tensor]]
-"""Features and state in, outputs and state out."""
+"""(features, *state) -> (*outputs, *state)."""
 
 TOLERANCE = 1e-4
-"""Largest difference that is passed as rounding, in units of the largest latent (or of 1)."""
+"""Largest difference that counts as rounding, relative to the largest latent (or to 1)."""
 CALLS = 32
-"""Calls from the start, and as many once the buffers are full."""
+"""Number of calls from the start, and with full buffers."""
 LONGEST_PAST = 4096
-"""Frames that fill the buffers for the second part, at most."""
+"""Maximum number of frames that fill the buffers for the second part."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How far two runs are apart, over ``frames`` frames of every stream.
+class OutputDifference:
+    """Difference between two runs over ``frames`` frames of every stream.
 
-    scale: the largest number of the run that they are compared with.
-    changed: the share of frames whose largest number stands elsewhere; of probabilities, the likeliest class.
+    Attributes:
+        largest, mean: absolute difference.
+        scale: the largest absolute value of the reference.
+        changed: share of frames whose argmax differs (for probabilities: whose predicted class differs).
     """
 
     largest: float
@@ -52,12 +54,12 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Frames in parts, and the state in which each part begins."""
+    """Parts of streams: features and the state in which each part starts."""
 
     parts: list[tuple[Tensor, tuple[Tensor, ...]]]
 
     def run(self, function: StepFunction, frames: int) -> Outputs:
-        """Outputs of all parts, one behind the other."""
+        """Run the program on all parts and concatenate its outputs."""
         calls = []
         for features, state in self.parts:
             for chunk in torch.split(features, frames, dim=1):
@@ -67,18 +69,18 @@ class Trial:
         return tuple(torch.cat(output, dim=1) for output in zip(*calls, strict=True))
 
 
-def difference(got: Tensor, right: Tensor) -> Difference:
-    """Of ``got`` from ``right``, both (B, T, ...)."""
+def difference(got: Tensor, right: Tensor) -> OutputDifference:
+    """Difference of ``got`` from ``right``, both (B, T, ...)."""
     apart = (got - right).abs()
     changed = (got.argmax(-1) != right.argmax(-1)).double().mean()
-    return Difference(
+    return OutputDifference(
         float(apart.max()), float(apart.mean()), float(right.abs().max()), right.shape[1], round(float(changed), 6)
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Random frames, and what `keystep.stream` gives for them, with the head's states in which each part begins."""
+    """Random features and the results of `keystep.stream` for them. begun: the head's state before each part."""
 
     trial: Trial
     right: Outputs
@@ -86,7 +88,7 @@ class Reference:
     begun: tuple[StreamState | None, ...]
 
     def answers(self, latents: Tensor) -> Tensor:
-        """What the head makes of other latents (B, T, D) of the same frames, (B, T, C)."""
+        """Probabilities (B, T, C) of the head for other latents (B, T, D) of the same frames."""
         sizes = [features.shape[1] for features, _ in self.trial.parts]
         parts = torch.split(latents, sizes, dim=1)
         return torch.cat([self._read(*part) for part in zip(parts, self.begun, strict=True)], dim=1)
@@ -97,7 +99,7 @@ class Reference:
 
 
 def prepare(model: PJEPA, step: ExportedStep, seed: int = 0) -> Reference:
-    """Frames that look like the model's training videos as far as it knows: the first ones, and later ones."""
+    """Random features with the statistics of the training videos, if the model stores them: a start, a later part."""
     head, size = step.head, CALLS * step.frames
     past = min(step.reach, LONGEST_PAST) // step.frames * step.frames + step.frames
     features = _frames(model, step.streams, past + size, seed)
@@ -118,7 +120,7 @@ def prepare(model: PJEPA, step: ExportedStep, seed: int = 0) -> Reference:
 
 
 def whole_videos(model: PJEPA, head: Head | None, least: int, seed: int = 0) -> list[tuple[Tensor, Outputs]]:
-    """Random videos (1, T, D_in) of some lengths, and what the model and the head give for them offline."""
+    """Random videos (1, T, D_in) of several lengths, and the offline results of the model and the head."""
     found: list[tuple[Tensor, Outputs]] = []
     for number, count in enumerate((least, 101, 700)):
         features = _frames(model, 1, max(least, count), seed + number)
@@ -127,18 +129,17 @@ def whole_videos(model: PJEPA, head: Head | None, least: int, seed: int = 0) -> 
     return found
 
 
-def of_videos(step: ExportedStep, videos: Sequence[np.ndarray]) -> Trial:
-    """Each video (T, D_in) from its first frame, the same in every stream; the frames of its last, incomplete call are
-    left out.
+def video_trial(step: ExportedStep, videos: Sequence[np.ndarray]) -> Trial:
+    """A trial of whole videos (T_i, D_in), repeated for every stream and truncated to full calls.
 
     Raises:
-        InputError: features that do not fit, are not finite, or do not fill one call.
+        InputError: features with another width, that are not finite, or shorter than one call.
     """
     streams, frames, width = step.input_shape
     parts = []
     for number, video in enumerate(videos, start=1):
         if video.ndim != 2 or video.shape[1] != width or len(video) < frames:
-            raise InputError(f"features {number}: shape {video.shape}; a call reads {frames} frames of {width} numbers")
+            raise InputError(f"features {number}: shape {video.shape}; expected (T, {width}) with T >= {frames}")
         rows = torch.from_numpy(np.array(video[: len(video) // frames * frames], dtype=np.float32))
         finite = rows.isfinite().all(dim=1)
         if not finite.all():

@@ -1,9 +1,9 @@
-"""Which column of a fixed buffer holds which frame, worked out from a frame counter alone.
+"""Layout of ring buffers: the column of each frame, computed from a frame counter.
 
-A buffer consists of rings. That of the near columns goes over the last frames: frame p is in column ``p mod count``.
-One for a strided memory goes over every stride-th frame; one more column behind it takes what belongs nowhere.
-So a stream's state needs no list of positions, and a stream begins anew when its counter is set to 0: what older frames
-left behind then counts as frames below 0, which nobody sees.
+A buffer consists of rings. The ring of the window holds the last frames: frame p is in column ``p mod count``. The ring
+of a strided memory holds every stride-th frame, and has one more column for frames that are not stored. The state needs
+no list of positions, and setting the counter of a stream to 0 resets it: older frames then get negative positions,
+which are never visible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keystep.nn.places import Places
 
 @dataclass(frozen=True)
 class Ring:
-    """Columns for every ``every``-th frame among a call's ``frames`` and those less than ``reach`` before the first."""
+    """Columns for every ``every``-th of a call's ``frames`` frames, and those less than ``reach`` before the first."""
 
     every: int
     reach: int
@@ -29,12 +29,12 @@ class Ring:
 
     @property
     def count(self) -> int:
-        """Columns that hold a frame."""
+        """Number of columns that hold a frame."""
         return -(-(self.reach - 1 + self.frames) // self.every)
 
     @property
     def width(self) -> int:
-        """All columns."""
+        """Total number of columns."""
         return self.count + (self.every > 1)
 
     def writes(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,13 +43,13 @@ class Ring:
             source = torch.arange(self.frames, device=positions.device).expand(positions.shape)
             return source, positions % self.count
         candidates = torch.arange(-(-self.frames // self.every), device=positions.device) * self.every
-        multiples = -positions[:, :1] % self.every + candidates  # (B, c): the last one may lie behind the call
+        multiples = -positions[:, :1] % self.every + candidates  # (B, c): the last one may be beyond the call
         numbers = (positions[:, :1] + multiples) // self.every
         target = torch.where(multiples < self.frames, numbers % self.count, self.count)
         return multiples.clamp(max=self.frames - 1), target
 
-    def held(self, last: Tensor) -> Places:
-        """The frames in the columns once the frame at (B, 1) ``last`` is written."""
+    def stored_places(self, last: Tensor) -> Places:
+        """The frames in the columns after the frame at (B, 1) ``last`` has been written."""
         newest = last // self.every
         held = newest - (newest - torch.arange(self.count, device=last.device)) % self.count
         return Places(held * self.every, held >= 0)
@@ -65,9 +65,12 @@ class Ring:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a pattern with a window needs when ``frames`` frames come at a time.
+    """The columns for a causal or block-causal pattern with a window.
 
-    It is causal or block-causal; with ``stride``, only every stride-th frame is a key.
+    Args:
+        pattern: with a window.
+        frames: frames per call.
+        stride: only every stride-th frame is a key.
     """
 
     pattern: AttentionPattern
@@ -76,8 +79,8 @@ class Columns:
 
     @cached_property
     def rings(self) -> tuple[Ring, ...]:
-        """What the window shows, and what the strided memory adds."""
-        assert self.pattern.window is not None, "the memory of an exported step is bounded"
+        """The rings of the window and of the strided memory."""
+        assert self.pattern.window is not None, "exported steps need a window"
         near = Ring(self.stride, self.pattern.window, self.frames)
         if self.pattern.stride is None or self.pattern.memory is None:
             return (near,)
@@ -85,20 +88,23 @@ class Columns:
 
     @property
     def count(self) -> int:
-        """All columns."""
+        """Total number of columns."""
         return sum(ring.width for ring in self.rings)
 
     @property
     def reach(self) -> int:
-        """Frames until every column has been written."""
+        """Number of frames after which all columns have been written."""
         return max(ring.count * ring.every for ring in self.rings)
 
     def writes(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Where a call's frames at ``positions`` (B, n) go.
+        """Where the frames of a call are written.
+
+        Args:
+            positions: (B, n).
 
         Returns:
-            source: (B, m) index of the frame in the call, m being the largest number of frames that each ring takes.
-            target: (B, m) column that it is written to. No column occurs twice.
+            source: (B, m) index of the frame in the call, where m is the maximum number of frames that the rings store.
+            target: (B, m) column that it is written to, without repetition.
         """
         sources, targets, offset = [], [], 0
         for ring in self.rings:
@@ -109,11 +115,11 @@ class Columns:
         return torch.cat(sources, 1), torch.cat(targets, 1)
 
     def seen(self, positions: Tensor) -> Tensor:
-        """(B, n, count) bool: which columns the frames at ``positions`` (B, n) see once they are written themselves."""
+        """(B, n, count) bool: columns visible to the frames at ``positions`` (B, n) after these have been written."""
         queries, window = Places(positions), self.pattern.model_copy(update={"stride": None, "memory": None})
         parts: list[Tensor] = []
         for ring in self.rings:
-            keys = ring.held(positions[:, -1:])
+            keys = ring.stored_places(positions[:, -1:])
             seen = visible(window, queries, keys)
             parts.append(visible(self.pattern, queries, keys) & ~seen if parts else seen)
             if ring.width > ring.count:
@@ -121,5 +127,5 @@ class Columns:
         return opened(torch.cat(parts, -1))
 
     def place(self, stored: Tensor, positions: Tensor, next_frame: int) -> Tensor:
-        """One stream's buffer (H, count, d) before ``next_frame``, from columns (H, M, d) at ``positions`` (M,)."""
+        """The buffer (H, count, d) of a stream before ``next_frame``, from columns (H, M, d) at ``positions`` (M,)."""
         return torch.cat([ring.place(stored, positions, next_frame) for ring in self.rings], dim=1)

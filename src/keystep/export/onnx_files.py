@@ -1,4 +1,4 @@
-"""ONNX files: written, made smaller, and run. The only place that knows onnx and onnxruntime."""
+"""Writing, quantising and running ONNX files. Only this module uses onnx and onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,27 +17,37 @@ from keystep.errors import InputError
 
 OPSET = 20
 LARGEST = 2**31 - 2**24
-"""Bytes of weights that fit into one ONNX file, with room for the graph."""
+"""Maximum size of the weights in an ONNX file in bytes, leaving space for the graph."""
 NEXT = "next_"
-"""What stands before the name of a state tensor that comes out."""
+"""Prefix of the names of output state tensors."""
 
 
 def need_packages() -> None:
-    """Say in one line what to install where something is missing."""
+    """Check that the packages for ONNX export are installed.
+
+    Raises:
+        InputError: with the install command.
+    """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise InputError(f"an ONNX file needs {', '.join(missing)}: pip install 'keystep[export]'")
+        raise InputError(f"ONNX export needs {', '.join(missing)}: pip install 'keystep[export]'")
 
 
 def write(program: torch.export.ExportedProgram, path: Path, outputs: Sequence[str], state: Sequence[str] = ()) -> None:
-    """One file with graph and weights.
+    """Write graph and weights to one file.
 
     Args:
-        outputs: their names; those of the new ``state`` come behind them, as ``state`` comes behind the features.
+        program: the exported program.
+        path: of the file.
+        outputs: names of the outputs, which are followed by the new ``state``.
+        state: names of the state inputs, which follow the features.
+
+    Raises:
+        InputError: weights larger than 2 GiB.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if size > LARGEST:
-        raise InputError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file (2 GiB); use --torch")
+        raise InputError(f"{size / 2**30:.1f} GiB of weights exceed the limit of ONNX files (2 GiB); use --torch")
     with _quiet():
         torch.onnx.export(
             program,
@@ -51,7 +61,7 @@ def write(program: torch.export.ExportedProgram, path: Path, outputs: Sequence[s
 
 
 def write_int8(source: Path, target: Path) -> None:
-    """The same graph with int8 weights in its linear maps, whose inputs are rounded as they come."""
+    """Quantise the weights of linear layers to int8, with dynamic quantisation of their inputs."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():
@@ -61,12 +71,12 @@ def write_int8(source: Path, target: Path) -> None:
             op_types_to_quantize=["MatMul", "Gemm"],
             weight_type=QuantType.QInt8,
             per_channel=True,
-            extra_options={"MatMulConstBOnly": True},  # keys and values stay as they are
+            extra_options={"MatMulConstBOnly": True},  # do not quantise keys and values
         )
 
 
 class OnnxStep:
-    """An ONNX file as a function of torch tensors, on one thread."""
+    """An ONNX file as a function of torch tensors, on a single thread."""
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -78,14 +88,14 @@ class OnnxStep:
         self.inputs = [value.name for value in self.session.get_inputs()]
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        """Features and state in, outputs and state out."""
+        """(features, *state) -> (*outputs, *state)."""
         arrays = [tensor.numpy() for tensor in tensors]
         return [torch.from_numpy(x) for x in self.session.run(None, dict(zip(self.inputs, arrays, strict=True)))]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' advice, none of which a user can follow."""
+    """Suppress warnings of the exporters that users cannot act on."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     disabled = logging.root.manager.disable

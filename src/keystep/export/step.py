@@ -1,4 +1,4 @@
-"""One stream step as a module of plain tensors: ``step(x, *state) -> (y, *state)``, for `torch.export` and ONNX."""
+"""A streaming step with explicit state tensors, ``step(x, *state) -> (y, *state)``, for `torch.export` and ONNX."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from keystep.pjepa import PJEPA
 from keystep.stream import Position, StreamState
 
 FRAME, HEAD = "frame", "head."
-"""The counter's name, and what comes before the names of a head's state."""
+"""Name of the frame counter, and prefix of the names of a head's state."""
 
 
 class ExportedStep(nn.Module):
-    """The encoder of a model for a fixed number of streams and of frames a call, in float32 on the CPU.
+    """The encoder of a model for a fixed number of streams and of frames per call, in float32 on the CPU.
 
-    A stream whose ``frame`` is set to 0 begins anew; the rest of its state may stay as it is.
+    Setting ``frame`` of a stream to 0 resets it; the rest of its state need not be changed.
 
     Args:
-        model: used as it is, not copied; its stream attention must have a window.
-        frames: frames a call; a multiple of the block for block-causal models, and of what its head answers together.
-        head: its class probabilities become a second output; it needs a causal form.
+        model: not copied. Its streaming attention must have a window.
+        frames: frames per call; a multiple of the block of block-causal models and of the chunk of the head.
+        streams: number of parallel streams.
+        head: adds class probabilities as a second output; it must support streaming.
+
+    Raises:
+        InputError: a model or head without bounded streaming memory, or a number of frames that does not fit.
     """
 
     def __init__(self, model: PJEPA, frames: int, streams: int = 1, head: Head | None = None) -> None:
@@ -40,18 +44,18 @@ class ExportedStep(nn.Module):
         self.encoder, self.head = model.encoder, head
         self.width = model.latent_dim(self.pattern)
         self.rotations = Rotations()
-        self.state = self._declared()
-        """What `forward` takes behind the features and gives behind its outputs, in this order."""
+        self.state = self._declare_state()
+        """The state tensors of `forward`, in order."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Of a call's features, (B, n, D_in)."""
+        """Shape of the features of a call, (B, n, D_in)."""
         assert self.config.input_dim is not None
         return self.streams, self.frames, self.config.input_dim
 
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of what `forward` gives before the state."""
+        """Names and shapes of the outputs of `forward`, without the state."""
         shapes: dict[str, tuple[int, ...]] = {"latents": (self.streams, self.frames, self.width)}
         if self.head is not None:
             shapes["probabilities"] = (self.streams, self.frames, self.head.classes)
@@ -59,7 +63,7 @@ class ExportedStep(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Frames until every column of the buffers has been written."""
+        """Number of frames after which all columns of the buffers have been written."""
         kinds = {tensor.kind for tensor in self.state if tensor.kind is not None}
         return max((Columns(kind.pattern, self.frames, kind.stride).reach for kind in kinds), default=1)
 
@@ -68,13 +72,13 @@ class ExportedStep(nn.Module):
         return tuple(tensor.initial() for tensor in self.state)
 
     def taken_over(self, position: StreamState | Position) -> tuple[Tensor, ...]:
-        """The state that goes on where a stream of `keystep.stream` is, between two blocks.
+        """Convert the state of a stream of `keystep.stream`, between two blocks.
 
         Args:
-            position: of the model, and with a head of both (`keystep.Stream.position`).
+            position: of the model or, with a head, of both (`keystep.Stream.position`).
 
         Raises:
-            InputError: another model's or head's state, another number of streams, or one with frames that wait.
+            InputError: the state of another model or head, of another number of streams, or with pending frames.
         """
         states = {"": position} if isinstance(position, StreamState) else {"": position.model, HEAD: position.head}
         found: dict[str, Tensor] = {FRAME: torch.tensor(states[""].frames)}  # type: ignore[union-attr]
@@ -83,15 +87,15 @@ class ExportedStep(nn.Module):
                 state = states.get(prefix)
                 if state is None or state.config != network.config:
                     part = "head" if prefix else "model"
-                    raise InputError(f"this state belongs to a {part} with other settings than the exported one")
+                    raise InputError(f"this state is from a {part} with other settings than the exported one")
                 found |= self._taken_over(prefix, state)
         return tuple(found[tensor.name] for tensor in self.state)
 
     def _taken_over(self, prefix: str, state: StreamState) -> dict[str, Tensor]:
         if state.streams != self.streams or any(state.held):
             raise InputError(
-                f"a state of {state.streams} streams with up to {max(state.held)} frames waiting cannot go on here: "
-                f"it takes {self.streams} streams, between two blocks"
+                f"cannot import a state of {state.streams} streams with up to {max(state.held)} pending frames; "
+                f"expected {self.streams} streams without pending frames"
             )
         found = {}
         for tensor in self.state:
@@ -101,23 +105,28 @@ class ExportedStep(nn.Module):
             if tensor.kind is None:
                 found[tensor.name] = state.memory.states.get(name, tensor.initial()).cpu()
             elif tensor.kind in state.memory.caches:
-                found[tensor.name] = self._placed(name, tensor.kind, state.memory.caches[tensor.kind], state.frames)
+                found[tensor.name] = self._buffer(name, tensor.kind, state.memory.caches[tensor.kind], state.frames)
             else:
                 found[tensor.name] = tensor.initial()
         return found
 
-    def _placed(self, name: str, kind: Kind, cache: Cache, frames: tuple[int, ...]) -> Tensor:
-        """The buffer of keys or values that holds what a cache does."""
+    def _buffer(self, name: str, kind: Kind, cache: Cache, frames: tuple[int, ...]) -> Tensor:
+        """The buffer of keys or values with the content of a cache."""
         part, _, name = name.partition(".")
         stored = cache.read(name)[part == "values"].float().cpu()
         columns = Columns(kind.pattern, self.frames, kind.stride)
         return torch.stack([columns.place(*row) for row in zip(stored, cache.positions.cpu(), frames, strict=True)])
 
     def forward(self, features: Tensor, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Features (B, n, D_in), the index (B,) of each stream's next frame, and the rest of the state.
+        """Run one step.
+
+        Args:
+            features: (B, n, D_in).
+            frame: (B,) index of each stream's next frame.
+            state: the other state tensors.
 
         Returns:
-            latents (B, n, D), class probabilities (B, n, C) with a head, and the new state.
+            latents (B, n, D), with a head class probabilities (B, n, C), and the new state.
         """
         before = dict(zip((tensor.name for tensor in self.state[1:]), state, strict=True))
         of_head = {name.removeprefix(HEAD): tensor for name, tensor in before.items() if name.startswith(HEAD)}
@@ -134,7 +143,7 @@ class ExportedStep(nn.Module):
         of_model: dict[str, Tensor] | None = None,
         of_head: dict[str, Tensor] | None = None,
     ) -> tuple[list[Tensor], dict[str, FixedBuffers]]:
-        """The outputs, and the contexts of the model and of the head behind them."""
+        """The outputs, and the contexts of the model and the head after the step."""
         contexts = {"": FixedBuffers(frame, self.frames, self.rotations, of_model)}
         outputs = [self.encoder.read(features, contexts[""], self.pattern)]
         if self.head is not None:
@@ -143,8 +152,8 @@ class ExportedStep(nn.Module):
         return outputs, contexts
 
     @torch.no_grad()
-    def _declared(self) -> list[StateTensor]:
-        """All of the state, found out by running once."""
+    def _declare_state(self) -> list[StateTensor]:
+        """The state tensors, found by running the step once."""
         frame = torch.zeros(self.streams, dtype=torch.int64)
         _, contexts = self._run(torch.zeros(self.input_shape), frame)
         tensors = [StateTensor(FRAME, (self.streams,), torch.int64)]
@@ -157,42 +166,46 @@ class ExportedStep(nn.Module):
 
 
 def frames_a_call(model: PJEPA, head: Head | None = None) -> int:
-    """The fewest frames that are answered together: those of a block and of what the head waits for."""
+    """The minimum number of frames per call: a common multiple of the model's block and the head's chunk."""
     pattern = model.config.stream_attention
     return lcm((pattern and pattern.block) or 1, 1 if head is None or head.delay is None else head.delay + 1)
 
 
 def _pattern(model: PJEPA, frames: int, streams: int, head: Head | None) -> AttentionPattern:
-    """The attention of the model's streams, if these settings suit it."""
+    """The streaming attention of the model. Raises InputError if the settings do not fit."""
     pattern = model.config.stream_attention
     if pattern is None or model.config.oracle:
         raise InputError(
-            f"this model attends {model.config.attention} and has no live_attention: it cannot run on a stream of "
-            "exported steps"
+            f"this model has {model.config.attention} attention and no live_attention, so it cannot be exported as a "
+            "streaming step"
         )
     if pattern.window is None:
         raise InputError(
-            f"this model attends {pattern} without a window, so its state would grow for ever; give --window N to "
-            "limit it to N frames (then its latents are no longer those of the model without a window)"
+            f"this model has {pattern} attention without a window, so its state would grow without bound; give "
+            "--window N to limit it to N frames (which changes its latents)"
         )
     if frames < 1 or streams < 1:
-        raise InputError(f"{frames} frames of {streams} streams a call: both must be 1 at least")
+        raise InputError(f"frames and streams must be at least 1, not {frames} and {streams}")
     if pattern.block is not None and frames % pattern.block:
-        raise InputError(f"{frames} frames a call do not suit {pattern}; give a multiple of its block, {pattern.block}")
+        raise InputError(f"frames must be a multiple of the model's block, {pattern.block}, not {frames}")
     if head is not None:
         check_width(model, head, pattern)
         if head.delay is None:
-            raise InputError(f"this {head.config.kind} head reads the whole video: it has no step to export")
+            raise InputError(f"this {head.config.kind} head reads the whole video, so it has no streaming step")
         if frames % (head.delay + 1):
             raise InputError(
-                f"{frames} frames a call do not suit a head that answers {head.delay + 1} together; give a multiple of "
-                f"{frames_a_call(model, head)}"
+                f"frames must be a multiple of {frames_a_call(model, head)} for a head with chunks of "
+                f"{head.delay + 1}, not {frames}"
             )
     return pattern
 
 
 def check_width(model: PJEPA, head: Head, pattern: AttentionPattern) -> None:
-    """Refuse a head that does not read the latents that this attention gives."""
+    """Check that a head expects the latents of this attention pattern.
+
+    Raises:
+        InputError: another width.
+    """
     width = model.latent_dim(pattern)
     if head.width != width:
-        raise InputError(f"the head reads latents {head.width} wide; the model gives {width}")
+        raise InputError(f"the head expects latents of width {head.width}, but the model has {width}")

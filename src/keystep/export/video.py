@@ -1,4 +1,4 @@
-"""A model and a head over a whole video as one graph, for those that see the future."""
+"""A model and a head for whole videos as one graph, for those that use future frames."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from keystep.pjepa import PJEPA
 
 
 class ExportedVideo(nn.Module):
-    """All frames in, all answers out, in float32 on the CPU; attention takes memory that grows with T x T.
+    """Offline encoder with an optional head, in float32 on the CPU. Attention needs T x T memory.
 
     Args:
-        model: used as it is, not copied.
-        head: its class probabilities become a second output.
+        model: not copied.
+        head: adds class probabilities as a second output.
+
+    Raises:
+        InputError: an ORACLE model, or a head of another width.
     """
 
     def __init__(self, model: PJEPA, head: Head | None = None) -> None:
         super().__init__()
         if model.config.oracle:
-            raise InputError("this is an ORACLE model: it needs true segment boundaries, which no graph has")
+            raise InputError("this is an ORACLE model: it needs the true boundaries, which graphs do not support")
         if head is not None:
             check_width(model, head, model.config.attention)
         assert model.config.input_dim is not None
@@ -31,11 +34,11 @@ class ExportedVideo(nn.Module):
         self.encoder, self.head = model.encoder, head
         self.rotations = Rotations()
         with torch.no_grad():
-            self(torch.zeros(1, 2, self.width))  # makes the rotations
+            self(torch.zeros(1, 2, self.width))  # creates the rotations
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what `forward` gives."""
+        """Names of the outputs of `forward`."""
         return ["latents"] if self.head is None else ["latents", "probabilities"]
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -70,4 +70,12 @@ class Backbone(Protocol):
 
         Row by row: what a clip gives does not depend on the other clips (but for rounding). Without gradients.
         """
+        ...
+
+
+class BackboneMaker(Protocol):
+    """What a name of a backbone stands for: a `Backbone`, or anything that makes one when it is called."""
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        """A backbone, of clips or of nothing; the latter is given ``device`` if it has a parameter of that name."""
         ...

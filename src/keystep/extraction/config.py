@@ -16,7 +16,7 @@ class ExtractionConfig(Config):
     """Settings of ``keystep extract``; they stand in the ``store.json`` of the folder that it writes."""
 
     backbone: str = "efficientnet-lite0"
-    """A name that ``keystep weights`` lists, ``hf:FOLDER_OR_ID`` for a model of transformers, or a backbone of your
+    """A name that ``keystep plugins`` lists, ``hf:FOLDER_OR_ID`` for a model of transformers, or a backbone of your
     own, ``package.module:name``."""
     rate: Rate = parse_rate(4)
     """Feature vectors a second."""

@@ -14,6 +14,7 @@ from keystep.extraction.backbones import catalogue
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import ClipExtractor, Extractor, OnlineExtractor
 from keystep.extraction.sampling import Sampling
+from keystep.plugins import BACKBONES, SPEC, allowed
 
 CHOICES: dict[str, frozenset[str]] = {
     "efficientnet-lite0": frozenset(),
@@ -61,8 +62,8 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
 
 
 def is_foreign(name: str) -> bool:
-    """Whether loading a backbone of that name imports or downloads somebody else's."""
-    return _family(name) in ("hf", "custom")
+    """Whether loading a backbone of that name imports or downloads somebody else's, which nobody has asked for yet."""
+    return name.startswith("hf:") or (SPEC.fullmatch(name) is not None and name not in allowed())
 
 
 def _backbone(config: ExtractionConfig, family: str, weights: Path | None, device: torch.device | str) -> Backbone:
@@ -73,7 +74,7 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
         from keystep.extraction.backbones import custom, hub
 
         if family == "custom":
-            return custom.from_spec(name, device)
+            return custom.from_name(name, device)
         return hub.from_transformers(name.removeprefix("hf:"), device)
     if family == "efficientnet-lite0":
         from keystep.extraction.backbones import efficientnet
@@ -101,16 +102,12 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
 
 
 def _family(name: str) -> str:
-    if name in CHOICES and name not in ("vjepa", "hf", "custom"):
-        return name
     if name.startswith("hf:"):
         return "hf"
-    if ":" in name:
-        return "custom"
-    known = ", ".join(dict.fromkeys(record.backbone for record in catalogue.CATALOGUE))
-    if name.startswith("vjepa") and name in known.split(", "):
-        return "vjepa"
-    raise InputError(f"no backbone {name!r}; there are {known}, tsm-online, hf:FOLDER_OR_ID, package.module:name")
+    if name in BACKBONES.own:
+        return name if name in CHOICES else "vjepa"
+    BACKBONES.check(name, ["hf:FOLDER_OR_ID"])
+    return "custom"
 
 
 def _file(name: str, weights: Path | None) -> Path:

@@ -29,6 +29,7 @@ from keystep.extraction.processes import extract_videos
 from keystep.extraction.video import open_video
 from keystep.files import write_json
 from keystep.locking import owning
+from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress, Task
 from keystep.types import AnyRate, OnError, Tabular, parse_rate
 
@@ -85,7 +86,7 @@ def extract(
 
     Args:
         videos: video files, or folders of them.
-        backbone: a name that ``keystep weights`` lists, ``hf:FOLDER_OR_ID``, or ``package.module:name``.
+        backbone: a name that ``keystep plugins`` lists, ``hf:FOLDER_OR_ID``, or ``package.module:name``.
         out: the feature folder to write. Videos that are there already are not done again.
         rate: feature vectors a second.
         window: ``center`` for a clip around each moment, ``right`` for nothing later than it, as live streams have.
@@ -106,6 +107,7 @@ def extract(
         InputError: bad settings, videos, labels or weights, a device that is not there, a bad video (unless it is to
             be skipped), or ``out`` was written with other settings.
     """
+    allow(*specs_in(backbone))
     given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
     config = build(ExtractionConfig, given, settings or {})
     frame_labels = _frame_labels(labels, label_rate)

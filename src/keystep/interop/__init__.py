@@ -1,4 +1,4 @@
-"""Other people's files, through adapters that the model code knows nothing of."""
+"""Adapters for external file formats, on which the model code does not depend."""
 
 from keystep.interop import official
 

@@ -1,1 +1,1 @@
-"""The network: attention, positions, blocks, encoder and predictor."""
+"""Network modules: attention, positions, blocks, encoder and predictor."""

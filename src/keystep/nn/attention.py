@@ -1,7 +1,7 @@
-"""The one attention seam, and two ways to compute it.
+"""Attention, with two implementations of the same interface.
 
-`attend_reference` is slow and obvious. `attend` gives the same numbers: full attention through torch's fused kernels,
-everything else through tiles of queries against the keys that they can see, so that no T x T tensor exists.
+`attend_reference` is slow and simple. `attend` gives the same results: full attention with torch's fused kernels, and
+other patterns in tiles of queries and the keys that they can see, so that no T x T tensor is created.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from keystep.config.attention import AttentionPattern
 from keystep.nn.pattern import opened, visible
 from keystep.nn.places import Places
-from keystep.nn.tiles import Plan, Tile, length, planned
+from keystep.nn.tiles import Tile, TilePlan, length, make_plan
 
 __all__ = ["AttentionPattern", "attend", "attend_reference", "opened", "visible"]
 
 KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
-"""Torch's own: beside the output it returns the logarithm of each query's sum of exponentials, so that the attention
-over two sets of keys can be merged, and its ``_backward`` takes the merged ones."""
+"""A torch CPU kernel that also returns the logsumexp of the scores of each query, so that attention over two sets of
+keys can be merged. Its ``_backward`` accepts merged values.
+"""
 
 
 def attend(
@@ -33,30 +34,37 @@ def attend(
     places: Places,
     key_places: Places | None = None,
 ) -> Tensor:
-    """Softmax attention within the pattern, (B, H, Tq, d) with keys and values (B, H, Tk, d) -> (B, H, Tq, d).
+    """Softmax attention within a pattern.
 
-    Keys stand at ``key_places`` (by default the queries'). Padding is seen by nobody, though it must be finite (zero
-    times NaN is NaN), and a query that sees no key gives zeros.
+    Args:
+        query: (B, H, Tq, d).
+        key, value: (B, H, Tk, d). Padding is never attended to, but must be finite (0 * NaN is NaN).
+        pattern: which keys a query can see.
+        places: positions of the queries.
+        key_places: positions of the keys. None: the same as the queries.
+
+    Returns:
+        (B, H, Tq, d); zeros for queries that see no key.
     """
     keys = places if key_places is None else key_places
     if pattern.window is None and pattern.kind == "bidirectional":
         return _attend_to_all(query, key, value, places, keys)
     if pattern.window is None and pattern.kind == "causal" and key_places is None:
-        out = scaled_dot_product_attention(query, key, value, is_causal=True)  # padding comes last: nobody sees it
+        out = scaled_dot_product_attention(query, key, value, is_causal=True)  # trailing padding is never visible
         return out if places.valid is None else out.masked_fill(~places.valid[:, None, :, None], 0.0)
-    return _attend_in_tiles(query, key, value, planned(pattern, places, key_places, cores=_can_merge(query)))
+    return _attend_in_tiles(query, key, value, make_plan(pattern, places, key_places, cores=_can_merge(query)))
 
 
 def attend_seen(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
-    """The same for a few queries whose visible keys are known: (B, H, n, d) over (B, H, M, d).
+    """Softmax attention with an explicit mask: (B, H, n, d) queries, (B, H, M, d) keys and values.
 
-    seen: (B, n, M) bool, at least one key for each query (see `opened`); None where all see all.
+    seen: (B, n, M) bool, with at least one key for each query (see `opened`); None if all are visible.
     """
     return scaled_dot_product_attention(query, key, value, attn_mask=None if seen is None else seen[:, None])
 
 
 def _attend_to_all(query: Tensor, key: Tensor, value: Tensor, places: Places, keys: Places) -> Tensor:
-    """Every query over every real key, without a T x T mask."""
+    """Attention of every query to every valid key, without a T x T mask."""
     blind: Tensor | None = None
     if keys.valid is None:
         out = scaled_dot_product_attention(query, key, value)
@@ -77,23 +85,23 @@ def attend_reference(
     places: Places,
     key_places: Places | None = None,
 ) -> Tensor:
-    """The same as `attend`, slow and obvious: all T x T scores, in float32 at least."""
+    """Reference implementation of `attend`: all T x T scores, at least in float32."""
     keys = places if key_places is None else key_places
     mask = visible(pattern, places, keys)[:, None]  # (B, 1, Tq, Tk)
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = query.to(wide) @ key.to(wide).transpose(-1, -2) / query.shape[-1] ** 0.5
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).nan_to_num(0.0)  # rows without a key: zeros
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).nan_to_num(0.0)  # zeros if no key is visible
     out: Tensor = weights @ value.to(wide)
     return out.to(query.dtype)
 
 
-def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: Plan) -> Tensor:
+def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: TilePlan) -> Tensor:
     if plan.far_keys is None:
         far_key, far_value = key[:, :, :0], value[:, :, :0]
     else:
         index = plan.far_keys.index[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])  # (B, H, M, d)
         far_key, far_value = key.gather(2, index), value.gather(2, index)
-    weighed = plan.overlap or (torch.is_grad_enabled() and _can_merge(query))  # a backward pass is then cheaper
+    weighed = plan.overlap or (torch.is_grad_enabled() and _can_merge(query))  # cheaper backward pass
     out: Tensor = _Tiled.apply(query, key, value, far_key, far_value, plan, weighed)  # type: ignore[no-untyped-call]
     return out
 
@@ -101,10 +109,9 @@ def _attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, plan: Plan) -> T
 class _Tiled(torch.autograd.Function):
     """Attention tile by tile, forward and backward.
 
-    As one function because autograd over a loop of slices allocates a full-size gradient for every slice, which makes
-    the backward pass quadratic. The backward pass computes each tile's weights again, so nothing of its size is kept.
-    If ``weighed``, by a kernel that returns each query's sum of exponentials, so that its tiles can be merged and the
-    outputs need not be computed again.
+    Autograd over a loop of slices would allocate a full-size gradient for every slice, which makes the backward pass
+    quadratic; hence a custom function. The backward pass recomputes the weights of each tile. If ``weighed``, a kernel
+    that returns logsumexp is used, so that tiles can be merged and the backward pass need not recompute the outputs.
     """
 
     @staticmethod
@@ -115,17 +122,17 @@ class _Tiled(torch.autograd.Function):
         value: Tensor,
         far_key: Tensor,
         far_value: Tensor,
-        plan: Plan,
+        plan: TilePlan,
         weighed: bool,
     ) -> Tensor:
         batch, heads, rows, width = query.shape
-        out = query.new_zeros(batch, rows, heads, width).transpose(1, 2)  # laid out as the projection reads it
-        total = query.new_full((batch, heads, rows) if weighed else (), float("-inf"))  # log of sums of exponentials
+        out = query.new_zeros(batch, rows, heads, width).transpose(1, 2)  # memory layout of the output projection
+        total = query.new_full((batch, heads, rows) if weighed else (), float("-inf"))  # logsumexp
         for tile, mask, elsewhere in plan.masks(query.dtype):
             part, inputs = out[:, :, tile.rows], _inputs(tile, query, key, value, far_key, far_value)
             if weighed:
                 new, new_total = _kernel()(*inputs, attn_mask=mask)
-                if elsewhere is not None:  # these keys weigh nothing
+                if elsewhere is not None:  # weight 0 for queries without a key in this tile
                     new_total.masked_fill_(elsewhere, torch.finfo(query.dtype).min / 2)
                 _merge(part, total[:, :, tile.rows], new, new_total)
             else:
@@ -149,11 +156,11 @@ class _Tiled(torch.autograd.Function):
             grad_part, part = grad_out[:, :, tile.rows], out[:, :, tile.rows]
             if ctx.weighed:
                 part_total = total[:, :, tile.rows]
-                if elsewhere is not None:  # exp(score - total) is then zero
+                if elsewhere is not None:  # makes exp(score - total) zero
                     part_total = part_total.masked_fill(elsewhere, torch.finfo(query.dtype).max / 2)
                 parts = _kernel("_backward")(grad_part, *inputs, part, part_total, 0.0, False, attn_mask=mask)
             else:
-                parts = _differentiate_again(grad_part, inputs, mask)
+                parts = _recompute_gradients(grad_part, inputs, mask)
             grad_query[:, :, tile.rows] += parts[0]
             split = length(tile.near)
             for near, far, part in ((grad_key, grad_far_key, parts[1]), (grad_value, grad_far_value, parts[2])):
@@ -165,7 +172,7 @@ class _Tiled(torch.autograd.Function):
 def _inputs(
     tile: Tile, query: Tensor, key: Tensor, value: Tensor, far_key: Tensor, far_value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One tile's queries (B, H, rows, d), keys and values (B, H, near + far, d)."""
+    """Queries (B, H, rows, d), keys and values (B, H, near + far, d) of a tile."""
     keys, values = key[:, :, tile.near], value[:, :, tile.near]
     if length(tile.far):
         keys = torch.cat([keys, far_key[:, :, tile.far]], dim=2)
@@ -174,7 +181,7 @@ def _inputs(
 
 
 def _can_merge(query: Tensor) -> bool:
-    """Whether torch has a kernel for these tensors that tells the sum of exponentials beside the output."""
+    """Whether torch has a kernel for these tensors that also returns logsumexp."""
     there = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
     return there and _kernel() is not None and _kernel("_backward") is not None
 
@@ -184,15 +191,15 @@ def _kernel(which: str = "") -> Any:
 
 
 def _merge(out: Tensor, total: Tensor, part: Tensor, part_total: Tensor) -> None:
-    """Take up the attention (B, H, rows, d) over further keys; totals (B, H, rows) are logarithms."""
-    out.lerp_(part, torch.sigmoid(part_total - total)[..., None])  # the share of the new keys
+    """Merge attention (B, H, rows, d) over further keys into ``out``, in place. Totals (B, H, rows) are logsumexp."""
+    out.lerp_(part, torch.sigmoid(part_total - total)[..., None])  # weight of the new keys
     torch.logaddexp(total, part_total, out=total)
 
 
-def _differentiate_again(
+def _recompute_gradients(
     grad_out: Tensor, inputs: tuple[Tensor, Tensor, Tensor], mask: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Gradients of a tile's inputs, by computing it once more."""
+    """Gradients of a tile's inputs, by recomputing its forward pass."""
     query, key, value = (x.detach().requires_grad_() for x in inputs)
     with torch.enable_grad():
         out = scaled_dot_product_attention(query, key, value, attn_mask=mask)

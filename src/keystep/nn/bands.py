@@ -1,21 +1,20 @@
-"""Bands of a latent beside the one that is learned: those that hold what is known, and the learned one at rest.
+"""Fixed bands of a latent, which are computed from the features without learning, and the smoothed learned band.
 
-What a network keeps of a frame, its surroundings and its past, it keeps with losses, and a linear reader of the learned
-band alone would have to find them again. Held bands keep them as they are. A reader chooses which bands it reads
-(`keystep.evals.probe`), so that where labels are a matter of the moment it can leave the others out.
+A network can only preserve a frame, its surroundings and its past if a loss asks for it, and a linear probe on the
+learned band would have to recover them. Held bands contain them explicitly. A probe can weight or drop each band
+(`keystep.evals.probe`), for example the past if labels depend on the current frame only.
 
 - ``frame``: the standardised features.
-- ``around``: averages around the frame, without the video's mean: over windows at up to 7.2 tau, and exponential ones
-  with half-lives of up to 64 tau. Before the frame alone where attention sees no future.
-- ``memory``: what has been so far, this frame included: the mean, the logarithms of the sums above and below the mean
-  of the training videos, the largest value, and the logarithm of the time.
-- ``ahead``: the same from the end of the video backwards, where attention sees it.
+- ``around``: averages around the frame after subtracting the video's mean: over windows at offsets up to 7.2 tau, and
+  exponential ones with half-lives up to 64 tau. Only before the frame if attention is causal.
+- ``memory``: summary of the video up to and including this frame: the mean, the logarithms of the cumulative positive
+  and negative parts (relative to the training mean), the maximum, and the logarithm of the time.
+- ``ahead``: the same from the end of the video backwards, if attention is bidirectional.
 
-``steady`` is the learned band averaged with a half-life of one tau, so that a reader need not follow each of its frames
-(`Steady`).
+``steady`` is the learned band averaged with a half-life of one tau (`Steady`), for probes of slowly changing labels.
 
-In all held bands but ``frame``, wide features are reduced to their leading principal components. All of it is computed
-from running sums in float64, so a stream gives the same at any chunking, for hours.
+In all held bands except ``frame``, wide features are reduced to their leading principal components. Everything is
+computed from running sums in float64, so that streams give the same result for any chunking over hours.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import mean_token
 
 PIECE, LEVELS = 64, 4
-"""Places that are scanned at once, and how often pieces are made of pieces where a graph leaves their number open."""
+"""Frames in a block of a scan; recursion levels if the number of frames is symbolic (in exported graphs)."""
 
 Inside = Callable[[Tensor, int], Tensor]
-"""Places (N, n, H, C) so many frames apart -> what stands at each of them and all before."""
+"""Scan within a block: (items (N, n, H, C), frames between items) -> the result of each item and all before it."""
 Join = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""What stands at places, what stands so many frames before them, that number -> both together. 0 adds nothing."""
+"""Combine (results of items, results of earlier items, frames in between). Earlier results of 0 have no effect."""
 
 NAMES = ("frame", "around", "memory", "ahead")
 
 
-def sees(pattern: AttentionPattern) -> str:
-    """Which frames of a video an attention sees, as far as it changes the held bands."""
+def attention_scope(pattern: AttentionPattern) -> str:
+    """``all`` or ``past``: which frames an attention pattern sees, as far as held bands depend on it."""
     return "all" if pattern.kind == "bidirectional" else "past"
 
 
 class HeldBands(nn.Module):
-    """Features of the frames of a context -> held bands, (B, n, D_in) -> (B, n, width) each."""
+    """Compute the held bands of the frames of a context: (B, n, D_in) -> (B, n, width) for each band."""
 
     basis: Tensor | None
 
@@ -71,11 +70,17 @@ class HeldBands(nn.Module):
         visible: Tensor | None = None,
         names: Collection[str] = NAMES,
     ) -> dict[str, Tensor]:
-        """The held bands that there are with this attention, by name.
+        """Compute the held bands that exist for an attention pattern.
 
         Args:
-            visible: (B, n) bool, the frames that averages and sums are made of; None: all real ones.
-            names: those that are wanted.
+            features: (B, n, D_in).
+            context: of these frames.
+            pattern: attention of the encoder.
+            visible: (B, n) bool, the frames that averages and sums use; None: all valid ones.
+            names: the bands to compute.
+
+        Returns:
+            Band name -> (B, n, width).
         """
         frame = context.clean(self.norm(mean_token(features, self.tokens)))
         parts = frame if self.basis is None else frame @ self.basis
@@ -94,12 +99,12 @@ class HeldBands(nn.Module):
         return {name: made[name]().to(features.dtype) for name in wanted}
 
     def _around(self, marked: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """(B, n, averages x C), without the mean of the video, or of its frames so far; 0 where no frame is seen."""
+        """(B, n, averages x C), without the mean of the video (or of its frames so far); 0 if no frame is visible."""
         seen = marked[..., -2:-1]
         if pattern.kind == "bidirectional":
             sums = marked.sum(1, keepdim=True)
         else:
-            sums = _carried(context, "around.sums", marked, _sums)
+            sums = _scan_state(context, "around.sums", marked, _sums)
         centred = (marked[..., :-2] - sums[..., :-2] / sums[..., -2:-1].clamp(min=1)) * seen
         centred = torch.cat([centred, seen], dim=2)  # (B, n, C + 1)
         found = [*self._windows(centred, context, pattern), *self._exponential(centred, context, pattern)]
@@ -119,28 +124,28 @@ class HeldBands(nn.Module):
         return found
 
     def _exponential(self, centred: Tensor, context: SequenceContext, pattern: AttentionPattern) -> list[Tensor]:
-        """Weighted sums at each half-life, (B, n, C + 1), before the frame and, where it is seen, behind it."""
+        """Exponentially weighted sums for each half-life, (B, n, C + 1): of past and, if visible, future frames."""
         half_lives = [self.tau * half_life for half_life in HALF_LIVES]
         sides = _averages_on_both_sides("around.averages", centred, context, pattern, half_lives)
         return [average for side in sides for average in side.unbind(2)]
 
     def _memory(self, marked: Tensor, context: SequenceContext) -> Tensor:
-        """(B, n, 4 C + 1): what has been."""
+        """(B, n, 4 C + 1): summary of the past."""
         parts = _signed(marked)
-        largest = _carried(context, "memory.largest", marked[..., :-2], _largest)
-        return self._described(_carried(context, "memory.sums", parts, _sums), largest)
+        largest = _scan_state(context, "memory.largest", marked[..., :-2], _largest)
+        return self._summarise(_scan_state(context, "memory.sums", parts, _sums), largest)
 
     def _ahead(self, marked: Tensor) -> Tensor:
-        """(B, n, 4 C): what is still to come."""
+        """(B, n, 4 C): summary of the future."""
         parts, frames = _signed(marked).flip(1), marked[..., :-2].flip(1)
         sums = _sums(parts, parts.new_zeros(len(parts), parts.shape[2]))
         largest = _largest(frames, frames.new_zeros(len(frames), frames.shape[2]))
-        return self._described(sums, largest)[..., :-1].flip(1)
+        return self._summarise(sums, largest)[..., :-1].flip(1)
 
-    def _described(self, sums: Tensor, largest: Tensor) -> Tensor:
-        """(B, n, 4 C + 1) of the sums (B, n, 2 C + 2) and the largest values (B, n, C) so far.
+    def _summarise(self, sums: Tensor, largest: Tensor) -> Tensor:
+        """(B, n, 4 C + 1) from the sums (B, n, 2 C + 2) and maxima (B, n, C) so far.
 
-        Sums are those of as many frames as there were, also where some are hidden.
+        If frames are hidden, sums are scaled to the total number of frames.
         """
         above, below = sums[..., :-2].chunk(2, dim=2)
         seen, frames = sums[..., -2:-1].clamp(min=1), sums[..., -1:].clamp(min=1)
@@ -149,9 +154,9 @@ class HeldBands(nn.Module):
 
 
 class Steady(nn.Module):
-    """The learned band, averaged: (B, n, C) of the frames of a context -> (B, n, C).
+    """Exponential moving average of the learned band: (B, n, C) -> (B, n, C).
 
-    Exponentially with a half-life of ``tau`` frames, before the frame and, where attention sees it, behind it.
+    The half-life is ``tau`` frames, over past frames and, if attention is bidirectional, future frames.
     """
 
     def __init__(self, tau: float) -> None:
@@ -159,7 +164,7 @@ class Steady(nn.Module):
         self.tau = tau
 
     def forward(self, learned: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """Averages over the real frames of the context."""
+        """Average over the valid frames of the context."""
         marked = context.clean(torch.cat([learned, torch.ones_like(learned[..., :1])], dim=2)).double()
         sides = _averages_on_both_sides("steady", marked, context, pattern, [self.tau])
         weighted = sum(sides[1:], start=sides[0])[:, :, 0]
@@ -169,20 +174,20 @@ class Steady(nn.Module):
 def _averages_on_both_sides(
     name: str, x: Tensor, context: SequenceContext, pattern: AttentionPattern, half_lives: Sequence[float]
 ) -> list[Tensor]:
-    """Exponential averages (B, n, half-lives, C) of the frames so far and, where they are seen, of those to come."""
+    """Exponential averages (B, n, half-lives, C) of the frames so far and, if visible, of the future frames."""
     nothing = x.new_zeros(len(x), len(half_lives), x.shape[2])
 
     def averages(x: Tensor, state: Tensor) -> Tensor:
         return _averages(x, state, half_lives)
 
-    sides = [_carried(context, name, x, averages, nothing)]
+    sides = [_scan_state(context, name, x, averages, nothing)]
     if pattern.kind == "bidirectional":
         sides.append(averages(x.flip(1), nothing).flip(1))
     return sides
 
 
 def _averages(x: Tensor, state: Tensor, half_lives: Sequence[float]) -> Tensor:
-    """(B, n, half-lives, C) of ``y = a y + (1 - a) x``, from the y before, (B, half-lives, C)."""
+    """(B, n, half-lives, C) of ``y = a y + (1 - a) x`` from the initial y, (B, half-lives, C)."""
     decays = (0.5 ** (1 / torch.tensor(half_lives, dtype=torch.float64, device=x.device)))[:, None]
 
     def inside(places: Tensor, distance: int) -> Tensor:
@@ -199,16 +204,24 @@ def _averages(x: Tensor, state: Tensor, half_lives: Sequence[float]) -> Tensor:
     return join(found, state[:, None], _count(x)[..., None])
 
 
-def _carried(
+def _scan_state(
     context: SequenceContext,
     name: str,
     x: Tensor,
     advance: Callable[[Tensor, Tensor], Tensor],
     nothing: Tensor | None = None,
 ) -> Tensor:
-    """What ``advance`` makes of frames (B, n, D) and the state before them: the state behind each of them, (B, n, ...).
+    """Apply ``advance`` to frames (B, n, D) and the context's state, and store the last state.
 
-    nothing: the state before the first frame; None: zeros (B, D).
+    Args:
+        context: holds the state.
+        name: of the state.
+        x: (B, n, D).
+        advance: (frames, state before them) -> the state after each of them, (B, n, ...).
+        nothing: the state before the first frame; None: zeros (B, D).
+
+    Returns:
+        The state after each frame, (B, n, ...).
     """
     initial = x.new_zeros(len(x), x.shape[2]) if nothing is None else nothing
     valid = context.places.valid
@@ -216,7 +229,7 @@ def _carried(
     def update(state: Tensor) -> tuple[Tensor, Tensor]:
         found = advance(x, state)
         if valid is None:
-            return found, found[:, -1].clone()  # not a view that keeps all of them
+            return found, found[:, -1].clone()  # a view would keep all frames in memory
         states = torch.cat([state[:, None], found], dim=1)
         last = valid.sum(1).view(-1, *[1] * (found.ndim - 1)).expand(-1, 1, *found.shape[2:])
         return found, states.gather(1, last)[:, 0]
@@ -225,21 +238,21 @@ def _carried(
 
 
 def _signed(marked: Tensor) -> Tensor:
-    """(B, n, C + 2) frames with their marks -> (B, n, 2 C + 2): what is above 0, what is below it, the marks."""
+    """(B, n, C + 2) frames with marks -> (B, n, 2 C + 2): positive parts, negative parts, marks."""
     frames = marked[..., :-2]
     return torch.cat([frames.clamp(min=0), -frames.clamp(max=0), marked[..., -2:]], dim=2)
 
 
 def _sums(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, D) sums so far, from those before, (B, D)."""
+    """(B, n, D) cumulative sums, starting from (B, D)."""
     return x.cumsum(1) + state[:, None]
 
 
 def _largest(x: Tensor, state: Tensor) -> Tensor:
-    """(B, n, D) largest values so far, 0 at least, from those before, (B, D)."""
+    """(B, n, D) cumulative maxima (at least 0), starting from (B, D)."""
 
     def inside(places: Tensor, distance: int) -> Tensor:
-        reach = 1  # by doubling: graphs have no running maximum
+        reach = 1  # by doubling, because graphs have no cumulative maximum
         while reach < (min(places.shape[1], PIECE) if isinstance(places.shape[1], int) else PIECE):
             places = torch.maximum(places, _earlier(places, reach))
             reach *= 2
@@ -253,16 +266,16 @@ def _largest(x: Tensor, state: Tensor) -> Tensor:
 
 
 def _scan(x: Tensor, inside: Inside, join: Join, distance: int = 1, levels: int = LEVELS) -> Tensor:
-    """(B, n, H, C): at each place what there is until then, places being ``distance`` frames apart.
+    """(B, n, H, C): cumulative results, with ``distance`` frames between items.
 
-    Within pieces, and then over the pieces, of which a graph does not know how many there are.
+    Scans blocks of `PIECE` items, then recursively their totals; in graphs, the number of blocks is symbolic.
     """
     count = x.shape[1]
     if (count <= PIECE) if isinstance(count, int) else not levels:
         return inside(x, distance)
     pieces = (count + PIECE - 1) // PIECE
     if not isinstance(count, int):
-        pieces = pieces + 1  # an empty one: a graph takes a number that may be 1 for one that always is
+        pieces = pieces + 1  # graphs would specialise on a number of blocks that may be 1
     whole = pad(x, (0, 0, 0, 0, 0, pieces * PIECE - count))
     within = inside(whole.reshape(len(x) * pieces, PIECE, *x.shape[2:]), distance)
     within = within.reshape(len(x), pieces, *within.shape[1:])
@@ -271,10 +284,10 @@ def _scan(x: Tensor, inside: Inside, join: Join, distance: int = 1, levels: int 
 
 
 def _earlier(x: Tensor, places: int) -> Tensor:
-    """(B, n, H, C): at each place what stands so many places before, 0 where there is none."""
+    """(B, n, H, C): shift by ``places`` items towards later ones, filling with 0."""
     return pad(x, (0, 0, 0, 0, places, 0))[:, : x.shape[1]]
 
 
 def _count(x: Tensor) -> Tensor:
-    """Of (B, n, ...), (n, 1) float64: 1, 2, ..., n."""
+    """For (B, n, ...): (n, 1) float64 with 1, 2, ..., n."""
     return torch.arange(1, x.shape[1] + 1, dtype=torch.float64, device=x.device)[:, None]

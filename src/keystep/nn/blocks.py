@@ -1,4 +1,4 @@
-"""The pre-norm transformer block that encoder and predictor share."""
+"""Pre-norm transformer blocks for encoder and predictor."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from keystep.nn.context import SequenceContext
 from keystep.nn.rope import Rotation
 
 CHUNK = 1024
-"""Tokens that pass through the wide maps at a time, on a CPU and when no gradients are wanted: what is wider than D
-stays small, and its memory is used again instead of being asked for anew."""
+"""Tokens that are projected at a time on CPU without gradients, so that wide intermediate tensors stay small and their
+memory is reused.
+"""
 
 
 def _at_once(x: Tensor) -> bool:
-    """Whether all tokens of (B, T, D) are better mapped together than in chunks."""
+    """Whether all tokens of (B, T, D) should be projected together."""
     return torch.is_grad_enabled() or x.shape[1] <= CHUNK or x.device.type != "cpu"
 
 
@@ -31,7 +32,7 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention along time; the pattern decides who sees whom."""
+    """Multi-head self-attention over time within an attention pattern."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -42,35 +43,35 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, context: SequenceContext, name: str, pattern: AttentionPattern, rotary: Rotation | None
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D); ``name``: of its keys and values."""
-        query, key, value = self.heads_of(x, rotary)
+        """(B, T, D) -> (B, T, D). name: of the layer's keys and values in the context."""
+        query, key, value = self.project_heads(x, rotary)
         return self.mix(context.attend(name, query, key, value, pattern))
 
-    def heads_of(self, x: Tensor, rotary: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Turned queries, turned keys, and values of (B, T, D), each (B, H, T, d); nothing is turned without tables."""
+    def project_heads(self, x: Tensor, rotary: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of (B, T, D), (B, H, T, d) each; ``rotary`` rotates queries and keys."""
         if _at_once(x):
-            return self._heads_of(x, rotary)
+            return self._project_heads(x, rotary)
         batch, length, dim = x.shape
         query, key, value = x.new_empty(3, batch, self.heads, length, dim // self.heads)
         for span in _chunks(length):
-            parts = self._heads_of(x[:, span], None if rotary is None else rotary[span])
+            parts = self._project_heads(x[:, span], None if rotary is None else rotary[span])
             query[:, :, span], key[:, :, span], value[:, :, span] = parts
         return query, key, value
 
-    def _heads_of(self, x: Tensor, rotary: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _project_heads(self, x: Tensor, rotary: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, T, 3, H, d)
-        # Attention reads keys and values often: copies, head by head, cost less than jumps from token to token.
+        # Attention reads keys and values repeatedly, so a contiguous copy for each head is faster than strided access.
         query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))
         return (query, key, value) if rotary is None else (rotary(query), rotary(key), value)
 
     def mix(self, attended: Tensor) -> Tensor:
-        """The heads (B, H, T, d) side by side, projected to (B, T, D)."""
+        """Concatenate the heads (B, H, T, d) and project to (B, T, D)."""
         out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return out
 
 
 class MLP(nn.Module):
-    """Two linear maps with an exact GELU between them."""
+    """Two linear layers with an exact GELU in between."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -113,8 +114,8 @@ class Block(nn.Module):
         """(B, T, D) -> (B, T, D)
 
         Args:
-            name: of what the context remembers for this block.
-            drop: dropout of what is added.
+            name: of this block's state in the context.
+            drop: dropout of the residual branches.
         """
         x = x + drop(self.attn(self.norm1(x), context, name, pattern, rotary))
         out: Tensor = x + drop(self.mlp(self.norm2(x)))
@@ -122,7 +123,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The blocks one after the other, and a LayerNorm behind the last."""
+    """A stack of blocks with a final LayerNorm."""
 
     def __init__(self, config: ModelConfig, depth: int, heads: int) -> None:
         super().__init__()
@@ -133,11 +134,12 @@ class Trunk(nn.Module):
         self.by_segment = config.positions == "segment"
 
     def run_blocks(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern, average: int = 1) -> Tensor:
-        """(B, N, D) -> (B, N, D): the normalised output of the last block, or the mean over the last ``average``.
+        """(B, N, D) -> (B, N, D): the normalised output of the last block, or the mean over the last ``average``
+        blocks.
 
-        Outputs before the last have no trained norm; they are standardised plainly.
+        Outputs of earlier blocks are normalised without affine parameters.
         """
-        tables = context.rotary(self.head_dim, self.rotary, self.by_segment)  # once for all blocks
+        tables = context.rotary(self.head_dim, self.rotary, self.by_segment)  # shared by all blocks
         depth, total = len(self.blocks), None
         for number, block in enumerate(self.blocks):
             x = block(x, context, str(number), pattern, tables)

@@ -1,4 +1,4 @@
-"""Removing a video's mean: who films, where, with which light, and not what is done."""
+"""Per-video mean subtraction (running mean if causal), which removes differences of persons, places and lighting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def centre(x: Tensor, valid: Tensor | None) -> Tensor:
-    """(B, N, D) minus the mean over each sequence's real tokens; ``valid`` (B, N) bool, None when all are real."""
+    """Subtract the mean over each sequence's valid tokens from (B, N, D). valid: (B, N) bool; None if all are valid."""
     if valid is None:
         return x - x.mean(1, keepdim=True)
     weight = valid[..., None].to(x.dtype)
@@ -15,11 +15,15 @@ def centre(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def running_centre(x: Tensor, total: Tensor | None = None, count: Tensor | int = 0) -> tuple[Tensor, Tensor]:
-    """(B, N, D) minus the mean of the tokens so far, each token included; and the sum (B, D) float64 to continue from.
+    """Subtract the running mean, including the current token, from (B, N, D).
 
     Args:
-        total, count: sum (B, D) and number of the tokens before these, one number for all or (B, 1, 1). Sums are
-            float64, so that hours add up exactly enough for any chunking to give the same numbers.
+        x: (B, N, D).
+        total, count: sum (B, D) and number of the preceding tokens, one number for all or (B, 1, 1).
+
+    Returns:
+        The centred tokens, and the sum (B, D) to continue from. It is in float64, so that results do not depend on the
+        chunking, even after hours.
     """
     sums = x.double().cumsum(1)  # (B, N, D)
     if total is not None:

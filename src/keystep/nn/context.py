@@ -1,13 +1,13 @@
-"""What a network knows of the frames around those that it is given: all of a video, or what a stream remembers of it.
+"""Access of a network to the frames around its input: all of a video, or the past of a stream.
 
-Encoder and heads are written once, against `SequenceContext`, and never ask which kind they have:
+Encoder and heads are written once against `SequenceContext` and do not depend on its kind:
 
 - `Whole`: all frames at once.
-- `Cached`: the next frames of streams, behind a `Memory` of the earlier ones; a value that can be saved.
-- `keystep.export.buffers.FixedBuffers`: the same in tensors of fixed size, for graphs.
+- `Cached`: the next frames of streams, with a `Memory` of the past as an immutable value that can be saved.
+- `keystep.export.buffers.FixedBuffers`: the same with tensors of fixed size, for exported graphs.
 
-What is remembered has a name, which is unique in its network: keys and values (`attend`), the last frames (`around`),
-and anything else of fixed size (`state`), such as a running sum or a recurrent memory.
+State is identified by a name that is unique in its network: keys and values (`attend`), the last frames (`around`), and
+other state of fixed size (`state`), such as a running sum or a recurrent memory.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from torch.nn.functional import pad
 from keystep.config.attention import AttentionPattern
 from keystep.errors import InputError
 from keystep.nn.attention import attend, attend_seen, opened, visible
-from keystep.nn.cache import NOTHING, Cache
+from keystep.nn.cache import EMPTY, Cache
 from keystep.nn.places import Places
 from keystep.nn.rope import Rotation, Variant, rotary_tables
 
 SPARE = 256
-"""Free columns that new buffers of keys have, so that copies are rare; no more than a window has frames."""
+"""Free columns in new key buffers, which make copies rare; limited by the attention window."""
 
 Initial = Callable[[], Tensor]
-"""Makes the state before the first frame of a video, (B, ...)."""
+"""Creates the state before the first frame of a video, (B, ...)."""
 Update = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""The state before these frames -> what the network makes of them, and the state behind them."""
+"""State before these frames -> (output of the network, state after these frames)."""
 
 
 class SequenceContext:
-    """Frames (B, n) that go through a network together.
+    """Frames (B, n) that pass through a network together.
 
-    places: where they stand in their videos. before: how many frames each video had before these, 0 or (B, 1, 1).
+    Attributes:
+        places: their positions in their videos.
+        before: number of frames of each video before these, 0 or (B, 1, 1).
     """
 
     def __init__(self, places: Places, before: Tensor | int = 0) -> None:
@@ -47,40 +49,45 @@ class SequenceContext:
         self._padding = None if places.valid is None else ~places.valid[..., None]
 
     def clean(self, x: Tensor) -> Tensor:
-        """(B, n, D) with exact zeros at padding, whatever is there."""
+        """Set padding of (B, n, D) to exactly zero."""
         return x if self._padding is None else x.masked_fill(self._padding, 0.0)
 
     def rotary(self, head_dim: int, variant: Variant = "relative", by_segment: bool = False) -> Rotation:
-        """What turns queries and keys (B, H, n, d) by their places; by segment and frame in it if asked."""
+        """Rotary embedding of queries and keys (B, H, n, d) by frame, or by segment and frame within it.
+
+        Raises:
+            InputError: positions by segment without segments.
+        """
         places = self.places
         if not by_segment:
             return rotary_tables(places.positions, head_dim, variant)
         if places.segments is None:
-            raise InputError("positions by segment need segment_lengths: the true boundaries (ORACLE)")
+            raise InputError("positions by segment need segment_lengths, the true boundaries (ORACLE)")
         return rotary_tables(places.positions, head_dim, variant, places.segments, places.segment_frames)
 
     def attend(
         self, name: str, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern, stride: int = 1
     ) -> Tensor:
-        """(B, H, n, d) attention within the pattern, to the frames whose index is a multiple of ``stride``."""
+        """(B, H, n, d) attention within the pattern to the frames whose index is a multiple of ``stride``."""
         raise NotImplementedError
 
     def around(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
-        """(B, before + n + after, D): the frames with their neighbours, zeros where the video has none."""
+        """(B, before + n + after, D): the frames with their neighbours, zero-padded at the ends of the video."""
         raise NotImplementedError
 
     def state(self, name: str, initial: Initial, update: Update) -> Tensor:
-        """What ``update`` makes of the state (B, ...) before these frames; the state behind them is remembered.
+        """Update a state (B, ...) and return the output.
 
         Args:
-            initial: makes the state before the first frame of a video.
-            update: has to leave the state as it is at padding (see `clean`).
+            name: of the state.
+            initial: creates the state before the first frame of a video.
+            update: state -> (output, new state). It must not change the state at padding (see `clean`).
         """
         raise NotImplementedError
 
 
 class Whole(SequenceContext):
-    """All frames of some videos, real ones first."""
+    """All frames of a batch of videos; padding comes last."""
 
     def __init__(self, places: Places) -> None:
         super().__init__(places)
@@ -92,7 +99,7 @@ class Whole(SequenceContext):
         """See `SequenceContext`."""
         if stride == 1:
             return attend(query, key, value, pattern, self.places)
-        if stride not in self._strided:  # kept, so that all layers share one plan
+        if stride not in self._strided:  # cached, so that all layers share one plan
             self._strided[stride] = self.places[::stride]
         return attend(query, key[:, :, ::stride], value[:, :, ::stride], pattern, self.places, self._strided[stride])
 
@@ -106,11 +113,11 @@ class Whole(SequenceContext):
 
 
 class Continued(SequenceContext):
-    """The next frames of streams: what comes before them is a named state, what comes after them nobody knows."""
+    """The next frames of streams. Earlier frames are available as named state; later ones are not available."""
 
     def around(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
         """See `SequenceContext`."""
-        assert after == 0, "a network that looks ahead was given a stream"
+        assert after == 0, "a network with look-ahead cannot run on a stream"
 
         def update(past: Tensor) -> tuple[Tensor, Tensor]:
             known = torch.cat([past, x], dim=1)
@@ -119,7 +126,7 @@ class Continued(SequenceContext):
         return self.state(f"{name}.past", lambda: x.new_zeros(len(x), before, x.shape[2]), update)
 
     def _last(self, known: Tensor, count: int) -> Tensor:
-        """The last frames of (B, count + n, D) that are real, (B, count, D); not a view that keeps all of them."""
+        """The last valid frames of (B, count + n, D), (B, count, D), copied, because a view would keep all frames."""
         if self.places.valid is None:
             return known[:, known.shape[1] - count :].clone()
         index = self.places.valid.sum(1, keepdim=True) + torch.arange(count, device=known.device)
@@ -127,7 +134,7 @@ class Continued(SequenceContext):
 
 
 class Kind(NamedTuple):
-    """Which keys are kept together: those of every ``stride``-th frame, for queries that see ``pattern``."""
+    """Identifies keys that share columns: those of every ``stride``-th frame, for queries with ``pattern``."""
 
     pattern: AttentionPattern
     stride: int
@@ -135,9 +142,11 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What a network remembers of some streams: a value, from which two futures can go on.
+    """State of a network for a batch of streams, as an immutable value: it can be continued more than once.
 
-    caches: keys and values, grouped by what sees them. states: everything else, (B, ...) each.
+    Attributes:
+        caches: keys and values by kind.
+        states: all other state, (B, ...) each.
     """
 
     caches: Mapping[Kind, Cache] = field(default_factory=dict)
@@ -145,24 +154,24 @@ class Memory:
 
     @property
     def size_bytes(self) -> int:
-        """Memory held, free columns included."""
+        """Size of the memory, including free columns."""
         states = sum(tensor.numel() * tensor.element_size() for tensor in self.states.values())
         return states + sum(cache.size_bytes for cache in self.caches.values())
 
     def without(self, streams: Sequence[int]) -> Memory:
-        """With the keys and values of some streams forgotten; their states begin anew at their first frame."""
+        """Forget the keys and values of some streams; their other state is reset at their first frame."""
         return Memory({kind: cache.without(streams) for kind, cache in self.caches.items()}, self.states)
 
     def reclaim(self, later: Memory) -> None:
-        """Take back the columns of a memory that grew from this one and is not used any more."""
+        """Free the columns of a later memory that is no longer used."""
         for kind, cache in self.caches.items():
             cache.reclaim(later.caches[kind])
 
 
 class _Columns(NamedTuple):
-    """What all names of one kind share.
+    """Columns shared by all layers of one kind.
 
-    chosen: (m,) which of the frames become columns; None: all. seen: (B, n, M) bool; None: every query sees all.
+    chosen: (m,) indices of the frames that become columns; None: all. seen: (B, n, M) bool; None: all visible.
     """
 
     cache: Cache
@@ -171,12 +180,14 @@ class _Columns(NamedTuple):
 
 
 class Cached(Continued):
-    """The next frames of B streams, behind what a `Memory` says of the earlier ones.
+    """The next frames of B streams, after those in a `Memory`.
 
     Args:
-        memory: what the context before left as `remembered`; empty before the first frame.
-        frames: of each stream, the index of the first of these frames. A stream at 0 begins.
-        counts: of each stream, how many of the ``length`` frames are real.
+        memory: `remembered` of the previous context; empty before the first frame.
+        frames: for each stream, the index of the first of these frames. Index 0 starts a new video.
+        counts: for each stream, how many of the ``length`` frames are valid.
+        length: number of frames, n.
+        device: of the tensors.
     """
 
     def __init__(
@@ -195,13 +206,13 @@ class Cached(Continued):
 
     @property
     def remembered(self) -> Memory:
-        """The memory behind these frames."""
+        """The memory after these frames."""
         if not self._columns:
             return Memory({}, self._states)
         following = torch.tensor(self._next, device=self.places.positions.device)[:, None]
         caches = {}
         for kind, (cache, _, _) in self._columns.items():
-            kept = cache if kind.pattern.window is None else cache.keeping(_kept(kind, cache.positions, following))
+            kept = cache if kind.pattern.window is None else cache.keep(_kept(kind, cache.positions, following))
             caches[kind] = kept
         return Memory(caches, self._states)
 
@@ -211,7 +222,7 @@ class Cached(Continued):
         """See `SequenceContext`."""
         kind = Kind(pattern, stride)
         if kind not in self._columns:
-            self._columns[kind] = self._extended(kind)
+            self._columns[kind] = self._extend(kind)
         cache, chosen, seen = self._columns[kind]
         if chosen is not None:
             key, value = key.index_select(2, chosen), value.index_select(2, chosen)
@@ -228,24 +239,24 @@ class Cached(Continued):
         out, self._states[name] = update(before)
         return out
 
-    def _extended(self, kind: Kind) -> _Columns:
-        """The columns of the earlier frames with those of these behind them."""
+    def _extend(self, kind: Kind) -> _Columns:
+        """The columns of the earlier frames, followed by those of these frames."""
         pattern, stride = kind
         written, chosen = self.places.positions, None
         if self.places.valid is not None:
-            written = written.masked_fill(~self.places.valid, NOTHING)
+            written = written.masked_fill(~self.places.valid, EMPTY)
         if stride > 1:
-            multiple = written % stride == 0  # never where there is nothing
+            multiple = written % stride == 0  # False for EMPTY
             chosen = multiple.any(0).nonzero()[:, 0]
-            written = written.masked_fill(~multiple, NOTHING).index_select(1, chosen)
+            written = written.masked_fill(~multiple, EMPTY).index_select(1, chosen)
         old = self._memory.caches.get(kind) or Cache.empty(len(written), written.device)
-        cache = old.extended(written, _spare(kind, old.positions.shape[1]))
-        seen = opened(visible(pattern, self.places, Places(cache.positions, cache.positions != NOTHING)))
+        cache = old.extend(written, _spare(kind, old.positions.shape[1]))
+        seen = opened(visible(pattern, self.places, Places(cache.positions, cache.positions != EMPTY)))
         return _Columns(cache, chosen, None if bool(seen.all()) else seen)
 
 
 def _spare(kind: Kind, columns: int) -> int:
-    """Free columns for the next buffers: bounded once the window is full; without one, buffers double."""
+    """Number of free columns for new buffers: limited by the window; without a window, buffers double."""
     pattern, stride = kind
     if pattern.window is None:
         return max(SPARE, columns)
@@ -253,11 +264,11 @@ def _spare(kind: Kind, columns: int) -> int:
 
 
 def _kept(kind: Kind, positions: Tensor, following: Tensor) -> Tensor:
-    """(B, M) bool: what each stream's next frame, at (B, 1) ``following``, or a later one can still see."""
+    """(B, M) bool: columns that the next frame of each stream, (B, 1) ``following``, or a later one can see."""
     pattern = kind.pattern
     assert pattern.window is not None
     distance = following - positions
     kept = distance < pattern.window
     if pattern.stride is not None and pattern.memory is not None:
         kept |= (positions % pattern.stride == 0) & (distance < pattern.memory)
-    return kept & (positions != NOTHING)
+    return kept & (positions != EMPTY)

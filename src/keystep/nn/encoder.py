@@ -1,4 +1,4 @@
-"""The context encoder: visible frames in, one latent for each of them out."""
+"""The context encoder, which maps visible frames to latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig
 from keystep.config.attention import AttentionPattern
-from keystep.nn.bands import NAMES, HeldBands, Steady, sees
+from keystep.nn.bands import NAMES, HeldBands, Steady, attention_scope
 from keystep.nn.blocks import CHUNK, Trunk
 from keystep.nn.centring import centre, running_centre
 from keystep.nn.context import SequenceContext, Whole
@@ -20,7 +20,7 @@ from keystep.nn.pooling import AttentivePooler, split_tokens
 
 
 class Encoder(Trunk):
-    """Normalise, project to D, pool a slot's tokens, then run the blocks over the visible frames only."""
+    """Normalise features, project them to D, pool the tokens of a slot, and run the blocks on the visible frames."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.depth, config.heads)
@@ -41,19 +41,21 @@ class Encoder(Trunk):
         self.steady = Steady(config.tau) if config.tau is not None and "steady" in config.bands else None
         self.average = config.averaged_blocks
         self.around = nn.ModuleDict()
-        """Maps of the band ``around`` to the width of the blocks, by what attention sees."""
+        """Attention scope -> projection of the band ``around`` to the width of the blocks."""
         if self.held is not None and config.input_around and "around" in config.bands:
             for pattern in filter(None, (config.attention, config.live_attention)):
-                self.around[sees(pattern)] = nn.Linear(config.widths(pattern)["around"], config.dim, bias=False)
+                self.around[attention_scope(pattern)] = nn.Linear(
+                    config.widths(pattern)["around"], config.dim, bias=False
+                )
 
     def latents(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """All bands of the latents of the valid frames, (B, T, D); exact zeros elsewhere."""
         held = self.held_bands(batch, pattern)
         learned = self.readout(self(batch, batch.valid, pattern, self.average, held))
-        bands = self._side_by_side(held, learned, Whole(lay_out(batch.valid, None, batch.starts)), pattern)
+        bands = self._concatenate(held, learned, Whole(lay_out(batch.valid, None, batch.starts)), pattern)
         return bands if bool(batch.valid.all()) else bands * batch.valid[..., None]
 
-    def _side_by_side(
+    def _concatenate(
         self, held: Mapping[str, Tensor], learned: Tensor, context: SequenceContext, pattern: AttentionPattern
     ) -> Tensor:
         steady = [] if self.steady is None else [self.steady(learned, context, pattern)]
@@ -67,7 +69,14 @@ class Encoder(Trunk):
         visible: Tensor | None = None,
         names: Collection[str] = NAMES,
     ) -> dict[str, Tensor]:
-        """These held bands at all frames, (B, T, width) each, made of the ``visible`` ones (B, T), or of all."""
+        """Held bands at all frames, (B, T, width) each.
+
+        Args:
+            batch: the features.
+            pattern: attention of the encoder.
+            visible: (B, T) bool, the frames that they are computed from; None: all.
+            names: the bands to compute.
+        """
         if self.held is None:
             return {}
         context = Whole(lay_out(batch.valid, batch.segment_lengths, batch.starts))
@@ -75,10 +84,10 @@ class Encoder(Trunk):
         return held
 
     def read(self, features: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """Features (B, N, D_in) of the frames of a context to all bands of their latents, (B, N, D)."""
+        """All bands of the latents of a context's frames: (B, N, D_in) -> (B, N, D)."""
         held = {} if self.held is None else self.held(features, context, pattern)
         learned = self.readout(self.run(features, context, pattern, self.average, held.get("around")))
-        return self._side_by_side(held, learned, context, pattern)
+        return self._concatenate(held, learned, context, pattern)
 
     def forward(
         self,
@@ -88,14 +97,16 @@ class Encoder(Trunk):
         average: int = 1,
         held: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Outputs of the blocks at the visible frames, (B, T, dim); exact zeros elsewhere.
+        """Block outputs at the visible frames, (B, T, dim); exact zeros elsewhere.
 
-        Hidden frames are not computed at all: the visible ones are moved together, keeping their positions.
+        Hidden frames are not computed: the visible ones are packed, keeping their positions.
 
         Args:
-            visible: (B, T) bool; frames that are not valid stay out whatever it says.
-            average: mean over the outputs of the last so many blocks.
-            held: `held_bands` of these visible frames, where they are known already.
+            batch: the features.
+            visible: (B, T) bool; invalid frames are always excluded.
+            pattern: attention of the blocks.
+            average: average the outputs of this number of last blocks.
+            held: `held_bands` of these visible frames, if already computed.
         """
         if held is None:
             held = self.held_bands(batch, pattern, visible, ["around"]) if self.around else {}
@@ -112,21 +123,21 @@ class Encoder(Trunk):
         average: int = 1,
         around: Tensor | None = None,
     ) -> Tensor:
-        """Features (B, N, D_in) of the frames of a context to outputs of the blocks, (B, N, dim).
+        """Block outputs of a context's frames: (B, N, D_in) -> (B, N, dim).
 
-        around: the band of that name, (B, N, width), for encoders that read it.
+        around: (B, N, width) the band of that name, for encoders that use it.
         """
         x = self.project(features)
         if self.centring:
-            x = self._centred(x, context, pattern)
+            x = self._centre(x, context, pattern)
         x = self.shift(x)
         if self.around:
             assert around is not None
-            x = x + self.around[sees(pattern)](around)
+            x = x + self.around[attention_scope(pattern)](around)
         return self.run_blocks(x, context, pattern, average)
 
-    def _centred(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
-        """Without the video's mean; looking ahead only where attention does."""
+    def _centre(self, x: Tensor, context: SequenceContext, pattern: AttentionPattern) -> Tensor:
+        """Subtract the video's mean; the running mean unless attention is bidirectional."""
         if pattern.kind == "bidirectional":
             return centre(x, context.places.valid)
         real = context.clean(x)
@@ -137,31 +148,32 @@ class Encoder(Trunk):
         )
 
     def project(self, features: Tensor) -> Tensor:
-        """Normalise, map and pool (B, N, D_in) to (B, N, D), still without the bias.
+        """Normalise, project and pool (B, N, D_in) to (B, N, D), without the bias.
 
-        Centring comes after the map, where it is the same by linearity and D is mostly smaller than D_in. Of several
-        tokens a slot, it is what pooling made of them that is centred: which ones it looked at may follow the video.
+        Centring follows the projection, which is equivalent by linearity and cheaper, because D is usually smaller than
+        D_in. If a slot has several tokens, the pooled result is centred, because pooling weights may depend on the
+        video.
         """
         if self.pooler is None:
-            return self._mapped(features)
+            return self._project_tokens(features)
         if torch.is_grad_enabled() or features.device.type != "cpu":
-            return self._pooled(features)
+            return self._pool(features)
         slots = max(1, CHUNK // self.tokens)
-        parts = [self._pooled(part) for part in torch.split(features, slots, dim=1)]
+        parts = [self._pool(part) for part in torch.split(features, slots, dim=1)]
         return torch.cat(parts, dim=1)
 
-    def _mapped(self, features: Tensor) -> Tensor:
+    def _project_tokens(self, features: Tensor) -> Tensor:
         norm, linear = self.proj
         assert isinstance(linear, nn.Linear)
         return nn.functional.linear(norm(features), linear.weight)
 
-    def _pooled(self, features: Tensor) -> Tensor:
+    def _pool(self, features: Tensor) -> Tensor:
         assert self.pooler is not None
-        out: Tensor = self.pooler(self._mapped(split_tokens(features, self.tokens)))
+        out: Tensor = self.pooler(self._project_tokens(split_tokens(features, self.tokens)))
         return out
 
     def shift(self, x: Tensor) -> Tensor:
-        """Add the bias that `project` left out."""
+        """Add the bias of the projection, which `project` omits."""
         linear = self.proj[1]
         assert isinstance(linear, nn.Linear)
         return x + linear.bias

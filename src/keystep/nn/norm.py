@@ -1,4 +1,4 @@
-"""Normalising features by fixed statistics."""
+"""Normalisation of features by fixed statistics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ChannelNorm(nn.Module):
-    """Each channel standardised by fixed statistics of the training videos; identity until they are set."""
+    """Standardise each channel by statistics of the training videos; the identity until they are set."""
 
     mean: Tensor
     deviation: Tensor

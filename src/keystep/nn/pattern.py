@@ -1,4 +1,4 @@
-"""The rule that an attention pattern stands for."""
+"""Visibility under an attention pattern."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from keystep.nn.places import Places
 
 
 def visible(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
-    """(B, Tq, Tk) bool: the rule, of which everything else is a faster form."""
+    """(B, Tq, Tk) bool: whether a query can see a key. This is the definition; the rest are faster versions of it."""
     return _near(pattern, queries, keys) | _far(pattern, queries, keys)
 
 
 def opened(seen: Tensor) -> Tensor:
-    """The mask that a kernel gets: (..., keys) bool, in which a query that sees no key sees all of them.
+    """Mask for an attention kernel: (..., keys) bool, in which a query that sees no key sees all of them.
 
-    Such a query is padding, or its keys are in another tile. What it looks up is thrown away together with the
-    gradient, but both have to be numbers: a softmax over nothing is none, and zero times NaN is NaN. (Seen on CUDA in
-    bfloat16 and float16, where a wholly hidden row made the gradient of its query NaN.)
+    Such a query is padding, or its keys are in another tile. Its output and gradient are discarded but must be finite:
+    the softmax over no keys is NaN, and 0 * NaN is NaN. (Observed on CUDA in bfloat16 and float16, where the gradient
+    of a fully masked query was NaN.)
     """
     return seen | ~seen.any(-1, keepdim=True)
 
 
 def _near(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
-    """What the order and the window allow."""
+    """Keys allowed by the order and the window."""
     distance = _distance(queries, keys)
     seen = _ordered(pattern, queries, keys)
     return seen if pattern.window is None else seen & (distance.abs() < pattern.window)
 
 
 def _far(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
-    """What the strided memory adds beyond the window; never what the window shows already."""
+    """Keys that the strided memory adds outside of the window."""
     if pattern.stride is None or pattern.window is None or pattern.memory is None:
         return torch.zeros((), dtype=torch.bool, device=queries.positions.device)
     distance = _distance(queries, keys)
@@ -46,7 +46,7 @@ def _distance(queries: Places, keys: Places) -> Tensor:
 
 
 def _ordered(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
-    """(B, Tq, Tk): both are real, and the key's turn has come."""
+    """(B, Tq, Tk): both are valid, and the rank of the key does not exceed that of the query."""
     query_rank, key_rank = rank(pattern, queries), rank(pattern, keys)
     seen = key_rank[:, None] <= query_rank[:, :, None]
     if keys.valid is not None:
@@ -55,7 +55,11 @@ def _ordered(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor
 
 
 def rank(pattern: AttentionPattern, places: Places) -> Tensor:
-    """(B, T) int64: a query sees keys of its own rank and below."""
+    """(B, T) int64: a query sees keys of its own or a lower rank.
+
+    Raises:
+        InputError: segment_causal attention without segments.
+    """
     if pattern.kind == "causal":
         return places.positions
     if pattern.kind == "block_causal":
@@ -63,6 +67,6 @@ def rank(pattern: AttentionPattern, places: Places) -> Tensor:
         return places.positions // pattern.block
     if pattern.kind == "segment_causal":
         if places.segments is None:
-            raise InputError("segment_causal attention needs segment_lengths: the true boundaries (ORACLE)")
+            raise InputError("segment_causal attention needs segment_lengths, the true boundaries (ORACLE)")
         return places.segments
     return torch.zeros_like(places.positions)

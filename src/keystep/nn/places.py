@@ -1,4 +1,4 @@
-"""Where tokens stand in their videos, and how the hidden ones are left out and put back."""
+"""Positions of tokens in their videos, and packing of the visible ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Places:
-    """Tokens in ascending order, real ones first; each keeps its place in the video when others are left out.
+    """Positions of tokens in ascending order, padding last. Tokens keep their positions when others are removed.
 
-    positions: (B, N) int64 frame index in the video.
-    valid: (B, N) bool, True first, then False; None when every token is real.
-    segments: (B, N) int64 index of the annotated segment, or None; only oracle models know it.
-    segment_frames: (B, N) int64 frame index inside the segment, or None.
-    memo: what others worked out from these places and want to find again; lives as long as they do.
+    Attributes:
+        positions: (B, N) int64 frame index in the video.
+        valid: (B, N) bool, True then False; None if all tokens are valid.
+        segments: (B, N) int64 index of the annotated segment, or None; only for ORACLE models.
+        segment_frames: (B, N) int64 frame index within the segment, or None.
+        memo: cache for values derived from these positions.
     """
 
     positions: Tensor
@@ -27,15 +28,18 @@ class Places:
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, span: slice) -> Places:
-        """The tokens of a stretch."""
+        """A slice of the tokens."""
         parts = (self.positions, self.valid, self.segments, self.segment_frames)
         return Places(*(None if part is None else part[:, span] for part in parts))  # type: ignore[arg-type]
 
 
 def lay_out(valid: Tensor, segment_lengths: Tensor | None = None, starts: Tensor | None = None) -> Places:
-    """Every frame of (B, T) at its index, with segments where their lengths (B, S) are given.
+    """Positions of all frames.
 
-    Padding belongs to segment 0, frame 0. Indices count from ``starts`` (B,) where a sequence begins inside its video.
+    Args:
+        valid: (B, T) bool.
+        segment_lengths: (B, S); padding gets segment 0, frame 0.
+        starts: (B,) index of the first frame, for sequences that start within their video.
     """
     positions = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
     if starts is not None:
@@ -50,10 +54,13 @@ def lay_out(valid: Tensor, segment_lengths: Tensor | None = None, starts: Tensor
 
 
 class Packing:
-    """Moves the kept frames of a batch together, and back.
+    """Packs the kept frames of a batch together, and unpacks them.
 
-    keep: (B, T) bool. Packed tensors have shape (B, N, ...), N being the largest number of kept frames in a row; the
-    first ones of each row are real, in order, and the rest is zero. N is 1 where nothing is kept.
+    Packed tensors have shape (B, N, ...), where N is the maximum number of kept frames (at least 1). The kept frames of
+    each row come first, in order, followed by zeros.
+
+    Args:
+        keep: (B, T) bool.
     """
 
     def __init__(self, keep: Tensor) -> None:
@@ -64,7 +71,7 @@ class Packing:
         self.index = torch.argsort(~keep, dim=1, stable=True)[:, : self.packed_length]  # (B, N)
         real = torch.arange(self.packed_length, device=keep.device) < counts[:, None]
         self.real = None if bool(real.all()) else real
-        """(B, N) bool, or None when every packed token is real."""
+        """(B, N) bool, or None if all packed tokens are kept frames."""
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, N, D)"""
@@ -83,7 +90,7 @@ class Packing:
         return spread.scatter(1, self.index[..., None].expand_as(packed), packed)
 
     def places(self, places: Places) -> Places:
-        """The packed tokens' places."""
+        """Positions of the packed tokens."""
 
         def pick(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.gather(1, self.index)

@@ -1,6 +1,6 @@
-"""Many tokens a time slot, such as the patches of a picture, pooled to one vector.
+"""Pooling of several tokens of a time slot, such as image patches, to one vector.
 
-Slots know nothing of each other here, so whatever holds for one vector a slot (streaming, causality) goes on holding.
+Slots are pooled independently, so causality and streaming are not affected.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ ALL = AttentionPattern(kind="bidirectional")
 
 
 def split_tokens(features: Tensor, tokens: int) -> Tensor:
-    """Features (B, T, N x D) as the tokens they hold, (B, T, N, D)."""
+    """(B, T, N x D) -> (B, T, N, D)"""
     return features.reshape(*features.shape[:-1], tokens, features.shape[-1] // tokens)
 
 
 def mean_token(features: Tensor, tokens: int) -> Tensor:
-    """The plain mean over a slot's tokens, (B, T, N x D) -> (B, T, D)."""
+    """Mean over the tokens of a slot, (B, T, N x D) -> (B, T, D)."""
     return features if tokens == 1 else split_tokens(features, tokens).mean(-2)
 
 
 class AttentivePooler(nn.Module):
-    """A learned query a head looks at the N tokens of its slot, behind ``depth`` blocks in which these see each other.
+    """Attention pooling over the N tokens of a slot with one learned query for each head, after ``depth`` blocks.
 
-    The product of a fixed query with a linear map of the keys is one linear map of the tokens, so that is what is
-    learned: each head's score of a token. The head's share of the channels is then averaged by the softmax of the
-    scores. Scores begin at zero, where pooling is the plain mean (of what the blocks made of the tokens).
+    The product of a fixed query with a linear map of the keys is a linear map of the tokens, so this map is learned
+    directly: the score of a token for each head. The channels of each head are averaged with the softmax of its scores.
+    Scores are initialised to zero, which is mean pooling (of the output of the blocks).
 
-    A token's place in the slot (a patch's in the picture) is a learned vector, added before anything else looks at it;
-    so the order of the tokens matters.
+    Learned position embeddings are added to the tokens, so their order matters.
     """
 
     def __init__(self, width: int, tokens: int, heads: int, depth: int = 0, mlp_ratio: float = 4.0) -> None:

@@ -1,4 +1,4 @@
-"""The predictor: fills hidden frames from the encoded visible ones."""
+"""The predictor, which predicts hidden frames from the latents of visible ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keystep.nn.places import Packing, lay_out
 
 
 class Predictor(Trunk):
-    """Blocks over the whole sequence: latents at visible frames, one learned token at hidden ones."""
+    """Transformer over the whole sequence, with latents at visible frames and a learned mask token at hidden ones."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.predictor_depth, config.predictor_heads or config.heads)
@@ -34,9 +34,11 @@ class Predictor(Trunk):
         """Predictions at every valid frame, (B, T, dim) or (B, T, output_dim); zeros at padding.
 
         Args:
-            latents: (B, T, dim) from the encoder, zeros where it saw nothing.
-            hidden: (B, T) bool, the frames that get ``mask_token`` (1, 1, dim).
-            readout: the encoder's map of latents (N, dim) to the learned band, (N, readout_dim or dim).
+            latents: (B, T, dim) output of the encoder, zeros at hidden frames.
+            batch: of these frames.
+            hidden: (B, T) bool.
+            mask_token: (1, 1, dim), the input at hidden frames.
+            readout: the encoder's map from latents (N, dim) to the learned band, (N, readout_dim or dim).
         """
         tokens = torch.where(hidden[..., None], mask_token.to(latents.dtype), latents)
         packing = Packing(batch.valid)

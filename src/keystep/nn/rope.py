@@ -1,13 +1,14 @@
-"""Rotary positions: queries and keys turned by angles that grow with their place in the video.
+"""Rotary position embedding (RoPE) of queries and keys.
 
-A head of width d is cut into chunks, each with a position of its own (the frame; or segment and frame in it), and a
-chunk into pairs of neighbouring numbers. Pair j of a chunk of width c turns by ``position * base ** (-2j / c)``.
+The channels of a head of width d are split into chunks, each with its own position (the frame; or segment and frame
+within it), and chunks into pairs of adjacent channels. Pair j of a chunk of width c has the angle
+``position * base ** (-2j / c)``.
 
-``relative`` gives both numbers of a pair that same angle: a rotation, so that attention scores depend on distances
-alone. ``tiled`` gives number m the angle of pair ``m mod (c / 2)``: no rotation, but what the authors' checkpoints were
-trained with (a quirk inherited from V-JEPA 2). The two differ in the tables only.
+``relative`` applies the same angle to both channels of a pair. This is a rotation, so attention scores depend only on
+relative positions. ``tiled`` gives channel m the angle of pair ``m mod (c / 2)``. This is not a rotation, but the
+authors' checkpoints were trained with it (inherited from V-JEPA 2). The variants differ only in the tables.
 
-Pairs are worked on as complex numbers, which is one pass over memory instead of five.
+Pairs are processed as complex numbers, which needs one pass over memory instead of five.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ BASE = 10000.0
 
 
 class Rotation(Protocol):
-    """Turns queries and keys (B, H, N, d) of tokens whose places it was made for."""
+    """Rotates queries and keys (B, H, N, d) of tokens at given positions."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -33,9 +34,9 @@ class Rotation(Protocol):
 
 @dataclass(frozen=True)
 class RotaryTables:
-    """What pairs ``z`` turn into, ``turn * z + mirror * conj(z)``; made once for all blocks of a network.
+    """Precomputed coefficients, shared by all blocks: a pair z is mapped to ``turn * z + mirror * conj(z)``.
 
-    turn, mirror: (B, 1, N, d // 2) complex64. mirror is None where both numbers of a pair have the same angle.
+    turn, mirror: (B, 1, N, d // 2) complex64. mirror is None if both channels of a pair have the same angle.
     """
 
     turn: Tensor
@@ -46,7 +47,7 @@ class RotaryTables:
         return rotate(x, self)
 
     def __getitem__(self, span: slice) -> RotaryTables:
-        """The tables of a stretch of tokens."""
+        """The tables for a slice of the tokens."""
         return RotaryTables(self.turn[:, :, span], None if self.mirror is None else self.mirror[:, :, span])
 
 
@@ -57,19 +58,19 @@ def rotary_tables(
     segments: Tensor | None = None,
     segment_frames: Tensor | None = None,
 ) -> RotaryTables:
-    """Tables for tokens at (B, N) integer ``frames``, or at (``segments``, ``segment_frames``) where these are given.
+    """Tables for tokens at (B, N) ``frames``, or at (``segments``, ``segment_frames``) if given.
 
-    Angles are computed in float64, since float32 loses 3e-4 at frame 100,000 already.
+    Angles are computed in float64; the error of float32 is 3e-4 at frame 100,000.
     """
     if segments is not None and segment_frames is not None:
         chunks = list(zip((segments, segment_frames), _halves(head_dim), strict=True))
     else:
         chunks = [(frames, width) for width in _widths(head_dim, variant)]
-    return tables_of([pair_angles(positions, width) for positions, width in chunks], variant)
+    return make_tables([pair_angles(positions, width) for positions, width in chunks], variant)
 
 
 def _widths(head_dim: int, variant: Variant) -> tuple[int, ...]:
-    """Widths of the chunks where frames alone say where a token is."""
+    """Widths of the chunks if positions are frames."""
     halves = _halves(head_dim)
     return halves if variant == "tiled" else (sum(halves),)
 
@@ -79,8 +80,8 @@ def _halves(head_dim: int) -> tuple[int, int]:
     return first, 2 * ((head_dim - first) // 2)
 
 
-def tables_of(angles: Sequence[Tensor], variant: Variant) -> RotaryTables:
-    """Tables from the angles of each chunk's pairs, (B, N, width / 2) float64 each, as `pair_angles` gives them."""
+def make_tables(angles: Sequence[Tensor], variant: Variant) -> RotaryTables:
+    """Tables from the angles of each chunk's pairs, (B, N, width / 2) float64 each (see `pair_angles`)."""
     if variant == "relative":
         return RotaryTables(_unit(torch.cat(list(angles), dim=-1)[:, None]).to(torch.complex64), None)
     tiled = torch.cat([part.repeat(1, 1, 2) for part in angles], dim=-1)[:, None]  # (B, 1, N, 2 * (d // 2))
@@ -90,9 +91,9 @@ def tables_of(angles: Sequence[Tensor], variant: Variant) -> RotaryTables:
 
 
 def rotate(x: Tensor, tables: RotaryTables) -> Tensor:
-    """Turn queries or keys (B, H, N, d); computed in float32 at least, in the type of x.
+    """Rotate queries or keys (B, H, N, d), computing at least in float32 and returning the dtype of x.
 
-    The last number of an odd width fills no pair and stays as it is.
+    The last channel of an odd width is not part of a pair and does not change.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     even = 2 * tables.turn.shape[-1]
@@ -106,7 +107,7 @@ def rotate(x: Tensor, tables: RotaryTables) -> Tensor:
 
 
 def pair_angles(positions: Tensor, width: int) -> Tensor:
-    """(B, N, width / 2) float64, one a pair of a chunk of even ``width``, for tokens at (B, N) ``positions``."""
+    """(B, N, width / 2) float64: angles of the pairs of a chunk of even ``width`` at ``positions`` (B, N)."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / max(width, 1)
     return positions[..., None].double() * BASE**-exponents
 
@@ -117,10 +118,10 @@ def _unit(angles: Tensor) -> Tensor:
 
 
 class RealRotation(nn.Module):
-    """The same for frames, in real numbers: for graphs that have no complex ones.
+    """The same rotation with real numbers, for graphs without complex numbers.
 
-    A number x with its partner y in a pair turns into ``x cos + y sin``, where the sine for a pair's first number is
-    negative. Both variants are this, with different angles.
+    A channel x with its partner y is mapped to ``x cos + y sin``, where the sine is negated for the first channel of a
+    pair. Both variants have this form with different angles.
     """
 
     rates: Tensor
@@ -139,23 +140,23 @@ class RealRotation(nn.Module):
         self.register_buffer("partner", partner)
 
     def forward(self, positions: Tensor) -> RealTables:
-        """Tables for frames (B, N) int64. In float32 an angle is wrong by 3e-4 at frame 100,000."""
+        """Tables for frames (B, N) int64. If run in float32, the error of an angle is 3e-4 at frame 100,000."""
         angles = (positions.double()[..., None] * self.rates)[:, None]  # (B, 1, N, d)
         return RealTables(angles.cos().float(), (angles.sin() * self.signs).float(), self.partner)
 
 
 @dataclass(frozen=True)
 class RealTables:
-    """cosines, sines: (B, 1, N, d) float32, of each number; partner: (d,) index of the other one of its pair."""
+    """cosines, sines: (B, 1, N, d) float32 for each channel; partner: (d,) index of the other channel of its pair."""
 
     cosines: Tensor
     sines: Tensor
     partner: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Turn queries or keys (B, H, N, d). The last number of an odd width has no partner and angle 0."""
+        """Rotate queries or keys (B, H, N, d). The last channel of an odd width has angle 0."""
         return x * self.cosines + x.index_select(-1, self.partner) * self.sines
 
     def __getitem__(self, span: slice) -> RealTables:
-        """The tables of a stretch of tokens."""
+        """The tables for a slice of the tokens."""
         return RealTables(self.cosines[:, :, span], self.sines[:, :, span], self.partner)

@@ -1,10 +1,10 @@
-"""How attention is cut into tiles: slices of queries against the slices of keys that they see.
+"""Tiling of attention: slices of queries with the slices of keys that they can see.
 
-Tokens are in order, so the keys that a query sees are neighbours: a span. A tile is a slice of queries with the
-smallest slice that holds all their spans, so that windowed patterns cost O(T x window) in time and memory.
+Tokens are ordered, so the keys that a query sees form a contiguous span. A tile is a slice of queries with the smallest
+slice that contains all their spans, so that windowed patterns cost O(T x window) time and memory.
 
-Where results of tiles can be merged, the keys that very many queries see in common come first, as cores: large tiles
-without a mask, which run at the speed of matrix products. Small tiles then see to what lies around the cores.
+If the results of tiles can be merged, keys that are visible to many queries are handled first, as cores: large tiles
+without a mask, which run at the speed of matrix products. Small tiles then cover the remaining keys.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from keystep.nn.pattern import opened, rank
 from keystep.nn.places import Packing, Places
 
 TILE = 192
-"""Queries in a tile; 128 to 256 differ by little (benchmarks/attention.py --tile)."""
+"""Queries in a tile; 128 to 256 are similarly fast (benchmarks/attention.py --tile)."""
 CORE = 768
-"""Queries in a core, and the fewest keys to make one for. Torch's CPU kernel takes larger steps from 192 queries on,
-and its largest from 768 on: 48, 60, 77 GFLOP a CPU second for 128, 192, 768 where a matrix product makes 90."""
+"""Queries in a core, and the minimum number of its keys. Torch's CPU kernel uses larger blocks from 192 queries on, and
+its largest from 768 on: 48, 60 and 77 GFLOP per CPU second for 128, 192 and 768, where a matrix product has 90.
+"""
 
 
 class Spans(NamedTuple):
@@ -40,32 +41,33 @@ class Spans(NamedTuple):
 
     @property
     def empty(self) -> Tensor:
-        """(B, Tq) bool: who sees no key."""
+        """(B, Tq) bool: queries that see no key."""
         return self.first >= self.stop
 
 
 class Tile(NamedTuple):
-    """A slice of queries, the slice of keys near them, and the slice of strided keys farther back."""
+    """A slice of queries, the slice of keys within the window, and the slice of strided keys further back."""
 
     rows: slice
     near: slice
     far: slice
     full: bool
-    """Every query sees all these keys, so no mask is needed."""
+    """All keys are visible to all queries, so no mask is needed."""
     repeats: bool
-    """The mask is that of the tile before."""
+    """The mask is the same as that of the previous tile."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What attention works out from places alone, once for all blocks of a network.
+class TilePlan:
+    """Everything that attention derives from positions alone, computed once for all blocks of a network.
 
-    tiles: each visible pair of a query and a key in one of them.
-    overlap: whether a query's keys may lie in several tiles, so that these have to be merged.
-    near, far: the keys that each query sees within the window, and among the strided ones; each tile's mask is made
-        from them when it is needed, and forgotten.
-    far_keys: the strided keys, moved together.
-    blind: (B, Tq, 1) bool, the queries that see no key; None when there are none.
+    Attributes:
+        tiles: each visible pair of a query and a key is in exactly one of them.
+        overlap: whether the keys of a query may be in several tiles, whose results have to be merged.
+        near, far: the keys that each query sees within the window, and among the strided ones. Masks are created from
+            them on demand and not stored.
+        far_keys: packing of the strided keys.
+        blind: (B, Tq, 1) bool, queries that see no key; None if there are none.
     """
 
     tiles: list[Tile]
@@ -76,11 +78,12 @@ class Plan:
     blind: Tensor | None
 
     def masks(self, dtype: torch.dtype) -> Iterator[tuple[Tile, Tensor | None, Tensor | None]]:
-        """Each tile with its mask (B, 1, rows, near + far), to be added to scores; None: all are seen.
+        """Iterate over the tiles with their masks.
 
-        Made when it is needed and kept for the next tile only, which often needs the same. Hidden keys get a number so
-        low that nothing remains of them. A query that sees no key of the tile has an open mask (`opened`): it is blind,
-        or, where tiles overlap, told by the third part, (B, 1, rows) bool, so that it takes nothing from this tile.
+        The mask (B, 1, rows, near + far) is added to the scores; None: all keys are visible. It is only kept for the
+        next tile, which often uses the same. Invisible keys get a very low finite score. A query that sees no key in
+        the tile gets an open mask (`opened`). It is blind or, if tiles overlap, marked in the third item, (B, 1, rows)
+        bool, so that it ignores the tile.
         """
         mask: Tensor | None = None
         elsewhere: Tensor | None = None
@@ -97,20 +100,20 @@ class Plan:
             yield tile, mask, elsewhere
 
 
-def planned(pattern: AttentionPattern, queries: Places, key_places: Places | None, cores: bool) -> Plan:
-    """The plan, with or without cores, kept with the queries' places so that the next block finds it.
+def make_plan(pattern: AttentionPattern, queries: Places, key_places: Places | None, cores: bool) -> TilePlan:
+    """The plan for these positions, with or without cores. It is cached in ``queries``, so that all blocks share it.
 
-    The keys' places are kept too, which makes sure that no other object gets their id.
+    The key positions are cached too, so that their id is not reused by another object.
     """
     name = (pattern, TILE, CORE, cores, None if key_places is None else id(key_places))
     if name not in queries.memo:
         plan = _plan(pattern, queries, queries if key_places is None else key_places, cores)
         queries.memo[name] = (plan, key_places)
-    kept: Plan = queries.memo[name][0]
+    kept: TilePlan = queries.memo[name][0]
     return kept
 
 
-def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool) -> Plan:
+def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool) -> TilePlan:
     near, far_keys = _near_spans(pattern, queries, keys), None
     far = Spans(torch.zeros_like(near.first), torch.zeros_like(near.stop))
     if pattern.stride is not None:
@@ -120,11 +123,11 @@ def _plan(pattern: AttentionPattern, queries: Places, keys: Places, cores: bool)
     blind = near.empty & far.empty
     around = _tiles_around_cores(near, far, blind, keys.positions.shape[1]) if cores else []
     tiles = around or _tiles(near, far)
-    return Plan(tiles, bool(around), near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
+    return TilePlan(tiles, bool(around), near, far, far_keys, blind[..., None] if bool(blind.any()) else None)
 
 
 def _near_spans(pattern: AttentionPattern, queries: Places, keys: Places) -> Spans:
-    """The keys that order and window allow."""
+    """Keys allowed by order and window."""
     stop = _search(rank(pattern, keys), keys.valid, rank(pattern, queries), right=True)
     first = torch.zeros_like(stop)
     if pattern.window is not None:
@@ -134,7 +137,7 @@ def _near_spans(pattern: AttentionPattern, queries: Places, keys: Places) -> Spa
 
 
 def _far_spans(pattern: AttentionPattern, queries: Places, far_keys: Places) -> Spans:
-    """The strided keys beyond the window; older keys are in order for every kind."""
+    """Strided keys beyond the window; the ranks of these older keys never exceed that of the query."""
     assert pattern.window is not None and pattern.memory is not None
     first = _search(far_keys.positions, far_keys.valid, queries.positions - pattern.memory, right=True)
     stop = _search(far_keys.positions, far_keys.valid, queries.positions - pattern.window, right=True)
@@ -142,22 +145,22 @@ def _far_spans(pattern: AttentionPattern, queries: Places, far_keys: Places) -> 
 
 
 def _search(values: Tensor, valid: Tensor | None, wanted: Tensor, right: bool = False) -> Tensor:
-    """(B, Tq): how many of a row's real values (B, Tk) are smaller than the wanted ones; ``right``: or equal."""
-    if valid is not None:  # padding behind every real value, so that a row is sorted
+    """(B, Tq): how many of a row's valid values (B, Tk) are smaller than the wanted ones (``right``: or equal)."""
+    if valid is not None:  # sort padding last
         values = values.masked_fill(~valid, torch.iinfo(values.dtype).max)
     return torch.searchsorted(values.contiguous(), wanted.contiguous(), right=right, out_int32=True)
 
 
 def _spans(first: Tensor, stop: Tensor, valid: Tensor | None, keys: int) -> Spans:
-    """Spans of padding, and spans without a key, moved to where they widen no tile."""
+    """Replace the spans of padding, and empty spans, by ones that do not enlarge a tile."""
     none = first >= stop if valid is None else (first >= stop) | ~valid
     return Spans(first.masked_fill(none, keys), stop.masked_fill(none, 0))
 
 
 def _tiles_around_cores(near: Spans, far: Spans, blind: Tensor, keys: int) -> list[Tile]:
-    """The cores, then small tiles for what each query sees before its core and behind it. Nothing if no core pays.
+    """The cores, followed by small tiles for the keys before and after them; empty if no core is large enough.
 
-    blind: (B, Tq) bool, queries whose output is thrown away, so that they may see any core.
+    blind: (B, Tq) bool, queries whose output is discarded, so they may see any core.
     """
     if keys < CORE:
         return []
@@ -166,7 +169,7 @@ def _tiles_around_cores(near: Spans, far: Spans, blind: Tensor, keys: int) -> li
     worthwhile = end - begin >= CORE
     if not bool(worthwhile.any()):
         return []
-    begin, end = (x.masked_fill(~worthwhile, keys) for x in (begin, end))  # without a core, all keys lie before it
+    begin, end = (x.masked_fill(~worthwhile, keys) for x in (begin, end))  # no core: all keys count as before it
     nothing = slice(0, 0)
     cores = [
         Tile(rows, slice(first, stop), nothing, full=True, repeats=False)
@@ -175,16 +178,16 @@ def _tiles_around_cores(near: Spans, far: Spans, blind: Tensor, keys: int) -> li
     ]
     begin, end = (x.repeat_interleave(CORE)[: blind.shape[1]] for x in (begin, end))  # (Tq,)
     before = _spans(near.first, torch.minimum(near.stop, begin), None, keys)
-    behind = _spans(torch.maximum(near.first, end), near.stop, None, keys)
+    after = _spans(torch.maximum(near.first, end), near.stop, None, keys)
     no_far = Spans(torch.zeros_like(far.first), torch.zeros_like(far.stop))
-    return [*cores, *_tiles(before, far), *_tiles(behind, no_far)]
+    return [*cores, *_tiles(before, far), *_tiles(after, no_far)]
 
 
 def _tiles(near: Spans, far: Spans) -> list[Tile]:
-    """Tiles of `TILE` queries with the smallest slices that hold all their keys, over the whole batch."""
+    """Tiles of `TILE` queries with the smallest slices that contain all their keys, over the whole batch."""
 
     def bounds(spans: Spans) -> tuple[Tensor, ...]:
-        """(tiles,) each: first key of any query, behind the last one of any, all seen, seen as in the tile before."""
+        """(tiles,) each: first key, end of the last key, whether all are visible, whether as in the previous tile."""
         first, stop = (_cut(x, TILE) for x in spans)
         start, end = first.amin((0, 2)), stop.amax((0, 2))
         full = (first.amax((0, 2)) == start) & (stop.amin((0, 2)) == end)
@@ -206,7 +209,7 @@ def _tiles(near: Spans, far: Spans) -> list[Tile]:
 
 
 def _cut(x: Tensor, size: int) -> Tensor:
-    """(B, T) -> (B, tiles, size); the last value fills up."""
+    """(B, T) -> (B, tiles, size), padded with the last value."""
     count = -(-x.shape[1] // size)
     index = torch.arange(count * size, device=x.device).clamp(max=x.shape[1] - 1)
     return x[:, index].view(len(x), count, size)
@@ -217,5 +220,5 @@ def _slices(total: int, size: int) -> list[slice]:
 
 
 def length(span: slice) -> int:
-    """How many indices lie in a slice."""
+    """Number of indices in a slice."""
     return int(span.stop - span.start)

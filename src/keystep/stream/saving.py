@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from keystep.errors import InputError, named, one_line, quoted
-from keystep.nn.cache import NOTHING, Cache
+from keystep.nn.cache import EMPTY, Cache
 from keystep.nn.context import SPARE, Kind, Memory
 from keystep.persistence import check_format, load_tensors, read_metadata, save_tensors, weights_signature
 from keystep.reading import Record, checked, parse_json
@@ -186,7 +186,7 @@ class _Restoring:
             raise self._damaged(f"keys {quoted(record.kind)}, which this {self.part} does not keep so")
         positions = self._take(f"{number}.positions", kinds[kind].positions, (len(described.frames), None), (0, 1))
         ends = torch.tensor(described.frames, device=positions.device)[:, None]
-        if bool((positions < NOTHING).any()) or bool((positions >= ends).any()):
+        if bool((positions < EMPTY).any()) or bool((positions >= ends).any()):
             raise self._damaged("keys of frames that were not seen yet")
         columns, (start, capacity) = positions.shape[1], record.lies
         if not start + columns <= capacity <= _most_columns(kind, columns, self.network):
@@ -199,7 +199,7 @@ class _Restoring:
                 for what, own in zip(("keys", "values"), like, strict=True)
             )
             parts[name] = (keys, values)
-        return kind, Cache.rebuilt(positions, parts, start, capacity)
+        return kind, Cache.from_saved(positions, parts, start, capacity)
 
     def _take(self, name: str, like: Tensor, sizes: tuple[int | None, ...], axes: tuple[int, ...]) -> Tensor:
         """A tensor like another one except for the sizes along some axes (None: any)."""

@@ -16,7 +16,7 @@ import torch
 import keystep
 from keystep.errors import InputError
 from keystep.export import ExportedStep, artefact, check, export_step, onnx_files, step
-from keystep.export.artefact import limited
+from keystep.export.artefact import limit_window
 from keystep.heads import Affine, linear_head
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'; make test-all has it")
@@ -213,7 +213,7 @@ def test_int8_is_measured_on_the_given_videos_and_what_it_moves_is_recorded(
 BROKEN = np.ones((8, 5), np.float32)
 BROKEN[6, 2] = np.nan
 UNSUITED = [
-    (np.ones((8, 4)), r"features 1: shape \(8, 4\); a call reads 2 frames of 5 numbers"),
+    (np.ones((8, 4)), r"features 1: shape \(8, 4\); expected \(T, 5\) with T >= 2"),
     ([np.ones((8, 5)), np.ones((1, 5))], r"features 2: shape \(1, 5\)"),
     (BROKEN, "features 1: NaN or infinite value in frame 6"),
 ]
@@ -226,7 +226,7 @@ def test_videos_that_cannot_be_measured_on_are_refused(
     model = make_model(MEMORY)
     with pytest.raises(InputError, match=line):
         export_step(model, tmp_path / "out", frames=2, int8=True, features=features)
-    with pytest.raises(InputError, match="no int8 file is asked for; add --int8"):
+    with pytest.raises(InputError, match="only used to measure the error of int8; add --int8"):
         export_step(model, tmp_path / "out", frames=2, features=features)
     assert not (tmp_path / "out").exists()
 
@@ -244,7 +244,7 @@ def test_a_file_with_wrong_probabilities_is_never_written(
 
     monkeypatch.setattr(step.ExportedStep, "_run", swapped)
     options = {"onnx": broken == "step.onnx", "torch_program": broken == "step.pt2"}
-    with pytest.raises(InputError, match=rf"{broken} is not what keystep\.stream computes: probabilities differ"):
+    with pytest.raises(InputError, match=rf"{broken} differs from keystep\.stream: probabilities differ"):
         export_step(make_model(MEMORY), tmp_path / "out", head=HEAD, **options)
     assert not (tmp_path / "out").exists()
 
@@ -256,14 +256,14 @@ def test_a_steep_head_is_no_reason_to_refuse_right_files() -> None:
     moved = latents + 5e-5 * latents.sign()
     right, got = ((x, head.probabilities(x)) for x in (latents, moved))
     trial = check.Trial([(latents, ())])
-    said = artefact._exact("step.onnx", got, check.Reference(trial, right, head, (keystep.stream.init(head),)))
+    said = artefact._check_step("step.onnx", got, check.Reference(trial, right, head, (keystep.stream.init(head),)))
     assert said["probabilities"]["largest_difference"] > check.TOLERANCE > said["largest_difference"]
 
 
 def test_a_window_given_at_export_limits_the_attention(make_model: MakeModel) -> None:
     """Its latents are those of the same weights with that window, and no longer those of the model."""
     model = make_model({"kind": "bidirectional"}, live_attention={"kind": "causal"})
-    twin, features = limited(model, 6), random_features(1, 40)
+    twin, features = limit_window(model, 6), random_features(1, 40)
     step = ExportedStep(twin, 40)
     with torch.no_grad():
         latents = step(features, *step.initial())[0]
@@ -271,10 +271,10 @@ def test_a_window_given_at_export_limits_the_attention(make_model: MakeModel) ->
     torch.testing.assert_close(latents, model.encode(features, pattern=windowed), atol=1e-5, rtol=0)
     unlimited = model.encode(features, pattern=model.config.live_attention)
     assert (latents - unlimited).abs().max() > 1e-3
-    with pytest.raises(InputError, match="has a window already; leave out --window 3"):
-        limited(twin, 3)
-    with pytest.raises(InputError, match="--window 0 leaves a frame without itself"):
-        limited(model, 0)
+    with pytest.raises(InputError, match=r"already has a window.*; remove --window 3"):
+        limit_window(twin, 3)
+    with pytest.raises(InputError, match="--window must be at least 1, not 0"):
+        limit_window(model, 0)
 
 
 def test_the_folder_is_complete_or_absent(
@@ -287,7 +287,7 @@ def test_the_folder_is_complete_or_absent(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(check, "TOLERANCE", 0.0)
-        with pytest.raises(InputError, match=r"step\.pt2 is not what keystep\.stream computes.*nothing was written"):
+        with pytest.raises(InputError, match=r"step\.pt2 differs from keystep\.stream.*nothing was written"):
             export_step(model, folder, **options)
     with monkeypatch.context() as patch:
         patch.setattr(artefact, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -306,7 +306,7 @@ def test_a_missing_package_and_an_empty_choice_are_one_line(
     monkeypatch.setattr(onnx_files, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(InputError, match=r"needs onnxscript: pip install 'keystep\[export\]'"):
         export_step(make_model(MEMORY), tmp_path / "out")
-    with pytest.raises(InputError, match="nothing to write"):
+    with pytest.raises(InputError, match="nothing to export"):
         export_step(make_model(MEMORY), tmp_path / "out", onnx=False)
     assert not (tmp_path / "out").exists()
 

@@ -98,7 +98,7 @@ def test_heads_that_see_the_future_are_exported_over_whole_videos(
 
 
 def test_steps_that_a_head_does_not_have_are_refused_in_one_line(make_model: MakeModel) -> None:
-    with pytest.raises(InputError, match="this mstcn head reads the whole video: it has no step to export"):
+    with pytest.raises(InputError, match="this mstcn head reads the whole video, so it has no streaming step"):
         ExportedStep(make_model(MODEL), 2, 1, make_head(*OFFLINE["mstcn"]))
-    with pytest.raises(InputError, match=r"4 frames a call do not suit a head that answers 3 together.* multiple of 6"):
+    with pytest.raises(InputError, match=r"frames must be a multiple of 6 for a head with chunks of 3, not 4"):
         ExportedStep(make_model(MODEL), 4, 1, make_head(*CAUSAL["attentive"]))

@@ -120,10 +120,10 @@ def test_the_state_is_what_it_says(make_model: MakeModel) -> None:
 
 
 REFUSED = [
-    ({"kind": "causal"}, 1, "attends causal without a window.*give --window N.*no longer those"),
+    ({"kind": "causal"}, 1, "causal attention without a window.*give --window N.*changes its latents"),
     ({"kind": "block_causal", "block": 4}, 4, "without a window.*--window N"),
-    ({"kind": "block_causal", "block": 4, "window": 9}, 6, "6 frames a call do not suit .*multiple of its block, 4"),
-    ({"kind": "causal", "window": 9}, 0, "0 frames of 1 streams a call"),
+    ({"kind": "block_causal", "block": 4, "window": 9}, 6, "frames must be a multiple of the model's block, 4, not 6"),
+    ({"kind": "causal", "window": 9}, 0, "frames and streams must be at least 1, not 0 and 1"),
     ({"kind": "bidirectional", "window": 9}, 1, "cannot run on a stream"),
     ({"kind": "segment_causal", "window": 9}, 1, "cannot run on a stream"),
 ]
@@ -140,11 +140,11 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
 
 def test_heads_and_states_that_do_not_fit_are_refused(make_model: MakeModel) -> None:
     model = make_model({"kind": "block_causal", "block": 4, "window": 9})
-    with pytest.raises(InputError, match="the head reads latents 3 wide; the model gives 16"):
+    with pytest.raises(InputError, match="the head expects latents of width 3, but the model has 16"):
         ExportedStep(model, 4, 1, linear_head(Affine(torch.zeros(2, 3), torch.zeros(2))))
     step = ExportedStep(model, 4)
     _, waiting = keystep.stream.step(model, random_features(1, 6), keystep.stream.init(model))
-    with pytest.raises(InputError, match="with up to 2 frames waiting"):
+    with pytest.raises(InputError, match="with up to 2 pending frames"):
         step.taken_over(waiting)
     with pytest.raises(InputError, match="state of 2 streams"):
         step.taken_over(keystep.stream.init(model, 2))

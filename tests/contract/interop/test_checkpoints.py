@@ -181,7 +181,7 @@ def test_a_loaded_model_does_not_need_its_file_any_more(bare: Path) -> None:
 
 
 def test_a_bare_file_without_architecture_is_refused_in_one_line(bare: Path) -> None:
-    with pytest.raises(InputError, match=r"bare state dict.*give its architecture"):
+    with pytest.raises(InputError, match=r"plain state dict.*give its architecture"):
         official.load(bare)
 
 
@@ -221,12 +221,12 @@ def test_the_sizes_of_the_released_files_follow_from_their_architectures() -> No
     ("change", "line"),
     [
         ({"enc_heads": 3}, "dim 20 cannot be shared by 3 heads"),
-        ({"d_model": 40}, "the architecture says d_model 40, the weights 20"),
-        ({"enc_depth": 3}, "the architecture says enc_depth 3, the weights 2"),
-        ({"enc_depth": 1}, "the architecture says enc_depth 1, the weights 2"),
+        ({"d_model": 40}, "d_model is 40 in the architecture, but 20 in"),
+        ({"enc_depth": 3}, "enc_depth is 3 in the architecture, but 2 in"),
+        ({"enc_depth": 1}, "enc_depth is 1 in the architecture, but 2 in"),
         ({"student_encoder_attention": "sideways"}, "unknown mode 'sideways'"),
         ({"rope_mode": None}, "unknown mode None"),
-        ({"student_encoder_block_size": 0}, "its architecture makes no model: attention.block"),
+        ({"student_encoder_block_size": 0}, "invalid architecture: attention.block"),
         ({"flash": True}, "has unknown 'flash'"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_wrong_architecture_is_one_line(bare: Path, change: dict, line: str) -
 
 
 def test_an_incomplete_architecture_names_what_is_missing(bare: Path) -> None:
-    with pytest.raises(InputError, match="misses enc_heads, rope_mode"):
+    with pytest.raises(InputError, match="lacks enc_heads, rope_mode"):
         official.load(bare, {k: v for k, v in ARCHITECTURE.items() if k not in ("enc_heads", "rope_mode")})
 
 
@@ -294,7 +294,9 @@ def test_damaged_and_absent_files_are_refused(bare: Path) -> None:
     whole = bare.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 100):
         bare.write_bytes(whole[:size])
-        with pytest.raises(InputError, match=rf"bare\.pt: (an empty file|cut off: {size:,} bytes); download it again"):
+        with pytest.raises(
+            InputError, match=rf"bare\.pt: (an empty file|truncated: {size:,} bytes); download it again"
+        ):
             official.load(bare, ARCHITECTURE)
     with pytest.raises(InputError, match="no such file"):
         official.load(bare.with_name("absent.pt"))
@@ -305,11 +307,11 @@ def test_damaged_and_absent_files_are_refused(bare: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"enc_depth": 200}, r"the architecture says enc_depth 200, the weights \d+;"),
-        ({"pred_depth": 200}, r"the architecture says pred_depth 200, the weights \d+;"),
-        ({"d_model": 2000}, r"the architecture says d_model 2000, the weights \d+;"),
-        ({"enc_depth": 2 * 10**7}, "its architecture makes no model: depth: Input should be less than or equal to 256"),
-        ({"d_model": 10**30 * 20}, "its architecture makes no model: dim: Input should be less than"),
+        ({"enc_depth": 200}, r"enc_depth is 200 in the architecture, but \d+ in"),
+        ({"pred_depth": 200}, r"pred_depth is 200 in the architecture, but \d+ in"),
+        ({"d_model": 2000}, r"d_model is 2000 in the architecture, but \d+ in"),
+        ({"enc_depth": 2 * 10**7}, "invalid architecture: depth: Input should be less than or equal to 256"),
+        ({"d_model": 10**30 * 20}, "invalid architecture: dim: Input should be less than"),
     ],
 )
 def test_an_absurd_architecture_is_refused_before_a_model_of_it_is_built(
@@ -334,7 +336,7 @@ def test_a_flipped_bit_of_a_weight_is_found_though_torch_does_not_look(bare: Pat
     content[content.index(weights()["student_enc.blocks.0.mlp.fc1.weight"].numpy().tobytes()) + 77] ^= 1
     bare.write_bytes(content)
     torch.load(bare)
-    with pytest.raises(InputError, match=r"bare\.pt: damaged: bare/data/\d+ in it does not fit its checksum"):
+    with pytest.raises(InputError, match=r"bare\.pt: damaged: bare/data/\d+ does not match its checksum"):
         official.load(bare, ARCHITECTURE)
     torch.save({"fc.weight": torch.ones(3, 16), "fc.bias": torch.zeros(3)}, tmp_path / "head.pt")
     content = bytearray((tmp_path / "head.pt").read_bytes())
@@ -348,9 +350,12 @@ BROKEN = {
     "an empty file": (b"", "an empty file; download it again"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "run 'git lfs pull'"),
     "a page": (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
-    "text": ("Zugriff verweigert: ä\n".encode(), "a text file, no torch file; it begins with 'Zugriff verweigert: ä"),
-    "three bytes": (b"PK\x03", "cut off: 3 bytes of 583,007,046; download it again"),
-    "the beginning": (b"PK\x03\x04" + bytes(5000), "cut off: 5,004 bytes of 583,007,046; download it again"),
+    "text": (
+        "Zugriff verweigert: ä\n".encode(),
+        "a text file, not a torch file; it starts with 'Zugriff verweigert: ä",
+    ),
+    "three bytes": (b"PK\x03", "truncated: 3 bytes of 583,007,046; download it again"),
+    "the beginning": (b"PK\x03\x04" + bytes(5000), "truncated: 5,004 bytes of 583,007,046; download it again"),
 }
 
 

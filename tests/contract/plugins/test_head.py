@@ -66,6 +66,17 @@ def test_an_installed_head_is_named_shortly_and_loads_without_a_word(page: Calla
     assert keystep.load_head("head.safetensors").config.model_dump() == {"kind": "averaging", "past": 2}
 
 
+def test_a_head_that_sees_the_whole_video_is_not_judged_as_a_live_one(page: Callable, mstcn: Path) -> None:
+    code = page("add_head.md").code
+    assert "    @property\n    def reach" in code
+    Path("my_heads.py").write_text(
+        code.replace("    @property\n    def reach", "    delay = None\n\n    @property\n    def reach")
+    )
+    data, config = keystep.open_dataset(mstcn, source_rate=4), {"probe": {"penalties": [0.01]}, "seeds": 1}
+    with pytest.raises(InputError, match=f"head {NAME}: sees the whole video .* judge it with modes="):
+        keystep.evaluate(data, heads=["linear", NAME], modes=["causal"], config=config)
+
+
 WRONG = {
     "return self.classify(cat([x, mean], dim=-1))[None]": (
         ("return self.classify(cat([x, mean], dim=-1))", r"its run gave \(1, 20, 3\) .*expected \(1, 1, 20, 3\)"),

@@ -62,11 +62,11 @@ def test_unknown_names_and_those_that_only_a_file_has_said_are_refused(registry:
     near = next(iter(registry.own))
     with pytest.raises(InputError, match=rf"unknown {registry.noun} '{near}x'; did you mean {near}\?"):
         registry.find(f"{near}x")
-    with pytest.raises(InputError, match=r"os:getcwd: no file may choose the code that runs; .* --plugin os:getcwd"):
-        registry.find("os:getcwd")
-    plugins.allow("os:getcwd", "os:nothing", "no_such_module:Name")
-    with pytest.raises(InputError, match=rf"{registry.noun} os:getcwd: lacks "):
-        registry.find("os:getcwd")
+    with pytest.raises(InputError, match=r"os:sep: no file may choose the code that runs; .* --plugin os:sep"):
+        registry.find("os:sep")
+    plugins.allow("os:sep", "os:nothing", "no_such_module:Name")
+    with pytest.raises(InputError, match=rf"{registry.noun} os:sep: lacks "):
+        registry.find("os:sep")
     for spec in ("os:nothing", "no_such_module:Name"):
         with pytest.raises(InputError, match=f"{registry.noun} {spec}: cannot be imported"):
             registry.find(spec)

@@ -121,7 +121,7 @@ def test_a_wrong_rate_shows_as_keysteps_after_the_end(tree: Path, tmp_path: Path
 def test_code_in_a_torch_file_is_never_run(tree: Path, tmp_path: Path) -> None:
     path = tree / "features" / "omnivore_video" / f"{UIDS[0]}_aria02_rgb.pt"
     torch.save({"features": torch.zeros(130, 6)}, path)
-    with pytest.raises(InputError, match="holds a dict, expected one tensor"):
+    with pytest.raises(InputError, match="contains a dict; expected a tensor"):
         EgoExo4D().write(tree, tmp_path / "out", Problems())
     torch.save(EgoExo4DConfig(), path)
     with pytest.raises(InputError, match="more than plain tensors"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.evals.bootstrap import Shares, paired_bootstrap, paired_shares
+from keystep.evals.bootstrap import RatioSums, paired_bootstrap, paired_ratios
 
 FRAMES = np.array([300, 500, 800, 400, 1000, 600])
 
@@ -101,8 +101,8 @@ def test_shares_that_are_means_of_videos_and_seeds_are_compared_video_by_video()
     rng = np.random.default_rng(1)
     level = rng.uniform(0, 1, 20)  # videos differ a lot, the two sides always by 0.1
     one = np.ones((3, 20))
-    difference = paired_shares(Shares(level + 0.1 + 0 * one, one), Shares(level + 0 * one, one))
+    difference = paired_ratios(RatioSums(level + 0.1 + 0 * one, one), RatioSums(level + 0 * one, one))
     assert abs(difference.mean - 10) < 1e-9 and 9.9 < difference.low <= difference.high < 10.1
-    assert paired_shares(Shares(0 * one, 0 * one), Shares(0 * one, 0 * one)).mean == 0
+    assert paired_ratios(RatioSums(0 * one, 0 * one), RatioSums(0 * one, 0 * one)).mean == 0
     with pytest.raises(InputError, match="at least 2 videos"):
-        paired_shares(Shares(one[:, :1], one[:, :1]), Shares(one[:, :1], one[:, :1]))
+        paired_ratios(RatioSums(one[:, :1], one[:, :1]), RatioSums(one[:, :1], one[:, :1]))

@@ -68,7 +68,7 @@ def test_surprise_is_the_same_however_the_frames_come(make_model: MakeModel, siz
         parts.append(rows)
         start = min(frames, start + size)
         assert start - sum(map(len, parts)) <= source.delay
-    whole = source.score_video(video)
+    whole = source.of_video(video)
     assert whole.shape == (frames, 1)
     np.testing.assert_allclose(np.concatenate([*parts, source.finish(state)]), whole, atol=1e-6)
 
@@ -98,8 +98,8 @@ def test_surprise_compares_the_clusters_of_each_offset_and_averages(make_model: 
             }
         )
         alone.append(Surprise(single, span=4, context=9, clusters=4))
-    found = Surprise(together, span=4, context=9, clusters=4).score_video(video)
-    np.testing.assert_allclose(found, np.mean([source.score_video(video) for source in alone], axis=0), atol=1e-6)
+    found = Surprise(together, span=4, context=9, clusters=4).of_video(video)
+    np.testing.assert_allclose(found, np.mean([source.of_video(video) for source in alone], axis=0), atol=1e-6)
     with pytest.raises(InputError, match="12 outputs are not a multiple of 5 clusters"):
         Surprise(together, span=4, context=9, clusters=5)
 

@@ -9,8 +9,9 @@ from keystep.errors import InputError
 from keystep.extraction.backbone import Clip, Picture
 from keystep.extraction.backbones import custom
 from keystep.extraction.backbones.colours import Colours
-from keystep.extraction.backbones.custom import from_callable, from_spec
+from keystep.extraction.backbones.custom import from_callable, from_name
 from keystep.extraction.backbones.weights import tensors_hash
+from keystep.plugins import allow, specs_in
 
 PICTURE = Picture(height=4, width=6)
 
@@ -153,26 +154,31 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_spec_names_a_backbone_or_what_makes_one(module: str) -> None:
-    made = from_spec(f"{module}:make", device="cpu")
+    allow(*(f"{module}:{name}" for name in ("make", "Makers.ready", "Makers.plain")))
+    made = from_name(f"{module}:make", device="cpu")
     assert made.asked == "cpu" and made.name == "mine"  # type: ignore[attr-defined]
-    assert from_spec(f"{module}:Makers.ready").width == 3
-    assert from_spec(f"{module}:Makers.plain")(random_clips(1)).shape == (3, 1, 3)
+    assert from_name(f"{module}:Makers.ready").width == 3
+    assert from_name(f"{module}:Makers.plain")(random_clips(1)).shape == (3, 1, 3)
 
 
 SPECS = [
-    ("{}", "expected package.module:attribute"),
-    (":make", "expected package.module:attribute"),
-    ("{}:", "expected package.module:attribute"),
-    ("{}:absent", "keystep_test_backbones has no absent"),
-    ("{}:number", "an object of type int is no"),
+    ("{}", "unknown backbone .* or package.module:Name"),
+    (":make", "unknown backbone .* or package.module:Name"),
+    ("{}:", "unknown backbone .* or package.module:Name"),
+    ("{}:absent", "module 'keystep_test_backbones' has no attribute 'absent'"),
+    ("{}:number", "lacks a call; see keystep.extraction.backbone.BackboneMaker"),
     ("{}:refuses", "an object of type str is no"),
-    ("keystep_no_such_module:make", "cannot be imported: No module named 'keystep_no_such_module'"),
-    ("keystep_test_broken:make", "cannot be imported: No module named 'keystep_no_such_module'"),
+    (
+        "keystep_no_such_module:make",
+        "cannot be imported: ModuleNotFoundError: No module named 'keystep_no_such_module'",
+    ),
+    ("keystep_test_broken:make", "cannot be imported: ModuleNotFoundError: No module named 'keystep_no_such_module'"),
 ]
 
 
 @pytest.mark.parametrize(("spec", "line"), SPECS)
 def test_specs_that_name_nothing_usable_are_refused_in_one_line(module: str, spec: str, line: str) -> None:
+    allow(*specs_in(spec.format(module)))
     with pytest.raises(InputError, match=line) as info:
-        from_spec(spec.format(module))
+        from_name(spec.format(module))
     assert "\n" not in str(info.value)

@@ -77,7 +77,7 @@ def test_shards_are_opened_when_they_are_needed_and_each_once(tmp_path: Path, mo
         write_lemon(tmp_path, dict.fromkeys("abcde", 4), local_indices=torch.tensor([1, 0] * 2 + [0]))
     )
     assert opened == ["index.pt"]
-    with pytest.raises(InputError, match=r"pretrain_00000\.pt: its video 0 is 'a', the index says 'b'"):
+    with pytest.raises(InputError, match=r"pretrain_00000\.pt: video 0 is 'a', but 'b' in the index"):
         archive.video(1)
     archive = open_archive(write_lemon(tmp_path / "b", dict.fromkeys("abcde", 4)))
     opened.clear()
@@ -133,32 +133,35 @@ def offsets(*values: int) -> torch.Tensor:
 
 
 BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "no offsets": (without("offsets"), "no offsets in it; this is no feature archive"),
-    "no times": (without("times"), "no times in it"),
-    "no paths": (without("paths"), "no paths in it"),
-    "no dictionary": (lambda: [1, 2], "holds a list, expected names and values"),
-    "a checkpoint": (lambda: {"mask_token": torch.zeros(1)}, r"no offsets in it.*it holds mask_token"),
-    "offsets end early": (changed(offsets=offsets(0, 5, 5, 11)), "offsets go from 0 to 11; expected 0 to 12"),
-    "offsets start late": (changed(offsets=offsets(1, 5, 5, 12)), "offsets go from 1 to 12"),
-    "offsets fall": (changed(offsets=offsets(0, 7, 5, 12)), "offsets fall from 7 to 5 at video 1"),
+    "no offsets": (without("offsets"), "not a feature archive: offsets is missing"),
+    "no times": (without("times"), "times is missing"),
+    "no paths": (without("paths"), "paths is missing"),
+    "no dictionary": (lambda: [1, 2], "contains a list; expected a dictionary"),
+    "a checkpoint": (lambda: {"mask_token": torch.zeros(1)}, r"offsets is missing.*it contains mask_token"),
+    "offsets end early": (changed(offsets=offsets(0, 5, 5, 11)), "offsets range from 0 to 11; expected 0 to 12"),
+    "offsets start late": (changed(offsets=offsets(1, 5, 5, 12)), "offsets range from 1 to 12"),
+    "offsets fall": (changed(offsets=offsets(0, 7, 5, 12)), "offsets decrease from 7 to 5 at video 1"),
     "offsets for fewer": (changed(offsets=offsets(0, 5, 12)), "3 offsets for 3 videos"),
     "offsets of floats": (changed(offsets=torch.tensor([0.0, 5, 5, 12])), r"offsets are float32 \(4,\)"),
     "offsets in a list": (changed(offsets=[0, 5, 5, 12]), "offsets are of type list"),
     "times too short": (
         changed(times=torch.zeros(11)),
-        r"times are float32 \(11,\); expected one float for each of 12",
+        r"times are float32 \(11,\); expected 12 floats",
     ),
     "times of integers": (changed(times=torch.zeros(12, dtype=torch.int64)), "times are int64"),
     "tokens flat": (changed(tokens=torch.zeros(12)), r"tokens are float32 \(12,\)"),
     "tokens of integers": (changed(tokens=torch.zeros(12, 4, dtype=torch.int8)), "tokens are int8"),
     "tokens bfloat16": (changed(tokens=torch.zeros(12, 4, dtype=torch.bfloat16)), "tokens are bfloat16"),
-    "another width": (changed(feature_dim=2048), "feature_dim 2048, but tokens are 4 wide"),
+    "another width": (changed(feature_dim=2048), "feature_dim is 2048, but tokens have width 4"),
     "a path twice": (changed(paths=["a.pt", "b.pt", "a.pt"]), r"paths has 'a\.pt' twice"),
-    "a path that leads up": (changed(paths=["a.pt", "../b.pt", "c.pt"]), r"paths has '\.\./b\.pt', which leads out"),
-    "a hidden way up": (changed(paths=["a.pt", "b/../../c.pt", "d.pt"]), "leads out of the archive"),
-    "an absolute path": (changed(paths=["a.pt", "/etc/b.pt", "c.pt"]), r"paths has '/etc/b\.pt', which leads out"),
+    "a path that leads up": (
+        changed(paths=["a.pt", "../b.pt", "c.pt"]),
+        r"paths has '\.\./b\.pt', which points outside",
+    ),
+    "a hidden way up": (changed(paths=["a.pt", "b/../../c.pt", "d.pt"]), "points outside of the archive"),
+    "an absolute path": (changed(paths=["a.pt", "/etc/b.pt", "c.pt"]), r"paths has '/etc/b\.pt', which points outside"),
     "an empty path": (changed(paths=["a.pt", "", "c.pt"]), "paths has ''"),
-    "paths of another kind": (changed(paths=[None, "b", "c"]), "paths is no list of names"),
+    "paths of another kind": (changed(paths=[None, "b", "c"]), "paths is of type list; expected a list of names"),
     "a phase too high": (
         lambda: surgical({"v1": regular_times(2, 1)}, [0, 3]),
         "phase label 3, but phase_class_names has 3 names",
@@ -166,32 +169,44 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "phases too few": (lambda: surgical({"v1": regular_times(2, 1)}, [0]), r"phase_labels are int64 \(1,\)"),
     "an impossible rate": (
         lambda: surgical({"v1": regular_times(1, 1)}, [0], target_fps=0.0),
-        r"target_fps 0\.0 is no number of slots a second: a rate must",
+        r"target_fps 0\.0 is not a rate in slots per second: a rate must",
     ),
-    "an absurd rate": (changed(target_fps=1e300), r"target_fps 1e\+300 is no number of slots a second: too large"),
-    "a rate of ages": (changed(target_fps=1e-9), "target_fps 1e-09 is no number of slots a second: too large or too"),
-    "a rate that would take for ever": (changed(target_fps="1e999999999"), "target_fps '1e999999999' is no number of"),
-    "a rate of tensors": (changed(target_fps=torch.ones(9)), r"target_fps tensor\(.* is no number of slots a second"),
-    "no class names": (lambda: surgical_without("phase_class_names"), "no phase_class_names in it"),
-    "a width of tensors": (changed(feature_dim=torch.tensor([4, 4])), r"feature_dim tensor\(\[4, 4\]\) is no width"),
-    "a width of many digits": (changed(feature_dim=10**600), r"feature_dim 10+\.\.\., but tokens are 4 wide"),
+    "an absurd rate": (changed(target_fps=1e300), r"target_fps 1e\+300 is not a rate in slots per second: too large"),
+    "a rate of ages": (
+        changed(target_fps=1e-9),
+        "target_fps 1e-09 is not a rate in slots per second: too large or too",
+    ),
+    "a rate that would take for ever": (changed(target_fps="1e999999999"), "target_fps '1e999999999' is not a rate in"),
+    "a rate of tensors": (
+        changed(target_fps=torch.ones(9)),
+        r"target_fps tensor\(.* is not a rate in slots per second",
+    ),
+    "no class names": (lambda: surgical_without("phase_class_names"), "phase_class_names is missing"),
+    "a width of tensors": (
+        changed(feature_dim=torch.tensor([4, 4])),
+        r"feature_dim must be a positive integer, not tensor\(\[4, 4\]\)",
+    ),
+    "a width of many digits": (changed(feature_dim=10**600), r"feature_dim is 10+\.\.\., but tokens have width 4"),
     "tokens without numbers": (
         changed(tokens=torch.empty(12, 4, device="meta")),
-        "'tokens' has a shape but no numbers",
+        "'tokens' has a shape but no data",
     ),
-    "offsets without numbers": (changed(offsets=torch.empty(4, device="meta")), "'offsets' has a shape but no numbers"),
+    "offsets without numbers": (changed(offsets=torch.empty(4, device="meta")), "'offsets' has a shape but no data"),
     "tokens sparse": (changed(tokens=torch.ones(12, 4).to_sparse()), "'tokens' is a sparse_coo float32 tensor"),
     "tokens of eight bits": (changed(tokens=torch.ones(12, 4).to(torch.float8_e4m3fn)), "'tokens' is a strided float8"),
     "twenty milliard rows": (
         lambda: packed(VIDEOS, tokens=torch.zeros(1, 1).expand(2 * 10**10, 4), times=torch.zeros(1).expand(2 * 10**10)),
-        r"'tokens' claims \(20000000000, 4\) float32 numbers of 4 bytes",
+        r"'tokens' has shape \(20000000000, 4\) \(float32\), but only 4 bytes",
     ),
-    "a number for a key": (lambda: packed(VIDEOS) | {7: 1}, "has 7 among its names; names are text"),
-    "a name for a terminal": (lambda: {"evil\nline\x1b[31m": 1}, r"it holds 'evil\\nline\\x1b\[31m'"),
-    "half a letter in a name": (changed(paths=["a\ud800.pt", "b", "c"]), r"paths has 'a\\ud800\.pt', which is no text"),
+    "a number for a key": (lambda: packed(VIDEOS) | {7: 1}, "keys must be strings, not 7"),
+    "a name for a terminal": (lambda: {"evil\nline\x1b[31m": 1}, r"it contains 'evil\\nline\\x1b\[31m'"),
+    "half a letter in a name": (
+        changed(paths=["a\ud800.pt", "b", "c"]),
+        r"paths has 'a\\ud800\.pt', which is not valid text",
+    ),
     "half a letter in a class": (
         lambda: surgical({"v1": regular_times(1, 1)}, [0], phase_class_names=["a\ud800"]),
-        r"phase_class_names has 'a\\ud800', which is no text that can be written",
+        r"phase_class_names has 'a\\ud800', which is not valid text",
     ),
     "a name of many digits": (changed(paths=[10**600, "b", "b"]), "paths has 'b' twice"),
     "a long name": (changed(paths=["/" + "x" * 10**6, "b", "c"]), "paths has '/xxx"),
@@ -212,21 +227,24 @@ def test_an_archive_that_does_not_fit_together_is_refused_in_one_line(tmp_path: 
 
 
 LEMON_BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "a shard outside": ({"shards": ["../x.pt"]}, r"shard '\.\./x\.pt' leads out of the index's folder"),
-    "an absolute shard": ({"shards": ["/x.pt"]}, r"shard '/x\.pt' leads out"),
+    "a shard outside": ({"shards": ["../x.pt"]}, r"shard '\.\./x\.pt' points outside of the index's folder"),
+    "an absolute shard": ({"shards": ["/x.pt"]}, r"shard '/x\.pt' points outside"),
     "a shard number too high": ({"shard_ids": torch.tensor([0, 0, 7])}, "shard_ids has 7, with 2 shards"),
     "a negative place": ({"local_indices": torch.tensor([0, -1, 0])}, "local_indices has -1"),
     "too few lengths": ({"num_tokens": [4, 4]}, "num_tokens has 2 values for 3 videos"),
     "negative lengths": ({"num_tokens": [4, 4, -4]}, "num_tokens has -4"),
     "lengths of floats": ({"num_tokens": torch.zeros(3)}, r"num_tokens is float32 \(3,\)"),
-    "no width": ({"feature_dim": "wide"}, "feature_dim 'wide' is no width"),
+    "no width": ({"feature_dim": "wide"}, "feature_dim must be a positive integer, not 'wide'"),
     "an id twice": ({"video_ids": ["a", "b", "a"]}, "video_ids has 'a' twice"),
-    "a place twice": ({"local_indices": torch.tensor([0, 0, 0])}, "2 videos are video 0 of shard 0; each has its own"),
-    "huge lengths": ({"num_tokens": [2**70, 4, 4]}, "num_tokens has a number that does not fit into 64 bits"),
-    "a width of tensors": ({"feature_dim": torch.tensor(4)}, r"feature_dim tensor\(4\) is no width"),
-    "places without numbers": ({"shard_ids": torch.empty(3, device="meta")}, "'shard_ids' has a shape but no numbers"),
+    "a place twice": ({"local_indices": torch.tensor([0, 0, 0])}, "2 videos refer to video 0 of shard 0; expected one"),
+    "huge lengths": ({"num_tokens": [2**70, 4, 4]}, "num_tokens has a number that exceeds 64 bits"),
+    "a width of tensors": (
+        {"feature_dim": torch.tensor(4)},
+        r"feature_dim must be a positive integer, not tensor\(4\)",
+    ),
+    "places without numbers": ({"shard_ids": torch.empty(3, device="meta")}, "'shard_ids' has a shape but no data"),
     "paths for fewer": ({"paths": ["a.pt"]}, "paths has 1 values for 3 videos"),
-    "a shard with a zero": ({"shards": ["a\0.pt"]}, r"shard 'a\\x00\.pt' leads out"),
+    "a shard with a zero": ({"shards": ["a\0.pt"]}, r"shard 'a\\x00\.pt' points outside"),
 }
 
 
@@ -241,9 +259,9 @@ def test_shards_that_contradict_the_index_are_named(tmp_path: Path) -> None:
     lengths = dict.fromkeys("abc", 4)
     for number, (more, message) in enumerate(
         [
-            ({"num_tokens": torch.tensor([4, 4, 5])}, r"pretrain_00001\.pt: 'c' has 4 tokens, the index says 5"),
-            ({"local_indices": torch.tensor([0, 1, 2])}, "the index says that 'c' is its video 2; it has 1"),
-            ({"feature_dim": 8}, "tokens are 4 wide, the index says 8"),
+            ({"num_tokens": torch.tensor([4, 4, 5])}, r"pretrain_00001\.pt: 'c' has 4 tokens, but 5 in the index"),
+            ({"local_indices": torch.tensor([0, 1, 2])}, "'c' is video 2 in the index, but the shard has 1"),
+            ({"feature_dim": 8}, "tokens have width 4, but 8 in the index"),
         ]
     ):
         archive = open_archive(write_lemon(tmp_path / str(number), lengths, **more))
@@ -260,11 +278,11 @@ def test_shards_that_contradict_the_index_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"video_ids": 3}, "video_ids is no list of names, but of type int"),
-        ({"video_ids": torch.tensor([1, 2])}, r"video_ids is no list of names, but int64 \(2,\)"),
+        ({"video_ids": 3}, "video_ids is of type int; expected a list of names"),
+        ({"video_ids": torch.tensor([1, 2])}, r"video_ids is int64 \(2,\); expected a list of names"),
         ({"video_ids": ["a"]}, "3 offsets for 1 video_ids"),
-        ({"video_ids": ["b", "a"]}, "its video 0 is 'b', the index says 'a'"),
-        ({"video_ids": None, "paths": ["b.pt", "a.pt"]}, r"its video 0 is 'b\.pt', the index says 'a\.pt'"),
+        ({"video_ids": ["b", "a"]}, "video 0 is 'b', but 'a' in the index"),
+        ({"video_ids": None, "paths": ["b.pt", "a.pt"]}, r"video 0 is 'b\.pt', but 'a\.pt' in the index"),
     ],
 )
 def test_shards_are_checked_by_ids_and_paths_where_they_have_them(tmp_path: Path, change: dict, message: str) -> None:
@@ -314,7 +332,7 @@ def test_flipped_bits_are_found_where_one_asks_for_it(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pt", packed(VIDEOS))
     flip_a_bit(path, packed(VIDEOS)["tokens"][7])
     assert len(open_archive(path).video(2).features) == 7
-    with pytest.raises(InputError, match=r"a\.pt: damaged: a/data/\d in it does not fit its checksum"):
+    with pytest.raises(InputError, match=r"a\.pt: damaged: a/data/\d does not match its checksum"):
         open_archive(path, verify=True)
     index = write_lemon(tmp_path / "lemon", dict.fromkeys("abc", 4))
     shard = tmp_path / "lemon" / "pretrain" / "pretrain_00001.pt"

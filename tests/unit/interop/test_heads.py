@@ -60,7 +60,7 @@ def test_a_head_with_activity_gives_the_best_step_where_there_is_one(tmp_path: P
 @pytest.mark.parametrize(
     ("tensors", "line"),
     [
-        (layers(fc=3) | {"fc.scale": torch.ones(3)}, "no linear head"),
+        (layers(fc=3) | {"fc.scale": torch.ones(3)}, "not a linear head"),
         (layers(fc=3, classifier=3), "layers classifier, fc; expected"),
         (layers(other=3), "layers other; expected fc or classifier"),
         (layers(**{"evil\n\x1b[31m": 3}), r"layers 'evil\\n\\x1b\[31m'; expected fc or classifier"),
@@ -69,8 +69,8 @@ def test_a_head_with_activity_gives_the_best_step_where_there_is_one(tmp_path: P
             "layers layer0000, layer0001, layer0002; expected",
         ),
         (layers(foreground_fc=3, activity_fc=3), "activity_fc is .3, 6.; expected .2, D."),
-        ({"fc.weight": torch.zeros(3, 6), "fc.bias": torch.zeros(4)}, "no affine map"),
-        ({"fc.weight": torch.full((3, 6), torch.inf), "fc.bias": torch.zeros(3)}, "NaN or infinity"),
+        ({"fc.weight": torch.zeros(3, 6), "fc.bias": torch.zeros(4)}, "is not affine"),
+        ({"fc.weight": torch.full((3, 6), torch.inf), "fc.bias": torch.zeros(3)}, "NaN or infinite"),
     ],
 )
 def test_what_is_no_linear_head_is_refused_in_one_line(tmp_path: Path, tensors: dict, line: str) -> None:
@@ -80,7 +80,7 @@ def test_what_is_no_linear_head_is_refused_in_one_line(tmp_path: Path, tensors: 
 
 def test_a_background_that_is_no_class_and_latents_of_another_width_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, layers(foreground_fc=3, activity_fc=2))
-    with pytest.raises(InputError, match="background 4 is none of its 4 classes"):
+    with pytest.raises(InputError, match="background 4 is not one of its 4 classes"):
         official.load_head(path, background=4)
     with pytest.raises(InputError, match="this head reads \\(B, T, 6\\)"):
         official.load_head(path).predict(torch.zeros(2, 7))

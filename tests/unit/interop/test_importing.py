@@ -327,7 +327,7 @@ def test_a_bad_video_stops_the_import_or_is_left_out_of_features_labels_and_spli
     payload = packed(VIDEOS)
     payload["tokens"][25, 2] = torch.nan
     archive = saved(tmp_path / "bad.pt", payload)
-    with pytest.raises(InputError, match=r"bad\.pt: 'P02\.pt' has NaN or infinite numbers in slot 5 of 'P02'") as error:
+    with pytest.raises(InputError, match=r"bad\.pt: 'P02\.pt' has NaN or infinite values in slot 5 of 'P02'") as error:
         run(archive, tmp_path / "raise", *manifests)
     assert "\n" not in str(error.value)
     assert not any(path.stem == "P02" for path in (tmp_path / "raise").rglob("*"))
@@ -347,13 +347,13 @@ def test_bad_times_are_left_out_too_and_nothing_usable_is_refused(fact: tuple[Pa
     assert not (tmp_path / "out").exists(), "found before anything is written"
     assert sorted(run(archive, tmp_path / "out", *manifests, on_error="skip").done) == ["P01", "P03"]
     payload["tokens"][:] = torch.inf
-    with pytest.raises(InputError, match="none of its 4 videos can be used; the first: "):
+    with pytest.raises(InputError, match="none of the 4 videos can be used; the first: "):
         run(saved(tmp_path / "worse.pt", payload), tmp_path / "worse", on_error="skip", source_rate=Fraction(4))
 
 
 def test_an_archive_of_empty_videos_is_refused(tmp_path: Path) -> None:
     archive = saved(tmp_path / "a.pt", packed({"a.pt": fact_times(0)}))
-    with pytest.raises(InputError, match="none of its 1 videos can be used; the first: it has no slots"):
+    with pytest.raises(InputError, match="none of the 1 videos can be used; the first: it has no slots"):
         run(archive, tmp_path / "out", source_rate=Fraction(4))
     assert not (tmp_path / "out").exists()
 
@@ -361,7 +361,7 @@ def test_an_archive_of_empty_videos_is_refused(tmp_path: Path) -> None:
 def test_missing_shards_stop_before_anything_is_written_or_cost_their_videos(tmp_path: Path) -> None:
     index = write_lemon(tmp_path / "lemon", dict.fromkeys("abcde", 8))
     (tmp_path / "lemon" / "pretrain" / "pretrain_00001.pt").unlink()
-    with pytest.raises(InputError, match=r"pretrain_00001\.pt: no such shard \(1 of them lack\)"):
+    with pytest.raises(InputError, match=r"pretrain_00001\.pt: no such shard \(1 are missing\)"):
         run(index, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert sorted(run(index, tmp_path / "out", on_error="skip").done) == ["a", "b", "e"]
@@ -409,7 +409,7 @@ def test_times_that_are_bad_in_every_video_are_what_is_said(tmp_path: Path, valu
 
 def test_times_that_tell_no_rate_ask_for_one(tmp_path: Path) -> None:
     archive = saved(tmp_path / "a.pt", packed({"a.pt": fact_times(1)}))
-    with pytest.raises(InputError, match=r"give it with --source-rate 4"):
+    with pytest.raises(InputError, match=r"for example --source-rate 4"):
         run(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -417,13 +417,13 @@ def test_times_that_tell_no_rate_ask_for_one(tmp_path: Path) -> None:
 def test_paths_become_plain_names_of_which_no_two_are_alike(tmp_path: Path) -> None:
     assert plain_names(["a/b.c.pt", "./d.pt", "e.f"], tmp_path) == ["a__b.c", "d", "e.f"]
     for paths, message in (
-        (["a/b.pt", "a__b.pt"], r"'a/b\.pt' and 'a__b\.pt' would both be called 'a__b'"),
-        (["a.pt", "a.npy"], "would both be called 'a'"),
-        ([".hidden.pt"], "cannot name a file"),
-        (["a\nb.pt"], r"'a\\nb\.pt' cannot name a file"),
-        (["x" * 300 + ".pt"], r"'x+\.\.\. is too long to name a file"),
-        ([" .pt"], "cannot name a file"),
-        ([".pt"], "cannot name a file"),
+        (["a/b.pt", "a__b.pt"], r"'a/b\.pt' and 'a__b\.pt' have the same file name 'a__b'"),
+        (["a.pt", "a.npy"], "have the same file name 'a'"),
+        ([".hidden.pt"], "is not a valid file name"),
+        (["a\nb.pt"], r"'a\\nb\.pt' is not a valid file name"),
+        (["x" * 300 + ".pt"], r"'x+\.\.\. is too long for a file name"),
+        ([" .pt"], "is not a valid file name"),
+        ([".pt"], "is not a valid file name"),
     ):
         with pytest.raises(InputError, match=message):
             plain_names(paths, tmp_path)
@@ -441,17 +441,17 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(fact: tu
     out = tmp_path / "out"
     for arguments, options, message in (
         ((archive, out), {"sequence": "segments"}, "needs --manifest"),
-        ((archive, out, train), {"sequence": "takes"}, "--sequence 'takes' is none of whole, segments"),
-        ((archive, out, train), {"boundaries": "near"}, "--boundaries 'near' is none of exact, float32"),
-        ((archive, out), {"boundaries": "float32"}, "--boundaries float32: needs --manifest"),
-        ((archive, out, train), {"every": 0}, "--every 0"),
-        ((archive, out, train), {"background_limit": 5}, "with --sequence segments only"),
-        ((archive, out, train), {"background_limit": -5, "sequence": "segments"}, "0 or more"),
-        ((lemon, out, train), {}, "a sharded archive has no labels and no manifest"),
+        ((archive, out, train), {"sequence": "takes"}, "unknown --sequence 'takes'; expected one of whole, segments"),
+        ((archive, out, train), {"boundaries": "near"}, "unknown --boundaries 'near'; expected one of exact, float32"),
+        ((archive, out), {"boundaries": "float32"}, "--boundaries float32 needs --manifest"),
+        ((archive, out, train), {"every": 0}, "--every must be at least 1"),
+        ((archive, out, train), {"background_limit": 5}, "needs --sequence segments"),
+        ((archive, out, train), {"background_limit": -5, "sequence": "segments"}, "at least 0"),
+        ((lemon, out, train), {}, "a sharded archive has no labels; remove --manifest"),
         ((cholec, out, train), {}, "a surgical archive has its own labels"),
-        ((archive, out, other), {}, r"has no video of the manifests, such as 'Q\.pt'; it has 'P01\.pt'"),
+        ((archive, out, other), {}, r"no video of the manifests, such as 'Q\.pt'; it has 'P01\.pt'"),
         ((archive, out, train, train), {}, "given twice"),
-        ((assembly, out, both), {}, r"the manifests have 'r/v\.pt' in test and in train"),
+        ((assembly, out, both), {}, r"'r/v\.pt' is in test and in train of the manifests"),
     ):
         with pytest.raises(InputError, match=message) as refusal:
             run(*arguments, **options)  # type: ignore[arg-type]

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from release import assembly_row, egoprocel_row, fact_times, write_csv
 
 from keystep.errors import InputError
-from keystep.interop.official.manifests import Segment, Take, archive_path, half_decimal, read_manifests, unique_names
+from keystep.interop.official.manifests import (
+    ManifestTake,
+    Segment,
+    archive_path,
+    half_decimal,
+    read_manifests,
+    unique_names,
+)
 from keystep.interop.official.slicing import (
     Boundaries,
     first_slots,
@@ -35,8 +42,12 @@ def test_an_egoprocel_manifest_gives_takes_by_video_and_classes_by_name(tmp_path
     test = write_csv(tmp_path / "test.csv", [egoprocel_row("P03.pt", 0, 2, 5, "stir", split="test")])
     manifest = read_manifests([train, test])
     assert manifest.kind == "egoprocel"
-    assert [(s.start, s.end, s.label) for s in manifest.takes[Take("", "P01.pt")]] == [(0, 4, 0), (4, 9, 3)]
-    assert manifest.splits == {Take("", "P01.pt"): "train", Take("", "P02.pt"): "train", Take("", "P03.pt"): "test"}
+    assert [(s.start, s.end, s.label) for s in manifest.takes[ManifestTake("", "P01.pt")]] == [(0, 4, 0), (4, 9, 3)]
+    assert manifest.splits == {
+        ManifestTake("", "P01.pt"): "train",
+        ManifestTake("", "P02.pt"): "train",
+        ManifestTake("", "P03.pt"): "test",
+    }
     assert manifest.classes == ("background", "stir 1", "class 2", "Crack egg (OPEN it)", "class 4", "stir 5")
     assert len(manifest.hashes) == 2 and not manifest.notes
 
@@ -51,12 +62,12 @@ def test_an_assembly101_manifest_gives_takes_by_action_type_and_view(tmp_path: P
     manifest = read_manifests([write_csv(tmp_path / "m.csv", rows)])
     assert manifest.kind == "assembly101" and manifest.classes == ("action 0", "class 1", "action 2")
     assert {take: len(segments) for take, segments in manifest.takes.items()} == {
-        Take("assembly", "r1/v4.pt"): 2,
-        Take("disassembly", "r1/v4.pt"): 1,
-        Take("assembly", "r2/v4.pt"): 1,
+        ManifestTake("assembly", "r1/v4.pt"): 2,
+        ManifestTake("disassembly", "r1/v4.pt"): 1,
+        ManifestTake("assembly", "r2/v4.pt"): 1,
     }
-    assert [segment.start for segment in manifest.takes[Take("assembly", "r1/v4.pt")]] == [0.0, 1.5]
-    assert manifest.splits[Take("assembly", "r2/v4.pt")] == "valid"
+    assert [segment.start for segment in manifest.takes[ManifestTake("assembly", "r1/v4.pt")]] == [0.0, 1.5]
+    assert manifest.splits[ManifestTake("assembly", "r2/v4.pt")] == "valid"
 
 
 def test_only_video_endings_become_archive_endings() -> None:
@@ -77,17 +88,17 @@ def spoiled(**changes: object) -> dict:
 
 
 BAD_ROWS = {
-    "start that is none": ({"start_sec": "soon"}, "start_sec 'soon' is no number of seconds"),
-    "start nan": ({"start_sec": "nan"}, "start_sec 'nan' is no number"),
-    "end infinite": ({"end_sec": "1e999"}, "end_sec '1e999' is no number"),
-    "end before start": ({"end_sec": "-1.0"}, "the segment ends at -1 s, before its start at 0 s"),
-    "negative id": ({"fact_step_id": "-2"}, "fact_step_id '-2' is no class id"),
-    "id that is none": ({"fact_step_id": "1.5"}, "fact_step_id '1.5' is no class id"),
-    "huge id": ({"fact_step_id": "99999999999"}, "fact_step_id '99999999999' is no class id"),
-    "id of 5,000 digits": ({"fact_step_id": "9" * 5000}, r"fact_step_id '9+\.\.\. is no class id"),
-    "a start for a terminal": ({"start_sec": "\x1b[31m"}, r"start_sec '\\x1b\[31m' is no number"),
+    "start that is none": ({"start_sec": "soon"}, "start_sec 'soon' is not a number of seconds"),
+    "start nan": ({"start_sec": "nan"}, "start_sec 'nan' is not a number"),
+    "end infinite": ({"end_sec": "1e999"}, "end_sec '1e999' is not a number"),
+    "end before start": ({"end_sec": "-1.0"}, "the segment ends at -1 s, before it starts at 0 s"),
+    "negative id": ({"fact_step_id": "-2"}, "fact_step_id '-2' is not a class id"),
+    "id that is none": ({"fact_step_id": "1.5"}, "fact_step_id '1.5' is not a class id"),
+    "huge id": ({"fact_step_id": "99999999999"}, "fact_step_id '99999999999' is not a class id"),
+    "id of 5,000 digits": ({"fact_step_id": "9" * 5000}, r"fact_step_id '9+\.\.\. is not a class id"),
+    "a start for a terminal": ({"start_sec": "\x1b[31m"}, r"start_sec '\\x1b\[31m' is not a number"),
     "no video": ({"video_path": " "}, "no video_path"),
-    "unknown split": ({"official_split": "dev"}, "official_split 'dev' is none of train, val"),
+    "unknown split": ({"official_split": "dev"}, "unknown official_split 'dev'; expected one of train, val"),
 }
 
 
@@ -141,17 +152,17 @@ def test_damaged_manifests_never_raise_anything_but_an_input_error(tmp_path: Pat
 def test_manifests_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "a.csv", [egoprocel_row("P01.pt", 0, 4, 1)])
     other = write_csv(tmp_path / "b.csv", [assembly_row("r", "v", 0, 4, 1)])
-    with pytest.raises(InputError, match=r"b\.csv: a manifest of assembly101, but .*a\.csv is one of egoprocel"):
+    with pytest.raises(InputError, match=r"b\.csv: manifest of assembly101, but .*a\.csv is one of egoprocel"):
         read_manifests([first, other])
     with pytest.raises(InputError, match=r"a\.csv: this manifest is given twice"):
         read_manifests([first, first])
     rows = [egoprocel_row("P02.pt", 4, 5, 1, split="test"), egoprocel_row("P01.pt", 4, 5, 1, split="test")]
     both = write_csv(tmp_path / "c.csv", rows)
-    with pytest.raises(InputError, match=r"c\.csv, line 3: 'P01\.pt' is both in train and in test"):
+    with pytest.raises(InputError, match=r"c\.csv, line 3: 'P01\.pt' is in train and in test"):
         read_manifests([first, both])
     renamed = write_csv(tmp_path / "d.csv", [egoprocel_row("P02.pt", 0, 4, 1, "another")])
     manifest = read_manifests([first, renamed])
-    assert manifest.notes == ["class 1 is called 'step 1' and 'another'; the first is used"]
+    assert manifest.notes == ["class 1 has two names, 'step 1' and 'another'; the first is used"]
 
 
 # --- slots of segments ---

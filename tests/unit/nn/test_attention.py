@@ -150,7 +150,7 @@ def test_attend_agrees_with_the_reference_where_there_are_cores(
     length = 3 * tiles.CORE + 100
     valid = torch.arange(length) < torch.tensor([[length], [length - 200]])
     places = lay_out(valid, torch.tensor([[length - 900, 900], [length - 1500, 1300]]))
-    assert any(tile.full for tile in tiles.planned(pattern, places, None, cores=True).tiles)
+    assert any(tile.full for tile in tiles.make_plan(pattern, places, None, cores=True).tiles)
     query, key, value = (x[:, :1] for x in random_heads(places, None, dtype))
     heads = [(scale * query).detach().requires_grad_(), key, value]
     out, expected = attend(*heads, pattern, places), attend_reference(*heads, pattern, places)

@@ -168,7 +168,7 @@ def test_the_same_when_a_tiles_hidden_scores_are_far_above_those_seen() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "TILE", 3)
         patch.setattr(tiles, "CORE", 6)
-        assert tiles.planned(pattern, places, None, cores=True).overlap
+        assert tiles.make_plan(pattern, places, None, cores=True).overlap
         out = attend(*inputs, pattern, places)
     expected = attention.attend_reference(*inputs, pattern, places)
     torch.testing.assert_close(out, expected, atol=2e-5, rtol=0)

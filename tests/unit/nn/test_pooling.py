@@ -99,7 +99,7 @@ def test_streaming_equals_offline_with_tokens(token_model: keystep.PJEPA) -> Non
 def test_long_videos_are_pooled_in_parts_to_the_same_latents(token_model: keystep.PJEPA) -> None:
     features = torch.randn(1, 700, 20)  # more than one part of 1024 tokens
     with torch.no_grad():
-        whole = token_model.encoder._pooled(features)
+        whole = token_model.encoder._pool(features)
         torch.testing.assert_close(token_model.encoder.project(features), whole)
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from keystep.errors import InputError, named, one_line, quoted
+from keystep.errors import InputError, named, quoted
 from keystep.extraction.backbone import Backbone, Clip, Picture
 from keystep.extraction.backbones.weights import tensors_hash
+from keystep.plugins import BACKBONES
 
 Function = Callable[[Tensor], Tensor]
 """Clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) where a clip gives one vector."""
@@ -133,44 +131,25 @@ def _called(function: Function, clips: Tensor, name: str) -> Tensor:
     return found
 
 
-def from_spec(spec: str, device: torch.device | str = "cpu") -> Backbone:
-    """The backbone that ``package.module:attribute`` names: a backbone, or a callable that returns one.
+def from_name(name: str, device: torch.device | str = "cpu") -> Backbone:
+    """The backbone of an installed package or of ``package.module:name``, which may also be a callable that makes one.
 
-    The callable gets ``device`` if it has a parameter of that name, and nothing else. Modules are looked for in the
-    working folder too, behind everything that is installed.
+    The callable gets ``device`` if it has a parameter of that name, and nothing else.
 
     Raises:
-        InputError: no such module or attribute, or it is no backbone.
+        InputError: there is none of that name, nobody named it but a file (`keystep.plugins`), or it is no backbone.
     """
-    place, separator, attribute = spec.partition(":")
-    if not (place and separator and attribute):
-        raise InputError(f"backbone {quoted(spec)}: expected package.module:attribute")
-    found: Any = _imported(place, spec)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise InputError(f"backbone {quoted(spec)}: {named(place)} has no {named(attribute)}")
-        found = getattr(found, part)
-    if not is_backbone(found) and callable(found):
+    found: Any = BACKBONES.find(name)
+    if isinstance(found, type) or not is_backbone(found):
         takes_device = "device" in inspect.signature(found).parameters
         found = found(device=device) if takes_device else found()
     if not is_backbone(found):
         raise InputError(
-            f"backbone {quoted(spec)}: an object of type {type(found).__name__} is no backbone; make one with "
+            f"backbone {quoted(name)}: an object of type {type(found).__name__} is no backbone; make one with "
             "keystep.extraction.backbones.custom.from_callable"
         )
     backbone: Backbone = found
     return backbone
-
-
-def _imported(place: str, spec: str) -> object:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        return import_module(place)
-    except (ImportError, SyntaxError) as error:
-        where = f"looked in {here}, too"
-        raise InputError(f"backbone {quoted(spec)}: cannot be imported: {one_line(error)}; {where}") from error
 
 
 def is_backbone(value: object) -> bool:

@@ -1,7 +1,7 @@
-"""The authors' release (GitHub FelTris/pjepa): their checkpoints, heads and feature archives.
+"""The authors' release (GitHub FelTris/pjepa): checkpoints, heads and feature archives.
 
-Adapters only: names, settings and file layouts are mapped, and the model code knows nothing of them beyond a rotary
-variant. Every file is read with ``weights_only=True``. What needs true segment boundaries is marked ORACLE.
+These adapters map names, settings and file layouts; the model code does not depend on them, except for a rotary
+variant. Every file is read with ``weights_only=True``. Everything that needs true segment boundaries is marked ORACLE.
 """
 
 from keystep.interop.official.archives import open_archive

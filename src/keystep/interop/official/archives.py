@@ -1,6 +1,6 @@
-"""The authors' feature archives, memory-mapped: a video is read when it is asked for, never the whole archive.
+"""The authors' feature archives, memory-mapped, so that only the requested video is read.
 
-Three kinds, told apart by the keys of their dictionary::
+There are three kinds, distinguished by their dictionary keys::
 
     packed    paths, tokens (total, width), times (total,), offsets (N + 1,)   Assembly101, EgoProceL
     surgical  the same, with phase_labels, phase_class_names, source_splits    Cholec80, M2CAI16
@@ -30,49 +30,49 @@ from keystep.types import parse_rate
 
 Kind = Literal["packed", "surgical", "sharded"]
 MOST_METADATA = 4096
-"""Letters of JSON that a value may have to be kept as metadata."""
+"""Maximum length of a metadata value as JSON."""
 MOST_SLOTS_A_SECOND = 1000
 
 
 @dataclass(frozen=True)
 class ArchiveVideo:
-    """One video of an archive."""
+    """A video of an archive."""
 
     name: str
     """Its path (packed) or id (surgical, sharded), unique in the archive."""
     features: np.ndarray
-    """(T, width) float16, float32 or float64: a view of the file, read when it is used."""
+    """(T, width) float16, float32 or float64: a memory-mapped view of the file."""
     times: np.ndarray
-    """(T,) float64 seconds, never falling: the stored float32 values, exactly."""
+    """(T,) float64 seconds, non-decreasing: the exact float32 values of the file."""
     labels: np.ndarray | None
-    """(T,) int64 class ids of a surgical video, negative where there is none."""
+    """(T,) int64 class ids of a surgical video, negative if unlabelled."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that was opened and checked; its features were not read."""
+    """An opened and validated archive; features are read on demand."""
 
     path: Path
     kind: Kind
     names: tuple[str, ...]
     lengths: np.ndarray
-    """(N,) int64 slots of each video; 0 for those without any."""
+    """(N,) int64 number of slots of each video; may be 0."""
     width: int
     splits: tuple[str, ...]
-    """The split of each video as the archive says it; empty where it says none."""
+    """The split of each video, or empty if the archive has none."""
     classes: tuple[str, ...]
     """Class names of a surgical archive."""
     rate: Fraction | None
-    """Nominal slots a second, where the archive says so."""
+    """Nominal slots per second, if given in the archive."""
     metadata: dict[str, Any]
-    """What else it says of itself, as far as it is plain and short."""
+    """Other short JSON-compatible entries of the archive."""
     rows: _Packed | _Shards
 
     def video(self, index: int) -> ArchiveVideo:
-        """Video number ``index``.
+        """Read the video with this index.
 
         Raises:
-            InputError: times that are not finite or fall; a bad or missing shard.
+            InputError: times that are not finite or decrease, or an invalid or missing shard.
         """
         name = self.names[index]
         features, stored, labels = self.rows.read(index)
@@ -81,28 +81,28 @@ class Archive:
             slot = int(np.argmin(np.isfinite(times) & (np.diff(times, prepend=-np.inf) >= 0)))
             raise InputError(
                 f"{self.path}: {quoted(name)} has the time {times[slot]} in slot {slot}; times must be finite and "
-                "never fall"
+                "non-decreasing"
             )
         return ArchiveVideo(name, features.numpy(), times, None if labels is None else labels.numpy())
 
     def order(self) -> list[int]:
-        """The videos that have slots, in the order in which they lie on disk, so that each shard is opened once."""
+        """Indices of the videos with slots in the order on disk, so that each shard is opened once."""
         return [index for index in self.rows.order() if self.lengths[index]]
 
     def missing(self) -> list[Path]:
-        """Shards that the index names but that are not there."""
+        """Shards that are listed in the index but do not exist."""
         return [] if isinstance(self.rows, _Packed) else [path for path in self.rows.files if not path.exists()]
 
 
 def open_archive(path: Path | str, *, verify: bool = False) -> Archive:
-    """Open an archive of any kind; of a sharded one, the index, whose shards are opened when they are needed.
+    """Open an archive of any kind. For a sharded archive, open the index; its shards are opened on demand.
 
     Args:
-        verify: compare all of each file with its checksums when it is opened, which reads it once more.
+        path: of the archive or index.
+        verify: compare each file with its checksums when it is opened, which reads it completely.
 
     Raises:
-        InputError: missing, damaged or unsafe file, another layout, or numbers that do not fit together, with the file
-            and the value.
+        InputError: a missing, damaged or unsafe file, an unknown layout, or inconsistent contents.
     """
     path = Path(path)
     payload = read_payload(path, verify=verify)
@@ -112,7 +112,7 @@ def open_archive(path: Path | str, *, verify: bool = False) -> Archive:
     surgical = "phase_labels" in payload
     names = _names(payload, "video_ids" if surgical and "video_ids" in payload else "paths", path)
     if len(names) != len(rows.offsets) - 1:
-        raise InputError(f"{path}: {len(rows.offsets)} offsets for {len(names)} videos; expected one more than videos")
+        raise InputError(f"{path}: {len(rows.offsets)} offsets for {len(names)} videos; expected {len(names) + 1}")
     classes: tuple[str, ...] = ()
     if surgical:
         classes = tuple(_strings(payload, "phase_class_names", path))
@@ -151,10 +151,10 @@ def _open_index(payload: Mapping[str, Any], path: Path, verify: bool) -> Archive
         raise InputError(f"{path}: num_tokens has {lengths.min()}; lengths cannot be negative")
     place, times = Counter(zip(shard_ids.tolist(), local.tolist(), strict=True)).most_common(1)[0]
     if times > 1:
-        raise InputError(f"{path}: {times} videos are video {place[1]} of shard {place[0]}; each has its own place")
+        raise InputError(f"{path}: {times} videos refer to video {place[1]} of shard {place[0]}; expected one")
     width = _width(payload, path)
     if width is None:
-        raise InputError(f"{path}: no feature_dim in it, the width of the features")
+        raise InputError(f"{path}: feature_dim (the width of the features) is missing")
     return Archive(
         path=path,
         kind="sharded",
@@ -171,7 +171,7 @@ def _open_index(payload: Mapping[str, Any], path: Path, verify: bool) -> Archive
 
 @dataclass(frozen=True)
 class _Packed:
-    """The rows of all videos of one file."""
+    """The rows of all videos of a file."""
 
     path: Path
     tokens: Tensor
@@ -187,25 +187,27 @@ class _Packed:
         missing = sorted({"tokens", "times", "offsets"} - set(payload))
         if missing:
             held = ", ".join(map(named, sorted(payload)[:8]))
-            raise InputError(f"{path}: no {missing[0]} in it; this is no feature archive (it holds {held})")
+            raise InputError(f"{path}: not a feature archive: {missing[0]} is missing (it contains {held})")
         tokens, times, labels = (payload.get(key) for key in ("tokens", "times", "phase_labels"))
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype not in _FLOATS or not tokens.shape[1]:
-            raise InputError(f"{path}: tokens are {_what(tokens)}; expected (total, width) floats")
+            raise InputError(f"{path}: tokens are {_describe(tokens)}; expected (total, width) floats")
         if not isinstance(times, Tensor) or times.dtype not in _FLOATS or times.shape != tokens.shape[:1]:
-            raise InputError(f"{path}: times are {_what(times)}; expected one float for each of {len(tokens)} tokens")
+            raise InputError(f"{path}: times are {_describe(times)}; expected {len(tokens)} floats, one for each token")
         if labels is not None and (
             not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS or labels.shape != tokens.shape[:1]
         ):
-            raise InputError(f"{path}: phase_labels are {_what(labels)}; expected one for each of {len(tokens)} tokens")
+            raise InputError(
+                f"{path}: phase_labels are {_describe(labels)}; expected {len(tokens)} integers, one for each token"
+            )
         if _width(payload, path) not in (None, tokens.shape[1]):
             raise InputError(
-                f"{path}: feature_dim {quoted(payload['feature_dim'])}, but tokens are {tokens.shape[1]} wide"
+                f"{path}: feature_dim is {quoted(payload['feature_dim'])}, but tokens have width {tokens.shape[1]}"
             )
         offsets = _offsets(payload["offsets"], len(tokens), path)
         return cls(path, tokens, times, offsets, None if labels is None else labels.long())
 
     def read(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(features, times, labels) of a video, the features as a view of the file."""
+        """(features, times, labels) of a video; features are a view of the file."""
         part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.tokens[part], self.times[part], None if self.labels is None else self.labels[part]
 
@@ -214,7 +216,7 @@ class _Packed:
 
 
 class _Shards:
-    """The rows of a sharded archive; one shard is open at a time."""
+    """The rows of a sharded archive. Only one shard is open at a time."""
 
     def __init__(
         self,
@@ -236,27 +238,27 @@ class _Shards:
         rows, held = self._shard(int(self.shard_ids[index]))
         place, name, count = int(self.local[index]), quoted(self.names[index]), len(rows.offsets) - 1
         if place >= count:
-            raise InputError(f"{rows.path}: the index says that {name} is its video {place}; it has {count}")
-        for key, theirs in list(held.items())[:1]:  # ids, or else paths, which may be written in another way
+            raise InputError(f"{rows.path}: {name} is video {place} in the index, but the shard has {count} videos")
+        for key, theirs in list(held.items())[:1]:  # ids if available, because paths may be written differently
             ours = self.named_by[key][index]
             if theirs[place] != ours:
-                said = f"{quoted(theirs[place])}, the index says {quoted(ours)}"
-                raise InputError(f"{rows.path}: its video {place} is {said}")
+                names = f"{quoted(theirs[place])}, but {quoted(ours)} in the index"
+                raise InputError(f"{rows.path}: video {place} is {names}")
         features, times, labels = rows.read(place)
         if len(features) != self.lengths[index]:
-            raise InputError(f"{rows.path}: {name} has {len(features)} tokens, the index says {self.lengths[index]}")
+            raise InputError(f"{rows.path}: {name} has {len(features)} tokens, but {self.lengths[index]} in the index")
         return features, times, labels
 
     def _shard(self, number: int) -> tuple[_Packed, Mapping[str, Sequence[str]]]:
-        """The rows of a shard, and what it calls its videos where the index says that too."""
+        """The rows of a shard, and its names for the videos under the keys that the index has too."""
         if self._open is None or self._open[0] != number:
-            self._open = None  # let go of the old one first
+            self._open = None  # close the previous shard first
             path = self.files[number]
             payload = read_payload(path, verify=number in self._unverified)
             self._unverified.discard(number)
             rows = _Packed.check(payload, path)
             if rows.tokens.shape[1] != self.width:
-                raise InputError(f"{path}: tokens are {rows.tokens.shape[1]} wide, the index says {self.width}")
+                raise InputError(f"{path}: tokens have width {rows.tokens.shape[1]}, but {self.width} in the index")
             held = {key: _strings(payload, key, path) for key in self.named_by if payload.get(key) is not None}
             for key, names in held.items():
                 if len(names) != len(rows.offsets) - 1:
@@ -272,8 +274,8 @@ _FLOATS = (torch.float16, torch.float32, torch.float64)
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
-def _what(value: object) -> str:
-    """A value in few words."""
+def _describe(value: object) -> str:
+    """Type and shape of a value, for messages."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return f"of type {type(value).__name__}"
@@ -281,62 +283,62 @@ def _what(value: object) -> str:
 
 def _offsets(value: object, total: int, path: Path) -> np.ndarray:
     if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 1 or len(value) < 2:
-        raise InputError(f"{path}: offsets are {_what(value)}; expected int64 (videos + 1,)")
+        raise InputError(f"{path}: offsets are {_describe(value)}; expected int64 (videos + 1,)")
     offsets: np.ndarray = value.numpy()
     if offsets[0] != 0 or offsets[-1] != total:
-        raise InputError(f"{path}: offsets go from {offsets[0]} to {offsets[-1]}; expected 0 to {total}, all tokens")
+        raise InputError(f"{path}: offsets range from {offsets[0]} to {offsets[-1]}; expected 0 to {total}")
     falling = np.diff(offsets) < 0
     if falling.any():
         place = int(falling.argmax())
-        raise InputError(f"{path}: offsets fall from {offsets[place]} to {offsets[place + 1]} at video {place}")
+        raise InputError(f"{path}: offsets decrease from {offsets[place]} to {offsets[place + 1]} at video {place}")
     return offsets
 
 
 def _strings(payload: Mapping[str, Any], key: str, path: Path) -> list[str]:
-    """A list of names that can be written down; whole numbers count as names."""
+    """A list of names that can be encoded; integers are converted."""
     values = payload.get(key)
     if key not in payload:
-        raise InputError(f"{path}: no {key} in it")
+        raise InputError(f"{path}: {key} is missing")
     plain = isinstance(values, (list, tuple)) and len(values) > 0
     if not plain or not all(isinstance(value, str) or type(value) is int for value in values or ()):
-        raise InputError(f"{path}: {key} is no list of names, but {_what(values)}")
+        raise InputError(f"{path}: {key} is {_describe(values)}; expected a list of names")
     names = [value if isinstance(value, str) else quoted(value) for value in values or ()]
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{path}: {key} has {quoted(name)}, which is no text that can be written") from error
+            raise InputError(f"{path}: {key} has {quoted(name)}, which is not valid text") from error
     return names
 
 
 def _width(payload: Mapping[str, Any], path: Path) -> int | None:
     width = payload.get("feature_dim")
     if width is not None and (type(width) is not int or width < 1):
-        raise InputError(f"{path}: feature_dim {quoted(width)} is no width of features")
+        raise InputError(f"{path}: feature_dim must be a positive integer, not {quoted(width)}")
     return width
 
 
 def _integers(payload: Mapping[str, Any], key: str, count: int, path: Path) -> np.ndarray:
-    """(count,) int64 from a tensor or a list."""
+    """A tensor or list as (count,) int64."""
     value = payload.get(key)
     plain = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
     if not plain and not (isinstance(value, Tensor) and value.ndim == 1 and value.dtype in _INTEGERS):
-        raise InputError(f"{path}: {key} is {_what(value)}; expected one whole number for each video")
+        raise InputError(f"{path}: {key} is {_describe(value)}; expected one integer for each video")
     try:
         numbers = np.asarray(value, dtype=np.int64)
     except OverflowError as error:
-        raise InputError(f"{path}: {key} has a number that does not fit into 64 bits") from error
+        raise InputError(f"{path}: {key} has a number that exceeds 64 bits") from error
     if len(numbers) != count:
         raise InputError(f"{path}: {key} has {len(numbers)} values for {count} videos")
     return numbers
 
 
 def _names(payload: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
-    """Names of the videos: relative, inside of the archive, each once."""
+    """Video names, which must be unique relative paths within the archive."""
     names = _strings(payload, key, path)
     for name in names:
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(f"{path}: {key} has {quoted(name)}, which leads out of the archive; not imported")
+            raise InputError(f"{path}: {key} has {quoted(name)}, which points outside of the archive; not imported")
     (most, times), *_ = Counter(names).most_common(1)
     if times > 1:
         raise InputError(f"{path}: {key} has {quoted(most)} twice; names must be unique")
@@ -344,9 +346,9 @@ def _names(payload: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
 
 
 def _shard_path(index: Path, text: str) -> Path:
-    """A shard beside the index. (Links are followed: download caches consist of them.)"""
+    """Path of a shard in the folder of the index. (Links are followed, because download caches consist of links.)"""
     if PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts or not text.isprintable():
-        raise InputError(f"{index}: shard {quoted(text)} leads out of the index's folder; not opened")
+        raise InputError(f"{index}: shard {quoted(text)} points outside of the index's folder; not opened")
     return index.parent / text
 
 
@@ -366,12 +368,12 @@ def _rate(payload: Mapping[str, Any], path: Path) -> Fraction | None:
     number = type(rate) in (int, float)
     try:
         if not number and not (isinstance(rate, str) and re.fullmatch(r"[0-9./]{1,20}", rate)):
-            raise InputError("no number")
+            raise InputError("not a number")
         parsed = parse_rate(quoted(rate) if number else rate)
         if not 1 <= parsed * MOST_SLOTS_A_SECOND <= MOST_SLOTS_A_SECOND**2:
             raise InputError("too large or too small")
     except InputError as error:
-        raise InputError(f"{path}: target_fps {quoted(rate)} is no number of slots a second: {error}") from error
+        raise InputError(f"{path}: target_fps {quoted(rate)} is not a rate in slots per second: {error}") from error
     return parsed.limit_denominator(MOST_SLOTS_A_SECOND + 1)
 
 
@@ -379,18 +381,18 @@ _NOT_METADATA = {
     *("paths", "video_paths", "video_ids", "splits", "source_splits", "phase_class_names"),
     *("shards", "shard_root", "shard_ids", "local_indices", "num_tokens", "durations_sec"),
 }
-"""What is read above, what only repeats it, and where the shards once lay."""
+"""Keys that are read elsewhere, redundant, or the former location of the shards."""
 
 
 def _metadata(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Strings, numbers, lists and dictionaries; what is too long to keep says so."""
+    """JSON-compatible entries; those that are too long are replaced by a note."""
     kept: dict[str, Any] = {}
     for key, value in payload.items():
         if key in _NOT_METADATA or isinstance(value, Tensor):
             continue
         try:
             text = json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):  # a tensor, NaN or endless nesting inside of it
+        except (TypeError, ValueError, RecursionError):  # contains a tensor, NaN or endless nesting
             continue
         kept[key] = json.loads(text) if len(text) <= MOST_METADATA else f"(not kept: {len(text):,} letters)"
     return kept

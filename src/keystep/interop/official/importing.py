@@ -1,4 +1,4 @@
-"""The authors' archives and manifests -> a feature folder of ours, video by video, so that a killed import goes on."""
+"""Import of the authors' archives and manifests into a feature folder, video by video, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from keystep.errors import InputError, quoted
 from keystep.files import sample_bytes, write_lines
 from keystep.interop.official.archives import Archive, open_archive
 from keystep.interop.official.manifests import Manifest, read_manifests
-from keystep.interop.official.planning import Item, Plan, Sequences, Slicing, plan_archive, plan_manifest
+from keystep.interop.official.planning import ImportPlan, Item, Sequences, Slicing, plan_archive, plan_manifest
 from keystep.interop.official.slicing import Boundaries, slot_seconds
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 
 BACKGROUND_LIMIT = 1024
-"""First slots of a background segment that the authors' EgoProceL sequences keep."""
+"""Number of slots at the start of a background segment that the authors' EgoProceL sequences keep."""
 REGULAR_SECONDS = 1e-3
-"""Times that differ more than this from the regular timeline are written explicitly."""
+"""Times that deviate more than this from a regular timeline are stored explicitly."""
 ORACLE = "the sequences are labelled segments end to end, as the authors train: true boundaries shaped them"
 
 
@@ -42,9 +42,9 @@ class ImportOptions:
     boundaries: Boundaries = "exact"
     every: int = 1
     background_limit: int | None = None
-    """None: the authors' choice."""
+    """None: as in the authors' code."""
     source_rate: Fraction | None = None
-    """Slots a second in the archive, where it does not say so or says it wrong."""
+    """Slots per second in the archive, if it has no or a wrong rate."""
     half: bool = False
     """Store float16 instead of float32."""
     verify: bool = False
@@ -53,34 +53,41 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """A feature folder that `import_archive` wrote."""
+    """A feature folder written by `import_archive`."""
 
     root: Path
     archive: Archive
-    plan: Plan
+    plan: ImportPlan
     timeline: Timeline
     done: dict[str, Item]
-    """The sequences that are complete, by name."""
+    """Name -> sequence that was imported."""
     splits: dict[str, dict[str, int]]
-    """Split -> part -> videos."""
+    """Split -> part -> number of videos."""
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Name of each video that was left out -> why."""
+    """Name of each skipped video -> reason."""
     oracle: bool = False
-    """Whether true boundaries shaped the sequences."""
+    """Whether the sequences depend on true boundaries."""
 
     @property
     def hours(self) -> float:
-        """Hours of slots at the timeline's rate."""
+        """Total duration in hours at the timeline's rate."""
         return float(sum(item.length for item in self.done.values()) / self.timeline.rate / 3600)
 
 
 def import_archive(options: ImportOptions, problems: Problems | None = None, progress: Progress = SILENT) -> Imported:
-    """Write what is not there yet. Nothing is written before archive, manifests and options are known to fit.
+    """Import the videos that are not in the folder yet.
+
+    Archive, manifests and options are validated before anything is written.
+
+    Args:
+        options: what to import, and how.
+        problems: what to do about invalid videos.
+        progress: receives one update for each video.
 
     Raises:
-        InputError: an option, archive or manifest that cannot be used; a bad video, unless ``problems`` skips it; a
-            folder that was written with other options.
+        InputError: an invalid option, archive or manifest; an invalid video, unless ``problems`` skips it; or a folder
+            written with other options.
     """
     with owning(options.out):
         return write_archive(options, problems or Problems(), progress)
@@ -108,7 +115,7 @@ def write_archive(options: ImportOptions, problems: Problems, progress: Progress
             task.advance(note=item.name)
     done = {item.name: item for item in plan.items if _path(options.out, item).exists()}
     if not done:
-        raise _nothing(archive, problems)
+        raise _no_usable_video(archive, problems)
     oracle = options.sequence == "segments"
     imported = Imported(options.out, archive, plan, timeline, done, {}, plan.notes, problems.skipped, oracle)
     _write_splits(options.out, imported)
@@ -116,22 +123,22 @@ def write_archive(options: ImportOptions, problems: Problems, progress: Progress
     return imported
 
 
-def _plan(archive: Archive, manifest: Manifest | None, slicing: Slicing, problems: Problems) -> Plan:
+def _plan(archive: Archive, manifest: Manifest | None, slicing: Slicing, problems: Problems) -> ImportPlan:
     lacking = archive.missing()
     if lacking and problems.on_error == "raise":
-        raise InputError(f"{lacking[0]}: no such shard ({len(lacking)} of them lack); download all, or skip bad videos")
+        raise InputError(f"{lacking[0]}: no such shard ({len(lacking)} are missing); download all, or skip bad videos")
     if manifest is None:
         plan = plan_archive(archive, slicing.every)
     else:
         plan = plan_manifest(archive, manifest, slicing, problems)
     if not plan.items:
-        raise _nothing(archive, problems)
+        raise _no_usable_video(archive, problems)
     return plan
 
 
-def _nothing(archive: Archive, problems: Problems) -> InputError:
+def _no_usable_video(archive: Archive, problems: Problems) -> InputError:
     first = next(iter(problems.skipped.values()), "it has no slots")
-    return InputError(f"{archive.path}: none of its {len(archive.names)} videos can be used; the first: {first}")
+    return InputError(f"{archive.path}: none of the {len(archive.names)} videos can be used; the first: {first}")
 
 
 def _check_values(options: ImportOptions) -> None:
@@ -140,21 +147,23 @@ def _check_values(options: ImportOptions) -> None:
         ("--boundaries", options.boundaries, get_args(Boundaries)),
     ):
         if value not in known:
-            raise InputError(f"{name} {value!r} is none of {', '.join(known)}")
+            raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(known)}")
     if options.every < 1:
-        raise InputError(f"--every {options.every}: keep every slot (1) or every N-th one")
+        raise InputError(f"--every must be at least 1, not {options.every}")
     if options.sequence == "segments" and not options.manifests:
-        raise InputError("--sequence segments: needs --manifest, the segments to make the sequences of")
+        raise InputError("--sequence segments needs --manifest")
     if options.boundaries != "exact" and not options.manifests:
-        raise InputError(f"--boundaries {options.boundaries}: needs --manifest, whose bounds it is about")
+        raise InputError(f"--boundaries {options.boundaries} needs --manifest")
     if options.background_limit is not None and (options.background_limit < 0 or options.sequence == "whole"):
-        raise InputError(f"--background-limit {options.background_limit}: 0 or more, with --sequence segments only")
+        raise InputError(
+            f"--background-limit {options.background_limit}: must be at least 0, and needs --sequence segments"
+        )
 
 
 def _background_limit(options: ImportOptions, archive: Archive, manifest: Manifest | None) -> int:
     if manifest is not None and archive.kind != "packed":
         own = "has its own labels" if archive.kind == "surgical" else "has no labels"
-        raise InputError(f"{archive.path}: a {archive.kind} archive {own} and no manifest; leave out --manifest")
+        raise InputError(f"{archive.path}: a {archive.kind} archive {own}; remove --manifest")
     if options.background_limit is None:
         cut = options.sequence == "segments" and manifest is not None and manifest.kind == "egoprocel"
         return BACKGROUND_LIMIT if cut else 0
@@ -164,12 +173,12 @@ def _background_limit(options: ImportOptions, archive: Archive, manifest: Manife
 
 
 def _estimated_rate(archive: Archive) -> Fraction:
-    """Slots a second from the times: the median over videos of four slots' duration, snapped to a simple fraction."""
+    """Slots per second: median over videos of the duration of four slots, as a simple fraction."""
     rates, bad = [], []
     for video in archive.order():
         try:
             seconds = slot_seconds(archive.video(video).times)
-        except InputError as error:  # named when the video is imported, unless all are like it
+        except InputError as error:  # reported when the video is imported, unless all videos fail
             bad.append(error)
             continue
         if seconds > 0:
@@ -178,12 +187,14 @@ def _estimated_rate(archive: Archive) -> Fraction:
         raise bad[0]
     rate = Fraction(float(np.median(rates))).limit_denominator(12) if rates else Fraction(0)
     if rate <= 0:
-        raise InputError(f"{archive.path}: its times do not tell how many slots a second; give it with --source-rate 4")
+        raise InputError(
+            f"{archive.path}: cannot estimate the rate from the times; set it, for example --source-rate 4"
+        )
     return rate
 
 
 def _provenance(
-    options: ImportOptions, archive: Archive, manifest: Manifest | None, plan: Plan, slicing: Slicing
+    options: ImportOptions, archive: Archive, manifest: Manifest | None, plan: ImportPlan, slicing: Slicing
 ) -> dict[str, Any]:
     record: dict[str, Any] = {
         "importer": "keystep import official",
@@ -213,7 +224,7 @@ def _path(out: Path, item: Item) -> Path:
     return out / "features" / f"{item.name}.npy"
 
 
-def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, options: ImportOptions) -> list[str]:
+def _write(store: FeatureStore, archive: Archive, plan: ImportPlan, item: Item, options: ImportOptions) -> list[str]:
     """Read one sequence from the archive and write it with what belongs to it; notes on it."""
     video = archive.video(item.video)
     notes: list[str] = []
@@ -223,11 +234,11 @@ def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, option
         notes = lost_note(item.name, video.labels, np.arange(0, len(video.labels), options.every), labels)
     if item.slots is not None:
         features, times = features[item.slots], times[item.slots]
-    with np.errstate(over="ignore"):  # said below
+    with np.errstate(over="ignore"):  # reported below
         features = features.astype(np.float16 if options.half else np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        why = "NaN or infinite numbers" + (" (or above 65,504, too large for --half)" if options.half else "")
+        why = "NaN or infinite values" + (" (or above 65,504, too large for --half)" if options.half else "")
         raise InputError(
             f"{archive.path}: {quoted(video.name)} has {why} in slot {int(finite.argmin())} of {item.name!r}"
         )
@@ -245,7 +256,7 @@ def _write(store: FeatureStore, archive: Archive, plan: Plan, item: Item, option
 
 
 def _write_splits(out: Path, imported: Imported) -> None:
-    """Bundles of the videos that are there; a split that cannot train or test is noted instead."""
+    """Write bundles of the imported videos. Splits without training or test videos are noted instead."""
     for split, parts in imported.plan.splits.items():
         usable = {part: [name for name in parts[part] if name in imported.done] for part in PARTS}
         lacking = [part for part in ("train", "test") if not usable[part]]

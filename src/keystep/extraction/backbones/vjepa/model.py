@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keystep.extraction.backbones.vjepa.config import PATCH, ROTARY_ROWS, TUBELET, VJEPAConfig
-from keystep.nn.rope import RotaryTables, Variant, pair_angles, rotate, tables_of
+from keystep.nn.rope import RotaryTables, Variant, make_tables, pair_angles, rotate
 
 EPSILON = 1e-6
 
@@ -41,7 +41,7 @@ def rotary_tables(
     positions = [axis.reshape(1, -1) for axis in torch.meshgrid(places, indexing="ij")]  # three of (1, N)
     width = 2 * (head_dim // 3 // 2)
     unturned = positions[0].new_zeros(1, positions[0].shape[1], (head_dim - 3 * width) // 2)
-    tables = tables_of([*(pair_angles(axis, width) for axis in positions), unturned], variant)
+    tables = make_tables([*(pair_angles(axis, width) for axis in positions), unturned], variant)
     return RotaryTables(tables.turn.to(device), None if tables.mirror is None else tables.mirror.to(device))
 
 
