@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: children are forked, which threads do not survive
 
-COMMANDS = ("pretrain", "encode", "import", "stream", "extract", "eval")
+COMMANDS = ("pretrain", "import", "extract", "encode", "stream", "eval")
 MOST_WRITES = 60
 
 

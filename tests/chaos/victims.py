@@ -50,7 +50,7 @@ def arrays(out: Path) -> Content:
     return {"whole": whole, **{path.name: path.read_bytes() for path in (out / "features").glob("[!.]*.npy")}}
 
 
-def encode(root: Path, model: Path, data: Path) -> Victim:
+def encode(model: Path, data: Path) -> Victim:
     """Latents of a folder."""
     words = ["encode", str(model), str(data), *RATE, "--out"]
     return Victim("encode", lambda out: [*words, str(out)], arrays)
@@ -126,24 +126,29 @@ def extract(root: Path, workers: int = 2) -> Victim:
     return Victim("extract, 2 workers", lambda out: [*words, "--workers", str(workers), "--out", str(out)], arrays)
 
 
+def run(words: list[str], root: Path) -> None:
+    """Do something in a child that has to succeed."""
+    child = start(words, root / "log")
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError((root / "log").read_text())
+
+
 def all_victims(root: Path, chosen: Callable[[str], bool]) -> Iterator[Victim]:
-    """Each command, with a model and a head that are trained here."""
+    """Each command, with a model and a head that are trained here where one is needed."""
     data, model, result = write_data(root / "data"), root / "model", root / "result"
-    for words in (pretrain(data, steps=10).begin(model), evaluate(data, model).begin(result)):
-        child = start(words, root / "log")
-        if os.waitpid(child, 0)[1]:
-            raise RuntimeError((root / "log").read_text())
-    head = next((result / "heads").glob("pjepa-causal-seed0.safetensors"))
-    np.save(root / "long.npy", np.random.default_rng(1).normal(size=(1500, 6)).astype(np.float32))
-    many = write_data(root / "many", videos=40, frames=120)
-    makers = {
-        "pretrain": lambda: pretrain(data),
-        "encode": lambda: encode(root, model, many),
-        "import": lambda: import_(root),
-        "stream": lambda: stream(root / "long.npy", model, head),
-        "extract": lambda: extract(root),
-        "eval": lambda: evaluate(data, model),
-    }
-    for name, make in makers.items():
-        if chosen(name):
-            yield make()
+    if chosen("pretrain"):
+        yield pretrain(data)
+    if chosen("import"):
+        yield import_(root)
+    if chosen("extract"):
+        yield extract(root)
+    if chosen("encode") or chosen("stream") or chosen("eval"):
+        run(pretrain(data, steps=10).begin(model), root)
+    if chosen("encode"):
+        yield encode(model, write_data(root / "many", videos=40, frames=120))
+    if chosen("stream"):
+        run(evaluate(data, model).begin(result), root)
+        np.save(root / "long.npy", np.random.default_rng(1).normal(size=(1500, 6)).astype(np.float32))
+        yield stream(root / "long.npy", model, result / "heads" / "pjepa-causal-seed0.safetensors")
+    if chosen("eval"):
+        yield evaluate(data, model)
