@@ -254,7 +254,7 @@ def import_(
     every: Annotated[int, typer.Option(help="Keep every N-th slot; the authors use 4 for LEMON.")] = 1,
     background_limit: Annotated[
         int | None,
-        typer.Option(help="Maximum number of background slots to keep with 'segments'; 0: all. 1024 for EgoProceL."),
+        typer.Option(help="With 'segments': slots to keep of each background segment; 0: all. EgoProceL: 1024."),
     ] = None,
     source_rate: Annotated[
         str | None,
