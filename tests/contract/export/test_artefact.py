@@ -368,7 +368,7 @@ def test_the_commands_in_the_docs_write_what_they_say_and_how_exact_it_is(
         assert f"{out}/step.onnx: " in said and "latents differ from those without a window" in said
         record = json.loads(Path(out, "step.json").read_text())
         assert record["rate"] == ("5/2" if "--head" in command else None)
-        assert ("--features FILE.npy measures" in said) == ("--int8" in command and "--features" not in command)
+        assert ("with --features FILE.npy" in said) == ("--int8" in command and "--features" not in command)
         assert said.count("probabilities by at most") == (3 if "--head" in command else 0)  # onnx, int8, int8 on video
         assert ("int8 on 1 video of yours: latents differ by" in said) == ("--features" in command)
         measured = record["files"].get("step.int8.onnx", {}).get("features", {"frames": 0})
