@@ -21,7 +21,7 @@ app = typer.Typer(
 console = Terminal()
 
 
-def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
+def paths_exist(value: Path | list[Path] | None) -> Path | list[Path] | None:
     """Check that the paths of an argument exist, before a command starts its slow imports."""
     from keystep.files import check_exists
 
@@ -30,7 +30,7 @@ def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
     return value
 
 
-def model_there(value: str | list[str] | None) -> str | list[str] | None:
+def models_exist(value: str | list[str] | None) -> str | list[str] | None:
     """Check the name of a model, which is a folder or a hub id, or each one in NAME=RUN,RUN."""
     from keystep.files import check_model_name
 
@@ -47,7 +47,9 @@ def print_next(*words: object) -> None:
 
 Data = Annotated[
     Path,
-    typer.Argument(help="Feature folder, with features/*.npy (in the MS-TCN layout or keystep's own).", callback=there),
+    typer.Argument(
+        help="Feature folder, with features/*.npy (in the MS-TCN layout or keystep's own).", callback=paths_exist
+    ),
 ]
 SourceRate = Annotated[
     str | None,

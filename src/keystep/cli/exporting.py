@@ -52,7 +52,7 @@ def export_model(
         lines = [
             f"{out / VIDEO_RECORD}: {record['attention']}; whole videos of {record['least_frames']} frames or more"
         ]
-        _show([*lines, *_of_files(out, record)], console)
+        _show([*lines, *_file_lines(out, record)], console)
         return
     record = export_step(
         found,
@@ -68,7 +68,7 @@ def export_model(
         **files,
     )
     lines = [f"{out / RECORD}: {record['attention']}; {_calls(record['frames'], record['streams'])}"]
-    lines += _of_files(out, record)
+    lines += _file_lines(out, record)
     if INT8 in record["files"]:
         measured = record["files"][INT8].get("features")
         if measured:
@@ -92,7 +92,7 @@ def _show(lines: list[str], console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _of_files(out: Path, record: dict[str, Any]) -> list[str]:
+def _file_lines(out: Path, record: dict[str, Any]) -> list[str]:
     """Return a line for each file with its size and its largest difference from the reference."""
     lines = []
     for name, checked in record["files"].items():

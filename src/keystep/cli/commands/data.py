@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, there
+from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, paths_exist
 
 PANEL = "Videos and features"
 
 
 @app.command("extract", rich_help_panel=PANEL)
 def extract_(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=there)],
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=paths_exist)],
     out: Annotated[Path, typer.Option(help="Feature folder to write; an interrupted extraction is resumed.")],
     backbone: Annotated[
         str, typer.Option(help="Name from 'keystep weights', hf:FOLDER_OR_ID, or package.module:name.")
@@ -25,7 +25,7 @@ def extract_(
         typer.Option(help="Clip position: 'center' (around each time) or 'right' (ends there, as live streams need)."),
     ] = "center",
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of the backbone; by default from the cache.", callback=there)
+        Path | None, typer.Option(help="Weights of the backbone; by default from the cache.", callback=paths_exist)
     ] = None,
     labels: Annotated[
         Path | None,
@@ -102,7 +102,7 @@ def weights(
 
 @app.command("pool", rich_help_panel=PANEL)
 def pool_(
-    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens per slot.", callback=there)],
+    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens per slot.", callback=paths_exist)],
     out: Annotated[Path, typer.Option(help="Feature folder to write, with one vector per slot.")],
     mean: Annotated[bool, typer.Option("--mean", help="Average the tokens of each slot, without learning.")] = False,
     labels: Annotated[
@@ -240,7 +240,7 @@ def prepare(
 @app.command("import", rich_help_panel=PANEL)
 def import_(
     source: Annotated[str, typer.Argument(help="Format: 'official' (the authors' release).")],
-    archive: Annotated[Path, typer.Argument(help="Archive file; for LEMON, its index.pt.", callback=there)],
+    archive: Annotated[Path, typer.Argument(help="Archive file; for LEMON, its index.pt.", callback=paths_exist)],
     out: Annotated[Path, typer.Option(help="Feature folder to write; an interrupted import is resumed.")],
     manifest: Annotated[
         list[Path] | None, typer.Option(help="CSV file with labelled segments. Repeatable, such as for train and test.")

@@ -19,8 +19,8 @@ from keystep.cli.base import (
     Split,
     app,
     console,
-    model_there,
-    there,
+    models_exist,
+    paths_exist,
 )
 
 PANEL = "Training and evaluation"
@@ -40,11 +40,12 @@ def demo(
 @app.command(rich_help_panel=PANEL)
 def pretrain(
     data: Annotated[
-        Path | None, typer.Argument(help="Feature folder, with features/*.npy; labels are not used.", callback=there)
+        Path | None,
+        typer.Argument(help="Feature folder, with features/*.npy; labels are not used.", callback=paths_exist),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; must be empty or not exist yet.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings (see 'keystep config').", callback=there)
+        Path | None, typer.Option(help="YAML file with settings (see 'keystep config').", callback=paths_exist)
     ] = None,
     preset: Annotated[str, typer.Option(help="Preset: tiny, small, surgical or paper.")] = "tiny",
     source_rate: SourceRate = None,
@@ -66,7 +67,7 @@ def pretrain(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Resume this run, or folder of seeds, from the latest checkpoint.", callback=there),
+        typer.Option(help="Resume this run, or folder of seeds, from the latest checkpoint.", callback=paths_exist),
     ] = None,
 ) -> None:
     """Pretrain a model on features, without labels. Ctrl-C saves a checkpoint; --resume gives the same result."""
@@ -81,9 +82,9 @@ def pretrain(
             raise InputError(
                 "--resume reads all settings from the run's config.yaml; the only other option allowed is --seeds"
             )
-        begun = seed_runs(resume)
-        seeds = seeds or len(begun) or None
-        run, settled = resume, run_config(begun[0] if begun else resume)
+        seeded = seed_runs(resume)
+        seeds = seeds or len(seeded) or None
+        run, settled = resume, run_config(seeded[0] if seeded else resume)
     else:
         flags = {"root": data, "source_rate": source_rate, "rate": rate, "split": split, "on_error": on_error}
         flags |= {"groups": groups}
@@ -116,7 +117,7 @@ def config(
 
 @app.command(rich_help_panel=PANEL)
 def encode(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=model_there)],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=models_exist)],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the latents.")],
     layout: Annotated[
@@ -145,7 +146,7 @@ def evaluate(
         typer.Option(
             "--model",
             help="NAME=RUN[,RUN...]: runs of one recipe with different seeds. Repeat to compare recipes.",
-            callback=model_there,
+            callback=models_exist,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the result, plots and report.")] = Path("results"),
@@ -190,7 +191,7 @@ def discover(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="NAME=RUN[,RUN...]: runs of one recipe with different seeds.", callback=model_there
+            "--model", help="NAME=RUN[,RUN...]: runs of one recipe with different seeds.", callback=models_exist
         ),
     ] = None,
     matching: Annotated[

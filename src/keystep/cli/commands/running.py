@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Overwrite, SourceRate, app, console, model_there, there
+from keystep.cli.base import Overwrite, SourceRate, app, console, models_exist
 from keystep.terminal import Terminal
 
 PANEL = "Live streams and other formats"
@@ -15,12 +15,12 @@ PANEL = "Live streams and other formats"
 
 @app.command(rich_help_panel=PANEL)
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=model_there)],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=models_exist)],
     videos: Annotated[list[Path], typer.Argument(help="Feature files (.npy) or video files.")],
     head: Annotated[
         Path,
         typer.Option(
-            help="Head written by 'keystep eval': RESULT/heads/NAME-offline-seed0.safetensors.", callback=there
+            help="Head written by 'keystep eval': RESULT/heads/NAME-offline-seed0.safetensors.", callback=paths_exist
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for labels, probabilities and ribbons.")] = Path("predictions"),
@@ -39,7 +39,7 @@ def predict(
 
 @app.command(rich_help_panel=PANEL)
 def stream(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=model_there)],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=models_exist)],
     source: Annotated[
         str,
         typer.Argument(
@@ -49,7 +49,7 @@ def stream(
     head: Annotated[
         Path,
         typer.Option(
-            help="Head written by 'keystep eval': RESULT/heads/NAME-causal-seed0.safetensors.", callback=there
+            help="Head written by 'keystep eval': RESULT/heads/NAME-causal-seed0.safetensors.", callback=paths_exist
         ),
     ],
     source_rate: SourceRate = None,
@@ -135,7 +135,7 @@ def stream(
 @app.command(rich_help_panel=PANEL)
 def convert(
     source: Annotated[str, typer.Argument(help="Format: 'official' (the authors' release).")],
-    file: Annotated[Path, typer.Argument(help="Checkpoint file.", callback=there)],
+    file: Annotated[Path, typer.Argument(help="Checkpoint file.", callback=paths_exist)],
     out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
     architecture: Annotated[
         Path | None,
@@ -161,7 +161,7 @@ def convert(
 
 @app.command(rich_help_panel=PANEL)
 def export(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=model_there)],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=models_exist)],
     out: Annotated[Path, typer.Option(help="Folder for step.json and the programs.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write step.onnx, for ONNX Runtime (default).")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="Write step.pt2, a torch.export program.")] = False,
