@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Overwrite, SourceRate, app, console, models_exist
+from keystep.cli.base import Overwrite, SourceRate, app, console, models_exist, paths_exist
 from keystep.terminal import Terminal
 
 PANEL = "Live streams and other formats"
