@@ -57,7 +57,7 @@ def test_latents_in_the_mstcn_layout_are_a_data_set_that_other_code_reads(
     status, said, error = keystep(*arguments)
     assert status == 0, error
     width = 6 + (9 + 16) * 6 + (4 * 6 + 1) + 4 * 6 + 2 * 24
-    assert f"{width} wide (frame 6 + around 150 + memory 25 + ahead 24 + steady 24 + context 24)" in said
+    assert f"{width} dimensions (frame 6 + around 150 + memory 25 + ahead 24 + steady 24 + context 24)" in said
     for name in ("video0", "video7"):
         latents = np.load(out / "features" / f"{name}.npy")
         labels = (out / "groundTruth" / f"{name}.txt").read_text().splitlines()
@@ -65,7 +65,7 @@ def test_latents_in_the_mstcn_layout_are_a_data_set_that_other_code_reads(
         assert np.array_equal(latents[:, 0], latents[:, 1]), "each latent is held for the two frames it stands for"
     assert (out / "splits" / "train.split1.bundle").exists() and (out / "mapping.txt").exists()
     status, said, _ = keystep("inspect", out, "--picture", tmp_path / "p.png")
-    assert status == 0 and f"8 videos, {width} numbers a frame" in said
+    assert status == 0 and f"8 videos, {width} dimensions" in said
     times = {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.npy")}
     assert keystep(*arguments)[0] == 0
     assert times == {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.npy")}, "done is done"
@@ -151,8 +151,8 @@ def no_features(data: Path) -> None:
         (corrupt_nothing, ("--rate", "3"), "4 Hz cannot be pooled to 3 Hz"),
         (corrupt_nothing, ("--set", "train.step=3"), "unknown setting train.step (did you mean steps?)"),
         (corrupt_nothing, ("--set", "masking.ratio=2"), "masking.ratio"),
-        (corrupt_nothing, ("--set", "model.heads=5"), "cannot be shared by 5 heads"),
-        (corrupt_nothing, ("--preset", "big"), "no preset 'big'"),
+        (corrupt_nothing, ("--set", "model.heads=5"), "must be a multiple of heads 5"),
+        (corrupt_nothing, ("--preset", "big"), "unknown preset 'big'"),
         (corrupt_nothing, ("--config", "absent.yaml"), "absent.yaml: no such file or folder"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
@@ -225,7 +225,7 @@ def test_convert_refuses_what_it_does_not_know(keystep: Run, tmp_path: Path) -> 
     assert status == 2 and "no such file" in error and not (tmp_path / "model").exists()
     (tmp_path / "some.pt").touch()
     status, _, error = keystep("convert", "lightly", tmp_path / "some.pt", "--out", tmp_path / "model")
-    assert status == 2 and "no converter for 'lightly'; there is: official" in error
+    assert status == 2 and "unknown format 'lightly'; expected official" in error
 
 
 def test_convert_makes_a_model_folder_of_the_authors_file(keystep: Run, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_convert_makes_a_model_folder_of_the_authors_file(keystep: Run, tmp_path
     status, _, error = keystep(*options, "--sha256", "0123456789")
     assert status == 2 and "SHA-256 is" in error and not (tmp_path / "model").exists()
     status, said, _ = keystep(*options)
-    assert status == 0 and "ORACLE: it needs true segment boundaries" in said
+    assert status == 0 and "ORACLE: needs true segment boundaries" in said
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1, "both can be read by the same"
 

@@ -76,7 +76,7 @@ def test_a_url_is_no_path_and_that_is_said(keystep: Run, data: Path, address: st
     [
         (["--set", "train.setps=3"], "unknown setting train.setps (did you mean steps?)"),
         (["--set", "train.steps"], "is not NAME=VALUE"),
-        (["--preset", "smal"], "no preset 'smal'"),
+        (["--preset", "smal"], "unknown preset 'smal'"),
         (["--rate", "fast"], "fast"),
         (["--seed", "3"], "No such option: --seed"),
     ],
@@ -146,7 +146,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(keystep: Run, monkeypatch
     status, said, _ = keystep("doctor")
     assert status == 0
     assert "extra video: absent-one missing" in said and "pip install 'keystep[video]'" in said
-    assert "(too old)" in said and "keystep has all that it needs" in said and "pytest" not in said
+    assert "(too old)" in said and "keystep has everything it needs" in said and "pytest" not in said
     status, said, _ = keystep("doctor", "--json")
     assert json.loads(said)["lacking"] == {"video": ["absent-one"], "data": ["numpy"]}
 

@@ -88,7 +88,7 @@ def test_features_labels_and_frames_seen_belong_together(
     out = tmp_path / "features"
     status, said, error = keystep("extract", kitchen / "videos", "--out", out, *TOY, "--rate", "4", "--labels", kitchen)
     assert status == 0, error
-    assert "5 of 5 videos, 12 wide" in said and "labels for 115 frames" in said
+    assert "5 of 5 videos, 12 dimensions" in said and "labels for 115 frames" in said
     folder = open_dataset(out)
     assert folder.timeline.rate == 4 and folder.timeline.look_ahead == 0
     for name in folder.videos:
@@ -259,7 +259,7 @@ def test_workers_end_with_the_command(
     error = process.communicate(timeout=60)[1]
     if number == signal.SIGTERM:
         assert process.returncode == 130
-        assert error.startswith("keystep: stopped; run again to go on") and error.count("\n") == 1
+        assert error.startswith("keystep: stopped; run again to resume") and error.count("\n") == 1
 
 
 def test_ctrl_c_is_one_line(keystep: Run, kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -268,7 +268,7 @@ def test_ctrl_c_is_one_line(keystep: Run, kitchen: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("keystep.extraction.folder.Writing.write", stop)
     status, _, error = keystep("extract", kitchen / "videos", "--out", tmp_path / "out", *TOY)
-    assert status == 130 and error.startswith("keystep: stopped; run again to go on") and error.count("\n") == 1
+    assert status == 130 and error.startswith("keystep: stopped; run again to resume") and error.count("\n") == 1
 
 
 def test_a_changed_video_is_done_again_and_told(keystep: Run, kitchen: Path, tmp_path: Path):
@@ -362,7 +362,7 @@ def test_a_live_video_gives_the_steps_of_its_features(judged: SimpleNamespace, t
         "stream", judged.run, judged.video, "--head", judged.head, *TRUSTED, "--out", live, "--picture", picture
     )
     assert done.returncode == 0, done.stderr
-    assert "for its features" in done.stderr
+    assert "feature extraction" in done.stderr
     features = judged.data / "features" / "video4.npy"
     assert shell("stream", judged.run, features, "--head", judged.head, "--out", stored).returncode == 0
     ours, theirs = ([json.loads(line) for line in path.read_text().splitlines()] for path in (live, stored))
@@ -386,7 +386,7 @@ def test_a_live_video_goes_on_where_it_was_stopped(judged: SimpleNamespace, tmp_
     assert process.wait(timeout=60) == 130
     assert 4 < parts.read_text().count("\n") < 60
     done = shell(*command[3:])
-    assert done.returncode == 0 and "going on behind frame" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resuming after frame" in done.stderr, done.stderr
     assert parts.read_text() == whole.read_text()
 
 

@@ -32,12 +32,12 @@ def test_inspect_says_how_many_groups_there_are_warns_and_prints_tau(keystep: Ru
     write_groups(data, "aabbcabc")
     status, said, error = keystep("inspect", data, "--source-rate", 4, "--picture", tmp_path / "p.png")
     assert status == 0, error
-    assert "3 groups (persons or sites) of 2 to 3 videos" in said
+    assert "3 groups (persons or sites) with 2 to 3 videos each" in said
     assert "split 1: 4 train, 1 valid, 3 test, of 2, 1, 3 groups (validation: valid.split1.bundle)" in said
     assert "note: split 1: 2 of 3 test videos are of groups that train, too" in said
     assert "tau: " in said and " frames (" in said and "measured on 8 videos" in said
     status, said, error = keystep("inspect", data, "--groups", PAIRS, "--picture", tmp_path / "p.png")
-    assert status == 0 and "8 groups (persons or sites) of 1 videos" in said and " s (" not in said, error
+    assert status == 0 and "8 groups (persons or sites) with 1 videos each" in said and " s (" not in said, error
 
 
 def test_inspect_gives_programs_json_and_nothing_else(

@@ -46,7 +46,7 @@ def test_an_imported_folder_goes_through_every_command(
     assert status == 0, error
     said = " ".join(said.split())
     assert "8 videos, 0.0 hours, 3 classes" in said and "rows: 40" in said and "timeline: 4 Hz" in said
-    assert "split 1: 5 train, 3 test; keystep cuts a validation part from the training videos" in said
+    assert "split 1: 5 train, 3 test; keystep takes a validation part from the training videos" in said
     assert ("ORACLE" in said) == (sequence == "segments")
     status, said, _ = keystep("inspect", data, "--picture", tmp_path / "p.png")
     said = " ".join(said.split())
@@ -163,4 +163,4 @@ def test_skipped_videos_are_listed_and_other_sources_refused(
     assert status == 0 and "left out: " in said and "'Egtea/P1.pt' has NaN" in said and "7 videos" in said
     assert "note: split 1 is not written: no test videos" in said
     status, _, error = keystep("import", "theirs", archive, "--out", tmp_path / "other")
-    assert status == 2 and "no importer for 'theirs'" in error
+    assert status == 2 and "unknown format 'theirs'" in error

@@ -32,7 +32,7 @@ def test_the_mean_is_a_feature_folder_with_the_same_labels_and_splits(
     keystep: Run, tokens: Path, tmp_path: Path
 ) -> None:
     status, said, error = keystep("pool", tokens, "--out", tmp_path / "mean", "--mean")
-    assert status == 0 and "8 videos, 4 tokens a slot pooled" in said, error
+    assert status == 0 and "8 videos, 4 tokens per slot pooled" in said, error
     pooled, source = open_dataset(tmp_path / "mean"), open_dataset(tokens)
     assert (pooled.width, pooled.tokens, source.tokens, pooled.labels_used) == (16, 1, 4, "")
     expected = source.features("video3").reshape(-1, 4, 16).mean(1)
@@ -124,7 +124,7 @@ def test_a_model_of_tokens_is_judged_beside_their_mean(keystep: Run, tokens: Pat
     rows = json.loads((tmp_path / "result" / "result.json").read_text())["rows"]
     assert {row["name"]: row["width"] for row in rows}["raw features"] == 16
     status, said, _ = keystep("inspect", tokens, "--picture", tmp_path / "picture.png")
-    assert "64 numbers a frame, 4 tokens of 16" in said
+    assert "64 dimensions, 4 tokens of 16" in said
 
 
 def test_a_number_of_tokens_that_cannot_be_is_refused(keystep: Run, tokens: Path, tmp_path: Path) -> None:

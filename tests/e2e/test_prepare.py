@@ -41,7 +41,7 @@ def test_a_whole_tree_is_checked_and_then_written(keystep: Run, tmp_path: Path) 
 def test_what_is_missing_is_named_and_the_status_is_1(keystep: Run, tmp_path: Path) -> None:
     status, said, _ = keystep("prepare", "gtea", "--root", tmp_path, "--out", tmp_path / "out")
     assert status == 1 and not (tmp_path / "out").exists()
-    assert f"missing: {tmp_path / 'gtea' / 'features'}; it comes from zenodo.org/records/3625992" in said
+    assert f"missing: {tmp_path / 'gtea' / 'features'}; available from zenodo.org/records/3625992" in said
 
 
 def test_a_readable_layout_is_said_to_be_ready_with_its_rate(keystep: Run, tmp_path: Path) -> None:
@@ -70,10 +70,10 @@ def test_a_video_without_its_files_has_to_be_left_out_by_word(keystep: Run, tmp_
     command = ("prepare", "egoprocel", "--root", root)
     for more in ((), ("--out", out)):
         status, said, _ = keystep(*command, *more)
-        assert status == 1 and "all that is needed" not in said and not out.exists()
-        assert f"missing: {path}; it comes from FACT's" in said and "--on-error skip leaves its video out" in said
+        assert status == 1 and "all required files" not in said and not out.exists()
+        assert f"missing: {path}; available from FACT's" in said and "--on-error skip leaves its video out" in said
     status, said, _ = keystep(*command, "--on-error", "skip")
-    assert status == 0 and "but for the videos that are left out, all that is needed is there" in said
+    assert status == 0 and "all required files are present, except for the videos that are left out" in said
     status, said, _ = keystep(*command, "--on-error", "skip", "--out", out)
     assert status == 0 and "5 videos" in said
 
@@ -82,7 +82,7 @@ def test_a_count_that_could_not_be_made_differs(keystep: Run, tmp_path: Path) ->
     root = fact_tree(tmp_path)
     (root / "egoprocel" / "split1.test").unlink()
     status, said, _ = keystep("prepare", "egoprocel", "--root", root, "--out", tmp_path / "out")
-    assert status == 1 and "split1.test; it comes from FACT's" in said and not (tmp_path / "out").exists()
+    assert status == 1 and "split1.test; available from FACT's" in said and not (tmp_path / "out").exists()
     assert re.search(r"test\W+183\W+differs", said)
 
 
@@ -91,7 +91,7 @@ def test_wrong_names_suggest_the_nearest(keystep: Run, tmp_path: Path) -> None:
         (("brekfast", "--root", tmp_path), "unknown data set 'brekfast'; did you mean breakfast?"),
         (("gtea", "--root", tmp_path, "--set", "evry=2"), "unknown setting evry (did you mean every?)"),
         (("gtea", "--root", tmp_path, "--set", "every=0"), "every: Input should be greater than or equal to 1"),
-        (("--root", tmp_path), "give the data set and the folder"),
+        (("--root", tmp_path), "give both the data set and its folder"),
         (("gtea", "--root", tmp_path, "--on-error", "ignore"), "--on-error 'ignore' is none of raise, skip"),
     ):
         status, _, error = keystep("prepare", *command)

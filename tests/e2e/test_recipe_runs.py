@@ -171,9 +171,9 @@ def test_what_cannot_work_fails_before_anything_is_written(
     ("text", "said"),
     [
         ("modles: {pjepa: {}}", "unknown setting modles (did you mean models?)"),
-        ("models: {pjepa: {preset: tyni}}", "no preset 'tyni'"),
+        ("models: {pjepa: {preset: tyni}}", "unknown preset 'tyni'"),
         ("models: {pjepa: {settings: {train: {setps: 1}}}}", "unknown setting train.setps (did you mean steps?)"),
-        ("- models", "expected names and values"),
+        ("- models", "expected a mapping of names to values"),
         ("{data_set: gtea, source_rate: 4, models: {pjepa: {}}}", "leave it out"),
     ],
 )

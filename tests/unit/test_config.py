@@ -46,12 +46,12 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"masking": {"shortest": 9, "longest": 3}}, "masking: shortest span 9 is longer than the longest, 3"),
-        ({"model": {"dim": 100, "heads": 3}}, "model: dim 100 cannot be shared by 3 heads"),
-        ({"model": {"dim": 32, "heads": 8}}, "model: dim 32 cannot be shared by 8 heads of at least 8"),
-        ({"model": {"dim": 48, "predictor_heads": 5}}, "dim 48 cannot be shared by 5 heads"),
-        ({"model": {"live_attention": {"kind": "bidirectional"}}}, "live_attention 'bidirectional' sees the future"),
-        ({"train": {"batch_size": 6, "accumulate": 4}}, "batch_size 6 cannot be shared by 1 nodes x 1 devices x 4"),
+        ({"masking": {"shortest": 9, "longest": 3}}, "masking: shortest 9 must not exceed longest 3"),
+        ({"model": {"dim": 100, "heads": 3}}, "model: dim 100 must be a multiple of heads 3"),
+        ({"model": {"dim": 32, "heads": 8}}, "model: dim 32 must be a multiple of heads 8, at least 8 times"),
+        ({"model": {"dim": 48, "predictor_heads": 5}}, "dim 48 must be a multiple of heads 5"),
+        ({"model": {"live_attention": {"kind": "bidirectional"}}}, "live_attention 'bidirectional' is not causal"),
+        ({"train": {"batch_size": 6, "accumulate": 4}}, r"batch_size 6 must be a multiple of 4 \(1 nodes x 1 devices"),
         ({"data": {"rate": "fast"}}, r"data\.rate.*'fast' is no rate in Hz"),
         ({"data": {"rate": 0}}, r"data\.rate.*above 0 Hz"),
         ({"data": {"on_error": "ignore"}}, r"data\.on_error.*'ignore'"),
@@ -63,36 +63,42 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"model": {"boundaries": "discovered"}}, "^unknown setting model.boundaries"),
         ({"target": {"kind": "pixels"}}, r"target\.kind.*'pixels'"),
         ({"target": {"momentum": 1.01}}, r"target\.momentum.*1\.01"),
-        ({"target": {"smooth": 4}}, "smooth 4 has no middle frame; make it odd"),
+        ({"target": {"smooth": 4}}, "smooth must be odd, not 4"),
         ({"target": {"spread": -0.1}}, r"target\.spread.*-0\.1"),
         ({"target": {"offsets": ["7.2 tau", "8 sec"]}}, r"target\.offsets\.1: .*such as 7\.2tau or 8s, not '8 sec'$"),
-        ({"masking": {"longest": "-6tau"}}, r"masking\.longest: Input should be a frame at least, not '-6tau'"),
-        ({"train": {"crop": 0}}, r"train\.crop: Input should be a frame at least, not 0"),
-        ({"train": {"crop": 7.5}}, r"train\.crop: Input should be a whole number of frames, or a text.*, not 7\.5$"),
+        ({"masking": {"longest": "-6tau"}}, r"masking\.longest: Input should be at least one frame, not '-6tau'"),
+        ({"train": {"crop": 0}}, r"train\.crop: Input should be at least one frame, not 0"),
+        ({"train": {"crop": 7.5}}, r"train\.crop: Input should be a whole number of frames, or text.*, not 7\.5$"),
         ({"data": {"tau": 0}}, r"data\.tau.*not 0"),
         (
             {"model": {"bands": ["context", "frame"]}},
-            r"bands \['context', 'frame'\]: name each once, context as the last",
+            r"bands \['context', 'frame'\]: list each band once, context last",
         ),
-        ({"model": {"bands": ["steady", "frame", "context"]}}, "steady right before it"),
-        ({"model": {"bands": ["steady"]}}, "context as the last, steady right before it"),
-        ({"model": {"bands": ["around", "around", "context"]}}, "name each once"),
+        ({"model": {"bands": ["steady", "frame", "context"]}}, "steady, if used, right before it"),
+        ({"model": {"bands": ["steady"]}}, "context last, and steady, if used, right before it"),
+        ({"model": {"bands": ["around", "around", "context"]}}, "list each band once"),
         ({"model": {"bands": ["far", "context"]}}, r"model\.bands\.0.*'far'"),
-        ({"model": {"visible_predictions": "predictor"}}, "readout_dim 384 would stay random: .*set model.readout_dim"),
-        ({"objective": {"visible_weight": 0}}, "readout_dim 384 would stay random"),
+        (
+            {"model": {"visible_predictions": "predictor"}},
+            "readout_dim 384: .* would not be trained .*set model.readout_dim",
+        ),
+        ({"objective": {"visible_weight": 0}}, "readout_dim 384: the readout layer would not be trained"),
         ({"target": {"offsets": []}}, "at least 1 item"),
         ({"train": 5}, r"train: .*not 5"),
         (
             {"model": {"attention": {"kind": "block_causal"}}},
-            r"model\.attention: block is None; kind block_causal needs one",
+            r"model\.attention: kind block_causal needs a block length; set block",
         ),
-        ({"model": {"attention": {"kind": "causal", "block": 8}}}, "block is 8; kind causal needs none"),
-        ({"model": {"attention": {"window": 8, "stride": 2}}}, "stride 2 and memory None come together"),
+        (
+            {"model": {"attention": {"kind": "causal", "block": 8}}},
+            "block 8 applies to kind block_causal only, not to causal",
+        ),
+        ({"model": {"attention": {"window": 8, "stride": 2}}}, "stride 2 and memory None: set both"),
         (
             {"model": {"attention": {"window": 8, "stride": 2, "memory": 8}}},
-            "memory 8 must reach farther than the window, 8",
+            "memory 8 needs a window smaller than itself, not 8",
         ),
-        ({"model": {"attention": {"stride": 2, "memory": 8}}}, "memory 8 must reach farther than the window, None"),
+        ({"model": {"attention": {"stride": 2, "memory": 8}}}, "memory 8 needs a window smaller than itself, not None"),
         ({"model": {"attention": {"window": 0}}}, r"model\.attention\.window.*not 0"),
     ],
 )
@@ -159,7 +165,7 @@ def test_every_preset_builds_and_survives_its_file(name: str, tmp_path: Path) ->
 
 
 def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(InputError, match="no preset 'huge'; there are tiny, small, surgical, paper"):
+    with pytest.raises(InputError, match="unknown preset 'huge'; expected one of tiny, small, surgical, paper"):
         preset_settings("huge")
 
 
@@ -198,7 +204,7 @@ def test_numbers_with_an_exponent_are_numbers_in_files_too(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "not YAML"), ("- 1\n", "found list"), ("", "found NoneType"), (None, "no such file")],
+    [("a: [1", "invalid YAML"), ("- 1\n", "found list"), ("", "found NoneType"), (None, "no such file")],
 )
 def test_a_config_file_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:

@@ -40,7 +40,7 @@ def test_other_texts_are_no_times(text: str) -> None:
 @pytest.mark.parametrize("span", [0, -3, "0s", "-6tau"])
 def test_a_span_is_a_frame_at_least(span: int | str) -> None:
     for kind, name in ((MaskingConfig, "shortest"), (MaskingConfig, "longest"), (TrainConfig, "crop")):
-        with pytest.raises(InputError, match=f"{name}: Input should be a frame at least, not {span!r}"):
+        with pytest.raises(InputError, match=f"{name}: Input should be at least one frame, not {span!r}"):
             build(kind, {name: span})
 
 
@@ -99,7 +99,7 @@ def test_without_tau_what_nothing_reads_is_left_alone() -> None:
 def test_spans_that_turn_out_in_the_wrong_order_are_refused() -> None:
     config = run({"masking": {"shortest": 30, "longest": "2tau"}})
     assert config.settled(10.0, 5).masking.longest == 100
-    with pytest.raises(InputError, match="shortest span 30 is longer than the longest, 10"):
+    with pytest.raises(InputError, match="shortest 30 must not exceed longest 10"):
         config.settled(1.0, 5)
 
 

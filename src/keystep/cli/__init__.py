@@ -1,4 +1,4 @@
-"""The command line. Nothing below it is imported before a command runs, so that ``--help`` is instant."""
+"""The command line. Commands import what they need when they run, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -11,37 +11,42 @@ from keystep.stopping import handling_stops, raise_interrupt
 
 
 def main() -> None:
-    """Run a command."""
+    """Run the command line."""
     from keystep.cli.commands import app
 
     guarded(app)
 
 
 def guarded(work: Callable[[], object]) -> None:
-    """Do work for the shell: what the user can mend is one line on standard error and exit status 2."""
+    """Call ``work`` and turn its exceptions into one line on standard error and an exit status.
+
+    The exit status is 2 for errors that the user can fix, 130 after an interrupt, and 141 after a broken pipe.
+    """
     try:
         with handling_stops(raise_interrupt):
             try:
                 work()
             finally:
-                sys.stdout.flush()  # here, where an error can be told
+                sys.stdout.flush()  # here, where an error can still be reported
     except Interrupted as stop:
         print(plain(f"keystep: {stop}"), file=sys.stderr)
         sys.exit(130)
-    except KeyboardInterrupt:  # what can go on says so itself, by Interrupted
+    except KeyboardInterrupt:  # work that can be resumed raises Interrupted instead
         print("keystep: stopped", file=sys.stderr)
         sys.exit(130)
     except InputError as error:
         print(plain(f"keystep: error: {error}"), file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # whoever read our lines has enough
+    except BrokenPipeError:  # the reader of our output has closed it
         _drop_output()
         sys.exit(141)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "allocate" not in str(error):  # torch has no class for it on the CPU
+        if not isinstance(error, MemoryError) and "allocate" not in str(
+            error
+        ):  # on the CPU, torch raises a plain RuntimeError
             raise
         print(
-            plain(f"keystep: error: not enough memory: {one_line(error) or 'give a smaller model or batch'}"),
+            plain(f"keystep: error: not enough memory: {one_line(error) or 'use a smaller model or batch'}"),
             file=sys.stderr,
         )
         sys.exit(2)
@@ -53,7 +58,7 @@ def guarded(work: Callable[[], object]) -> None:
 
 
 def _drop_output() -> None:
-    """Let what standard output does not take go nowhere, or Python would complain once more at its end."""
+    """Redirect standard output to the null device if it cannot be flushed; else Python would fail again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

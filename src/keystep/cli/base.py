@@ -1,4 +1,4 @@
-"""The command line's application, and the options that several commands share."""
+"""The command line application and the options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keystep.terminal import PlainFormatter, Terminal
 
 app = typer.Typer(
     name="keystep",
-    help="Self-supervised, frame-aligned representations of long procedural videos, honestly evaluated.",
+    help="Self-supervised, frame-level representations of long procedural videos, honestly evaluated.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -21,8 +21,8 @@ app = typer.Typer(
 console = Terminal()
 
 
-def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
-    """Checks the paths of an argument before a command imports what takes seconds."""
+def paths_exist(value: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Check that the paths of an argument exist, before a command starts its slow imports."""
     from keystep.files import check_exists
 
     for path in value if isinstance(value, list) else [] if value is None else [value]:
@@ -30,8 +30,8 @@ def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
     return value
 
 
-def model_there(value: str | list[str] | None) -> str | list[str] | None:
-    """Checks what names a model: a folder or a hub id, or each in NAME=RUN,RUN."""
+def models_exist(value: str | list[str] | None) -> str | list[str] | None:
+    """Check the name of a model, which is a folder or a hub id, or each one in NAME=RUN,RUN."""
     from keystep.files import check_model_name
 
     for text in value if isinstance(value, list) else [] if value is None else [value]:
@@ -41,45 +41,52 @@ def model_there(value: str | list[str] | None) -> str | list[str] | None:
 
 
 def print_next(*words: object) -> None:
-    """The command to go on with, quoted so that it can be pasted."""
+    """Print the command to run next, quoted so that it can be pasted."""
     console.print(f"next: {shlex.join(['keystep', *map(str, words)])}", soft_wrap=True, markup=False)
 
 
 Data = Annotated[
-    Path, typer.Argument(help="Folder with features/*.npy (MS-TCN layout or keystep's own).", callback=there)
+    Path,
+    typer.Argument(
+        help="Feature folder, with features/*.npy (in the MS-TCN layout or keystep's own).", callback=paths_exist
+    ),
 ]
 SourceRate = Annotated[
-    str | None, typer.Option(help="Features a second on disk (30, 3.75, 30000/1001), if store.json does not say.")
+    str | None,
+    typer.Option(help="Rate of the features on disk in Hz (30, 3.75, 30000/1001), if not in store.json."),
 ]
-Rate = Annotated[str | None, typer.Option(help="Work at this rate by averaging; a whole fraction of the source rate.")]
-OnError = Annotated[str, typer.Option(help="'raise' stops at a bad video, 'skip' leaves it out and lists it.")]
+Rate = Annotated[
+    str | None, typer.Option(help="Average the features down to this rate in Hz; must divide the source rate evenly.")
+]
+OnError = Annotated[str, typer.Option(help="'raise': stop at an invalid video. 'skip': leave it out and list it.")]
 Groups = Annotated[
     str | None,
     typer.Option(
         metavar="PATTERN",
-        help="Finds a video's person or site in its name, such as '^(P[0-9]+)_'; by default splits/groups.csv says.",
+        help="Regular expression for the group (person or site) in a video's name, such as '^(P[0-9]+)_'. By default, "
+        "groups are read from splits/groups.csv.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Split = Annotated[str, typer.Option(help="Split K of splits/train.splitK.bundle.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+Split = Annotated[str, typer.Option(help="Name of the split: K in splits/train.splitK.bundle.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Any setting, such as train.steps=4000 (of eval: probe.penalties=[0.1,0.01], tau=20). Repeat as needed.",
+        help="Change a setting, such as train.steps=4000 (for eval: probe.penalties=[0.1,0.01], tau=20). Repeatable.",
     ),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def _start(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is going on.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show log messages.")] = False,
     plugin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PACKAGE.MODULE:NAME",
-            help="Trust this code where a file names it, such as the head of a file. Repeat as needed.",
+            help="Allow this code to be loaded when a file names it, such as the file of a head. Repeatable.",
         ),
     ] = None,
 ) -> None:

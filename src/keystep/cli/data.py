@@ -1,4 +1,4 @@
-"""Opening data as the options say."""
+"""Open feature folders, and print problems, notes and warnings about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_data(
     labels_needed: bool = True,
     groups: str | None = None,
 ) -> FeatureFolder:
-    """The folder at the asked rate."""
+    """Open a feature folder at the requested rate."""
     return open_dataset(
         root,
         source_rate=None if source_rate is None else parse_rate(source_rate),
@@ -35,24 +35,24 @@ def open_data(
 
 
 def list_skipped(skipped: Mapping[str, str], console: Console) -> None:
-    """What was left out."""
+    """Print the videos that were skipped, and why."""
     for line in skipped.values():
         console.print(f"left out: {line}", soft_wrap=True, style="yellow", markup=False)
 
 
 def list_problems(folder: FeatureFolder, console: Console, shown: Sequence[str] = ()) -> None:
-    """What was left out, and what was accepted with a remark, but for what was shown already."""
+    """Print the skipped videos and the notes of a folder, except for notes in ``shown``."""
     list_found(folder.problems.skipped, folder.problems.notes, console, shown)
 
 
 def list_found(skipped: Mapping[str, str], notes: Sequence[str], console: Console, shown: Sequence[str] = ()) -> None:
-    """The same, as a result has it."""
+    """Print skipped videos and notes, except for notes in ``shown``."""
     list_skipped(skipped, console)
     list_notes([line for line in notes if line not in shown], console)
 
 
 def list_notes(notes: Sequence[str], console: Console) -> None:
-    """Print the first notes, and how many more there are."""
+    """Print the first notes and the number of remaining ones."""
     for line in notes[:SHOWN_NOTES]:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     if len(notes) > SHOWN_NOTES:
@@ -60,7 +60,7 @@ def list_notes(notes: Sequence[str], console: Console) -> None:
 
 
 def show_warnings(lines: Sequence[str], folder: FeatureFolder, console: Console) -> None:
-    """Print warnings, and keep them among the folder's notes, which results carry."""
+    """Print warnings and add them to the folder's notes, which are saved with results."""
     folder.problems.notes.extend(lines)
     show_lines(lines, console)
 

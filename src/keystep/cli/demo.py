@@ -1,4 +1,4 @@
-"""``keystep demo``: data, pretraining and evaluation in minutes, without a download."""
+"""``keystep demo``: synthetic data, pretraining and evaluation in minutes, without a download."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from keystep.errors import InputError
 from keystep.evals.evaluate import evaluate
 
 SEEDS = 3
-"""As many as a claim needs."""
+"""Number of seeds that a claim requires."""
 
 
 def run_demo(out: Path, console: Console, world: int = 0) -> None:
-    """Generate data, pretrain P-JEPA three times as `keystep pretrain` would, evaluate and report.
+    """Generate data, pretrain P-JEPA with three seeds like `keystep pretrain`, evaluate and report.
 
-    world: seed of the data.
+    Args:
+        out: new or empty folder.
+        console: for messages and tables.
+        world: seed of the data.
+
+    Raises:
+        InputError: if ``out`` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: not empty; remove it, or choose another --out")
+        raise InputError(f"{out}: not empty; remove it or choose another --out")
     console.print("1. Synthetic procedures: the name of a step depends on what was done before it.")
     generate(out / "data", SyntheticConfig.demo().model_copy(update={"seed": world}))
     console.print("2. Pretraining P-JEPA on the features, without labels, with three seeds.")

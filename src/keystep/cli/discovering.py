@@ -1,4 +1,4 @@
-"""``keystep discover``: key-steps without labels, of raw features, controls and models alike."""
+"""``keystep discover``: unsupervised key-step discovery with models, raw features and controls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def discover_folder(
     persons: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Cluster, match, score; write ``discovery.json`` and ribbons of the first video; print the table."""
+    """Run a discovery study, write ``discovery.json`` and the ribbons of the first video, and print the table."""
     check_output(out, overwrite=overwrite)
     config = build(DiscoveryConfig, assignments(settings), {"clusters": clusters, "matching": matching})
     groups = parsed_groups(models)
@@ -60,7 +60,7 @@ def discover_folder(
 
 
 def _table(study: DiscoveryStudy) -> Table:
-    """For the terminal."""
+    """Return the scores as a table for the terminal."""
     oracle = ", ORACLE" if study.folder.oracle else ""
     tasks = len({study.tasks[video] for video in study.videos})
     title = f"{study.folder.root.resolve().name}: key-steps of {len(study.videos)} videos ({study.part}), {tasks} tasks"

@@ -1,4 +1,4 @@
-"""``keystep doctor``: what is installed here, and what is missing."""
+"""``keystep doctor``: check the installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keystep.doctor import Installation
 
 
 def show(found: Installation, console: Console) -> None:
-    """Versions, devices, packages, and how to get what is missing."""
+    """Print versions, devices and packages, and how to install missing ones."""
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False)
@@ -23,15 +23,15 @@ def show(found: Installation, console: Console) -> None:
     for extra in dict.fromkeys(package.extra for package in found.packages):
         packages = [package for package in found.packages if package.extra == extra]
         listed = ", ".join(f"{p.name} {p.version or p.state}{' (too old)' * (p.state == 'too old')}" for p in packages)
-        say(f"{f'extra {extra}' if extra else 'needed'}: {listed}")
+        say(f"{f'extra {extra}' if extra else 'required'}: {listed}")
     for extra in found.lacking:
-        say(f"extra {extra} is not complete; to get it: pip install 'keystep[{extra}]'")
+        say(f"extra {extra} is incomplete; install it with: pip install 'keystep[{extra}]'")
     for problem in found.problems:
         console.print(f"problem: {problem}", style="red", soft_wrap=True, markup=False)
     if not found.problems:
-        say("keystep has all that it needs")
+        say("keystep has everything it needs")
 
 
 def as_json(found: Installation) -> str:
-    """The same for programs."""
+    """Return the same information as JSON."""
     return json.dumps({**asdict(found), "lacking": found.lacking}, indent=2)

@@ -1,4 +1,4 @@
-"""``keystep encode``."""
+"""``keystep encode``: write the latents of a feature folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encode_folder(
     bands: str | None,
     console: Console,
 ) -> None:
-    """Encode a folder and say what was done."""
+    """Encode a feature folder and print a summary."""
     model = load(model_path)
     folder = open_data(data, source_rate, rate, on_error)
     mode: Mode = "causal" if live else "offline"
@@ -39,6 +39,6 @@ def encode_folder(
     written = {b: w for b, w in model.bands(mode_pattern(model, mode)).items() if chosen is None or b in chosen}
     widths = " + ".join(f"{name} {width}" for name, width in written.items())
     console.print(
-        f"{out}: {len(made.videos)} videos, {sum(written.values())} wide ({widths}), layout {layout}{marked}",
+        f"{out}: {len(made.videos)} videos, {sum(written.values())} dimensions ({widths}), layout {layout}{marked}",
         soft_wrap=True,
     )

@@ -26,7 +26,7 @@ from keystep.plugins import allow, specs_in
 from keystep.stopping import interruptible
 
 HIDDEN = ("accuracy, foreground", "seeds")
-"""Columns of the report that a terminal has no room for."""
+"""Columns of the report that are left out in the terminal, for lack of space."""
 
 
 def evaluate_folder(
@@ -46,13 +46,13 @@ def evaluate_folder(
     quick: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Judge, save, draw, say."""
+    """Evaluate models on a feature folder, write the result and report, and print the tables."""
     config = eval_config(assignments(settings), suite)
     allow(*specs_in(task))
     find_task(task)
     check_output(out, overwrite=overwrite)
     groups, folder, warnings = opened(data, models, split, source_rate, rate, persons, on_error, console)
-    with interruptible(f"stopped; the same command goes on from {out / FOLDER}"):
+    with interruptible(f"stopped; run the same command to resume from {out / FOLDER}"):
         results = evaluate(
             folder,
             dict(groups),
@@ -79,7 +79,7 @@ def opened(
     on_error: str,
     console: Console,
 ) -> tuple[list[Group], FeatureFolder, list[str]]:
-    """Models, the data at the rate that they were trained at, and the warnings about both, which are shown."""
+    """Load models, and open the data at their training rate; print and return the warnings about both."""
     groups = parsed_groups(models)
     folder = open_data(data, source_rate, rate or training_rate(groups), on_error, groups=persons)
     warnings = check_models(groups, folder, split)
@@ -88,7 +88,7 @@ def opened(
 
 
 def show_report(result: Path, console: Console, markdown: bool = False) -> None:
-    """Draw the report and print the table with its main line."""
+    """Write the report, and print the tables and the main conclusion."""
     record, _, _ = load_result(result)
     page = write_report(result)
     data = record["data"]
@@ -137,13 +137,17 @@ def _plain(found: PlainTable) -> Table:
 
 
 def parsed_groups(texts: list[str]) -> list[Group]:
-    """``NAME=RUN,RUN``, each as a name and its loaded models."""
+    """Parse texts of the form ``NAME=RUN,RUN`` and load the models.
+
+    Raises:
+        InputError: if a text has another form, or a name is taken.
+    """
     found: list[Group] = []
     for text in texts:
         name, equals, paths = text.partition("=")
         if not equals or not name or not paths:
             raise InputError(f"--model {text!r} is not NAME=RUN[,RUN...], such as pjepa=runs/a,runs/b")
         if name in [other for other, _ in found]:
-            raise InputError(f"--model {name}=...: this name is used twice or stands for a control; choose another")
+            raise InputError(f"--model {name}=...: this name is used twice; choose another")
         found += load_groups({name: [path for path in paths.split(",") if path]})
     return found

@@ -1,4 +1,4 @@
-"""``keystep export``: a model's stream as files that run elsewhere."""
+"""``keystep export``: export a model's streaming step to ONNX or torch.export."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export_model(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the folder and say what is in it, and how far its numbers are from `keystep.stream`."""
+    """Export a model, and print the files with their largest difference from `keystep.stream`."""
     for record_name in (RECORD, VIDEO_RECORD):
         check_new(out / record_name, overwrite, "an export")
     found = load(model)
@@ -45,14 +45,14 @@ def export_model(
     if fitted is not None and not fitted.causal:
         if int8 or frames is not None or streams != 1 or window is not None or features:
             raise InputError(
-                f"{head}: reads the whole video, so there is no step: leave out --int8, --frames, --streams, --window "
-                "and --features"
+                f"{head}: reads the whole video, so there is no streaming step; leave out --int8, --frames, --streams, "
+                "--window and --features"
             )
         record = export_video(found, out, head=fitted, source=found.origin.source, rate=found.origin.rate, **files)
         lines = [
             f"{out / VIDEO_RECORD}: {record['attention']}; whole videos of {record['least_frames']} frames or more"
         ]
-        _show([*lines, *_of_files(out, record)], console)
+        _show([*lines, *_file_lines(out, record)], console)
         return
     record = export_step(
         found,
@@ -68,7 +68,7 @@ def export_model(
         **files,
     )
     lines = [f"{out / RECORD}: {record['attention']}; {_calls(record['frames'], record['streams'])}"]
-    lines += _of_files(out, record)
+    lines += _file_lines(out, record)
     if INT8 in record["files"]:
         measured = record["files"][INT8].get("features")
         if measured:
@@ -77,13 +77,13 @@ def export_model(
                 f"({_count(measured['frames'], 'frame')}, latents up to {measured['largest_latent']:.1f})"
             )
         else:
-            lines.append("note: int8 is coarser; --features FILE.npy measures on your own frames what it costs you")
+            lines.append("note: int8 is less precise; measure the loss on your own features with --features FILE.npy")
         if record["frames"] * record["streams"] > 1:
             lines.append(
-                "note: in int8 the frames and streams of one call share a scale, so they move each other a little"
+                "note: in int8, the frames and streams of one call share a scale and affect each other slightly"
             )
     if window is not None:
-        lines.append(f"note: attention limited to {window} frames: not the latents of the model without a window")
+        lines.append(f"note: attention is limited to {window} frames, so latents differ from those without a window")
     _show(lines, console)
 
 
@@ -92,8 +92,8 @@ def _show(lines: list[str], console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _of_files(out: Path, record: dict[str, Any]) -> list[str]:
-    """How large each file is, and how far its numbers are from what they are compared with."""
+def _file_lines(out: Path, record: dict[str, Any]) -> list[str]:
+    """Return a line for each file with its size and its largest difference from the reference."""
     lines = []
     for name, checked in record["files"].items():
         size = (out / name).stat().st_size / 2**20
@@ -105,7 +105,7 @@ def _of_files(out: Path, record: dict[str, Any]) -> list[str]:
 
 
 def _frames(path: Path, found: PJEPA) -> np.ndarray:
-    """(T, D_in) float32 of a feature file."""
+    """Read a feature file as a (T, D_in) float32 array."""
     width = found.config.input_dim
     assert width is not None
     chunks = [chunk.features for chunk in from_array(path, width, 4096)]
@@ -113,21 +113,21 @@ def _frames(path: Path, found: PJEPA) -> np.ndarray:
 
 
 def _apart(measured: dict[str, Any]) -> str:
-    """Largest and mean difference of latents, and what a head makes of it."""
-    said = f"{measured['largest_difference']:.1e}, {measured['mean_difference']:.1e} on average"
+    """Format the largest and mean difference of latents and, with a head, of its probabilities."""
+    latents = f"{measured['largest_difference']:.1e}, {measured['mean_difference']:.1e} on average"
     probabilities = measured.get("probabilities")
     if probabilities is None:
-        return said
+        return latents
     return (
-        f"{said}, probabilities by at most {probabilities['largest_difference']:.1e}, "
-        f"{probabilities['mean_difference']:.1e} on average, the likeliest class in "
+        f"{latents}, probabilities by at most {probabilities['largest_difference']:.1e}, "
+        f"{probabilities['mean_difference']:.1e} on average, the most likely class in "
         f"{100 * probabilities['changed']:.2f} % of frames"
     )
 
 
 def _calls(frames: int, streams: int) -> str:
-    late = f"the first answered {_count(frames - 1, 'frame')} late" if frames > 1 else "answered at once"
-    return f"{_count(frames, 'frame')} of {_count(streams, 'stream')} a call, {late}"
+    late = f"the first delayed by {_count(frames - 1, 'frame')}" if frames > 1 else "no delay"
+    return f"{_count(frames, 'frame')} of {_count(streams, 'stream')} per call, {late}"
 
 
 def _count(number: int, what: str) -> str:

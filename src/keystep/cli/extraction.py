@@ -1,4 +1,4 @@
-"""``keystep extract``: features of raw videos."""
+"""``keystep extract``: extract features from videos."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from keystep.extraction.run import Extracted
 
 
 def show_extracted(done: Extracted, console: Console) -> None:
-    """Print what came of an extraction."""
+    """Print the result of an extraction."""
     for line in done.warnings:
         console.print(f"note: {line}", style="yellow", soft_wrap=True, markup=False)
     if done.skipped:
         some = ", ".join(list(done.skipped)[:5]) + (", ..." if len(done.skipped) > 5 else "")
-        line = f"left out: {len(done.skipped)} videos ({some}); {done.root / 'skipped'} says why"
+        line = f"left out: {len(done.skipped)} videos ({some}); the reasons are in {done.root / 'skipped'}"
         console.print(line, style="yellow", soft_wrap=True, markup=False)
-    line = f"{done.root}: {len(done.videos)} of {done.asked} videos, {done.width} wide"
+    line = f"{done.root}: {len(done.videos)} of {done.asked} videos, {done.width} dimensions"
     console.print(line, soft_wrap=True, markup=False)
     if done.videos:
         print_next("inspect", done.root)

@@ -1,4 +1,4 @@
-"""Strips of a video for pictures: its frames, its steps, its features, on one axis of seconds."""
+"""Plots of a video's frames, steps and features over time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEIGHT = 120
 
 
 def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) -> None:
-    """``count`` frames of a video, each shown in the middle of its share of the seconds from ``start`` to ``stop``."""
+    """Draw ``count`` evenly spaced frames of a video between ``start`` and ``stop``, in seconds."""
     source = open_video(video)
     width = max(1, round(HEIGHT * source.info.width / source.info.height))
     picture = Picture(height=HEIGHT, width=width)
@@ -35,7 +35,7 @@ def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) 
 
 
 def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop: float) -> None:
-    """A ribbon of class ids, evenly spread from ``start`` to ``stop``, with a legend of those that occur."""
+    """Draw (T,) class ids as a ribbon from ``start`` to ``stop`` (seconds), with a legend of the classes that occur."""
     palette = Palette(names)
     axes.imshow(palette.paint(ids), extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     present = [label for label in np.unique(ids) if label != IGNORED]
@@ -45,7 +45,7 @@ def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop:
 
 
 def features(axes: Axes, rows: np.ndarray, start: float, stop: float) -> None:
-    """(T, D) features as colours, see `principal_colours`."""
+    """Draw (T, D) features as colours (see `principal_colours`)."""
     shown = principal_colours({"": rows})[""]
     axes.imshow(shown[None], extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     axes.set(xlim=(start, stop), yticks=[])

@@ -1,4 +1,4 @@
-"""Extracted features beside the video frames that they came from."""
+"""Plots of extracted features together with the frames of their videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_VIDEOS = 4
 
 
 def draw_frames(folder: FeatureFolder, picture: Path) -> bool:
-    """Draw up to four videos: frames, features as colours, labels; False where their files are not at hand."""
+    """Draw frames, features and labels of up to four videos; return False if no video file is available."""
     sources = _sources(folder)
     if not sources:
         return False
@@ -50,7 +50,7 @@ def _labels(axes: Axes, folder: FeatureFolder, name: str, start: float, stop: fl
 
 
 def _sources(folder: FeatureFolder) -> dict[str, Path]:
-    """Name -> video file of some of the videos that still lie where they were extracted from."""
+    """Return name -> video file for up to `SHOWN_VIDEOS` videos whose files are still in place."""
     found: dict[str, Path] = {}
     for name in folder.videos if folder.extraction is not None else ():
         record = folder.root / "features" / f"{name}.json"

@@ -1,4 +1,4 @@
-"""``keystep inspect``: what a feature folder holds, in words and in a picture, and all that is wrong with it."""
+"""``keystep inspect``: print and plot a summary of a feature folder, and list its problems."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SHOWN_CLASSES = 30
 
 
 def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
-    """Print and draw a summary."""
+    """Print and draw the summary of a feature folder."""
     folder = found.folder
     tokens = f", {folder.tokens} tokens of {folder.width // folder.tokens}" if folder.tokens > 1 else ""
-    size = f": {len(folder.videos)} videos, {folder.width} numbers a frame{tokens}"
+    size = f": {len(folder.videos)} videos, {folder.width} dimensions{tokens}"
     console.print(Text.assemble((str(folder.root), "bold"), size), soft_wrap=True)
     console.print(_length_line(found), soft_wrap=True)
     for line in (*_tau_line(found), *_group_line(found)):
@@ -47,7 +47,7 @@ def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
 
 
 def draw_inspection(found: Inspection, picture: Path) -> list[Path]:
-    """Draw lengths and classes, and beside it frames, where the videos that features were made of are known."""
+    """Draw video lengths and classes, and in a second file video frames, if available; return the files."""
     _draw(found, picture)
     beside = picture.with_name(f"{picture.stem}-frames{picture.suffix}")
     return [picture, beside] if draw_frames(found.folder, beside) else [picture]
@@ -60,7 +60,7 @@ def _tau_line(found: Inspection) -> list[str]:
     clock = found.clock
     seconds = f"{clock.tau:.3g} s ({clock.low:.3g} to {clock.high:.3g}), "
     time = frames if found.rate is None else seconds + frames
-    return [f"tau: {time}: how long features stay half alike, measured on {found.measured} videos"]
+    return [f"tau: {time}: decorrelation time of the features, measured on {found.measured} videos"]
 
 
 def _group_line(found: Inspection) -> list[str]:
@@ -68,7 +68,7 @@ def _group_line(found: Inspection) -> list[str]:
         return []
     sizes = found.groups.values()
     each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    return [f"{len(sizes)} groups (persons or sites) of {each} videos"]
+    return [f"{len(sizes)} groups (persons or sites) with {each} videos each"]
 
 
 def _length_line(found: Inspection) -> str:
@@ -76,7 +76,7 @@ def _length_line(found: Inspection) -> str:
     frames = f"{lengths.sum():,} frames; shortest {lengths.min():,}, median {np.median(lengths):,.0f}, "
     frames += f"longest {lengths.max():,}"
     if found.rate is None:
-        return f"{frames} (give --source-rate to see minutes)"
+        return f"{frames} (pass --source-rate to see minutes)"
     rate = float(found.rate)
     return (
         f"{frames} at {rate:g} Hz: {lengths.sum() / rate / 3600:.1f} hours, longest {lengths.max() / rate / 60:.1f} min"
@@ -89,7 +89,7 @@ def _class_table(found: Inspection) -> Table:
     for column in ("class", "frames %", "segments", "mean frames"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, count in list(found.classes.items())[:SHOWN_CLASSES]:
-        mean = f"{count.frames / count.segments:,.1f}" if count.segments else "never"
+        mean = f"{count.frames / count.segments:,.1f}" if count.segments else "none"
         table.add_row(name, f"{100 * count.frames / total:.1f}", f"{count.segments:,}", mean)
     if len(found.classes) > SHOWN_CLASSES:
         table.add_row(f"... and {len(found.classes) - SHOWN_CLASSES} more", "", "", "")
@@ -97,7 +97,7 @@ def _class_table(found: Inspection) -> Table:
 
 
 def _draw(found: Inspection, picture: Path) -> None:
-    """Draw a histogram of lengths beside the share of each class."""
+    """Draw a histogram of video lengths and the share of each class."""
     lengths = np.array(list(found.lengths.values()))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)

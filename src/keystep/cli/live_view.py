@@ -1,4 +1,4 @@
-"""What a live stream looks like in a terminal."""
+"""View of a live stream in the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RIBBON = 70
 
 
 class LiveView:
-    """The step that stands, the likeliest ones beside it, a ribbon of the last minutes, delay and speed."""
+    """Shows the current step, the most likely steps, a ribbon of the last minutes, delay and speed."""
 
     def __init__(self, console: Console, title: str, head: Head) -> None:
         self.title, self.head = title, head
@@ -42,7 +42,7 @@ class LiveView:
         self._live.stop()
 
     def show(self, readings: Sequence[Reading], seconds: float) -> None:
-        """Take up new readings; ``seconds``: what a frame took."""
+        """Add readings; ``seconds`` is the computation time per frame."""
         if readings:
             self.last = readings[-1]
             self.steps.extend(reading.step for reading in readings if reading.final)
@@ -50,7 +50,7 @@ class LiveView:
             self.milliseconds.append(1e3 * seconds)
 
     def render(self) -> RenderableType:
-        """The view as it is now."""
+        """Return the current view."""
         if self.last is None:
             return Text(f"{self.title}: waiting for the first frames")
         reading = self.last
@@ -59,8 +59,8 @@ class LiveView:
         name = Text(self.head.name(reading.step), style=f"bold {_colour(reading.step)}")
         state = "" if reading.final else "  (provisional)"
         first = Text.assemble((place, "bold"), "  ", name, f"  {100 * reading.probability:.0f} %{state}")
-        speed = f"{np.median(self.milliseconds or [0.0]):.1f} ms a frame"
-        last = Text(f"answers {reading.delay:.2f} s after the frame   {speed}   {self.title}", style="dim")
+        speed = f"{np.median(self.milliseconds or [0.0]):.1f} ms per frame"
+        last = Text(f"delay {reading.delay:.2f} s   {speed}   {self.title}", style="dim")
         return Group(first, self._bars(reading), self._ribbon(), last)
 
     def _bars(self, reading: Reading) -> Table:
@@ -72,7 +72,7 @@ class LiveView:
         return table
 
     def _ribbon(self) -> Text:
-        """The announced steps, oldest left; each mark stands for the step that stood most often there."""
+        """Return the final steps, oldest first; each mark shows the most frequent step of an interval."""
         steps = list(self.steps)
         size = max(1, -(-len(steps) // RIBBON))
         ribbon = Text()

@@ -1,4 +1,4 @@
-"""The ``next:`` line of a command: one that works as printed, or none."""
+"""The ``next:`` line of a command: the command to run next, which works as printed, or nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keystep.data.splitting import Folds
 
 
 def after_inspection(found: Inspection, options: dict[str, str | None]) -> None:
-    """Folds where there are labels and no splits; else a training, where the rate is known."""
+    """Suggest ``split`` if there are labels but no splits, or else ``pretrain`` if the rate is known."""
     if found.problems:
         return
     root = found.folder.root
@@ -24,13 +24,13 @@ def after_inspection(found: Inspection, options: dict[str, str | None]) -> None:
 
 
 def after_split(folds: Folds, options: dict[str, str | None]) -> None:
-    """The training of the first fold, where the rate is known."""
+    """Suggest ``pretrain`` on the first fold, if the rate is known."""
     if options["--source-rate"] is not None or (folds.root / "store.json").exists():
         print_next("pretrain", folds.root, *_words({**options, "--split": "1"}), "--out", _free(Path("runs/pjepa")))
 
 
 def after_training(config: RunConfig, run: Path) -> None:
-    """An evaluation, or what that lacks: folds, where there are labels; without labels, latents."""
+    """Suggest ``eval`` if there are splits, ``split`` if there are only labels, or else ``encode``."""
     data = config.data
     rates = {"--source-rate": data.source_rate, "--rate": data.rate}
     options = {name: None if value is None else str(value) for name, value in rates.items()}
@@ -51,7 +51,7 @@ def _words(options: dict[str, str | None]) -> list[str]:
 
 
 def _free(path: Path) -> Path:
-    """The path, or with a number behind its name where something is there already."""
+    """Return the path, with a number appended to its name if it already exists."""
     tried, number = path, 1
     while tried.exists():
         number += 1

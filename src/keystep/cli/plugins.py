@@ -1,4 +1,4 @@
-"""``keystep plugins``: what can be named, and where it is from."""
+"""``keystep plugins``: list what can be used by name, with its origin."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from keystep.plugins import Plugin
 
 
 def show(found: Sequence[Plugin], console: Console) -> None:
-    """A table of all, then a line for each that cannot be used."""
+    """Print a table of all plug-ins and a line for each one that cannot be loaded."""
     table = Table("kind", "name", "from")
     for plugin in found:
         table.add_row(plugin.kind, plugin.name, plugin.source, style="yellow" if plugin.problem else None)
     console.print(table)
-    console.print("your own: package.module:Name, wherever a name is asked for", markup=False)
+    console.print("to use your own, pass package.module:Name instead of a name", markup=False)
     for plugin in found:
         if plugin.problem:
             line = f"{plugin.kind} {plugin.name} from {plugin.source}: {plugin.problem}"

@@ -1,4 +1,4 @@
-"""``keystep pool``: one vector a slot of a folder with several tokens a slot."""
+"""``keystep pool``: pool several tokens per slot into one vector."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from keystep.extraction.pooling import Pooled
 
 
 def show_pooled(done: Pooled, console: Console) -> None:
-    """Print what came of a pooling."""
+    """Print the result of pooling."""
     list_skipped(done.skipped, console)
     list_notes(done.warnings, console)
     marked = f"  LABELS: {done.labels}" if done.labels else ""
-    line = f"{done.root}: {len(done.videos)} videos, {done.tokens} tokens a slot pooled{marked}"
+    line = f"{done.root}: {len(done.videos)} videos, {done.tokens} tokens per slot pooled{marked}"
     console.print(line, soft_wrap=True, markup=False)

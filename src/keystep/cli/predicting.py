@@ -1,4 +1,4 @@
-"""``keystep predict``."""
+"""``keystep predict``: predict the steps of recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def predict_videos(
     overwrite: bool,
     console: Console,
 ) -> None:
-    """Predict, and say where the files are."""
+    """Predict the steps of videos, and print a summary with the output files."""
     options = {"source_rate": source_rate, "backbone": backbone, "weights": weights, "overwrite": overwrite}
     found = predict(model, head, videos, out=out, progress=progress_on(console), **options)  # type: ignore[arg-type]
     for each in found:

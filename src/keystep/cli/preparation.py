@@ -1,4 +1,4 @@
-"""``keystep prepare``: what a downloaded data set holds beside what was published, and a feature folder made of it."""
+"""``keystep prepare``: check a downloaded data set against its published counts, and write a feature folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from keystep.plugins import allow, specs_in
 
 
 def list_data_sets(console: Console) -> None:
-    """Name, title and official source of each."""
-    table = Table("data set", "what it is", "where it comes from")
+    """Print the name, title and official source of each data set."""
+    table = Table("data set", "description", "source")
     for name in DATA_SETS.names():
         try:
             kind = DATA_SETS.find(name)
@@ -31,24 +31,24 @@ def list_data_sets(console: Console) -> None:
             continue
         table.add_row(name, kind.title, kind.source)
     console.print(table)
-    console.print("download one, then say where it lies: keystep prepare NAME --root DIR", markup=False)
+    console.print("once you have downloaded one: keystep prepare NAME --root DIR", markup=False)
 
 
 def describe_data_set(name: str, console: Console) -> None:
-    """What it is and what can be set."""
+    """Print the title, source and settings of a data set."""
     allow(*specs_in(name))
     kind = DATA_SETS.find(name)
-    console.print(f"{kind.title}\ncomes from: {kind.source}", soft_wrap=True, markup=False)
+    console.print(f"{kind.title}\nsource: {kind.source}", soft_wrap=True, markup=False)
     for setting, field in config_of(kind, BaseModel).model_fields.items():
         meaning = " ".join((field.description or "").split())
         console.print(f"--set {setting}={field.default}: {meaning}", soft_wrap=True, markup=False)
-    console.print(f"once it is downloaded: keystep prepare {name} --root DIR", markup=False)
+    console.print(f"once you have downloaded it: keystep prepare {name} --root DIR", markup=False)
 
 
 def prepare_data(
     name: str, root: Path, out: Path | None, settings: Sequence[str], on_error: str, console: Console
 ) -> bool:
-    """Print a survey of a downloaded tree, and write a feature folder if ``out`` is given; False if it is not whole."""
+    """Print a survey of a downloaded data set; write a feature folder if ``out`` is given. False if incomplete."""
     on_error = Problems(on_error).on_error
     given = assignments(list(settings))
     survey = examine(name, root, given)
@@ -56,12 +56,12 @@ def prepare_data(
     if survey.lacking:
         return False
     if survey.leaving_out and on_error == "raise":
-        line = "get what is missing, or give --on-error skip, which leaves these videos out"
-        console.print(f"not complete: {line}", soft_wrap=True, markup=False)
+        line = "download what is missing, or leave these videos out with --on-error skip"
+        console.print(f"incomplete: {line}", soft_wrap=True, markup=False)
         return False
     if out is None and survey.ready is None:
-        rest = "but for the videos that are left out, all" if survey.leaving_out else "all"
-        line = f"{rest} that is needed is there; to write a feature folder, give --out DIR"
+        rest = ", except for the videos that are left out" if survey.leaving_out else ""
+        line = f"all required files are present{rest}; to write a feature folder, give --out DIR"
         console.print(line, soft_wrap=True, markup=False)
         return True
     progress = progress_on(console)
@@ -72,7 +72,7 @@ def prepare_data(
 
 def _print_prepared(prepared: Prepared, console: Console) -> None:
     if prepared.source_rate is not None:
-        console.print("keystep reads this folder as it is", markup=False)
+        console.print("keystep can read this folder directly", markup=False)
         groups = [] if prepared.groups is None else ["--groups", prepared.groups]
         print_next("inspect", prepared.folder, "--source-rate", prepared.source_rate, *groups)
         return
@@ -83,8 +83,8 @@ def _print_prepared(prepared: Prepared, console: Console) -> None:
 
 
 def print_survey(survey: Survey, console: Console) -> None:
-    """Counts beside the published ones, notes, and what is missing."""
-    table = Table("", "here", "published", "")
+    """Print the counts next to the published ones, then notes and missing files."""
+    table = Table("", "found", "published", "")
     for name in dict.fromkeys([*survey.counts, *survey.published]):
         here, published = survey.counts.get(name), survey.published.get(name)
         mark = Text("differs", style="yellow") if name in survey.differing else ""
@@ -94,8 +94,8 @@ def print_survey(survey: Survey, console: Console) -> None:
     for part in survey.missing:
         kind = "damaged" if part.damage else "missing"
         if not (part.needed or part.leaves_out):
-            kind += ", but not needed"
-        line = f"{kind}: {part.damage or part.path}; it comes from {part.source}"
+            kind += ", but optional"
+        line = f"{kind}: {part.damage or part.path}; available from {part.source}"
         if part.leaves_out:
             line += "; --on-error skip leaves its video out"
         style = "red" if part.needed else ("yellow" if part.leaves_out else None)

@@ -1,4 +1,4 @@
-"""Progress for the command line."""
+"""Progress display of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keystep.progress import Bars, Lines, Progress
 
 
 def progress_on(console: Console) -> Progress:
-    """Bars in a terminal, lines at intervals elsewhere."""
+    """Return progress bars for a terminal, or else lines at intervals."""
     if console.is_terminal:
         return Bars(console)
     return Lines(lambda line: console.print(line, soft_wrap=True, markup=False))

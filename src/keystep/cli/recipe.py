@@ -1,4 +1,4 @@
-"""``keystep run``."""
+"""``keystep run``: run a recipe."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from keystep.stopping import interruptible
 
 
 def run_recipe(file: Path, root: Path, out: Path, models: Sequence[str], console: Console, **given: Any) -> None:
-    """Check everything, say what is there of the data, do what was not done yet."""
+    """Validate a recipe, print a survey of the data, and run the parts that are not finished."""
     recipe = read_recipe(file)
     planned = plan(recipe, root, out, models=models, **given)
     if planned.survey is not None:
         from keystep.cli.preparation import print_survey
 
         print_survey(planned.survey, console)
-    with interruptible("stopped; the same command goes on from there"):
+    with interruptible("stopped; run the same command to resume"):
         done = planned.run(progress_on(console))
     show_lines(done.warnings, console)
     if done.results is not None:

@@ -1,4 +1,4 @@
-"""``keystep split``: folds for cross-validation."""
+"""``keystep split``: create folds for cross-validation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from keystep.data.splitting import Folds
 
 
 def show_folds(made: Folds, console: Console) -> None:
-    """Print which folds there are, and what is in none."""
+    """Print the folds, and the videos that are in none."""
     list_notes([f"{name} is in no split: {why}" for name, why in made.left_out.items()], console)
     sizes = ", ".join(str(len(videos)) for videos in made.test.values())
-    line = f"{made.root / 'splits'}: {len(made.test)} folds of {len(made.videos)} videos ({sizes} of them test videos)"
+    line = f"{made.root / 'splits'}: {len(made.test)} folds of {len(made.videos)} videos ({sizes} test videos)"
     if made.groups is not None:
         line += f", each of the {made.groups} groups (persons or sites) in one fold"
     if made.tasks > 1:
-        line += f", {made.tasks} tasks spread over the folds"
+        line += f", stratified by {made.tasks} tasks"
     console.print(line, soft_wrap=True, markup=False)
     if made.groups is None:
-        hint = "where a person is in several videos, give --groups PATTERN, which keeps them in one fold"
-        console.print(f"note: nothing says whose each video is; {hint}", soft_wrap=True, markup=False)
+        hint = "if a person appears in several videos, give --groups PATTERN to keep them in one fold"
+        console.print(f"note: the person in each video is not known; {hint}", soft_wrap=True, markup=False)

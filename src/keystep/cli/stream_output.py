@@ -1,4 +1,4 @@
-"""Where the JSON lines of a stream go."""
+"""Outputs for the JSON lines of a stream."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from keystep.errors import InputError
 
 
 class Output(Protocol):
-    """Takes the lines of one chunk after the other."""
+    """Writes the lines of a stream chunk by chunk."""
 
     def say(self, lines: str) -> None:
-        """Hand them on at once.
+        """Write lines without buffering.
 
         Raises:
-            InputError, OSError: they did not get there.
+            InputError, OSError: if they cannot be written.
         """
 
 
 class StandardOutput:
-    """Lines for whoever reads them; what a pipe took cannot be taken back."""
+    """Standard output. Lines that a pipe has accepted cannot be taken back."""
 
     def say(self, lines: str) -> None:
         print(lines, end="", flush=True)
 
 
 class FileOutput:
-    """A file that has the lines of a chunk whole, or none of them, so that it never says more than the state knows."""
+    """A file that holds either all lines of a chunk or none, so that it never runs ahead of the saved state."""
 
     def __init__(self, path: Path, file: FileIO) -> None:
         self.path, self.file = path, file
@@ -50,4 +50,4 @@ class FileOutput:
             raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
         status = os.fstat(self.file.fileno())
         if stat.S_ISREG(status.st_mode) and not status.st_nlink:
-            raise InputError(f"{self.path}: something removed it, so that what is written to it is lost")
+            raise InputError(f"{self.path}: the file was removed while the stream was writing to it")

@@ -1,4 +1,4 @@
-"""A picture of what a stream said: the video's frames, the steps as they were announced, how sure each was."""
+"""Plot of a stream: the video's frames, the predicted steps and their probabilities over time."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from keystep.stream import Reading
 
 @dataclass
 class StreamPicture:
-    """Collects readings and draws them once the stream is over.
+    """Collects readings and draws them at the end of the stream.
 
-    path: where. head: for the names. video: the file that the stream came from, if it was one.
+    Args:
+        path: PNG file to write.
+        head: for the class names.
+        video: video file that the stream was read from, if any.
     """
 
     path: Path
     head: Head
     video: Path | None = None
-    said: list[tuple[float, int, float, float]] = field(default_factory=list)
-    """Of each final reading: time, step, probability, delay."""
+    final: list[tuple[float, int, float, float]] = field(default_factory=list)
+    """(time, step, probability, delay) of each final reading."""
 
     def take(self, readings: Sequence[Reading]) -> None:
-        """More readings; provisional ones are left out."""
-        self.said += [(r.time, r.step, r.probability, r.delay) for r in readings if r.final]
+        """Add readings; provisional ones are ignored."""
+        self.final += [(r.time, r.step, r.probability, r.delay) for r in readings if r.final]
 
     def draw(self) -> bool:
-        """Write the picture; False where nothing was said."""
-        if not self.said:
+        """Write the picture; return False if there are no final readings."""
+        if not self.final:
             return False
-        times, steps, probabilities, delays = (np.array(column) for column in zip(*self.said, strict=True))
+        times, steps, probabilities, delays = (np.array(column) for column in zip(*self.final, strict=True))
         figure = Figure(figsize=(12, 4.6 if self.video else 3.4), layout="constrained")
         ratios = [1.5, 0.7, 1.6] if self.video else [0.7, 1.6]
         axes = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
@@ -45,8 +48,8 @@ class StreamPicture:
         film.steps(axes[-2], steps, [self.head.name(step) for step in range(self.head.classes)], times[0], times[-1])
         axes[-1].plot(times, probabilities, color="#33608c", linewidth=0.9)
         axes[-1].set(ylim=(0, 1.02), ylabel="probability", xlabel="seconds of video", xlim=(times[0], times[-1]))
-        longest = f"answers up to {max(delays):.2f} s after their frame" if max(delays) else "each answer at its frame"
-        figure.suptitle(f"{len(times):,} frames as they were announced; {longest}", fontsize=10)
+        longest = f"delay of up to {max(delays):.2f} s" if max(delays) else "no delay"
+        figure.suptitle(f"{len(times):,} frames, as predicted live; {longest}", fontsize=10)
         with replacing(self.path) as temporary:
             figure.savefig(temporary, dpi=120, format="png")
         return True

@@ -1,4 +1,4 @@
-"""``keystep stream``: steps as they happen, as JSON lines or in the terminal."""
+"""``keystep stream``: predict the steps of a live stream, as JSON lines or in the terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SAVE_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """What `keystep stream` was asked to do; see its ``--help``."""
+    """Options of `keystep stream`; its ``--help`` describes them."""
 
     head: Path
     source: SourceOptions
@@ -55,7 +55,12 @@ class StreamOptions:
 
 
 def stream_source(model_path: str, source: str, options: StreamOptions, messages: Console) -> None:
-    """Read, step, write, until the source ends or somebody stops it; the state is saved where that was asked for."""
+    """Stream a source through a model and a head until it ends or is interrupted; save the state if requested.
+
+    Raises:
+        InputError: if the source cannot be read, or the output or state cannot be written.
+        Interrupted: after Ctrl-C or SIGTERM.
+    """
     torch.set_num_threads(options.threads)
     found = load(model_path)
     head = load_head(options.head)
@@ -77,15 +82,15 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
         )
         picture = None if options.picture is None else StreamPicture(options.picture, head, opened.video)
         runner = _Runner(live, out, view, picture, source, place, options, messages)
-        runner.save()  # now: a path that cannot be written shows before hours of video do
+        runner.save()  # fail early if the path is not writable
         try:
             for chunk in chunks:
                 runner.feed(chunk)
             runner.close()
         except KeyboardInterrupt:
             runner.save()
-            said = f"; go on with --state {options.state}" if options.state else ""
-            raise Interrupted(f"stopped after frame {runner.safe.frames}{said}") from None
+            hint = f"; resume with --state {options.state}" if options.state else ""
+            raise Interrupted(f"stopped after frame {runner.safe.frames}{hint}") from None
         except (InputError, OSError) as error:
             raise runner.kept(error) from error
         finally:
@@ -96,21 +101,21 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 
 
-class _Said(Record):
-    """What is read again of a line that a stream wrote."""
+class _Line(Record):
+    """The field that is read back from a line of a stream's output."""
 
     frame: int
 
 
 class _Place(Record):
-    """What the state of a stream keeps of its source."""
+    """The source of a stream and the position in it, as saved with the state."""
 
     source: str | None = None
     place: str | None = None
 
 
 class _Runner:
-    """Feeds the stream and hands on what it says. ``safe`` is the state behind the last frames that were said."""
+    """Feeds chunks to the stream and writes its readings. ``safe`` is the state after the last written readings."""
 
     def __init__(
         self,
@@ -128,17 +133,17 @@ class _Runner:
         self.source, self.place = source, place
         self.safe = live.state
         self.sealed = False
-        """Whether the state on disk must stay: what follows would be told otherwise by more frames."""
+        """Whether the state on disk is final: later readings would change if more frames arrived."""
         self.seconds: list[float] = []
         self.making: list[float] = []
-        """Seconds that the features of each chunk took, where they are made here."""
+        """Seconds spent on feature extraction for each chunk, if features are extracted here."""
         self.first = live.state.frames
         self.began = self.saved = time.monotonic()
         self.latest = 0.0
-        """Most seconds that a chunk came later than its pace (with --realtime)."""
+        """Largest delay of a chunk behind real time in seconds (with --realtime)."""
 
     def feed(self, chunk: Chunk) -> None:
-        """One chunk through the model, and its readings out."""
+        """Process one chunk and write its readings."""
         if chunk.partial:
             self.seal()
         if self.options.source.realtime:
@@ -149,71 +154,72 @@ class _Runner:
             readings += self.live.provisional()
         self.seconds.append(time.perf_counter() - started)
         self.making.append(chunk.seconds)
-        with unbroken():  # what was said and what is kept belong together
+        with unbroken():  # output and state must stay consistent
             self._say(readings, self.seconds[-1] / max(1, len(chunk.features)))
             self.safe, self.place = self.live.state, chunk.place
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self._save_if_possible()
 
     def close(self) -> None:
-        """The source has ended; more of it may come another day, so the state is that before the end."""
+        """Finish the stream. The saved state is that before the end, since the source may grow later."""
         self.seal()
         self._say(self.live.close(), 0.0)
 
     def seal(self) -> None:
-        """Save for the last time."""
+        """Save the state for the last time."""
         self.save()
         self.sealed = True
 
     def save(self) -> None:
-        """Keep the state behind what was said, where that was asked for."""
+        """Save the state after the last written readings, if requested."""
         self.saved = time.monotonic()
         if self.options.state is not None and not self.sealed:
             extra = {"source": self.source, "place": self.place}
             self.live.save(self.options.state, extra, self.safe)
 
     def kept(self, error: InputError | OSError) -> Exception:
-        """Save after an error; returns it with what the state on disk has to do with what was said."""
+        """Save the state after an error; return the error with advice on how to resume."""
         if self.options.state is None:
             return error
         try:
             self.save()
         except InputError as second:
-            return InputError(f"{_told(error)}; and {second}; go on with the same --out, which takes back what it says")
-        return InputError(f"{_told(error)}; go on behind frame {self.safe.frames} with --state {self.options.state}")
+            return InputError(f"{_text(error)}; {second}; resume with the same --out, which drops surplus lines")
+        return InputError(f"{_text(error)}; resume after frame {self.safe.frames} with --state {self.options.state}")
 
     def _save_if_possible(self) -> None:
-        """A disk that is full for a moment must not end a live stream."""
+        """Save the state; only warn on failure, since a temporarily full disk must not end a live stream."""
         try:
             self.save()
         except InputError as error:
             self.messages.print(f"warning: {error}", style="yellow", soft_wrap=True, markup=False)
 
     def report(self) -> None:
-        """How many frames, how fast."""
+        """Print the number of frames and the speed."""
         frames, state = self.live.state.frames - self.first, self.live.state
         if not frames or not self.seconds:
-            self.messages.print("no frames came")
+            self.messages.print("no frames received")
             return
         p50, p99 = 1e3 * np.percentile(self.seconds, [50, 99])
         speed = frames / max(1e-9, sum(self.seconds) + sum(self.making))
-        made = f" after {1e3 * np.median(self.making):.1f} ms for its features" if any(self.making) else ""
+        made = f", feature extraction {1e3 * np.median(self.making):.1f} ms" if any(self.making) else ""
         gaps = f", {state.gaps} gaps" if state.gaps else ""
-        late = f"; up to {self.latest:.1f} s behind the pace" if self.latest > 0.1 else ""
+        late = f"; up to {self.latest:.1f} s behind real time" if self.latest > 0.1 else ""
         self.messages.print(
-            f"{frames} frames in {len(self.seconds)} chunks{gaps}; a chunk took {p50:.1f} ms (99 %: {p99:.1f} ms){made}"
-            f"; {speed / self.live.rate:.0f} x real time{late}; state {state.position.size_bytes / 2**20:.1f} MiB",
+            f"{frames} frames in {len(self.seconds)} chunks{gaps}; {p50:.1f} ms per chunk (99th percentile "
+            f"{p99:.1f} ms){made}; {speed / self.live.rate:.0f} x real time{late}; "
+            f"state {state.position.size_bytes / 2**20:.1f} MiB",
             soft_wrap=True,
         )
 
     def _wait(self, frames: int) -> None:
-        """Until the last of the next frames would have come."""
+        """Wait until the last of the next frames is due."""
         due = self.began + (self.live.state.frames - self.first + frames) / self.live.rate
         self.latest = max(self.latest, time.monotonic() - due)
         time.sleep(max(0.0, due - time.monotonic()))
 
     def _say(self, readings: list[Reading], seconds: float) -> None:
-        """Readings out, and flushed; ``seconds``: what a frame of them took."""
+        """Write readings without buffering; ``seconds`` is the computation time per frame."""
         if self.out is not None and readings:
             self.out.say("".join(f"{_line(reading, self.live.head)}\n" for reading in readings))
         if self.view is not None:
@@ -235,14 +241,14 @@ def _line(reading: Reading, head: Head) -> str:
     )
 
 
-def _told(error: InputError | OSError) -> str:
+def _text(error: InputError | OSError) -> str:
     return str(error) if isinstance(error, InputError) else error.strerror or str(error)
 
 
 def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> Output | None:
-    """Where the JSON lines go; nowhere while the view has the terminal.
+    """Return the output for JSON lines; None while the view uses the terminal.
 
-    A stream that goes on first takes back what was said of frames that it will speak of again.
+    A resumed stream first removes the lines for frames that it will report again.
     """
     if options.out is None:
         return None if options.view and sys.stdout.isatty() else StandardOutput()
@@ -250,27 +256,27 @@ def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> Output
     if not (first and options.out.is_file()):
         if options.out.is_file() and options.out.stat().st_size:
             check_new(options.out, options.overwrite, "the lines of a stream")
-        return FileOutput(options.out, stack.enter_context(options.out.open("wb", buffering=0)))  # a pipe, too
+        return FileOutput(options.out, stack.enter_context(options.out.open("wb", buffering=0)))  # may be a pipe
     with replacing(options.out) as temporary:
-        temporary.write_text("".join(_said_before(options.out, first)), encoding="utf-8")
+        temporary.write_text("".join(_lines_before(options.out, first)), encoding="utf-8")
     return FileOutput(options.out, stack.enter_context(options.out.open("ab", buffering=0)))
 
 
-def _said_before(out: Path, first: int) -> Iterator[str]:
-    """The whole lines of an output that speak of frames before ``first``."""
+def _lines_before(out: Path, first: int) -> Iterator[str]:
+    """Yield the complete lines of an output for frames before ``first``."""
     for number, line in enumerate(StringIO(read_text(out)), start=1):
         try:
-            frame = checked(_Said, parse_json(line), str(out)).frame
+            frame = checked(_Line, parse_json(line), str(out)).frame
         except ValueError as error:
             if not line.endswith("\n"):
                 return  # cut off when the stream was killed
-            raise InputError(f"{out}, line {number}: not a line of keystep stream; choose another --out") from error
+            raise InputError(f"{out}, line {number}: not output of keystep stream; choose another --out") from error
         if line.endswith("\n") and frame < first:
             yield line
 
 
 def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Console) -> str | None:
-    """Take up the stream where ``--state`` says so; returns the place in a growing folder."""
+    """Resume the stream from ``--state``, if it exists; return the position in a growing folder."""
     if options.state is None or not options.state.exists():
         return None
     extra = checked(_Place, live.resume(options.state), str(options.state))
@@ -278,7 +284,7 @@ def _resumed(live: LiveSteps, source: str, options: StreamOptions, messages: Con
         raise InputError(
             f"{options.state}: the state of a stream from {quoted(extra.source)}, not {source!r}; give another --state"
         )
-    messages.print(f"going on behind frame {live.state.frames} ({options.state})", soft_wrap=True, markup=False)
+    messages.print(f"resuming after frame {live.state.frames} ({options.state})", soft_wrap=True, markup=False)
     return extra.place
 
 
@@ -288,8 +294,8 @@ def _warn_of_growth(found: PJEPA, rate: float, messages: Console) -> None:
     if pattern is not None and pattern.window is None:
         mebibytes = 2 * config.depth * config.dim * 4 * 3600 * rate / 2**20
         messages.print(
-            f"note: this model attends to all of the past: its state grows by {mebibytes:.0f} MiB an hour at "
-            f"{rate:g} Hz, and each step takes longer; for hours, pretrain with a window "
+            f"note: this model attends to the whole past, so its state grows by {mebibytes:.0f} MiB per hour at "
+            f"{rate:g} Hz and each step takes longer; for long streams, pretrain with a window "
             "(--set model.live_attention.window=512)",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""``keystep pretrain``: one run, or several that differ in their seed."""
+"""``keystep pretrain``: train one run, or several with different seeds."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from keystep.train.several import pretrain_several, seeds_of
 
 
 def train(config: RunConfig, run: Path, *, seeds: int | None, resume: bool, console: Console) -> None:
-    """Train in the folder ``run``, or so many seeds in folders of their own in it, and say where the models are."""
+    """Train a model in the folder ``run``, or one per seed in its subfolders, and print where the models are.
+
+    Raises:
+        InputError: if a new run's folder is not empty.
+        Interrupted: if the training was stopped and can be resumed.
+    """
     if seeds is None:
         model = pretrain(config, run, resume=resume, progress=progress_on(console))
         console.print(f"model: {model.origin.source}   metrics: {run / 'metrics.jsonl'}", soft_wrap=True)
         return
     if not resume and run.exists() and any(run.iterdir()):
-        raise InputError(f"{run}: not empty; go on with --resume {run} --seeds {seeds}, or choose another --out")
+        raise InputError(f"{run}: not empty; resume with --resume {run} --seeds {seeds}, or choose another --out")
     runs = seeds_of(config, run, seeds)
     try:
         pretrain_several(runs, progress=progress_on(console))
     except Interrupted:
-        raise Interrupted(f"stopped; go on with --resume {run} --seeds {seeds}") from None
+        raise Interrupted(f"stopped; resume with --resume {run} --seeds {seeds}") from None
     for each in runs:
         console.print(f"model: {each / 'model'}   metrics: {each / 'metrics.jsonl'}", soft_wrap=True)

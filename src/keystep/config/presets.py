@@ -1,4 +1,4 @@
-"""Settings that belong together, by name."""
+"""Named presets of settings."""
 
 from __future__ import annotations
 
@@ -58,11 +58,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Partial run configs by name; ``paper`` is the authors' recipe without true boundaries."""
+"""Partial `RunConfig` settings by name; ``paper`` is the authors' recipe without true boundaries."""
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """The settings that a preset changes."""
+    """Return the settings that a preset changes.
+
+    Raises:
+        InputError: if there is no such preset.
+    """
     if name not in PRESETS:
-        raise InputError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

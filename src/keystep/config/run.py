@@ -1,7 +1,7 @@
-"""Every setting of keystep, once: frozen, checked, with its meaning under it.
+"""The settings of a pretraining run: data, model, target, masking, objective and optimisation.
 
-Files (YAML), the command line's ``--set`` and Python use the same names. Unknown names are errors that suggest the
-nearest one; errors list everything that is wrong at once.
+YAML files, the command line's ``--set`` and Python use the same names. An error lists all problems at once and suggests
+the nearest known name for an unknown one.
 """
 
 from __future__ import annotations
@@ -24,191 +24,201 @@ from keystep.types import OnError, Rate
 Offsets = Annotated[tuple[Offset, ...], Field(min_length=1)]
 
 PASSES, LEAST_STEPS, MOST_PASSES = 12, 300, 40
-"""How long to train where nothing is said: docs/quality.md."""
+"""Bounds of the default training length; docs/quality.md explains them."""
 LOOKS = 12
-"""Looks at the representation in a training."""
+"""Default number of health checks of the representation per training run."""
 PYRAMID: tuple[Offset, ...] = (0.0, *(f"{sign * 0.9 * 2**level:g}tau" for level in range(7) for sign in (-1, 1)))
-"""Offsets of the targets: at every time scale from a gesture to half an hour of an operation."""
+"""Default target offsets, on time scales from a gesture to half an hour of surgery."""
 
 
 def _target_name(name: str) -> str:
-    """Refuse what is no target. A module's is looked for when it is used: settings can be read without its code."""
+    """Reject an unknown target. A ``package.module:Name`` is resolved on use, so settings load without it."""
     if not SPEC.fullmatch(name):
         TARGETS.check(name)
     return name
 
 
 class TargetConfig(Config):
-    """What has to be predicted of a frame."""
+    """The prediction target."""
 
     kind: Annotated[str, AfterValidator(_target_name)] = "features"
-    """``ema``: latents of a slow copy of the encoder (the paper). ``features``: the input itself; with ``offsets``
-    (0,), masked reconstruction. ``clusters``: the k-means cluster of the input frame (as HuBERT). Or a target of your
-    own (``keystep plugins``)."""
+    """``ema``: latents of an exponential moving average of the encoder (the paper). ``features``: the input features;
+    with ``offsets`` (0,), this is masked reconstruction. ``clusters``: the k-means cluster of the input frame, as in
+    HuBERT. A target of your own can be named too (``keystep plugins`` lists them)."""
     layers: int = Field(default=1, ge=1)
-    """ema: average the outputs of the last so many blocks."""
+    """ema: average the outputs of this many last blocks."""
     normalise: Literal["none", "frame", "time"] = "none"
-    """ema: standardise each target vector, or each channel over the video's frames."""
+    """ema: standardisation of targets. ``frame``: each vector over its channels. ``time``: each channel over the frames
+    of the video."""
     momentum: float = Field(default=0.999, ge=0, le=1)
-    """ema: share of the old weights kept at each step."""
+    """ema: momentum of the moving average, the share of the old weights kept at each step."""
     final_momentum: float | None = Field(default=None, ge=0, le=1)
-    """ema: momentum at the last step, reached along a cosine; None keeps it constant."""
+    """ema: momentum at the last step, reached on a cosine schedule. None: constant momentum."""
     clusters: int = Field(default=64, ge=2)
-    """clusters, and features at several offsets: how many kinds of frames are told apart, by k-means."""
+    """clusters, and features at several offsets: number of k-means clusters."""
     cluster_weight: float = Field(default=1.0, ge=0)
-    """features at several offsets: weight of a second target beside the first, which says what kinds of frames there
-    are instead of how they look: the share of each cluster in each average, compared by cross-entropy."""
+    """features at several offsets: weight of an auxiliary cross-entropy loss, whose target is the proportion of each
+    cluster among the frames that are averaged."""
     components: int | None = Field(default=64, ge=1)
-    """features: predict this many leading principal components of the frames (with all their tokens) instead of all
-    channels, where those are more; None: all channels."""
+    """features: predict at most this many leading principal components of the frames (all tokens together) instead of
+    all channels. None: predict all channels."""
     offsets: Offsets = PYRAMID
-    """Times from a frame at which the targets lie that it has to predict, side by side: with more than one, its latent
-    has to say what its neighbourhood looks like. Seconds, or a text such as 7.2tau. (0,): its own target alone (the
-    paper)."""
+    """Offsets in time, relative to a frame, of the targets to predict; the targets are concatenated. With several
+    offsets, a latent has to describe the frame's temporal neighbourhood. In seconds, or text such as 7.2tau. (0,): the
+    frame's own target only (the paper)."""
     spread: float = Field(default=0.5, ge=0)
-    """ema, features: average a target over this share of its distance, so that far ones say how things are there and
-    not what a single frame shows."""
+    """ema, features: length of the window over which a target is averaged, as a fraction of its offset. Distant targets
+    then describe an interval, not a single frame."""
     smooth: int = Field(default=1, ge=1)
-    """features, clusters: average the input over this odd number of frames before it becomes a target, so that noise of
-    single frames need not be predicted."""
+    """features, clusters: average the input over this odd number of frames to form the target, which reduces frame
+    noise."""
 
     @property
     def has_shares(self) -> bool:
-        """Whether shares of clusters stand beside the features."""
+        """Whether cluster proportions are predicted in addition to the features."""
         return self.kind == "features" and len(self.offsets) > 1 and self.cluster_weight > 0
 
     @model_validator(mode="after")
     def _width_is_odd(self) -> Self:
         if self.smooth % 2 == 0:
-            raise ValueError(f"smooth {self.smooth} has no middle frame; make it odd")
+            raise ValueError(f"smooth must be odd, not {self.smooth}")
         return self
 
 
 class MaskingConfig(Config):
-    """Which frames are hidden from the encoder and predicted."""
+    """Masking: which frames are hidden from the encoder and predicted."""
 
     kind: Literal["random", "spans"] = "spans"
-    """``random``: every frame alone (the paper). ``spans``: stretches of neighbouring frames."""
+    """``random``: mask frames independently (the paper). ``spans``: mask spans of consecutive frames."""
     ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Share of the frames that is hidden."""
+    """Fraction of frames to mask."""
     shortest: Span = "0.75tau"
-    """spans: smallest length, in frames or as a text such as 8s."""
+    """spans: minimum span length, in frames or as text such as 8s."""
     longest: Span = "6tau"
-    """spans: largest length; lengths are uniform in between."""
+    """spans: maximum span length. Lengths are drawn uniformly from ``shortest`` to ``longest``."""
 
     @model_validator(mode="after")
     def _lengths_ordered(self) -> Self:
         shortest, longest = self.shortest, self.longest
         if isinstance(shortest, int) and isinstance(longest, int) and shortest > longest:
-            raise ValueError(f"shortest span {self.shortest} is longer than the longest, {self.longest}")
+            raise ValueError(f"shortest {self.shortest} must not exceed longest {self.longest}")
         return self
 
 
 class ObjectiveConfig(Config):
-    """How a prediction is compared with its target."""
+    """The loss between predictions and targets."""
 
     distance: Literal["l1", "l2", "smooth_l1"] = "l2"
-    """For ``ema`` and ``features`` targets; clusters are always compared by cross-entropy."""
+    """Loss for ``ema`` and ``features`` targets. Clusters always use cross-entropy."""
     visible_weight: float = Field(default=1.0, ge=0)
-    """Weight of the same loss on visible frames; 0 in the paper."""
+    """Weight of the loss at visible frames, relative to hidden ones; 0 in the paper."""
     average: Literal["frames", "parts"] = "frames"
-    """``frames``: every frame of a batch weighs the same. ``parts``: every accumulated part does, however many frames
-    it has, and what an epoch's last batch lacks counts as zero (the authors)."""
+    """How the loss is averaged over a batch. ``frames``: every frame has equal weight. ``parts``: every gradient
+    accumulation step has equal weight, however many frames it has, and those missing from an epoch's last batch count
+    as zero (the authors)."""
 
 
 class TrainConfig(Config):
-    """The optimisation."""
+    """Optimisation, data loading, checkpoints and logging."""
 
     steps: int = Field(default=0, ge=0)
-    """Optimiser steps. 0: worked out from the data, so that each frame is seen 12 times on average, 300 steps at least,
-    though no frame more than 40 times (docs/quality.md says why)."""
+    """Number of optimiser steps. 0: computed from the data, so that each frame is seen 12 times on average. This is
+    raised to at least 300 steps, but limited to 40 passes over the data (docs/quality.md explains why)."""
     epochs: int | None = Field(default=None, ge=1)
-    """Train for so many passes over the videos instead, as the authors do: each ends with a smaller batch. ``steps`` is
-    then worked out from the data."""
+    """Number of passes over the videos, as in the authors' code; the last batch of a pass may be smaller. If set,
+    ``steps`` is computed from it."""
     batch_size: int = Field(default=2, ge=1)
-    """Crops an optimiser step sees, over all devices."""
+    """Number of crops per optimiser step, over all devices."""
     crop: Span = "93tau"
-    """Length of a crop, in frames or as a text such as 100s, drawn anywhere in a video; shorter videos are used
+    """Crop length, in frames or as text such as 100s. Crops are drawn at random positions; shorter videos are used
     whole."""
     crop_segments: int | None = Field(default=None, ge=1)
-    """Crop so many consecutive true segments instead (the authors); needs labels."""
+    """Crop this many consecutive true segments instead, as in the authors' code. Needs labels."""
     bucket: int | None = Field(default=None, ge=1)
-    """Sort each so many batches' worth of shuffled videos by length before they are cut into batches, so that less is
-    padded; the batches are shuffled again."""
+    """Sort the shuffled videos by length within groups of this many batches, which reduces padding. The batches are
+    then shuffled again."""
     accumulate: int = Field(default=1, ge=1)
-    """Parts in which a batch is worked off, to save memory."""
+    """Gradient accumulation steps per batch; more need less memory."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
     schedule: Literal["cosine", "constant", "drop"] = "cosine"
-    """``cosine`` to ``final_share``; ``drop`` to a tenth at ``drop_at`` (the paper)."""
+    """Learning rate schedule. ``cosine``: decay to ``final_share``. ``drop``: divide by ten at ``drop_at`` (the
+    paper)."""
     drop_at: float = Field(default=0.5, ge=0, le=1)
-    """drop: share of the steps after which the rate falls."""
+    """drop: fraction of the steps after which the learning rate drops."""
     final_share: float = Field(default=0.02, ge=0, le=1)
-    """Share of the learning rate that the cosine ends at."""
+    """cosine: final learning rate, as a fraction of ``learning_rate``."""
     warmup: int = Field(default=100, ge=0)
-    """Steps of linear increase at the start, a quarter of all at most."""
+    """Number of linear warm-up steps; at most a quarter of all steps."""
     weight_decay: float = Field(default=0.04, ge=0)
+    """Weight decay of AdamW."""
     decay_all: bool = False
-    """Decay norms, biases and the mask token too, as the authors do."""
+    """Apply weight decay to norms, biases and the mask token too, as in the authors' code."""
     clip: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient."""
+    """Maximum gradient norm; larger gradients are clipped."""
     live_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the steps that train with the model's ``live_attention`` (when it has one)."""
+    """Fraction of the steps that train with the model's ``live_attention``, if it has one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Numerical precision: float32, or mixed precision with bfloat16."""
     accelerator: str = "auto"
     """``cpu``, ``cuda`` or ``auto``."""
     devices: int = Field(default=1, ge=1)
-    """Devices on each machine."""
+    """Number of devices per machine."""
     nodes: int = Field(default=1, ge=1)
-    """Machines (start one process a device with torchrun or SLURM)."""
+    """Number of machines. Start one process per device with torchrun or SLURM."""
     workers: int = Field(default=0, ge=0)
-    """Processes that read data beside the training."""
+    """Number of data loading processes. 0: load data in the training process."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the initial weights, crops and masks."""
     save_every: int = Field(default=500, ge=1)
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     keep: int = Field(default=2, ge=1)
-    """Checkpoints kept."""
+    """Number of most recent checkpoints to keep."""
     monitor_every: int = Field(default=0, ge=0)
-    """Steps between looks at the health of the representation. 0: worked out, so that there are 12 looks."""
+    """Number of steps between health checks of the representation. 0: chosen so that there are 12 checks."""
     stop_early: bool = True
-    """Stop when predictions on held-out videos only get worse, and keep the weights of the best look. Held out are the
-    validation videos of ``data.split``; without them, and with ``ema`` targets, which move, nothing stops."""
+    """Stop early when predictions on the validation videos of ``data.split`` keep getting worse, and keep the weights
+    of the best health check. Has no effect without validation videos, or with ``ema`` targets, which change during
+    training."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between lines in metrics.jsonl."""
+    """Number of steps between lines in metrics.jsonl."""
     tensorboard: bool = False
-    """Write TensorBoard files too (extra: track)."""
+    """Also write TensorBoard files. Needs the extra ``track``."""
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         parts = self.accumulate * self.devices * self.nodes
         if self.batch_size % parts:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared by {self.nodes} nodes x {self.devices} devices x "
-                f"{self.accumulate} accumulated parts; give a multiple of {parts}"
+                f"batch_size {self.batch_size} must be a multiple of {parts} "
+                f"({self.nodes} nodes x {self.devices} devices x {self.accumulate} accumulation steps)"
             )
         return self
 
     @model_validator(mode="after")
     def _steps_are_known(self) -> Self:
         if self.crop_segments is not None and not self.steps and self.epochs is None:
-            raise ValueError("crop_segments: crops have no fixed length, so steps cannot be worked out; give steps")
+            raise ValueError(
+                "crop_segments: crops vary in length, so steps cannot be computed from the data; set steps or epochs"
+            )
         return self
 
     @model_validator(mode="after")
     def _epochs_in_one_process(self) -> Self:
         if self.epochs is not None and self.devices * self.nodes > 1:
             raise ValueError(
-                f"epochs {self.epochs} with {self.devices * self.nodes} processes: an epoch's last batch cannot be "
-                "shared evenly; give steps"
+                f"epochs {self.epochs} with {self.devices * self.nodes} processes: the last batch of an epoch cannot "
+                "be divided evenly; set steps instead"
             )
         return self
 
     @property
     def crop_frames(self) -> int:
-        """Frames of a crop, once settled."""
+        """Crop length in frames, once resolved (`RunConfig.settled`)."""
         return settled_frames(self.crop)
 
     def settled_steps(self, lengths: Sequence[int]) -> int:
-        """Optimiser steps over videos of so many frames each."""
+        """Return the number of optimiser steps for videos of these lengths in frames."""
         if self.epochs is not None:
             return self.epochs * self.steps_an_epoch(len(lengths))
         if self.steps:
@@ -218,49 +228,50 @@ class TrainConfig(Config):
         return ceil(min(max(LEAST_STEPS, PASSES * steps_a_pass), MOST_PASSES * steps_a_pass))
 
     def settled_looks(self, steps: int) -> int:
-        """Steps between two looks, of so many in all."""
+        """Return the number of steps between health checks for a run of ``steps`` steps."""
         return self.monitor_every or ceil(steps / LOOKS)
 
     def batches_an_epoch(self, videos: int) -> int:
-        """Batches, the accumulated parts of steps, in one pass over so many videos."""
+        """Return the number of batches (gradient accumulation steps) in one pass over ``videos`` videos."""
         return -(-videos // (self.batch_size // self.accumulate))
 
     def steps_an_epoch(self, videos: int) -> int:
-        """Optimiser steps in one pass over so many videos."""
+        """Return the number of optimiser steps in one pass over ``videos`` videos."""
         return -(-self.batches_an_epoch(videos) // self.accumulate)
 
 
 class DataConfig(Config):
-    """Which features to read."""
+    """Which features to read, and how."""
 
     root: Path
-    """A folder with features/*.npy."""
+    """Feature folder, with features/*.npy."""
     source_rate: Rate | None = None
-    """Features a second on disk, where store.json does not say."""
+    """Rate of the features on disk in Hz. Required if store.json does not state it."""
     rate: Rate | None = None
-    """Work at this rate by averaging; None keeps the source rate."""
+    """Average the features down to this rate in Hz. None: keep the source rate."""
     tau: float | None = Field(default=None, gt=0)
-    """Seconds after which the features are half forgotten, the unit of times such as 7.2tau; None: measured on the
-    training videos."""
+    """Decorrelation time of the features in seconds, the unit of times such as 7.2tau. None: measure it on the training
+    videos."""
     split: Annotated[str | None, BeforeValidator(lambda value: None if value is None else str(value))] = None
-    """Pretrain on the training videos of this split; None: on all videos of the folder."""
+    """Train on the training videos of this split. None: train on all videos of the folder."""
     groups: str | None = None
-    """A regular expression that finds a video's person or site in its name, such as ^(P[0-9]+)_, so that a validation
-    part that is cut from training holds whole groups; None: as splits/groups.csv says, where it is."""
+    """Regular expression that extracts a video's group (person or site) from its name, such as ^(P[0-9]+)_. If a
+    validation part is taken from the training videos, groups are kept together. None: read splits/groups.csv, if
+    there is one."""
     with_valid: bool = False
-    """Pretrain on the split's validation videos, too, as the authors' recipes do (they have no such part)."""
+    """Also train on the split's validation videos, as in the authors' recipes, which have no validation part."""
     on_error: OnError = "raise"
-    """``skip`` leaves bad videos out and lists them."""
+    """``raise``: stop at a video that cannot be used. ``skip``: leave such videos out and list them."""
 
     @model_validator(mode="after")
     def _valid_of_a_split(self) -> Self:
         if self.with_valid and self.split is None:
-            raise ValueError("with_valid without a split: all videos are trained on anyway; leave it out")
+            raise ValueError("with_valid needs a split; without one, all videos are used for training")
         return self
 
 
 class RunConfig(Config):
-    """A whole pretraining run."""
+    """All settings of a pretraining run."""
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -273,7 +284,7 @@ class RunConfig(Config):
     def _enough_layers(self) -> Self:
         if self.target.layers > self.model.depth:
             raise ValueError(
-                f"target.layers {self.target.layers} are more than the encoder's {self.model.depth} blocks"
+                f"target.layers {self.target.layers} must not exceed the encoder's depth, {self.model.depth}"
             )
         return self
 
@@ -283,27 +294,27 @@ class RunConfig(Config):
             self.model.visible_predictions == "predictor" or not self.objective.visible_weight
         ):
             raise ValueError(
-                f"readout_dim {self.model.readout_dim} would stay random: only predictions of visible frames from "
-                "their latents train it; set model.readout_dim to null"
+                f"readout_dim {self.model.readout_dim}: the readout layer would not be trained without a loss on "
+                "predictions from visible latents; set model.readout_dim to null"
             )
         return self
 
     @property
     def needs_tau(self) -> bool:
-        """Whether a time is stated in units of the features' decorrelation time."""
+        """Whether any setting depends on tau, the decorrelation time of the features."""
         spans = (self.masking.shortest, self.masking.longest) if self.masking.kind == "spans" else ()
         return len(self.model.bands) > 1 or needs_tau((*self.target.offsets, *spans, self.train.crop))
 
     def settled(self, tau: float | None, rate: float | Fraction) -> Self:
-        """With offsets in seconds and spans in frames.
+        """Return a copy with all offsets resolved to seconds and all spans to frames.
 
         Args:
-            tau: of the features, in seconds; None where nothing needs it.
-            rate: frames a second.
+            tau: decorrelation time of the features in seconds; may be None if `needs_tau` is False.
+            rate: frames per second.
         """
         offsets = tuple(sorted({round(seconds(offset, tau), 3) for offset in self.target.offsets}))
         spans = {}
-        if self.masking.kind == "spans":  # else nothing reads them
+        if self.masking.kind == "spans":  # unused otherwise
             spans = {name: frames(getattr(self.masking, name), tau, rate) for name in ("shortest", "longest")}
         return self.model_copy(
             update={
@@ -320,10 +331,10 @@ def run_config(run: Path) -> RunConfig:
     """Read the settings of an existing run.
 
     Raises:
-        InputError: the folder has no ``config.yaml``, or one with unknown names or bad values.
+        InputError: if the folder has no ``config.yaml``, or the file has unknown names or invalid values.
     """
     if not (run / "config.yaml").exists():
-        raise InputError(f"{run}: no config.yaml; this is not a run that can be resumed")
+        raise InputError(f"{run}: no config.yaml; not the folder of a run")
     settings = read_yaml(run / "config.yaml")
     try:
         return build(RunConfig, settings)
@@ -332,6 +343,6 @@ def run_config(run: Path) -> RunConfig:
 
 
 def seed_runs(folder: Path) -> list[Path]:
-    """The runs ``seed0`` and so on that `keystep pretrain --seeds` made in a folder, in their order."""
+    """Return the runs ``seed0``, ``seed1``, ... of `keystep pretrain --seeds` in a folder, ordered by seed."""
     runs = (path.parent for path in folder.glob("seed*/config.yaml") if path.parent.name[4:].isdigit())
     return sorted(runs, key=lambda run: int(run.name[4:]))

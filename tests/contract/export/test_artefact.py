@@ -360,15 +360,15 @@ def test_the_commands_in_the_docs_write_what_they_say_and_how_exact_it_is(
     status, _, error = run_command("keystep export runs/pjepa --out exported")
     assert status == 2 and error.count("\n") == 1 and "--window N" in error
     status, said, _ = run_command("keystep export runs/pjepa --out short --torch --window 6 --frames 2")
-    assert status == 0 and "causal, window 6; 2 frames of 1 stream a call, the first answered 1 frame late" in said
+    assert status == 0 and "causal, window 6; 2 frames of 1 stream per call, the first delayed by 1 frame" in said
     for command in re.findall(r"^keystep export [^#\n]*", PAGE, flags=re.MULTILINE):
         status, said, error = run_command(command)
         assert status == 0 and error == "", f"{command}: {error}"
         out = command.split("--out ")[1].split()[0]
-        assert f"{out}/step.onnx: " in said and "not the latents of the model without a window" in said
+        assert f"{out}/step.onnx: " in said and "latents differ from those without a window" in said
         record = json.loads(Path(out, "step.json").read_text())
         assert record["rate"] == ("5/2" if "--head" in command else None)
-        assert ("--features FILE.npy measures" in said) == ("--int8" in command and "--features" not in command)
+        assert ("with --features FILE.npy" in said) == ("--int8" in command and "--features" not in command)
         assert said.count("probabilities by at most") == (3 if "--head" in command else 0)  # onnx, int8, int8 on video
         assert ("int8 on 1 video of yours: latents differ by" in said) == ("--features" in command)
         measured = record["files"].get("step.int8.onnx", {}).get("features", {"frames": 0})

@@ -220,7 +220,7 @@ def test_the_sizes_of_the_released_files_follow_from_their_architectures() -> No
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"enc_heads": 3}, "dim 20 cannot be shared by 3 heads"),
+        ({"enc_heads": 3}, "dim 20 must be a multiple of heads 3"),
         ({"d_model": 40}, "d_model is 40 in the architecture, but 20 in"),
         ({"enc_depth": 3}, "enc_depth is 3 in the architecture, but 2 in"),
         ({"enc_depth": 1}, "enc_depth is 1 in the architecture, but 2 in"),

@@ -37,7 +37,7 @@ def test_the_page_runs_as_it_stands(page: Callable, shell: Run, videos: Path) ->
     assert (data.width, data.timeline.rate, data.timeline.alignment) == (32, 4, "right")
     assert json.loads(Path("features/store.json").read_text())["provenance"]["extraction"]["backbone"] == NAME
     status, said, error = shell(*inspect[1:])
-    assert status == 0 and "1 videos, 32 numbers a frame" in said, error
+    assert status == 0 and "1 videos, 32 dimensions" in said, error
 
 
 def test_by_entry_point_and_in_workers(page: Callable, install: Callable, videos: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_page_runs_as_it_stands(page: Callable, shell: Run, download: Path) 
     assert status == 0 and "--set half=False: Store float16 instead of float32." in said, error
     status, said, _ = shell(*survey[1:])
     assert (
-        status == 1 and "missing: download/tea5.npy; it comes from kitchen.example.org; --on-error skip leaves" in said
+        status == 1 and "missing: download/tea5.npy; available from kitchen.example.org; --on-error skip leaves" in said
     )
     status, said, error = shell(*write[1:])
     assert status == 0 and "5 videos" in said and "left out" in said, error
@@ -79,7 +79,7 @@ def test_a_recipe_alone_does_not_bring_its_code_in(page: Callable, shell: Run, d
         (
             "config: KitchenConfig",
             "config: dict",
-            "Kitchen: its __init__ takes no config that is annotated with a class",
+            "Kitchen: __init__ has no argument config annotated with a class",
         ),
         ("import open_npy, read_lines", "import open_nothing", "cannot be imported: ImportError: cannot import name"),
     ],

@@ -86,7 +86,7 @@ WRONG = {
         ),
         ("return self.classify(cat([x, x.roll(-1, 1)], dim=-1))[None]", "further ahead than its delay, 0"),
     ),
-    "config: AveragingConfig": (("config", "takes no config that is annotated"),),
+    "config: AveragingConfig": (("config", "has no argument config annotated"),),
     "class Averaging(Head)": (
         ("class Averaging", "lacks "),
         ("class Other(Head)", "cannot be imported: AttributeError"),

@@ -311,7 +311,7 @@ def test_the_validation_part_is_trained_on_only_if_asked_for(mstcn: Path, tmp_pa
         state = tmp_path / str(asked) / "checkpoints" / "step-00000002" / "state.json"
         seen[asked] = set(json.loads(state.read_text())["videos"])
     assert seen[True] - seen[False] == {"video.3"}
-    with pytest.raises(InputError, match="with_valid without a split"):
+    with pytest.raises(InputError, match="with_valid needs a split"):
         build(RunConfig, {"data": {"root": mstcn, "with_valid": True}})
 
 
@@ -320,7 +320,7 @@ def test_steps_are_worked_out_from_the_data_and_written_down(mstcn: Path, tmp_pa
     run = tmp_path / "run"
     pretrain(config, run)
     assert run_config(run).train.steps == 84, "195 frames, 93.3 a step, each frame 40 times at most"
-    with pytest.raises(InputError, match="steps cannot be worked out; give steps"):
+    with pytest.raises(InputError, match="steps cannot be computed; set steps"):
         settings(mstcn, steps=0, crop_segments=2)
 
 

@@ -100,7 +100,7 @@ def test_ctrl_c_saves_every_seed_and_resume_ends_where_it_would_have(mstcn: Path
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     assert child.returncode, said
-    assert f"go on with --resume {stopped} --seeds 2" in said
+    assert f"resume with --resume {stopped} --seeds 2" in said
     subprocess.run([*command, "--resume", str(stopped)], check=True)
     subprocess.run([*command, *data, str(whole)], check=True)
     for seed in (0, 1):

