@@ -124,8 +124,8 @@ REFUSED = [
     ({"kind": "block_causal", "block": 4}, 4, "without a window.*--window N"),
     ({"kind": "block_causal", "block": 4, "window": 9}, 6, "frames must be a multiple of the model's block, 4, not 6"),
     ({"kind": "causal", "window": 9}, 0, "frames and streams must be at least 1, not 0 and 1"),
-    ({"kind": "bidirectional", "window": 9}, 1, "cannot run on a stream"),
-    ({"kind": "segment_causal", "window": 9}, 1, "cannot run on a stream"),
+    ({"kind": "bidirectional", "window": 9}, 1, "cannot be exported as a streaming step"),
+    ({"kind": "segment_causal", "window": 9}, 1, "cannot be exported as a streaming step"),
 ]
 
 
