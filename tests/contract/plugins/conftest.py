@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from keystep import plugins
-from keystep.cli import main
 
 DOCS = Path(__file__).parents[3] / "docs"
 Run = Callable[..., tuple[int, str, str]]
@@ -48,21 +47,12 @@ def page() -> Callable[[str], Page]:
 
 
 @pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def shell(keystep: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in a process that was told nothing before: (exit status, standard output, standard error)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(plugins, "_allowed", set())
-        monkeypatch.setattr(sys, "argv", ["keystep", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        return keystep(*arguments)
 
     return run
 
