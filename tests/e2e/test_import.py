@@ -103,7 +103,7 @@ def nothing(archive: Path, manifest: Path) -> None:
         (lead_out, (), "'../../P3.pt', which points outside of the archive"),
         (hold_code, (), "fact.pt: holds more than plain tensors and numbers"),
         (turn_a_segment_round, (), "train.csv, line 2: the segment ends at"),
-        (nothing, ("--boundaries", "rough"), "--boundaries 'rough' is none of exact, float32"),
+        (nothing, ("--boundaries", "rough"), "unknown --boundaries 'rough'; expected one of exact, float32"),
         (nothing, ("--on-error", "hope"), "--on-error 'hope' is none of raise, skip"),
         (nothing, ("--source-rate", "fast"), "'fast' is no rate in Hz"),
     ],

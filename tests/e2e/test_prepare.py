@@ -47,7 +47,7 @@ def test_what_is_missing_is_named_and_the_status_is_1(keystep: Run, tmp_path: Pa
 def test_a_readable_layout_is_said_to_be_ready_with_its_rate(keystep: Run, tmp_path: Path) -> None:
     root = mstcn(tmp_path / "50salads", ("action_start", "action_end", "cut"))
     status, said, _ = keystep("prepare", "50salads", "--root", tmp_path)
-    assert status == 0 and f"as it is\nnext: keystep inspect {root} --source-rate 30" in said
+    assert status == 0 and f"directly\nnext: keystep inspect {root} --source-rate 30" in said
 
 
 def test_bad_videos_stop_it_or_are_listed(keystep: Run, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_feature_folder_needs_no_preparing_and_without_a_split_nothing_is_judg
         (["--models", "jepa"], "no model 'jepa'; there are pjepa"),
         (["--seeds", "0"], "--seeds 0: no model to train; give 1 or more"),
         (["--suite-set", "seeds=1"], "--suite-set 'seeds=1' without --suite"),
-        (["--suite", "papre"], "--suite 'papre' is none of paper"),
+        (["--suite", "papre"], "unknown --suite 'papre'; expected one of paper"),
         (["--suite", "paper", "--suite-set", "training.epoch=1"], "unknown setting training.epoch (did you mean"),
         (["--eval-set", "probe.penaltys=1"], "evaluation: unknown setting probe.penaltys (did you mean"),
         (["--set", "train.step=1"], "unknown setting train.step (did you mean"),
