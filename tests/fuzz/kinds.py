@@ -23,7 +23,7 @@ from mutations import forged_bytes, json_bytes, mutated, npy_bytes, safetensors_
 from torch import Tensor
 
 import keystep
-from keystep.cli.streaming import _said_before
+from keystep.cli.streaming import _lines_before
 from keystep.config import ModelConfig, run_config
 from keystep.config.base import build, read_yaml
 from keystep.data.clips import Clip, read_clips, write_clips
@@ -266,7 +266,7 @@ def _streams(root: Path) -> Iterator[Kind]:
     yield Kind("growing npy", growing / "1.npy", lambda: fed(from_growing(growing, WIDTH, 0.0)), NPY)
     out = root / "said.jsonl"
     out.write_text("".join(json.dumps({"frame": frame, "step": "rest"}) + "\n" for frame in range(6)))
-    yield Kind("stream output jsonl", out, lambda: [*_said_before(out, 4)], LINES)
+    yield Kind("stream output jsonl", out, lambda: [*_lines_before(out, 4)], LINES)
 
 
 def _runs(root: Path) -> Iterator[Kind]:

@@ -119,7 +119,7 @@ class ModelRows:
                 representation=lambda made=made: concatenate(  # type: ignore[misc]
                     with_bands(latents(), bands), made(), CONTROL_BAND, chosen
                 ),
-                key=f"{key}, bands as read alone ++ {study.key(control, mode)}",
+                key=f"{key}, strengths {dict(chosen)} ++ {study.key(control, mode)}",
                 delay=delay if mode == "causal" else None,
                 detail=f"with {control.name}",
                 beside=what,

@@ -127,7 +127,10 @@ def fit_probe(
         raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
     if bands is not None and band_width(bands) != frames.shape[1]:
         raise InputError(f"bands {dict(bands)} have {band_width(bands)} columns in total, not {frames.shape[1]}")
-    assert not chosen or list(chosen) == list(bands or ())[:-1], "strengths of all bands but the last"
+    if chosen and list(chosen) != list(bands or ())[:-1]:
+        raise InputError(
+            f"chosen gives strengths of {list(chosen)}; expected all bands but the last of {list(bands or ())}"
+        )
     mean, factors = _standardise(frames, valid_frames)  # in place: frames now have mean 0 and variance 1
     stride = -(-len(frames) // config.choice_frames)
     some = Moments.of(frames[::stride], targets[::stride], classes)

@@ -140,11 +140,14 @@ class Search:
         return best
 
     def select_last(self, chosen: Strengths) -> Strengths:
-        """Select the strength of the last band (0 to drop it), given the strengths of all others."""
+        """Select the strength of the last band (0 to drop it), given the strengths of all others.
+
+        All are compared under the penalty that is best when every band is read, as in `best`.
+        """
         return max(((*chosen, strength) for strength in (0.0, WEAKER, 1.0)), key=lambda found: self._right(found).sum())
 
     def _gains(self, one: Strengths, other: Strengths) -> bool:
-        """Whether ``one`` classifies more frames correctly than ``other``, beyond noise."""
+        """Whether ``one`` gains more than half a standard error over ``other``."""
         gain = self._right(one) - self._right(other)
         return bool(gain.sum() > _STANDARD_ERRORS * self._noise(gain))
 

@@ -320,7 +320,7 @@ def test_steps_are_worked_out_from_the_data_and_written_down(mstcn: Path, tmp_pa
     run = tmp_path / "run"
     pretrain(config, run)
     assert run_config(run).train.steps == 84, "195 frames, 93.3 a step, each frame 40 times at most"
-    with pytest.raises(InputError, match="steps cannot be computed; set steps"):
+    with pytest.raises(InputError, match="steps cannot be computed from the data; set steps"):
         settings(mstcn, steps=0, crop_segments=2)
 
 

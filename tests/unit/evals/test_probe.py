@@ -178,6 +178,12 @@ def test_widths_that_disagree_are_refused(probe: LinearProbe) -> None:
         probe.predict(np.ones((4, 3)))
 
 
+def test_strengths_of_other_bands_are_refused() -> None:
+    train, valid = banded_videos(1, 2, True), banded_videos(2, 2, True)
+    with pytest.raises(InputError, match="all bands but the last"):
+        fit_probe(*train, *valid, classes=6, bands=BANDS, chosen={"context": 1.0})
+
+
 def test_bands_that_do_not_add_up_are_refused() -> None:
     for bands, line in (({"frame": 7, "far": 4}, "have 11 columns in total, not 12"), ({}, "must not be empty")):
         with pytest.raises(InputError, match=line):
