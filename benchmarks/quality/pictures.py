@@ -23,7 +23,7 @@ def draw_gate(path: Path, lines: Sequence[Line]) -> None:
         axes.plot(d.mean, place, "o", color=COLOURS[line.mode])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(lines)), [f"{line.mode}: {line.words}" for line in reversed(lines)], fontsize=8)
-    axes.set(xlabel="points of frame accuracy on test videos, 95 % interval over videos and seeds")
+    axes.set_xlabel("points of frame accuracy on test videos;\n95 % interval over videos and seeds")
     axes.grid(axis="x", alpha=0.3)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
