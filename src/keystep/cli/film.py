@@ -35,8 +35,14 @@ def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) 
 def steps(axes: Axes, ids: np.ndarray, palette: Palette, start: float, stop: float) -> None:
     """Draw (T,) class ids as a ribbon from ``start`` to ``stop`` (seconds), with a legend of the classes that occur."""
     draw_steps(axes, ids, palette, start, stop)
-    style = {"ncols": 6, "fontsize": 7, "frameon": False, "loc": "upper left", "bbox_to_anchor": (0, -0.05)}
-    axes.legend(handles=legend_patches(palette, [ids]), **style)
+    axes.legend(
+        handles=legend_patches(palette, [ids]),
+        loc="upper left",
+        bbox_to_anchor=(0, -0.05),
+        ncols=6,
+        fontsize=7,
+        frameon=False,
+    )
     axes.set(xlim=(start, stop), yticks=[], xticks=[])
 
 

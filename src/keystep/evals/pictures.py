@@ -174,7 +174,7 @@ def _ribbons(
 ) -> Figure:
     shown = ({} if truth is None else {"true steps": truth}) | dict(lines)
     patches = legend_patches(palette, [*shown.values()])
-    texts = [patch.get_label() for patch in patches]
+    texts = [str(patch.get_label()) for patch in patches]
     columns = max(1, min(6, int((WIDTH - 0.4) / (0.5 + 0.066 * max(map(len, texts), default=1)))))
     foot = 0.168 * -(-len(texts) // columns) + 0.1
     figure, strips = _strips([*shown], foot, title)
