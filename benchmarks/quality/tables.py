@@ -11,6 +11,7 @@ from pictures import draw_gate
 from plan import shown_name
 from records import read_pieces
 
+from keystep.evals.headline import MODE_WORDS
 from pooling import Line, compare, mean_score
 
 HEAD_METRICS = {"accuracy": "accuracy", "edit": "edit", "f1@50": "F1@50"}
@@ -69,7 +70,7 @@ def answer(book: Book) -> list[str]:
             for d in (line.difference,)
         )
         verdicts = [line.verdict.strip("*") for line in lines if not line.holds]
-        found.append(f"{mode}: {'no claim, ' + verdicts[0] if verdicts else 'yes'}: {numbers}")
+        found.append(f"{MODE_WORDS[mode]}: {'no claim, ' + verdicts[0] if verdicts else 'yes'}: {numbers}")
     return [f"Does {book.ours} beat raw features and the strongest control?", *found] if found else []
 
 
