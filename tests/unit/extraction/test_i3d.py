@@ -24,8 +24,8 @@ from keystep.extraction.backbones.i3d import (
     load_model,
     same_padding,
 )
-from keystep.extraction.backbones.i3d_layouts import own_tensors, read_layout
-from keystep.extraction.backbones.pickled import pickled_arrays
+from keystep.extraction.backbones.i3d_layouts import own_tensors
+from keystep.extraction.backbones.weights import read_tensors
 
 State = dict[str, Tensor]
 JAX_BRANCHES = {
@@ -354,7 +354,7 @@ def test_what_a_pickle_wants_to_run_is_not_run(tmp_path: Path, protocol: int) ->
     victim.mkdir()
     (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"params": Attack(victim)}, protocol=protocol))
     with pytest.raises(
-        InputError, match=r"bad\.ckpt: not readable as a pickle of arrays.*shutil\.rmtree, which is not run"
+        InputError, match=r"bad\.ckpt: not a readable pickle of arrays.*shutil\.rmtree, which is not run"
     ):
         load_model(tmp_path / "bad.ckpt")
     assert victim.is_dir()
@@ -375,8 +375,8 @@ def test_what_a_pickle_wants_to_run_is_not_run(tmp_path: Path, protocol: int) ->
 )
 def test_a_pickle_of_anything_but_plain_arrays_is_refused(tmp_path: Path, content: object) -> None:
     (tmp_path / "odd.ckpt").write_bytes(pickle.dumps(content, protocol=4))
-    with pytest.raises(InputError, match=r"odd\.ckpt: (not readable|holds no arrays)"):
-        pickled_arrays(tmp_path / "odd.ckpt")
+    with pytest.raises(InputError, match=r"odd\.ckpt: (not a readable pickle|contains no arrays)"):
+        read_tensors(tmp_path / "odd.ckpt")
 
 
 def test_arrays_pickled_by_an_older_numpy_are_read_and_cut_files_refused(tmp_path: Path) -> None:
@@ -384,13 +384,13 @@ def test_arrays_pickled_by_an_older_numpy_are_read_and_cut_files_refused(tmp_pat
     content = pickle.dumps({"params": {"a": {"b": np.arange(6.0).reshape(2, 3)}}}, protocol=3)
     content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
     path.write_bytes(content)
-    assert torch.equal(read_layout(path)["params|a|b"], torch.arange(6.0, dtype=torch.float64).reshape(2, 3))
+    assert torch.equal(read_tensors(path)["params|a|b"], torch.arange(6.0, dtype=torch.float64).reshape(2, 3))
     for end in (0, 1, 30, len(content) - 1):
         path.write_bytes(content[:end])
-        with pytest.raises(InputError, match="cut off"):
-            read_layout(path)
+        with pytest.raises(InputError, match="truncated|not a complete torch file"):
+            read_tensors(path)
     with pytest.raises(InputError, match="no such file"):
-        read_layout(tmp_path / "none.ckpt")
+        read_tensors(tmp_path / "none.ckpt")
 
 
 def test_foreign_names_are_left_as_they_are() -> None:

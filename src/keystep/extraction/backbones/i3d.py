@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from keystep.errors import InputError
 from keystep.extraction.backbone import Clip, Picture
-from keystep.extraction.backbones.i3d_layouts import own_tensors, read_layout
-from keystep.extraction.backbones.weights import file_hash
+from keystep.extraction.backbones.i3d_layouts import own_tensors
+from keystep.extraction.backbones.weights import file_hash, read_tensors
 from keystep.persistence import load_strict
 
 WIDTH = 1024
@@ -186,7 +186,7 @@ def load_model(path: Path) -> I3D:
     Raises:
         InputError: not readable, or not the weights of I3D on RGB.
     """
-    tensors = own_tensors(read_layout(path))
+    tensors = own_tensors(read_tensors(path))
     bias = tensors.get("logits.bias")
     model = I3D(len(bias) if bias is not None and bias.ndim == 1 else CLASSES)
     load_strict(model, tensors, str(path))
