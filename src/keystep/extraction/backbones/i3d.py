@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.backbones.i3d_layouts import own_tensors
 from keystep.extraction.backbones.weights import file_hash, read_tensors
 from keystep.persistence import load_strict
@@ -160,7 +160,7 @@ class I3DBackbone:
     width = WIDTH
     picture = Picture(height=SIZE, width=SIZE, short=256, interpolation="bilinear")
 
-    def __init__(self, model: I3D, weights: str, clip: Clip, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: I3D, weights: str, clip: ClipSpec, device: torch.device | str = "cpu") -> None:
         """``weights``: the SHA-256 of the file that they are from."""
         self.weights, self.clip = weights, clip
         self.model = model.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
@@ -201,5 +201,5 @@ def load(
     Raises:
         InputError: as `load_model`; no frames.
     """
-    clip = Clip(frames=frames, frame_rate=Fraction(frame_rate))
+    clip = ClipSpec(frames=frames, frame_rate=Fraction(frame_rate))
     return I3DBackbone(load_model(weights), file_hash(weights), clip, device)
