@@ -227,7 +227,7 @@ def test_weights_that_do_not_fit_are_refused(
 
 
 def test_files_of_the_other_release_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no 'ema_encoder'"):
+    with pytest.raises(InputError, match="contains no 'ema_encoder'"):
         vjepa.load("two-one", write(tmp_path / "a.pt", "2"))
     path = tmp_path / "b.pt"
     torch.save({"encoder": published("2.1")}, path)
