@@ -6,6 +6,7 @@ few kinds are read as inert values; a file that names any other class or functio
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import struct
@@ -17,9 +18,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from keystep.errors import InputError, named, one_line
 from keystep.reading import check_regular, is_archive
+from keystep.reading.text import DEPTH
 
 Value = TypeVar("Value")
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -30,6 +33,10 @@ OUTER = ("module.", "model.", "_forward_module.", "network.", "net.", "ema_model
 """What wrappers put before all names."""
 COUNTERS = ("n_averaged",)
 """Numbers of wrappers that stand beside the weights."""
+FREE = 1 << 24
+"""Bytes that a tensor may have beyond those in the file, as one that repeats a row does."""
+MOST_VALUES = 20_000_000
+"""Values in a file, those that stand in several places counted in each."""
 
 
 def load_torch(path: Path) -> Any:
@@ -43,7 +50,9 @@ def load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
             warnings.simplefilter("ignore")  # torch warns of odd pickles; what it cannot read it refuses
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        check_values(found)
+        return found
     except pickle.UnpicklingError as error:
         names = _refused(path, mapped, str(error))
         what = f" ({', '.join(map(named, names[:3]))})" if names else ""
@@ -55,6 +64,39 @@ def load_torch(path: Path) -> Any:
         lines = str(error).strip().splitlines()
         line = one_line(lines[0]) if lines else type(error).__name__
         raise InputError(f"{path}: not a whole torch file: {line}") from error
+
+
+def check_values(found: object) -> None:
+    """Refuse a value of which a few bytes of a pickle make endlessly many, or a tensor larger than what it is made of.
+
+    Raises:
+        ValueError: deep nesting, a value inside itself, too many values, or a tensor of more numbers than the file has.
+    """
+    if _count(found, {}, 0) > MOST_VALUES:
+        raise ValueError(f"a value inside itself, or more than {MOST_VALUES:,} values")
+
+
+def _count(value: object, known: dict[int, float], depth: int) -> float:
+    """Values in a value, itself included. known: what was counted before, by identity."""
+    if isinstance(value, Tensor):
+        _check_held(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return 1
+    if depth > DEPTH:
+        raise ValueError(f"nested more than {DEPTH} deep")
+    if id(value) not in known:
+        known[id(value)] = math.inf  # until it is counted: only what stands in itself asks before
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known, depth + 1) for part in parts)
+    return known[id(value)]
+
+
+def _check_held(tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return
+    claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if claimed > max(held, FREE):
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, {claimed:,} bytes, that is made of {held:,}")
 
 
 def unwrapped(tensors: Mapping[str, Value]) -> dict[str, Value]:

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from keystep.data.annotation import UNLABELLED, read_labels, read_mapping
 from keystep.errors import InputError
 from keystep.extraction.video.files import VideoInfo
 from keystep.extraction.video.frames import Frame
 from keystep.files import write_json, write_lines
-from keystep.reading import read_json, read_lines
+from keystep.reading import Record, read_json, read_lines, read_record
+from keystep.types import parse_rate
 
 SPARE, SPARE_SHARE = 16, Fraction(1, 10)
 """Lines, and share of the video, that labels may have behind the end of their video; more are those of another frame
@@ -66,16 +68,30 @@ class SourceFrames:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> SourceFrames:
-        """Inverse of `to_json`, of a whole ``<video>.json``."""
-        rate, holes = record["source_rate"], record["source_holes"]
+    def read(cls, path: Path) -> SourceFrames:
+        """Inverse of `to_json`, of the file ``<video>.json``.
+
+        Raises:
+            InputError: it is damaged, or was not written by an extraction.
+        """
+        found = read_record(path, _SourceRecord)
         return cls(
-            count=record["source_frames"],
-            seconds=record["source_seconds"],
-            rate=None if rate is None else Fraction(rate),
-            damaged=record["status"] != "complete",
-            holes=None if holes is None else tuple((index, missing) for index, missing in holes),
+            count=found.source_frames,
+            seconds=found.source_seconds,
+            rate=None if found.source_rate is None else parse_rate(found.source_rate),
+            damaged=found.status != "complete",
+            holes=None if found.source_holes is None else tuple((at, missing) for at, missing in found.source_holes),
         )
+
+
+class _SourceRecord(Record):
+    """What `SourceFrames` are read from."""
+
+    status: str
+    source_frames: Annotated[int, Field(ge=0)]
+    source_seconds: Annotated[float, Field(ge=0)]
+    source_rate: str | None
+    source_holes: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]] | None
 
 
 @dataclass

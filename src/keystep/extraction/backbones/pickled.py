@@ -8,17 +8,22 @@ made here. Any other name is refused.
 from __future__ import annotations
 
 import pickle
+import pickletools
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from keystep.errors import InputError, named, one_line
+from keystep.reading import check_regular
+from keystep.unpickling import check_values
 
 KINDS = {"f2", "f4", "f8"}
 """Element types that are read."""
+MOST_PLACES = 1 << 20
+"""Values that a pickle may refer to again."""
 
 
 class _Kind:
@@ -69,14 +74,26 @@ def pickled_arrays(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: damaged, or anything but such dictionaries.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
-            found = _flat(_Reader(file).load())
+            _check_places(file)
+            file.seek(0)
+            loaded = _Reader(file).load()
+        check_values(loaded)
+        found = _flat(loaded)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise InputError(f"{path}: not readable as a pickle of arrays, or cut off: {one_line(error, 120)}") from error
     if not found:
         raise InputError(f"{path}: holds no arrays")
     return found
+
+
+def _check_places(file: IO[bytes]) -> None:
+    """Refuse places in the reader's memory for which it would take gigabytes."""
+    for operation, place, _ in pickletools.genops(file):
+        if operation.name.endswith("PUT") and isinstance(place, int) and place > MOST_PLACES:
+            raise pickle.UnpicklingError(f"a value is to be remembered at place {place}")
 
 
 def _flat(value: object, name: str = "") -> dict[str, Tensor]:
