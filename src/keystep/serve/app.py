@@ -17,7 +17,8 @@ from keystep.errors import InputError, one_line, plain
 from keystep.serve import routes_learning, routes_media, routes_project, routes_videos
 from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
-from keystep.serve.learner import Learner, NoLearner, Publish
+from keystep.serve.learner import Publish, make_learner
+from keystep.serve.learning import Learner
 from keystep.serve.media import Media
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import Access, Guard
@@ -31,7 +32,7 @@ MakeLearner = Callable[[Workspace, AnnotationStore, Publish], Learner]
 
 
 def create_app(
-    workspace: Workspace, *, learner: MakeLearner = NoLearner, head: Path | None = None, access: Access | None = None
+    workspace: Workspace, *, learner: MakeLearner = make_learner, head: Path | None = None, access: Access | None = None
 ) -> FastAPI:
     """The application that serves a workspace, to be run by any ASGI server.
 
@@ -61,10 +62,10 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         events.close()
-        services.learner.close()
-        services.media.close()
         if workspace.latents is not None:
             workspace.latents.close()
+        services.learner.close()
+        services.media.close()
         annotations.close()
 
     app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)

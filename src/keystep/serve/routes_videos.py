@@ -69,7 +69,7 @@ def videos(
 def video(video: Number, own: Own) -> VideoDetail:
     """One video."""
     name = own.name(video)
-    learned = own.learner.prediction(name) is not None
+    learned = own.learner.head() is not None
     lanes = [lane.id for lane in own.lanes if learned or lane.id not in ("prediction", "confidence")]
     item = own.item(name)
     playable = own.media.playable(name)

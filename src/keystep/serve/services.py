@@ -13,7 +13,7 @@ from keystep.data.spans import Span
 from keystep.evals.palette import Palette
 from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
-from keystep.serve.learner import Learner, Prediction
+from keystep.serve.learning import Learner, Prediction
 from keystep.serve.media import Media
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem

@@ -129,6 +129,19 @@ class Workspace:
             write_array(path, self.folder.vectors(name))
         return open_array(path)
 
+    @property
+    def bands(self) -> Mapping[str, int] | None:
+        """Band -> its columns of the latents; None where the features represent the videos."""
+        return None if self.latents is None else self.latents.model.bands(None)
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What a head that is learned from the representation says of it."""
+        if self.latents is None:
+            return {"representation": "features"}
+        rate = str(self.latents.folder.timeline.rate)
+        return {"weights": self.latents.model.fingerprint, "mode": "offline", "rate": rate}
+
     def describe(self) -> dict[str, Any]:
         """What the page shows above everything else."""
         return {

@@ -23,11 +23,10 @@ from keystep.serve.workspace import Workspace
 SHOWS = Picture(height=48, width=64)
 
 
-@pytest.fixture
-def films(mstcn: Path) -> Path:
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings of three of the six videos, 25 frames for 5 slots (of 20 to 45) at 5 Hz."""
-    folder = mstcn.parent / "films"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("films")
     write_clip(folder / "video.0.mp4", frames=100)
     write_clip(folder / "video.1.avi", frames=125, codec="mpeg4")
     (folder / "video.2.mp4").write_bytes(b"not a video at all")
