@@ -12,7 +12,7 @@ COLOURS = np.array([[34, 187, 153], [0, 119, 204], [238, 119, 0], [170, 68, 119]
 FEATURES = 16
 
 
-def write_drawn(root: Path, *, videos: int = 4, seconds: int = 40, labelled: int = 2, seed: int = 0) -> Path:
+def write_drawn(root: Path, *, videos: int = 4, seconds: int = 15, labelled: int = 2, seed: int = 0) -> Path:
     """A feature folder (MS-TCN layout, 4 Hz) and ``root/videos``: each step is a square of its own colour and path.
 
     The first ``labelled`` videos have labels; the order and length of steps, and where squares are, vary.

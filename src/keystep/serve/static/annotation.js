@@ -6,7 +6,11 @@ import {apply, differences, same} from "./spans.js";
 const SAVE_AFTER = 500; // milliseconds after the last change
 const RETRY_SECONDS = [1, 2, 4, 8, 15];
 const PREFIX = "keystep:draft:";
-const WINDOW = sessionStorage["keystep:window"] ??= crypto.randomUUID?.() ?? String(Math.random());
+const ANSWER = 300; // milliseconds in which living windows answer
+const WINDOW = String(Math.random());
+
+const windows = new BroadcastChannel("keystep:windows");
+windows.addEventListener("message", event => event.data === "who?" && windows.postMessage(WINDOW));
 
 /** States: "saved", "unsaved", "saving", "offline", "conflict", "refused". Events: "change", "state". */
 export class Annotation extends EventTarget {
@@ -176,11 +180,17 @@ export class Annotation extends EventTarget {
   }
 }
 
-/** Unsaved work in this browser, oldest first: of this window, and of windows that have been silent for 10 s. */
-export function drafts(project) {
-  const keys = Object.keys(localStorage).filter(key => key.startsWith(`${PREFIX}${project}:`));
-  return keys
+/** Unsaved work of windows that are gone, oldest first. Living windows save their own. */
+export async function drafts(project) {
+  const living = new Set();
+  const hear = event => living.add(event.data);
+  windows.addEventListener("message", hear);
+  windows.postMessage("who?");
+  await new Promise(resolve => { setTimeout(resolve, ANSWER); });
+  windows.removeEventListener("message", hear);
+  return Object.keys(localStorage)
+    .filter(key => key.startsWith(`${PREFIX}${project}:`) && !living.has(key.split(":").at(-1)))
     .map(key => ({...JSON.parse(localStorage[key]), key}))
-    .filter(draft => draft.key.endsWith(`:${WINDOW}`) || Date.now() - draft.at > 10000)
+    .filter(draft => !draft.key.endsWith(`:${WINDOW}`))
     .sort((a, b) => a.at - b.at);
 }

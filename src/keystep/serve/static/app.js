@@ -269,8 +269,8 @@ class App {
 
   /** What was not saved when a window was closed, or the server died, is saved now. */
   async #restoreDrafts() {
-    for (const draft of drafts(this.project.name)) {
-      if (this.annotations.get(draft.name)?.state !== "saved" && this.annotations.has(draft.name)) continue;
+    for (const draft of await drafts(this.project.name)) {
+      if (this.annotations.has(draft.name) && this.annotations.get(draft.name).state !== "saved") continue;
       try {
         const {items} = await api.get("/api/videos", {search: draft.name, limit: 1000});
         const item = items.find(one => one.name === draft.name);

@@ -32,7 +32,7 @@ export class Live {
     } catch (error) {
       if (error.status === 404) this.there = false;
     }
-    find("#live-link").hidden = !this.there;
+    find("#views").hidden = !this.there;
     return this.there;
   }
 

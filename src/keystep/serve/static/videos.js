@@ -75,7 +75,7 @@ export class Videos extends EventTarget {
     const share = h("span.share", {title: `${Math.round(100 * item.labelled)} % labelled`}, h("i"));
     share.firstChild.style.width = `${100 * item.labelled}%`;
     const unsure = item.uncertainty === null ? null
-      : h("span.unsure", {title: "How unsure the model is, from 0 to 1"}, `± ${item.uncertainty.toFixed(2)}`);
+      : h("span", {title: "How unsure the model is, from 0 to 1"}, `unsure ${item.uncertainty.toFixed(2)}`);
     const picture = item.has_video
       ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})
       : h("span.no-picture", {"aria-hidden": "true"});
