@@ -76,18 +76,19 @@ def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -
     if source == "-":
         form = one_of("--input-format", options.input_format, get_args(sources.Format))
         lines = form == "jsonl"
-        return Source(timeline, lambda frames, place: sources.pooled(_standard_input(lines, width), pool))
+        return Source(timeline, lambda frames, place: sources.pool_chunks(_standard_input(lines, width), pool))
     if path.is_dir():
         if pool > 1 and options.keeps_state:
             raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
         return Source(
-            timeline, lambda frames, place: sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
+            timeline,
+            lambda frames, place: sources.pool_chunks(sources.from_growing(path, width, options.idle, place), pool),
         )
     size = options.chunk or (1 if options.realtime else 32)
 
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
         read = sources.from_array(path, width, size * pool)
-        return sources.pooled(sources.skipping(read, frames * pool), pool)
+        return sources.pool_chunks(sources.skip_frames(read, frames * pool), pool)
 
     return Source(timeline, chunks)
 
@@ -179,7 +180,7 @@ def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Sou
 
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
         read = _from_video(source, path, extractor, frames * pool, options.chunk or 1, remarks)
-        return sources.pooled(read, pool, extractor.timeline.alignment)
+        return sources.pool_chunks(read, pool, extractor.timeline.alignment)
 
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "", remarks)
 

@@ -30,7 +30,7 @@ from keystep.data.clips import Clip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
 from keystep.data.store import FeatureStore
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
 from keystep.evals import report
@@ -135,7 +135,7 @@ def _looked_at(root: Path) -> None:
     """What `keystep inspect` and `keystep discover` read of the videos' records."""
     inspect_dataset(root)
     folder = open_dataset(root)
-    tasks_of(folder, [*folder.videos])
+    find_tasks(folder, [*folder.videos])
 
 
 def _features(root: Path) -> Iterator[Kind]:

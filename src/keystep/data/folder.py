@@ -36,17 +36,17 @@ from keystep.data.annotation import (
     segment_lengths,
     split_names,
 )
-from keystep.data.groups import Grouping, groups_of
+from keystep.data.groups import Grouping, resolve_groups
 from keystep.data.layout import (
     Video,
-    extraction_of,
     feature_files,
     find_videos,
-    labels_of,
-    oracle_of,
+    read_extraction_record,
+    read_label_use,
+    read_oracle_note,
     read_store,
+    read_token_count,
     source_timeline,
-    tokens_of,
 )
 from keystep.data.problems import Problems
 from keystep.data.slots import as_float32, open_array, pool_labels, pool_mean, pool_times, read_times
@@ -210,7 +210,7 @@ class FeatureFolder:
         Raises:
             InputError: what says it does not fit the videos.
         """
-        return groups_of(self.root, self.videos, self.grouping, left_out=self.problems.skipped)
+        return resolve_groups(self.root, self.videos, self.grouping, left_out=self.problems.skipped)
 
     def grouped(self, grouping: Grouping | None) -> FeatureFolder:
         """The same folder with groups as given; itself where nothing is.
@@ -220,7 +220,7 @@ class FeatureFolder:
         """
         if grouping is None:
             return self
-        return replace(self, grouping=groups_of(self.root, self.videos, grouping, left_out=self.problems.skipped))
+        return replace(self, grouping=resolve_groups(self.root, self.videos, grouping, left_out=self.problems.skipped))
 
     def fingerprint(self) -> str:
         """SHA-256 over how the folder is read and what is in it: tells whether two runs read the same data.
@@ -278,8 +278,8 @@ def open_dataset(
     problems.notes += unused_files(root, paths)
     if not classes and (root / "groundTruth").is_dir():
         problems.notes.append("groundTruth/ is not read: there is no mapping.txt with 'id name' lines")
-    oracle = oracle_of(store)
-    labels_used, labelled_videos = labels_of(store)
+    oracle = read_oracle_note(store)
+    labels_used, labelled_videos = read_label_use(store)
     told = [f"ORACLE: {oracle}"] if oracle else []
     if labels_used:
         told.append(f"LABELS: {labels_used}")
@@ -287,7 +287,7 @@ def open_dataset(
         told.append("what wrote this folder was stopped; run it again to finish")
     if told:  # one note, and the first: some commands show no more
         problems.notes.insert(0, "; ".join(told))
-    tokens = tokens_of(root, store, next(iter(videos.values())).width)
+    tokens = read_token_count(root, store, next(iter(videos.values())).width)
     folder = FeatureFolder(
         root,
         videos,
@@ -296,7 +296,7 @@ def open_dataset(
         classes,
         problems,
         oracle,
-        extraction_of(store),
+        read_extraction_record(store),
         tokens=tokens,
         labels_used=labels_used,
         labelled_videos=labelled_videos,

@@ -27,7 +27,7 @@ Grouping = Mapping[str, str] | str
 """Video -> group, or a regular expression whose one capturing group finds it in a video's name."""
 
 
-def groups_of(
+def resolve_groups(
     root: Path, videos: Collection[str], given: Grouping | None = None, left_out: Collection[str] = ()
 ) -> dict[str, str] | None:
     """Video -> group for all of a folder's videos: as given, else as ``splits/groups.csv`` says, else None.

@@ -166,7 +166,7 @@ def read_store(path: Path) -> dict[str, Any]:
     return store
 
 
-def data_set_of(root: Path) -> str | None:
+def read_data_set_name(root: Path) -> str | None:
     """The name of the data set that ``keystep prepare`` made the folder of, where it did."""
     provenance = read_store(root / "store.json").get("provenance")
     name = provenance.get("data_set") if isinstance(provenance, dict) else None
@@ -183,14 +183,14 @@ def video_records(folder: Path, videos: Iterable[str], skipped: Mapping[str, str
     return there + [{"video": name, "features": None, "left_out": why} for name, why in skipped.items()]
 
 
-def oracle_of(store: dict[str, Any]) -> str:
+def read_oracle_note(store: dict[str, Any]) -> str:
     """What store.json says of true boundaries."""
     provenance = store.get("provenance")
     told = provenance.get("oracle") if isinstance(provenance, dict) else None
     return told if isinstance(told, str) else ""
 
 
-def extraction_of(store: dict[str, Any]) -> dict[str, Any] | None:
+def read_extraction_record(store: dict[str, Any]) -> dict[str, Any] | None:
     """How the features were made of videos, and with which weights, where ``keystep extract`` made them."""
     provenance = store.get("provenance")
     if not isinstance(provenance, dict) or not isinstance(provenance.get("extraction"), dict):
@@ -198,7 +198,7 @@ def extraction_of(store: dict[str, Any]) -> dict[str, Any] | None:
     return {"extraction": provenance["extraction"], "weights": provenance.get("weights")}
 
 
-def labels_of(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
+def read_label_use(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
     """What store.json says of labels that went into the features, and the videos that they were of."""
     provenance = store.get("provenance")
     provenance = provenance if isinstance(provenance, dict) else {}
@@ -207,7 +207,7 @@ def labels_of(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
     return (told if isinstance(told, str) else ""), named
 
 
-def tokens_of(root: Path, store: dict[str, Any], width: int) -> int:
+def read_token_count(root: Path, store: dict[str, Any], width: int) -> int:
     """How many tokens a slot's features hold side by side, as store.json says; 1 where it says nothing.
 
     Raises:

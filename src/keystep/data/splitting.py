@@ -10,7 +10,7 @@ from pathlib import Path
 from keystep.data.annotation import IGNORED, by_hash
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, Grouping, write_groups
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.errors import InputError
 from keystep.files import check_writable, write_lines
 from keystep.types import OnError
@@ -74,7 +74,7 @@ def make_splits(
         raise InputError(f"{replaced[0]}: is there already; give --overwrite to replace all splits, or use them")
     left_out = {**folder.problems.skipped, **_find_unlabelled(folder)}
     videos = tuple(name for name in folder.videos if name not in left_out)
-    tasks = tasks_of(folder, videos, task_pattern)
+    tasks = find_tasks(folder, videos, task_pattern)
     known = None if folder.groups is None else {name: folder.groups[name] for name in videos}
     count = _fold_count(folder, videos, known, folds)
     dealt = _deal(videos, known, tasks, count, seed)

@@ -10,7 +10,7 @@ from keystep.errors import InputError
 from keystep.reading import read_json
 
 
-def tasks_of(folder: FeatureFolder, videos: Sequence[str], pattern: str | None = None) -> dict[str, str]:
+def find_tasks(folder: FeatureFolder, videos: Sequence[str], pattern: str | None = None) -> dict[str, str]:
     """Video -> task: what a regular expression finds in the name, else ``task`` of ``features/<video>.json``.
 
     With neither, all videos are of one task, whose name is empty.

@@ -19,16 +19,16 @@ from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked
 from keystep.stream.session import Position, Stream, StreamResult
-from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
+from keystep.stream.smoothing import Probabilities, Smoothing, SmoothingState
 
 OnGap = Literal["stop", "bridge", "restart"]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1.001)]
-GAP, CROWD = 1.5, 0.5
+GAP, TOO_CLOSE = 1.5, 0.5
 """Slots between two frames from which on there is a gap, and below which they are too close for the rate."""
 
 
-def _rising(times: list[float]) -> list[float]:
+def _check_rising(times: list[float]) -> list[float]:
     if any(after <= before for before, after in pairwise(times)):
         raise ValueError("times that do not rise")
     return times
@@ -65,7 +65,7 @@ class LiveState:
     """
 
     position: Position
-    smoothed: Smoothed = field(default_factory=Smoothed)
+    smoothed: SmoothingState = field(default_factory=SmoothingState)
     frames: int = 0
     gaps: int = 0
     timed: bool | None = None
@@ -84,7 +84,7 @@ class _LiveRecord(Record):
     frames: Count
     gaps: Count
     timed: bool | None
-    times: Annotated[list[float], AfterValidator(_rising)]
+    times: Annotated[list[float], AfterValidator(_check_rising)]
     smoothed: Annotated[tuple[list[Share] | None, Count | None, Count, Count], Field(strict=False)]
     extra: dict[str, Any]
 
@@ -122,17 +122,17 @@ class LiveSteps:
         chunk = torch.as_tensor(features)
         if chunk.ndim != 2:
             raise InputError(f"features have shape {tuple(chunk.shape)}; expected (n, D_in)")
-        moments = self._moments(len(chunk), times)
-        breaks = self._breaks(moments)
+        moments = self._frame_times(len(chunk), times)
+        breaks = self._find_gaps(moments)
         state = replace(self.state, timed=times is not None, gaps=self.state.gaps + len(breaks))
         restarts = breaks if self.on_gap == "restart" else []
         readings: list[Reading] = []
         for start, stop in pairwise(sorted({0, *restarts, len(chunk)})):
             if start in restarts:
-                ended, state = self._closed(state)
+                ended, state = self._close_stream(state)
                 readings += ended
-                state = replace(state, position=self.stream.begin(), smoothed=Smoothed(), times=())
-            said, state = self._stepped(state, chunk[start:stop], moments[start:stop])
+                state = replace(state, position=self.stream.begin(), smoothed=SmoothingState(), times=())
+            said, state = self._advance(state, chunk[start:stop], moments[start:stop])
             readings += said
         self.state = state
         return readings
@@ -146,7 +146,7 @@ class LiveSteps:
 
     def close(self) -> list[Reading]:
         """The video is over: readings of what the open block still held. A block closed early ends the stream."""
-        readings, self.state = self._closed(self.state)
+        readings, self.state = self._close_stream(self.state)
         return readings
 
     def save(self, path: Path | str, extra: Mapping[str, Any] | None = None, state: LiveState | None = None) -> None:
@@ -187,7 +187,7 @@ class LiveSteps:
             )
         state = LiveState(
             position,
-            self._smoothed(record, path),
+            self._restore_smoothing(record, path),
             record.frames,
             record.gaps,
             record.timed,
@@ -198,16 +198,16 @@ class LiveSteps:
         self.state = state
         return record.extra
 
-    def _smoothed(self, record: _LiveRecord, path: Path | str) -> Smoothed:
+    def _restore_smoothing(self, record: _LiveRecord, path: Path | str) -> SmoothingState:
         average, announced, leader, leading = record.smoothed
         classes = self.head.classes
         if (average is None) != (announced is None) or max(announced or 0, leader) >= classes:
             raise InputError(f"{path}: its record is damaged: smoothed: class {announced} or {leader} of {classes}")
         if average is not None and len(average) != classes:
             raise InputError(f"{path}: its record is damaged: smoothed: {len(average)} numbers for {classes} classes")
-        return Smoothed(None if average is None else np.array(average, np.float32), announced, leader, leading)
+        return SmoothingState(None if average is None else np.array(average, np.float32), announced, leader, leading)
 
-    def _moments(self, count: int, times: Sequence[float] | None) -> list[float]:
+    def _frame_times(self, count: int, times: Sequence[float] | None) -> list[float]:
         """Seconds of the next frames, held to the order and to the rate."""
         state = self.state
         if state.timed not in (None, times is not None):
@@ -220,13 +220,13 @@ class LiveSteps:
         for before, after in pairwise([*state.times[-1:], *moments]):
             if not after > before:
                 raise InputError(f"time goes backwards: a frame at {after:g} s follows one at {before:g} s")
-            if (after - before) * self.rate < CROWD:
+            if (after - before) * self.rate < TOO_CLOSE:
                 raise InputError(
                     f"frames at {before:g} s and {after:g} s are too close for {self.rate:g} Hz; give the source's rate"
                 )
         return moments
 
-    def _breaks(self, moments: list[float]) -> list[int]:
+    def _find_gaps(self, moments: list[float]) -> list[int]:
         """Indices of the frames that follow on a gap."""
         known = [*self.state.times[-1:], *moments]
         offset = len(known) - len(moments)
@@ -239,16 +239,16 @@ class LiveSteps:
             )
         return [index - offset for index in found]
 
-    def _stepped(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
+    def _advance(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
         result, position = self.stream.after(state.position, chunk)
         frames, times = state.frames + len(chunk), (*state.times, *moments)
-        return self._taken(replace(state, position=position, frames=frames, times=times), result)
+        return self._collect(replace(state, position=position, frames=frames, times=times), result)
 
-    def _closed(self, state: LiveState) -> tuple[list[Reading], LiveState]:
+    def _close_stream(self, state: LiveState) -> tuple[list[Reading], LiveState]:
         result, position = self.stream.ended(state.position)
-        return self._taken(replace(state, position=position), result)
+        return self._collect(replace(state, position=position), result)
 
-    def _taken(self, state: LiveState, result: StreamResult) -> tuple[list[Reading], LiveState]:
+    def _collect(self, state: LiveState, result: StreamResult) -> tuple[list[Reading], LiveState]:
         """Readings of what became final; what waits still comes after them."""
         first = state.frames - state.waiting - len(result)
         place = len(state.times) - state.waiting - len(result)
@@ -257,12 +257,12 @@ class LiveSteps:
 
     def _readings(
         self, state: LiveState, result: StreamResult, first: int, times: Sequence[float], final: bool
-    ) -> tuple[list[Reading], Smoothed]:
+    ) -> tuple[list[Reading], SmoothingState]:
         smoothed, readings = state.smoothed, []
         now = state.times[-1] if state.times else 0.0
         assert result.probabilities is not None
         for index, row in enumerate(result.probabilities.numpy()):
-            smoothed = smoothed.then(row, self.smoothing, self.rate, self._choose)
+            smoothed = smoothed.update(row, self.smoothing, self.rate, self._choose)
             assert smoothed.announced is not None and smoothed.average is not None
             readings.append(
                 Reading(

@@ -50,7 +50,7 @@ class _StateRecord(Record):
     states: list[str]
 
     @model_validator(mode="after")
-    def _as_many_streams(self) -> Self:
+    def _check_stream_counts(self) -> Self:
         if not len(self.frames) == len(self.held) == len(self.given):
             raise ValueError(f"{len(self.frames)} frames, {len(self.held)} held, {len(self.given)} given of streams")
         return self
@@ -77,7 +77,7 @@ def save_all(
     record = {"format": FORMAT, "version": FORMAT_VERSION, "extra": json.dumps(dict(extra or {}))}
     tensors: dict[str, Tensor] = {}
     for part, (network, state) in parts.items():
-        described, own = _described(network, state)
+        described, own = _describe(network, state)
         record[part] = json.dumps(described)
         tensors |= {f"{part}.{name}": tensor for name, tensor in own.items()}
     save_tensors(Path(path), tensors, record)
@@ -91,18 +91,18 @@ def load_all(path: Path | str, networks: Mapping[str, Network]) -> tuple[dict[st
     found = [part for part in (MODEL, HEAD) if part in record]
     if found != [*networks]:
         raise InputError(f"{path}: the state of a {' and a '.join(found)}; resume it with no less and no more")
-    described = {part: _part_of(path, record, part, _StateRecord) for part in networks}
-    extra = _part_of(path, record, "extra", dict[str, Any])
+    described = {part: _read_part(path, record, part, _StateRecord) for part in networks}
+    extra = _read_part(path, record, "extra", dict[str, Any])
     for part, network in networks.items():
         _check_network(path, part, network, described[part])
     tensors = load_tensors(path, hashed=True)
     states = {
-        part: _Restoring(path, part, network, tensors).state(described[part]) for part, network in networks.items()
+        part: _Restorer(path, part, network, tensors).state(described[part]) for part, network in networks.items()
     }
     return states, extra
 
 
-def _part_of(path: Path, record: Mapping[str, str], name: str, kind: type[Kept]) -> Kept:
+def _read_part(path: Path, record: Mapping[str, str], name: str, kind: type[Kept]) -> Kept:
     try:
         data = parse_json(record.get(name, "null"))
     except ValueError as error:
@@ -115,7 +115,7 @@ def _check_network(path: Path, part: str, network: Network, described: _StateRec
         raise InputError(f"{path}: the state of another {part}; load the {part} that the stream was begun with")
 
 
-def _described(network: Network, state: StreamState) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _describe(network: Network, state: StreamState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A state as plain data and tensors."""
     tensors = {"waiting": state.waiting, **{f"states.{name}": x for name, x in state.memory.states.items()}}
     caches = []
@@ -137,7 +137,7 @@ def _described(network: Network, state: StreamState) -> tuple[dict[str, Any], di
     return described, tensors
 
 
-class _Restoring:
+class _Restorer:
     """Makes the state of one network of tensors that are held against what that network remembers."""
 
     def __init__(self, path: Path, part: str, network: Network, tensors: Mapping[str, Tensor]) -> None:
@@ -159,7 +159,7 @@ class _Restoring:
             dict(self._cache(*each, described) for each in enumerate(described.caches)),
             {name: self._state(name, streams) for name in described.states},
         )
-        self._check_whole(described, memory)
+        self._check_complete(described, memory)
         return StreamState(
             owner=ref(self.network),
             weights=described.weights,
@@ -174,7 +174,7 @@ class _Restoring:
     def _state(self, name: str, streams: int) -> Tensor:
         like = self.example.memory.states.get(name)
         if like is None:
-            raise self._damaged(f"a state {named(name)}, which this {self.part} does not have")
+            raise self._damage_error(f"a state {named(name)}, which this {self.part} does not have")
         return self._take(f"states.{name}", like, (streams,), (0,))
 
     def _cache(self, number: int, record: _CacheRecord, described: _StateRecord) -> tuple[Kind, Cache]:
@@ -183,14 +183,14 @@ class _Restoring:
             (kind for kind in kinds if [kind.pattern.model_dump(mode="json"), kind.stride] == record.kind), None
         )
         if kind is None or {*record.names} != {*kinds[kind].names} or len(record.names) != len(kinds[kind].names):
-            raise self._damaged(f"keys {quoted(record.kind)}, which this {self.part} does not keep so")
+            raise self._damage_error(f"keys {quoted(record.kind)}, which this {self.part} does not keep so")
         positions = self._take(f"{number}.positions", kinds[kind].positions, (len(described.frames), None), (0, 1))
         ends = torch.tensor(described.frames, device=positions.device)[:, None]
         if bool((positions < EMPTY).any()) or bool((positions >= ends).any()):
-            raise self._damaged("keys of frames that were not seen yet")
+            raise self._damage_error("keys of frames that were not seen yet")
         columns, (start, capacity) = positions.shape[1], record.lies
         if not start + columns <= capacity <= _most_columns(kind, columns, self.network):
-            raise self._damaged(f"{columns} keys from {start} on in room for {capacity}")
+            raise self._damage_error(f"{columns} keys from {start} on in room for {capacity}")
         parts = {}
         for name in record.names:
             like, shape = kinds[kind].read(name), (len(described.frames), columns)
@@ -204,30 +204,30 @@ class _Restoring:
     def _take(self, name: str, like: Tensor, sizes: tuple[int | None, ...], axes: tuple[int, ...]) -> Tensor:
         """A tensor like another one except for the sizes along some axes (None: any)."""
         if name not in self.own:
-            raise self._damaged(f"no tensor {named(name)}")
+            raise self._damage_error(f"no tensor {named(name)}")
         tensor, expected = self.own[name], list(like.shape)
         for axis, size in zip(axes, sizes, strict=True):
             if tensor.ndim > axis:
                 expected[axis] = tensor.shape[axis] if size is None else size
         if list(tensor.shape) != expected or tensor.dtype != like.dtype:
-            raise self._damaged(
+            raise self._damage_error(
                 f"{named(name)} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(expected)} {like.dtype}"
             )
         if not bool(tensor.isfinite().all()):
-            raise self._damaged(f"{named(name)} holds NaN or infinity")
+            raise self._damage_error(f"{named(name)} holds NaN or infinity")
         return tensor.to(like.device)
 
-    def _check_whole(self, described: _StateRecord, memory: Memory) -> None:
+    def _check_complete(self, described: _StateRecord, memory: Memory) -> None:
         """A stream that has begun remembers all that its network does; one that has not may remember nothing."""
         own = self.example.memory
         parts = (memory.caches.keys(), own.caches.keys()), (memory.states.keys(), own.states.keys())
         begun = any(described.frames) or memory.caches or memory.states
         if begun and any(found != needed for found, needed in parts):
-            raise self._damaged(f"parts of what this {self.part} remembers are missing")
+            raise self._damage_error(f"parts of what this {self.part} remembers are missing")
         if len(described.caches) != len(memory.caches) or len(described.states) != len(memory.states):
-            raise self._damaged("a part is named twice")
+            raise self._damage_error("a part is named twice")
 
-    def _damaged(self, what: str) -> InputError:
+    def _damage_error(self, what: str) -> InputError:
         return InputError(f"{self.path}: its record is damaged: {self.part}: {what}")
 
 

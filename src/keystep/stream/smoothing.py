@@ -38,8 +38,8 @@ class Smoothing:
 
 
 @dataclass(frozen=True, eq=False)
-class Smoothed:
-    """What has been seen so far; begin with ``Smoothed()``.
+class SmoothingState:
+    """What has been seen so far; begin with ``SmoothingState()``.
 
     average: (C,) running average of the probabilities.
     announced: the step that stands, or None before the first frame.
@@ -51,9 +51,9 @@ class Smoothed:
     leader: int = 0
     leading: int = 0
 
-    def then(
+    def update(
         self, probabilities: Probabilities, smoothing: Smoothing, rate: float, choose: Choose = _likeliest
-    ) -> Smoothed:
+    ) -> SmoothingState:
         """After one more frame's (C,) probabilities, at ``rate`` frames a second; ``choose`` names a step for them."""
         average = probabilities
         if self.average is not None and smoothing.half_life:

@@ -45,7 +45,7 @@ class Chunk:
 
 def from_array(path: Path, width: int, size: int) -> Iterator[Chunk]:
     """A feature file, (T, D) or (D, T), memory-mapped, ``size`` frames at a time."""
-    rows = _by_frames(open_array(path), path, width)
+    rows = _frames_first(open_array(path), path, width)
     for start in range(0, len(rows), size):
         yield Chunk(as_float32(rows[start : start + size]))
 
@@ -61,7 +61,7 @@ def from_lines(lines: IO[str], width: int) -> Iterator[Chunk]:
         number += 1
         text = line.removeprefix("\ufeff") if number == 1 else line
         if text.strip():
-            yield _frame(text, number, width)
+            yield _parse_frame(text, number, width)
 
 
 def _next_line(lines: IO[str], longest: int, number: int) -> str:
@@ -104,11 +104,11 @@ def from_growing(folder: Path, width: int, idle: float, after: str | None = None
     while True:
         over = (folder / END).exists()  # looked at first: what came before it will still be read
         expired = time.monotonic() - waiting_since > idle
-        fresh = _fresh(folder, seen, last)
+        fresh = _new_files(folder, seen, last)
         for name in fresh:
             path = folder / name
             try:
-                rows = _checked(open_array(path), path, width)
+                rows = _check_rows(open_array(path), path, width)
             except InputError:
                 if over or expired:
                     raise
@@ -122,7 +122,7 @@ def from_growing(folder: Path, width: int, idle: float, after: str | None = None
         time.sleep(POLL_SECONDS)
 
 
-def _fresh(folder: Path, seen: set[str], last: str | None) -> list[str]:
+def _new_files(folder: Path, seen: set[str], last: str | None) -> list[str]:
     """Names of the files to read next, in order."""
     names = _names(folder)
     seen &= names  # what was removed need not be remembered
@@ -142,13 +142,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _checked(array: np.ndarray, path: Path, width: int) -> np.ndarray:
+def _check_rows(array: np.ndarray, path: Path, width: int) -> np.ndarray:
     if array.shape[1] != width:
         raise InputError(f"{path}: shape {array.shape}; expected (n, {width}), one row a frame")
     return as_float32(array)
 
 
-def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
+def skip_frames(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
     """Without the first ``frames`` frames, which an earlier run has seen."""
     for chunk in chunks:
         left = chunk.features[frames:]
@@ -157,7 +157,7 @@ def skipping(chunks: Iterator[Chunk], frames: int) -> Iterator[Chunk]:
         frames = max(0, frames - len(chunk.features))
 
 
-def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center") -> Iterator[Chunk]:
+def pool_chunks(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center") -> Iterator[Chunk]:
     """Means over groups of ``factor`` frames, a group's time as `Timeline.pooled` has it; the last one may be shorter.
 
     A shorter group stands at the time of a whole one, as it does offline.
@@ -171,10 +171,10 @@ def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center"
     rest: Chunk | None = None
     first, time = 0.0, None  # of the last whole group: its first frame's time, and its own
     for chunk in chunks:
-        joined = chunk if rest is None else _joined(rest, chunk)
+        joined = chunk if rest is None else _join(rest, chunk)
         whole = len(joined.features) // factor * factor
         if whole:
-            done = _pooled(joined, slice(0, whole), factor, alignment)
+            done = _pool(joined, slice(0, whole), factor, alignment)
             if joined.times is not None and done.times is not None:
                 first, time = joined.times[whole - factor], done.times[-1]
             yield done
@@ -185,13 +185,13 @@ def pooled(chunks: Iterator[Chunk], factor: int, alignment: Alignment = "center"
             seconds=0.0 if whole else joined.seconds,
         )
     if rest is not None and len(rest.features):
-        last = _pooled(rest, slice(None), factor, alignment)
+        last = _pool(rest, slice(None), factor, alignment)
         if time is not None and rest.times is not None:
             last = replace(last, times=[time + rest.times[0] - first])
         yield replace(last, partial=True)
 
 
-def _joined(first: Chunk, second: Chunk) -> Chunk:
+def _join(first: Chunk, second: Chunk) -> Chunk:
     if not len(first.features):
         return second
     if (first.times is None) != (second.times is None):
@@ -201,12 +201,12 @@ def _joined(first: Chunk, second: Chunk) -> Chunk:
     return replace(second, features=features, times=times, seconds=seconds)
 
 
-def _pooled(chunk: Chunk, span: slice, factor: int, alignment: Alignment) -> Chunk:
+def _pool(chunk: Chunk, span: slice, factor: int, alignment: Alignment) -> Chunk:
     times = None if chunk.times is None else pool_times(np.array(chunk.times[span]), factor, alignment).tolist()
     return replace(chunk, features=pool_mean(chunk.features[span], factor), times=times)
 
 
-def _by_frames(array: np.ndarray, path: Path, width: int) -> np.ndarray:
+def _frames_first(array: np.ndarray, path: Path, width: int) -> np.ndarray:
     """(T, D) of an array that is that or (D, T)."""
     if array.shape[1] == width:
         if array.shape[0] == width:
@@ -217,18 +217,18 @@ def _by_frames(array: np.ndarray, path: Path, width: int) -> np.ndarray:
     raise InputError(f"{path}: shape {array.shape}; the model reads {width} numbers a frame")
 
 
-class _Line(Record):
+class _FrameRecord(Record):
     """A line of standard input."""
 
     features: list[float]
     time: float | None = None
 
 
-def _frame(line: str, number: int, width: int) -> Chunk:
+def _parse_frame(line: str, number: int, width: int) -> Chunk:
     where = f"standard input, line {number}"
     try:
         record = parse_json(line)
-        found = checked(_Line, record if isinstance(record, dict) else {"features": record}, where)
+        found = checked(_FrameRecord, record if isinstance(record, dict) else {"features": record}, where)
     except ValueError as error:
         reason = str(error).removeprefix(f"{where}: ")
         raise InputError(

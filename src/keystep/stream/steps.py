@@ -22,7 +22,7 @@ CHUNK = 256
 """Frames that go through a network at once, so that a long chunk needs no more memory than a short one."""
 
 
-class _Kind(NamedTuple):
+class _Runner(NamedTuple):
     """How a network runs on a stream.
 
     name, unit: words for it and for the frames that are answered together, of which there are ``block``.
@@ -37,7 +37,7 @@ class _Kind(NamedTuple):
     run: Callable[[Tensor, SequenceContext], Tensor]
 
 
-def _kind(network: Network) -> _Kind:
+def _runner_for(network: Network) -> _Runner:
     """How it runs.
 
     Raises:
@@ -51,7 +51,7 @@ def _kind(network: Network) -> _Kind:
             return network.encoder.read(features, context, pattern)
 
         widths = (config.input_dim, network.latent_dim(pattern))
-        return _Kind("model", "block", pattern.block or 1, widths, network.mask_token, encode)
+        return _Runner("model", "block", pattern.block or 1, widths, network.mask_token, encode)
     if network.delay is None:
         raise InputError(
             f"this {network.config.kind} head reads the whole video; train one with causal=true for streams"
@@ -60,7 +60,7 @@ def _kind(network: Network) -> _Kind:
         raise InputError("this head is in training mode, where its answers are random; call head.eval() first")
     widths = (network.width, network.classes)
     like = network.standardise.mean
-    return _Kind("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
+    return _Runner("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
 
 
 def live_pattern(model: PJEPA) -> AttentionPattern:
@@ -86,7 +86,7 @@ def init(network: Network, batch_size: int = 1) -> StreamState:
     Raises:
         InputError: it needs the future, or is a head in training mode.
     """
-    kind, none = _kind(network), (0,) * batch_size
+    kind, none = _runner_for(network), (0,) * batch_size
     return StreamState(
         owner=ref(network),
         weights=weights_signature(network),
@@ -111,12 +111,12 @@ def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, S
         InputError: another batch size or width than the state's, a frame that is not finite or so large that the
             network's numbers overflow, another network's state, a stream that was finished in the middle of a block.
     """
-    kind = _kind(network)
-    chunk = _checked(network, kind, chunk, state)
+    kind = _runner_for(network)
+    chunk = _check_chunk(network, kind, chunk, state)
     _check_blocks(kind, state)
     lengths = [held + chunk.shape[1] for held in state.held]
     ready = [length // kind.block * kind.block for length in lengths]
-    rows = _rows(state.waiting, state.held, chunk)
+    rows = _join_waiting(state.waiting, state.held, chunk)
     out, state = _advance(kind, rows[:, : max(ready)], ready, state)
     held = [length - done for length, done in zip(lengths, ready, strict=True)]
     return out, replace(state, waiting=_cut(rows, ready, held), held=tuple(held))
@@ -124,7 +124,7 @@ def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, S
 
 def finish(network: Network, state: StreamState) -> tuple[Tensor, StreamState]:
     """Encode what the open blocks hold, as if the videos ended here; (B, m, D) and the state behind it."""
-    kind = _kind(network)
+    kind = _runner_for(network)
     _check_owner(network, kind, state)
     out, state = _advance(kind, state.waiting, state.held, state)
     return out, replace(state, waiting=state.waiting[:, :0], held=(0,) * state.streams)
@@ -143,7 +143,7 @@ def provisional(network: Network, state: StreamState) -> Tensor:
 
 def example(network: Network) -> StreamState:
     """The state of one stream behind its first answers: what a network remembers, and of which shapes."""
-    kind = _kind(network)
+    kind = _runner_for(network)
     return step(network, kind.like.new_zeros(1, kind.block, kind.widths[0]), init(network))[1]
 
 
@@ -171,11 +171,11 @@ def delays(network: Network, frame: int, rate: float) -> tuple[float, float]:
     A causal network answers at once. Otherwise, a frame is final with the last frame of its block, and provisional at
     once. What the features themselves look ahead comes on top (`Timeline.look_ahead`).
     """
-    block = _kind(network).block
+    block = _runner_for(network).block
     return (block - 1 - frame % block) / rate, 0.0
 
 
-def _rows(waiting: Tensor, held: Sequence[int], chunk: Tensor) -> Tensor:
+def _join_waiting(waiting: Tensor, held: Sequence[int], chunk: Tensor) -> Tensor:
     """(B, n, D_in): each stream's waiting frames, the chunk's behind them, zeros behind the shorter ones."""
     rows = torch.cat([waiting, chunk], dim=1)
     if len(set(held)) == 1:
@@ -197,7 +197,7 @@ def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _advance(kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
+def _advance(kind: _Runner, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
     """Run the first ``counts`` frames of each row of (B, m, D_in), which follow on what the state remembers."""
     size = max(kind.block, CHUNK // kind.block * kind.block)
     parts = [kind.like.new_zeros(len(frames), 0, kind.widths[1])]
@@ -210,7 +210,7 @@ def _advance(kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamSt
 
 
 def _advance_piece(
-    kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamState
+    kind: _Runner, frames: Tensor, counts: Sequence[int], state: StreamState
 ) -> tuple[Tensor, StreamState]:
     context = Cached(state.memory, state.frames, counts, frames.shape[1], frames.device)
     out, real = kind.run(frames, context), context.places.valid
@@ -220,14 +220,14 @@ def _advance_piece(
     return out, replace(state, frames=following, memory=context.remembered)
 
 
-def _check_owner(network: Network, kind: _Kind, state: StreamState) -> None:
+def _check_owner(network: Network, kind: _Runner, state: StreamState) -> None:
     if state.owner() is network:
         return
     if state.config != network.config or state.weights != weights_signature(network):
         raise InputError(f"this state belongs to another {kind.name}; begin with keystep.stream.init({kind.name})")
 
 
-def _check_blocks(kind: _Kind, state: StreamState) -> None:
+def _check_blocks(kind: _Runner, state: StreamState) -> None:
     """Refuse to go on where a block was closed before its time: what follows would not be the offline answers."""
     for row, (frame, held) in enumerate(zip(state.frames, state.held, strict=True)):
         if frame % kind.block and not held:
@@ -237,7 +237,7 @@ def _check_blocks(kind: _Kind, state: StreamState) -> None:
             )
 
 
-def _check_finite(kind: _Kind, out: Tensor, real: Tensor | None, state: StreamState) -> None:
+def _check_finite(kind: _Runner, out: Tensor, real: Tensor | None, state: StreamState) -> None:
     """Refuse what would stay in the memory and spoil every frame that comes."""
     finite = out.isfinite().all(-1)
     if real is not None:
@@ -250,7 +250,7 @@ def _check_finite(kind: _Kind, out: Tensor, real: Tensor | None, state: StreamSt
         )
 
 
-def _checked(network: Network, kind: _Kind, chunk: Tensor, state: StreamState) -> Tensor:
+def _check_chunk(network: Network, kind: _Runner, chunk: Tensor, state: StreamState) -> Tensor:
     """The chunk on the network's device and in its precision."""
     _check_owner(network, kind, state)
     expected = (state.waiting.shape[0], state.waiting.shape[2])

@@ -17,7 +17,7 @@ from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
 from keystep.progress import SILENT
 from keystep.train.run import pretrain
-from keystep.train.setup import settled
+from keystep.train.setup import settle_config
 
 SMALL = {
     "model": {"dim": 16, "depth": 1, "heads": 2, "predictor_depth": 1, "readout_dim": 24},
@@ -68,7 +68,7 @@ def test_the_scale_is_measured_one_video_at_a_time(mstcn: Path, monkeypatch: pyt
 
     monkeypatch.setattr(FeatureFolder, "vectors", watched)
     folder = open_dataset(mstcn, source_rate=Fraction(4))
-    config = settled(settings(mstcn), folder, sorted(folder.videos), SILENT)
+    config = settle_config(settings(mstcn), folder, sorted(folder.videos), SILENT)
     assert config.data.tau is not None and len(counts) >= 6 and max(counts) <= 2
 
 

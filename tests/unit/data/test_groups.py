@@ -10,7 +10,7 @@ import pytest
 
 from keystep.data.annotation import Split, hold_out_groups, labelled_share, read_split
 from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.data.groups import GROUPS, groups_of, shared_groups, write_groups
+from keystep.data.groups import GROUPS, resolve_groups, shared_groups, write_groups
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]
@@ -31,7 +31,7 @@ def opened(root: Path, **options: Any) -> FeatureFolder:
 
 
 def test_nothing_says_whose_videos_are(tmp_path: Path) -> None:
-    assert groups_of(tmp_path, VIDEOS) is None
+    assert resolve_groups(tmp_path, VIDEOS) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_nothing_says_whose_videos_are(tmp_path: Path) -> None:
 )
 def test_groups_come_in_the_order_of_the_videos_whatever_system_wrote_the_file(tmp_path: Path, text: str) -> None:
     """Names may end like files, as in splits; names keep their dots."""
-    found = groups_of(write(tmp_path, text), VIDEOS)
+    found = resolve_groups(write(tmp_path, text), VIDEOS)
     assert found == PERSONS and found is not None and tuple(found) == VIDEOS
 
 
@@ -62,17 +62,17 @@ def test_groups_come_in_the_order_of_the_videos_whatever_system_wrote_the_file(t
 )
 def test_a_file_that_does_not_fit_the_videos_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=rf"splits/groups\.csv.*{message}"):
-        groups_of(write(tmp_path, text), VIDEOS)
+        resolve_groups(write(tmp_path, text), VIDEOS)
 
 
 def test_videos_left_out_as_bad_may_be_named(tmp_path: Path) -> None:
     write(tmp_path, "video,group\ngood,a\nbad,b\n")
-    assert groups_of(tmp_path, ["good"], left_out=["bad"]) == {"good": "a"}
+    assert resolve_groups(tmp_path, ["good"], left_out=["bad"]) == {"good": "a"}
 
 
 def test_a_pattern_finds_persons_in_names_and_beats_the_file(tmp_path: Path) -> None:
     write(tmp_path, "video,group\nP1_a,x\n")
-    assert groups_of(tmp_path, VIDEOS, r"^(P\d)") == PERSONS
+    assert resolve_groups(tmp_path, VIDEOS, r"^(P\d)") == PERSONS
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_pattern_finds_persons_in_names_and_beats_the_file(tmp_path: Path) -> 
 )
 def test_a_pattern_that_does_not_say_whose_each_video_is_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
     with pytest.raises(InputError, match=f"--groups .*{message}"):
-        groups_of(tmp_path, VIDEOS, pattern)
+        resolve_groups(tmp_path, VIDEOS, pattern)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_pattern_that_does_not_say_whose_each_video_is_is_refused(tmp_path: Pa
 )
 def test_a_mapping_has_to_say_it_of_the_very_videos(tmp_path: Path, given: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        groups_of(tmp_path, VIDEOS, given)
+        resolve_groups(tmp_path, VIDEOS, given)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     for video in odd:
         (tmp_path / "features" / f"{video}.npy").touch()
     write_groups(tmp_path, odd)
-    assert groups_of(tmp_path, list(odd)) == odd
+    assert resolve_groups(tmp_path, list(odd)) == odd
 
 
 def test_a_folder_knows_its_groups_and_its_splits(make_folder: MakeFolder) -> None:

@@ -10,7 +10,7 @@ from trees import PROCEDURE, RECORDED, fact_tree
 from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.datasets.egoprocel import LISTS, EgoProceL, EgoProceLConfig
 from keystep.datasets.egoprocel_csv import read_segments, step_key
 from keystep.errors import InputError
@@ -208,7 +208,7 @@ def test_the_authors_annotations_label_slots_by_time(tmp_path: Path, transposed:
     assert folder.labels(name).tolist() == expected
     record = json.loads((tmp_path / "out" / "features" / f"{name}.json").read_text())
     assert record["task"] == "CMU-MMAC/Brownie"
-    tasks = tasks_of(folder, list(folder.videos))
+    tasks = find_tasks(folder, list(folder.videos))
     assert tasks["OP01-R03-BaconAndEggs"] == "EGTEA_Gaze+/BaconAndEggs" and len(set(tasks.values())) == 4
 
 

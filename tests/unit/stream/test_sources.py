@@ -151,7 +151,7 @@ def test_a_file_that_stays_unreadable_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("factor", [1, 3])
 def test_pooling_and_skipping_do_not_care_about_chunks(factor: int) -> None:
     chunks = [Chunk(frames()[:4], [0.0, 1.0, 2.0, 3.0]), Chunk(frames()[4:], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0])]
-    found = list(sources.pooled(sources.skipping(iter(chunks), 1), factor))
+    found = list(sources.pool_chunks(sources.skip_frames(iter(chunks), 1), factor))
     rest = frames()[1:]
     expected = rest.reshape(-1, factor, 3).mean(1)
     np.testing.assert_allclose(together(found), expected)
@@ -161,11 +161,11 @@ def test_pooling_and_skipping_do_not_care_about_chunks(factor: int) -> None:
 
 def test_frames_with_and_without_times_do_not_mix() -> None:
     with pytest.raises(InputError, match="some frames come with a time and some without"):
-        list(sources.pooled(iter([Chunk(frames(2), [0.0, 1.0]), Chunk(frames(2))]), 3))
+        list(sources.pool_chunks(iter([Chunk(frames(2), [0.0, 1.0]), Chunk(frames(2))]), 3))
 
 
 def test_the_last_group_may_be_shorter_as_it_is_offline() -> None:
-    (chunk, last) = sources.pooled(iter([Chunk(frames(5))]), 3)
+    (chunk, last) = sources.pool_chunks(iter([Chunk(frames(5))]), 3)
     assert last.partial and not chunk.partial
     np.testing.assert_allclose(np.concatenate([chunk.features, last.features]), [[3, 4, 5], [10.5, 11.5, 12.5]])
 
@@ -175,7 +175,7 @@ def test_the_last_group_may_be_shorter_as_it_is_offline() -> None:
 def test_a_short_last_group_stands_at_the_time_of_a_whole_one(alignment, frames):
     times = [0.25 * index for index in range(frames)]
     chunks = (sources.Chunk(np.zeros((1, 2), np.float32), [time]) for time in times)
-    found = [time for chunk in sources.pooled(chunks, 4, alignment) for time in chunk.times]
+    found = [time for chunk in sources.pool_chunks(chunks, 4, alignment) for time in chunk.times]
     whole = frames // 4
     middle = {"center": 0.375, "right": 0.75, "left": 0.0}[alignment]
     assert found[:whole] == [middle + index for index in range(whole)]
