@@ -418,7 +418,7 @@ def test_what_cannot_stream_is_one_line(keystep: Run, judged: SimpleNamespace, t
     np.save(tmp_path / "nan.npy", np.full((9, 6), np.nan))
     cases = [
         (arguments(judged, tmp_path / "absent.npy"), "absent.npy: no such file or folder"),
-        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model reads 6"),
+        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model expects 6"),
         (arguments(judged, tmp_path / "nan.npy", "--source-rate", 2), "frame 0 of stream 0 holds NaN"),
         (
             arguments(judged, judged.video, "--source-rate", 4, "--on-gap", "jump"),

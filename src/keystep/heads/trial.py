@@ -38,8 +38,8 @@ def try_head(head: Head) -> None:
         later = head(torch.cat([x[:, :cut], x[:, cut:] + 1], dim=1))
         if not _agree(scores[:, :, : CHECKED_FRAMES + 1], later[:, :, : CHECKED_FRAMES + 1]):
             raise InputError(
-                f"head {kind}: scores depend on frames beyond its delay, {head.delay}; state the true delay, or None if "
-                "it sees the whole video"
+                f"head {kind}: scores depend on frames beyond its delay, {head.delay}; state the true delay, or "
+                "None if it sees the whole video"
             )
         if not _agree(scores, _stream_scores(head, x, 2 * block)):
             raise InputError(
