@@ -80,7 +80,7 @@ def _without_inner(name: str) -> str:
     return name
 
 
-class _Kind:
+class _DtypeName:
     """Stands for ``numpy.dtype``: remembers its name and byte order."""
 
     def __init__(self, name: object = "", *_: object) -> None:
@@ -103,7 +103,7 @@ class _Inert:
 
 def _number(kind: object, data: object = b"") -> Any:
     """Stands for the function that makes numpy's numbers; gives Python's."""
-    if not isinstance(kind, _Kind) or not re.fullmatch(r"[biuf][1248]", kind.name) or not isinstance(data, bytes):
+    if not isinstance(kind, _DtypeName) or not re.fullmatch(r"[biuf][1248]", kind.name) or not isinstance(data, bytes):
         return None
     try:
         return np.frombuffer(data, f"{kind.order if kind.order in '<>' else '='}{kind.name}")[0].item()
@@ -121,7 +121,7 @@ def _stand_ins() -> list[Any]:
     arrays = [(_nothing, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     paths = [f"pathlib.{kind}" for kind in ("PosixPath", "WindowsPath", "Path", "PurePosixPath", "PureWindowsPath")]
     inert = ["numpy.ndarray", "argparse.Namespace", "types.SimpleNamespace", *paths]
-    return [*scalars, *arrays, (_Kind, "numpy.dtype"), *((_Inert, name) for name in inert)]
+    return [*scalars, *arrays, (_DtypeName, "numpy.dtype"), *((_Inert, name) for name in inert)]
 
 
 def _refused(path: Path, mapped: bool, message: str) -> list[str]:

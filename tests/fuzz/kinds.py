@@ -26,7 +26,7 @@ import keystep
 from keystep.cli.streaming import _lines_before
 from keystep.config import ModelConfig, run_config
 from keystep.config.base import build, read_yaml
-from keystep.data.clips import Clip, read_clips, write_clips
+from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
 from keystep.data.store import FeatureStore
@@ -162,7 +162,9 @@ def _annotation(root: Path) -> Iterator[Kind]:
     ):
         yield Kind(name, folder / file, use, mutated)
     write_clips(
-        root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x"
+        root / "clips.json",
+        [TrimmedClip("video0", 0.5, 1.5, 1, "train"), TrimmedClip("video1", 0.0, 1.0, None, "hidden")],
+        "x",
     )
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 

@@ -101,7 +101,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 
 
-class _Line(Record):
+class _StreamRecord(Record):
     """The field that is read back from a line of a stream's output."""
 
     frame: int
@@ -266,7 +266,7 @@ def _lines_before(out: Path, first: int) -> Iterator[str]:
     """Yield the complete lines of an output for frames before ``first``."""
     for number, line in enumerate(StringIO(read_text(out)), start=1):
         try:
-            frame = checked(_Line, parse_json(line), str(out)).frame
+            frame = checked(_StreamRecord, parse_json(line), str(out)).frame
         except ValueError as error:
             if not line.endswith("\n"):
                 return  # cut off when the stream was killed

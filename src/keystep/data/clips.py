@@ -22,7 +22,7 @@ Part = Literal["train", "valid", "test", "hidden"]
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrimmedClip:
     """A stretch of a take with one label.
 
     take: the video in the feature folder. start, end: seconds of the take. label: class id, None where it is not
@@ -39,13 +39,13 @@ class Clip:
     take_uid: str = ""
 
 
-def write_clips(path: Path, clips: Sequence[Clip], origin: str) -> None:
+def write_clips(path: Path, clips: Sequence[TrimmedClip], origin: str) -> None:
     """The table as JSON. origin: where clips and label ids came from, in words."""
     record = {"format": FORMAT, "version": FORMAT_VERSION, "origin": origin}
     write_json(path, record | {"clips": [asdict(clip) for clip in clips]})
 
 
-def read_clips(path: Path, classes: int | None = None) -> tuple[Clip, ...]:
+def read_clips(path: Path, classes: int | None = None) -> tuple[TrimmedClip, ...]:
     """The table that `write_clips` wrote.
 
     Raises:
@@ -57,7 +57,7 @@ def read_clips(path: Path, classes: int | None = None) -> tuple[Clip, ...]:
     rows = record.get("clips")
     if not isinstance(rows, list):
         raise InputError(f"{path}: has no list of clips; prepare the data set again")
-    return tuple(_clip(path, index, row, classes) for index, row in enumerate(rows))
+    return tuple(_parse_clip(path, index, row, classes) for index, row in enumerate(rows))
 
 
 class _ClipRecord(Record):
@@ -72,9 +72,9 @@ class _ClipRecord(Record):
     take_uid: str = ""
 
 
-def _clip(path: Path, index: int, row: Any, classes: int | None) -> Clip:
+def _parse_clip(path: Path, index: int, row: Any, classes: int | None) -> TrimmedClip:
     try:
-        clip = Clip(**checked(_ClipRecord, row, "it").model_dump())
+        clip = TrimmedClip(**checked(_ClipRecord, row, "it").model_dump())
         good = clip.start <= clip.end and (clip.label is None or classes is None or clip.label < classes)
     except InputError:
         good = False

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import IGNORED, PARTS, Split, read_split, segment_lengths
-from keystep.data.clock import CHANNELS, Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping, shared_groups
+from keystep.data.time_scale import CHANNELS, TimeScale, decorrelation_time
 from keystep.errors import InputError
 from keystep.progress import SILENT, Progress
 from keystep.reading import read_json
@@ -57,8 +57,8 @@ class Inspection:
         labelled: frames of all labelled videos.
         splits: sizes of the splits that can be used.
         groups: videos of each person or site; empty where nothing says whose they are.
-        clock: the features' decorrelation time, in seconds (in frames where no rate is known); None where they have
-            none, which a warning then explains.
+        time_scale: decorrelation time of the features in seconds (in frames if the rate is unknown). None: undefined, as
+            a warning explains.
         measured: videos that it was measured on.
         problems: one line each for what is wrong.
         warnings: one line each for what deserves a look.
@@ -71,7 +71,7 @@ class Inspection:
     labelled: int
     splits: tuple[SplitSizes, ...]
     groups: Mapping[str, int]
-    clock: Clock | None
+    time_scale: TimeScale | None
     measured: int
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -79,14 +79,18 @@ class Inspection:
     @property
     def tau_frames(self) -> tuple[float, float, float] | None:
         """The decorrelation time and its interval in frames."""
-        if self.clock is None:
+        if self.time_scale is None:
             return None
         rate = float(self.folder.timeline.rate)
-        return self.clock.tau * rate, self.clock.low * rate, self.clock.high * rate
+        return self.time_scale.tau * rate, self.time_scale.low * rate, self.time_scale.high * rate
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values. tau: in seconds and in frames, with its 95 % interval."""
-        seconds = None if self.clock is None or self.rate is None else (self.clock.tau, self.clock.low, self.clock.high)
+        seconds = (
+            None
+            if self.time_scale is None or self.rate is None
+            else (self.time_scale.tau, self.time_scale.low, self.time_scale.high)
+        )
         return {
             "root": str(self.folder.root),
             "width": self.folder.width,
@@ -147,7 +151,7 @@ def inspect_dataset(
     classes, labelled = _count_classes(folder, sound)
     known_groups, of_groups = _inspect_groups(folder)
     splits, of_splits, shared = _inspect_splits(folder, known_groups)
-    clock, timeless = _clock(folder, tracks)
+    time_scale, constant = _measure_time_scale(folder, tracks)
     return Inspection(
         folder,
         folder.timeline.rate if known else None,
@@ -156,12 +160,12 @@ def inspect_dataset(
         labelled,
         splits,
         dict(sorted(Counter((known_groups or {}).values()).items())),
-        clock,
+        time_scale,
         len(tracks),
         (*folder.problems.skipped.values(), *_labels_alone(root), *of_groups, *of_splits),
         (
             *folder.problems.notes,
-            *timeless,
+            *constant,
             *shared,
             *(_explicit_times(folder, sound) if known else ()),
             *_ending_early(folder, sound),
@@ -252,7 +256,7 @@ def _sizes(split: Split, groups: Mapping[str, str] | None) -> SplitSizes:
     return SplitSizes(split.name, videos, persons, split.rule)
 
 
-def _clock(folder: FeatureFolder, videos: list[np.ndarray]) -> tuple[Clock | None, list[str]]:
+def _measure_time_scale(folder: FeatureFolder, videos: list[np.ndarray]) -> tuple[TimeScale | None, list[str]]:
     """The features' decorrelation time, or a line that says why they have none."""
     if not videos:
         return None, []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keystep.data.clips import Clip, Part
+from keystep.data.clips import Part, TrimmedClip
 from keystep.datasets.survey import Missing
 from keystep.datasets.tree import positive_seconds
 from keystep.errors import InputError, one_line, quoted
@@ -39,7 +39,7 @@ class Annotations:
     """
 
     takes: tuple[Take, ...]
-    clips: tuple[Clip, ...]
+    clips: tuple[TrimmedClip, ...]
     classes: tuple[str, ...]
     origin: str
     missing: tuple[Missing, ...]
@@ -115,7 +115,7 @@ def _benchmark_folders(root: Path) -> tuple[Path, ...]:
 def _benchmark(folder: Path, takes: dict[str, Take]) -> Annotations:
     """The official clips and label ids."""
     classes, steps = read_mapping_csv(folder / "label_mapping.csv")
-    clips: list[Clip] = []
+    clips: list[TrimmedClip] = []
     missing: list[Missing] = []
     for name, part in CLIPS.items():
         path = folder / f"keystep_segment_{name}.json"
@@ -151,7 +151,7 @@ def read_mapping_csv(path: Path) -> tuple[tuple[str, ...], dict[int, set[int]]]:
     return _unique([found[label][1] for label in range(len(found))]), steps
 
 
-def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapping[int, set[int]]) -> Clip:
+def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapping[int, set[int]]) -> TrimmedClip:
     where = f"segment {index}"
     if not isinstance(segment, dict) or not {"take_uid", "take_name", "start_time", "end_time"} <= segment.keys():
         raise InputError(f"{path}, {where}: {quoted(segment)} has no take or no times; download the file again")
@@ -163,7 +163,7 @@ def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapp
         step = segment.get("step_unique_id")
         if isinstance(step, int) and label not in steps.get(step, ()):
             raise InputError(f"{path}, {where}: step {step} has label {label} here and another in label_mapping.csv")
-    return Clip(
+    return TrimmedClip(
         take=_plain(path, where, segment["take_name"]),
         start=start,
         end=end,
@@ -194,7 +194,7 @@ def _from_takes(
     for part, path, uid, segment in found:
         if segment["step_unique_id"] in labels:
             bounds = positive_seconds(path, f"take {uid}", segment.get("start_time"), segment.get("end_time"))
-            clips.append(Clip(takes[uid].name, *bounds, labels[segment["step_unique_id"]], part, "", uid))
+            clips.append(TrimmedClip(takes[uid].name, *bounds, labels[segment["step_unique_id"]], part, "", uid))
     note = (
         f"classes are the {len(steps)} keysteps with {least_clips} segments or more in {' and '.join(raw)}, numbered "
         "by us: the benchmark says 'a cutoff threshold of 20' and not of what, so get its own files before you compare "

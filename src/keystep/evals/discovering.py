@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import PARTS
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder
 from keystep.data.tasks import find_tasks
+from keystep.data.time_scale import decorrelation_time
 from keystep.encoding import encode_videos
 from keystep.errors import InputError
 from keystep.evals.candidates import Candidates

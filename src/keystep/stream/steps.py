@@ -22,7 +22,7 @@ CHUNK = 256
 """Maximum number of frames that are computed at once, which bounds the memory that a long chunk needs."""
 
 
-class _Runner(NamedTuple):
+class _Adapter(NamedTuple):
     """How a network runs on a stream.
 
     Attributes:
@@ -41,7 +41,7 @@ class _Runner(NamedTuple):
     run: Callable[[Tensor, SequenceContext], Tensor]
 
 
-def _runner_for(network: Network) -> _Runner:
+def _adapter(network: Network) -> _Adapter:
     """How a network runs.
 
     Raises:
@@ -55,7 +55,7 @@ def _runner_for(network: Network) -> _Runner:
             return network.encoder.read(features, context, pattern)
 
         widths = (config.input_dim, network.latent_dim(pattern))
-        return _Runner("model", "block", pattern.block or 1, widths, network.mask_token, encode)
+        return _Adapter("model", "block", pattern.block or 1, widths, network.mask_token, encode)
     if network.delay is None:
         raise InputError(
             f"this {network.config.kind} head reads the whole video; train one with causal=true for streams"
@@ -64,7 +64,7 @@ def _runner_for(network: Network) -> _Runner:
         raise InputError("this head is in training mode, where dropout makes scores random; call head.eval() first")
     widths = (network.width, network.classes)
     like = network.standardise.mean
-    return _Runner("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
+    return _Adapter("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
 
 
 def live_pattern(model: PJEPA) -> AttentionPattern:
@@ -91,7 +91,7 @@ def init(network: Network, batch_size: int = 1) -> StreamState:
     Raises:
         InputError: the network needs future frames, or is a head in training mode.
     """
-    kind, none = _runner_for(network), (0,) * batch_size
+    kind, none = _adapter(network), (0,) * batch_size
     return StreamState(
         owner=ref(network),
         weights=weights_signature(network),
@@ -121,7 +121,7 @@ def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, S
         InputError: the chunk has another batch size or width than the state, or a frame that is not finite or makes the
             network overflow; the state belongs to another network; or a stream was finished within a block.
     """
-    kind = _runner_for(network)
+    kind = _adapter(network)
     chunk = _check_chunk(network, kind, chunk, state)
     _check_blocks(kind, state)
     lengths = [held + chunk.shape[1] for held in state.held]
@@ -142,7 +142,7 @@ def finish(network: Network, state: StreamState) -> tuple[Tensor, StreamState]:
     Raises:
         InputError: the state belongs to another network, or the network's numbers overflow.
     """
-    kind = _runner_for(network)
+    kind = _adapter(network)
     _check_owner(network, kind, state)
     out, state = _advance(kind, state.waiting, state.held, state)
     return out, replace(state, waiting=state.waiting[:, :0], held=(0,) * state.streams)
@@ -165,7 +165,7 @@ def provisional(network: Network, state: StreamState) -> Tensor:
 
 def example(network: Network) -> StreamState:
     """The state of one stream after its first outputs, which shows what a network caches, in which shapes."""
-    kind = _runner_for(network)
+    kind = _adapter(network)
     return step(network, kind.like.new_zeros(1, kind.block, kind.widths[0]), init(network))[1]
 
 
@@ -206,7 +206,7 @@ def delays(network: Network, frame: int, rate: float) -> tuple[float, float]:
     Raises:
         InputError: the network needs future frames.
     """
-    block = _runner_for(network).block
+    block = _adapter(network).block
     return (block - 1 - frame % block) / rate, 0.0
 
 
@@ -232,7 +232,7 @@ def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _advance(kind: _Runner, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
+def _advance(kind: _Adapter, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
     """Run the first ``counts`` frames of each row of (B, m, D_in), which follow those in the state's memory."""
     size = max(kind.block, CHUNK // kind.block * kind.block)
     parts = [kind.like.new_zeros(len(frames), 0, kind.widths[1])]
@@ -245,7 +245,7 @@ def _advance(kind: _Runner, frames: Tensor, counts: Sequence[int], state: Stream
 
 
 def _advance_piece(
-    kind: _Runner, frames: Tensor, counts: Sequence[int], state: StreamState
+    kind: _Adapter, frames: Tensor, counts: Sequence[int], state: StreamState
 ) -> tuple[Tensor, StreamState]:
     context = Cached(state.memory, state.frames, counts, frames.shape[1], frames.device)
     out, real = kind.run(frames, context), context.places.valid
@@ -255,14 +255,14 @@ def _advance_piece(
     return out, replace(state, frames=following, memory=context.remembered)
 
 
-def _check_owner(network: Network, kind: _Runner, state: StreamState) -> None:
+def _check_owner(network: Network, kind: _Adapter, state: StreamState) -> None:
     if state.owner() is network:
         return
     if state.config != network.config or state.weights != weights_signature(network):
         raise InputError(f"this state belongs to another {kind.name}; start with keystep.stream.init({kind.name})")
 
 
-def _check_blocks(kind: _Runner, state: StreamState) -> None:
+def _check_blocks(kind: _Adapter, state: StreamState) -> None:
     """Raise InputError if a block was closed early, because later outputs would differ from the offline ones."""
     for row, (frame, held) in enumerate(zip(state.frames, state.held, strict=True)):
         if frame % kind.block and not held:
@@ -272,7 +272,7 @@ def _check_blocks(kind: _Runner, state: StreamState) -> None:
             )
 
 
-def _check_finite(kind: _Runner, out: Tensor, real: Tensor | None, state: StreamState) -> None:
+def _check_finite(kind: _Adapter, out: Tensor, real: Tensor | None, state: StreamState) -> None:
     """Raise InputError if outputs are not finite, because the memory would spread them to all later frames."""
     finite = out.isfinite().all(-1)
     if real is not None:
@@ -285,7 +285,7 @@ def _check_finite(kind: _Runner, out: Tensor, real: Tensor | None, state: Stream
         )
 
 
-def _check_chunk(network: Network, kind: _Runner, chunk: Tensor, state: StreamState) -> Tensor:
+def _check_chunk(network: Network, kind: _Adapter, chunk: Tensor, state: StreamState) -> Tensor:
     """The chunk on the network's device and in its precision."""
     _check_owner(network, kind, state)
     expected = (state.waiting.shape[0], state.waiting.shape[2])

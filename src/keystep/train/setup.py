@@ -18,11 +18,11 @@ from keystep.batch import SequenceBatch
 from keystep.config import DataConfig, ModelConfig, RunConfig
 from keystep.config.base import build
 from keystep.config.times import settled_frames
-from keystep.data.clock import decorrelation_time
 from keystep.data.crops import collate
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.statistics import Statistics, measure
+from keystep.data.time_scale import decorrelation_time
 from keystep.diagnostics import Monitor, pad_labels
 from keystep.errors import InputError
 from keystep.masking import draw_hidden

@@ -26,7 +26,7 @@ CHANNELS = 64
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeScale:
     """The decorrelation time of a data set.
 
     tau: seconds after which the autocorrelation of the features has fallen to one half.
@@ -41,7 +41,7 @@ class Clock:
         return f"tau {self.tau:.3g} s ({self.low:.3g} to {self.high:.3g})"
 
 
-def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed: int = 0) -> Clock:
+def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed: int = 0) -> TimeScale:
     """The lag at which the autocorrelation of the features falls to one half.
 
     Each video's mean is taken off, so that who and where count for nothing, and each channel is divided by its
@@ -70,7 +70,7 @@ def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed
     drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
     lags = [_half_lag(one @ products, one @ pairs) for one in drawn]
     low, high = np.percentile(lags, [2.5, 97.5])
-    return Clock(*(float(frames / float(rate)) for frames in (lag, low, high)))
+    return TimeScale(*(float(frames / float(rate)) for frames in (lag, low, high)))
 
 
 def _centred(video: Frames) -> npt.NDArray[np.float64]:

@@ -12,8 +12,8 @@ import torch
 from keystep.cli import main
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.time_scale import decorrelation_time
 from keystep.errors import InputError
 from keystep.progress import SILENT
 from keystep.train.run import pretrain

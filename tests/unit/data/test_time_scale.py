@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from keystep.data.clock import decorrelation_time
+from keystep.data.time_scale import decorrelation_time
 from keystep.errors import InputError
 
 
