@@ -57,8 +57,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 $(ENGINES): $(INSTALLED)
-	@echo "installing the engines of export, hf and track"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,export,hf,track]'
+	@echo "installing the engines of export, hf and track, and what drives a browser"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,export,hf,track,browser]'
 	@touch $@
 
 $(SITE): $(INSTALLED)

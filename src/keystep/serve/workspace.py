@@ -1,0 +1,138 @@
+"""What is served: a feature folder, the videos beside it, and a work folder that can be deleted at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keystep.data.folder import FeatureFolder
+from keystep.data.slots import open_array
+from keystep.errors import InputError, quoted
+from keystep.files import VIDEO_ENDINGS, check_writable, sample_bytes, write_array
+
+WORK = ".serve"
+"""Name of the work folder in the data."""
+
+
+class Workspace:
+    """A feature folder at its own rate, and what belongs to it. Videos are numbered in the order of their names.
+
+    Args:
+        folder: opened at the rate on disk.
+        videos: folder of the recordings, ``<name>.mp4`` or another ending; None: there are none.
+        work: folder for what can be computed again; by default ``.serve`` in the data.
+
+    Attributes:
+        read_only: the data cannot be written to; the work folder is then a temporary one.
+        model: name of the model whose latents represent the videos; None: the features do.
+    """
+
+    def __init__(
+        self, folder: FeatureFolder, *, videos: Path | None = None, work: Path | None = None, model: str | None = None
+    ) -> None:
+        if folder.pool != 1:
+            raise InputError(f"{folder.root}: annotations count slots on disk; open it at its own rate")
+        self.folder, self.model = folder, model
+        self.names: tuple[str, ...] = tuple(sorted(folder.videos))
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        self.read_only = not _writable(folder.root)
+        self.work = work or (Path(tempfile.mkdtemp(prefix="keystep-")) if self.read_only else folder.root / WORK)
+        self._files = {} if videos is None else _recordings(videos)
+
+    def number(self, name: str) -> int:
+        """A video's place in the order of names."""
+        return self._numbers[name]
+
+    @property
+    def root(self) -> Path:
+        """The feature folder."""
+        return self.folder.root
+
+    @cached_property
+    def rate(self) -> float:
+        """Slots a second."""
+        return float(self.folder.timeline.rate)
+
+    @cached_property
+    def start(self) -> float:
+        """The second that slot 0 stands for."""
+        return float(self.folder.timeline.start)
+
+    @property
+    def represented_by(self) -> str:
+        """Tells representations apart: a file name that changes with the features or the model."""
+        return f"features-{self.fingerprint[:16]}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the features, not the labels."""
+        digest = hashlib.sha256(json.dumps([self.folder.source.to_json(), self.folder.tokens]).encode())
+        for name in self.names:
+            digest.update(name.encode() + sample_bytes(self.folder.video(name).features))
+        return digest.hexdigest()
+
+    @cached_property
+    def slots(self) -> Mapping[str, int]:
+        """Slots of each video."""
+        return {name: self.folder.length(name) for name in self.names}
+
+    def seconds(self, name: str, slot: int) -> float:
+        """The moment of the recording that a slot stands for."""
+        return float(self.folder.times(name, slot, slot + 1)[0])
+
+    def recording(self, name: str) -> Path | None:
+        """The file of a video, where there is one."""
+        return self._files.get(name)
+
+    def representation(self, name: str) -> np.ndarray:
+        """(T, D) float32, memory-mapped: one vector a slot, the features or the latents of the model.
+
+        Raises:
+            InputError: an array that has become unreadable.
+        """
+        video = self.folder.video(name)
+        stored = open_array(video.features)
+        if stored.dtype == np.float32 and self.folder.tokens == 1:
+            rows = stored if video.time_axis == 0 else stored.T
+            return rows[: video.frames]
+        path = self.work / self.represented_by / f"{name}.npy"
+        if not path.exists():
+            write_array(path, self.folder.vectors(name))
+        return open_array(path)
+
+    def describe(self) -> dict[str, Any]:
+        """What the page shows above everything else."""
+        return {
+            "name": self.root.resolve().name,
+            "rate": self.rate,
+            "start": self.start,
+            "videos": len(self.names),
+            "model": self.model,
+            "read_only": self.read_only,
+        }
+
+
+def _writable(root: Path) -> bool:
+    try:
+        check_writable(root)
+    except InputError:
+        return False
+    return True
+
+
+def _recordings(folder: Path) -> dict[str, Path]:
+    """Name -> file of the videos in a folder; of two that differ in their ending only, the first by name."""
+    if not folder.is_dir():
+        raise InputError(f"{quoted(str(folder))}: no such folder of videos")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEO_ENDINGS and path.is_file() and not path.name.startswith("."):
+            found.setdefault(path.stem, path)
+    return found
