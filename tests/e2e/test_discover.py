@@ -79,9 +79,9 @@ def test_tasks_come_from_the_name_or_from_what_the_preparer_wrote(data: Path) ->
     assert find_tasks(folder, ["video0"]) == {"video0": "make tea"}
     with pytest.raises(InputError, match=r"video1 .* has no task"):
         find_tasks(folder, ["video0", "video1"])
-    with pytest.raises(InputError, match="finds nothing in the video name 'video0'"):
+    with pytest.raises(InputError, match="does not match the video name 'video0'"):
         find_tasks(folder, ["video0"], "x(.)")
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="invalid regular expression"):
         find_tasks(folder, ["video0"], "(")
 
 

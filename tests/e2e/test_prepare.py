@@ -92,7 +92,10 @@ def test_wrong_names_suggest_the_nearest(keystep: Run, tmp_path: Path) -> None:
         (("gtea", "--root", tmp_path, "--set", "evry=2"), "unknown setting evry (did you mean every?)"),
         (("gtea", "--root", tmp_path, "--set", "every=0"), "every: Input should be greater than or equal to 1"),
         (("--root", tmp_path), "give both the data set and its folder"),
-        (("gtea", "--root", tmp_path, "--on-error", "ignore"), "--on-error 'ignore' is none of raise, skip"),
+        (
+            ("gtea", "--root", tmp_path, "--on-error", "ignore"),
+            "unknown --on-error 'ignore'; expected one of raise, skip",
+        ),
     ):
         status, _, error = keystep("prepare", *command)
         assert status == 2 and said in error, error

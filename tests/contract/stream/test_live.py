@@ -177,7 +177,7 @@ def test_a_saved_stream_goes_on_with_the_same_readings(
         (r.frame, r.time, r.step, r.probability, r.delay) for r in two
     ]
     keystep.stream.save(tmp_path / "bare", model, first.state.position.model)
-    with pytest.raises(InputError, match="bare: the state of a model; resume it with no less"):
+    with pytest.raises(InputError, match="bare: the state of a model; resume it with exactly these"):
         second.resume(tmp_path / "bare")
 
 

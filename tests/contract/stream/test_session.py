@@ -160,7 +160,7 @@ def test_an_error_leaves_the_stream_as_it_was_and_another_head_is_refused(
     changed = make_head("mstcn", {**CAUSAL["mstcn"][1], "maps": 16})
     with pytest.raises(InputError, match="stream: the state of another head"):
         keystep.Stream.resume(tmp_path / "stream", model, changed)
-    with pytest.raises(InputError, match="stream: the state of a model and a head; resume it with no less"):
+    with pytest.raises(InputError, match="stream: the state of a model and a head; resume it with exactly these"):
         keystep.Stream.resume(tmp_path / "stream", model)
     with pytest.raises(InputError, match="the head expects latents of width 3; the model has 16"):
         keystep.Stream(model, linear_head(Affine(torch.zeros(2, 3), torch.zeros(2))))

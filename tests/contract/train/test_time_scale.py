@@ -96,7 +96,7 @@ def test_features_that_never_change_are_refused_in_one_line_that_says_what_to_do
         main()
     said = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2 and not out.exists()
-    errors = [line for line in said if "never change within a video" in line]
+    errors = [line for line in said if "are constant within videos" in line]
     assert len(errors) == 1 and str(root) in errors[0] and errors[0].endswith("or state data.tau in seconds")
 
 
@@ -119,5 +119,5 @@ def test_settings_in_frames_and_seconds_need_no_scale(tmp_path: Path) -> None:
     pretrain(settings(root, **plain), tmp_path / "run")
     config = run_config(tmp_path / "run")
     assert (config.data.tau, config.model.tau, config.train.crop) == (None, None, 20)
-    with pytest.raises(InputError, match="never change"):
+    with pytest.raises(InputError, match="are constant"):
         pretrain(settings(root, **{**plain, "train": {"crop": "93tau"}}), tmp_path / "other")

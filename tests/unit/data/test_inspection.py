@@ -68,8 +68,8 @@ def test_persons_on_both_sides_of_a_split_are_a_warning(data: Path):
     assert dict(apart.groups) == {"a": 2, "b": 1, "c": 1} and not apart.warnings and not apart.problems
     assert dict(apart.splits[0].groups) == {"train": 1, "valid": 1, "test": 1}
     test, valid = inspect_dataset(with_groups(data, "aaab"), source_rate=4).warnings
-    assert test.startswith("split 1: 1 of 1 test videos are of groups that train, too (1 of 1 groups, such as 'a')")
-    assert valid.startswith("split 1: 1 of 1 valid videos are of groups that train, too")
+    assert test.startswith("split 1: 1 of 1 test videos are of groups that also train (1 of 1 groups, such as 'a')")
+    assert valid.startswith("split 1: 1 of 1 valid videos are of groups that also train")
     assert len(inspect_dataset(data, source_rate=4, groups="(video)").warnings) == 2
 
 
@@ -109,7 +109,7 @@ def test_constant_features_have_no_decorrelation_time_and_a_line_says_so(data: P
     write_waves(data, period=np.inf, count=4)
     found = inspect_dataset(data, source_rate=4)
     assert found.time_scale is None and found.tau_frames is None
-    assert any(line.startswith("no decorrelation time: the features never change") for line in found.warnings)
+    assert any(line.startswith("no decorrelation time: the features are constant") for line in found.warnings)
     assert found.to_json()["tau"] == {"seconds": None, "frames": None, "videos": 4}
 
 

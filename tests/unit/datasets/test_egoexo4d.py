@@ -209,7 +209,7 @@ def test_a_table_of_clips_that_is_none_is_refused(tmp_path: Path) -> None:
     row = {"take": "a", "start": 0.0, "end": 1.0, "label": 5, "part": "train"}
     path.write_text(json.dumps({"format": "keystep-clips", "version": 1, "clips": [row]}))
     assert read_clips(path)[0].label == 5
-    with pytest.raises(InputError, match=r"clip 0: .* is no clip"):
+    with pytest.raises(InputError, match=r"clip 0: .* is not a clip"):
         read_clips(path, classes=3)
 
 
