@@ -21,7 +21,7 @@ def test_without_a_name_all_data_sets_are_listed_with_their_sources(keystep: Run
 
 def test_without_a_root_the_options_are_listed_with_their_meaning(keystep: Run) -> None:
     status, said, _ = keystep("prepare", "assembly101")
-    assert status == 0 and "--set view=C10119: A camera" in said and "--set every=8: Frames a slot" in said
+    assert status == 0 and "--set view=C10119: A camera" in said and "--set every=8: Frames (at 30 Hz) per slot" in said
 
 
 def test_a_whole_tree_is_checked_and_then_written(keystep: Run, tmp_path: Path) -> None:

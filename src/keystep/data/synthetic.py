@@ -204,6 +204,7 @@ def class_names(config: SyntheticConfig) -> list[str]:
 
 
 def make_world(config: SyntheticConfig) -> World:
+    """Draw the world of a seed."""
     rng = _generator(config, 0)
     looks = sorted({*PAUSES, *(step.look for step in all_steps(config))})
     phases = config.phase_strength * rng.normal(size=(len(looks), _PHASES, _FACTORS))
