@@ -433,7 +433,7 @@ def test_group_means_agree_with_a_loop() -> None:
 
 def test_rates_have_to_be_known_once_and_to_divide(make_folder: MakeFolder) -> None:
     root = make_folder()
-    with pytest.raises(InputError, match=r"no store\.json says how many.*--source-rate 30"):
+    with pytest.raises(InputError, match=r"no store\.json states the rate.*--source-rate 30"):
         open_dataset(root)
     with pytest.raises(InputError, match="cannot be pooled to 7 Hz"):
         opened(root, rate=Fraction(7))
