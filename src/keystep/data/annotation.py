@@ -203,7 +203,7 @@ def labelled_share(split: Split, share: float, seed: int = 0, groups: Mapping[st
 
 
 def by_hash(names: Collection[str], seed: int = 0) -> list[str]:
-    """Sort names by the SHA-256 of name and seed."""
+    """Sort names of videos or groups by the SHA-256 of name and seed (of the name only for seed 0)."""
     salt = f"/{seed}" if seed else ""
     return sorted(names, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
 

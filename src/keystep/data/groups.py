@@ -109,7 +109,15 @@ def group_lines(folder: Path, groups: Mapping[str, str]) -> list[str]:
 
 
 def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
-    """Warnings about test and validation videos of groups that also train, one line per part."""
+    """Find test and validation videos of groups that also train.
+
+    Args:
+        split: of the videos.
+        groups: video -> group.
+
+    Returns:
+        One warning per part.
+    """
     training, lines = {groups[video] for video in split.train}, []
     for part, verb in (("test", "scores on"), ("valid", "choices by")):
         videos = split.part(part)

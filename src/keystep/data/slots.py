@@ -62,7 +62,15 @@ def as_float32(rows: np.ndarray) -> np.ndarray:
 
 
 def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
-    """Average groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
+    """Average groups of rows.
+
+    Args:
+        rows: (T, D) floats.
+        factor: rows per group; the last group may be shorter.
+
+    Returns:
+        (ceil(T / factor), D) float32; ``rows`` itself if the factor is 1.
+    """
     if factor == 1 or len(rows) == 0:
         return rows
     starts = np.arange(0, len(rows), factor)
@@ -94,9 +102,15 @@ def pool_labels(frames: np.ndarray, factor: int, classes: int) -> np.ndarray:
 
 
 def pool_times(times: np.ndarray, factor: int, alignment: Alignment) -> np.ndarray:
-    """Pool the times of slots as `Timeline.pooled` does, (T,) -> (ceil(T / factor),) seconds.
+    """Pool the times of slots as `Timeline.pooled` does.
 
-    The mean (``center``), last (``right``) or first (``left``) time of each group; the last group may be shorter.
+    Args:
+        times: (T,) seconds.
+        factor: slots per group; the last group may be shorter.
+        alignment: of the timeline: the mean (``center``), last (``right``) or first (``left``) time of a group is used.
+
+    Returns:
+        (ceil(T / factor),) seconds.
     """
     if factor == 1 or not len(times):
         return times
@@ -127,6 +141,14 @@ def lost_segments(ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> tupl
 
 
 def lost_note(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
-    """Warning about segments of a video that get no slot, a list of at most one line; see `lost_segments`."""
+    """Warn about segments of a video that get no slot.
+
+    Args:
+        name: of the video.
+        ids, kept, labels: as for `lost_segments`.
+
+    Returns:
+        At most one line.
+    """
     lost, total = lost_segments(ids, kept, labels)
     return [f"{name}: {lost} of {total} segments are shorter than a slot and get none"] if lost else []

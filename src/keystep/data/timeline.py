@@ -15,7 +15,7 @@ Alignment = Literal["center", "right", "left"]
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """The moments of the slots of a feature array, and the interval of video behind each.
+    """The moments of the slots of a feature array, and the interval of video that each was computed from.
 
     Slot ``i`` is at ``start + i / rate`` seconds of the video and was computed from ``window`` seconds around it
     (``center``), before it (``right``, no look-ahead) or after it (``left``). All numbers are fractions, so that rates

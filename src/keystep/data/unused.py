@@ -21,7 +21,15 @@ _EXPECTED = {
 
 
 def unused_files(root: Path, paths: Collection[Path]) -> list[str]:
-    """Warnings about files that do not belong to the videos at ``paths``, one line per subfolder of ``root``."""
+    """Find files that do not belong to any video.
+
+    Args:
+        root: the feature folder.
+        paths: the arrays of its videos.
+
+    Returns:
+        One warning per subfolder.
+    """
     names = {path.name.removesuffix(".npy") for path in paths}
     expected: dict[str, Callable[[str], bool]] = {
         "features": lambda name: name.removesuffix(".npy") in names or name.removesuffix(".json") in names,

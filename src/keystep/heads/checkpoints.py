@@ -36,7 +36,7 @@ class _Record(Record):
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The state of a training besides head and optimiser.
+    """The state of a training except head and optimiser.
 
     Attributes:
         best: the head's state dict after the best epoch.

@@ -154,7 +154,14 @@ def train_head(
 
 
 def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
-    """What the learning rate is multiplied with at one step (0-based): linear warm-up, then constant or a cosine."""
+    """Factor of the learning rate: linear warm-up, then constant or cosine decay to 0.
+
+    Args:
+        step: from 0.
+        steps: total number.
+        warmup: steps of the warm-up.
+        schedule: ``constant`` or ``cosine``.
+    """
     rise = schedules.warmup(step, warmup)
     return rise if schedule == "constant" else rise * schedules.cosine_decay(step, warmup, steps)
 

@@ -113,7 +113,7 @@ def check_video(video: LabelledVideo, classes: int, name: str) -> LabelledVideo:
 
 
 def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Distribute all videos over batches of ``size`` videos of similar lengths; a function of the arguments only.
+    """Distribute all videos over batches of ``size`` videos of similar lengths, by the arguments only.
 
     The shuffled videos are sorted by length in groups of `SORTED_BATCHES` batches, and the batches shuffled again.
     """

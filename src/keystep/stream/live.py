@@ -106,7 +106,7 @@ class LiveSteps:
         head: reads the model's latents.
         timeline: of the features.
         smoothing: of the probabilities. None: no smoothing.
-        on_gap: ``stop`` raises at a gap, ``bridge`` continues as if nothing were missing, ``restart`` starts anew.
+        on_gap: ``stop`` raises at a gap, ``bridge`` continues as if nothing were missing, ``restart`` starts again.
 
     Raises:
         InputError: the model or the head needs the whole video, or they do not fit together.

@@ -97,7 +97,18 @@ def save_all(
 
 
 def load_all(path: Path | str, networks: Mapping[str, Network]) -> tuple[dict[str, StreamState], dict[str, Any]]:
-    """Like `load`, for several networks: returns the state of each, and the caller's extra data."""
+    """Like `load`, for several networks.
+
+    Args:
+        path: the file.
+        networks: name (`MODEL`, `HEAD`) -> network, exactly those of the file.
+
+    Returns:
+        The state of each network, and the caller's extra data.
+
+    Raises:
+        InputError: as for `load`, or the file has states of other networks.
+    """
     path = Path(path)
     record = read_metadata(path)
     check_format(path, record, FORMAT, FORMAT_VERSION, "a stream's state")

@@ -188,7 +188,7 @@ class Stream:
         return Position(steps.init(self.model), None if self.head is None else steps.init(self.head))
 
     def after(self, position: Position, features: np.ndarray | Tensor) -> tuple[StreamResult, Position]:
-        """`push` as a function: returns the result and the position after it."""
+        """`push` as a function of a position: returns the result and the next position. Errors are those of `push`."""
         chunk = torch.as_tensor(features)
         if chunk.ndim != 2:
             raise InputError(f"features have shape {tuple(chunk.shape)}; expected (n, D_in)")

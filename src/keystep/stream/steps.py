@@ -135,6 +135,10 @@ def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, S
 def finish(network: Network, state: StreamState) -> tuple[Tensor, StreamState]:
     """Close the open blocks, because the videos end here.
 
+    Args:
+        network: a model or a head.
+        state: the current state; it stays valid.
+
     Returns:
         (B, m, D) latents or class scores of the waiting frames, and the new state. A stream that was finished within a
         block cannot continue, only be reset.
@@ -150,6 +154,10 @@ def finish(network: Network, state: StreamState) -> tuple[Tensor, StreamState]:
 
 def provisional(network: Network, state: StreamState) -> Tensor:
     """Compute preliminary outputs of the frames that wait for the end of their block, as if the video ended now.
+
+    Args:
+        network: a model or a head.
+        state: the current state, which does not change.
 
     Returns:
         (B, m, D); row b is valid up to ``state.held[b]`` and zero after it. m is 0 for causal networks. `step` returns

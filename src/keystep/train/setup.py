@@ -108,6 +108,10 @@ def read_data(
 ) -> tuple[FeatureFolder, tuple[str, ...], tuple[str, ...], Statistics]:
     """Open the data set of a run and read all training videos once.
 
+    Args:
+        config: settings of the run.
+        progress: reports the videos.
+
     Returns:
         (folder, training videos, held-out videos for the monitor, channel statistics of the training videos).
 
@@ -222,7 +226,7 @@ def _format_seconds(seconds: float) -> str:
 
 
 class _Vectors(Iterable[np.ndarray]):
-    """The vectors of some videos, read anew from disk in each iteration, one video at a time."""
+    """The vectors of some videos, read from disk in each iteration, one video at a time."""
 
     def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
         self.folder, self.videos = folder, videos
@@ -254,6 +258,13 @@ def build_learner(
 
     The target's offsets are calibrated on up to `CALIBRATION_VIDEOS` training videos. Processes share the main one's
     target, because k-means may differ between machines.
+
+    Args:
+        config: settings of the run, complete.
+        fabric: of the run.
+        statistics: of the training videos.
+        folder: the data set.
+        videos: the training videos.
     """
     model = build_model(config)
     set_statistics(model.encoder, statistics)
@@ -283,6 +294,11 @@ def buffers(model: PJEPA) -> dict[str, torch.Tensor]:
 
 def build_monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) -> Monitor:
     """Build the monitor from fixed crops of up to `MONITOR_VIDEOS` videos, from the middle of each.
+
+    Args:
+        folder: the data set.
+        videos: to choose from.
+        config: settings of the run, complete.
 
     Raises:
         InputError: none of the videos can be read.

@@ -62,7 +62,16 @@ def pretrain_several(
 
 
 def vary_seed(config: RunConfig, out: Path, count: int) -> dict[Path, RunConfig]:
-    """Settings of ``count`` runs that differ only in the seed: folder ``out/seed0``, ``out/seed1``, ... -> settings."""
+    """Create the settings of runs that differ only in the seed.
+
+    Args:
+        config: settings of all runs.
+        out: the folder of their folders ``seed0``, ``seed1``, ...
+        count: number of seeds.
+
+    Returns:
+        Folder of each run -> its settings.
+    """
     return {
         out / f"seed{seed}": config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
         for seed in range(count)

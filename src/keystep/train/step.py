@@ -136,7 +136,12 @@ def draw_pattern(step: int, config: RunConfig) -> AttentionPattern:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
-    """AdamW with weight decay on matrices only, unless ``decay_all``."""
+    """Create AdamW (betas 0.9 and 0.999) with weight decay on matrices only, unless ``decay_all``.
+
+    Args:
+        model: whose parameters are optimised.
+        config: learning rate and weight decay.
+    """
 
     def decays(name: str, parameter: Tensor) -> bool:
         return config.decay_all or (parameter.ndim == 2 and not name.endswith("bias"))
