@@ -34,10 +34,10 @@ import keystep
 from keystep.config import RunConfig
 from keystep.config.base import build
 from keystep.data.annotation import IGNORED
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.spans import Span, spans_of
 from keystep.data.synthetic import SyntheticConfig, generate
+from keystep.data.time_scale import decorrelation_time
 from keystep.encoding import encode
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control

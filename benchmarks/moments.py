@@ -20,9 +20,7 @@ import numpy as np
 
 from keystep.serve.moments import COLUMNS, TRAINING, Vectors
 
-HEAD = (
-    "# Finding moments among many\n\n`python benchmarks/moments.py`, two cores; data: see there.\n"
-)
+HEAD = "# Finding moments among many\n\n`python benchmarks/moments.py`, two cores; data: see there.\n"
 VIDEO, KINDS, QUERIES = 25_000, 2_000, 200
 
 
