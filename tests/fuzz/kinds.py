@@ -21,11 +21,12 @@ import trees
 from clips import write_clip
 from harness import Kind
 from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
-from mutations import JSON, NPY, NPZ, TORCH, mutated
+from mutations import JSON, LINES, NPY, NPZ, TORCH, mutated
 
 from keystep.data.clips import Clip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
+from keystep.data.spans import Span
 from keystep.data.store import FeatureStore
 from keystep.data.tasks import tasks_of
 from keystep.data.timeline import Timeline
@@ -51,6 +52,7 @@ from keystep.interop.official.archives import open_archive
 from keystep.interop.official.manifests import read_manifests
 from keystep.plugins import allow
 from keystep.reading import open_npy, read_json
+from keystep.serve.annotations import AnnotationStore
 from keystep.types import parse_rate
 
 allow("toy_backbones:colours")
@@ -134,6 +136,17 @@ def _annotation(root: Path) -> Iterator[Kind]:
     write_clips(
         root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x"
     )
+    labelled = root / "labelled"
+    labelled.mkdir()
+    store = AnnotationStore(labelled, {"a": 20, "b": 5})
+    store.add_class("cut"), store.add_class("tie a knot")
+    store.save("a", [Span(1, 3, "tie a knot"), Span(7, 9, "cut")], 0, "Ada"), store.save("b", [], 0, "")
+
+    def labels() -> None:
+        again = AnnotationStore(labelled, {"a": 20, "b": 5}, read_only=True)
+        again.labels("a"), again.labels("b"), again.current("a")
+
+    yield Kind("annotations jsonl", labelled / "annotations.jsonl", labels, LINES)
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 
 
