@@ -163,6 +163,15 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}; nothing was done yet") from error
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder."""
+    try:
+        check_writable(folder)
+    except InputError:
+        return False
+    return True
+
+
 def _put_in_place(temporary: Path, path: Path) -> None:
     if not (temporary.is_dir() and path.is_dir()):
         temporary.replace(path)

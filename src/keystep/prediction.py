@@ -162,9 +162,8 @@ def _write(out: Path, found: Sequence[Prediction], model: PJEPA, head: Head, nam
         for each in found:
             write_lines(temporary / LABELS / f"{each.name}.txt", each.labels)
             write_array(temporary / PROBABILITIES / f"{each.name}.npy", each.probabilities)
-            png = ribbons_png(None, {"predicted": each.ids}, each.names, (), float(each.rate or 1))
             with replacing(temporary / RIBBONS / f"{each.name}.png") as picture:
-                picture.write_bytes(png)
+                picture.write_bytes(each.ribbon())
         write_json(temporary / RECORD, _record(found, model, head, named))
 
 

@@ -39,7 +39,6 @@ from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.results import load_result
 from keystep.evals.table import markdown_table
 from keystep.extraction.action_pool import ActionPoolConfig, ActionPooler, Fitted
-from keystep.extraction.backbones.pickled import pickled_arrays
 from keystep.extraction.backbones.preprocessing import preprocessing
 from keystep.extraction.backbones.weights import read_tensors
 from keystep.extraction.config import ExtractionConfig
@@ -247,7 +246,7 @@ def _weights(root: Path) -> Iterator[Kind]:
     (root / "arrays.ckpt").write_bytes(pickle.dumps(arrays))
     for name, file, mutate in (("new", "new.pt", TORCH), ("old", "old.pt", mutated), ("npz", "arrays.npz", NPZ)):
         yield Kind(f"weights ({name})", root / file, partial(read_tensors, root / file), mutate)
-    yield Kind("weights (pickle)", root / "arrays.ckpt", partial(pickled_arrays, root / "arrays.ckpt"), mutated)
+    yield Kind("weights (pickle)", root / "arrays.ckpt", partial(read_tensors, root / "arrays.ckpt"), mutated)
 
 
 def _trees(root: Path) -> Iterator[Kind]:

@@ -17,7 +17,6 @@ from keystep.config.base import assignments, build, read_yaml
 from keystep.data.folder import open_dataset
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, plain
-from keystep.extraction.backbones.pickled import pickled_arrays
 from keystep.heads import build_head, head_config, load_head
 from keystep.persistence import load_tensors, read_metadata, save_tensors
 from keystep.reading import (
@@ -35,7 +34,7 @@ from keystep.reading import (
 )
 from keystep.stream.sources import from_lines
 from keystep.terminal import Terminal, json_text
-from keystep.unpickling import load_torch, unwrapped
+from keystep.unpickling import load_arrays, load_torch, unwrapped
 
 
 def refused(work: object, words: str = "") -> str:
@@ -85,7 +84,7 @@ def test_pipes_devices_and_endless_files_are_refused_before_they_are_opened(tmp_
         lambda: load_tensors(tmp_path / "endless.txt"),
         lambda: load_torch(tmp_path / "pipe.npy"),
         lambda: read_npz(tmp_path / "pipe.npy", 100),
-        lambda: pickled_arrays(tmp_path / "pipe.npy"),
+        lambda: load_arrays(tmp_path / "pipe.npy"),
     ):
         refused(work, "cannot be read: a pipe or a device")
 
@@ -369,14 +368,14 @@ def test_a_few_bytes_of_which_endless_values_would_come_are_refused(tmp_path: Pa
     refused(lambda: load_torch(tmp_path / "x.pt"), words)
     if not words.endswith("made of 4"):
         (tmp_path / "x.ckpt").write_bytes(pickle.dumps(value))
-        refused(lambda: pickled_arrays(tmp_path / "x.ckpt"), words)
+        refused(lambda: load_arrays(tmp_path / "x.ckpt"), words)
 
 
 def test_a_pickle_that_remembers_at_a_far_place_is_refused(tmp_path: Path) -> None:
     """Its reader would fill all places before that one: 16 GiB for the last."""
     far = b"\x80\x02}r" + (2**31 - 1).to_bytes(4, "little") + b"."
     (tmp_path / "x.ckpt").write_bytes(far)
-    refused(lambda: pickled_arrays(tmp_path / "x.ckpt"), "remembered at place 2147483647")
+    refused(lambda: load_arrays(tmp_path / "x.ckpt"), "remembered at place 2147483647")
 
 
 def test_a_repeated_row_is_read(tmp_path: Path) -> None:

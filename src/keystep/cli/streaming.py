@@ -81,7 +81,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
         view = (
             stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
         )
-        picture = None if options.picture is None else StreamPicture(options.picture, head, opened.video)
+        picture = None if options.picture is None else StreamPicture(options.picture, head, source, opened.video)
         runner = _Runner(live, out, view, picture, source, place, options, messages)
         runner.save()  # fail early if the path is not writable
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Folds:
     groups: int | None
     tasks: int
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def over_all_folds(data: Path) -> str:
+    """What trains one model for each fold and seed of a folder, judges them, and pools their test videos."""
+    return f"{shlex.join(['python', 'benchmarks/quality', str(data)])} in keystep's repository (docs/quality.md)"
 
 
 def make_splits(
