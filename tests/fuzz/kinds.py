@@ -166,7 +166,7 @@ def _extracted(root: Path) -> Iterator[Kind]:
     yield Kind("seen npy, labelled", folder / "seen/video1.npy", labelled, NPY)
     yield Kind("labels txt, taken along", given / "groundTruth/video1.txt", labelled, mutated)
     (folder / "labels.json").write_text(json.dumps({"rate": None, "sha256": "0" * 64}))
-    along = partial(FrameLabels(given).take_along, folder)
+    along = partial(FrameLabels(given).copy_to, folder)
     yield Kind("labels json", folder / "labels.json", along, JSON)
     settings = {
         "do_resize": True,
