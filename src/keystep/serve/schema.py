@@ -1,0 +1,179 @@
+"""What requests and answers hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MOST_SLOTS = 2**31 - 1
+MOST_SPANS = 100_000
+
+Slot = Annotated[int, Field(ge=0, le=MOST_SLOTS)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Body(BaseModel):
+    """Base of what clients send: names that are not listed are errors, and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SpanBody(Body):
+    """Slots ``start`` to ``stop`` (exclusive) with one label."""
+
+    start: Slot
+    stop: Slot
+    label: Name
+
+
+class AnnotationBody(Body):
+    """An edit: all spans of the video, and the revision that they were made from."""
+
+    base_revision: Slot
+    spans: Annotated[list[SpanBody], Field(max_length=MOST_SPANS)]
+    author: Annotated[str, StringConstraints(max_length=80)] = ""
+
+
+class ClassBody(Body):
+    """A new class."""
+
+    name: Name
+
+
+class Error(BaseModel):
+    """What went wrong, in one line."""
+
+    error: str
+
+
+class Waiting(BaseModel):
+    """Something is being made; ``progress`` from 0 to 1."""
+
+    progress: float
+
+
+class NotReady(Error, Waiting):
+    """Something is being made, so that this cannot be answered yet."""
+
+
+class ConflictError(Error):
+    """Somebody else has changed the same slots; what they saved."""
+
+    revision: int
+    spans: list[SpanBody]
+
+
+class Annotation(BaseModel):
+    """A video's labels."""
+
+    revision: int
+    spans: list[SpanBody]
+
+
+class SavedAnnotation(Annotation):
+    """What was saved; ``merged``: together with somebody else's changes."""
+
+    merged: bool
+
+
+class ClassItem(BaseModel):
+    """A class; ``key``: what names it from the keyboard, empty where keys have run out."""
+
+    id: int
+    name: str
+    colour: str
+    key: str
+
+
+class Classes(BaseModel):
+    """All classes by id."""
+
+    classes: list[ClassItem]
+
+
+class Lane(BaseModel):
+    """A row of the time line."""
+
+    id: str
+    kind: Literal["classes", "level", "colour"]
+    title: str
+
+
+class Project(BaseModel):
+    """What is served."""
+
+    name: str
+    rate: float
+    start: float
+    videos: int
+    labelled_videos: int
+    classes: list[ClassItem]
+    model: str | None
+    lanes: list[Lane]
+    learning: dict[str, Any]
+    indexed: bool
+    read_only: bool
+
+
+class VideoItem(BaseModel):
+    """A video in the list; ``labelled`` from 0 to 1, ``uncertainty`` null before anything was learned."""
+
+    id: int
+    name: str
+    slots: int
+    seconds: float
+    labelled: float
+    uncertainty: float | None
+    revision: int
+    has_video: bool
+
+
+class VideoList(BaseModel):
+    """A page of the list."""
+
+    total: int
+    items: list[VideoItem]
+
+
+class VideoDetail(VideoItem):
+    """A video, its lanes, and where its recording is; ``playable``: browsers know its codec."""
+
+    lanes: list[str]
+    media: str | None
+    playable: bool
+
+
+class Slots(BaseModel):
+    """Places on the time line."""
+
+    slots: list[int]
+
+
+class PredictedSpan(SpanBody):
+    """A predicted stretch; ``confidence`` from 0 to 1, the mean over its slots."""
+
+    confidence: float
+
+
+class PredictedSpans(BaseModel):
+    """Predicted stretches of a video."""
+
+    spans: list[PredictedSpan]
+
+
+class Suggestion(BaseModel):
+    """A stretch that is worth labelling next, and why."""
+
+    video: int
+    name: str
+    start: int
+    stop: int
+    reason: str
+    score: float
+
+
+class Suggestions(BaseModel):
+    """Best first."""
+
+    items: list[Suggestion]

@@ -1,0 +1,127 @@
+"""What the time line shows of a representation: its colours, how fast it changes, how alike its moments are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from keystep.files import write_array
+from keystep.reading import open_npy
+from keystep.serve.tiles import means
+from keystep.serve.workspace import Workspace
+
+SAMPLE = 20_000
+"""Slots of all videos together whose principal components become colours."""
+BLOCK = 4_096
+"""Slots that are in memory at once."""
+COARSE = 8
+"""Slots in a row of the coarser copy of a representation."""
+CHANGE_SECONDS = 2.0
+"""Seconds before and behind a slot that are compared for its change."""
+QUANTILE = 0.8
+"""Change points are the peaks above this quantile of a video's changes."""
+
+
+class Signals:
+    """Computes each array of a video once, keeps it in the work folder, and reads only what is asked for then."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+
+    def colours(self, name: str) -> np.ndarray:
+        """(T, 3) uint8: the first three principal components of all videos as red, green and blue."""
+        return self._kept("colours", name, self._make_colours)
+
+    def change(self, name: str) -> np.ndarray:
+        """(T,) uint8: how much the representation changes around each slot; 255 is the video's largest change."""
+        return self._kept("change", name, self._make_change)
+
+    def change_points(self, name: str, start: int, stop: int) -> list[int]:
+        """Slots of ``start`` to ``stop`` at which the representation changes most, in order."""
+        change = self.change(name).astype(np.int16)
+        inner = change[1:-1]
+        peaks = np.flatnonzero((inner > change[:-2]) & (inner >= change[2:]) & (inner >= np.quantile(change, QUANTILE)))
+        return [int(slot) for slot in peaks + 1 if start <= slot < stop]
+
+    def similarity(self, name: str, start: int, stop: int, size: int) -> bytes:
+        """A PNG of the cosine similarity between all moments of slots ``start`` to ``stop``; white is the same."""
+        from PIL import Image
+
+        size = min(size, stop - start)
+        if stop - start > 2 * COARSE * size:
+            rows = means(self._coarse(name), start // COARSE, -(-stop // COARSE), size)
+        else:
+            rows = means(self.workspace.representation(name), start, stop, size)
+        rows -= rows.mean(axis=0)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-12
+        picture = BytesIO()
+        shades = np.rint(255 * np.clip((rows @ rows.T + 1) / 2, 0, 1)).astype(np.uint8)
+        Image.fromarray(shades).save(picture, "PNG")
+        return picture.getvalue()
+
+    def _coarse(self, name: str) -> np.ndarray:
+        return self._kept("coarse", name, self._make_coarse)
+
+    def _make_coarse(self, name: str) -> np.ndarray:
+        rows = self.workspace.representation(name)
+        parts = [
+            means(rows, begin, min(begin + BLOCK, len(rows)), -(-min(BLOCK, len(rows) - begin) // COARSE))
+            for begin in range(0, len(rows), BLOCK)
+        ]
+        return np.concatenate(parts).astype(np.float32)
+
+    def _make_colours(self, name: str) -> np.ndarray:
+        rows, painter = self.workspace.representation(name), self._painter()
+        mean, directions = painter[0], painter[1:]  # (D,), (3, D)
+        parts = [(rows[begin : begin + BLOCK] - mean) @ directions.T for begin in range(0, len(rows), BLOCK)]
+        return np.rint(255 * np.clip(0.5 + np.concatenate(parts), 0, 1)).astype(np.uint8)
+
+    def _painter(self) -> np.ndarray:
+        """(4, D) float32: the mean, and three directions, scaled so that most values are in -0.5 to 0.5."""
+        return self._kept("painter", "", self._make_painter)
+
+    def _make_painter(self, _: str) -> np.ndarray:
+        names = self.workspace.names
+        share = max(8, SAMPLE // len(names))
+        parts = []
+        for name in names[:: max(1, len(names) // 200)]:
+            rows = self.workspace.representation(name)
+            parts.append(rows[:: max(1, len(rows) // share)].astype(np.float64))
+        sample = np.concatenate(parts)
+        mean = sample.mean(axis=0)
+        centred = sample - mean
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+        count = min(3, len(values))
+        directions = np.zeros((3, len(mean)))
+        directions[:count] = (vectors[:, ::-1] / (5 * np.sqrt(np.maximum(values[::-1], 1e-12)))).T[:count]
+        return np.vstack([mean, directions]).astype(np.float32)
+
+    def _make_change(self, name: str) -> np.ndarray:
+        from keystep.evals.signals import change_scores
+
+        rows = self.workspace.representation(name)
+        window = max(1, min(round(CHANGE_SECONDS * self.workspace.rate), len(rows) // 4))
+        scores = np.zeros(len(rows))
+        for begin in range(0, len(rows), BLOCK):
+            part = change_scores(rows[begin : begin + BLOCK + 2 * window - 1], window)
+            scores[begin + window : begin + window + len(part)] = part
+        return np.rint(255 * scores / (scores.max() or 1)).astype(np.uint8)
+
+    def _kept(self, kind: str, name: str, make: Callable[[str], np.ndarray]) -> np.ndarray:
+        path = self._path(kind, name)
+        with self._lock:
+            lock = self._locks.setdefault(f"{kind}/{name}", threading.Lock())
+        with lock:
+            if not path.exists():
+                write_array(path, make(name))
+            return open_npy(path)
+
+    def _path(self, kind: str, name: str) -> Path:
+        folder = self.workspace.work / "signals" / self.workspace.represented_by
+        return folder / f"{kind}.npy" if not name else folder / kind / f"{name}.npy"

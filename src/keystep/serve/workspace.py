@@ -1,0 +1,165 @@
+"""What is served: a feature folder, the videos beside it, and a work folder that can be deleted at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keystep.data.folder import FeatureFolder
+from keystep.data.slots import open_array
+from keystep.errors import InputError
+from keystep.files import is_writable, write_array
+from keystep.pjepa import PJEPA
+from keystep.serve.latents import Latents
+
+WORK = ".serve"
+"""Name of the work folder in the data."""
+
+
+class Workspace:
+    """A feature folder at its own rate, and what belongs to it. Videos are numbered in the order of their names.
+
+    Args:
+        folder: opened at the rate on disk.
+        videos: name -> file of the recordings that there are.
+        work: folder for what can be computed again; by default ``.serve`` in the data.
+
+    Attributes:
+        read_only: the data cannot be written to; the work folder is then a temporary one.
+        latents: of the model, which then represent the videos; None: the features do.
+    """
+
+    def __init__(
+        self,
+        folder: FeatureFolder,
+        *,
+        videos: Mapping[str, Path] | None = None,
+        work: Path | None = None,
+        model: PJEPA | None = None,
+    ) -> None:
+        if folder.pool != 1:
+            raise InputError(f"{folder.root}: annotations count slots on disk; open it at its own rate")
+        self.folder = folder
+        self.names: tuple[str, ...] = tuple(sorted(folder.videos))
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        self.read_only = not is_writable(folder.root)
+        self.work = work or (Path(tempfile.mkdtemp(prefix="keystep-")) if self.read_only else folder.root / WORK)
+        self.latents = (
+            None if model is None else Latents(folder, model, self.work / "latents" / self._latents_of(model))
+        )
+        self._files = dict(videos or {})
+
+    def number(self, name: str) -> int:
+        """A video's place in the order of names."""
+        return self._numbers[name]
+
+    @property
+    def root(self) -> Path:
+        """The feature folder."""
+        return self.folder.root
+
+    @cached_property
+    def rate(self) -> float:
+        """Slots a second."""
+        return float(self.folder.timeline.rate)
+
+    @cached_property
+    def start(self) -> float:
+        """The second that slot 0 stands for."""
+        return float(self.folder.timeline.start)
+
+    @property
+    def represented_by(self) -> str:
+        """Tells representations apart: a file name that changes with the features or the model."""
+        if self.latents is not None:
+            return f"latents-{self._latents_of(self.latents.model)}"
+        return f"features-{self.fingerprint[:16]}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over sizes and times of the files of features; labels do not count."""
+        digest = hashlib.sha256(json.dumps([self.folder.source.to_json(), self.folder.tokens]).encode())
+        for name in self.names:
+            digest.update(f"{name}/{stamp(self.folder.video(name).features)}\n".encode())
+        return digest.hexdigest()
+
+    def _latents_of(self, model: PJEPA) -> str:
+        how = f"{model.fingerprint} {model.config.attention} {self.fingerprint}"
+        return hashlib.sha256(how.encode()).hexdigest()[:16]
+
+    @cached_property
+    def slots(self) -> Mapping[str, int]:
+        """Slots of each video."""
+        return {name: self.folder.length(name) for name in self.names}
+
+    def seconds(self, name: str, slot: int) -> Fraction:
+        """The moment of the recording that a slot stands for."""
+        if not self.folder.has_times(name):
+            return self.folder.timeline.seconds(slot)
+        return Fraction(float(self.folder.times(name, slot, slot + 1)[0]))
+
+    def recording(self, name: str) -> Path | None:
+        """The file of a video, where there is one."""
+        return self._files.get(name)
+
+    def represented(self, name: str) -> bool:
+        """Whether a video's representation is there; if not, it is the next to be computed."""
+        return self.latents is None or self.latents.ready(name)
+
+    def representation(self, name: str) -> np.ndarray:
+        """(T, D) float32, memory-mapped: one vector a slot, the features or the latents of the model.
+
+        Waits until the video is encoded, see `represented`.
+
+        Raises:
+            InputError: an array that has become unreadable, or a video that cannot be encoded.
+        """
+        if self.latents is not None:
+            return self.latents.of(name)
+        video = self.folder.video(name)
+        stored = open_array(video.features)
+        if stored.dtype == np.float32 and self.folder.tokens == 1:
+            rows = stored if video.time_axis == 0 else stored.T
+            return rows[: video.frames]
+        path = self.work / self.represented_by / f"{name}.npy"
+        if not path.exists():
+            write_array(path, self.folder.vectors(name))
+        return open_array(path)
+
+    @property
+    def bands(self) -> Mapping[str, int] | None:
+        """Band -> its columns of the latents; None where the features represent the videos."""
+        return None if self.latents is None else self.latents.model.bands(None)
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What a head that is learned from the representation says of it."""
+        if self.latents is None:
+            return {"representation": "features"}
+        rate = str(self.latents.folder.timeline.rate)
+        return {"weights": self.latents.model.fingerprint, "mode": "offline", "rate": rate}
+
+    def describe(self) -> dict[str, Any]:
+        """What the page shows above everything else."""
+        return {
+            "name": self.root.resolve().name,
+            "rate": self.rate,
+            "start": self.start,
+            "videos": len(self.names),
+            "model": None if self.latents is None else self.latents.model.origin.source,
+            "read_only": self.read_only,
+        }
+
+
+def stamp(path: Path) -> str:
+    """A few digits that change with a file's size or time, so that nothing made of an older one is taken for it."""
+    found = path.stat()
+    return hashlib.sha256(f"{found.st_size}/{found.st_mtime_ns}".encode()).hexdigest()[:12]
