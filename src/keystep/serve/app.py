@@ -20,8 +20,8 @@ from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
 from keystep.serve.learning import Learner
 from keystep.serve.media import Media
-from keystep.serve.moments import Moments
 from keystep.serve.metrics import Measured, Metrics
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import Access, Guard
 from keystep.serve.services import NotYet, Services

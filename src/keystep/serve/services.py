@@ -15,8 +15,8 @@ from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
 from keystep.serve.learning import Learner, Prediction
 from keystep.serve.media import Media
-from keystep.serve.moments import Moments
 from keystep.serve.metrics import Metrics
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
