@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from keystep.data.clock import decorrelation_time
 
 import keystep
 from keystep.config import RunConfig
 from keystep.config.base import build
 from keystep.data.annotation import IGNORED
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.spans import Span, spans_of
 from keystep.data.synthetic import SyntheticConfig, generate
