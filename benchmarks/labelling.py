@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from keystep.data.clock import decorrelation_time
 
 import keystep
 from keystep.config import RunConfig
