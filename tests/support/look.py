@@ -74,6 +74,11 @@ def wait_until(holds: Callable[[], bool], seconds: float = PATIENCE / 1000) -> N
         time.sleep(0.1)
 
 
+def until(page: Any, expression: str, value: Any = None) -> None:
+    """Wait until an expression holds in the page, whose policy lets nobody evaluate strings in it by themselves."""
+    wait_until(lambda: bool(page.evaluate(expression, value)))
+
+
 def saved(page: Any) -> None:
     """Wait until the server has everything."""
     page.wait_for_selector('#save-state[data-state="saved"]')

@@ -13,7 +13,7 @@ import {Learning} from "./learning.js";
 import {Live} from "./live.js";
 import {Moments} from "./moments.js";
 import {controls, Player} from "./player.js";
-import {Segments} from "./segments.js";
+import {hint, Segments} from "./segments.js";
 import {Similarity} from "./similarity.js";
 import {Tiles} from "./tiles.js";
 import {Timeline} from "./timeline.js";
@@ -47,6 +47,7 @@ class App {
     find("#project").textContent = project.name;
     find("#model").textContent = project.model ? `model ${project.model}` : "raw features";
     controls(this.player);
+    hint(this.editor, this.timeline);
     this.#wire();
     this.#buttons();
     this.classes.set(project.classes);
@@ -118,7 +119,7 @@ class App {
       learning: said => this.learning.show(said),
       classes: ({classes}) => this.classes.set(classes),
       annotation: ({video, revision}) => {
-        if (video === this.annotation?.video) this.annotation.follow(revision);
+        if (video === this.annotation?.video) this.annotation.follow(revision).catch(() => {});
         this.videos.reload();
       },
       encoding: ({done, total}) => this.#progress(`Encoding ${done} of ${total} videos`, done / total),
@@ -146,8 +147,8 @@ class App {
   /** Lanes that came with learning appear; those that were there are asked again. */
   async #reopenLanes() {
     const turn = this.#turn;
-    const item = await api.get(`/api/videos/${this.item.id}`);
-    if (turn !== this.#turn) return;
+    const item = await api.get(`/api/videos/${this.item.id}`).catch(() => null);
+    if (item === null || turn !== this.#turn) return;
     const known = this.timeline.lanes.map(lane => lane.id).join();
     const lanes = this.#lanes(item);
     if (lanes.map(lane => lane.id).join() !== known) this.timeline.setLanes(lanes);

@@ -34,7 +34,7 @@ export class Editor extends EventTarget {
   }
 
   get selected() {
-    return this.timeline.selected;
+    return this.timeline.selected < this.spans.length ? this.timeline.selected : -1;
   }
 
   /** The selected stretch, or else the one at the playhead; -1 where there is none. */
