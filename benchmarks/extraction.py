@@ -60,7 +60,7 @@ def _extraction(name: str, weights: Path | None, window: str, options: argparse.
     allow(*specs_in(name))
     config = ExtractionConfig(backbone=name, rate=Fraction(options.rate), window=window)
     extractor = load_extractor(config, weights, "cpu")
-    batch = max(1, 16 // extractor.sees)
+    batch = max(1, 16 // extractor.pictures)
     return lambda: sum(len(made) for made in extractor.stream(open_video(options.video).frames(), batch=batch))
 
 

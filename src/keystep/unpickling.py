@@ -1,67 +1,165 @@
-"""Torch files of anybody: tensors and plain values are read, and no code that they name is ever run.
+"""Safe reading of torch files and pickled arrays: tensors and plain values are read, and no code is ever run.
 
-Training code leaves more in a file than weights: numpy numbers, an ``argparse.Namespace`` of its options, paths. Those
-few kinds are read as inert values; a file that names any other class or function is refused.
+Training code saves more than weights: numpy scalars, an ``argparse.Namespace`` of its options, paths. These few types
+are read as inert values; a file that names any other class or function is refused.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from keystep.errors import InputError, named, one_line
 from keystep.reading import check_regular, is_archive
+from keystep.reading.text import DEPTH
 
 Value = TypeVar("Value")
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""What torch and zipfile raise about bytes that are not what they expect."""
+"""Errors of torch and zipfile for unexpected data."""
+_LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+"""Start of a file in torch's format before 1.6, which is a pickle as well."""
+_FLOATS = ("f2", "f4", "f8")
+"""Element types of the arrays that `load_arrays` reads."""
 INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What wrappers put into names, wherever they wrap."""
+"""Parts that wrappers insert anywhere in a parameter name."""
 OUTER = ("module.", "model.", "_forward_module.", "network.", "net.", "ema_model.", "ema.")
-"""What wrappers put before all names."""
+"""Prefixes that wrappers add to all parameter names."""
 COUNTERS = ("n_averaged",)
-"""Numbers of wrappers that stand beside the weights."""
+"""Numbers that wrappers store beside the weights."""
+FREE = 1 << 24
+"""Bytes that a tensor may have beyond those in the file, as one that repeats a row does."""
+MOST_VALUES = 20_000_000
+"""Maximum number of values in a file; a value that is referred to several times counts each time."""
+MOST_PLACES = 1 << 20
+"""Maximum number of values that a pickle may refer to again."""
 
 
 def load_torch(path: Path) -> Any:
-    """What is in a torch file, on the CPU, memory-mapped where its format allows that.
+    """Load a torch file on the CPU, memory-mapped if its format allows it.
 
     Raises:
-        InputError: missing, damaged, or one that names other classes than those of plain values.
+        InputError: a missing or damaged file, or one with other classes than those of plain values.
     """
     check_regular(path)
     mapped = is_archive(path)
+    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
-            warnings.simplefilter("ignore")  # torch warns of odd pickles; what it cannot read it refuses
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+            warnings.simplefilter("ignore")  # torch warns about odd pickles, and refuses what it cannot read
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        check_values(found)
+        return found
     except pickle.UnpicklingError as error:
         names = _refused(path, mapped, str(error))
         what = f" ({', '.join(map(named, names[:3]))})" if names else ""
         raise InputError(
-            f"{path}: holds more than plain tensors and numbers{what}, or is damaged; not loaded; save its state dict "
-            "alone"
+            f"{path}: contains more than plain tensors and numbers{what}, or is damaged; not loaded; save only its "
+            "state dict"
         ) from error
     except (*_DAMAGE, MemoryError, AssertionError, struct.error, zipfile.BadZipFile) as error:
         lines = str(error).strip().splitlines()
         line = one_line(lines[0]) if lines else type(error).__name__
-        raise InputError(f"{path}: not a whole torch file: {line}") from error
+        raise InputError(f"{path}: not a complete torch file: {line}") from error
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is a plain pickle, and not in one of torch's formats."""
+    with path.open("rb") as file:
+        head = file.read(len(_LEGACY))
+    return head[:1] == pickle.PROTO and head != _LEGACY
+
+
+def load_arrays(path: Path) -> dict[str, Tensor]:
+    """Load nested dictionaries of float arrays from a pickle, as JAX models are often saved.
+
+    Returns:
+        the arrays, with the keys of nested dictionaries joined: ``{"a": {"b": array}}`` becomes ``{"a|b": tensor}``.
+
+    Raises:
+        InputError: a missing or damaged file, or one with anything but such dictionaries.
+    """
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            _check_places(file)
+            file.seek(0)
+            loaded = _Unpickler(file).load()
+        check_values(loaded)
+        found = _flat(loaded)
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise InputError(f"{path}: not a readable pickle of arrays, or truncated: {one_line(error, 120)}") from error
+    if not found:
+        raise InputError(f"{path}: contains no arrays")
+    return found
+
+
+def _check_places(file: IO[bytes]) -> None:
+    """Refuse memo indices for which the unpickler would allocate gigabytes."""
+    for operation, place, _ in pickletools.genops(file):
+        if operation.name.endswith("PUT") and isinstance(place, int) and place > MOST_PLACES:
+            raise pickle.UnpicklingError(f"a value is to be remembered at place {place}")
+
+
+def _flat(value: object, name: str = "") -> dict[str, Tensor]:
+    if isinstance(value, _Array):
+        return {name: value.tensor()}
+    if not isinstance(value, dict):
+        raise pickle.UnpicklingError(f"a {type(value).__name__} instead of an array")
+    parts: dict[str, Tensor] = {}
+    for key, inner in value.items():
+        parts |= _flat(inner, f"{name}|{key}" if name else str(key))
+    return parts
+
+
+def check_values(found: object) -> None:
+    """Refuse a value of which a few bytes of a pickle make endlessly many, or a tensor larger than what it is made of.
+
+    Raises:
+        ValueError: deep nesting, a value inside itself, too many values, or a tensor of more numbers than the file has.
+    """
+    if _count(found, {}, 0) > MOST_VALUES:
+        raise ValueError(f"a value inside itself, or more than {MOST_VALUES:,} values")
+
+
+def _count(value: object, known: dict[int, float], depth: int) -> float:
+    """Values in a value, itself included. known: what was counted before, by identity."""
+    if isinstance(value, Tensor):
+        _check_held(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return 1
+    if depth > DEPTH:
+        raise ValueError(f"nested more than {DEPTH} deep")
+    if id(value) not in known:
+        known[id(value)] = math.inf  # until it is counted: only what stands in itself asks before
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known, depth + 1) for part in parts)
+    return known[id(value)]
+
+
+def _check_held(tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return
+    claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if claimed > max(held, FREE):
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, {claimed:,} bytes, that is made of {held:,}")
 
 
 def unwrapped(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Tensors by the names that they have in the network itself, without what wrappers of training put into those.
+    """Remove what training wrappers add to parameter names.
 
-    A name before all names is taken off only where it stands before every one of them, counters aside, and where no two
-    become the same.
+    A prefix is removed only if every name has it (counters aside) and the names stay distinct.
     """
     found = {_without_inner(name): value for name, value in tensors.items()}
     if len(found) < len(tensors):
@@ -80,8 +178,8 @@ def _without_inner(name: str) -> str:
     return name
 
 
-class _Kind:
-    """Stands for ``numpy.dtype``: remembers its name and byte order."""
+class _DType:
+    """Stand-in for ``numpy.dtype`` that keeps its name and byte order."""
 
     def __init__(self, name: object = "", *_: object) -> None:
         self.name, self.order = str(name), "<"
@@ -92,7 +190,7 @@ class _Kind:
 
 
 class _Inert:
-    """Stands for an object whose content is of no use here: takes whatever it is made of."""
+    """Stand-in for an object whose content is not needed; accepts any arguments."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -101,34 +199,54 @@ class _Inert:
         pass
 
 
-def _number(kind: object, data: object = b"") -> Any:
-    """Stands for the function that makes numpy's numbers; gives Python's."""
-    if not isinstance(kind, _Kind) or not re.fullmatch(r"[biuf][1248]", kind.name) or not isinstance(data, bytes):
+class _Array(_Inert):
+    """Stand-in for ``numpy.ndarray`` that keeps its shape, element type and bytes."""
+
+    state: Any = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def tensor(self) -> Tensor:
+        """The array as a tensor; UnpicklingError for one that is not of little-endian floats in C order."""
+        _, shape, dtype, by_column, data = self.state
+        if not isinstance(dtype, _DType) or dtype.name not in _FLOATS or dtype.order != "<" or by_column:
+            raise pickle.UnpicklingError("an array that is not of little-endian floats in C order")
+        return torch.from_numpy(np.frombuffer(data, f"<{dtype.name}").reshape(shape).copy())
+
+
+def _number(dtype: object, data: object = b"") -> Any:
+    """Stand-in for the constructor of numpy scalars; returns a Python number."""
+    if not isinstance(dtype, _DType) or not re.fullmatch(r"[biuf][1248]", dtype.name) or not isinstance(data, bytes):
         return None
     try:
-        return np.frombuffer(data, f"{kind.order if kind.order in '<>' else '='}{kind.name}")[0].item()
+        return np.frombuffer(data, f"{dtype.order if dtype.order in '<>' else '='}{dtype.name}")[0].item()
     except (ValueError, TypeError, IndexError):
         return None
 
 
-def _nothing(*_: object) -> _Inert:
-    return _Inert()
+_PATHS = ("PosixPath", "WindowsPath", "Path", "PurePosixPath", "PureWindowsPath")
+_STAND_INS: dict[str, Any] = {
+    **{f"numpy.{core}.multiarray.scalar": _number for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")},
+    **{"numpy.ndarray": _Array, "numpy.dtype": _DType},
+    **{f"pathlib.{name}": _Inert for name in _PATHS},
+    **{"argparse.Namespace": _Inert, "types.SimpleNamespace": _Inert},
+}
+"""Name in a file -> what is used instead, for the harmless types that training code saves beside weights."""
 
 
-def _stand_ins() -> list[Any]:
-    """(what is used, the name in the file) of the harmless kinds that training code leaves beside weights."""
-    scalars = [(_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    arrays = [(_nothing, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
-    paths = [f"pathlib.{kind}" for kind in ("PosixPath", "WindowsPath", "Path", "PurePosixPath", "PureWindowsPath")]
-    inert = ["numpy.ndarray", "argparse.Namespace", "types.SimpleNamespace", *paths]
-    return [*scalars, *arrays, (_Kind, "numpy.dtype"), *((_Inert, name) for name in inert)]
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in _STAND_INS:
+            raise pickle.UnpicklingError(f"it contains {named(f'{module}.{name}')}, which is not run")
+        return _STAND_INS[f"{module}.{name}"]
 
 
 def _refused(path: Path, mapped: bool, message: str) -> list[str]:
     """Names of the classes and functions in a file that are not read."""
-    allowed = {name for _, name in _stand_ins()}
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path) if mapped else []
     except (*_DAMAGE, pickle.UnpicklingError):
         found = []
-    return [name for name in found if name not in allowed] or re.findall(r"GLOBAL ([\w.]+)", message)[:1]
+    return [name for name in found if name not in _STAND_INS] or re.findall(r"GLOBAL ([\w.]+)", message)[:1]

@@ -110,13 +110,13 @@ def test_finished_videos_are_not_done_again(keystep: Run, kitchen: Path, tmp_pat
     assert keystep("extract", video, "--out", out, *TOY)[0] == 0
     before = (out / "features" / "video0.npy").stat().st_mtime_ns
     status, said, _ = keystep("extract", kitchen / "videos", "--out", out, *TOY)
-    assert status == 0 and "4 videos to do, 1 done" in said
+    assert status == 0 and "4 videos to extract, 1 finished" in said
     assert (out / "features" / "video0.npy").stat().st_mtime_ns == before
     status, _, error = keystep("extract", video, "--out", out, *TOY, "--rate", "5")
     assert status == 2 and "choose another folder" in error
     write_clip(tmp_path / "short.mp4", frames=2, height=16, width=16, rate=10, start=Fraction(1, 10), audio=1)
     status, _, error = keystep("extract", tmp_path / "short.mp4", "--out", out, *TOY)
-    assert status == 2 and "no frame falls on a slot" in error
+    assert status == 2 and "the video has no slot" in error
     assert json.loads((out / "store.json").read_text())["complete"] is False
 
 
@@ -151,7 +151,7 @@ def test_several_processes_and_shards_give_what_one_process_gives(keystep: Run, 
     for command in commands:
         status, said, error = keystep(*command)
         assert status == 0, error
-    assert "2 videos to do, 3 of other shards" in said
+    assert "2 videos to extract, 3 in other shards" in said
     for name in open_dataset(alone).videos:
         one, several = (
             {part: np.load(out / part / f"{name}.npy") for part in ("features", "seen")} for out in (alone, shared)
@@ -178,7 +178,7 @@ def test_bad_videos_are_named_at_once_or_left_out_and_listed(keystep: Run, kitch
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("empty file of zero bytes") == 1
     assert "left out: 2 videos (empty, text)" in done.stdout and "2 of 4 videos" in done.stdout
-    assert "2 videos to do, 2 bad" in done.stdout
+    assert "2 videos to extract, 2 unreadable" in done.stdout
     assert sorted(open_dataset(out).videos) == ["good0", "good1"]
 
 
@@ -209,7 +209,7 @@ def test_labels_that_come_later_reach_finished_videos(keystep: Run, kitchen: Pat
     assert keystep(*command, "--out", out)[0] == 0
     assert not (out / "groundTruth").exists()
     status, said, error = keystep(*command, "--out", out, "--labels", kitchen)
-    assert status == 0 and "0 videos to do, 5 done" in said, error
+    assert status == 0 and "0 videos to extract, 5 finished" in said, error
     assert "note: video3: labels for 115 frames, the video has 120; the last 5 are unlabelled" in said
     assert keystep(*command, "--out", once, "--labels", kitchen)[0] == 0
     for path in (once / "groundTruth").iterdir():
@@ -217,7 +217,7 @@ def test_labels_that_come_later_reach_finished_videos(keystep: Run, kitchen: Pat
     status, _, error = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "20", "--on-error", "skip")
     assert status == 2 and "0.479 lines for each 1/20 s in 5 videos" in error and "such as 9.583" in error
     status, said, _ = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "10")
-    assert status == 0 and "labels are not those of before" in said and "0 videos to do, 5 done" in said
+    assert status == 0 and "the labels have changed" in said and "0 videos to extract, 5 finished" in said
 
 
 def test_labels_that_cannot_be_used_show_before_the_work(keystep: Run, kitchen: Path, tmp_path: Path):
@@ -277,7 +277,7 @@ def test_a_changed_video_is_done_again_and_told(keystep: Run, kitchen: Path, tmp
     for index, frames in enumerate((30, 50)):
         write_clip(video, frames=frames, height=16, width=16, rate=10)
         status, said, error = keystep("extract", video, "--out", out, *TOY, "--rate", "10")
-        assert status == 0 and ("has changed since it was extracted; done again" in said) == bool(index), error
+        assert status == 0 and ("has changed since it was extracted; extracted again" in said) == bool(index), error
         lengths.append(len(np.load(out / "features" / "video.npy")))
     assert lengths == [30, 50]
 
@@ -310,8 +310,8 @@ def test_a_damaged_video_is_kept_as_far_as_it_goes_and_marked(keystep: Run, tmp_
         (("--shard", "3/2"), "--shard '3/2'"),
         (("--labels", "nowhere"), "nowhere: no groundTruth/"),
         (("--label-rate", "30"), "--label-rate 30 is for --labels"),
-        (("--device", "foo"), "--device foo: not to be had here"),
-        (("--device", "cuda:99"), "--device cuda:99: not to be had here"),
+        (("--device", "foo"), "--device foo: not available"),
+        (("--device", "cuda:99"), "--device cuda:99: not available"),
         (("--weights", "nowhere.pth"), "nowhere.pth: no such file"),
     ],
 )
@@ -327,7 +327,7 @@ def test_impossible_wishes_are_one_line(
 def test_videos_of_one_name_and_folders_without_videos_are_refused(keystep: Run, kitchen: Path, tmp_path: Path):
     (tmp_path / "video0.mkv").write_bytes(b"x")
     status, _, error = keystep("extract", kitchen / "videos", tmp_path / "video0.mkv", "--out", tmp_path / "out", *TOY)
-    assert status == 2 and "2 videos are called 'video0'" in error
+    assert status == 2 and "2 videos have the name 'video0'" in error
     (tmp_path / "nothing").mkdir()
     status, _, error = keystep("extract", tmp_path / "nothing", "--out", tmp_path / "out", *TOY)
     assert status == 2 and "no videos in" in error
@@ -337,7 +337,7 @@ def test_a_backbone_that_gives_nan_is_named(keystep: Run, kitchen: Path, tmp_pat
     status, _, error = keystep(
         "extract", kitchen / "videos" / "video0.mp4", "--out", tmp_path / "out", "--backbone", "toy_backbones:broken"
     )
-    assert status == 2 and "toy-broken gave NaN or infinity at 0.000 s" in error
+    assert status == 2 and "toy-broken returned NaN or infinity at 0.000 s" in error
 
 
 @pytest.mark.parametrize("window", ["center", "right"])

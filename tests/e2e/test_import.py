@@ -101,7 +101,7 @@ def nothing(archive: Path, manifest: Path) -> None:
     [
         (cut_off, (), "fact.pt: truncated: 12,"),
         (lead_out, (), "'../../P3.pt', which points outside of the archive"),
-        (hold_code, (), "fact.pt: holds more than plain tensors and numbers"),
+        (hold_code, (), "fact.pt: contains more than plain tensors and numbers"),
         (turn_a_segment_round, (), "train.csv, line 2: the segment ends at"),
         (nothing, ("--boundaries", "rough"), "unknown --boundaries 'rough'; expected one of exact, float32"),
         (nothing, ("--on-error", "hope"), "--on-error 'hope' is none of raise, skip"),

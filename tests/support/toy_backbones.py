@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.backbones.custom import FunctionBackbone
 
 PICTURE = Picture(height=8, width=8, interpolation="area")
@@ -27,12 +27,12 @@ CORNERS = (slice(0, 4), slice(4, 8))
 
 def colours() -> FunctionBackbone:
     """The colours of one picture."""
-    return FunctionBackbone(_cells, name="toy", weights="0" * 64, width=12, picture=PICTURE, clip=Clip())
+    return FunctionBackbone(_cells, name="toy", weights="0" * 64, width=12, picture=PICTURE, clip=ClipSpec())
 
 
 def moving() -> FunctionBackbone:
     """The colours of the last of five pictures, a fifth of a second long."""
-    clip = Clip(frames=5, frame_rate=20)  # type: ignore[arg-type]  # a whole number is a fraction
+    clip = ClipSpec(frames=5, frame_rate=20)  # type: ignore[arg-type]  # a whole number is a fraction
     return FunctionBackbone(_cells, name="toy-clips", weights="1" * 64, width=12, picture=PICTURE, clip=clip)
 
 
@@ -42,13 +42,13 @@ def broken() -> FunctionBackbone:
     def nothing(clips: Tensor) -> Tensor:
         return torch.full((len(clips), 12), float("nan"))
 
-    return FunctionBackbone(nothing, name="toy-broken", weights="2" * 64, width=12, picture=PICTURE, clip=Clip())
+    return FunctionBackbone(nothing, name="toy-broken", weights="2" * 64, width=12, picture=PICTURE, clip=ClipSpec())
 
 
 def huge() -> FunctionBackbone:
     """A thousand times too large for float16."""
     return FunctionBackbone(
-        lambda clips: 6e7 + _cells(clips), name="toy-huge", weights="3" * 64, width=12, picture=PICTURE, clip=Clip()
+        lambda clips: 6e7 + _cells(clips), name="toy-huge", weights="3" * 64, width=12, picture=PICTURE, clip=ClipSpec()
     )
 
 
@@ -60,7 +60,7 @@ def dying() -> FunctionBackbone:
         os.kill(os.getpid(), signal.SIGKILL)
         return _cells(clips)
 
-    return FunctionBackbone(die, name="toy-dying", weights="4" * 64, width=12, picture=PICTURE, clip=Clip())
+    return FunctionBackbone(die, name="toy-dying", weights="4" * 64, width=12, picture=PICTURE, clip=ClipSpec())
 
 
 def stuck() -> FunctionBackbone:
@@ -71,4 +71,4 @@ def stuck() -> FunctionBackbone:
         time.sleep(600)
         return _cells(clips)
 
-    return FunctionBackbone(wait, name="toy-stuck", weights="5" * 64, width=12, picture=PICTURE, clip=Clip())
+    return FunctionBackbone(wait, name="toy-stuck", weights="5" * 64, width=12, picture=PICTURE, clip=ClipSpec())

@@ -212,7 +212,8 @@ class TrainConfig(Config):
         if self.batch_size % parts:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of {parts} "
-                f"({self.nodes} nodes x {self.devices} devices x {self.accumulate} accumulation steps)"
+                f"({self.nodes} nodes x {self.devices} devices x {self.accumulate} accumulation steps), as it counts "
+                f"the crops of all of them; set train.batch_size to {-(-self.batch_size // parts) * parts}"
             )
         return self
 

@@ -118,17 +118,24 @@ def _check_rate(root: Path, lengths: Mapping[Path, tuple[int, int]]) -> list[str
     return [line]
 
 
-def rate_factor(lengths: Sequence[tuple[int, int]]) -> float | None:
-    """The factor between two counts, (frames, labels) of each video, where one explains them and no surplus does.
+def rate_factor(lengths: Sequence[tuple[float, int]], error: float = 0) -> float | None:
+    """The factor between frames and labels, if all videos share one and a tolerated surplus does not explain it.
 
-    None where the counts are about equal, or where there is nothing to tell a factor from a surplus by.
+    Args:
+        lengths: (frames, labels) of each video.
+        error: relative error of these counts, if they are estimates.
+
+    Returns:
+        labels per frame; None if the counts are about equal, or a factor cannot be told from a surplus.
     """
-    if len(lengths) < 2 or len({frames for frames, _ in lengths}) < 2:
+    if len(lengths) < 2:
         return None
     factor = sum(labels for _, labels in lengths) / sum(frames for frames, _ in lengths)
     surplus = [labels - frames for frames, labels in lengths]
-    explained = all(abs(labels - factor * frames) <= 1 for frames, labels in lengths)
-    return factor if explained and max(surplus) - min(surplus) > 1 and min(map(abs, surplus)) > 0 else None
+    explained = all(abs(labels - factor * frames) <= 1 + error * labels for frames, labels in lengths)
+    tolerated = all(abs(labels - frames) <= length_tolerance(int(frames)) for frames, labels in lengths)
+    constant = max(surplus) - min(surplus) <= 1 or len({frames for frames, _ in lengths}) < 2
+    return factor if explained and min(map(abs, surplus)) > 0 and not (tolerated and constant) else None
 
 
 def feature_files(root: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score
 WIDTH = 11.0  # inches
 NARROW = 7.6  # inches: panels embedded in the page
 LINE_COLOURS = DISTINCT[2:4] + DISTINCT[:2] + DISTINCT[6:8] + DISTINCT[4:5]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS = 12
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 MOST_TICKS = 9
@@ -125,15 +127,16 @@ def monitors(runs: Curves) -> Figure:
     Effective rank, similarity of adjacent frames, normalised losses, and the quick probe.
     """
     groups = _groups(runs)
-    colours = {name: LINE_COLOURS[index % len(LINE_COLOURS)] for index, name in enumerate(groups)}
+    looks = dict(zip(groups, cycle(zip(LINE_COLOURS, MARKERS, strict=True)), strict=False))
     shown = [panel for panel in MONITORS if any(_points(lines, panel.measured)[0] for lines in runs.values())]
     figure, panels = _grid(len(shown), min(2, len(shown)), 3.1)
     for axes, panel in zip(panels, shown, strict=True):
         for name, seeds in groups.items():
+            colour, marker = looks[name]
             for lines in seeds.values():
                 for style, points in panel.lines.items():
-                    mark = "." if style == "-" else ""
-                    axes.plot(*points(lines), style, color=colours[name], marker=mark, linewidth=1.3, alpha=0.85)
+                    mark = marker if style == "-" else ""
+                    axes.plot(*points(lines), style, color=colour, marker=mark, markersize=4, linewidth=1.3, alpha=0.85)
         axes.set_title(panel.title, fontsize=9.5)
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, panel.low), max(high + 0.05 * (high - panel.low), panel.high))
@@ -145,7 +148,7 @@ def monitors(runs: Curves) -> Figure:
         "constant; before training": "--",
         "copy of the nearest visible frame": ":",
     }
-    _styles(figure, styles, colours)
+    _styles(figure, styles, looks)
     return figure
 
 
@@ -166,11 +169,11 @@ def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, panels[:count]
 
 
-def _styles(figure: Figure, styles: Mapping[str, Style], colours: Mapping[str, str]) -> None:
-    """A legend above all panels for colours and line styles."""
-    handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours.values()]
+def _styles(figure: Figure, styles: Mapping[str, Style], looks: Mapping[str, tuple[str, str]]) -> None:
+    """A legend above all panels for (colour, marker) by name, and for line styles."""
+    handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks.values()]
     handles += [Line2D([], [], color="#555555", linestyle=style) for style in styles.values()]
-    names = [plain(name, 30) for name in colours] + list(styles)
+    names = [plain(name, 30) for name in looks] + list(styles)
     columns = 4
     figure.legend(handles, names, loc="upper center", ncols=columns, fontsize=8.5, frameon=False)
 

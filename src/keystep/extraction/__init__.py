@@ -1,4 +1,4 @@
-"""From video to features: decoding by presentation time, pretrained backbones, folders with an exact timeline."""
+"""Feature extraction from video: exact decoding by presentation time, pretrained backbones, feature folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Extracted", "extract"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # settings of extractions are read without torch
+    if name in __all__:  # lazy, so that extraction settings can be read without torch
         from keystep.extraction import run
 
         return getattr(run, name)

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from keystep import schedules
-from keystep.config import TrainConfig
+from keystep.config import Config, TrainConfig
 from keystep.config.base import build
+from keystep.config.model import MOST_BLOCKS, MOST_INPUTS, MOST_WIDTH
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import Statistics, measure
@@ -27,9 +28,9 @@ from keystep.errors import InputError
 from keystep.files import replacing, write_json
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
-from keystep.persistence import load_strict, load_tensors, save_tensors
+from keystep.persistence import check_size, load_strict, load_tensors, save_tensors
 from keystep.progress import SILENT, Progress
-from keystep.reading import read_json
+from keystep.reading import Record, checked, read_json
 from keystep.target import channel_norm
 from keystep.train.skips import Skips
 from keystep.train.step import build_optimizer
@@ -42,15 +43,13 @@ SLOTS = 512
 """Slots pooled at once when no gradients are wanted."""
 
 
-class ActionPoolConfig(BaseModel):
+class ActionPoolConfig(Config):
     """How the pooler looks and how it is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    dim: int | None = Field(default=None, ge=8)
+    dim: int | None = Field(default=None, ge=8, le=MOST_WIDTH)
     """Width of the pooled features; None: that of a token."""
-    heads: int = Field(default=4, ge=1)
-    depth: int = Field(default=1, ge=0)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
+    depth: int = Field(default=1, ge=0, le=MOST_BLOCKS)
     """Blocks in which the tokens of a slot see each other before they are pooled."""
     steps: int = Field(default=2000, ge=1)
     batch_size: int = Field(default=16, ge=1)
@@ -92,6 +91,15 @@ class ActionPooler(nn.Module):
         return pooled
 
 
+class _Saved(Record):
+    """What ``config.json`` holds of a pooler."""
+
+    token_width: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
+    tokens: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
+    config: dict[str, Any] = Field(default_factory=dict)
+    origin: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A trained pooler and where it comes from. origin: texts and numbers for provenance, JSON through and through."""
@@ -124,12 +132,12 @@ class Fitted:
         record = read_json(folder / CONFIG)
         if record.get("format") != FORMAT or record.get("version") != FORMAT_VERSION:
             raise InputError(f"{folder / CONFIG}: not a pooler that this keystep reads ({FORMAT} {FORMAT_VERSION})")
-        width, tokens, origin = record.get("token_width"), record.get("tokens"), record.get("origin")
-        if not (isinstance(width, int) and isinstance(tokens, int) and isinstance(origin, dict)):
-            raise InputError(f"{folder / CONFIG}: token_width, tokens or origin is missing or broken")
-        pooler = ActionPooler(width, tokens, build(ActionPoolConfig, record.get("config", {})))
+        found = checked(_Saved, record, str(folder / CONFIG))
+        config = build(ActionPoolConfig, found.config)
+        check_size(lambda: ActionPooler(found.token_width, found.tokens, config), folder / WEIGHTS)
+        pooler = ActionPooler(found.token_width, found.tokens, config)
         load_strict(pooler, load_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-        return cls(pooler.eval(), origin)
+        return cls(pooler.eval(), found.origin)
 
 
 def origin_of(folder: FeatureFolder, split: Split) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a pretrained network has to say of itself so that any video can be turned into its features."""
+"""Protocol of pretrained backbones, and the pictures and clips they take."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from torch import Tensor
 from keystep.errors import InputError
 
 Interpolation = Literal["area", "bilinear", "bicubic"]
+LARGEST_SIDE = 8192
+"""Pixels of a side of what a backbone sees; more are a slip, or a damaged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """How a frame is brought to the size that a backbone was trained at: resized, then cropped in the middle.
+    """Preprocessing of a frame: resize, then centre crop.
 
-    height, width: what the backbone sees. short: the shorter side after resizing, the aspect ratio kept; None squeezes
-    the whole frame to (height, width).
+    Attributes:
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        short: shorter side after resizing with the aspect ratio kept; None: resize the whole frame to (height, width).
+        interpolation: method for resizing.
+
+    Raises:
+        InputError: ``short`` is smaller than the crop.
     """
 
     height: int
@@ -27,17 +35,24 @@ class Picture:
     interpolation: Interpolation = "area"
 
     def __post_init__(self) -> None:
+        if not all(1 <= side <= LARGEST_SIDE for side in (self.height, self.width, self.short or 1)):
+            raise InputError(f"pictures of {self.height} x {self.width}; each side has 1 to {LARGEST_SIDE} pixels")
         if self.short is not None and self.short < max(self.height, self.width):
             raise InputError(f"frames resized to {self.short} cannot be cropped to {self.height} x {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """What a backbone sees at once, and how many feature vectors it makes of it.
+class ClipSpec:
+    """Input and output of a backbone call: the pictures of a clip, and the feature vectors computed from it.
 
-    frames: F pictures a clip. slots: S vectors a clip, each of F / S consecutive pictures (1: one vector of all).
-    frame_rate: pictures a second within a clip; None where slots follow each other without a gap, so that the rate of
-        the features fixes it (F / S pictures a slot), and for single pictures.
+    Attributes:
+        frames: F, pictures per clip.
+        slots: S, feature vectors per clip, each for F / S consecutive pictures (1: one vector for all pictures).
+        frame_rate: pictures per second within a clip. None for single pictures, and for clips of several slots, where
+            it follows from the feature rate (F / S pictures per slot).
+
+    Raises:
+        InputError: a combination that is not possible.
     """
 
     frames: int = 1
@@ -46,29 +61,43 @@ class Clip:
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.slots < 1 or self.frames % self.slots:
-            raise InputError(f"a clip of {self.frames} frames cannot have {self.slots} slots")
+            raise InputError(
+                f"a clip of {self.frames} frames cannot have {self.slots} slots; frames must be a multiple of slots"
+            )
         if self.slots == 1 and self.frames > 1 and self.frame_rate is None:
-            raise InputError(f"a clip of {self.frames} frames needs a frame rate")
+            raise InputError(f"a clip of {self.frames} frames and one slot needs a frame_rate")
         if self.slots > 1 and self.frame_rate is not None:
-            raise InputError("the frame rate of a clip with several slots follows from the rate of the features")
+            raise InputError(
+                f"frame_rate {self.frame_rate}: with several slots per clip, it follows from the feature rate; omit it"
+            )
 
 
 class Backbone(Protocol):
-    """A pretrained network: pictures in, features out. It normalises colours by itself, on its own device.
+    """A pretrained network from clips to features, including colour normalisation, on its own device.
 
-    name: as on the command line. weights: which weights, a SHA-256 in hex. width: numbers in one vector, D.
+    Attributes:
+        name: as on the command line.
+        weights: SHA-256 in hex that identifies the weights.
+        width: D, size of a feature vector.
+        picture: preprocessing of frames.
+        clip: layout of clips.
     """
 
     name: str
     weights: str
     width: int
     picture: Picture
-    clip: Clip
+    clip: ClipSpec
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """Clips (n, F, H, W, 3) uint8 RGB, on any device, to features (n, S, D) float32 on the backbone's device.
+        """Compute features without gradients.
 
-        Row by row: what a clip gives does not depend on the other clips (but for rounding). Without gradients.
+        Args:
+            clips: (n, F, H, W, 3) uint8 RGB, on any device.
+
+        Returns:
+            (n, S, D) float32 on the backbone's device. The features of a clip do not depend on the other clips, except
+            for rounding.
         """
         ...
 
@@ -77,5 +106,5 @@ class BackboneMaker(Protocol):
     """What a name of a backbone stands for: a `Backbone`, or anything that makes one when it is called."""
 
     def __call__(self, *given: Any, **options: Any) -> Any:
-        """A backbone, of clips or of nothing; the latter is given ``device`` if it has a parameter of that name."""
+        """Either a backbone called with clips, or a factory called with ``device`` if it has such a parameter."""
         ...

@@ -1,4 +1,4 @@
-"""Frames in, features out, slot by slot: the same numbers for a recording and for a live stream."""
+"""Extractors, which turn video frames into features, with identical results for recordings and live streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.extraction.backbone import Backbone, Clip, Picture
+from keystep.extraction.backbone import Backbone, ClipSpec, Picture
 from keystep.extraction.sampling import Sampled, Sampling, sample
 from keystep.extraction.video.arrays import array_frames
 from keystep.extraction.video.frames import Frame
@@ -20,10 +20,14 @@ from keystep.extraction.video.frames import Frame
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Feature vectors of consecutive slots.
+    """Feature vectors of n slots.
 
-    features: (n, D) float32. slots: (n,) indices on the timeline. times: (n,) float64 seconds that they stand for.
-    seen: (n, 3) source frames: the first one that went in, the one shown at that moment, the last one that went in.
+    Attributes:
+        features: (n, D) float32.
+        slots: (n,) int64 indices on the timeline.
+        times: (n,) float64 seconds of the slots.
+        seen: (n, 3) indices of source frames: the first one used, the one shown at the time of the slot, and the last
+            one used.
     """
 
     features: np.ndarray
@@ -36,10 +40,14 @@ class Features:
 
 
 class Extractor(Protocol):
-    """What makes features of pictures; anything like this can be stored and streamed by keystep.
+    """Protocol of what computes features from frames, as needed for feature folders and streams.
 
-    name, weights: which network, and a SHA-256 of its weights. width: numbers in a vector, D. sees: pictures that one
-    vector is made of. timeline: what the slots stand for, how much of the video each saw.
+    Attributes:
+        name: of the network.
+        weights: SHA-256 in hex that identifies its weights.
+        width: D, size of a feature vector.
+        pictures: number of pictures per feature vector.
+        timeline: times and spans of the slots.
     """
 
     @property
@@ -49,30 +57,56 @@ class Extractor(Protocol):
     @property
     def width(self) -> int: ...
     @property
-    def sees(self) -> int: ...
+    def pictures(self) -> int: ...
     @property
     def timeline(self) -> Timeline: ...
     def __call__(self, images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Features:
-        """All features of (H, W, 3) uint8 RGB images that are shown from the given seconds on."""
+        """Compute all features of images.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+            times: seconds from which each image is shown.
+
+        Raises:
+            InputError: other images, times that do not increase, or no slot between the first and last time.
+        """
         ...
 
     def stream(
         self, frames: Iterable[Frame], *, first_slot: int = 0, longest_hold: Fraction | None = None, batch: int = 1
     ) -> Iterator[Features]:
-        """Features as soon as they can be known, ``batch`` clips at a time."""
+        """Compute features as soon as their frames have arrived.
+
+        Args:
+            frames: in order of presentation.
+            first_slot: omit earlier slots, for streams that are resumed.
+            longest_hold: longest time that a picture is shown, in seconds, if shorter than in the settings.
+            batch: clips per call of the network.
+
+        Raises:
+            InputError: the network returned NaN or infinity.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ClipExtractor:
-    """A pretrained backbone that slides over a video."""
+    """Extractor that applies a pretrained backbone to a sliding window of clips.
+
+    Args:
+        backbone: the network.
+        sampling: its clips.
+
+    Raises:
+        InputError: the sampling is for other clips.
+    """
 
     backbone: Backbone
     sampling: Sampling
 
     def __post_init__(self) -> None:
         if self.backbone.clip != self.sampling.clip:
-            raise InputError(f"{self.backbone.name} reads {self.backbone.clip}, not {self.sampling.clip}")
+            raise InputError(f"{self.backbone.name} takes {self.backbone.clip}, not {self.sampling.clip}")
 
     @property
     def name(self) -> str:
@@ -87,7 +121,7 @@ class ClipExtractor:
         return self.backbone.width
 
     @property
-    def sees(self) -> int:
+    def pictures(self) -> int:
         return self.backbone.clip.frames
 
     @property
@@ -95,21 +129,13 @@ class ClipExtractor:
         return self.sampling.timeline
 
     def __call__(self, images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Features:
-        """All features of (H, W, 3) uint8 RGB images that are shown from the given seconds on.
-
-        Raises:
-            InputError: images of another kind, times that do not rise, no slot between the first and the last time.
-        """
+        """As `Extractor.__call__`."""
         return joined(list(self.stream(array_frames(images, times), batch=8)))
 
     def stream(
         self, frames: Iterable[Frame], *, first_slot: int = 0, longest_hold: Fraction | None = None, batch: int = 1
     ) -> Iterator[Features]:
-        """Features of the clips that `sampling.sample` cuts, ``batch`` clips at a time.
-
-        Raises:
-            InputError: the backbone gave numbers that are not finite.
-        """
+        """As `Extractor.stream`, for the clips of `sampling.sample`."""
         clips: list[Sampled] = []
         picture = self.backbone.picture
         for clip in sample(frames, self.sampling, picture, first_slot=first_slot, longest_hold=longest_hold):
@@ -122,19 +148,25 @@ class ClipExtractor:
 
     def _features(self, clips: Sequence[Sampled]) -> Features:
         pictures = torch.from_numpy(np.stack([clip.pictures for clip in clips]))  # (n, F, H, W, 3)
-        made = self.backbone(pictures).float().cpu().numpy()  # (n, S, D)
+        computed = self.backbone(pictures).float().cpu().numpy()  # (n, S, D)
         expected = (len(clips), self.sampling.clip.slots, self.width)
-        if made.shape != expected:
-            raise InputError(f"{self.name} gave features of shape {made.shape}, not {expected}: clips, slots, width")
-        rows = np.concatenate([made[index, list(clip.keep)] for index, clip in enumerate(clips)])
+        if computed.shape != expected:
+            raise InputError(
+                f"{self.name} returned features of shape {computed.shape}; expected {expected}: clips, slots, width"
+            )
+        rows = np.concatenate([computed[index, list(clip.keep)] for index, clip in enumerate(clips)])
         slots = [slot for clip in clips for slot in clip.slots]
-        return _made(self, rows, slots, np.concatenate([clip.seen for clip in clips]))
+        return _assemble(self, rows, slots, np.concatenate([clip.seen for clip in clips]))
 
 
 class OnlineNetwork(Protocol):
-    """A network that remembers: one picture after the other, its state going in and out.
+    """Protocol of recurrent networks, which process one picture at a time with an explicit state.
 
-    name, weights, width, picture: as a `Backbone` has them.
+    Attributes:
+        name: as in `Backbone`.
+        weights: as in `Backbone`.
+        width: as in `Backbone`.
+        picture: as in `Backbone`.
     """
 
     name: str
@@ -143,22 +175,27 @@ class OnlineNetwork(Protocol):
     picture: Picture
 
     def begin(self) -> Any:
-        """The state before the first picture."""
+        """Return the state before the first picture."""
         ...
 
     def step(self, frame: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-        """(n, H, W, 3) uint8, the next picture of n streams, to features (n, D) and the state behind it."""
+        """Process the next picture of n streams, (n, H, W, 3) uint8; returns features (n, D) and the new state."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class OnlineExtractor:
-    """A network with a memory, such as the online TSM, over one picture a slot: it has seen all of the past."""
+    """Extractor for a recurrent network, such as the online TSM: one picture per slot, with all of the past as context.
+
+    Attributes:
+        network: the network.
+        rate: feature vectors per second.
+        longest_hold: as in `Sampling`.
+    """
 
     network: OnlineNetwork
     rate: Fraction
     longest_hold: Fraction | None = None
-    """As `Sampling` has it."""
 
     @property
     def name(self) -> str:
@@ -173,7 +210,7 @@ class OnlineExtractor:
         return self.network.width
 
     @property
-    def sees(self) -> int:
+    def pictures(self) -> int:
         return 1
 
     @property
@@ -181,41 +218,41 @@ class OnlineExtractor:
         return Timeline(rate=self.rate, window=Fraction(0), alignment="right")
 
     def __call__(self, images: Iterable[np.ndarray], times: Iterable[Fraction | float]) -> Features:
-        """As `ClipExtractor` does."""
+        """As `Extractor.__call__`."""
         return joined(list(self.stream(array_frames(images, times))))
 
     def stream(
         self, frames: Iterable[Frame], *, first_slot: int = 0, longest_hold: Fraction | None = None, batch: int = 1
     ) -> Iterator[Features]:
-        """Slot by slot. ``first_slot`` saves no work, because the memory has to be filled; ``batch`` means nothing."""
-        sampling = Sampling(rate=self.rate, clip=Clip(), window="right", longest_hold=self.longest_hold)
+        """As `Extractor.stream`. ``first_slot`` saves no work, as the state needs all frames; ``batch`` is ignored."""
+        sampling = Sampling(rate=self.rate, clip=ClipSpec(), window="right", longest_hold=self.longest_hold)
         state = self.network.begin()
         first: int | None = None
         for clip in sample(frames, sampling, self.network.picture, longest_hold=longest_hold):
-            made, state = self.network.step(torch.from_numpy(clip.pictures), state)
+            features, state = self.network.step(torch.from_numpy(clip.pictures), state)
             first = int(clip.seen[0, 0]) if first is None else first
             clip.seen[:, 0] = first
             if clip.slots[0] >= first_slot:
-                yield _made(self, made.float().cpu().numpy(), clip.slots, clip.seen)
+                yield _assemble(self, features.float().cpu().numpy(), clip.slots, clip.seen)
 
 
-def _made(extractor: Extractor, rows: np.ndarray, slots: Sequence[int], seen: np.ndarray) -> Features:
+def _assemble(extractor: Extractor, rows: np.ndarray, slots: Sequence[int], seen: np.ndarray) -> Features:
     times = np.array([float(extractor.timeline.seconds(slot)) for slot in slots])
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         bad = times[int(np.argmin(finite))]
-        raise InputError(f"{extractor.name} gave NaN or infinity at {bad:.3f} s; are the weights right?")
+        raise InputError(f"{extractor.name} returned NaN or infinity at {bad:.3f} s; check its weights")
     return Features(rows, np.array(slots, np.int64), times, seen)
 
 
 def joined(parts: Sequence[Features]) -> Features:
-    """Features of one video from those of its stretches.
+    """Concatenate consecutive features of one video.
 
     Raises:
         InputError: there are none.
     """
     if not parts:
-        raise InputError("no frame falls on a slot: the video is shorter than one; ask for a higher rate")
+        raise InputError("the video has no slot, as it is shorter than one; use a higher rate")
     return Features(
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.slots for part in parts]),

@@ -1,4 +1,4 @@
-"""Many videos to one feature folder: each finished video is there whole, a run that was stopped goes on."""
+"""Writing the features of videos to a folder, where finished videos are always complete."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keystep.data.annotation import UNLABELLED
+from keystep.data.slots import open_array, read_times
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
@@ -24,15 +25,19 @@ from keystep.reading import open_npy, read_json, read_lines
 REPORT_SECONDS = 0.25
 
 Advance = Callable[[float, int], None]
-"""Called now and then with the seconds of video and the source frames that were done since the last call."""
+"""Called periodically with the seconds of video and the number of frames processed since the last call."""
 State = Literal["missing", "done", "changed"]
 
 
 @dataclass(frozen=True)
 class Writing:
-    """Where features go, and in what form; it travels to worker processes.
+    """Where and how features are written; pickled for worker processes.
 
-    half: store float16. labels: labels frame by frame, to be written for the slots. batch: clips at a time.
+    Attributes:
+        store: the feature folder.
+        half: store float16 instead of float32.
+        labels: frame labels to write for the slots.
+        batch: clips per call of the network.
     """
 
     store: FeatureStore
@@ -41,10 +46,14 @@ class Writing:
     batch: int = 1
 
     def state(self, name: str, path: Path) -> State:
-        """Whether the video's features are there, and still those of this file.
+        """Whether the features of a video exist, and are those of this file.
+
+        Args:
+            name: of the video.
+            path: its file.
 
         Raises:
-            InputError: they are those of another file, which is still there.
+            InputError: they are those of another file that still exists.
         """
         if not self._array(name).exists():
             return "missing"
@@ -54,49 +63,61 @@ class Writing:
         source = record.get("source")
         if isinstance(source, str) and Path(source).exists() and not Path(source).samefile(path):
             raise InputError(
-                f"{self._array(name)}: made of {source}, now {path} has that name, too; choose another folder"
+                f"{self._array(name)}: extracted from {source}, which has the same name as {path}; use another folder"
             )
         return "changed"
 
     def write(self, extractor: Extractor, name: str, path: Path, advance: Advance) -> Outcome:
-        """Extract one video and write all that belongs to it.
+        """Extract a video and write its features, records and labels.
+
+        Args:
+            extractor: computes the features.
+            name: of the video.
+            path: its file.
+            advance: called with the progress.
 
         Raises:
-            InputError: the video cannot be read, holds no slot, its labels cannot be used, or its features do not fit
-                into float16.
+            InputError: the video cannot be read, has no slot, its labels cannot be used, or its features exceed the
+                range of float16.
         """
         origin, video = _origin(path), open_video(path)
         count = FrameCount(video.info)
         frames = _reported(count.over(video.frames()), advance)
-        made = joined([self._narrowed(name, part) for part in extractor.stream(frames, batch=self.batch)])
+        features = joined([self._narrowed(name, part) for part in extractor.stream(frames, batch=self.batch)])
         source = count.seen(bool(video.damage))
-        remarks = [*video.notes, *_left_out(made.slots)]
+        remarks = [*video.notes, *_omitted(features.slots)]
         notes = [f"{name}: {line}" for line in (*video.damage, *remarks)]
         labels = None
-        if self.labels is not None and (found := self.labels.of(name, made.times, made.seen[:, 1], source)) is not None:
+        if (
+            self.labels is not None
+            and (found := self.labels.slot_labels(name, features.times, features.seen[:, 1], source)) is not None
+        ):
             labels, about = found
             notes += about
-        regular = np.array_equal(made.slots, np.arange(len(made)))
+        regular = np.array_equal(features.slots, np.arange(len(features)))
         self.store.remove(name)
         self.store.add(
             name,
-            made.features,
+            features.features,
             {
                 "status": "partial" if video.damage else "complete",
                 "damage": list(video.damage),
                 "notes": remarks,
                 **origin,
-                **_of_video(video.info),
+                **_video_record(video.info),
                 **source.to_json(),
             },
             labels=labels,
-            times=None if regular else made.times,
-            seen=made.seen,
+            times=None if regular else features.times,
+            seen=features.seen,
         )
-        return Outcome(name, len(made), notes)
+        return Outcome(name, len(features), notes)
 
     def label(self, name: str) -> list[str]:
-        """Write the labels of a video whose features are there, if they are not the same already; notes on them.
+        """Write the labels of a finished video, unless they have not changed.
+
+        Returns:
+            notes on them.
 
         Raises:
             InputError: its labels cannot be used.
@@ -108,10 +129,10 @@ class Writing:
         return found[1]
 
     def check_labels(self, name: str) -> None:
-        """Refuse to replace a finished video's labels by others that leave most of it without one.
+        """Refuse to replace the labels of a finished video by ones that leave more of it unlabelled.
 
         Raises:
-            InputError: the labels that are there cover more of the video, and the new ones look like another rate's.
+            InputError: the existing labels cover more of the video, and the new ones are probably at another rate.
         """
         found, path = self._read_labels(name), self._label_path(name)
         if found is None or not path.exists():
@@ -120,43 +141,54 @@ class Writing:
         if new < FEW * len(found[0]) and new < old:
             share = 100 * (1 - new / len(found[0]))
             raise InputError(
-                f"{path}: labels {old:,} slots; the new labels would leave {share:.0f} % of the video without one "
-                f"and were not taken: are they of another frame rate (--label-rate)? If they are right, delete {path}"
+                f"{path}: labels {old:,} slots; the new labels would leave {share:.0f} % of the video unlabelled "
+                f"and were not taken: are they at another rate (--label-rate)? If they are right, delete {path}"
             )
 
     def _read_labels(self, name: str) -> tuple[list[str], list[str]] | None:
-        """Labels and notes of a finished video, as `FrameLabels.of`."""
+        """Labels and notes of a finished video, see `FrameLabels.slot_labels`."""
         assert self.labels is not None
-        shown, times = open_npy(self.store.root / "seen" / f"{name}.npy")[:, 1], self._times(name)
-        return self.labels.of(name, times, shown, SourceFrames.from_json(read_json(self._record(name))))
+        times = self._times(name)
+        shown = self._shown(name, len(times))
+        return self.labels.slot_labels(name, times, shown, SourceFrames.read(self._record(name)))
 
     def _label_path(self, name: str) -> Path:
         return self.store.root / "groundTruth" / f"{name}.txt"
 
     def lengths(self, name: str) -> Lengths | None:
-        """How long a finished video's labels are and should be; None where some frames were lost.
+        """Lengths of the labels and the video of a finished extraction; None if frames were lost.
 
         Raises:
             InputError: its labels cannot be read.
         """
         assert self.labels is not None
-        source = SourceFrames.from_json(read_json(self._record(name)))
+        source = SourceFrames.read(self._record(name))
         return None if source.damaged else self.labels.lengths(name, source.count, source.seconds)
 
     def _times(self, name: str) -> np.ndarray:
-        path = self.store.root / "times" / f"{name}.npy"
+        path, slots = self.store.root / "times" / f"{name}.npy", len(open_array(self._array(name)))
         if path.exists():
-            return open_npy(path)
-        slots = range(len(open_npy(self._array(name))))
-        return np.array([float(self.store.timeline.seconds(slot)) for slot in slots])
+            return read_times(path, slots)
+        return np.array([float(self.store.timeline.seconds(slot)) for slot in range(slots)])
+
+    def _shown(self, name: str, slots: int) -> np.ndarray:
+        """(T,) the source frame that is shown at each slot's moment."""
+        path = self.store.root / "seen" / f"{name}.npy"
+        seen = open_npy(path)
+        if seen.shape != (slots, 3) or seen.dtype.kind not in "iu" or seen.min() < 0:
+            raise InputError(
+                f"{path}: {seen.dtype} {seen.shape}; expected the numbers of source frames, ({slots}, 3); remove "
+                f"{self._array(name)} to extract the video again"
+            )
+        return seen[:, 1].astype(np.int64)
 
     def _narrowed(self, name: str, part: Features) -> Features:
-        """Features in the type that is stored."""
+        """Convert features to the stored type."""
         if not self.half:
             return replace(part, features=part.features.astype(np.float32, copy=False))
         largest = float(np.abs(part.features).max())
         if largest > float(np.finfo(np.float16).max):
-            raise InputError(f"{name}: features of up to {largest:.3g} are too large for float16; drop --half")
+            raise InputError(f"{name}: features of up to {largest:.3g} exceed the range of float16; omit --half")
         return replace(part, features=part.features.astype(np.float16))
 
     def _array(self, name: str) -> Path:
@@ -168,7 +200,13 @@ class Writing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One finished video: how many slots it has, and what deserves a look."""
+    """Result for one finished video.
+
+    Attributes:
+        name: of the video.
+        slots: number of slots.
+        notes: lines for the user.
+    """
 
     name: str
     slots: int
@@ -176,21 +214,21 @@ class Outcome:
 
 
 def _reported(frames: Iterable[Frame], advance: Advance) -> Iterator[Frame]:
-    """The same frames; says from time to time how far they are."""
-    said, count, last, moment = 0.0, 0, time.monotonic(), 0.0
+    """Yield the same frames, reporting progress periodically."""
+    reported, count, last, position = 0.0, 0, time.monotonic(), 0.0
     for frame in frames:
         yield frame
-        count, moment = count + 1, float(frame.time)
+        count, position = count + 1, float(frame.time)
         if time.monotonic() - last > REPORT_SECONDS:
-            advance(moment - said, count)
-            said, count, last = moment, 0, time.monotonic()
-    advance(moment - said, count)
+            advance(position - reported, count)
+            reported, count, last = position, 0, time.monotonic()
+    advance(position - reported, count)
 
 
 def _origin(path: Path) -> dict[str, Any]:
-    """Which file the features are of."""
+    """Record that identifies the source file of features."""
     if not path.is_file():
-        return {}  # what is wrong with it is told where it is opened
+        return {}  # opening it reports the problem
     stat = path.stat()
     sample = hashlib.sha256(sample_bytes(path)).hexdigest()
     return {
@@ -202,10 +240,10 @@ def _origin(path: Path) -> dict[str, Any]:
 
 
 def _is_source(record: dict[str, Any], path: Path) -> bool:
-    """Whether a ``<video>.json`` is of this file as it is now.
+    """Whether a ``<video>.json`` describes this file in its present state.
 
-    A copy of a whole video is the same by its size and a sample of its bytes; a damaged one may have been mended
-    anywhere, so that its time of change counts, too.
+    A copy of a complete video is recognised by its size and a sample of its bytes. A damaged video may have been
+    repaired anywhere, so its modification time has to match as well.
     """
     stat = path.stat()
     if record.get("source_bytes") != stat.st_size:
@@ -215,13 +253,13 @@ def _is_source(record: dict[str, Any], path: Path) -> bool:
     return record.get("status") == "complete" and record.get("source_sample") == _origin(path).get("source_sample")
 
 
-def _left_out(slots: np.ndarray) -> list[str]:
-    """A note on slots that are missing between others."""
+def _omitted(slots: np.ndarray) -> list[str]:
+    """A note on missing slots."""
     missing = int(slots[-1] - slots[0]) + 1 - len(slots)
     if not missing:
         return []
-    return [f"{missing} slots left out, because one picture was shown for too long (--set longest_hold=SECONDS)"]
+    return [f"{missing} slots omitted, as one picture was shown for too long (limit: --set longest_hold=SECONDS)"]
 
 
-def _of_video(info: VideoInfo) -> dict[str, Any]:
+def _video_record(info: VideoInfo) -> dict[str, Any]:
     return {"source_size": [info.width, info.height], "codec": info.codec}

@@ -1,4 +1,4 @@
-"""`extract`: features of many videos in one folder; finished videos are not done again."""
+"""`extract` writes the features of many videos to one folder; finished videos are skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import Extractor
 from keystep.extraction.folder import Writing
 from keystep.extraction.labels import RECORD, FrameLabels, Lengths
-from keystep.extraction.listing import find_videos, left_alone
+from keystep.extraction.listing import find_videos, ignored_files
 from keystep.extraction.loading import load_extractor
 from keystep.extraction.processes import extract_videos
 from keystep.extraction.video import open_video
@@ -36,15 +36,15 @@ from keystep.types import AnyRate, OnError, Tabular, parse_rate
 
 @dataclass(frozen=True)
 class Extracted(Tabular):
-    """A feature folder that `extract` wrote.
+    """Feature folder written by `extract`.
 
     Attributes:
         root: the folder; `keystep.open_dataset` reads it.
-        videos: names of the asked videos whose features are in it.
-        asked: how many videos were asked for, those of other shards included.
-        width: numbers in a feature vector.
-        skipped: name of each video that this run left out -> why.
-        warnings: lines about what deserves a look, such as videos without labels.
+        videos: names of the requested videos whose features are in it.
+        asked: number of requested videos, including those of other shards.
+        width: size of a feature vector.
+        skipped: name of each video that was skipped -> reason.
+        warnings: lines for the user, such as about videos without labels.
     """
 
     root: Path
@@ -55,7 +55,7 @@ class Extracted(Tabular):
     warnings: tuple[str, ...]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One a video that is in the folder or was left out: its name, its features, why it was left out."""
+        """One record per video that is in the folder or was skipped: its name, its features, and why it was skipped."""
         return video_records(self.root, self.videos, self.skipped)
 
     def __repr__(self) -> str:
@@ -82,30 +82,30 @@ def extract(
     on_error: OnError | str = "raise",
     progress: Progress = SILENT,
 ) -> Extracted:
-    """Extract the features of videos; the folder is complete and consistent after every video.
+    """Extract features from videos. The folder is consistent after every video, and an interrupted run is resumed.
 
     Args:
         videos: video files, or folders of them.
-        backbone: a name that ``keystep plugins`` lists, ``hf:FOLDER_OR_ID``, or ``package.module:name``.
-        out: the feature folder to write. Videos that are there already are not done again.
-        rate: feature vectors a second.
-        window: ``center`` for a clip around each moment, ``right`` for nothing later than it, as live streams have.
+        backbone: a name listed by ``keystep plugins``, ``hf:FOLDER_OR_ID``, or ``package.module:name``.
+        out: the feature folder to write; finished videos in it are skipped.
+        rate: feature vectors per second.
+        window: clip position, ``center`` (around each time) or ``right`` (ends there, as live streams need).
         half: store float16 instead of float32.
         settings: further settings of `ExtractionConfig`, such as ``{"frames": 16}``.
         weights: the backbone's weights; by default those in the cache.
-        labels: folder with ``groundTruth/*.txt``, ``mapping.txt`` and ``splits/`` of these videos to take along.
-        label_rate: lines of ``groundTruth/`` a second; by default one line a frame of the video.
-        workers: processes, each with the backbone in memory; with more than one, a script needs the usual
+        labels: folder with ``groundTruth/*.txt``, ``mapping.txt`` and ``splits/`` for these videos.
+        label_rate: label lines per second in ``groundTruth/``; by default one per video frame.
+        workers: number of processes, each of which loads the backbone. With more than one, a script needs
             ``if __name__ == "__main__"``.
-        shard: ``"2/8"`` takes the second of eight shares of the videos, for several machines on one folder.
-        device: ``cpu``, ``cuda``, ``cuda:1``; by default the GPUs, if there are any.
-        recursive: search subfolders, too; videos are then called by their path.
-        on_error: ``skip`` leaves out videos that cannot be read; they are listed in the result.
-        progress: reports the seconds of video that are done.
+        shard: ``"2/8"`` processes the second of eight parts, to use eight machines on one folder.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; by default all GPUs, if there are any.
+        recursive: search subfolders too; videos are named by their path.
+        on_error: ``skip`` omits videos that cannot be read, and lists them in the result.
+        progress: reports the processed seconds of video.
 
     Raises:
-        InputError: bad settings, videos, labels or weights, a device that is not there, a bad video (unless it is to
-            be skipped), or ``out`` was written with other settings.
+        InputError: invalid settings, videos, labels or weights, an unavailable device, an unreadable video (unless
+            skipped), or ``out`` was written with other settings.
     """
     allow(*specs_in(backbone))
     given = {"backbone": backbone, "rate": rate, "window": window, "half": half}
@@ -114,7 +114,7 @@ def extract(
     problems, out = Problems(on_error), Path(out)
     paths = [videos] if isinstance(videos, Path | str) else videos
     places = [Path(path) for path in paths]
-    run = _Run(find_videos(places, recursive), warnings=left_alone(places, recursive))
+    run = _RunState(find_videos(places, recursive), warnings=ignored_files(places, recursive))
     share = _share(run.videos, shard)
     run.others = len(run.videos) - len(share)
     without = [] if frame_labels is None else frame_labels.missing(run.videos)
@@ -122,28 +122,28 @@ def extract(
         run.warnings.append(f"no labels for {len(without)} of {len(run.videos)} videos, such as {without[0]}")
     _check_device(device)
     make = MakeExtractor(config, None if weights is None else Path(weights), device)
-    here = None if workers > 1 else make(0)  # before anything is written: weights that do not fit show now
-    facts = _facts(make) if here is None else _Facts.of(here)
+    here = None if workers > 1 else make(0)  # before anything is written, so that wrong weights are reported now
+    facts = _facts(make) if here is None else _Facts.from_extractor(here)
     with owning(_locked_name(out, shard)):
         store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
         writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
-        _look(run, share, writing, problems, progress)
+        _check_videos(run, share, writing, problems, progress)
         if frame_labels is not None:
             frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
-        run.warnings += _warn_of_repeats(run.slower, facts.timeline.rate)
+        run.warnings += _warn_about_repeats(run.slower, facts.timeline.rate)
         if run.waiting:
             store.reopen()
         if frame_labels is not None:
-            run.warnings += frame_labels.take_along(out)
+            run.warnings += frame_labels.copy_to(out)
             _label_finished(run, share, writing, problems)
         elif (out / RECORD).exists() and run.waiting:
-            run.warnings.append(f"{out} has labels; without --labels, the videos of this run get none")
+            run.warnings.append(f"{out} has labels, but the videos of this run get none without --labels")
         progress.message(_plan(run, facts, config))
         with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
             meter = _Meter(task, len(run.waiting))
             ready = make if here is None else partial(_ready, here)
             with closing(extract_videos(writing, run.waiting, ready, problems, meter.advance, workers)) as outcomes:
-                for outcome in outcomes:  # closing ends the workers
+                for outcome in outcomes:
                     meter.finish()
                     run.warnings += outcome.notes
         done = _conclude(run, store, problems)
@@ -152,18 +152,24 @@ def extract(
 
 @dataclass(frozen=True)
 class MakeExtractor:
-    """Loads the backbone in a worker process; worker i takes GPU i."""
+    """Factory that loads the extractor in a worker process; worker i uses GPU i.
+
+    Attributes:
+        config: settings.
+        weights: file of the backbone's weights; None: the cached ones.
+        device: of all workers; None: the GPUs, if there are any.
+    """
 
     config: ExtractionConfig
     weights: Path | None
     device: str | None
 
     def __call__(self, worker: int) -> Extractor:
-        """The extractor of worker ``worker``."""
+        """Load the extractor of a worker."""
         return load_extractor(self.config, self.weights, self.device_of(worker))
 
     def device_of(self, worker: int) -> str:
-        """Where worker ``worker`` computes."""
+        """The device of a worker."""
         if self.device is not None:
             return self.device
         return f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
@@ -171,24 +177,32 @@ class MakeExtractor:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What has to be known of an extractor without having it in memory."""
+    """Properties of an extractor that is not in memory."""
 
     weights: str
     width: int
-    sees: int
+    pictures: int
     timeline: Timeline
 
     @classmethod
-    def of(cls, extractor: Extractor) -> _Facts:
-        return cls(extractor.weights, extractor.width, extractor.sees, extractor.timeline)
+    def from_extractor(cls, extractor: Extractor) -> _Facts:
+        return cls(extractor.weights, extractor.width, extractor.pictures, extractor.timeline)
 
 
 @dataclass
-class _Run:
-    """How far the videos are. others: in other shards. done: there already. bad: cannot be read.
+class _RunState:
+    """State of the requested videos.
 
-    lengths: of the videos' labels, where it is known how long they should be. slower: the rates of videos that have
-    fewer frames a second than features are asked for.
+    Attributes:
+        videos: name -> file of all.
+        waiting: name -> file of those to extract.
+        seconds: durations of those, as far as stated.
+        lengths: lengths of labels and videos, if known.
+        slower: frame rates of videos below the requested feature rate.
+        others: number of videos in other shards.
+        done: number of finished videos.
+        bad: number of videos that cannot be read.
+        warnings: lines for the user.
     """
 
     videos: dict[str, Path]
@@ -203,7 +217,7 @@ class _Run:
 
 
 class _Meter:
-    """Reports the seconds of video that are done, with frames a second and how many times real time that is."""
+    """Reports the processed seconds of video, with frames per second and the speed relative to real time."""
 
     def __init__(self, task: Task, videos: int) -> None:
         self.task, self.videos = task, videos
@@ -211,14 +225,14 @@ class _Meter:
         self.started = time.monotonic()
 
     def advance(self, seconds: float, frames: int) -> None:
-        """Count seconds of video, and its frames, as done."""
+        """Count processed seconds and frames."""
         self.seconds, self.frames = self.seconds + seconds, self.frames + frames
         spent = max(1e-6, time.monotonic() - self.started)
         speed = f"{self.frames / spent:,.0f} frames/s, {self.seconds / spent:.1f} x real time"
         self.task.advance(seconds, f"video {min(self.done + 1, self.videos)} of {self.videos}, {speed}")
 
     def finish(self) -> None:
-        """Count one video as whole."""
+        """Count a finished video."""
         self.done += 1
 
 
@@ -231,8 +245,8 @@ def _frame_labels(labels: Path | str | None, rate: AnyRate | None) -> FrameLabel
 
 
 def _facts(make: MakeExtractor) -> _Facts:
-    """Load what the workers are going to load, see that it fits, and let go of it."""
-    facts = _Facts.of(make(0))
+    """Load the extractor of the workers once to check it, and free it."""
+    facts = _Facts.from_extractor(make(0))
     torch.cuda.empty_cache()
     return facts
 
@@ -242,15 +256,19 @@ def _ready(extractor: Extractor, worker: int) -> Extractor:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """``"2/8"`` as (2, 8): the second of eight shares."""
+    """Parse ``"2/8"``, the second of eight parts, as (2, 8).
+
+    Raises:
+        InputError: not of this form.
+    """
     part, slash, of = text.partition("/")
     if not (slash and part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
-        raise InputError(f"--shard {text!r} is not I/N with I from 1 to N, such as 2/8")
+        raise InputError(f"--shard {text!r}: expected I/N with I from 1 to N, such as 2/8")
     return int(part), int(of)
 
 
 def _share(videos: dict[str, Path], shard: str | None) -> dict[str, Path]:
-    """Every n-th video, so that n machines with the same command share the work."""
+    """Select every n-th video, so that n machines share the work."""
     if shard is None:
         return videos
     part, of = parse_shard(shard)
@@ -258,7 +276,7 @@ def _share(videos: dict[str, Path], shard: str | None) -> dict[str, Path]:
 
 
 def _locked_name(out: Path, shard: str | None) -> Path:
-    """What a run has to itself: the folder, or its share of it."""
+    """Path that a run locks: the folder, or its part of it."""
     if shard is None:
         return out
     part, of = parse_shard(shard)
@@ -266,19 +284,21 @@ def _locked_name(out: Path, shard: str | None) -> Path:
 
 
 def _check_device(device: str | None) -> None:
-    """Refuse a device that is not there, before weights are loaded."""
+    """Refuse an unavailable device before weights are loaded."""
     if device is None:
         return
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
-        said = one_line(str(error).partition("\n")[0], 120)
-        raise InputError(f"--device {device}: not to be had here ({said}); give another, or leave it out") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # depends on the kind of device
+        reason = one_line(str(error).partition("\n")[0], 120)
+        raise InputError(f"--device {device}: not available ({reason}); choose another, or omit it") from error
 
 
-def _look(run: _Run, share: dict[str, Path], writing: Writing, problems: Problems, progress: Progress) -> None:
-    """Open every video that is to be done and read its labels: what is bad shows before hours of work."""
-    with progress.task("looking at videos", total=len(share), unit="videos") as task:
+def _check_videos(
+    run: _RunState, share: dict[str, Path], writing: Writing, problems: Problems, progress: Progress
+) -> None:
+    """Open every video and read its labels, so that problems are reported before the extraction starts."""
+    with progress.task("checking videos", total=len(share), unit="videos") as task:
         for name, path in share.items():
             seconds = problems.attempt(name, lambda name=name, path=path: _seconds(run, writing, name, path))  # type: ignore[misc]
             if seconds is not None:
@@ -288,8 +308,8 @@ def _look(run: _Run, share: dict[str, Path], writing: Writing, problems: Problem
     run.done = len(share) - len(run.waiting) - run.bad
 
 
-def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None:
-    """Stated seconds (0: not stated) of a video that is to be done; None if it is done already."""
+def _seconds(run: _RunState, writing: Writing, name: str, path: Path) -> float | None:
+    """Stated duration in seconds (0: unknown) of a video to extract; None if it is finished."""
     state = writing.state(name, path)
     labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
@@ -302,55 +322,55 @@ def _seconds(run: _Run, writing: Writing, name: str, path: Path) -> float | None
         run.slower[name] = info.usual_rate
     run.lengths[name] = None if labels is None else labels.check(name, info)
     if state == "changed":
-        run.warnings.append(f"{name}: {path} has changed since it was extracted; done again")
+        run.warnings.append(f"{name}: {path} has changed since it was extracted; extracted again")
     return float(info.duration or 0)
 
 
-def _warn_of_repeats(slower: Mapping[str, Fraction], rate: Fraction) -> list[str]:
-    """A line on videos that have fewer frames a second than features are asked for."""
+def _warn_about_repeats(slower: Mapping[str, Fraction], rate: Fraction) -> list[str]:
+    """Warning about videos with a lower frame rate than the requested feature rate."""
     if not slower:
         return []
     name, own = next(iter(slower.items()))
     return [
-        f"{len(slower)} videos have fewer than {float(rate):g} frames a second, such as {name} with {float(own):.4g}: "
-        f"neighbouring features show the same frame; --rate {float(own):.4g} or less repeats none"
+        f"{len(slower)} videos have fewer than {float(rate):g} frames per second, such as {name} with "
+        f"{float(own):.4g}, so adjacent features repeat the same frame; --rate {float(own):.4g} or less avoids that"
     ]
 
 
-def _label_finished(run: _Run, share: Collection[str], writing: Writing, problems: Problems) -> None:
-    """Labels of the videos that were there before, which may have had none, or others."""
+def _label_finished(run: _RunState, share: Collection[str], writing: Writing, problems: Problems) -> None:
+    """Update the labels of videos that were already finished."""
     for name in share:
         if name not in run.waiting and name not in problems.skipped:
             run.warnings += problems.attempt(name, lambda name=name: writing.label(name)) or []  # type: ignore[misc]
 
 
 def _provenance(config: ExtractionConfig, facts: _Facts) -> dict[str, Any]:
-    """What made the features: `keystep stream` builds the same extractor of it."""
+    """Provenance of the features, from which `keystep stream` builds the same extractor."""
     tokens = {"tokens": config.grid**2} if config.grid > 1 else {}
     return {"extraction": config.model_dump(mode="json"), "weights": facts.weights, **tokens}
 
 
 def _batch(facts: _Facts, device: str) -> int:
-    """Clips at a time: enough pictures to keep the machine busy, few enough to stay small."""
+    """Clips per call of the network: enough for the hardware, within little memory."""
     pictures = 16 if device == "cpu" else 128
-    return max(1, pictures // facts.sees)
+    return max(1, pictures // facts.pictures)
 
 
-def _plan(run: _Run, facts: _Facts, config: ExtractionConfig) -> str:
-    """One line: what is going to be done, and what the features will have seen."""
+def _plan(run: _RunState, facts: _Facts, config: ExtractionConfig) -> str:
+    """One line about the planned work and the context of the features."""
     timeline = facts.timeline
-    ahead = f"looks {float(timeline.look_ahead):.2f} s ahead" if timeline.look_ahead else "sees no future"
-    pictures = "1 picture" if facts.sees == 1 else f"{facts.sees} pictures"
-    rest = {"done": run.done, "bad": run.bad, "of other shards": run.others}
+    ahead = f"look-ahead {float(timeline.look_ahead):.2f} s" if timeline.look_ahead else "no look-ahead"
+    pictures = "1 picture" if facts.pictures == 1 else f"{facts.pictures} pictures"
+    rest = {"finished": run.done, "unreadable": run.bad, "in other shards": run.others}
     return (
-        f"{config.backbone}, {facts.width} wide, {float(timeline.rate):g} Hz, {pictures} a vector, window "
-        f"{config.window}: {ahead}; {len(run.waiting)} videos to do"
+        f"{config.backbone}, {facts.width} wide, {float(timeline.rate):g} Hz, {pictures} per vector, window "
+        f"{config.window}, {ahead}; {len(run.waiting)} videos to extract"
         + "".join(f", {count} {what}" for what, count in rest.items() if count)
     )
 
 
-def _conclude(run: _Run, store: FeatureStore, problems: Problems) -> tuple[str, ...]:
-    """Write down what was left out, and mark the folder complete if all is there; returns the finished videos."""
+def _conclude(run: _RunState, store: FeatureStore, problems: Problems) -> tuple[str, ...]:
+    """Record skipped videos, and mark the folder as complete if it is; returns the names of the finished videos."""
     out = store.root
     for name, reason in problems.skipped.items():
         write_json(out / "skipped" / f"{name}.json", {"reason": reason})

@@ -13,7 +13,7 @@ import numpy as np
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.video.frames import Frame
 
 Window = Literal["center", "right"]
@@ -34,7 +34,7 @@ class Sampling:
     """
 
     rate: Fraction
-    clip: Clip
+    clip: ClipSpec
     window: Window = "center"
     hop: int | None = None
     """Slots kept of a clip of several; by default the middle half."""

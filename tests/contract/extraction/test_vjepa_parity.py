@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from keystep.extraction.backbones.vjepa.checkpoint import from_transformers, read_encoder
 from keystep.extraction.backbones.vjepa.config import Release, VJEPAConfig
 from keystep.extraction.backbones.vjepa.features import VJEPA
-from keystep.extraction.backbones.vjepa.model import Encoder
+from keystep.extraction.backbones.vjepa.model import VJEPAEncoder
 from keystep.persistence import load_strict
 
 TOLERANCE = 1e-4
@@ -74,7 +74,7 @@ def test_features_of_2_are_those_of_transformers(tmp_path: Path, width: int, hea
     config = tiny("2", width=width, heads=heads, size=size)
     model = theirs(config, 6)
     model.save_pretrained(tmp_path)
-    encoder = Encoder(config)
+    encoder = VJEPAEncoder(config)
     load_strict(encoder, read_encoder(tmp_path, config), str(tmp_path))
     clips = random_clips(2, 6, size, size, 3)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_features_of_2_are_those_of_transformers(tmp_path: Path, width: int, hea
 
 def test_their_model_with_our_weights_gives_our_features() -> None:
     config = tiny("2")
-    encoder, model = shaken(Encoder(config)), theirs(config, 4)
+    encoder, model = shaken(VJEPAEncoder(config)), theirs(config, 4)
     renamed = {}
     for name, value in encoder.state_dict().items():
         name = name.replace("blocks.", "encoder.layer.").replace(".attn.", ".attention.")
@@ -103,7 +103,7 @@ def test_their_model_with_our_weights_gives_our_features() -> None:
 
 
 def test_the_two_kinds_of_rotation_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, clips = shaken(Encoder(tiny("2"))), random_clips(1, 4, 64, 64, 3)
+    encoder, clips = shaken(VJEPAEncoder(tiny("2"))), random_clips(1, 4, 64, 64, 3)
     with torch.no_grad():
         tiled = encoder(clips)
         monkeypatch.setattr(VJEPAConfig, "rotary", "relative")
@@ -177,7 +177,7 @@ def by_the_definition(weights: dict[str, np.ndarray], config: VJEPAConfig, clip:
 @pytest.mark.parametrize("shape", [(4, 48, 64), (1, 64, 48)], ids=["video", "picture"])
 def test_features_of_2_1_are_those_of_its_definition(shape: tuple[int, int, int]) -> None:
     config = tiny("2.1", depth=5)
-    encoder = shaken(Encoder(config))
+    encoder = shaken(VJEPAEncoder(config))
     for name, parameter in encoder.named_parameters():
         if "embed" in name:
             parameter.data *= 0.01  # tokens so faint that the norms' epsilon counts
@@ -193,7 +193,7 @@ def test_features_of_2_1_are_those_of_its_definition(shape: tuple[int, int, int]
 @pytest.mark.parametrize("release", ["2", "2.1"])
 def test_half_precision_stays_near(release: Release) -> None:
     config = tiny(release, depth=3 if release == "2" else 5)
-    encoder = shaken(Encoder(config))
+    encoder = shaken(VJEPAEncoder(config))
     clips = torch.randint(0, 256, (1, 4, 64, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     exact = VJEPA("tiny", "", encoder, frames=4)(clips)
     rough = VJEPA("tiny", "", encoder.bfloat16(), frames=4)(clips)

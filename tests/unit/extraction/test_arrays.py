@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.sampling import Sampling, sample
 from keystep.extraction.video.arrays import array_frames
 
@@ -23,7 +23,7 @@ def shown(times: list[Fraction] | list[float], sampling: Sampling) -> list[list[
 @pytest.mark.parametrize("window", ["center", "right"])
 @pytest.mark.parametrize("start", [0, 1_700_000_000])
 def test_float_seconds_show_the_frames_that_fractions_show(rate: int, window: str, start: int):
-    sampling = Sampling(rate=Fraction(rate), clip=Clip(frames=3, frame_rate=Fraction(rate)), window=window)  # type: ignore[arg-type]
+    sampling = Sampling(rate=Fraction(rate), clip=ClipSpec(frames=3, frame_rate=Fraction(rate)), window=window)  # type: ignore[arg-type]
     exact = [start + Fraction(index, rate) for index in range(60)]
     assert shown([start + index / rate for index in range(60)], sampling) == shown(exact, sampling)
 
@@ -31,7 +31,7 @@ def test_float_seconds_show_the_frames_that_fractions_show(rate: int, window: st
 def test_clocks_of_real_cameras_jitter_and_nothing_later_than_the_moment_is_seen():
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.02, 0.05, 200)).tolist()
-    sampling = Sampling(rate=Fraction(4), clip=Clip(frames=4, frame_rate=Fraction(8)), window="right")
+    sampling = Sampling(rate=Fraction(4), clip=ClipSpec(frames=4, frame_rate=Fraction(8)), window="right")
     images = [np.zeros((2, 2, 3), np.uint8)] * len(times)
     for made in sample(array_frames(images, times), sampling, PICTURE):
         assert times[made.seen[0, 2]] <= made.slots[0] / 4 + 1e-6

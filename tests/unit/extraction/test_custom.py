@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.backbones import custom
 from keystep.extraction.backbones.colours import Colours
 from keystep.extraction.backbones.custom import from_callable, from_name
@@ -41,7 +41,7 @@ def test_a_function_becomes_a_backbone_that_knows_its_width() -> None:
     backbone = from_callable(mean_colour, name="mean", picture=PICTURE, weights="none")
     clips = random_clips(1)
     features = backbone(clips)
-    assert (backbone.width, backbone.clip, backbone.weights) == (3, Clip(), "none")
+    assert (backbone.width, backbone.clip, backbone.weights) == (3, ClipSpec(), "none")
     assert features.shape == (3, 1, 3) and features.dtype == torch.float32
     torch.testing.assert_close(features[:, 0], mean_colour(clips).float())
     assert custom.is_backbone(backbone)
@@ -49,7 +49,7 @@ def test_a_function_becomes_a_backbone_that_knows_its_width() -> None:
 
 def test_a_module_is_told_by_its_weights_alone() -> None:
     torch.manual_seed(0)
-    module, clip = Projection(), Clip(frames=4, slots=2)
+    module, clip = Projection(), ClipSpec(frames=4, slots=2)
     first = from_callable(module, name="module", picture=PICTURE, clip=clip)
     assert first(random_clips(4)).shape == (3, 2, 5)
     assert not module.training
@@ -79,7 +79,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("function", "options", "line"), WRONG)
 def test_wrong_shapes_are_refused_at_once_in_one_line(function: custom.Function, options: dict, line: str) -> None:
-    clip = Clip(frames=4, slots=2)
+    clip = ClipSpec(frames=4, slots=2)
     with pytest.raises(InputError, match=line) as info:
         from_callable(function, name="mine", picture=PICTURE, clip=clip, weights="1", **options)
     assert "\n" not in str(info.value) and "mine" in str(info.value)
@@ -100,7 +100,9 @@ def test_clips_of_another_kind_are_refused_before_they_reach_the_function() -> N
 
 
 def test_features_can_be_learned_from() -> None:
-    features = from_callable(Projection(), name="mine", picture=PICTURE, clip=Clip(frames=4, slots=2))(random_clips(4))
+    features = from_callable(Projection(), name="mine", picture=PICTURE, clip=ClipSpec(frames=4, slots=2))(
+        random_clips(4)
+    )
     assert not features.requires_grad
     nn.Linear(5, 1)(features).sum().backward()
 

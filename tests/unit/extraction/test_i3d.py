@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Backbone, Clip
+from keystep.extraction.backbone import Backbone, ClipSpec
 from keystep.extraction.backbones.i3d import (
     I3D,
     MIXED_WIDTHS,
@@ -24,8 +24,8 @@ from keystep.extraction.backbones.i3d import (
     load_model,
     same_padding,
 )
-from keystep.extraction.backbones.i3d_layouts import own_tensors, read_layout
-from keystep.extraction.backbones.pickled import pickled_arrays
+from keystep.extraction.backbones.i3d_layouts import own_tensors
+from keystep.extraction.backbones.weights import read_tensors
 
 State = dict[str, Tensor]
 JAX_BRANCHES = {
@@ -280,7 +280,7 @@ def test_features_are_what_the_original_makes_its_logits_of(small_model: I3D, fr
 
 
 def test_a_clips_features_do_not_depend_on_its_neighbours(small_model: I3D) -> None:
-    backbone: Backbone = I3DBackbone(small_model, "00", Clip(frames=3, frame_rate=Fraction(25)))
+    backbone: Backbone = I3DBackbone(small_model, "00", ClipSpec(frames=3, frame_rate=Fraction(25)))
     clips = torch.randint(0, 256, (2, 3, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     both = backbone(clips)
     assert both.shape == (2, 1, 1024) and both.dtype == torch.float32 and not both.requires_grad
@@ -354,7 +354,7 @@ def test_what_a_pickle_wants_to_run_is_not_run(tmp_path: Path, protocol: int) ->
     victim.mkdir()
     (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"params": Attack(victim)}, protocol=protocol))
     with pytest.raises(
-        InputError, match=r"bad\.ckpt: not readable as a pickle of arrays.*shutil\.rmtree, which is not run"
+        InputError, match=r"bad\.ckpt: not a readable pickle of arrays.*shutil\.rmtree, which is not run"
     ):
         load_model(tmp_path / "bad.ckpt")
     assert victim.is_dir()
@@ -375,8 +375,8 @@ def test_what_a_pickle_wants_to_run_is_not_run(tmp_path: Path, protocol: int) ->
 )
 def test_a_pickle_of_anything_but_plain_arrays_is_refused(tmp_path: Path, content: object) -> None:
     (tmp_path / "odd.ckpt").write_bytes(pickle.dumps(content, protocol=4))
-    with pytest.raises(InputError, match=r"odd\.ckpt: (not readable|holds no arrays)"):
-        pickled_arrays(tmp_path / "odd.ckpt")
+    with pytest.raises(InputError, match=r"odd\.ckpt: (not a readable pickle|contains no arrays)"):
+        read_tensors(tmp_path / "odd.ckpt")
 
 
 def test_arrays_pickled_by_an_older_numpy_are_read_and_cut_files_refused(tmp_path: Path) -> None:
@@ -384,13 +384,13 @@ def test_arrays_pickled_by_an_older_numpy_are_read_and_cut_files_refused(tmp_pat
     content = pickle.dumps({"params": {"a": {"b": np.arange(6.0).reshape(2, 3)}}}, protocol=3)
     content = content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
     path.write_bytes(content)
-    assert torch.equal(read_layout(path)["params|a|b"], torch.arange(6.0, dtype=torch.float64).reshape(2, 3))
+    assert torch.equal(read_tensors(path)["params|a|b"], torch.arange(6.0, dtype=torch.float64).reshape(2, 3))
     for end in (0, 1, 30, len(content) - 1):
         path.write_bytes(content[:end])
-        with pytest.raises(InputError, match="cut off"):
-            read_layout(path)
+        with pytest.raises(InputError, match=r"truncated|not a complete torch file"):
+            read_tensors(path)
     with pytest.raises(InputError, match="no such file"):
-        read_layout(tmp_path / "none.ckpt")
+        read_tensors(tmp_path / "none.ckpt")
 
 
 def test_foreign_names_are_left_as_they_are() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from keystep.errors import InputError
-from keystep.extraction.listing import find_videos, left_alone
+from keystep.extraction.listing import find_videos, ignored_files
 
 
 @pytest.fixture
@@ -21,25 +21,25 @@ def test_hidden_files_folders_and_other_files_are_no_videos(tree: Path):
     assert find_videos([tree]) == {"a": tree / "a.mkv", "b": tree / "b.MP4"}
 
 
-def test_what_is_left_alone_is_named(tree: Path):
+def test_what_is_ignored_is_named(tree: Path):
     (tree / "README").write_bytes(b"x")
-    (note,) = left_alone([tree])
-    assert note.startswith(f"{tree}: left alone: 2 files whose endings are no video's (1 without, 1 .txt); ")
-    assert note.endswith("2 subfolders (--recursive takes them, too)")
-    (note,) = left_alone([tree, tree / "a.mkv"], recursive=True)
+    (note,) = ignored_files([tree])
+    assert note.startswith(f"{tree}: ignored: 2 files without a known video ending (1 without ending, 1 .txt); ")
+    assert note.endswith("2 subfolders (search them with --recursive)")
+    (note,) = ignored_files([tree, tree / "a.mkv"], recursive=True)
     assert "subfolders" not in note
     (tree / "P03" / "cam01" / "thumbs.DB").write_bytes(b"x")
     (tree / "P03" / "link").symlink_to(tree)
-    _, links, inside = left_alone([tree], recursive=True)
-    assert links == f"{tree / 'P03'}: left alone: 1 subfolders (links are not followed)"
-    assert inside.startswith(f"{tree / 'P03' / 'cam01'}: left alone: 1 files whose endings are no video's (1 .db)")
+    _, links, inside = ignored_files([tree], recursive=True)
+    assert links == f"{tree / 'P03'}: ignored: 1 subfolders (links are not followed)"
+    assert inside.startswith(f"{tree / 'P03' / 'cam01'}: ignored: 1 files without a known video ending (1 .db)")
 
 
 @pytest.mark.parametrize("ending", [".3gp", ".mxf", ".VOB", ".ogv", ".asf", ".m2v", ".h264", ".mts", ".f4v", ".divx"])
 def test_endings_of_all_kinds_of_videos_are_known(tmp_path: Path, ending: str):
     path = tmp_path / f"clip{ending}"
     path.write_bytes(b"x")
-    assert find_videos([tmp_path]) == {"clip": path} and left_alone([tmp_path]) == []
+    assert find_videos([tmp_path]) == {"clip": path} and ignored_files([tmp_path]) == []
 
 
 def test_a_file_that_is_given_twice_counts_once(tree: Path):
@@ -51,7 +51,7 @@ def test_videos_of_subfolders_are_called_by_their_path(tree: Path):
     found = find_videos([tree], recursive=True)
     assert list(found) == ["a", "b", "P03_cam01_P03_cereals"]
     (tree / "P03" / "cam01_P03_cereals.mkv").write_bytes(b"x")
-    with pytest.raises(InputError, match="2 videos are called 'P03_cam01_P03_cereals'"):
+    with pytest.raises(InputError, match="2 videos have the name 'P03_cam01_P03_cereals'"):
         find_videos([tree], recursive=True)
 
 

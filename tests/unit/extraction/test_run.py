@@ -37,7 +37,7 @@ def test_a_typed_result_says_what_is_there_and_what_was_left_out(make_clip: Make
     assert list(done.skipped) == ["c"] and done.warnings == ()
     assert repr(done) == f"Extracted({str(out)!r}, 2 of 3 videos, 1 skipped)"
     assert said[-1].startswith("extracting: 4 of 4 s of video  video 2 of 2, ") and "x real time" in said[-1]
-    assert any("2 videos to do, 1 bad" in line for line in said)
+    assert any("2 videos to extract, 1 unreadable" in line for line in said)
     assert open_dataset(out).videos.keys() == {"a", "b"}
 
 
@@ -50,13 +50,13 @@ def test_labels_of_another_rate_are_refused_before_the_work(make_clip: MakeClip,
         (tmp_path / "groundTruth" / f"{video.stem}.txt").write_text("pour\n" * lines)
     options = {"out": tmp_path / "out", "labels": tmp_path, "rate": 5}
     with pytest.raises(
-        InputError, match=r"0\.5 lines for each frame in 2 videos, so they are of another rate; give --lab"
+        InputError, match=r"0\.5 lines per frame in all 2 videos, so the labels are at another rate; give --lab"
     ):
         extract(videos, "toy_backbones:colours", **options)
     assert not (tmp_path / "out" / "features").exists()
     assert extract(videos, "toy_backbones:colours", label_rate=12.5, **options).videos == ("a", "b")
     done = extract(videos[:1], "toy_backbones:colours", **(options | {"out": tmp_path / "one"}))
-    assert "the last 25 are unlabelled; are they of another frame rate (--label-rate)?" in done.warnings[0]
+    assert "the last 25 are unlabelled; are they at another rate (--label-rate)?" in done.warnings[0]
 
 
 def test_labels_in_doubt_never_replace_good_ones(make_clip: MakeClip, tmp_path: Path):
@@ -85,7 +85,9 @@ def test_more_features_than_frames_a_second_are_told(make_clip: MakeClip, tmp_pa
     videos = [make_clip("a.mp4", frames=25, rate=25), make_clip("b.mp4", frames=10, rate=10)]
     done = extract(videos, "toy_backbones:colours", out=tmp_path / "out", rate=20)
     (line,) = done.warnings
-    assert line.startswith("1 videos have fewer than 20 frames a second, such as b with 10: neighbouring features show")
+    assert line.startswith(
+        "1 videos have fewer than 20 frames per second, such as b with 10, so adjacent features repeat"
+    )
     assert extract(videos, "toy_backbones:colours", out=tmp_path / "slow", rate=10).warnings == ()
 
 
@@ -97,7 +99,7 @@ def test_what_deserves_a_look_is_noted_and_kept(make_clip: MakeClip, tmp_path: P
     (folder / "a.srt").write_text("")
     done = extract(folder, "toy_backbones:colours", out=tmp_path / "out", rate=5)
     left, jump = done.warnings
-    assert "left alone: 1 files whose endings are no video's (1 .srt)" in left
+    assert "ignored: 1 files without a known video ending (1 .srt)" in left
     assert jump.startswith("a: its clock jumps by -2.0 s at 2.0 s; ")
     record = json.loads((tmp_path / "out" / "features" / "a.json").read_text())
     assert (record["status"], record["notes"]) == ("complete", [jump.removeprefix("a: ")])
@@ -110,7 +112,7 @@ def test_slots_without_a_picture_are_left_out_and_counted(make_clip: MakeClip, t
     done = extract(make_clip("a.mp4", frames=20, times=times), "toy_backbones:colours", **options)
     assert done.warnings == (
         "a: one picture is shown from 1.8 to 3602.0 s",
-        "a: 17950 slots left out, because one picture was shown for too long (--set longest_hold=SECONDS)",
+        "a: 17950 slots omitted, as one picture was shown for too long (limit: --set longest_hold=SECONDS)",
     )
     seconds = open_dataset(tmp_path / "out").times("a")
     assert np.allclose(seconds, [*np.arange(0, 11.9, 0.2), *np.arange(3602, 3603.9, 0.2)])

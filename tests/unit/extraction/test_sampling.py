@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.sampling import Sampling, sample
 from keystep.extraction.video.arrays import array_frames
 from keystep.extraction.video.frames import Frame
@@ -62,12 +62,12 @@ def moments() -> st.SearchStrategy[list[Fraction]]:
 
 CLIPS = st.sampled_from(
     [
-        Clip(),
-        Clip(frames=5, frame_rate=Fraction(10)),
-        Clip(frames=16, frame_rate=Fraction(25)),
-        Clip(frames=8, frame_rate=Fraction(15, 4)),
-        Clip(frames=8, slots=4),
-        Clip(frames=6, slots=6),
+        ClipSpec(),
+        ClipSpec(frames=5, frame_rate=Fraction(10)),
+        ClipSpec(frames=16, frame_rate=Fraction(25)),
+        ClipSpec(frames=8, frame_rate=Fraction(15, 4)),
+        ClipSpec(frames=8, slots=4),
+        ClipSpec(frames=6, slots=6),
     ]
 )
 
@@ -107,7 +107,7 @@ def test_with_window_right_later_frames_never_change_earlier_slots(times, clip, 
 
 
 @pytest.mark.parametrize("window", ["center", "right"])
-@pytest.mark.parametrize("clip", [Clip(frames=5, frame_rate=Fraction(10)), Clip(frames=8, slots=4)])
+@pytest.mark.parametrize("clip", [ClipSpec(frames=5, frame_rate=Fraction(10)), ClipSpec(frames=8, slots=4)])
 def test_no_slot_sees_a_frame_later_than_its_stated_look_ahead(clip, window):
     sampling = Sampling(rate=Fraction(4), clip=clip, window=window)
     times = [Fraction(index, 30) for index in range(200)]
@@ -118,7 +118,7 @@ def test_no_slot_sees_a_frame_later_than_its_stated_look_ahead(clip, window):
 
 
 def test_a_slot_comes_with_the_frame_of_its_moment_and_not_a_frame_later():
-    sampling = Sampling(rate=Fraction(4), clip=Clip(frames=4, frame_rate=Fraction(8)), window="right")
+    sampling = Sampling(rate=Fraction(4), clip=ClipSpec(frames=4, frame_rate=Fraction(8)), window="right")
     came = []
 
     def frames():
@@ -137,7 +137,7 @@ def test_times_rounded_to_the_ticks_of_a_file_show_the_frames_that_they_mean():
         replace(frame, time=round(frame.time / tick) * tick, slack=tick / 2) for frame in numbered(exact)
     ]  # as Matroska stores them: the frame of 1/15 s at 0.067 s
     for window in ("center", "right"):
-        sampling = Sampling(rate=Fraction(15), clip=Clip(frames=3, frame_rate=Fraction(30)), window=window)
+        sampling = Sampling(rate=Fraction(15), clip=ClipSpec(frames=3, frame_rate=Fraction(30)), window=window)
         meant = list(sample(numbered(exact), sampling, PICTURE))
         found = list(sample(rounded, sampling, PICTURE))
         assert [made.seen.tolist() for made in found] == [made.seen.tolist() for made in meant]
@@ -146,13 +146,13 @@ def test_times_rounded_to_the_ticks_of_a_file_show_the_frames_that_they_mean():
 def test_frames_a_tick_apart_are_each_shown_once():
     tick = Fraction(1, 1000)
     frames = [replace(frame, slack=tick / 2) for frame in numbered([index * tick for index in range(20)])]
-    sampling = Sampling(rate=Fraction(2000), clip=Clip(), window="right")
+    sampling = Sampling(rate=Fraction(2000), clip=ClipSpec(), window="right")
     slots = [made.slots[0] for made in sample(frames, sampling, PICTURE)]
     assert slots == list(range(40))  # half a tick behind the last one
 
 
 def test_a_live_source_that_stalls_leaves_slots_out_instead_of_repeating_a_frame_for_minutes():
-    sampling = Sampling(rate=Fraction(4), clip=Clip(), window="right")
+    sampling = Sampling(rate=Fraction(4), clip=ClipSpec(), window="right")
     times = [Fraction(0), Fraction(1, 4), Fraction(10), Fraction(41, 4)]
     slots = [made.slots[0] for made in sample(numbered(times), sampling, PICTURE, longest_hold=Fraction(1, 2))]
     assert slots == [0, 1, 2, 40, 41]
@@ -160,7 +160,7 @@ def test_a_live_source_that_stalls_leaves_slots_out_instead_of_repeating_a_frame
 
 
 def test_a_stream_that_goes_on_gives_the_slots_that_are_left():
-    sampling = Sampling(rate=Fraction(4), clip=Clip(frames=8, slots=4))
+    sampling = Sampling(rate=Fraction(4), clip=ClipSpec(frames=8, slots=4))
     frames = numbered([Fraction(index, 10) for index in range(60)])
     whole = {slot: made for made in sample(frames, sampling, PICTURE) for slot in made.slots}
     rest = {slot: made for made in sample(frames, sampling, PICTURE, first_slot=7) for slot in made.slots}
@@ -179,7 +179,7 @@ def test_a_stream_that_goes_on_gives_the_slots_that_are_left():
 )
 def test_impossible_samplings_say_why(settings_, says):
     with pytest.raises(InputError, match=says):
-        Sampling(rate=Fraction(4), clip=Clip(frames=8, slots=4), **settings_)
+        Sampling(rate=Fraction(4), clip=ClipSpec(frames=8, slots=4), **settings_)
 
 
 def test_frames_in_memory_have_to_be_pictures_in_order():

@@ -178,7 +178,7 @@ def test_without_the_shift_a_vector_sees_one_picture(checkpoint: Path, independe
     """As Assembly101's features were made: a TSM's weights in the 2-D network."""
     settings = {"backbone": "tsm", "shift": "none", "rate": Fraction(15, 4)}
     extractor = load_extractor(ExtractionConfig(**settings), checkpoint, "cpu")
-    assert (extractor.sees, extractor.width, extractor.timeline.look_ahead) == (1, 2048, 0)
+    assert (extractor.pictures, extractor.width, extractor.timeline.look_ahead) == (1, 2048, 0)
     frames = random_frames(3, 224)
     expected = independent(IMAGENET(frames[:, None])[:, 0]).pooler_output.flatten(1)
     with torch.no_grad():

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Backbone, Clip
+from keystep.extraction.backbone import Backbone, ClipSpec
 from keystep.extraction.backbones import vjepa
 from keystep.extraction.backbones.vjepa.config import MODELS, Release, VJEPAConfig
-from keystep.extraction.backbones.vjepa.model import Encoder
+from keystep.extraction.backbones.vjepa.model import VJEPAEncoder
 from keystep.extraction.backbones.weights import file_hash
 
 TENSORS = {"vjepa2-l": 292, "vjepa2-g": 484, "vjepa2.1-b": 158, "vjepa2.1-l": 302, "vjepa2.1-g": 494, "vjepa2.1-G": 590}
@@ -67,7 +67,7 @@ SIZES = {
 @pytest.mark.parametrize("name", SIZES)
 def test_every_published_model_has_the_published_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
-        own = {key: tuple(value.shape) for key, value in Encoder(MODELS[name]).state_dict().items()}
+        own = {key: tuple(value.shape) for key, value in VJEPAEncoder(MODELS[name]).state_dict().items()}
     assert own == expected_shapes(*SIZES[name])
     assert len(own) == TENSORS.get(name, len(own))
     count = sum(torch.Size(shape).numel() for shape in own.values())
@@ -99,7 +99,7 @@ def published(release: Release, seed: int = 0) -> dict[str, Tensor]:
     """A random state dict as training wrote it."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tensors = Encoder(tiny(release)).state_dict()
+        tensors = VJEPAEncoder(tiny(release)).state_dict()
         return {f"module.backbone.{name}": value + 0.1 * torch.randn(value.shape) for name, value in tensors.items()}
 
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_becomes_a_backbone_with_one_vector_for_two_frames(
     path = write(tmp_path / "a.pt", release)
     backbone: Backbone = vjepa.load(name, path, frames=8)
     assert (backbone.name, backbone.weights, backbone.width) == (name, file_hash(path), 24)
-    assert backbone.clip == Clip(frames=8, slots=4)
+    assert backbone.clip == ClipSpec(frames=8, slots=4)
     features = backbone(random_clips(3, 8))
     assert (features.shape, features.dtype) == ((3, 4, 24), torch.float32)
     assert bool(features.isfinite().all()) and not features.requires_grad
@@ -159,7 +159,7 @@ def test_a_grid_keeps_cells_row_by_row_and_levels_stand_side_by_side(tmp_path: P
 
 def test_single_pictures_have_an_embedding_of_their_own_in_2_1(tmp_path: Path) -> None:
     backbone = vjepa.load("two-one", write(tmp_path / "a.pt", "2.1"), frames=1)
-    assert backbone.clip == Clip()
+    assert backbone.clip == ClipSpec()
     assert backbone(random_clips(3, 1)).shape == (3, 1, 24)
 
 
@@ -188,7 +188,7 @@ class LargestResult(TorchDispatchMode):
 
 
 def test_no_matrix_of_tokens_times_tokens_is_made() -> None:
-    encoder = Encoder(replace(tiny("2.1"), size=256)).eval()
+    encoder = VJEPAEncoder(replace(tiny("2.1"), size=256)).eval()
     frames, tokens = 16, 8 * 16 * 16
     with torch.no_grad(), LargestResult() as mode:
         encoder(torch.zeros(1, frames, 256, 256, 3))
@@ -227,7 +227,7 @@ def test_weights_that_do_not_fit_are_refused(
 
 
 def test_files_of_the_other_release_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no 'ema_encoder'"):
+    with pytest.raises(InputError, match="contains no 'ema_encoder'"):
         vjepa.load("two-one", write(tmp_path / "a.pt", "2"))
     path = tmp_path / "b.pt"
     torch.save({"encoder": published("2.1")}, path)

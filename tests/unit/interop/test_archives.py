@@ -366,7 +366,7 @@ def test_code_in_an_archive_is_not_run(tmp_path: Path) -> None:
     saved(tmp_path / "a.pt", packed(VIDEOS) | {"extra": Code(tmp_path / "ran")})
     (tmp_path / "b.pt").write_bytes(pickle.dumps(Code(tmp_path / "ran"), protocol=2))
     for name in ("a.pt", "b.pt"):
-        with pytest.raises(InputError, match=rf"{name}: holds more than plain .*system\).*not loaded"):
+        with pytest.raises(InputError, match=rf"{name}: contains more than plain .*system\).*not loaded"):
             open_archive(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

@@ -49,7 +49,9 @@ def extract_(
     ] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Backbone setting: frames, frame_rate, hop, levels or grid. Repeatable."),
+        typer.Option(
+            "--set", help="Setting: frames, frame_rate, hop, levels, grid, precision, shift, longest_hold. Repeatable."
+        ),
     ] = None,
     on_error: OnError = "raise",
 ) -> None:

@@ -42,6 +42,6 @@ def serve(
     source_rate: SourceRate = None,
 ) -> None:
     """Look at videos, label them and learn from the labels, on a page in the browser (needs the extra 'serve')."""
-    from keystep.cli.serving import serve_data
+    from keystep.cli.serving import Listening, serve_data
 
-    serve_data(data, videos, model, head, host, port, token, source_rate, console)
+    serve_data(data, videos, model, head, source_rate, Listening(host, port, token), console)

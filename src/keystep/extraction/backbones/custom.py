@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from keystep.errors import InputError, named, quoted
-from keystep.extraction.backbone import Backbone, Clip, Picture
+from keystep.extraction.backbone import Backbone, ClipSpec, Picture
 from keystep.extraction.backbones.weights import tensors_hash
 from keystep.plugins import BACKBONES
 
@@ -29,7 +29,7 @@ class FunctionBackbone:
         weights: str,
         width: int,
         picture: Picture,
-        clip: Clip,
+        clip: ClipSpec,
         device: torch.device | str = "cpu",
     ) -> None:
         self.name, self.weights, self.width = name, weights, width
@@ -73,7 +73,7 @@ def from_callable(
     *,
     name: str,
     picture: Picture,
-    clip: Clip | None = None,
+    clip: ClipSpec | None = None,
     width: int | None = None,
     weights: str | None = None,
     device: torch.device | str = "cpu",
@@ -93,7 +93,7 @@ def from_callable(
         InputError: there is nothing to tell the weights by, or the function gives something else than features on a
             black clip. What the function raises by itself comes through as it is.
     """
-    clip = Clip() if clip is None else clip
+    clip = ClipSpec() if clip is None else clip
     module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     if isinstance(module, nn.Module):
         module.eval().to(device)
@@ -154,5 +154,5 @@ def from_name(name: str, device: torch.device | str = "cpu") -> Backbone:
 
 def is_backbone(value: object) -> bool:
     """Whether a value has all that `Backbone` asks for."""
-    kinds = {"name": str, "weights": str, "width": int, "picture": Picture, "clip": Clip}
+    kinds = {"name": str, "weights": str, "width": int, "picture": Picture, "clip": ClipSpec}
     return callable(value) and all(isinstance(getattr(value, name, None), kind) for name, kind in kinds.items())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu6
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.backbones.colours import Colours
 from keystep.extraction.backbones.custom import FunctionBackbone
 from keystep.extraction.backbones.layers import Activation, Layer, ready
@@ -74,7 +74,7 @@ def _layer(
     )
 
 
-class Block(nn.Module):
+class MBConv(nn.Module):
     """Widen, filter each channel by itself, narrow again; added to the input where the shapes are the same."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int) -> None:
@@ -114,11 +114,11 @@ class EfficientNetLite0(nn.Module):
         return scores
 
 
-def _blocks() -> Iterator[Block]:
+def _blocks() -> Iterator[MBConv]:
     for blocks, kernel, stride, expansion, inputs, outputs in STAGES:
-        yield Block(inputs, outputs, kernel=kernel, stride=stride, expansion=expansion)
+        yield MBConv(inputs, outputs, kernel=kernel, stride=stride, expansion=expansion)
         for _ in range(blocks - 1):
-            yield Block(outputs, outputs, kernel=kernel, stride=1, expansion=expansion)
+            yield MBConv(outputs, outputs, kernel=kernel, stride=1, expansion=expansion)
 
 
 def adapted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -181,5 +181,5 @@ def load(
         return pooled
 
     return FunctionBackbone(
-        features, name=NAME, weights=file_hash(path), width=WIDTH, picture=picture, clip=Clip(), device=device
+        features, name=NAME, weights=file_hash(path), width=WIDTH, picture=picture, clip=ClipSpec(), device=device
     )

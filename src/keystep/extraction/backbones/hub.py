@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from keystep.errors import InputError, named, one_line
-from keystep.extraction.backbone import Clip
+from keystep.extraction.backbone import ClipSpec
 from keystep.extraction.backbones.colours import Colours
 from keystep.extraction.backbones.custom import FunctionBackbone, from_callable
 from keystep.extraction.backbones.preprocessing import preprocessing
@@ -50,7 +50,7 @@ def from_transformers(
     picture, colours = preprocessing(*_settings(where, revision))
     tower, untrained = _tower(where, revision)
     kind = tower.config.model_type
-    clip, features = Clip(), _pooled(tower, colours, pools=not untrained)
+    clip, features = ClipSpec(), _pooled(tower, colours, pools=not untrained)
     if kind in VIDEO_MODELS:
         clip = _clip(tower.config)
         features = _dense(tower, colours, clip.slots, places_first=kind == "timesformer")
@@ -113,11 +113,11 @@ def _has_class_token(tower: nn.Module) -> bool:
     return any(name.endswith(("cls_token", "class_embedding")) for name, _ in tower.named_parameters())
 
 
-def _clip(config: Any) -> Clip:
+def _clip(config: Any) -> ClipSpec:
     """Frames and slots of a video model; a slot is as many frames as its patches are deep."""
     frames = config.frames_per_clip if config.model_type == "vjepa2" else config.num_frames
     depth = getattr(config, "tubelet_size", 1)
-    return Clip(frames=frames, slots=frames // (depth if isinstance(depth, int) else depth[0]))
+    return ClipSpec(frames=frames, slots=frames // (depth if isinstance(depth, int) else depth[0]))
 
 
 def _tower(where: str | Path, revision: str | None) -> tuple[Any, list[str]]:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
-from keystep.extraction.backbones.i3d_layouts import own_tensors, read_layout
-from keystep.extraction.backbones.weights import file_hash
+from keystep.extraction.backbone import ClipSpec, Picture
+from keystep.extraction.backbones.i3d_layouts import own_tensors
+from keystep.extraction.backbones.weights import file_hash, read_tensors
 from keystep.persistence import load_strict
 
 WIDTH = 1024
@@ -160,7 +160,7 @@ class I3DBackbone:
     width = WIDTH
     picture = Picture(height=SIZE, width=SIZE, short=256, interpolation="bilinear")
 
-    def __init__(self, model: I3D, weights: str, clip: Clip, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: I3D, weights: str, clip: ClipSpec, device: torch.device | str = "cpu") -> None:
         """``weights``: the SHA-256 of the file that they are from."""
         self.weights, self.clip = weights, clip
         self.model = model.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
@@ -186,7 +186,7 @@ def load_model(path: Path) -> I3D:
     Raises:
         InputError: not readable, or not the weights of I3D on RGB.
     """
-    tensors = own_tensors(read_layout(path))
+    tensors = own_tensors(read_tensors(path))
     bias = tensors.get("logits.bias")
     model = I3D(len(bias) if bias is not None and bias.ndim == 1 else CLASSES)
     load_strict(model, tensors, str(path))
@@ -201,5 +201,5 @@ def load(
     Raises:
         InputError: as `load_model`; no frames.
     """
-    clip = Clip(frames=frames, frame_rate=Fraction(frame_rate))
+    clip = ClipSpec(frames=frames, frame_rate=Fraction(frame_rate))
     return I3DBackbone(load_model(weights), file_hash(weights), clip, device)

@@ -1,24 +1,19 @@
-"""I3D weights as others keep them, brought to the names of `keystep.extraction.backbones.i3d.I3D`.
+"""Conversion of published I3D weights to the parameter names of `keystep.extraction.backbones.i3d.I3D`.
 
-Known by their names:
+Layouts are recognised by their names:
 
-- arrays of the JAX port: ``params|Mixed_3b|Branch_1/Conv3d_0b_3x3|Conv_0|kernel``, kernels (T, H, W, in, out);
+- the JAX port: ``params|Mixed_3b|Branch_1/Conv3d_0b_3x3|Conv_0|kernel``, kernels (T, H, W, in, out);
 - the common PyTorch port: ``Mixed_3b.b1b.conv3d.weight`` and ``Mixed_3b.b1b.bn.running_mean``;
-- keystep's own, which is left as it is: ``trunk.Mixed_3b.branch_1.1.weight``.
+- keystep's own, which is not changed: ``trunk.Mixed_3b.branch_1.1.weight``.
 
-Foreign batch norms (eps 1e-3) are folded into the convolutions before them, in float64.
+Batch norms (eps 1e-3) are folded into the preceding convolutions, in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
-
-from keystep.extraction.backbones.pickled import pickled_arrays
-from keystep.extraction.backbones.weights import read_tensors
-from keystep.reading import is_archive
 
 EPSILON = 1e-3
 STEM = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3")
@@ -35,22 +30,11 @@ UNITS = (
     *((f"trunk.{name}", name, name) for name in STEM),
     *((f"trunk.{mixed}.{own}", f"{mixed}|{jax}", f"{mixed}.{port}") for mixed in MIXED for own, jax, port in BRANCHES),
 )
-"""Each convolution's name here, in the JAX port, in the PyTorch port."""
-
-
-def read_layout(path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a file as they are there; the JAX port's ``.ckpt`` gives the names of its arrays file.
-
-    Raises:
-        InputError: missing, damaged or of another kind.
-    """
-    if path.suffix == ".ckpt" and path.is_file() and not is_archive(path):
-        return pickled_arrays(path)
-    return read_tensors(path)
+"""Name of each convolution in keystep, the JAX port and the PyTorch port."""
 
 
 def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under keystep's names; what does not belong keeps its name, for `load_strict` to refuse."""
+    """Rename tensors of any known layout to keystep's names. Unknown names are kept, so `load_strict` refuses them."""
     if any(name.startswith("params|") for name in tensors):
         return _from_jax(tensors)
     if any(name.endswith(".conv3d.weight") for name in tensors):
@@ -79,7 +63,7 @@ _JAX_NORM = (("batch_stats", "mean"), ("batch_stats", "var"), ("params", "bias")
 
 
 def _from_pytorch_port(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # older files have no counters of batches; they are of no use to inference
+    # older files lack these counters, and inference does not need them
     left = {name: value for name, value in tensors.items() if not name.endswith(".bn.num_batches_tracked")}
     own: dict[str, Tensor] = {}
     for name, _, port in UNITS:
@@ -94,9 +78,16 @@ def _from_pytorch_port(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold(left: dict[str, Tensor], own: dict[str, Tensor], name: str, sources: Sequence[str]) -> None:
-    """Move a convolution (out, in, T, H, W) and its batch norm (mean, variance, shift, perhaps scale) to one unit.
+    """Fold a batch norm into its convolution, and move the result from ``left`` to ``own``.
 
-    Statistics may have axes of one beside the channels. Nothing moves where a part is missing or does not fit.
+    Does nothing if a tensor is missing or its shape does not fit.
+
+    Args:
+        left: the remaining tensors, by their published names.
+        own: the converted tensors, by keystep's names.
+        name: keystep's name of the layer.
+        sources: published names of the kernel (out, in, T, H, W), and of the mean, variance, shift and optionally scale
+            of the batch norm, which may have further axes of size one.
     """
     found = [left[source].double() for source in sources if source in left]
     if len(found) < len(sources) or any(vector.numel() != len(found[0]) for vector in found[1:]):

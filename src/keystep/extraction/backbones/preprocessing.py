@@ -33,10 +33,12 @@ def preprocessing(settings: Mapping[str, Any], source: str) -> tuple[Picture, Co
         raise InputError(f"{source}: do_resize is false, so that the size of pictures is not known")
     try:
         return _picture(settings, source), _colours(settings)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source}: size, crop_size, image_mean or image_std cannot be used: {error!r}") from error
+        raise InputError(
+            f"{source}: size, crop_size, image_mean or image_std cannot be used: {quoted(error)}"
+        ) from error
 
 
 def _picture(settings: Mapping[str, Any], source: str) -> Picture:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keystep.errors import InputError
-from keystep.extraction.backbone import Clip, Picture
+from keystep.extraction.backbone import ClipSpec, Picture
 from keystep.extraction.backbones.colours import IMAGENET
 from keystep.extraction.backbones.custom import FunctionBackbone
 from keystep.extraction.backbones.layers import Layer, ready
@@ -261,7 +261,7 @@ def load(
         weights=file_hash(weights),
         width=WIDTH,
         picture=PICTURE,
-        clip=Clip(frames=frames, frame_rate=frame_rate),
+        clip=ClipSpec(frames=frames, frame_rate=frame_rate),
         device=device,
     )
 
@@ -282,7 +282,7 @@ def load_unshifted(weights: Path, device: torch.device | str = "cpu") -> Functio
         return each
 
     return FunctionBackbone(
-        features, name="tsm", weights=file_hash(weights), width=WIDTH, picture=PICTURE, clip=Clip(), device=device
+        features, name="tsm", weights=file_hash(weights), width=WIDTH, picture=PICTURE, clip=ClipSpec(), device=device
     )
 
 

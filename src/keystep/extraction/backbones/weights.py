@@ -1,4 +1,4 @@
-"""Weights of other people: safe reading, and which file it was."""
+"""Published weights: safe reading, and hashes that identify them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from torch import Tensor
 from keystep.errors import InputError
 from keystep.persistence import load_tensors
 from keystep.reading import read_npz
-from keystep.unpickling import load_torch, unwrapped
+from keystep.unpickling import is_pickle, load_arrays, load_torch, unwrapped
 
 MOST_BYTES = 4 << 30
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which checkpoints commonly keep the state dict."""
+"""Keys that checkpoints commonly use for the state dict."""
 
 
 def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[str, Tensor]:
-    """Names and tensors of a checkpoint: ``.safetensors``, ``.npz`` or torch's own format; code in it is never run.
+    """Read the weights in a file of any supported format. Code in it is never run.
 
     Args:
-        inside: the key under which the state dict stands, or several of which the first that is there counts; by
-            default the usual ones are tried.
+        path: ``.safetensors``, ``.npz``, a torch file, or a pickle of nested dictionaries of arrays (JAX), whose keys
+            are joined by ``|``.
+        inside: key of the state dict in a torch file, or several, of which the first that exists is used. By default,
+            the common ones are tried.
+
+    Returns:
+        parameter name -> tensor on the CPU.
 
     Raises:
-        InputError: missing, damaged or of another kind; no tensors under that key.
+        InputError: a missing or damaged file, one of another format, or no tensors under that key.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
@@ -35,7 +40,9 @@ def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[
         return unwrapped(load_tensors(path))
     if path.suffix == ".npz":
         return {name: torch.from_numpy(array) for name, array in read_npz(path, MOST_BYTES).items()}
-    found = load_torch(path)  # mapped: what stands beside the state dict (the optimiser's numbers) is never read
+    if is_pickle(path):
+        return load_arrays(path)
+    found = load_torch(path)  # memory-mapped, so the optimiser's state is never read
     keys = WRAPPERS if inside is None else (inside,) if isinstance(inside, str) else tuple(inside)
     for key in keys:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -43,17 +50,17 @@ def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[
             break
     else:
         if inside is not None:
-            raise InputError(f"{path}: holds no {' or '.join(map(repr, keys))}")
+            raise InputError(f"{path}: contains no {' or '.join(map(repr, keys))}")
     tensors = (
         {name: value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, dict) else {}
     )
     if not tensors:
-        raise InputError(f"{path}: holds no tensors by name")
+        raise InputError(f"{path}: contains no named tensors")
     return unwrapped(tensors)
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 in hex of all names, types, shapes and numbers; the order of the names does not matter."""
+    """SHA-256 in hex of all names, types, shapes and values, independent of their order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

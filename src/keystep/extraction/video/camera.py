@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from keystep.errors import InputError, one_line
-from keystep.extraction.video.clock import Clock
+from keystep.extraction.video.clock import TrackClock
 from keystep.extraction.video.decoding import import_av, may_jump
 from keystep.extraction.video.frames import LARGEST, Frame, FrameSource, Renderer
 from keystep.extraction.video.tracks import foremost, video_tracks
@@ -40,7 +40,7 @@ class LiveInput:
         failure = import_av().FFmpegError
         with self._opened() as (container, stream):
             renderer, numbers = Renderer(stream.sample_aspect_ratio or Fraction(1), self.name), count()
-            clock = Clock(stream.time_base, lambda: stream.average_rate, None, wraps=may_jump(container))
+            clock = TrackClock(stream.time_base, lambda: stream.average_rate, None, wraps=may_jump(container))
             first: Fraction | None = None
             try:
                 for packet in container.demux(stream):
@@ -74,7 +74,7 @@ class LiveInput:
                 shown, coming = coming, next(frames, None)
             yield shown
 
-    def _decoded(self, stream: Any, packet: Any, clock: Clock) -> list[Any]:
+    def _decoded(self, stream: Any, packet: Any, clock: TrackClock) -> list[Any]:
         """A piece that came in damaged is left out."""
         try:
             frames: list[Any] = stream.codec_context.decode(packet)

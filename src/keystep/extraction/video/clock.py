@@ -28,7 +28,7 @@ class Jump(NamedTuple):
     seconds: Fraction
 
 
-class Clock:
+class TrackClock:
     """Turns the stamps of a track's packets and frames into times, in seconds on the file's clock.
 
     What its packets say decides between three kinds, once and for all, with the first one:

@@ -12,9 +12,10 @@ from typing import Any
 
 from keystep.errors import InputError, one_line
 from keystep.extraction.video.boxes import is_fragmented, second_file
-from keystep.extraction.video.clock import Clock, Jump
+from keystep.extraction.video.clock import Jump, TrackClock
 from keystep.extraction.video.frames import LARGEST, check_size
 from keystep.extraction.video.tracks import choose, video_tracks
+from keystep.reading import check_regular
 
 STATE_DURATION = {"matroska", "flv", "asf", "avi"}
 """Containers whose header keeps the duration of the whole when the end is cut off; others tell what is there."""
@@ -40,7 +41,7 @@ def import_av() -> ModuleType:
 
 
 class Track:
-    """The video track of an open file, and what comes out of it. Times here are in seconds, see `Clock`.
+    """The video track of an open file, and what comes out of it. Times here are in seconds, see `TrackClock`.
 
     What went wrong is counted: errors (packets that cannot be decoded), damaged (frames shown with missing parts),
     misplaced (frames dropped because of their time), skipped (bytes where no packet could be made out), stopped (why
@@ -57,7 +58,7 @@ class Track:
         self.stopped: str | None = None
         self._formats = set(container.format.name.split(","))
         jumps = may_jump(container)
-        self.clock = Clock(stream.time_base, lambda: self.rate, JUMP if jumps else None, wraps=jumps)
+        self.clock = TrackClock(stream.time_base, lambda: self.rate, JUMP if jumps else None, wraps=jumps)
 
     def packets(self) -> Iterator[Any]:
         """The compressed frames as they lie in the file, up to its end or to where it cannot be read any more."""
@@ -275,7 +276,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: a folder; give the video files in it")
     if not path.exists():
         raise InputError(f"{path}: no such video file")
-    if path.is_file() and path.stat().st_size == 0:
+    if check_regular(path) == 0:
         raise InputError(f"{path}: an empty file of zero bytes; copy or download it again")
 
 

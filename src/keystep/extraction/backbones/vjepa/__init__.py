@@ -2,6 +2,6 @@
 
 from keystep.extraction.backbones.vjepa.config import MODELS, VJEPAConfig
 from keystep.extraction.backbones.vjepa.features import VJEPA, load
-from keystep.extraction.backbones.vjepa.model import Encoder
+from keystep.extraction.backbones.vjepa.model import VJEPAEncoder
 
-__all__ = ["MODELS", "VJEPA", "Encoder", "VJEPAConfig", "load"]
+__all__ = ["MODELS", "VJEPA", "VJEPAConfig", "VJEPAEncoder", "load"]

@@ -1,4 +1,4 @@
-"""Other people's checkpoints of V-JEPA, to the names of `model.Encoder`: pure functions of names and tensors.
+"""Other people's checkpoints of V-JEPA, to the names of `model.VJEPAEncoder`: pure functions of names and tensors.
 
 Meta's files are dicts whose ``target_encoder``, ``ema_encoder`` or ``encoder`` is a state dict; its names begin with
 ``module.backbone.``, what the training wrapped around the network. `transformers` has a folder with ``config.json`` and
@@ -46,7 +46,7 @@ RENAMED = {
 
 
 def read_encoder(path: Path, config: VJEPAConfig) -> dict[str, Tensor]:
-    """The encoder's tensors under the names of `model.Encoder`; whether they are all there is not looked at.
+    """The encoder's tensors under the names of `model.VJEPAEncoder`; whether they are all there is not looked at.
 
     Args:
         path: a published ``.pt`` file; or a folder of `transformers`, or the safetensors of one (2 only).

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from keystep.errors import InputError, quoted
-from keystep.extraction.backbone import Clip
+from keystep.extraction.backbone import ClipSpec
 from keystep.extraction.backbones.vjepa.checkpoint import read_encoder, weights_hash
 from keystep.extraction.backbones.vjepa.config import MODELS, PATCH, TRAINED_FRAMES, TUBELET, VJEPAConfig
-from keystep.extraction.backbones.vjepa.model import Encoder
+from keystep.extraction.backbones.vjepa.model import VJEPAEncoder
 from keystep.persistence import load_strict
 
 Levels = Literal["last", "all"]
@@ -29,7 +29,7 @@ class VJEPA:
     """A `Backbone`: clips (n, F, H, W, 3) to features (n, F / 2, grid * grid * D), or * 4 D with all levels."""
 
     def __init__(
-        self, name: str, weights: str, encoder: Encoder, *, frames: int, levels: Levels = "last", grid: int = 1
+        self, name: str, weights: str, encoder: VJEPAEncoder, *, frames: int, levels: Levels = "last", grid: int = 1
     ) -> None:
         config = encoder.config
         _check(name, config, frames, levels, grid)
@@ -40,7 +40,7 @@ class VJEPA:
         self.grid = grid
         self.width = grid * grid * config.width * (len(config.levels) if self.every_level else 1)
         self.picture = config.picture
-        self.clip = Clip(frames=frames, slots=max(1, frames // TUBELET))
+        self.clip = ClipSpec(frames=frames, slots=max(1, frames // TUBELET))
 
     @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def load(
     _check(name, config, frames, levels, grid)
     tensors = read_encoder(weights, config)
     with torch.device("meta"):  # random numbers for billions of weights would only be overwritten
-        encoder = Encoder(config)
+        encoder = VJEPAEncoder(config)
     encoder = encoder.to(dtype).to_empty(device=device)
     load_strict(encoder, tensors, str(weights))
     return VJEPA(name, weights_hash(weights), encoder, frames=frames, levels=levels, grid=grid)

@@ -66,7 +66,7 @@ class PatchEmbedding(nn.Module):
         return F.linear(tubes, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class Attention(nn.Module):
+class VJEPAAttention(nn.Module):
     """Every token sees every token; no matrix of tokens times tokens is ever in memory."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-class MLP(nn.Module):
+class VJEPAMLP(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -94,27 +94,27 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
+class VJEPABlock(nn.Module):
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
-        self.attn = Attention(config.width, config.heads)
+        self.attn = VJEPAAttention(config.width, config.heads)
         self.norm2 = nn.LayerNorm(config.width, eps=EPSILON)
-        self.mlp = MLP(config.width, config.hidden)
+        self.mlp = VJEPAMLP(config.width, config.hidden)
 
     def forward(self, x: Tensor, rotary: RotaryTables) -> Tensor:
         x = x + self.attn(self.norm1(x), rotary)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
-class Encoder(nn.Module):
+class VJEPAEncoder(nn.Module):
     """From clips to one vector for each slot and patch."""
 
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbedding(config.width, TUBELET)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(VJEPABlock(config) for _ in range(config.depth))
         if config.release == "2":
             self.norm = nn.LayerNorm(config.width, eps=EPSILON)
             return
