@@ -41,7 +41,7 @@ class Server:
     def labels(self, video: str) -> list[str]:
         """What stands in the MS-TCN file of a video."""
         path = self.data / "groundTruth" / f"{video}.txt"
-        return path.read_text().split("\n") if path.exists() else []
+        return path.read_text().splitlines() if path.exists() else []
 
 
 class Windows:

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import {Annotation, drafts} from "./annotation.js";
 import {Classes} from "./classes.js";
 import {showConflict} from "./conflict.js";
-import {clamp, find, say} from "./dom.js";
+import {find, h, say} from "./dom.js";
 import {Editor} from "./editor.js";
 import {Gestures} from "./gestures.js";
 import {HoverCard} from "./hover.js";
@@ -123,7 +123,7 @@ class App {
         this.videos.reload();
       },
       encoding: ({done, total}) => this.#progress(`Encoding ${done} of ${total} videos`, done / total),
-      index: ({progress = 1}) => this.#progress("Building the index of moments", progress),
+      index: ({done, total}) => this.#progress("Indexing moments", done / total),
     }, states);
   }
 
@@ -183,6 +183,7 @@ class App {
   /** Open a video, at a slot if one is given, with start..stop in view if they are. */
   async open(id, {slot = null, start = null, stop = null} = {}) {
     const turn = ++this.#turn;
+    this.videos.mark(id);
     try {
       if (id !== this.item?.id) {
         this.annotation?.save();
@@ -230,7 +231,6 @@ class App {
     this.editor.open(annotation);
     this.player.open(item, project);
     this.similarity.open(item);
-    this.videos.mark(item.id);
     history.replaceState(null, "", `#v=${item.id}`);
     this.#changed();
     this.#showState();
@@ -254,7 +254,8 @@ class App {
     const {state, message} = this.annotation;
     const place = find("#save-state");
     place.dataset.state = state;
-    place.textContent = this.project.read_only ? "read-only" : words[state];
+    const more = state === "offline" ? h("span.more", {}, "· kept in this browser") : null;
+    place.replaceChildren(this.project.read_only ? "read-only" : words[state], ...(more ? [more] : []));
     place.title = message || (state === "saved" ? `Revision ${this.annotation.revision} is on the server` : "");
     if (state === "refused") say(message);
   }
