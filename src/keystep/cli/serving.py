@@ -8,14 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data, show_lines
+from keystep.cli.progress import progress_on
 from keystep.errors import InputError
 from keystep.files import is_writable
 from keystep.locking import owning
+from keystep.stopping import interruptible
 
 if TYPE_CHECKING:
     from keystep.serve.workspace import Workspace
@@ -59,6 +61,7 @@ def serve_data(
         InputError: the extra is missing, unusable data, another server on the same folder, or a port in use.
     """
     check_installed()
+    from keystep.extraction.listing import find_videos
     from keystep.loading import load
     from keystep.serve.workspace import Workspace
 
@@ -69,8 +72,38 @@ def serve_data(
             console.print(f"note: {data} cannot be written to: labels can only be looked at", markup=False)
         folder = open_data(data, source_rate, None, "skip")
         list_problems(folder, console)
-        workspace = Workspace(folder, videos=videos, model=None if model is None else load(model))
-        run(workspace, head, where, console)
+        recordings = {} if videos is None else find_videos([videos])
+        if not recordings.keys() & folder.videos.keys() and videos is not None:
+            console.print(f"note: no file of {videos} is named as a feature file of {data} is", markup=False)
+        run(Workspace(folder, videos=recordings, model=None if model is None else load(model)), head, where, console)
+
+
+def label_videos(
+    videos: list[Path],
+    out: Path,
+    where: Listening,
+    console: Console,
+    **options: Any,
+) -> None:
+    """Prepare videos and serve them until Ctrl-C; ``options`` as for `keystep.serve.preparing.prepare`.
+
+    Raises:
+        InputError: as `serve_data`, or the videos cannot be prepared.
+    """
+    check_installed()
+    from keystep.cli.extraction import show_extracted
+    from keystep.loading import load
+    from keystep.serve.preparing import prepare
+    from keystep.serve.workspace import Workspace
+
+    with interruptible(f"stopped; run again to go on in {out}"):
+        found = prepare(videos, out, progress=progress_on(console), **options)
+    show_extracted(found.extracted, console, onward=False)
+    if found.reason:
+        console.print(f"note: {found.reason}", soft_wrap=True, markup=False)
+    with owning(found.folder.root):
+        model = None if found.model is None else load(found.model)
+        run(Workspace(found.folder, videos=found.recordings, model=model), None, where, console)
 
 
 def run(workspace: Workspace, head: Path | None, where: Listening, console: Console) -> None:

@@ -35,6 +35,8 @@ DEFAULT_FACTOR = 3.0
 """Factor on the scores where no held-out video can calibrate one: deliberately low, so that confidence is too."""
 FOLDS = 10
 """Most parts of a cross-validation."""
+CALIBRATION_SLOTS = 20_000
+"""Most held-out slots that calibrate the confidence."""
 HELD_SLOTS = 1_000
 """Slots of each labelled video, evenly spaced, that are kept for scoring it when it is held out."""
 
@@ -125,9 +127,9 @@ class Weights:
     weight: Floats  # (K, C)
     bias: Floats  # (C,)
 
-    def scores(self, frames: Array) -> Floats:
+    def scores(self, frames: Frames) -> Frames:
         """(T, K) -> (T, C)."""
-        return np.asarray(frames @ self.weight + self.bias)
+        return np.asarray(frames @ self.weight.astype(np.float32) + self.bias.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +194,7 @@ def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] |
     if len(folds) < 2:
         return Validation(None, DEFAULT_PENALTY, DEFAULT_FACTOR)
     total = add(each.sums for each in evidence.values())
-    scores: list[list[Floats]] = []  # fold, penalty -> (N, C)
+    scores: list[list[Frames]] = []  # fold, penalty -> (N, C)
     targets, chance = [], 0.0
     for fold in folds:
         rest = total - add(evidence[video].sums for video in fold)
@@ -206,12 +208,17 @@ def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] |
     best = int(sums.sum(axis=0).argmax())  # ties: the strongest
     honest = [(sums.sum(axis=0) - sums[fold]).argmax() for fold in range(len(folds))]
     chosen = [found[at] for found, at in zip(right, honest, strict=True)]
-    factor = sharpness(np.concatenate([found[best] for found in scores]), np.concatenate(targets))
+    factor = _calibrate(np.concatenate([found[best] for found in scores]), np.concatenate(targets))
     count = total.counts.sum()
     mean = sum(w @ r for w, r in zip(weights, chosen, strict=True)) / count
     spread = _spread(folds, evidence, owner, chosen)
     accuracy = Accuracy(100 * float(mean), spread, 100 * float(chance / count), len(folds), len(evidence))
     return Validation(accuracy, PENALTIES[best], factor)
+
+
+def _calibrate(scores: Frames, targets: Ids) -> float:
+    stride = -(-len(targets) // CALIBRATION_SLOTS)
+    return sharpness(scores[::stride], targets[::stride])
 
 
 def add(sums: Iterable[Sums]) -> Sums:

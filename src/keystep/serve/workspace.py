@@ -15,8 +15,8 @@ import numpy as np
 
 from keystep.data.folder import FeatureFolder
 from keystep.data.slots import open_array
-from keystep.errors import InputError, quoted
-from keystep.files import VIDEO_ENDINGS, is_writable, write_array
+from keystep.errors import InputError
+from keystep.files import is_writable, write_array
 from keystep.pjepa import PJEPA
 from keystep.serve.latents import Latents
 
@@ -29,7 +29,7 @@ class Workspace:
 
     Args:
         folder: opened at the rate on disk.
-        videos: folder of the recordings, ``<name>.mp4`` or another ending; None: there are none.
+        videos: name -> file of the recordings that there are.
         work: folder for what can be computed again; by default ``.serve`` in the data.
 
     Attributes:
@@ -38,7 +38,12 @@ class Workspace:
     """
 
     def __init__(
-        self, folder: FeatureFolder, *, videos: Path | None = None, work: Path | None = None, model: PJEPA | None = None
+        self,
+        folder: FeatureFolder,
+        *,
+        videos: Mapping[str, Path] | None = None,
+        work: Path | None = None,
+        model: PJEPA | None = None,
     ) -> None:
         if folder.pool != 1:
             raise InputError(f"{folder.root}: annotations count slots on disk; open it at its own rate")
@@ -50,7 +55,7 @@ class Workspace:
         self.latents = (
             None if model is None else Latents(folder, model, self.work / "latents" / self._latents_of(model))
         )
-        self._files = {} if videos is None else _recordings(videos)
+        self._files = dict(videos or {})
 
     def number(self, name: str) -> int:
         """A video's place in the order of names."""
@@ -158,14 +163,3 @@ def stamp(path: Path) -> str:
     """A few digits that change with a file's size or time, so that nothing made of an older one is taken for it."""
     found = path.stat()
     return hashlib.sha256(f"{found.st_size}/{found.st_mtime_ns}".encode()).hexdigest()[:12]
-
-
-def _recordings(folder: Path) -> dict[str, Path]:
-    """Name -> file of the videos in a folder; of two that differ in their ending only, the first by name."""
-    if not folder.is_dir():
-        raise InputError(f"{quoted(str(folder))}: no such folder of videos")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_ENDINGS and path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.stem, path)
-    return found

@@ -17,6 +17,7 @@ from PIL import Image
 
 from keystep.data.folder import open_dataset
 from keystep.extraction.backbone import Picture
+from keystep.extraction.listing import find_videos
 from keystep.extraction.video import open_video
 from keystep.serve.workspace import Workspace
 
@@ -35,7 +36,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filmed(mstcn: Path, films: Path, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
-    with opened(Workspace(open_dataset(mstcn, source_rate=5), videos=films)) as client:
+    with opened(Workspace(open_dataset(mstcn, source_rate=5), videos=find_videos([films]))) as client:
         yield client
 
 
@@ -108,7 +109,7 @@ def test_a_proxy_that_cannot_be_made_is_one_line(filmed: TestClient) -> None:
 def test_a_server_that_ends_leaves_no_half_of_a_proxy(
     mstcn: Path, films: Path, opened: Callable[..., TestClient]
 ) -> None:
-    with opened(Workspace(open_dataset(mstcn, source_rate=5), videos=films)) as client:
+    with opened(Workspace(open_dataset(mstcn, source_rate=5), videos=find_videos([films]))) as client:
         client.get("/media/1", params={"proxy": 1})
     left = [path for path in (mstcn / ".serve").rglob("*") if path.is_file()]
     assert all(path.suffix == ".mp4" and not path.name.startswith(".") for path in left)
