@@ -8,7 +8,7 @@ import {find, h, say} from "./dom.js";
 import {Editor} from "./editor.js";
 import {Gestures} from "./gestures.js";
 import {HoverCard} from "./hover.js";
-import {bind, commands, showHelp} from "./keys.js";
+import {bind, commands, returnFocus, showHelp} from "./keys.js";
 import {Learning} from "./learning.js";
 import {Live} from "./live.js";
 import {Moments} from "./moments.js";
@@ -110,6 +110,7 @@ class App {
     const author = find("#author");
     author.value = localStorage.getItem("keystep:author") ?? "";
     author.addEventListener("change", () => localStorage.setItem("keystep:author", author.value));
+    returnFocus(timeline.canvas);
     bind(this.table, this.classes, editor, () => !document.body.classList.contains("live") && player.item);
   }
 
