@@ -23,11 +23,11 @@ from harness import Kind
 from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
 from mutations import JSON, NPY, NPZ, TORCH, mutated
 
-from keystep.data.clips import Clip, read_clips, write_clips
+from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
 from keystep.data.store import FeatureStore
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
 from keystep.errors import plain
@@ -104,7 +104,7 @@ def _looked_at(root: Path) -> None:
     """What `keystep inspect` and `keystep discover` read of the videos' records."""
     inspect_dataset(root)
     folder = open_dataset(root)
-    tasks_of(folder, [*folder.videos])
+    find_tasks(folder, [*folder.videos])
 
 
 def _features(root: Path) -> Iterator[Kind]:
@@ -131,7 +131,9 @@ def _annotation(root: Path) -> Iterator[Kind]:
     ):
         yield Kind(name, folder / file, use, mutated)
     write_clips(
-        root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x"
+        root / "clips.json",
+        [TrimmedClip("video0", 0.5, 1.5, 1, "train"), TrimmedClip("video1", 0.0, 1.0, None, "hidden")],
+        "x",
     )
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 

@@ -15,6 +15,7 @@ from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
 from keystep.serve.learning import Learner, Prediction
 from keystep.serve.media import Media
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
@@ -51,6 +52,7 @@ class Services:
     learner: Learner
     signals: Signals
     media: Media
+    moments: Moments
     head: SavedHead | None = None
 
     @property
