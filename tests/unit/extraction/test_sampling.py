@@ -172,7 +172,7 @@ def test_a_stream_that_goes_on_gives_the_slots_that_are_left():
 @pytest.mark.parametrize(
     ("settings_", "says"),
     [
-        ({"window": "left"}, "none of center, right"),
+        ({"window": "left"}, "expected one of center, right"),
         ({"hop": 9}, "hop 9: a clip has 4 slots"),
         ({"hop": 2, "window": "right"}, "only a clip's last slot"),
     ],
