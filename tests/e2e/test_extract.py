@@ -215,7 +215,7 @@ def test_labels_that_come_later_reach_finished_videos(keystep: Run, kitchen: Pat
     for path in (once / "groundTruth").iterdir():
         assert path.read_text() == (out / "groundTruth" / path.name).read_text()
     status, _, error = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "20", "--on-error", "skip")
-    assert status == 2 and "0.479 lines for each 1/20 s in 5 videos" in error and "such as 9.583" in error
+    assert status == 2 and "0.479 lines per 1/20 s in all 5 videos" in error and "such as 9.583" in error
     status, said, _ = keystep(*command, "--out", out, "--labels", kitchen, "--label-rate", "10")
     assert status == 0 and "the labels have changed" in said and "0 videos to extract, 5 finished" in said
 

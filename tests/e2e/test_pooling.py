@@ -91,10 +91,10 @@ def test_videos_whose_labels_pooled_the_features_cannot_judge_them(keystep: Run,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give one of --mean, --labels and --pooler"),
+        ((), "choose one of --mean, --labels and --pooler"),
         (("--mean", "--labels", "--split", 1), "give one of"),
         (("--labels",), "--labels needs --split"),
-        (("--mean", "--set", "steps=3"), "--set is for what --labels trains"),
+        (("--mean", "--set", "steps=3"), "--set is only for --labels"),
         (("--mean", "--tokens", 7), "cannot hold 7 tokens"),
         (("--labels", "--split", 1, "--set", "head=3"), "did you mean heads"),
     ],

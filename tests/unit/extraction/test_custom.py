@@ -108,7 +108,7 @@ def test_features_can_be_learned_from() -> None:
 
 
 def test_weights_that_nothing_tells_apart_are_refused() -> None:
-    with pytest.raises(InputError, match="give weights="):
+    with pytest.raises(InputError, match="pass weights="):
         from_callable(mean_colour, name="mean", picture=PICTURE)
 
 

@@ -38,10 +38,10 @@ def test_a_typed_result_names_the_folder_of_means(folder: FeatureFolder, tmp_pat
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "give one of --mean"),
-        ({"mean": True, "labels": True, "split": "1"}, "give one of --mean"),
+        ({}, "choose one of --mean"),
+        ({"mean": True, "labels": True, "split": "1"}, "choose one of --mean"),
         ({"mean": True, "split": "1"}, "the other methods take no split"),
-        ({"mean": True, "settings": {"dim": 8}}, "--set is for what --labels trains"),
+        ({"mean": True, "settings": {"dim": 8}}, "--set is only for --labels"),
         ({"mean": True, "tokens": 5}, "cannot hold 5 tokens"),
         ({"mean": True, "tokens": 1}, "one token per slot"),
     ],

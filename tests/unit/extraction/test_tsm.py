@@ -235,9 +235,9 @@ def test_a_state_can_be_gone_on_from_twice(online: tsm.OnlineTSM) -> None:
 
 def test_a_state_of_other_streams_or_sizes_is_refused(online: tsm.OnlineTSM) -> None:
     _, state = online.step(random_frames(2), tsm.OnlineState())
-    with pytest.raises(InputError, match=r"of 2 streams and \(16, 16\) places, the frames of 1"):
+    with pytest.raises(InputError, match=r"for 2 streams with feature maps of \(16, 16\), the frames are 1"):
         online.step(random_frames(1), state)
-    with pytest.raises(InputError, match=r"the frames of 2 and \(8, 8\)"):
+    with pytest.raises(InputError, match=r"the frames are 2 with \(8, 8\)"):
         online.step(random_frames(2, 32), state)
 
 
@@ -273,7 +273,7 @@ def test_the_clip_is_that_of_dense_sampling(checkpoint: Path) -> None:
 
 
 REFUSED = [
-    ("module.base_model.layer2.0.nl.theta.weight", None, "non-local blocks; only those without"),
+    ("module.base_model.layer2.0.nl.theta.weight", None, "non-local blocks, which are not supported"),
     ("module.base_model.layer1.2.conv1.weight", "module.base_model.layer1.2.conv1.net.weight", "has no temporal shift"),
     ("module.base_model.layer1.0.net.conv1.weight", "module.base_model.layer1.0.conv1.net.weight", "no temporal shift"),
     ("module.base_model.features.0.0.weight", "module.base_model.conv1.weight", r"1 missing \(stem\.convolution"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import count
@@ -12,7 +12,7 @@ from typing import Any
 from keystep.errors import InputError, one_line
 from keystep.extraction.video.clock import TrackClock
 from keystep.extraction.video.decoding import import_av, may_jump
-from keystep.extraction.video.frames import LARGEST, Frame, FrameSource, Renderer
+from keystep.extraction.video.frames import LARGEST, Frame, Renderer
 from keystep.extraction.video.tracks import foremost, video_tracks
 
 DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -22,7 +22,7 @@ PATIENCE = (10.0, 10.0)
 
 
 class LiveInput:
-    """A camera or stream as a `FrameSource` that cannot go back, see `open_camera`."""
+    """A camera or network stream, see `open_camera`."""
 
     def __init__(self, name: str, address: str, kind: str | None) -> None:
         self.name, self._address, self._kind = name, address, kind
@@ -58,25 +58,6 @@ class LiveInput:
         if first is None:
             raise InputError(f"{self.name}: returned no frames; try another camera or address")
 
-    def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
-        """Yield the frame shown at each time; times must increase.
-
-        Raises:
-            InputError: a time before an earlier one.
-        """
-        frames = self.frames()
-        shown, before = next(frames), None
-        coming = next(frames, None)
-        for time in times:
-            if before is not None and time < before:
-                raise InputError(
-                    f"{self.name}: cannot go back from {float(before)} s to {float(time)} s in a live input"
-                )
-            before = time
-            while coming is not None and coming.time <= time:
-                shown, coming = coming, next(frames, None)
-            yield shown
-
     def _decoded(self, stream: Any, packet: Any, clock: TrackClock) -> list[Any]:
         """Decode a packet; damaged ones are skipped."""
         try:
@@ -105,8 +86,8 @@ class LiveInput:
             yield container, stream
 
 
-def open_camera(index_or_url: str) -> FrameSource:
-    """Return a camera or network stream as a frame source; it is opened when frames are requested.
+def open_camera(index_or_url: str) -> LiveInput:
+    """Return a camera or network stream, which is opened when its frames are requested.
 
     Cameras use Video4Linux on Linux. AVFoundation on macOS, DirectShow on Windows, and RTSP have not been tested.
 

@@ -49,7 +49,7 @@ class VideoInfo:
 
 
 class VideoFile:
-    """A video file as a `FrameSource`, see `open_video`. The file is only open while frames are read.
+    """A video file, see `open_video`. It is only open while frames are read.
 
     Attributes:
         info: properties of the file.

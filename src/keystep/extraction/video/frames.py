@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,22 +65,6 @@ class Frame:
     def rgb(self, picture: Picture) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB in C order: upright, resized and centre-cropped according to ``picture``."""
         return self.render(picture)
-
-
-class FrameSource(Protocol):
-    """Protocol of sources of frames."""
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield all frames in order of presentation, in constant memory."""
-        ...
-
-    def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
-        """Yield the frame shown at each time, which is the latest one that is not after it.
-
-        Args:
-            times: seconds, in any order; before the first frame they give the first one, after the last the last one.
-        """
-        ...
 
 
 class Orientation(NamedTuple):
