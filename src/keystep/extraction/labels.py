@@ -156,6 +156,10 @@ class FrameLabels:
     def check(self, video: str, info: VideoInfo) -> Lengths | None:
         """Check the labels of a video before it is decoded.
 
+        Args:
+            video: its name.
+            info: its properties.
+
         Returns:
             `lengths` according to the header of the video.
 

@@ -69,7 +69,7 @@ def test_the_hash_tells_names_types_shapes_and_numbers_but_not_order() -> None:
 
 
 WRONG = [
-    (lambda clips: clips.float().mean((2, 3)), {}, r"gave .*\(1, 4, 3\).*expected \(1, 2, 3\)"),
+    (lambda clips: clips.float().mean((2, 3)), {}, r"returned .*\(1, 4, 3\).*expected \(1, 2, 3\)"),
     (lambda clips: clips.float(), {}, r"returned a tensor of shape \(1, 4, 4, 6, 3\); expected features"),
     (lambda clips: [1], {}, "returned a list; expected features"),
     (lambda clips: torch.zeros(len(clips), 2, 7), {"width": 8}, r"\(1, 2, 7\) .*expected \(1, 2, 8\)"),

@@ -236,7 +236,7 @@ def test_files_of_the_other_release_are_refused(tmp_path: Path) -> None:
 
 
 BAD_SETTINGS = [
-    ("three", {}, "no V-JEPA model 'three'; choose one of vjepa2-l, "),
+    ("three", {}, "unknown V-JEPA model 'three'; expected one of vjepa2-l, "),
     ("two", {"frames": 7}, "an even number of frames, at least 4, not 7"),
     ("two-one", {"frames": 2}, "an even number of frames, at least 4, not 2"),
     ("two", {"frames": 1}, "does not support single pictures"),

@@ -48,6 +48,7 @@ class Layer(nn.Module):
         self.activation, self.same, self.kernel, self.stride = activation, same, kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, C', H', W')"""
         if self.same:
             rows, columns = (self._needed(size) for size in x.shape[-2:])
             if rows or columns:

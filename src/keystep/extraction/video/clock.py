@@ -70,7 +70,7 @@ class TrackClock:
         return 1 / (self._rate() or GUESSED_RATE)
 
     @property
-    def behind(self) -> Fraction:
+    def remaining(self) -> Fraction:
         """Seconds between the last frame and the last packet."""
         return Fraction(0) if self._before is None else self._last * self._base - self._before
 

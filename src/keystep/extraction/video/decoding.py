@@ -167,8 +167,8 @@ class Track:
             lines.append(f"{decoded} of {expected} frames could be decoded")
         elif self.errors:
             lines.append(f"{self.errors} packets could not be decoded")
-        elif self.clock.behind > slack:
-            lines.append(f"no picture could be decoded in the last {float(self.clock.behind):.1f} s")
+        elif self.clock.remaining > slack:
+            lines.append(f"no picture could be decoded in the last {float(self.clock.remaining):.1f} s")
         if self.skipped:
             lines.append(f"{self.skipped} bytes could not be parsed")
         if self.states_duration and stated is not None and self.end < stated - slack:

@@ -131,15 +131,15 @@ class Cursor:
             self._shown, self._coming = self._coming, next(self._rest, None)
         return self._shown
 
-    def _move(self, moment: Fraction, back: bool) -> None:
+    def _move(self, time: Fraction, back: bool) -> None:
         """Continue at a key frame before a time, or at the start, unless decoding on is as fast."""
         table, lost = self._table(), back
         base = self._track.stream.time_base
-        for key in table.starts((moment + self._start) // base) if table is not None else ():
+        for key in table.starts((time + self._start) // base) if table is not None else ():
             if not back and key.pts * base - self._start <= self._shown.time:
                 break  # decoding on is faster
             lost = True
-            if any(self._sought(place, key, moment) for place in dict.fromkeys((key.pts, key.dts))):
+            if any(self._seek(place, key, time) for place in dict.fromkeys((key.pts, key.dts))):
                 return
         if lost:
             self._restart()
@@ -162,8 +162,8 @@ class Cursor:
             self._shown, self._coming, self._rest = first, next(frames, None), frames
         return first is not None
 
-    def _sought(self, place: int | None, key: KeyFrame, moment: Fraction) -> bool:
-        """Seek to a key frame or an earlier one; returns whether decoding continues there, not after ``moment``.
+    def _seek(self, place: int | None, key: KeyFrame, time: Fraction) -> bool:
+        """Seek to a key frame or an earlier one; returns whether decoding continues there, not after ``time``.
 
         Seeking may land after the key frame or between key frames, so the position is checked. Frames that follow the
         key frame in the file but are shown before it are omitted, as they may need skipped frames.
@@ -178,9 +178,9 @@ class Cursor:
         if landed is None or landed.pts is None or landed.pts > key.pts:
             return False
         begin = landed.pts * track.stream.time_base
-        decoded = ((time, frame) for time, frame in track.timed(chain([landed], packets)) if time >= begin)
+        decoded = ((shown, frame) for shown, frame in track.timed(chain([landed], packets)) if shown >= begin)
         first = next(decoded, None)
-        if first is None or first[0] - self._start > moment:
+        if first is None or first[0] - self._start > time:
             return False
         if first[1].pts != landed.pts and not landed.is_discard:  # the start of a gradual refresh, or damaged
             return False
