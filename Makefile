@@ -11,7 +11,7 @@ BUILDER := $(VENV)/.builder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-machines fuzz chaos lint docs dist check-gpu compare-before clean
+.PHONY: demo test test-all test-machines fuzz fuzz-guided chaos lint docs dist check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about four minutes
 	@rm -rf demo
@@ -23,11 +23,14 @@ test: $(INSTALLED) lint  ## style, types, layers, and the tests of the library
 test-all: $(INSTALLED) $(ENGINES) lint  ## the same with all engines, and the command line from end to end
 	@$(PYTEST)
 
-fuzz: $(INSTALLED)  ## 100,000 damaged files of every kind that keystep reads (or N=...), about an hour; prints a table
-	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --total $(or $(N),100000)
+fuzz: $(INSTALLED)  ## 100,000 damaged files (or N=...), 2,000 of each kind that keystep reads; about an hour; RECORD=FILE: can go on
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py $(if $(N),--total $(N) --least 1) $(if $(RECORD),--record $(RECORD))
 
-chaos: $(INSTALLED)  ## 100 kill -9 of commands at random moments (or N=...), full disks, two at once; about half an hour; prints a table
-	@OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/run.py --kills $(or $(N),100)
+fuzz-guided: $(INSTALLED)  ## the same led by coverage, 30 s a kind (or SECONDS=...); needs atheris; never in CI
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/guided.py --seconds $(or $(SECONDS),30)
+
+chaos: $(INSTALLED)  ## 100 kill -9 of commands (or N=...), full disks, two at once; about half an hour; RECORD=FILE: can go on
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/run.py --kills $(or $(N),100) $(if $(RECORD),--record $(RECORD))
 
 test-machines: $(INSTALLED) $(ENGINES)  ## the tests (or TESTS=tests/unit/evals) with the kernels of other processors; long, never in CI
 	@$(BIN)/python benchmarks/machines.py $(TESTS)

@@ -1,7 +1,11 @@
 """Does the representation win? Variants screened on validation videos, or judged over folds and seeds.
 
+    python benchmarks/quality DATA
     python benchmarks/quality DATA --source-rate 30 --rate 5 --name vts --confirm default ema-random --jobs 2
     python benchmarks/quality --tables
+
+The first command asks one question: does keystep's default beat raw features and the strongest control on the test
+videos of all folds that the folder has (``keystep split`` makes them), with three seeds?
 
 1. *Screen* (``--screen``): the variants are trained on the first fold only, and everything is scored on its validation
    videos, by which variants may be chosen. The test part is not touched; what is found lies under ``--out``.
@@ -70,6 +74,7 @@ def _study(study: Study) -> None:
     study.check()
     missing = [name for name in study.names() if study.missing(name)]
     there = len(study.names()) - len(missing)
+    print(study.question(), flush=True)
     print(f"{study.name}: {len(missing)} rows to make, {there} are there; pieces go to {study.results}", flush=True)
     commands = {str(name): [sys.executable, str(HERE), *sys.argv[1:], "--piece", str(name)] for name in missing}
     for done, name in enumerate(side_by_side(commands, study.options.jobs), start=1):

@@ -29,7 +29,7 @@ def options_of(words: Sequence[str], description: str = "") -> argparse.Namespac
     add("--jobs", type=int, default=1, help="pieces at once, one thread each")
     add("--set", dest="settings", action="append", default=[], help="for all runs: train.steps=1500")
     add("--screen", action="store_true", help="only choose, on validation videos of the first fold")
-    add("--confirm", nargs="+", metavar="VARIANT", help="judge these; by default all")
+    add("--confirm", nargs="+", metavar="VARIANT", help="these variants; by default `default`, for --screen all")
     add("--once", nargs="*", default=[], metavar="VARIANT", help="these with the first seed only")
     add("--untrained", nargs="*", default=[DEFAULT], metavar="VARIANT", help="judge fresh weights of these too")
     add("--shares", nargs="*", type=float, default=[], help="also with labels for these shares of the videos: 0.15")

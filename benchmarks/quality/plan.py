@@ -17,7 +17,7 @@ from keystep.config import RunConfig
 from keystep.config.base import assignments, build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.errors import InputError
-from keystep.evals.protocol import PROBE
+from keystep.evals.protocol import PROBE, SEEDS_FOR_A_CLAIM
 from keystep.heads import PRESETS
 from keystep.types import parse_rate
 
@@ -39,15 +39,27 @@ class Study:
         self.common = assignments(options.settings)
         self.name: str = options.name or options.data.resolve().name
         self.results: Path = options.out / self.name / "screen" if options.screen else options.results / self.name
-        self.chosen: list[str] = options.confirm or list(self.variants)
+        self.chosen: list[str] = options.confirm or (list(self.variants) if options.screen else [DEFAULT])
         self.folds: list[str] = options.folds or self._all_folds()[: 1 if options.screen else None]
         self.command = _command(options)
 
     def _all_folds(self) -> list[str]:
         folds = list(self.folder().splits)
         if not folds:
-            raise InputError(f"{self.options.data}: no splits/*.bundle; judging needs a split")
+            command = shlex.join(["keystep", "split", str(self.options.data)])
+            raise InputError(f"{self.options.data}: no splits/*.bundle; make folds of the videos: {command}")
         return folds
+
+    def question(self) -> str:
+        """What is asked of how many trainings, and whether that can be a claim."""
+        names, seeds = ", ".join(map(shown_name, self.chosen)), len(self.options.seeds)
+        trained = sum(name.row != CONTROLS for name in self.names())
+        videos = "validation videos, to choose by" if self.options.screen else "test videos"
+        few = f"; nothing can be claimed: {SEEDS_FOR_A_CLAIM} seeds are needed" * (seeds < SEEDS_FOR_A_CLAIM)
+        return (
+            f"Does {names} beat raw features and the strongest control on the {videos}? "
+            f"Folds: {len(self.folds)}, seeds: {seeds}, trainings: {trained}{few}"
+        )
 
     def check(self) -> None:
         """Refuse what would fail after hours.

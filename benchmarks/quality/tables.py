@@ -11,6 +11,7 @@ from pictures import draw_gate
 from plan import shown_name
 from records import read_pieces
 
+from keystep.evals.headline import MODE_WORDS
 from pooling import Line, compare, mean_score
 
 HEAD_METRICS = {"accuracy": "accuracy", "edit": "edit", "f1@50": "F1@50"}
@@ -24,10 +25,12 @@ def write_tables(folder: Path, *, ours: str, chosen_on: str | None = None) -> No
     """
     book = Book(read_pieces(folder), shown_name(ours))
     text, lines = tables(book, chosen_on)
+    answers = answer(book)
     (folder / "tables.md").write_text(text, encoding="utf-8")
     if lines:
         draw_gate(folder / "differences.png", lines)
     print(text)
+    print("\n".join(answers))
 
 
 def tables(book: Book, chosen_on: str | None = None) -> tuple[str, list[Line]]:
@@ -48,6 +51,27 @@ def tables(book: Book, chosen_on: str | None = None) -> tuple[str, list[Line]]:
         text += [f"Labels for {share} % of the videos, {book.draws(share)} draws together:", gate_table(few)]
     text += [part for part in (robustness_table(book), heads_table(book)) if part]
     return "\n\n".join(text) + "\n", lines
+
+
+def answer(book: Book) -> list[str]:
+    """One line a mode: whether ours, alone, beats both raw features and the strongest control."""
+    found = []
+    for mode in MODES:
+        lines = [
+            line
+            for line in gate_lines(book)
+            if line.mode == mode and line.words.startswith(("alone, against raw", "alone, against the strongest"))
+        ]
+        if not lines:
+            continue
+        numbers = "; ".join(
+            f"{line.words.removeprefix('alone, ')} {d.mean:+.1f} points ({d.low:+.1f} to {d.high:+.1f})"
+            for line in lines
+            for d in (line.difference,)
+        )
+        verdicts = [line.verdict.strip("*") for line in lines if not line.holds]
+        found.append(f"{MODE_WORDS[mode]}: {'no claim, ' + verdicts[0] if verdicts else 'yes'}: {numbers}")
+    return [f"Does {book.ours} beat raw features and the strongest control?", *found] if found else []
 
 
 def main_table(book: Book) -> str:

@@ -49,15 +49,19 @@ Licence of these features: {licence}. A model may be bound by the licence of wha
   that it has not seen, beside raw features and controls.
 - Latents keep what features show of persons and places. They are not anonymous.
 {oracle}
-Scores are no part of this card: they belong to a data set, a split and a probe. `keystep eval` writes them down.
+## Scores
+
+{scores}
 """
+_NO_SCORES = "None were given. They belong to a data set, a split and a probe: `keystep eval` writes them down."
 
 
-def model_card(model: PJEPA, features_licence: str | None = None) -> str:
+def model_card(model: PJEPA, features_licence: str | None = None, scores: str | None = None) -> str:
     """The card of a model in Markdown, with the head that the Hugging Face hub reads.
 
     Args:
         features_licence: of the features that it was trained on; None: the card says that it is unknown.
+        scores: Markdown, as `keystep.evals.card.card_scores` writes it; None: the card has none.
     """
     config, origin = model.config, model.origin
     live = config.stream_attention
@@ -75,6 +79,7 @@ def model_card(model: PJEPA, features_licence: str | None = None) -> str:
         licence="unknown" if features_licence is None else features_licence,
         recipe=_recipe(model),
         oracle=oracle,
+        scores=_NO_SCORES if scores is None else scores,
     )
 
 

@@ -33,14 +33,15 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     """A temporary sibling to write ``path`` to (a file or a folder); put in place on success, removed on failure.
 
     A folder that stands there already is replaced only if it holds nothing but the names in ``ours``: what somebody
-    else put there is never removed.
+    else put there is never removed. Where a link to a folder stands there, the folder is replaced, not the link.
 
     Raises:
         InputError: the disk refuses (full, read-only, no permission); what stood at ``path`` before is untouched.
     """
+    check_replaceable(path, ours)
+    path = path.resolve() if path.is_dir() else path
     temporary = _beside(path, "part")
     try:
-        check_ours(path, ours)
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)  # a killed process that had the same id may have left one
         yield temporary
@@ -99,6 +100,38 @@ def check_ours(folder: Path, ours: Collection[str]) -> None:
             raise InputError(f"{folder}: holds {foreign[0]!r}, which would be lost; choose another folder")
 
 
+def check_replaceable(folder: Path, ours: Collection[str] = ()) -> None:
+    """Refuse a folder that cannot be replaced as a whole, before work is done for it; a file or nothing passes.
+
+    Raises:
+        InputError: it holds anything but ``ours``; it is a mount point, or the folder that this process is in; or its
+            place cannot be written to.
+    """
+    try:
+        check_ours(folder, ours)
+        if not folder.is_dir():
+            return
+        place = folder.resolve()
+        kind = "a mount point" if _is_mount(place) else "where you are" if Path.cwd().is_relative_to(place) else None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}; nothing was done yet") from error
+    if kind is not None:
+        raise InputError(f"{folder}: {kind}, which cannot be replaced; choose a folder in it, such as {folder / 'new'}")
+    check_writable(place.parent)
+
+
+def _is_mount(folder: Path) -> bool:
+    """Whether a file system is mounted at a resolved path, a bind mount of the same disk included."""
+    if folder.is_mount():
+        return True
+    with suppress(OSError):
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        return str(folder) in {
+            re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines
+        }
+    return False
+
+
 def check_new(path: Path, overwrite: bool, holds: str = "a result") -> None:
     """Refuse to replace what is at ``path`` unless that was asked for, and try to write there.
 
@@ -128,6 +161,15 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}; nothing was done yet") from error
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder."""
+    try:
+        check_writable(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from keystep.card import MARK, model_card
+from keystep.card import MARK
 from keystep.config import ModelConfig
 from keystep.config.base import build
 from keystep.errors import InputError, named, one_line, quoted
@@ -231,7 +231,7 @@ def read_config(path: Path) -> ModelConfig:
         raise InputError(f"{path}: {error}") from error
 
 
-def push_model(model: PJEPA, repository: str, *, private: bool, features_licence: str | None = None) -> str:
+def push_model(model: PJEPA, repository: str, *, private: bool, card: str) -> str:
     """Upload a model folder; returns the page's address."""
     import tempfile
 
@@ -240,7 +240,7 @@ def push_model(model: PJEPA, repository: str, *, private: bool, features_licence
     api = HfApi()
     address = api.create_repo(repository, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder) / "model", model, model_card(model, features_licence))
+        save_model(Path(folder) / "model", model, card)
         api.upload_folder(repo_id=repository, folder_path=Path(folder) / "model")
     return str(address)
 

@@ -196,17 +196,20 @@ class PJEPA(nn.Module):
         """SHA-256 of the weights, which identifies the model independently of its path."""
         return persistence.weights_fingerprint(self)
 
-    def save_pretrained(self, folder: Path | str, *, features_licence: str | None = None) -> None:
+    def save_pretrained(
+        self, folder: Path | str, *, features_licence: str | None = None, scores: str | None = None
+    ) -> None:
         """Write ``config.json``, ``model.safetensors`` and the model card ``README.md`` atomically.
 
         Args:
             folder: to create or replace.
             features_licence: licence of the features that the model was trained on. None: unknown, as the card says.
+            scores: for the card, from `keystep.evals.card.card_scores`.
 
         Raises:
             InputError: the folder is not writable, or has content that keystep did not write.
         """
-        persistence.save_model(Path(folder), self, model_card(self, features_licence))
+        persistence.save_model(Path(folder), self, model_card(self, features_licence, scores))
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str) -> PJEPA:
@@ -217,6 +220,15 @@ class PJEPA(nn.Module):
         """
         return persistence.load_model(cls, folder_or_hub_id)
 
-    def push_to_hub(self, repository: str, *, private: bool = True, features_licence: str | None = None) -> str:
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        features_licence: str | None = None,
+        scores: str | None = None,
+    ) -> str:
         """Upload what `save_pretrained` writes to the Hugging Face hub, and return the URL of the page."""
-        return persistence.push_model(self, repository, private=private, features_licence=features_licence)
+        return persistence.push_model(
+            self, repository, private=private, card=model_card(self, features_licence, scores)
+        )

@@ -15,7 +15,7 @@ from torch import Tensor
 from keystep.encoding import mode_pattern
 from keystep.errors import InputError
 from keystep.evals.pictures import ribbons_png, safe_names
-from keystep.files import check_exists, check_new, check_ours, replacing, write_array, write_json, write_lines
+from keystep.files import check_exists, check_new, check_replaceable, replacing, write_array, write_json, write_lines
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.locking import owning
@@ -152,7 +152,7 @@ def _predicted(name: str, features: Tensor, model: PJEPA, head: Head, rate: Frac
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    check_ours(out, OURS)
+    check_replaceable(out, OURS)
     check_new(out / RECORD, overwrite, "predictions")
 
 
@@ -162,9 +162,8 @@ def _write(out: Path, found: Sequence[Prediction], model: PJEPA, head: Head, nam
         for each in found:
             write_lines(temporary / LABELS / f"{each.name}.txt", each.labels)
             write_array(temporary / PROBABILITIES / f"{each.name}.npy", each.probabilities)
-            png = ribbons_png(None, {"predicted": each.ids}, each.names, (), float(each.rate or 1))
             with replacing(temporary / RIBBONS / f"{each.name}.png") as picture:
-                picture.write_bytes(png)
+                picture.write_bytes(each.ribbon())
         write_json(temporary / RECORD, _record(found, model, head, named))
 
 

@@ -137,6 +137,18 @@ class Plan:
     """What is there of the download, beside what was published; None for a feature folder."""
     record: Mapping[str, Any]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why nothing will be claimed however the models do, known before they are trained."""
+        from keystep.evals.protocol import SEEDS_FOR_A_CLAIM
+
+        if self.split is None:
+            return ("no split: models train on all videos, and nothing is judged; make folds with keystep split",)
+        if self.seeds < SEEDS_FOR_A_CLAIM:
+            seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
+            return (f"{seeds}: nothing can be claimed of the result; a claim needs --seeds {SEEDS_FOR_A_CLAIM}",)
+        return ()
+
     def run(self, progress: Progress = SILENT) -> RecipeResult:
         """Do what was not done yet.
 

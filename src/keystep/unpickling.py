@@ -6,14 +6,16 @@ are read as inert values; a file that names any other class or function is refus
 
 from __future__ import annotations
 
+import math
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from keystep.errors import InputError, named, one_line
 from keystep.reading import check_regular, is_archive
+from keystep.reading.text import DEPTH
 
 Value = TypeVar("Value")
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -35,6 +38,12 @@ OUTER = ("module.", "model.", "_forward_module.", "network.", "net.", "ema_model
 """Prefixes that wrappers add to all parameter names."""
 COUNTERS = ("n_averaged",)
 """Numbers that wrappers store beside the weights."""
+FREE = 1 << 24
+"""Bytes that a tensor may have beyond those in the file, as one that repeats a row does."""
+MOST_VALUES = 20_000_000
+"""Maximum number of values in a file; a value that is referred to several times counts each time."""
+MOST_PLACES = 1 << 20
+"""Maximum number of values that a pickle may refer to again."""
 
 
 def load_torch(path: Path) -> Any:
@@ -49,7 +58,9 @@ def load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # torch warns about odd pickles, and refuses what it cannot read
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        check_values(found)
+        return found
     except pickle.UnpicklingError as error:
         names = _refused(path, mapped, str(error))
         what = f" ({', '.join(map(named, names[:3]))})" if names else ""
@@ -82,12 +93,23 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     check_regular(path)
     try:
         with path.open("rb") as file:
-            found = _flat(_Unpickler(file).load())
+            _check_places(file)
+            file.seek(0)
+            loaded = _Unpickler(file).load()
+        check_values(loaded)
+        found = _flat(loaded)
     except Exception as error:  # a damaged pickle can raise almost anything
         raise InputError(f"{path}: not a readable pickle of arrays, or truncated: {one_line(error, 120)}") from error
     if not found:
         raise InputError(f"{path}: contains no arrays")
     return found
+
+
+def _check_places(file: IO[bytes]) -> None:
+    """Refuse memo indices for which the unpickler would allocate gigabytes."""
+    for operation, place, _ in pickletools.genops(file):
+        if operation.name.endswith("PUT") and isinstance(place, int) and place > MOST_PLACES:
+            raise pickle.UnpicklingError(f"a value is to be remembered at place {place}")
 
 
 def _flat(value: object, name: str = "") -> dict[str, Tensor]:
@@ -99,6 +121,39 @@ def _flat(value: object, name: str = "") -> dict[str, Tensor]:
     for key, inner in value.items():
         parts |= _flat(inner, f"{name}|{key}" if name else str(key))
     return parts
+
+
+def check_values(found: object) -> None:
+    """Refuse a value of which a few bytes of a pickle make endlessly many, or a tensor larger than what it is made of.
+
+    Raises:
+        ValueError: deep nesting, a value inside itself, too many values, or a tensor of more numbers than the file has.
+    """
+    if _count(found, {}, 0) > MOST_VALUES:
+        raise ValueError(f"a value inside itself, or more than {MOST_VALUES:,} values")
+
+
+def _count(value: object, known: dict[int, float], depth: int) -> float:
+    """Values in a value, itself included. known: what was counted before, by identity."""
+    if isinstance(value, Tensor):
+        _check_held(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return 1
+    if depth > DEPTH:
+        raise ValueError(f"nested more than {DEPTH} deep")
+    if id(value) not in known:
+        known[id(value)] = math.inf  # until it is counted: only what stands in itself asks before
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known, depth + 1) for part in parts)
+    return known[id(value)]
+
+
+def _check_held(tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return
+    claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if claimed > max(held, FREE):
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, {claimed:,} bytes, that is made of {held:,}")
 
 
 def unwrapped(tensors: Mapping[str, Value]) -> dict[str, Value]:

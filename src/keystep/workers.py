@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,8 @@ def worker_pools(size: int, begin: Callable[..., None], *args: object) -> Iterat
             for pool in pools:
                 pool.submit(os.getpid)  # any task starts the process
         yield pools
+        for pool in pools:
+            pool.shutdown()  # those that have nothing left to do end by themselves
 
 
 def shared(
@@ -107,6 +110,7 @@ def _begin(
     """Make this process a worker, until the first process closes its end of the pipe ``parent``, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends us
     signal.signal(signal.SIGTERM, _leave)
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # who is leaving already need not be told
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // of))
     allow(*plugins)

@@ -5,10 +5,11 @@ Children are forked from a process that has everything imported, so that a death
 
 from __future__ import annotations
 
-import errno
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -16,10 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from full_disk import full_from
+
 from keystep.cli import main
 
 Content = dict[str, object]
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+NEVER = 1 << 62
+PAGE = 4096
+"""Bytes of which small disks are made."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,15 @@ class Tally:
     kills: int = 0
     in_the_work: int = 0
     full: int = 0
+    small: int = 0
     pairs: int = 0
     jumps: int = 0
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """A row of the table."""
+        return self.kills, self.in_the_work, self.full, self.small, self.pairs, self.jumps, len(self.faults)
 
 
 class Arena:
@@ -59,8 +70,10 @@ class Arena:
         self.tally, self.rounds = Tally(), 0
         folder.mkdir(parents=True)
         whole, started = self._next(), time.monotonic()
-        self._finish(whole, "the first run")
+        self._finish(whole, "the first run", self._full_from(NEVER, whole))
         self.seconds, self.whole = time.monotonic() - started, victim.content(whole)
+        self.writes = self._log(whole).with_suffix(".count").stat().st_size
+        self.pages = sum(1 + path.stat().st_size // PAGE for path in whole.parent.rglob("*"))
 
     def kill(self, times: int) -> None:
         """Kill it so often, at random moments, some outputs more than once, and see each of them through."""
@@ -75,17 +88,38 @@ class Arena:
                 times -= 1
             self._see_through(out, "killed")
 
-    def fill_the_disk(self, at: list[int]) -> None:
-        """Let the disk be full from the so-manieth write on."""
-        for number in at:
-            out = self._next()
-            child = start(self.victim.words(out), self._log(out), lambda out=out, number=number: full_from(number, out))  # type: ignore[misc]
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            said = self._log(out).read_text()
-            if status not in (0, 2) or (status == 2 and said.count("keystep: error:") != 1):
-                self.tally.faults.append(f"full from write {number} on: status {status}: {said[-300:]}")
-            self.tally.full += status == 2
-            self._see_through(out, f"full from write {number} on")
+    def fill_the_disk(self, times: int) -> None:
+        """Let the disk be full from some write on."""
+        for _ in range(times):
+            out, number = self._next(), self.random.randint(1, self.writes)
+            what = f"full from write {number} of {self.writes} on"
+            self.tally.full += self._runs_out(out, what, self._full_from(number, out))
+            self._see_through(out, what)
+
+    def shrink_the_disk(self, times: int) -> None:
+        """Let the output be on a file system of its own that is too small for it, and then large enough."""
+        for _ in range(times):
+            out, pages = self._next(), self.random.randint(1, self.pages)
+            place, what = str(out.parent), f"a disk of {pages} of {self.pages} pages"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages * PAGE}", "none", place], check=True)
+            try:
+                self.tally.small += self._runs_out(out, what)
+                subprocess.run(["mount", "-o", f"remount,size={64 << 20}", place], check=True)
+                self._see_through(out, what)
+            finally:
+                subprocess.run(["umount", place], check=True)
+
+    def _full_from(self, number: int, out: Path) -> Callable[[], object]:
+        return lambda: full_from(number, out.parent, self._log(out).with_suffix(".count"))
+
+    def _runs_out(self, out: Path, what: str, before: Callable[[], object] | None = None) -> bool:
+        """Whether the command ended for want of room; it may also have needed less."""
+        child = start(self.victim.words(out), self._log(out), before)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said = self._log(out).read_text()
+        if status not in (0, 2) or (status == 2 and said.count("keystep: error:") != 1):
+            self.tally.faults.append(f"{what}: status {status}: {said[-300:]}")
+        return status == 2
 
     def start_two(self, times: int) -> None:
         """Two at once: one is refused, or comes when the other is through."""
@@ -167,31 +201,13 @@ def start(words: list[str], log: Path, before: Callable[[], object] | None = Non
         os._exit(status)
 
 
-def full_from(number: int, out: Path) -> None:
-    """In this process, let the disk of an output be full from the so-manieth write on.
-
-    Writes are files opened for it, renames, folders made, and the flushes to disk.
-    """
-    done, place, flush = 0, str(out.parent), os.fsync
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if done >= number:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def audit(event: str, given: tuple[object, ...]) -> None:
-        if event == "open" and isinstance(given[2], int) and not given[2] & WRITES:
-            return
-        if event in ("open", "os.mkdir", "os.rename") and str(given[0]).startswith(place):
-            count()
-
-    def flushed(descriptor: int) -> None:
-        count()
-        flush(descriptor)
-
-    sys.addaudithook(audit)
-    os.fsync = flushed  # type: ignore[assignment]
+def can_mount(folder: Path) -> bool:
+    """Whether this process may mount a file system."""
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+        return False
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True)
+    return mounted.returncode == 0 and subprocess.run(["umount", folder], check=True).returncode == 0
 
 
 def jump(seed: float) -> None:

@@ -1,70 +1,88 @@
 """``make chaos``: ends commands at random moments and fills their disks, and sees whether they keep their promises.
 
-    python tests/chaos/run.py [--kills 100] [--seed 0] [--only NAME ...]
+    python tests/chaos/run.py [--kills 100] [--seed 0] [--only NAME ...] [--record FILE]
 
-Kills are shared among the commands; each also gets a disk that is full from the n-th write on (n drawn up to 60, a
-third as often as kills), a quarter as many starts of two at once, and clocks that jump. Prints a table as Markdown,
-and what should not have been.
+Kills are shared among the commands; each also gets a third as often a disk that is full from the n-th of its writes on,
+and a file system too small for it (where this process may mount one), a quarter as often starts of two at once, and
+clocks that jump. Prints a table as Markdown, and what should not have been. With ``--record``, a run that was stopped
+goes on behind the last command that it finished.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import random
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of workers: the toy backbone, and how full the disk is
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: children are forked, which threads do not survive
 
-COMMANDS = ("pretrain", "import", "extract", "encode", "stream", "eval")
-MOST_WRITES = 60
+COMMANDS = ("pretrain", "import", "extract", "encode", "stream", "eval", "run")
+HEADS = (
+    *("command", "kill -9", "before its end", "disk full at a write", "disk too small", "two at once"),
+    *("clocks that jump", "faults"),
+)
 
 
 def main() -> int:
     """Run, print the table, and say with the exit status whether anything was found."""
-    from arena import Arena
+    from arena import Tally, can_mount
     from victims import all_victims
 
     parser = argparse.ArgumentParser(description="Kill commands, fill their disks, start two at once.")
     parser.add_argument("--kills", type=int, default=100, help="in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=COMMANDS, help="only these; repeat as needed")
+    parser.add_argument("--record", type=Path, help="file that keeps what each command did, for a call that goes on")
     options = parser.parse_args()
-    drawn, began, faults = random.Random(options.seed), time.time(), []
+    began, faults = time.time(), list[str]()
+    chosen = options.only or COMMANDS
+    each = -(-options.kills // len(chosen))
+    done = _recorded(options.record, options.seed, each)
+    print(f"| {' | '.join(HEADS)} |\n|---|{'---:|' * (len(HEADS) - 1)}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        heads = (
-            "command",
-            "kill -9",
-            "before its end",
-            "disk full at a write",
-            "two at once",
-            "clocks that jump",
-            "faults",
-        )
-        print(f"| {' | '.join(heads)} |")
-        print("|---|---:|---:|---:|---:|---:|---:|")
-        chosen = options.only or COMMANDS
-        each = -(-options.kills // len(chosen))
-        for victim in all_victims(root, lambda name: name in chosen):
-            arena = Arena(victim, root / "arena" / victim.name, options.seed)
-            arena.kill(each)
-            arena.fill_the_disk([drawn.randint(1, MOST_WRITES) for _ in range(-(-each // 3))])
-            arena.start_two(-(-each // 4))
-            arena.turn_the_clock(1)
-            tally = arena.tally
-            numbers = (tally.kills, tally.in_the_work, tally.full, tally.pairs, tally.jumps, len(tally.faults))
-            print(f"| {victim.name} | {' | '.join(f'{number:,}' for number in numbers)} |", flush=True)
-            faults += [f"{victim.name}: {fault}" for fault in tally.faults]
-        print(f"\nseed {options.seed}, {time.time() - began:.0f} s")
-        for fault in faults:
-            print(fault)
+        mounts = can_mount(root / "mounted")
+        for name in chosen:
+            for victim in () if name in done else all_victims(root / name, name):
+                tally = _tried(victim, root / name / "arena", options.seed, each, mounts)
+                done[name] = {"command": victim.name, **asdict(tally)}
+                if options.record is not None:
+                    with options.record.open("a") as file:
+                        file.write(json.dumps({"name": name, "seed": options.seed, "each": each, **done[name]}) + "\n")
+            record = dict(done[name])
+            name, tally = record.pop("command"), Tally(**record)
+            print(f"| {name} | {' | '.join(f'{number:,}' for number in tally.numbers)} |", flush=True)
+            faults += [f"{name}: {fault}" for fault in tally.faults]
+    print(f"\nseed {options.seed}, {time.time() - began:.0f} s")
+    print("\n".join([*([] if mounts else ["no small disks: mounting one is not allowed here"]), *faults]))
     return 1 if faults else 0
+
+
+def _tried(victim: object, folder: Path, seed: int, kills: int, mounts: bool) -> object:
+    from arena import Arena
+
+    arena = Arena(victim, folder, seed)  # type: ignore[arg-type]  # types are those of modules found at run time
+    arena.kill(kills)
+    arena.fill_the_disk(-(-kills // 3))
+    arena.shrink_the_disk(-(-kills // 3) if mounts else 0)
+    arena.start_two(-(-kills // 4))
+    arena.turn_the_clock(1)
+    return arena.tally
+
+
+def _recorded(record: Path | None, seed: int, each: int) -> dict[str, dict[str, object]]:
+    """Command -> what an earlier call with the same seed and as many kills found."""
+    lines = record.read_text().splitlines() if record is not None and record.exists() else []
+    found = [line for line in map(json.loads, lines) if (line.pop("seed"), line.pop("each")) == (seed, each)]
+    return {line.pop("name"): line for line in found}
 
 
 if __name__ == "__main__":

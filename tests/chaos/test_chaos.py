@@ -36,7 +36,7 @@ def test_a_disk_that_is_full_at_any_write_is_one_line_and_costs_nothing_that_was
     tmp_path: Path, model: Path
 ) -> None:
     arena = Arena(encode(model, write_data(tmp_path / "data")), tmp_path / "arena", seed=0)
-    arena.fill_the_disk([1, 2, 4, 8, 13, 34])
+    arena.fill_the_disk(6)
     assert not arena.tally.faults and arena.tally.full == 6
 
 

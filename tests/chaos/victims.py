@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ import torch
 from arena import Content, Victim, start
 from release import packed, regular_times
 from small import QUICK
+
+from keystep.config.base import assignments
 
 MODEL = (
     "model.dim=16",
@@ -121,7 +122,6 @@ def extract(root: Path, workers: int = 2) -> Victim:
             write_clip(root / "videos" / f"clip{index}.mp4", frames=80, height=16, width=16, rate=10)
         os._exit(0)
     os.waitpid(child, 0)
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # workers look for the backbone anew
     words = ["extract", str(root / "videos"), "--backbone", "toy_backbones:colours", "--rate", "10"]
     return Victim("extract, 2 workers", lambda out: [*words, "--workers", str(workers), "--out", str(out)], arrays)
 
@@ -133,22 +133,43 @@ def run(words: list[str], root: Path) -> None:
         raise RuntimeError((root / "log").read_text())
 
 
-def all_victims(root: Path, chosen: Callable[[str], bool]) -> Iterator[Victim]:
-    """Each command, with a model and a head that are trained here where one is needed."""
+def recipe(data: Path, root: Path) -> Victim:
+    """Two trainings at once, and their probes."""
+    settings = assignments([*MODEL, "train.steps=20", "train.save_every=5"])
+    judged = {"probe": {"penalties": [0.01]}, "modes": ["causal"]}
+    models = {name: {"settings": settings} for name in ("first", "second")}
+    file = root / "recipe.yaml"
+    file.write_text(json.dumps({"source_rate": "4", "models": models, "evaluation": judged}))
+    words = ["run", str(file), "--root", str(data), "--out"]
+
+    def content(out: Path) -> Content:
+        result = out / "results" / "result.json"
+        rows = json.loads(result.read_text())["rows"] if result.exists() else None
+        weights = {path.parts[-3]: path.read_bytes() for path in out.glob("*/model/model.safetensors")}
+        return {"rows": rows, **weights}
+
+    return Victim("run, 2 trainings at once", lambda out: [*words, str(out)], content)
+
+
+def all_victims(root: Path, name: str) -> Iterator[Victim]:
+    """The command of a name, with a model and a head that are trained here where it needs one."""
+    root.mkdir()
     data, model, result = write_data(root / "data"), root / "model", root / "result"
-    if chosen("pretrain"):
-        yield pretrain(data)
-    if chosen("import"):
-        yield import_(root)
-    if chosen("extract"):
-        yield extract(root)
-    if chosen("encode") or chosen("stream") or chosen("eval"):
+    if name in ("encode", "stream", "eval"):
         run(pretrain(data, steps=10).begin(model), root)
-    if chosen("encode"):
+    if name == "pretrain":
+        yield pretrain(data)
+    elif name == "import":
+        yield import_(root)
+    elif name == "extract":
+        yield extract(root)
+    elif name == "encode":
         yield encode(model, write_data(root / "many", videos=40, frames=120))
-    if chosen("stream"):
+    elif name == "stream":
         run(evaluate(data, model).begin(result), root)
         np.save(root / "long.npy", np.random.default_rng(1).normal(size=(1500, 6)).astype(np.float32))
         yield stream(root / "long.npy", model, result / "heads" / "pjepa-causal-seed0.safetensors")
-    if chosen("eval"):
+    elif name == "eval":
         yield evaluate(data, model)
+    else:
+        yield recipe(data, root)

@@ -91,6 +91,8 @@ def test_every_row_leaves_a_piece_that_says_what_each_test_video_scored(made: tu
         assert row["scores"]["accuracy"] == pytest.approx(right, abs=1e-3)
     assert {row["beside"] for row in piece["rows"]} >= {"", "control"}
     assert "controls-fold1: wrote controls-fold1.json" in said and "2 of 2: default-fold1-seed0 is finished" in said
+    assert "Folds: 1, seeds: 1, trainings: 1; nothing can be claimed: 3 seeds are needed" in said.splitlines()[0]
+    assert "Does keystep (default) beat raw features and the strongest control?\noffline: no claim, " in said
     text = (place / "results" / "tiny" / "tables.md").read_text()
     assert "| **keystep (default)** |" in text and "chose the variant" not in text, "nothing was chosen here"
 
@@ -123,6 +125,8 @@ def test_folds_are_those_that_the_folder_knows_and_a_screen_takes_the_first(
     assert names[:2] == ["controls-fold1", "controls-fold2"]
     rows = ["default-fold{}-seed3", "default-fold{}-seed4", "seconds-fold{}-seed3"]
     assert sorted(names[2:]) == sorted(row.format(fold) for row in rows for fold in (1, 2))
+    shortest = plan.Study(options.options_of(words(data, tmp_path)[2:]))
+    assert (shortest.chosen, shortest.folds, shortest.options.seeds) == (["default"], ["1", "2"], [0, 1, 2])
     screened = plan.Study(options.options_of([*asked, "--screen"]))
     assert screened.folds == ["1"] and screened.results.is_relative_to(tmp_path / "out")
 

@@ -134,6 +134,15 @@ def test_a_second_call_goes_on_and_other_settings_are_refused(gtea: Path, tmp_pa
             plan(RECIPE, gtea, out, **other)  # type: ignore[arg-type]
 
 
+def test_what_can_claim_nothing_says_so_before_it_trains(gtea: Path, tmp_path: Path) -> None:
+    def warned(recipe: Recipe, seeds: int) -> str:
+        return " ".join(plan(recipe, gtea, tmp_path / "out", seeds=seeds).warnings)
+
+    assert "1 seed: nothing can be claimed of the result; a claim needs --seeds 3" in warned(RECIPE, 1)
+    assert "nothing is judged" in warned(RECIPE.model_copy(update={"split": None}), 3)
+    assert warned(RECIPE, 3) == ""
+
+
 def test_a_feature_folder_needs_no_preparing_and_without_a_split_nothing_is_judged(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,8 @@ import torch
 
 from keystep.cli import streaming
 from keystep.cli.stream_output import FileOutput
+from keystep.config import AttentionPattern, RunConfig
+from keystep.config.base import assignments, build
 from keystep.data.folder import open_dataset
 from keystep.data.timeline import Timeline
 from keystep.encoding import encode_videos
@@ -107,6 +110,9 @@ def test_the_note_on_a_growing_state_names_the_rate_of_the_stream(keystep: Run, 
     _, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4))
     mebibytes = 2 * 2 * 16 * 4 * 3600 * 2 / 2**20  # keys and values, blocks, width, bytes, frames an hour
     assert f"its state grows by {mebibytes:.0f} MiB per hour at 2 Hz" in error
+    suggested = re.findall(r"--set (\S+?)[ )]", error)
+    config = build(RunConfig, {"data": {"root": "data"}}, assignments(suggested))
+    assert config.model.live_attention == AttentionPattern(kind="causal", window=512), "it works as printed"
 
 
 @pytest.mark.parametrize("chunk", [1, 7])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import pickle
 import random
 import re
 import signal
@@ -18,6 +20,8 @@ from typing import Any
 
 from keystep.errors import InputError, plain
 
+CHUNK = 200
+"""Files of a kind that are read by one process."""
 SECONDS = 5
 """What takes more of the processor's time is a hang, or six times as long by the clock."""
 Mutate = Callable[[bytes, random.Random], bytes]
@@ -71,25 +75,73 @@ class Tally:
         """Files that were tried."""
         return self.outcomes.total()
 
+    def add(self, other: Tally) -> None:
+        """Count another one's files, too."""
+        self.outcomes += other.outcomes
+        self.findings += other.findings
+        self.slowest = max(self.slowest, other.slowest)
+
 
 class Hang(BaseException):
     """A file took too long."""
 
 
-def fuzz(kind: Kind, count: int, seed: int, budget: float | None = None) -> Tally:
-    """Damage a file so many times (or until ``budget`` seconds of processor time are spent); put it back at the end."""
+def fuzz(kind: Kind, count: int, seed: int, budget: float | None = None, first: int = 0) -> Tally:
+    """Damage a file so many times (or until ``budget`` seconds of processor time are spent); put it back at the end.
+
+    first: number of the first damaged file; each has its own.
+    """
     sound, tally = kind.path.read_bytes(), Tally()
     found = kind.read()  # has to work
     expected, began = None if kind.shown is None else kind.shown(found), time.process_time()
     try:
-        for number in range(count):
+        for number in range(first, first + count):
             if budget is not None and time.process_time() - began > budget:
                 break
-            data = kind.mutate(sound, random.Random(f"{kind.name} {seed} {number}"))
-            _try(kind, data, tally, expected)
+            data = _damaged(kind, sound, seed, number)
+            try_file(kind, data, tally, expected)
     finally:
         kind.path.write_bytes(sound)
     return tally
+
+
+def fuzz_apart(kind: Kind, count: int, seed: int) -> Tally:
+    """As `fuzz`, by other processes: one that dies costs a single file, and is a finding."""
+    sound, total = kind.path.read_bytes(), Tally()
+    for first in range(0, count, CHUNK):
+        chunk = range(first, min(first + CHUNK, count))
+        part = _in_child(kind, len(chunk), seed, first)
+        if part is not None:
+            total.add(part)
+            continue
+        for number in chunk:
+            kind.path.write_bytes(sound)
+            total.add(_in_child(kind, 1, seed, number) or _death(kind, _damaged(kind, sound, seed, number)))
+        kind.path.write_bytes(sound)
+    return total
+
+
+def _damaged(kind: Kind, sound: bytes, seed: int, number: int) -> bytes:
+    return kind.mutate(sound, random.Random(f"{kind.name} {seed} {number}"))
+
+
+def _death(kind: Kind, data: bytes) -> Tally:
+    return Tally(Counter(["death"]), [Finding(kind.name, "death: the process that read it died", data)])
+
+
+def _in_child(kind: Kind, count: int, seed: int, first: int) -> Tally | None:
+    """What `fuzz` gives, in a forked process; None if that died."""
+    theirs, ours = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException), os.fdopen(ours, "wb") as pipe:
+            pickle.dump(fuzz(kind, count, seed, first=first), pipe)
+        os._exit(0)
+    os.close(ours)
+    with os.fdopen(theirs, "rb") as pipe:
+        said = pipe.read()
+    died = os.waitpid(child, 0)[1] != 0
+    return None if died or not said else pickle.loads(said)
 
 
 def replay(kind: Kind, data: bytes) -> Finding | None:
@@ -97,13 +149,14 @@ def replay(kind: Kind, data: bytes) -> Finding | None:
     sound, tally = kind.path.read_bytes(), Tally()
     expected = None if kind.shown is None else kind.shown(kind.read())
     try:
-        _try(kind, data, tally, expected)
+        try_file(kind, data, tally, expected)
     finally:
         kind.path.write_bytes(sound)
     return tally.findings[0] if tally.findings else None
 
 
-def _try(kind: Kind, data: bytes, tally: Tally, expected: bytes | None) -> None:
+def try_file(kind: Kind, data: bytes, tally: Tally, expected: bytes | None) -> None:
+    """Read a file and count what became of it. expected: what `Kind.shown` gives of the sound one."""
     kind.path.write_bytes(data)
     began = time.perf_counter()
     try:

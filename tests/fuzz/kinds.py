@@ -1,15 +1,15 @@
-"""Every kind of file that keystep reads, with a small sound one and the reader that commands use. (Videos apart.)"""
+"""Every kind of file that keystep reads, with a small sound one and the reader that commands use."""
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
-import random
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import made_results
 import numpy as np
@@ -18,14 +18,11 @@ import release
 import takes
 import torch
 import trees
+from clips import write_clip
 from harness import Kind
-from mutations import forged_bytes, json_bytes, mutated, npy_bytes, safetensors_bytes, zip_bytes
-from torch import Tensor
+from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
+from mutations import JSON, NPY, NPZ, TORCH, mutated
 
-import keystep
-from keystep.cli.streaming import _lines_before
-from keystep.config import ModelConfig, run_config
-from keystep.config.base import build, read_yaml
 from keystep.data.clips import Clip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
@@ -33,63 +30,36 @@ from keystep.data.store import FeatureStore
 from keystep.data.tasks import tasks_of
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
+from keystep.errors import plain
 from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.probe import LinearProbe
 from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.results import load_result
 from keystep.evals.table import markdown_table
+from keystep.extraction.action_pool import ActionPoolConfig, ActionPooler, Fitted
+from keystep.extraction.backbones.preprocessing import preprocessing
 from keystep.extraction.backbones.weights import read_tensors
-from keystep.heads import build_head, head_config, load_head
+from keystep.extraction.config import ExtractionConfig
+from keystep.extraction.folder import Writing
+from keystep.extraction.labels import FrameLabels, SourceFrames
+from keystep.extraction.loading import load_extractor
+from keystep.extraction.video import open_video
 from keystep.interop import official
 from keystep.interop.official.archives import open_archive
 from keystep.interop.official.manifests import read_manifests
-from keystep.loading import load
-from keystep.persistence import load_tensors, save_tensors
-from keystep.reading import open_npy
-from keystep.recipe import read_recipe
-from keystep.stream import LiveSteps
-from keystep.stream.sources import from_array, from_bytes, from_growing, from_lines
-from keystep.train.records import read_metrics
+from keystep.plugins import allow
+from keystep.reading import open_npy, read_json
 from keystep.types import parse_rate
 
-WIDTH, CLASSES = 6, ("rest", "open the box", "close it")
-RECIPES = Path(__file__).parents[2] / "recipes"
+allow("toy_backbones:colours")
 
 
 def all_kinds(root: Path) -> dict[str, Kind]:
     """By name, each with files of its own below ``root``."""
-    makers = (_features, _annotation, _models, _streams, _runs, _results, _archives, _weights, _trees)
+    makers = (_features, _annotation, _extracted, models, checkpoints, streams, runs, _results, _archives, _weights)
+    makers += (_trees, _videos)
     return {kind.name: kind for make in makers for kind in make(root / make.__name__.strip("_"))}
-
-
-def _tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    return b"".join(
-        f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-        for name, tensor in sorted(tensors.items())
-    )
-
-
-def _either(first: Callable[..., bytes], second: Callable[..., bytes]) -> Callable[[bytes, random.Random], bytes]:
-    """One of two ways to damage a file."""
-    return lambda data, chance: (first if chance.random() < 0.5 else second)(data, chance)
-
-
-def _json(data: bytes, chance: random.Random) -> bytes:
-    return json_bytes(json.loads(data), chance)
-
-
-def _lines_of_json(data: bytes, chance: random.Random) -> bytes:
-    lines = data.splitlines(keepends=True)
-    place = chance.randrange(len(lines))
-    lines[place] = json_bytes(json.loads(lines[place]), chance) + b"\n"
-    return b"".join(lines)
-
-
-JSON, LINES = _either(_json, mutated), _either(_lines_of_json, mutated)
-SAFETENSORS, NPY = _either(safetensors_bytes, mutated), _either(npy_bytes, mutated)
-NPZ = _either(partial(zip_bytes, inner=NPY), mutated)
-TORCH = _either(partial(zip_bytes, inner=mutated), mutated)
 
 
 def _folder(root: Path) -> Path:
@@ -166,126 +136,39 @@ def _annotation(root: Path) -> Iterator[Kind]:
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 
 
-def _model(**changes: Any) -> keystep.PJEPA:
+def _extracted(root: Path) -> Iterator[Kind]:
+    folder, given = _folder(root), root / "given"
+    source = SourceFrames(count=23, seconds=2.3, rate=Fraction(10), holes=((4, 1),))
+    record = folder / "features/video1.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "complete"} | source.to_json()))
+    shutil.copytree(folder / "groundTruth", given / "groundTruth")
+    shutil.copy(folder / "mapping.txt", given)
+    store = FeatureStore(folder, Timeline(rate=parse_rate(10)))
+    writing = Writing(store, labels=FrameLabels(given))
+
+    def labelled() -> None:
+        writing.check_labels("video1"), writing.label("video1"), writing.lengths("video1")
+
+    yield Kind("video json, labelled", record, labelled, JSON)
+    yield Kind("seen npy, labelled", folder / "seen/video1.npy", labelled, NPY)
+    yield Kind("labels txt, taken along", given / "groundTruth/video1.txt", labelled, mutated)
+    (folder / "labels.json").write_text(json.dumps({"rate": None, "sha256": "0" * 64}))
+    along = partial(FrameLabels(given).copy_to, folder)
+    yield Kind("labels json", folder / "labels.json", along, JSON)
     settings = {
-        "input_dim": WIDTH,
-        "dim": 16,
-        "depth": 1,
-        "predictor_depth": 1,
-        "heads": 2,
-        "readout_dim": 16,
-        "tau": 2.0,
+        "do_resize": True,
+        "size": {"shortest_edge": 32},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.2, 0.2, 0.2],
+        "resample": 3,
     }
-    torch.manual_seed(0)
-    return keystep.PJEPA(build(ModelConfig, settings, changes)).eval()
-
-
-def _head(model: keystep.PJEPA, kind: str = "linear") -> Any:
-    pattern = model.config.stream_attention
-    assert pattern is not None
-    head = build_head(head_config(kind), model.latent_dim(pattern), len(CLASSES), seed=0).eval()
-    head.names, head.origin = CLASSES, {"mode": "causal", "rate": "10"}
-    return head
-
-
-def _head_bytes(head: Any) -> bytes:
-    return _tensor_bytes(head.state_dict()) + repr((head.names, head.origin, head.config)).encode()
-
-
-def _models(root: Path) -> Iterator[Kind]:
-    _model().save_pretrained(root / "model")
-    read = partial(load, root / "model", "cpu")
-    yield Kind("model config json", root / "model/config.json", read, JSON)
-    file = root / "model/model.safetensors"
-    yield Kind("model safetensors", file, read, SAFETENSORS, lambda model: _tensor_bytes(model.state_dict()))
-    yield Kind("model safetensors, forged", file, read, forged_bytes)
-    for kind in ("linear", "attentive"):
-        _head(_model(), kind).save(root / f"{kind}.safetensors")
-        path = root / f"{kind}.safetensors"
-        yield Kind(f"head safetensors ({kind})", path, partial(load_head, path), SAFETENSORS, _head_bytes)
-        yield Kind(f"head safetensors ({kind}), forged", path, partial(load_head, path), forged_bytes)
-    save_tensors(root / "optimizer.safetensors", {"a/exp_avg": torch.ones(3, 4), "a/step": torch.tensor(3.0)})
-    read_optimizer = partial(load_tensors, root / "optimizer.safetensors")
-    yield Kind("plain safetensors", root / "optimizer.safetensors", read_optimizer, SAFETENSORS, _tensor_bytes)
-
-
-def _streams(root: Path) -> Iterator[Kind]:
-    root.mkdir()
-    chance = np.random.default_rng(1)
-    frames = chance.normal(size=(40, WIDTH)).astype(np.float32)
-    patterns = {
-        "causal": {"kind": "causal", "window": 8},
-        "in blocks": {"kind": "block_causal", "block": 4},
-    }
-    for name, pattern in patterns.items():
-        model = _model(live_attention=pattern)
-        head = _head(model)
-        live = LiveSteps(model, head, Timeline(rate=parse_rate(10)))
-        live.feed(frames[:22])
-        path = root / f"{name}.state"
-        live.save(path, {"source": "-", "place": None})
-
-        def resumed(model: keystep.PJEPA = model, head: Any = head, path: Path = path) -> Any:
-            again = LiveSteps(model, head, Timeline(rate=parse_rate(10)))
-            again.resume(path)
-            return again.feed(frames[22:24]) + again.close()
-
-        def said(readings: Any) -> bytes:
-            return b"".join(repr(reading.frame).encode() + reading.probabilities.tobytes() for reading in readings)
-
-        yield Kind(f"stream state ({name})", path, resumed, SAFETENSORS, said)
-        yield Kind(f"stream state ({name}), forged", path, resumed, forged_bytes)
-    model = _model()
-    live = LiveSteps(model, _head(model), Timeline(rate=parse_rate(10)))
-    before = live.state
-
-    def fed(chunks: Any) -> None:
-        live.state = before
-        for chunk in chunks:
-            live.feed(chunk.features, chunk.times)
-
-    lines = root / "input.jsonl"
-    rows = [{"time": index / 10, "features": row.tolist()} for index, row in enumerate(frames[:5].round(3))]
-    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def read_lines() -> None:
-        with lines.open(encoding="utf-8") as file:
-            fed(from_lines(file, WIDTH))
-
-    yield Kind("standard input jsonl", lines, read_lines, LINES)
-    raw = root / "input.float32"
-    raw.write_bytes(frames[:5].astype("<f4").tobytes())
-    yield Kind("standard input float32", raw, lambda: fed(from_bytes(io.BytesIO(raw.read_bytes()), WIDTH)), mutated)
-    np.save(root / "array.npy", frames[:9])
-    yield Kind("array npy", root / "array.npy", lambda: fed(from_array(root / "array.npy", WIDTH, 8)), NPY)
-    growing = root / "growing"
-    growing.mkdir()
-    np.save(growing / "1.npy", frames[:4])
-    (growing / "END").touch()
-    yield Kind("growing npy", growing / "1.npy", lambda: fed(from_growing(growing, WIDTH, 0.0)), NPY)
-    out = root / "said.jsonl"
-    out.write_text("".join(json.dumps({"frame": frame, "step": "rest"}) + "\n" for frame in range(6)))
-    yield Kind("stream output jsonl", out, lambda: [*_lines_before(out, 4)], LINES)
-
-
-def _runs(root: Path) -> Iterator[Kind]:
-    (root / "run").mkdir(parents=True)
-    settings = {
-        "data": {"root": "data", "source_rate": "30"},
-        "model": {"dim": 32},
-        "train": {"steps": 50, "crop": "8s"},
-    }
-    (root / "run/config.yaml").write_text(json.dumps(settings, indent=1))
-    yield Kind("run config yaml", root / "run/config.yaml", partial(run_config, root / "run"), JSON)
-    (root / "plain.yaml").write_text(
-        "data:\n  root: data\nmodel: {dim: 32, heads: &h 4, predictor_heads: *h}\ntrain:\n  steps: 50\n"
-    )
-    yield Kind("settings yaml", root / "plain.yaml", partial(read_yaml, root / "plain.yaml"), mutated)
-    (root / "recipe.yaml").write_bytes((RECIPES / "gtea.yaml").read_bytes())
-    yield Kind("recipe yaml", root / "recipe.yaml", partial(read_recipe, root / "recipe.yaml"), mutated)
-    path = root / "metrics.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in made_results.made_curve(0)[:12]))
-    yield Kind("metrics jsonl", path, partial(read_metrics, path), LINES)
+    path = root / "preprocessor_config.json"
+    path.write_text(json.dumps(settings))
+    yield Kind("preprocessor json", path, lambda: preprocessing(read_json(path), str(path)), JSON)
+    Fitted(ActionPooler(8, 2, ActionPoolConfig(heads=1)), {"split": "1"}).save(root / "pooler")
+    yield Kind("pooler json", root / "pooler/config.json", partial(Fitted.load, root / "pooler"), JSON)
 
 
 def _results(root: Path) -> Iterator[Kind]:
@@ -325,6 +208,8 @@ def _archives(root: Path) -> Iterator[Kind]:
 
     for name in ("packed", "surgical"):
         yield Kind(f"archive pt ({name})", root / f"{name}.pt", partial(opened, root / f"{name}.pt"), TORCH)
+    index = release.write_lemon(root / "lemon", {"a": 5, "b": 4, "c": 6})
+    yield Kind("archive pt (sharded)", index, partial(opened, index), TORCH)
     torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}, root / "head.pt")
     yield Kind("official head pt", root / "head.pt", partial(official.load_head, root / "head.pt"), TORCH)
     weights = {
@@ -377,3 +262,29 @@ def _trees(root: Path) -> Iterator[Kind]:
     known = [egoexo4d_annotations.Take(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)]
     listed.write_text(json.dumps([{"take_uid": take.uid, "participant_uid": 7, "capture_uid": "c"} for take in known]))
     yield Kind("takes json", listed, lambda: egoexo4d_annotations.read_persons(exo, known), JSON)
+
+
+VIDEOS = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4", "ts": "mpeg2video", "webm": "libvpx", "mov": "mjpeg"}
+"""Endings and codecs of the videos that are damaged."""
+
+
+def _videos(root: Path) -> Iterator[Kind]:
+    if find_spec("av") is None:
+        return
+    root.mkdir()
+    extractor = load_extractor(ExtractionConfig(backbone="toy_backbones:colours", rate=Fraction(10)), None, "cpu")
+
+    def watched(path: Path) -> None:
+        video = open_video(path)
+        for _ in extractor.stream(video.frames(), batch=8):
+            pass
+        for _ in open_video(path).at([Fraction(0), Fraction(1, 2), Fraction(1, 5)]):
+            pass
+        for line in (*video.damage, *video.notes):
+            assert plain(line) == line and "\n" not in line, repr(line)
+
+    for ending, codec in VIDEOS.items():
+        pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        path = root / f"clip.{ending}"
+        write_clip(path, frames=16, height=32, width=32, codec=codec, keyframe_every=6, pixel_format=pixels)
+        yield Kind(f"video {ending} ({codec})", path, partial(watched, path), mutated)

@@ -6,6 +6,8 @@ import io
 import json
 import random
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from safetensors.torch import load
@@ -104,7 +106,14 @@ def _number(data: bytes, chance: random.Random, other: bytes) -> bytes:
     return data[:place] + number + data[place + 1 :]
 
 
-_DAMAGES = (_flip, _flip, _flip_early, _cut, _insert, _splice, _swap_lines, _swap_words, _number)
+def _extreme(data: bytes, chance: random.Random, other: bytes) -> bytes:
+    """Four or eight bytes become a number of binary formats that is often not expected."""
+    value, width = chance.choice((0, 1, 2**15, 2**31 - 1, 2**31, 2**32 - 1)), chance.choice((4, 8))
+    place = chance.randrange(min(len(data), chance.choice((64, 1024, 1 << 20))) + 1)
+    return data[:place] + value.to_bytes(width, chance.choice(("little", "big"))) + data[place + width :]
+
+
+_DAMAGES = (_flip, _flip, _flip_early, _cut, _insert, _splice, _swap_lines, _swap_words, _number, _extreme)
 
 
 def changed(value: Any, chance: random.Random) -> Any:
@@ -219,3 +228,25 @@ def zip_bytes(data: bytes, chance: random.Random, inner: Any) -> bytes:
         for name, content in parts:
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def _either(first: Callable[..., bytes], second: Callable[..., bytes]) -> Callable[[bytes, random.Random], bytes]:
+    """One of two ways to damage a file."""
+    return lambda data, chance: (first if chance.random() < 0.5 else second)(data, chance)
+
+
+def _json(data: bytes, chance: random.Random) -> bytes:
+    return json_bytes(json.loads(data), chance)
+
+
+def _lines_of_json(data: bytes, chance: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    place = chance.randrange(len(lines))
+    lines[place] = json_bytes(json.loads(lines[place]), chance) + b"\n"
+    return b"".join(lines)
+
+
+JSON, LINES = _either(_json, mutated), _either(_lines_of_json, mutated)
+SAFETENSORS, NPY = _either(safetensors_bytes, mutated), _either(npy_bytes, mutated)
+NPZ = _either(partial(zip_bytes, inner=NPY), mutated)
+TORCH = _either(partial(zip_bytes, inner=mutated), mutated)

@@ -52,6 +52,7 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line() -> None:
         ({"model": {"dim": 48, "predictor_heads": 5}}, "dim 48 must be a multiple of heads 5"),
         ({"model": {"live_attention": {"kind": "bidirectional"}}}, "live_attention 'bidirectional' is not causal"),
         ({"train": {"batch_size": 6, "accumulate": 4}}, r"batch_size 6 must be a multiple of 4 \(1 nodes x 1 devices"),
+        ({"train": {"devices": 4}}, r"batch_size 2 must be a multiple of 4 .*; set train\.batch_size to 4"),
         ({"data": {"rate": "fast"}}, r"data\.rate.*'fast' is no rate in Hz"),
         ({"data": {"rate": 0}}, r"data\.rate.*above 0 Hz"),
         ({"data": {"on_error": "ignore"}}, r"data\.on_error.*'ignore'"),
@@ -257,3 +258,14 @@ def test_steps_follow_from_the_data_unless_they_are_given() -> None:
     assert train.settled_steps([100]) == 20
     assert TrainConfig(steps=7).settled_steps([10_000] * 20) == 7
     assert TrainConfig(epochs=3, batch_size=4).settled_steps([100] * 10) == 9
+
+
+def test_an_attention_that_is_given_in_part_keeps_the_kind_of_its_default() -> None:
+    """`keystep stream` suggests a window alone; the kind of an attention by itself would be bidirectional."""
+    given = {"live_attention": {"window": 512}, "predictor_attention": {"window": 64}}
+    for preset in ("tiny", "paper"):
+        model = run(preset_settings(preset), {"model": given}).model
+        assert model.live_attention == AttentionPattern(kind="causal", window=512)
+        assert model.predictor_attention == AttentionPattern(kind="causal", window=64)
+    blocks = run({"model": {"live_attention": {"kind": "block_causal", "block": 4}}}).model.live_attention
+    assert blocks == AttentionPattern(kind="block_causal", block=4)

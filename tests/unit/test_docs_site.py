@@ -39,7 +39,7 @@ def test_the_reference_has_every_public_name(build: ModuleType) -> None:
 
 def test_the_layers_of_the_page_are_those_that_are_checked() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = [{name.strip() for name in layer.split("|")} for layer in contracts[0]["layers"]]
+    layers = [{name.strip(" ()") for name in layer.split("|")} for layer in contracts[0]["layers"]]
     page = (ROOT / "docs" / "architecture.md").read_text()
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page.partition("## The way of the data")[0], flags=re.MULTILINE)
     height = {name: place for place, names in enumerate(layers) for name in names}

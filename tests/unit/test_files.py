@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from keystep.errors import InputError
-from keystep.files import replacing, write_array, write_json
+from keystep.files import check_replaceable, replacing, write_array, write_json
 from keystep.reading import read_json
 
 
@@ -173,3 +173,39 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"x\.json"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("mounted", ["by a disk of its own", "by a bind mount"])
+def test_a_mount_point_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: str
+) -> None:
+    folder = tmp_path / "my results"
+    folder.mkdir()
+    if mounted == "by a disk of its own":
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
+    else:  # of the same disk, which only the system's table tells
+        table, read = f"1 0 8:1 /a {folder} rw\n".replace("my results", "my\\040results"), Path.read_text
+        monkeypatch.setattr(Path, "read_text", lambda path, **_: table if path.name == "mountinfo" else read(path))
+    with pytest.raises(InputError, match=r"my results: a mount point, which cannot be replaced; choose a folder in it"):
+        check_replaceable(folder)
+    with pytest.raises(InputError, match="a mount point"), replacing(folder):
+        raise AssertionError("begun")
+    check_replaceable(tmp_path / "elsewhere")
+
+
+def test_the_folder_that_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for place in (Path(), Path(".."), tmp_path / "a"):
+        with pytest.raises(InputError, match="where you are, which cannot be replaced"):
+            check_replaceable(place, ("b",))
+
+
+def test_a_link_to_a_folder_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large disk")
+    with replacing(tmp_path / "out") as temporary:
+        temporary.mkdir()
+        (temporary / "new").write_text("new")
+    assert (tmp_path / "out").is_symlink() and listing(tmp_path / "large disk") == ["new"]
+    assert listing(tmp_path) == ["large disk", "out"]

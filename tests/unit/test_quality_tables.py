@@ -196,6 +196,25 @@ def test_a_rival_that_answers_sooner_is_no_fair_win_and_one_seed_is_not_enough(s
     assert one_seed.difference.low > 0 and one_seed.verdict == "not enough seeds"
 
 
+def test_the_answer_needs_raw_features_and_the_strongest_control_beaten_with_enough_seeds(study: list[dict]) -> None:
+    tables, book = module("tables"), module("book")
+    controls = [one for one in study if one["row"] == "controls"]
+    for one in controls:
+        one["rows"] = [line("raw features", "raw", [20] * 4), line("average", "control", [30] * 4)]
+
+    def answer(pieces: list[dict]) -> str:
+        question, offline = tables.answer(book.Book(pieces, "keystep (default)"))
+        assert question == "Does keystep (default) beat raw features and the strongest control?"
+        return offline
+
+    assert answer(study).startswith("offline: yes: against raw features +")
+    assert "; against the strongest control (average) +" in answer(study)
+    assert answer([one for one in study if not one["seed"]]).startswith("offline: no claim, not enough seeds: ")
+    for one in controls:
+        one["rows"].append(line("offsets", "control", [99] * 4))
+    assert answer(study).startswith("offline: no claim, does not hold: against raw features +")
+
+
 def test_means_are_over_folds_and_seeds_and_deviations_over_whole_seeds() -> None:
     mean_score = module("pooling").mean_score
     found = mean_score([("1", 0, 60.0), ("1", 1, 70.0), ("2", 0, 80.0), ("2", 1, 94.0), ("1", 2, 80.0)])

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pickle
 import time
 import warnings
 from pathlib import Path
@@ -33,7 +34,7 @@ from keystep.reading import (
 )
 from keystep.stream.sources import from_lines
 from keystep.terminal import Terminal, json_text
-from keystep.unpickling import load_torch, unwrapped
+from keystep.unpickling import load_arrays, load_torch, unwrapped
 
 
 def refused(work: object, words: str = "") -> str:
@@ -83,6 +84,7 @@ def test_pipes_devices_and_endless_files_are_refused_before_they_are_opened(tmp_
         lambda: load_tensors(tmp_path / "endless.txt"),
         lambda: load_torch(tmp_path / "pipe.npy"),
         lambda: read_npz(tmp_path / "pipe.npy", 100),
+        lambda: load_arrays(tmp_path / "pipe.npy"),
     ):
         refused(work, "cannot be read: a pipe or a device")
 
@@ -329,6 +331,56 @@ def test_other_classes_are_refused_by_their_names(tmp_path: Path, value: object,
     torch.save({"a": torch.ones(1), "b": value}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     said = refused(lambda: load_torch(tmp_path / "x.pt"), name)
     assert plain(said) == said and "[1m" not in said and "weights_only" not in said
+
+
+def many() -> object:
+    """A value of which a few bytes make a million millions: each level is twice the one below it."""
+    found: object = {"x": 1}
+    for _ in range(40):
+        found = {"a": found, "b": found}
+    return found
+
+
+def deep() -> object:
+    found: object = 1
+    for _ in range(80):
+        found = [found]
+    return found
+
+
+def round_and_round() -> object:
+    found: dict = {"a": 1}
+    found["b"] = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (many(), "more than 20,000,000 values"),
+        (deep(), "nested more than 64 deep"),
+        (round_and_round(), "a value inside itself"),
+        ({"weights": torch.zeros(1).expand(10**12)}, "4,000,000,000,000 bytes, that is made of 4"),
+    ],
+)
+def test_a_few_bytes_of_which_endless_values_would_come_are_refused(tmp_path: Path, value: object, words: str) -> None:
+    torch.save(value, tmp_path / "x.pt")
+    refused(lambda: load_torch(tmp_path / "x.pt"), words)
+    if not words.endswith("made of 4"):
+        (tmp_path / "x.ckpt").write_bytes(pickle.dumps(value))
+        refused(lambda: load_arrays(tmp_path / "x.ckpt"), words)
+
+
+def test_a_pickle_that_remembers_at_a_far_place_is_refused(tmp_path: Path) -> None:
+    """Its reader would fill all places before that one: 16 GiB for the last."""
+    far = b"\x80\x02}r" + (2**31 - 1).to_bytes(4, "little") + b"."
+    (tmp_path / "x.ckpt").write_bytes(far)
+    refused(lambda: load_arrays(tmp_path / "x.ckpt"), "remembered at place 2147483647")
+
+
+def test_a_repeated_row_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(4.0).expand(3, 4)}, tmp_path / "x.pt")
+    assert load_torch(tmp_path / "x.pt")["a"].shape == (3, 4)
 
 
 @pytest.mark.parametrize("rate", ["1e999999999", "9" * 5000, "1/" + "9" * 5000, "nan", "0", "1/0", True, None, [1]])

@@ -11,8 +11,8 @@ from rich.console import Console
 from keystep.cli.data import show_lines
 from keystep.errors import InputError
 from keystep.export import export_step, export_video
-from keystep.export.artefact import INT8, RECORD, VIDEO_RECORD
-from keystep.files import check_new
+from keystep.export.artefact import FILES, INT8, RECORD, VIDEO_FILES, VIDEO_RECORD
+from keystep.files import check_new, check_replaceable
 from keystep.heads import load_head
 from keystep.loading import check_head, load
 from keystep.pjepa import PJEPA
@@ -35,6 +35,7 @@ def export_model(
     overwrite: bool = False,
 ) -> None:
     """Export a model, and print the files with their largest difference from `keystep.stream`."""
+    check_replaceable(out, (*FILES, *VIDEO_FILES))
     for record_name in (RECORD, VIDEO_RECORD):
         check_new(out / record_name, overwrite, "an export")
     found = load(model)

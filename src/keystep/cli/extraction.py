@@ -8,8 +8,8 @@ from keystep.cli.base import print_next
 from keystep.extraction.run import Extracted
 
 
-def show_extracted(done: Extracted, console: Console) -> None:
-    """Print the result of an extraction."""
+def show_extracted(done: Extracted, console: Console, *, onward: bool = True) -> None:
+    """Print the result of an extraction; ``onward``: and the command to run next."""
     for line in done.warnings:
         console.print(f"note: {line}", style="yellow", soft_wrap=True, markup=False)
     if done.skipped:
@@ -18,5 +18,5 @@ def show_extracted(done: Extracted, console: Console) -> None:
         console.print(line, style="yellow", soft_wrap=True, markup=False)
     line = f"{done.root}: {len(done.videos)} of {done.asked} videos, {done.width} dimensions"
     console.print(line, soft_wrap=True, markup=False)
-    if done.videos:
+    if done.videos and onward:
         print_next("inspect", done.root)

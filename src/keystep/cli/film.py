@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
-from keystep.data.annotation import IGNORED
 from keystep.data.statistics import principal_colours
 from keystep.evals.palette import Palette
-from keystep.evals.plots import clock_axis, plain
+from keystep.evals.pictures import draw_steps, legend_patches
+from keystep.evals.plots import clock_axis
 from keystep.extraction.backbone import Picture
 from keystep.extraction.video import open_video
 
@@ -34,13 +32,17 @@ def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) 
     axes.set_frame_on(False)
 
 
-def steps(axes: Axes, ids: np.ndarray, names: Sequence[str], start: float, stop: float) -> None:
+def steps(axes: Axes, ids: np.ndarray, palette: Palette, start: float, stop: float) -> None:
     """Draw (T,) class ids as a ribbon from ``start`` to ``stop`` (seconds), with a legend of the classes that occur."""
-    palette = Palette(names)
-    axes.imshow(palette.paint(ids), extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
-    present = [label for label in np.unique(ids) if label != IGNORED]
-    patches = [Patch(color=palette.colour(label), label=plain(names[label])) for label in present[:20]]
-    axes.legend(handles=patches, ncols=6, fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.05))
+    draw_steps(axes, ids, palette, start, stop)
+    axes.legend(
+        handles=legend_patches(palette, [ids]),
+        loc="upper left",
+        bbox_to_anchor=(0, -0.05),
+        ncols=6,
+        fontsize=7,
+        frameon=False,
+    )
     axes.set(xlim=(start, stop), yticks=[], xticks=[])
 
 

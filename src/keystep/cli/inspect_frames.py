@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keystep.cli import film
 from keystep.data.folder import FeatureFolder
-from keystep.evals.plots import plain
+from keystep.evals.palette import Palette
+from keystep.evals.plots import clock, plain
 from keystep.files import replacing
 from keystep.reading import read_json
 
@@ -21,32 +22,29 @@ def draw_frames(folder: FeatureFolder, picture: Path) -> bool:
     sources = _sources(folder)
     if not sources:
         return False
-    labelled = any(folder.video(name).labels is not None for name in sources)
-    rows = [2.0, 0.8, 1.0] if labelled else [2.0, 1.1]
-    figure = Figure(figsize=(13, len(sources) * (2.6 if labelled else 2.0)), layout="constrained")
-    axes = figure.subplots(len(sources) * len(rows), 1, height_ratios=rows * len(sources), squeeze=False)[:, 0]
-    for index, (name, source) in enumerate(sources.items()):
-        own = axes[index * len(rows) : (index + 1) * len(rows)]
+    labelled = {name: folder.video(name).labels is not None for name in sources}
+    ratios = [[2.0, 0.8, 1.0] if labelled[name] else [2.0, 1.1] for name in sources]
+    height = sum(2.6 if found else 2.0 for found in labelled.values())
+    figure = Figure(figsize=(13, height), layout="constrained")
+    axes = iter(figure.subplots(sum(map(len, ratios)), 1, height_ratios=[*chain(*ratios)], squeeze=False)[:, 0])
+    palette = Palette(folder.classes)
+    for (name, source), rows in zip(sources.items(), ratios, strict=True):
+        own = [next(axes) for _ in rows]
         times = folder.times(name)
         start, stop = float(times[0]), max(float(times[-1]), float(times[0]) + 0.1)
         film.frames(own[0], source, start, stop)
-        own[0].set_title(plain(f"{name}: {len(times):,} slots, {start:.2f} to {stop:.2f} s"), fontsize=9, loc="left")
+        own[0].set_title(
+            plain(f"{name}: {len(times):,} slots, {clock(start)} to {clock(stop)}"), fontsize=9, loc="left"
+        )
         film.features(own[1], folder.features(name), start, stop)
         own[1].set_ylabel("features", fontsize=8, rotation=0, ha="right", va="center")
-        if labelled:
-            _labels(own[2], folder, name, start, stop)
+        if labelled[name]:
             own[1].set_xticks([])
+            film.steps(own[2], folder.labels(name), palette, start, stop)
+            own[2].set_ylabel("labels", fontsize=8, rotation=0, ha="right", va="center")
     with replacing(picture) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return True
-
-
-def _labels(axes: Axes, folder: FeatureFolder, name: str, start: float, stop: float) -> None:
-    if folder.video(name).labels is None:
-        axes.set_axis_off()
-        return
-    film.steps(axes, folder.labels(name), folder.classes, start, stop)
-    axes.set_ylabel("labels", fontsize=8, rotation=0, ha="right", va="center")
 
 
 def _sources(folder: FeatureFolder) -> dict[str, Path]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from keystep.cli.inspect_frames import draw_frames
 from keystep.data.inspection import Inspection
-from keystep.evals.plots import plain
+from keystep.evals.palette import Palette
+from keystep.evals.plots import clock_axis, plain
 from keystep.files import replacing
 
 SHOWN_CLASSES = 30
@@ -97,24 +101,35 @@ def _class_table(found: Inspection) -> Table:
 
 
 def _draw(found: Inspection, picture: Path) -> None:
-    """Draw a histogram of video lengths and the share of each class."""
+    """Draw a histogram of video lengths and, if there are labels, the share of each class."""
     lengths = np.array(list(found.lengths.values()))
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    scale = 60 * float(found.rate) if found.rate is not None else 1
-    left.hist(lengths / scale, bins=min(40, max(5, len(lengths) // 3)), color="#33608c")
-    unit = "minutes" if found.rate is not None else "frames"
-    left.set(xlabel=f"length in {unit}", ylabel="videos", title=f"{len(lengths)} videos")
-    shown = list(found.classes.items())[:SHOWN_CLASSES]
+    shown = list(found.classes)[:SHOWN_CLASSES]
+    panels = 2 if shown else 1
+    figure = Figure(figsize=(5.5 * panels, max(4.2, 0.5 + 0.2 * len(shown))), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    left = axes[0]
+    lengths = lengths / float(found.rate or 1)
+    left.hist(lengths, bins=min(40, max(5, len(lengths) // 3)), color="#33608c")
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set(xlabel="length" if found.rate else "length in frames", ylabel="videos", title=f"{len(lengths)} videos")
+    if found.rate is not None:
+        clock_axis(left, float(np.ptp(left.get_xlim())))
     if shown:
-        total = max(1, found.labelled - found.unlabelled)
-        names = [plain(name) for name, _ in shown]
-        right.barh(names, [100 * count.frames / total for _, count in shown], color="#c0792a")
-        right.invert_yaxis()
-        right.set(xlabel="% of frames", title=f"{len(found.classes)} classes")
-        right.tick_params(axis="y", labelsize=8 if len(shown) < 20 else 6)
-    else:
-        right.set_axis_off()
-        right.text(0.5, 0.5, "no labels", ha="center", va="center")
+        _draw_classes(axes[1], found, shown)
     with replacing(picture) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+def _draw_classes(axes: Axes, found: Inspection, shown: Sequence[str]) -> None:
+    """Draw the share of each class in the colour, and beside the number, that it has in all pictures."""
+    names, total = found.folder.classes, max(1, found.labelled - found.unlabelled)
+    palette, ids = Palette(names), [names.index(name) for name in shown]
+    places = range(len(shown))
+    shares = [100 * found.classes[name].frames / total for name in shown]
+    axes.barh(places, shares, color=[palette.colour(label) for label in ids])
+    axes.set_yticks(places, [f"{label} {plain(name, 40)}" for label, name in zip(ids, shown, strict=True)])
+    axes.invert_yaxis()
+    left_out = len(found.classes) - len(shown)
+    title = f"{len(found.classes)} classes" + (f", the {len(shown)} most frequent" if left_out else "")
+    axes.set(xlabel="% of frames", title=title)
+    axes.tick_params(axis="y", labelsize=8)

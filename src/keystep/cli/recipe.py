@@ -18,6 +18,7 @@ def run_recipe(file: Path, root: Path, out: Path, models: Sequence[str], console
     """Validate a recipe, print a survey of the data, and run the parts that are not finished."""
     recipe = read_recipe(file)
     planned = plan(recipe, root, out, models=models, **given)
+    show_lines(planned.warnings, console)
     if planned.survey is not None:
         from keystep.cli.preparation import print_survey
 

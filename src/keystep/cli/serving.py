@@ -5,15 +5,19 @@ from __future__ import annotations
 import secrets
 import socket
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from keystep.cli.data import list_problems, open_data
+from keystep.cli.data import list_problems, open_data, show_lines
+from keystep.cli.progress import progress_on
 from keystep.errors import InputError
+from keystep.files import is_writable
 from keystep.locking import owning
+from keystep.stopping import interruptible
 
 if TYPE_CHECKING:
     from keystep.serve.workspace import Workspace
@@ -33,15 +37,22 @@ def check_installed() -> None:
         raise InputError(f"{missing[0]} is not installed; install it: pip install 'keystep[serve]'")
 
 
+@dataclass(frozen=True)
+class Listening:
+    """Where to listen, and what requests have to bring; None: a token is made where one is needed."""
+
+    host: str
+    port: int
+    token: str | None
+
+
 def serve_data(
     data: Path,
     videos: Path | None,
     model: str | None,
     head: Path | None,
-    host: str,
-    port: int,
-    token: str | None,
     source_rate: str | None,
+    where: Listening,
     console: Console,
 ) -> None:
     """Serve a feature folder until Ctrl-C.
@@ -50,43 +61,80 @@ def serve_data(
         InputError: the extra is missing, unusable data, another server on the same folder, or a port in use.
     """
     check_installed()
+    from keystep.extraction.listing import find_videos
+    from keystep.loading import load
     from keystep.serve.workspace import Workspace
 
-    folder = open_data(data, source_rate, None, "skip")
-    list_problems(folder, console)
-    workspace = Workspace(folder, videos=videos, model=model)
     with ExitStack() as stack:
-        if workspace.read_only:
-            console.print(f"note: {data} cannot be written to: labels can only be looked at", markup=False)
-        else:
+        if is_writable(data):
             stack.enter_context(owning(data))
-        run(workspace, host, port, token, console)
+        else:
+            console.print(f"note: {data} cannot be written to: labels can only be looked at", markup=False)
+        folder = open_data(data, source_rate, None, "skip")
+        list_problems(folder, console)
+        recordings = {} if videos is None else find_videos([videos])
+        if not recordings.keys() & folder.videos.keys() and videos is not None:
+            console.print(f"note: no file of {videos} is named as a feature file of {data} is", markup=False)
+        run(Workspace(folder, videos=recordings, model=None if model is None else load(model)), head, where, console)
 
 
-def run(workspace: Workspace, host: str, port: int, token: str | None, console: Console) -> None:
+def label_videos(
+    videos: list[Path],
+    out: Path,
+    where: Listening,
+    console: Console,
+    **options: Any,
+) -> None:
+    """Prepare videos and serve them until Ctrl-C; ``options`` as for `keystep.serve.preparing.prepare`.
+
+    Raises:
+        InputError: as `serve_data`, or the videos cannot be prepared.
+    """
+    check_installed()
+    from keystep.cli.extraction import show_extracted
+    from keystep.loading import load
+    from keystep.serve.preparing import prepare
+    from keystep.serve.workspace import Workspace
+
+    with interruptible(f"stopped; run again to go on in {out}"):
+        found = prepare(videos, out, progress=progress_on(console), **options)
+    show_extracted(found.extracted, console, onward=False)
+    if found.reason:
+        console.print(f"note: {found.reason}", soft_wrap=True, markup=False)
+    with owning(found.folder.root):
+        model = None if found.model is None else load(found.model)
+        run(Workspace(found.folder, videos=found.recordings, model=model), None, where, console)
+
+
+def run(workspace: Workspace, head: Path | None, where: Listening, console: Console) -> None:
     """Serve a workspace until Ctrl-C."""
     import uvicorn
 
     from keystep.serve.app import create_app
     from keystep.serve.security import LOOPBACK, Access
 
-    if token is None and host not in LOOPBACK:
+    token = where.token
+    if token is None and where.host not in LOOPBACK:
         token = secrets.token_urlsafe(24)
-    app = create_app(workspace, access=Access(host, token))
-    listener = _listening(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    console.print(f"{len(workspace.names)} videos at {address} (Ctrl-C ends)", soft_wrap=True, markup=False)
-    settings = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END, ws="websockets-sansio"
-    )
-    with listener:
+    if workspace.latents is not None:
+        show_lines(workspace.latents.warnings, console)
+    app = create_app(workspace, head=head, access=Access(where.host, token))
+    with _listening(where) as listener:
+        name = f"[{where.host}]" if ":" in where.host else where.host
+        address = f"http://{name}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        console.print(f"{len(workspace.names)} videos at {address} (Ctrl-C ends)", soft_wrap=True, markup=False)
+        settings = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END, ws="websockets-sansio"
+        )
         uvicorn.Server(settings).run(sockets=[listener])
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listening(where: Listening) -> socket.socket:
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((where.host, where.port), family=family)
     except OSError as error:
-        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; give another --port") from error
+        reason = error.strerror or error
+        raise InputError(
+            f"cannot listen on {where.host}, port {where.port}: {reason}; give another --host or --port"
+        ) from error

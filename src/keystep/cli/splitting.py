@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from keystep.cli.data import list_notes
-from keystep.data.splitting import Folds
+from keystep.data.splitting import Folds, over_all_folds
 
 
 def show_folds(made: Folds, console: Console) -> None:
@@ -21,3 +21,4 @@ def show_folds(made: Folds, console: Console) -> None:
     if made.groups is None:
         hint = "if a person appears in several videos, give --groups PATTERN to keep them in one fold"
         console.print(f"note: the person in each video is not known; {hint}", soft_wrap=True, markup=False)
+    console.print(f"one result over all folds: {over_all_folds(made.root)}", soft_wrap=True, markup=False)

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keystep.cli import film
+from keystep.evals.palette import Palette
+from keystep.evals.plots import clock_axis, plain
 from keystep.files import replacing
 from keystep.heads import Head
 from keystep.stream import Reading
@@ -22,11 +24,13 @@ class StreamPicture:
     Args:
         path: PNG file to write.
         head: for the class names.
+        source: what the stream was read from, as the user named it.
         video: video file that the stream was read from, if any.
     """
 
     path: Path
     head: Head
+    source: str
     video: Path | None = None
     final: list[tuple[float, int, float, float]] = field(default_factory=list)
     """(time, step, probability, delay) of each final reading."""
@@ -45,11 +49,14 @@ class StreamPicture:
         axes = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
         if self.video is not None:
             film.frames(axes[0], self.video, times[0], times[-1])
-        film.steps(axes[-2], steps, [self.head.name(step) for step in range(self.head.classes)], times[0], times[-1])
+        palette = Palette([self.head.name(step) for step in range(self.head.classes)])
+        film.steps(axes[-2], steps, palette, times[0], times[-1])
         axes[-1].plot(times, probabilities, color="#33608c", linewidth=0.9)
-        axes[-1].set(ylim=(0, 1.02), ylabel="probability", xlabel="seconds of video", xlim=(times[0], times[-1]))
+        axes[-1].set(ylim=(0, 1.02), ylabel="probability", xlim=(times[0], times[-1]))
+        clock_axis(axes[-1], times[-1] - times[0])
+        name = "standard input" if self.source == "-" else Path(self.source).name
         longest = f"delay of up to {max(delays):.2f} s" if max(delays) else "no delay"
-        figure.suptitle(f"{len(times):,} frames, as predicted live; {longest}", fontsize=10)
+        figure.suptitle(plain(f"{name}: {len(times):,} frames, as predicted live; {longest}", 120), fontsize=10)
         with replacing(self.path) as temporary:
             figure.savefig(temporary, dpi=120, format="png")
         return True

@@ -80,7 +80,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
         view = (
             stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
         )
-        picture = None if options.picture is None else StreamPicture(options.picture, head, opened.video)
+        picture = None if options.picture is None else StreamPicture(options.picture, head, source, opened.video)
         runner = _Runner(live, out, view, picture, source, place, options, messages)
         runner.save()  # fail early if the path is not writable
         try:
@@ -293,9 +293,11 @@ def _warn_of_growth(found: PJEPA, rate: float, messages: Console) -> None:
     pattern = config.stream_attention
     if pattern is not None and pattern.window is None:
         mebibytes = 2 * config.depth * config.dim * 4 * 3600 * rate / 2**20
+        name = "attention" if pattern == config.attention else "live_attention"
+        settings = {**pattern.model_dump(exclude_none=True), "window": 512}
+        words = " ".join(f"--set model.{name}.{setting}={value}" for setting, value in settings.items())
         messages.print(
             f"note: this model attends to the whole past, so its state grows by {mebibytes:.0f} MiB per hour at "
-            f"{rate:g} Hz and each step takes longer; for long streams, pretrain with a window "
-            "(--set model.live_attention.window=512)",
+            f"{rate:g} Hz and each step takes longer; for long streams, pretrain with a window ({words})",
             soft_wrap=True,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from keystep.errors import InputError, named, one_line, quoted
 from keystep.files import replacing
@@ -37,6 +37,16 @@ class Config(BaseModel):
         arbitrary_types_allowed=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_parts(cls, data: Any) -> Any:
+        """A nested config that is given in part keeps the rest of its default, such as the kind of an attention."""
+        if not isinstance(data, Mapping):
+            return data
+        parts = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, Config)}
+        given = {name: data[name] for name in parts if isinstance(data.get(name), Mapping)}
+        return {**data, **{name: merged(parts[name].model_dump(exclude_unset=True), given[name]) for name in given}}
 
 
 def build(kind: type[AnyConfig], *layers: Mapping[str, Any]) -> AnyConfig:

@@ -36,6 +36,10 @@ def _lines(config: BaseModel, indent: int) -> list[str]:
         if isinstance(value, BaseModel):
             lines += [f"{' ' * indent}{name}:", *_lines(value, indent + 2)]
         else:
-            text = yaml.safe_dump(values[name], default_flow_style=True, width=1000).removesuffix("...\n").strip()
+            text = (
+                yaml.safe_dump(values.get(name, value), default_flow_style=True, width=1000)
+                .removesuffix("...\n")
+                .strip()
+            )
             lines.append(f"{' ' * indent}{name}: {text}")
     return lines

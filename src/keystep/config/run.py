@@ -10,9 +10,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from keystep.config.base import Config, build, read_yaml
 from keystep.config.model import ModelConfig
@@ -72,6 +79,8 @@ class TargetConfig(Config):
     smooth: int = Field(default=1, ge=1)
     """features, clusters: average the input over this odd number of frames to form the target, which reduces frame
     noise."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of a target of your own, which checks them itself."""
 
     @property
     def has_shares(self) -> bool:
@@ -83,6 +92,18 @@ class TargetConfig(Config):
         if self.smooth % 2 == 0:
             raise ValueError(f"smooth must be odd, not {self.smooth}")
         return self
+
+    @model_validator(mode="after")
+    def _own_targets_have_named_settings(self) -> Self:
+        if self.settings and self.kind in TARGETS.own:
+            name = next(iter(self.settings))
+            raise ValueError(f"settings.{name}: only targets of your own have these; set target.{name} for {self.kind}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_empty_settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records of a run and their hashes are the same as before there were such settings."""
+        return {name: value for name, value in dump(self).items() if name != "settings" or value}
 
 
 class MaskingConfig(Config):
@@ -191,7 +212,8 @@ class TrainConfig(Config):
         if self.batch_size % parts:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of {parts} "
-                f"({self.nodes} nodes x {self.devices} devices x {self.accumulate} accumulation steps)"
+                f"({self.nodes} nodes x {self.devices} devices x {self.accumulate} accumulation steps), as it counts "
+                f"the crops of all of them; set train.batch_size to {-(-self.batch_size // parts) * parts}"
             )
         return self
 

@@ -11,7 +11,6 @@ Where names carry the person, a regular expression says the same: ``^(P[0-9]+)_`
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 from keystep.data.annotation import Split, found_name
 from keystep.errors import InputError, quoted
 from keystep.files import write_lines
-from keystep.reading import read_lines
+from keystep.reading import read_rows
 
 GROUPS = "splits/groups.csv"
 HEADER = ["video", "group"]
@@ -77,10 +76,15 @@ def groups_by_pattern(pattern: str, videos: Iterable[str]) -> dict[str, str]:
 
 def write_groups(folder: Path, groups: Mapping[str, str]) -> None:
     """``splits/groups.csv`` of a feature folder, for those of the videos that are there; nothing where none is."""
-    there = [video for video in groups if (folder / "features" / f"{video}.npy").exists()]
-    if there:
-        lines = [_csv_line(*HEADER), *(_csv_line(video, groups[video]) for video in there)]
+    lines = group_lines(folder, groups)
+    if len(lines) > 1:
         write_lines(folder / GROUPS, lines)
+
+
+def group_lines(folder: Path, groups: Mapping[str, str]) -> list[str]:
+    """The lines of ``groups.csv``, its header first, for those of the videos that are in a feature folder."""
+    there = [video for video in groups if (folder / "features" / f"{video}.npy").exists()]
+    return [_csv_line(*HEADER), *(_csv_line(video, groups[video]) for video in there)]
 
 
 def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
@@ -100,13 +104,13 @@ def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
 
 
 def _rows(path: Path) -> Iterable[tuple[str, str]]:
-    lines = read_lines(path)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
-    if not rows or rows[0] != HEADER:
-        raise InputError(f"{path}, line 1: {quoted(lines[0] if lines else '')} is not the header 'video,group'")
-    for number, row in enumerate(rows[1:], start=2):
+    rows = [(number, [cell.strip() for cell in row]) for number, row in read_rows(path)]
+    first = rows[0][1] if rows else []
+    if first != HEADER:
+        raise InputError(f"{path}, line 1: {quoted(','.join(first))} is not the header 'video,group'")
+    for number, row in rows[1:]:
         if len(row) != len(HEADER):
-            raise InputError(f"{path}, line {number}: {quoted(lines[number - 1])} is not 'video,group'")
+            raise InputError(f"{path}, line {number}: {quoted(','.join(row))} is not 'video,group'")
         yield row[0], row[1]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copyfile, copytree
 
 from keystep.data.annotation import IGNORED, by_hash
 from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.data.groups import GROUPS, Grouping, write_groups
+from keystep.data.groups import GROUPS, Grouping, group_lines
 from keystep.data.tasks import tasks_of
 from keystep.errors import InputError
-from keystep.files import check_writable, write_lines
+from keystep.files import replacing, write_lines
+from keystep.locking import owning
 from keystep.types import OnError
 
 MOST_FOLDS = 5
@@ -37,6 +40,11 @@ class Folds:
     groups: int | None
     tasks: int
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def over_all_folds(data: Path) -> str:
+    """What trains one model for each fold and seed of a folder, judges them, and pools their test videos."""
+    return f"{shlex.join(['python', 'benchmarks/quality', str(data)])} in keystep's repository (docs/quality.md)"
 
 
 def make_splits(
@@ -65,10 +73,24 @@ def make_splits(
         overwrite: replace all splits of the folder, and groups by those given.
 
     Raises:
-        InputError: splits or groups that would be replaced, fewer videos or groups than folds, or a folder, groups or
-            a pattern that cannot be used.
+        InputError: splits or groups that would be replaced, fewer videos or groups than folds, a folder, groups or a
+            pattern that cannot be used, or another process that writes to the folder.
     """
-    folder = _open(Path(data), groups, on_error)
+    with owning(data):
+        return _make_splits(Path(data), folds, seed, groups, task_pattern, on_error, overwrite=overwrite)
+
+
+def _make_splits(
+    data: Path,
+    folds: int | None,
+    seed: int,
+    groups: Grouping | None,
+    task_pattern: str | None,
+    on_error: OnError | str,
+    *,
+    overwrite: bool,
+) -> Folds:
+    folder = _open(data, groups, on_error)
     replaced = _replaced_files(folder, groups)
     if replaced and not overwrite:
         raise InputError(f"{replaced[0]}: is there already; give --overwrite to replace all splits, or use them")
@@ -152,13 +174,16 @@ def _deal(
 
 
 def _write(folder: FeatureFolder, test: Mapping[str, tuple[str, ...]], videos: Sequence[str], old: list[Path]) -> None:
-    """The bundles of all folds, and groups that the caller gave, in place of the old ones."""
-    check_writable(folder.root / "splits")
-    for path in old:
-        path.unlink()
-    for name, tested in test.items():
-        trained = [video for video in videos if video not in tested]
-        for part, names in (("train", trained), ("test", tested)):
-            write_lines(folder.root / "splits" / f"{part}.split{name}.bundle", (f"{video}.txt" for video in names))
-    if folder.grouping is not None and folder.groups is not None:
-        write_groups(folder.root, folder.groups)
+    """The bundles of all folds, and groups that the caller gave, in place of the old ones: all of them or none."""
+    place = folder.root / "splits"
+    there = list(place.iterdir()) if place.is_dir() else []
+    with replacing(place, {path.name for path in there}) as temporary:
+        temporary.mkdir()
+        for path in set(there) - set(old):
+            (copytree if path.is_dir() else copyfile)(path, temporary / path.name)
+        for name, tested in test.items():
+            trained = [video for video in videos if video not in tested]
+            for part, names in (("train", trained), ("test", tested)):
+                write_lines(temporary / f"{part}.split{name}.bundle", (f"{video}.txt" for video in names))
+        if folder.grouping is not None and folder.groups is not None:
+            write_lines(temporary / Path(GROUPS).name, group_lines(folder.root, folder.groups))

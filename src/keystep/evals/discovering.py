@@ -232,7 +232,8 @@ class DiscoveryStudy:
             row.name: task.labels[video] for row in self.rows for task in row.runs[0].tasks if video in task.labels
         }
         background = [self.folder.classes[label] for label in self.background]
-        return ribbons_png(self.truths[video], lines, self.folder.classes, background, float(self.folder.timeline.rate))
+        rate = float(self.folder.timeline.rate)
+        return ribbons_png(self.truths[video], lines, self.folder.classes, background, rate, video)
 
 
 def _parts(folder: FeatureFolder, split: str | None, part: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:

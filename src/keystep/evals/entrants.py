@@ -11,6 +11,7 @@ from keystep.config import seed_runs
 from keystep.data.annotation import IGNORED, labelled_share
 from keystep.data.folder import FeatureFolder
 from keystep.data.groups import shared_groups
+from keystep.data.splitting import over_all_folds
 from keystep.errors import InputError
 from keystep.evals.candidates import ALL_CONTROLS, HISTORIES
 from keystep.evals.gate import SMOOTHING
@@ -172,10 +173,15 @@ def check_models(groups: Sequence[Group], folder: FeatureFolder, split: str) -> 
         or are unknown.
 
     Raises:
-        InputError: invalid names, runs that are not seeds of one recipe, incompatible features or rates, or data made
-            with the labels of test videos.
+        InputError: invalid names, runs that are not seeds of one recipe, incompatible features or rates, data made
+            with the labels of test videos, or ``all`` for the split.
     """
     check_groups(groups)
+    if split == "all" and "all" not in folder.splits:
+        raise InputError(
+            f"{folder.root}: a model is judged on the fold that it was trained for, since it has seen the test videos "
+            f"of the others; give --split K, or pool all folds: {over_all_folds(folder.root)}"
+        )
     listed = folder.split(split)
     warnings = [] if folder.groups is None else shared_groups(listed, folder.groups)
     test = set(listed.test)

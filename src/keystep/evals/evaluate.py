@@ -34,7 +34,7 @@ from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
 from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
-from keystep.files import check_new, check_ours
+from keystep.files import check_new, check_replaceable
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
@@ -190,5 +190,5 @@ def check_output(out: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: it holds other files, it holds a result and ``overwrite`` is False, or it is not writable.
     """
-    check_ours(out, OURS)
+    check_replaceable(out, OURS)
     check_new(out / RESULT, overwrite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -31,26 +31,21 @@ FAMILY_COLOURS = {
 
 
 class Palette:
-    """A colour for each class.
+    """A colour for each class, which depends on the list of classes only: the same in every picture of a data set.
 
-    The 20 most frequent classes (or all, if there are fewer) get distinct colours, the next 40 get lighter and darker
-    shades of them, and further classes repeat. Background classes are grey; ids that are not a class are white.
+    By class id, the first 20 classes get distinct colours, the next 40 get lighter and darker shades of them, and
+    further classes repeat. Background classes are grey; ids that are not a class are white.
 
     Args:
         classes: names by class id.
         background: names of background classes, in addition to `BACKGROUND_NAMES`.
-        frames: class id -> number of frames, which ranks the classes if there are more than 20.
     """
 
-    def __init__(
-        self, classes: Sequence[str], background: Collection[str] = (), frames: Mapping[int, int] | None = None
-    ) -> None:
-        self.classes, counts = classes, frames or {}
-        grey = {i for i, name in enumerate(classes) if name in background or name.lower() in BACKGROUND_NAMES}
-        ranked = [index for index in range(len(classes)) if index not in grey]
-        if len(ranked) > len(DISTINCT):
-            ranked.sort(key=lambda index: (-counts.get(index, 0), index))
-        self.colours = dict.fromkeys(grey, BACKGROUND) | {index: _shade(rank) for rank, index in enumerate(ranked)}
+    def __init__(self, classes: Sequence[str], background: Collection[str] = ()) -> None:
+        self.classes = classes
+        steps = [index for index, name in enumerate(classes) if name.lower() not in BACKGROUND_NAMES]
+        self.colours = dict.fromkeys(range(len(classes)), BACKGROUND)
+        self.colours |= {index: _shade(rank) for rank, index in enumerate(steps) if classes[index] not in background}
 
     def colour(self, label: int) -> str:
         """``#rrggbb`` of a class id."""

@@ -6,7 +6,6 @@ import io
 import re
 import textwrap
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +51,7 @@ def ribbons_png(
     classes: Sequence[str],
     background: Sequence[str],
     rate: float,
+    title: str = "",
 ) -> bytes:
     """Draw the ribbons of one video.
 
@@ -61,12 +61,12 @@ def ribbons_png(
         classes: class names by id. Other ids are white.
         background: names of background classes.
         rate: slots per second.
+        title: written above them.
 
     Returns:
         PNG bytes.
     """
-    shown = [*([] if truth is None else [truth]), *lines.values()]
-    return _png(_ribbons(truth, lines, Palette(classes, background, _count_frames(shown)), rate))
+    return _png(_ribbons(truth, lines, Palette(classes, background), rate, title))
 
 
 def safe_names(videos: Sequence[str]) -> list[str]:
@@ -78,18 +78,9 @@ def safe_names(videos: Sequence[str]) -> list[str]:
     return names
 
 
-def result_palette(result: Result, arrays: Arrays) -> Palette:
-    """The class colours of a result, shared by all its pictures."""
-    lines = [ids for key, ids in arrays.items() if key.endswith("/truth") or "/prediction/" in key]
-    return Palette(result["data"]["classes"], result["protocol"]["background"], _count_frames(lines))
-
-
-def _count_frames(lines: Sequence[np.ndarray]) -> Counter[int]:
-    """Class id -> number of frames."""
-    counts = Counter[int]()
-    for ids in lines:
-        counts.update(dict(zip(*map(np.ndarray.tolist, np.unique(ids, return_counts=True)), strict=True)))
-    return counts
+def result_palette(result: Result) -> Palette:
+    """The class colours of a result."""
+    return Palette(result["data"]["classes"], result["protocol"]["background"])
 
 
 def legend(palette: Palette, lines: Sequence[np.ndarray]) -> list[tuple[str, str]]:
@@ -102,9 +93,18 @@ def legend(palette: Palette, lines: Sequence[np.ndarray]) -> list[tuple[str, str
     return entries + ([(UNLABELLED, "no label")] if len(known) < len(present) else [])
 
 
+def legend_patches(palette: Palette, lines: Sequence[np.ndarray]) -> list[Patch]:
+    """`legend` for matplotlib."""
+    edge = {UNLABELLED: "#999999"}
+    return [
+        Patch(facecolor=colour or "none", edgecolor=edge.get(colour), label=plain(text, 44))
+        for colour, text in legend(palette, lines)
+    ]
+
+
 def draw_videos(result: Result, arrays: Arrays) -> Iterator[ReportPicture]:
     """The ribbons of each video, preceded by the headline picture if there is one."""
-    palette, rate, videos = result_palette(result, arrays), result["data"]["rate_hz"], stored_videos(arrays)
+    palette, rate, videos = result_palette(result), result["data"]["rate_hz"], stored_videos(arrays)
     chosen = headline_video(result, videos)
     if chosen is not None:
         truth, lines = arrays[f"{chosen}/truth"], headline_lines(result, arrays, chosen)
@@ -169,18 +169,17 @@ def arrays_at(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
     return {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
 
 
-def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette: Palette, rate: float) -> Figure:
+def _ribbons(
+    truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette: Palette, rate: float, title: str = ""
+) -> Figure:
     shown = ({} if truth is None else {"true steps": truth}) | dict(lines)
-    entries = legend(palette, [*shown.values()])
-    edge = {UNLABELLED: "#999999"}
-    patches = [Patch(facecolor=colour or "none", edgecolor=edge.get(colour)) for colour, _ in entries]
-    texts = [plain(text, 44) for _, text in entries]
+    patches = legend_patches(palette, [*shown.values()])
+    texts = [str(patch.get_label()) for patch in patches]
     columns = max(1, min(6, int((WIDTH - 0.4) / (0.5 + 0.066 * max(map(len, texts), default=1)))))
     foot = 0.168 * -(-len(texts) // columns) + 0.1
-    figure, strips = _strips([*shown], foot)
+    figure, strips = _strips([*shown], foot, title)
     for axes, ids in zip(strips, shown.values(), strict=True):
-        _paint(axes, palette.paint(ids), len(ids) / rate)
-        _number(axes, ids, palette, len(ids) / rate)
+        draw_steps(axes, ids, palette, 0, len(ids) / rate)
     clock_axis(strips[-1], max(len(ids) for ids in shown.values()) / rate)
     if truth is not None:
         for axes, ids in zip(strips[1:], lines.values(), strict=True):
@@ -190,13 +189,13 @@ def _ribbons(truth: np.ndarray | None, lines: Mapping[str, np.ndarray], palette:
         strips[0].text(1.01, 0.5, "right", transform=strips[0].transAxes, va="center", fontsize=9)
     low = (0.5, 0.03 / figure.get_figheight())
     style = {"ncols": columns, "fontsize": 8, "frameon": False, "handlelength": 1.2, "columnspacing": 1.4}
-    figure.legend(patches, texts, loc="lower center", bbox_to_anchor=low, **style)
+    figure.legend(handles=patches, loc="lower center", bbox_to_anchor=low, **style)
     return figure
 
 
-def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
+def _strips(labels: Sequence[str], foot: float, title: str) -> tuple[Figure, list[Axes]]:
     """Strips with names on the left, a time axis below the last one, and ``foot`` inches of space at the bottom."""
-    head, axis = 0.1, 0.3
+    head, axis = 0.3 if title else 0.1, 0.3
     height = head + len(labels) * (STRIP + GAP) + axis + foot
     figure = Figure((WIDTH, height))
     strips = []
@@ -209,22 +208,25 @@ def _strips(labels: Sequence[str], foot: float) -> tuple[Figure, list[Axes]]:
         axes.set_yticks([])
         axes.tick_params(labelbottom=index == len(labels) - 1, bottom=index == len(labels) - 1, labelsize=8.5)
         strips.append(axes)
+    if title:
+        strips[0].set_title(plain(title, 100), fontsize=9, loc="left")
     return figure, strips
 
 
-def _paint(axes: Axes, colours: np.ndarray, seconds: float) -> None:
-    axes.imshow(colours, extent=(0, seconds, 0, 1), aspect="auto", interpolation="nearest")
+def draw_steps(axes: Axes, ids: np.ndarray, palette: Palette, start: float, stop: float) -> None:
+    """Draw (T,) class ids as a ribbon between two times, with the class number on each segment that has space for it.
 
-
-def _number(axes: Axes, ids: np.ndarray, palette: Palette, seconds: float) -> None:
-    """Write the class number on every segment that has space for it."""
+    Args:
+        start, stop: seconds.
+    """
+    axes.imshow(palette.paint(ids), extent=(start, stop, 0, 1), aspect="auto", interpolation="nearest")
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
-    for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
-        label = int(ids[start])
-        if label not in palette.colours or (stop - start) / len(ids) < 0.008 + 0.007 * len(str(label)):
+    for first, after in zip(starts, [*starts[1:], len(ids)], strict=True):
+        label = int(ids[first])
+        if label not in palette.colours or (after - first) / len(ids) < 0.008 + 0.007 * len(str(label)):
             continue
         ink = ink_on(palette.colour(label))
-        middle = (start + stop) / 2 / len(ids) * seconds
+        middle = start + (first + after) / 2 / len(ids) * (stop - start)
         axes.text(middle, 0.46, str(label), color=ink, ha="center", va="center", fontsize=7.5)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Literal
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,6 +20,7 @@ from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score
 WIDTH = 11.0  # inches
 NARROW = 7.6  # inches: panels embedded in the page
 LINE_COLOURS = DISTINCT[2:4] + DISTINCT[:2] + DISTINCT[6:8] + DISTINCT[4:5]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS = 12
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 MOST_TICKS = 9
@@ -120,43 +122,33 @@ def curves(runs: Curves) -> Figure:
 
 
 def monitors(runs: Curves) -> Figure:
-    """The training monitors: effective rank, similarity of adjacent frames, normalised losses, and the quick probe."""
+    """The training monitors that were recorded, one panel each, on axes that do not magnify noise.
+
+    Effective rank, similarity of adjacent frames, normalised losses, and the quick probe.
+    """
     groups = _groups(runs)
-    colours = {name: LINE_COLOURS[index % len(LINE_COLOURS)] for index, name in enumerate(groups)}
-    figure, panels = _grid(4, 2, 3.1)
-
-    def draw(axes: Axes, points: Callable[[list[dict[str, Any]]], Points], style: Style = "-") -> None:
+    looks = dict(zip(groups, cycle(zip(LINE_COLOURS, MARKERS, strict=True)), strict=False))
+    shown = [panel for panel in MONITORS if any(_points(lines, panel.measured)[0] for lines in runs.values())]
+    figure, panels = _grid(len(shown), min(2, len(shown)), 3.1)
+    for axes, panel in zip(panels, shown, strict=True):
         for name, seeds in groups.items():
+            colour, marker = looks[name]
             for lines in seeds.values():
-                steps, values = points(lines)
-                mark = "." if style == "-" else ""
-                axes.plot(steps, values, color=colours[name], linestyle=style, marker=mark, linewidth=1.3, alpha=0.85)
-
-    rank, cosine, loss, probe = panels
-    draw(rank, lambda lines: _points(lines, "monitor/effective_rank"))
-    draw(cosine, lambda lines: _points(lines, "monitor/neighbour_cosine"))
-    draw(loss, lambda lines: _share(lines, "monitor/hidden_loss"))
-    draw(loss, lambda lines: _share(lines, "monitor/copy_loss"), ":")
-    loss.axhline(1, color="#333333", linestyle="--", linewidth=1)
-    draw(probe, lambda lines: _points(lines, "monitor/probe_accuracy"))
-    draw(probe, lambda lines: _flat(_points(lines, "monitor/probe_accuracy")), "--")
-    titles = (
-        "effective rank; a large drop means collapse",
-        "cosine similarity of adjacent latents; 1: constant",
-        "hidden loss / loss of the best constant (1: no learning)",
-        "quick probe accuracy, %; dashed: before training",
-    )
-    for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title, fontsize=9.5)
+                for style, points in panel.lines.items():
+                    mark = marker if style == "-" else ""
+                    axes.plot(*points(lines), style, color=colour, marker=mark, markersize=4, linewidth=1.3, alpha=0.85)
+        axes.set_title(panel.title, fontsize=9.5)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, panel.low), max(high + 0.05 * (high - panel.low), panel.high))
         _tidy(axes)
-        if not any(line.get_marker() == "." and np.size(line.get_xdata()) for line in axes.lines):
-            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#777777")
+        if panel.constant is not None:
+            axes.axhline(panel.constant, color="#333333", linestyle="--", linewidth=1)
     styles: dict[str, Style] = {
         "measured": "-",
         "constant; before training": "--",
         "copy of the nearest visible frame": ":",
     }
-    _styles(figure, styles, colours)
+    _styles(figure, styles, looks)
     return figure
 
 
@@ -177,11 +169,11 @@ def _grid(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, panels[:count]
 
 
-def _styles(figure: Figure, styles: Mapping[str, Style], colours: Mapping[str, str]) -> None:
-    """A legend above all panels for colours and line styles."""
-    handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours.values()]
+def _styles(figure: Figure, styles: Mapping[str, Style], looks: Mapping[str, tuple[str, str]]) -> None:
+    """A legend above all panels for (colour, marker) by name, and for line styles."""
+    handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in looks.values()]
     handles += [Line2D([], [], color="#555555", linestyle=style) for style in styles.values()]
-    names = [plain(name, 30) for name in colours] + list(styles)
+    names = [plain(name, 30) for name in looks] + list(styles)
     columns = 4
     figure.legend(handles, names, loc="upper center", ncols=columns, fontsize=8.5, frameon=False)
 
@@ -215,3 +207,57 @@ def _flat(points: Points) -> Points:
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5)
+
+
+@dataclass(frozen=True)
+class _Monitor:
+    """A panel of `monitors`: its axis shows at least ``low`` to ``high``, so that small changes look small."""
+
+    measured: str
+    title: str
+    lines: Mapping[Style, Callable[[Sequence[Mapping[str, Any]]], Points]]
+    low: float
+    high: float
+    constant: float | None = None
+
+
+MONITORS = (
+    _Monitor(
+        "monitor/effective_rank",
+        "effective rank; far below the dashed line: collapse",
+        {
+            "-": lambda lines: _points(lines, "monitor/effective_rank"),
+            "--": lambda lines: _flat(_points(lines, "monitor/effective_rank")),
+        },
+        0,
+        1,
+    ),
+    _Monitor(
+        "monitor/neighbour_cosine",
+        "cosine similarity of adjacent latents; 1: constant",
+        {"-": lambda lines: _points(lines, "monitor/neighbour_cosine")},
+        0,
+        1.02,
+    ),
+    _Monitor(
+        "monitor/hidden_loss",
+        "hidden loss / loss of the best constant (1: no learning)",
+        {
+            "-": lambda lines: _share(lines, "monitor/hidden_loss"),
+            ":": lambda lines: _share(lines, "monitor/copy_loss"),
+        },
+        0,
+        1.1,
+        constant=1,
+    ),
+    _Monitor(
+        "monitor/probe_accuracy",
+        "quick probe accuracy, %; dashed: before training",
+        {
+            "-": lambda lines: _points(lines, "monitor/probe_accuracy"),
+            "--": lambda lines: _flat(_points(lines, "monitor/probe_accuracy")),
+        },
+        0,
+        100,
+    ),
+)

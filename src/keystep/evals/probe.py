@@ -145,7 +145,7 @@ def fit_probe(
     scales = column_scales(widths, strengths)
     weight, penalty, right = moments.best(scales, config.penalties, valid_frames, valid_targets)
     bias = moments.shares.double().numpy()
-    factor = _sharpness(valid_frames @ weight + bias, valid_targets)
+    factor = sharpness(valid_frames @ weight + bias, valid_targets)
     raw = factor * weight * factors[:, None]  # for raw inputs, float64
     return LinearProbe(
         raw.astype(np.float32),
@@ -157,7 +157,7 @@ def fit_probe(
     )
 
 
-def _sharpness(scores: Array, targets: Array) -> float:
+def sharpness(scores: Array, targets: Array) -> float:
     """The factor on scores (N, C) that maximises the likelihood of the classes (N,) under a softmax."""
     rows = np.arange(len(targets))
 

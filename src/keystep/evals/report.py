@@ -155,13 +155,13 @@ def _headline(result: Result, arrays: Arrays) -> Mapping[str, Any] | None:
         f"{found.mode}) {rank} of {count} test videos. Top: the true steps. Below: the predictions of a linear probe "
         "(first seed) on each representation, with their frame accuracy at the right."
     )
-    drawing = headline_ribbons(result, arrays, result_palette(result, arrays), chosen)
+    drawing = headline_ribbons(result, arrays, result_palette(result), chosen)
     return {"video": video, "caption": caption, "drawing": drawing}
 
 
 def _gallery(result: Result, arrays: Arrays) -> list[Mapping[str, Any]]:
     """The drawings of each stored video."""
-    palette, found = result_palette(result, arrays), gains(result)
+    palette, found = result_palette(result), gains(result)
     places = {} if found is None else {found.ranked[-1]: "largest", found.ranked[0]: "smallest", found.median: "median"}
     gallery: list[Mapping[str, Any]] = []
     for index, video in enumerate(stored_videos(arrays)):

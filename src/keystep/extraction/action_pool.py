@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from keystep import schedules
-from keystep.config import TrainConfig
+from keystep.config import Config, TrainConfig
 from keystep.config.base import build
+from keystep.config.model import MOST_BLOCKS, MOST_INPUTS, MOST_WIDTH
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.statistics import Statistics, measure
@@ -27,9 +28,9 @@ from keystep.errors import InputError
 from keystep.files import replacing, write_json
 from keystep.nn.norm import ChannelNorm
 from keystep.nn.pooling import AttentivePooler, split_tokens
-from keystep.persistence import load_strict, load_tensors, save_tensors
+from keystep.persistence import check_size, load_strict, load_tensors, save_tensors
 from keystep.progress import SILENT, Progress
-from keystep.reading import read_json
+from keystep.reading import Record, checked, read_json
 from keystep.target import channel_norm
 from keystep.train.skips import Skips
 from keystep.train.step import build_optimizer
@@ -42,16 +43,14 @@ SLOTS = 512
 """Slots pooled at once without gradients."""
 
 
-class ActionPoolConfig(BaseModel):
+class ActionPoolConfig(Config):
     """Architecture and training of the pooler."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    dim: int | None = Field(default=None, ge=8)
+    dim: int | None = Field(default=None, ge=8, le=MOST_WIDTH)
     """Width of the pooled features; None: the width of a token."""
-    heads: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
     """Attention heads."""
-    depth: int = Field(default=1, ge=0)
+    depth: int = Field(default=1, ge=0, le=MOST_BLOCKS)
     """Self-attention blocks over the tokens of a slot before pooling."""
     steps: int = Field(default=2000, ge=1)
     """Training steps."""
@@ -103,6 +102,15 @@ class ActionPooler(nn.Module):
         return pooled
 
 
+class _Saved(Record):
+    """Contents of a pooler's ``config.json``."""
+
+    token_width: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
+    tokens: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
+    config: dict[str, Any] = Field(default_factory=dict)
+    origin: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A trained pooler.
@@ -140,12 +148,12 @@ class Fitted:
         record = read_json(folder / CONFIG)
         if record.get("format") != FORMAT or record.get("version") != FORMAT_VERSION:
             raise InputError(f"{folder / CONFIG}: not a pooler for this version of keystep ({FORMAT} {FORMAT_VERSION})")
-        width, tokens, origin = record.get("token_width"), record.get("tokens"), record.get("origin")
-        if not (isinstance(width, int) and isinstance(tokens, int) and isinstance(origin, dict)):
-            raise InputError(f"{folder / CONFIG}: token_width, tokens or origin is missing or invalid")
-        pooler = ActionPooler(width, tokens, build(ActionPoolConfig, record.get("config", {})))
+        found = checked(_Saved, record, str(folder / CONFIG))
+        config = build(ActionPoolConfig, found.config)
+        check_size(lambda: ActionPooler(found.token_width, found.tokens, config), folder / WEIGHTS)
+        pooler = ActionPooler(found.token_width, found.tokens, config)
         load_strict(pooler, load_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-        return cls(pooler.eval(), origin)
+        return cls(pooler.eval(), found.origin)
 
 
 def describe_origin(folder: FeatureFolder, split: Split) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from keystep.errors import InputError
 
 Interpolation = Literal["area", "bilinear", "bicubic"]
+LARGEST_SIDE = 8192
+"""Pixels of a side of what a backbone sees; more are a slip, or a damaged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Picture:
     interpolation: Interpolation = "area"
 
     def __post_init__(self) -> None:
+        if not all(1 <= side <= LARGEST_SIDE for side in (self.height, self.width, self.short or 1)):
+            raise InputError(f"pictures of {self.height} x {self.width}; each side has 1 to {LARGEST_SIDE} pixels")
         if self.short is not None and self.short < max(self.height, self.width):
             raise InputError(f"frames resized to {self.short} cannot be cropped to {self.height} x {self.width}")
 

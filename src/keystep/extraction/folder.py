@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keystep.data.annotation import UNLABELLED
+from keystep.data.slots import open_array, read_times
 from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
@@ -147,8 +148,9 @@ class Writing:
     def _read_labels(self, name: str) -> tuple[list[str], list[str]] | None:
         """Labels and notes of a finished video, see `FrameLabels.slot_labels`."""
         assert self.labels is not None
-        shown, times = open_npy(self.store.root / "seen" / f"{name}.npy")[:, 1], self._times(name)
-        return self.labels.slot_labels(name, times, shown, SourceFrames.from_json(read_json(self._record(name))))
+        times = self._times(name)
+        shown = self._shown(name, len(times))
+        return self.labels.slot_labels(name, times, shown, SourceFrames.read(self._record(name)))
 
     def _label_path(self, name: str) -> Path:
         return self.store.root / "groundTruth" / f"{name}.txt"
@@ -160,15 +162,25 @@ class Writing:
             InputError: its labels cannot be read.
         """
         assert self.labels is not None
-        source = SourceFrames.from_json(read_json(self._record(name)))
+        source = SourceFrames.read(self._record(name))
         return None if source.damaged else self.labels.lengths(name, source.count, source.seconds)
 
     def _times(self, name: str) -> np.ndarray:
-        path = self.store.root / "times" / f"{name}.npy"
+        path, slots = self.store.root / "times" / f"{name}.npy", len(open_array(self._array(name)))
         if path.exists():
-            return open_npy(path)
-        slots = range(len(open_npy(self._array(name))))
-        return np.array([float(self.store.timeline.seconds(slot)) for slot in slots])
+            return read_times(path, slots)
+        return np.array([float(self.store.timeline.seconds(slot)) for slot in range(slots)])
+
+    def _shown(self, name: str, slots: int) -> np.ndarray:
+        """(T,) the source frame that is shown at each slot's moment."""
+        path = self.store.root / "seen" / f"{name}.npy"
+        seen = open_npy(path)
+        if seen.shape != (slots, 3) or seen.dtype.kind not in "iu" or seen.min() < 0:
+            raise InputError(
+                f"{path}: {seen.dtype} {seen.shape}; expected the numbers of source frames, ({slots}, 3); remove "
+                f"{self._array(name)} to extract the video again"
+            )
+        return seen[:, 1].astype(np.int64)
 
     def _narrowed(self, name: str, part: Features) -> Features:
         """Convert features to the stored type."""

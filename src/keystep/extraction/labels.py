@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from keystep.data.annotation import UNLABELLED, read_labels, read_mapping
 from keystep.data.layout import LEAST_FACTOR, length_tolerance, rate_factor
@@ -18,7 +19,8 @@ from keystep.errors import InputError
 from keystep.extraction.video.files import VideoInfo
 from keystep.extraction.video.frames import Frame
 from keystep.files import write_json, write_lines
-from keystep.reading import read_json, read_lines
+from keystep.reading import Record, read_json, read_lines, read_record
+from keystep.types import parse_rate
 
 ESTIMATE_ERROR, LEAST_ESTIMATED_FACTOR = 0.01, 0.1
 """Relative error of frame counts estimated from durations, and the difference from 1 from which a factor between such
@@ -69,16 +71,30 @@ class SourceFrames:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> SourceFrames:
-        """Read the entries of `to_json` from a complete ``<video>.json``."""
-        rate, holes = record["source_rate"], record["source_holes"]
+    def read(cls, path: Path) -> SourceFrames:
+        """Read the entries of `to_json` from the file ``<video>.json`` of a complete extraction.
+
+        Raises:
+            InputError: it is damaged, or was not written by an extraction.
+        """
+        found = read_record(path, _SourceRecord)
         return cls(
-            count=record["source_frames"],
-            seconds=record["source_seconds"],
-            rate=None if rate is None else Fraction(rate),
-            damaged=record["status"] != "complete",
-            holes=None if holes is None else tuple((index, missing) for index, missing in holes),
+            count=found.source_frames,
+            seconds=found.source_seconds,
+            rate=None if found.source_rate is None else parse_rate(found.source_rate),
+            damaged=found.status != "complete",
+            holes=None if found.source_holes is None else tuple((at, missing) for at, missing in found.source_holes),
         )
+
+
+class _SourceRecord(Record):
+    """What `SourceFrames` are read from."""
+
+    status: str
+    source_frames: Annotated[int, Field(ge=0)]
+    source_seconds: Annotated[float, Field(ge=0)]
+    source_rate: str | None
+    source_holes: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]] | None
 
 
 @dataclass

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -24,7 +25,13 @@ class _Record(Record):
 
     identity: dict[str, Any]
     history: list[dict[str, float]]
-    best_epoch: int
+    best_epoch: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.best_epoch > len(self.history) or any("selection" not in epoch for epoch in self.history):
+            raise ValueError(f"best_epoch {self.best_epoch} is none of the {len(self.history)} epochs measured")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

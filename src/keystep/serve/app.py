@@ -14,12 +14,15 @@ from starlette.exceptions import HTTPException
 
 from keystep import __version__
 from keystep.errors import InputError, one_line, plain
-from keystep.serve import routes_learning, routes_project, routes_videos
+from keystep.serve import routes_learning, routes_media, routes_project, routes_videos
 from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
-from keystep.serve.learner import Learner, NoLearner, Publish
+from keystep.serve.learner import Publish, make_learner
+from keystep.serve.learning import Learner
+from keystep.serve.media import Media
+from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import Access, Guard
-from keystep.serve.services import Services
+from keystep.serve.services import NotYet, Services
 from keystep.serve.signals import Signals
 from keystep.serve.workspace import Workspace
 
@@ -28,36 +31,51 @@ STATIC = Path(__file__).parent / "static"
 MakeLearner = Callable[[Workspace, AnnotationStore, Publish], Learner]
 
 
-def create_app(workspace: Workspace, *, learner: MakeLearner = NoLearner, access: Access | None = None) -> FastAPI:
+def create_app(
+    workspace: Workspace, *, learner: MakeLearner = make_learner, head: Path | None = None, access: Access | None = None
+) -> FastAPI:
     """The application that serves a workspace, to be run by any ASGI server.
 
     Args:
         learner: makes what learns from the labels.
+        head: file of a head that ``keystep eval`` wrote, whose predictions are shown as well.
         access: who may ask; by default whoever is on this machine.
 
     Raises:
-        InputError: labels or a log of changes that cannot be read.
+        InputError: labels or a log of changes that cannot be read, or a head that does not fit.
     """
     events = Events()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
     services = Services(
-        workspace, annotations, events, learner(workspace, annotations, events.publish), Signals(workspace)
+        workspace,
+        annotations,
+        events,
+        learner(workspace, annotations, events.publish),
+        Signals(workspace),
+        Media(workspace, events.publish),
+        None if head is None else SavedHead(workspace, head),
     )
+    if workspace.latents is not None:
+        workspace.latents.begin(lambda done, total: events.publish("encoding", {"done": done, "total": total}))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         events.close()
+        if workspace.latents is not None:
+            workspace.latents.close()
         services.learner.close()
+        services.media.close()
         annotations.close()
 
     app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
-    for part in (routes_project, routes_videos, routes_learning):
+    for part in (routes_project, routes_videos, routes_media, routes_learning):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InputError, _unusable)
+    app.add_exception_handler(NotYet, _not_yet)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
     app.add_middleware(Guard, access=access or Access())
@@ -88,3 +106,9 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 def _unusable(request: Request, error: Exception) -> JSONResponse:
     return _answer(422, str(error))
+
+
+def _not_yet(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, NotYet)
+    found = {"error": str(error), "progress": error.progress}
+    return JSONResponse(found, status_code=503, headers={"Retry-After": "1"})

@@ -7,7 +7,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from keystep.serve.annotations import ClassExists
 from keystep.serve.schema import ClassBody, Classes, Error, Project
-from keystep.serve.services import LANES, Own
+from keystep.serve.services import Own
 
 router = APIRouter()
 
@@ -20,7 +20,7 @@ def project(own: Own) -> Project:
         **own.workspace.describe(),
         labelled_videos=labelled,
         classes=own.classes(),
-        lanes=list(LANES),
+        lanes=own.lanes,
         learning=own.learner.status(),
         indexed=False,
     )

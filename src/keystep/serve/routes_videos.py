@@ -7,18 +7,18 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse, Response
 
 from keystep.data.annotation import segment_lengths
 from keystep.data.spans import Span
 from keystep.serve.annotations import Conflict
-from keystep.serve.learner import Prediction
 from keystep.serve.schema import (
     Annotation,
     AnnotationBody,
     ConflictError,
     Error,
+    NotReady,
     PredictedSpan,
     PredictedSpans,
     SavedAnnotation,
@@ -27,12 +27,12 @@ from keystep.serve.schema import (
     VideoItem,
     VideoList,
 )
-from keystep.serve.services import LANES, Own, Services, span_bodies
+from keystep.serve.services import NotYet, Own, Services, span_bodies
 from keystep.serve.tiles import as_bytes, majority, means
 
 _BYTES: dict[str, dict[str, object]] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
-router = APIRouter(prefix="/api/videos", responses={404: {"model": Error}})
+router = APIRouter(prefix="/api/videos", responses={404: {"model": Error}, 503: {"model": NotReady}})
 
 Number = Annotated[int, Path(ge=0, le=2**31 - 1, description="A video's place in the order of names.")]
 Start = Annotated[int, Query(ge=0, le=2**31 - 1)]
@@ -69,11 +69,12 @@ def videos(
 def video(video: Number, own: Own) -> VideoDetail:
     """One video."""
     name = own.name(video)
-    learned = own.learner.prediction(name) is not None
-    lanes = [lane.id for lane in LANES if learned or lane.id not in ("prediction", "confidence")]
+    learned = own.learner.head() is not None
+    lanes = [lane.id for lane in own.lanes if learned or lane.id not in ("prediction", "confidence")]
     item = own.item(name)
-    media = f"/media/{video}" if item.has_video else None
-    return VideoDetail(**item.model_dump(), lanes=lanes, media=media, playable=item.has_video)
+    playable = own.media.playable(name)
+    media = None if not item.has_video else f"/media/{video}" + ("" if playable else "?proxy=1")
+    return VideoDetail(**item.model_dump(), lanes=lanes, media=media, playable=playable)
 
 
 @router.get("/{video}/annotation")
@@ -97,11 +98,13 @@ def save(video: Number, body: AnnotationBody, own: Own) -> SavedAnnotation | JSO
     return SavedAnnotation(revision=saved.revision, spans=span_bodies(saved.spans), merged=saved.merged)
 
 
-@router.get("/{video}/lanes/prediction/spans")
-def predicted_spans(video: Number, own: Own, start: Start = 0, stop: Stop = None) -> PredictedSpans:
-    """What is predicted, as stretches, to accept or to correct."""
+@router.get("/{video}/lanes/{lane}/spans")
+def predicted_spans(
+    video: Number, lane: Literal["prediction", "head"], own: Own, start: Start = 0, stop: Stop = None
+) -> PredictedSpans:
+    """What is predicted, as stretches that reach into the part asked for, to accept or to correct."""
     name, start, stop = own.stretch(video, start, stop)
-    found = _prediction(own, name)
+    found = own.prediction(name, lane)
     lengths = segment_lengths(found.ids)
     edges = np.cumsum([0, *lengths]).tolist()
     classes = own.annotations.classes
@@ -117,7 +120,7 @@ def predicted_spans(video: Number, own: Own, start: Start = 0, stop: Stop = None
 @router.get("/{video}/lanes/{lane}", response_class=Response, responses={200: {"content": _BYTES}})
 def tile(
     video: Number,
-    lane: Literal["labels", "prediction", "confidence", "change", "colour"],
+    lane: Literal["labels", "prediction", "confidence", "head", "head-confidence", "change", "colour"],
     own: Own,
     start: Start = 0,
     stop: Stop = None,
@@ -137,25 +140,28 @@ def _columns(own: Services, name: str, lane: str, start: int, stop: int, width: 
     if lane == "labels":
         labels = own.annotations.labels(name)
         return majority(labels, start, stop, width).astype("<i2"), own.annotations.current(name)[0]
-    if lane == "prediction":
-        return majority(_prediction(own, name).ids, start, stop, width).astype("<i2"), own.learner.revision
-    if lane == "confidence":
-        return as_bytes(means(_prediction(own, name).confidence, start, stop, width)), own.learner.revision
+    if lane in ("prediction", "head"):
+        found = own.prediction(name, lane)
+        return majority(found.ids, start, stop, width).astype("<i2"), own.learner.revision
+    if lane.endswith("confidence"):
+        found = own.prediction(name, lane)
+        return as_bytes(means(found.confidence, start, stop, width)), own.learner.revision
+    _check_represented(own, name)
     rows = own.signals.change(name) if lane == "change" else own.signals.colours(name)
     return np.rint(means(rows, start, stop, width)).astype(np.uint8), 0
 
 
-def _prediction(own: Services, name: str) -> Prediction:
-    found = own.learner.prediction(name)
-    if found is None:
-        raise HTTPException(404, "nothing was learned yet; label some videos and start learning")
-    return found
+def _check_represented(own: Services, name: str) -> None:
+    latents = own.workspace.latents
+    if latents is not None and not own.workspace.represented(name):
+        raise NotYet("this video is being encoded; ask again", latents.done / latents.total)
 
 
 @router.get("/{video}/changes")
 def changes(video: Number, own: Own, start: Start = 0, stop: Stop = None) -> Slots:
     """Change points to snap borders to."""
     name, start, stop = own.stretch(video, start, stop)
+    _check_represented(own, name)
     return Slots(slots=own.signals.change_points(name, start, stop))
 
 
@@ -165,4 +171,5 @@ def similarity(
 ) -> Response:
     """How alike all moments of a stretch are to each other, as a PNG."""
     name, start, stop = own.stretch(video, start, stop)
+    _check_represented(own, name)
     return Response(own.signals.similarity(name, start, stop, size), media_type="image/png")

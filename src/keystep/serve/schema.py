@@ -47,6 +47,16 @@ class Error(BaseModel):
     error: str
 
 
+class Waiting(BaseModel):
+    """Something is being made; ``progress`` from 0 to 1."""
+
+    progress: float
+
+
+class NotReady(Error, Waiting):
+    """Something is being made, so that this cannot be answered yet."""
+
+
 class ConflictError(Error):
     """Somebody else has changed the same slots; what they saved."""
 

@@ -22,8 +22,9 @@ MOST_BODY = 4 << 20
 """Bytes of a request: 100,000 spans have fewer."""
 TOO_LARGE = f"more than {MOST_BODY} bytes; send less at once"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-OPEN = ("/static/", "/healthz")
-"""What needs no token: the page's own code, which holds no data, and whether the server is there."""
+OPEN = ("/", "/healthz")
+"""What needs no token, as everything in ``/static/``: the page's own code, which holds no data and asks for the token,
+and whether the server is there."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; media-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -99,7 +100,12 @@ class Guard:
             top and scope.get("method") == "GET"
         ):
             return 403, "asked for by another page; only keystep's own page may"
-        if not scope["path"].startswith(OPEN) and not self.access.allows_token(_token(headers, scope)):
+        path = scope["path"]
+        if (
+            path not in OPEN
+            and not path.startswith("/static/")
+            and not self.access.allows_token(_token(headers, scope))
+        ):
             return 401, "a token is needed; use the address that keystep printed, or send Authorization: Bearer TOKEN"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:

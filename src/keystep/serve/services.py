@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection
@@ -13,7 +13,9 @@ from keystep.data.spans import Span
 from keystep.evals.palette import Palette
 from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
-from keystep.serve.learner import Learner
+from keystep.serve.learning import Learner, Prediction
+from keystep.serve.media import Media
+from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
 from keystep.serve.workspace import Workspace
@@ -24,9 +26,19 @@ LANES = (
     Lane(id="labels", kind="classes", title="Labels"),
     Lane(id="prediction", kind="classes", title="Prediction"),
     Lane(id="confidence", kind="level", title="Confidence"),
+    Lane(id="head", kind="classes", title="Saved head"),
+    Lane(id="head-confidence", kind="level", title="Its confidence"),
     Lane(id="change", kind="level", title="Change"),
     Lane(id="colour", kind="colour", title="Representation"),
 )
+
+
+class NotYet(Exception):
+    """Something is being computed in the background; ``progress`` from 0 to 1."""
+
+    def __init__(self, text: str, progress: float) -> None:
+        super().__init__(text)
+        self.progress = progress
 
 
 @dataclass
@@ -38,8 +50,28 @@ class Services:
     events: Events
     learner: Learner
     signals: Signals
-    more: dict[str, Any] = field(default_factory=dict)
-    """What other parts add, by name."""
+    media: Media
+    head: SavedHead | None = None
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Rows that a time line may have; those of predictions appear once there are some."""
+        return [lane for lane in LANES if self.head is not None or not lane.id.startswith("head")]
+
+    def prediction(self, name: str, lane: str) -> Prediction:
+        """What the learner or the saved head says of a video.
+
+        Raises:
+            HTTPException: 404, nothing yet.
+        """
+        if lane.startswith("head"):
+            if self.head is None:
+                raise HTTPException(404, "no head was given with --head")
+            return self.head.prediction(name, self.annotations.classes)
+        found = self.learner.prediction(name)
+        if found is None:
+            raise HTTPException(404, "nothing was learned yet; label some videos and start learning")
+        return found
 
     def name(self, video: int) -> str:
         """The name of a video.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 
 from keystep.data.folder import FeatureFolder
 from keystep.data.slots import open_array
-from keystep.errors import InputError, quoted
-from keystep.files import VIDEO_ENDINGS, check_writable, sample_bytes, write_array
+from keystep.errors import InputError
+from keystep.files import is_writable, write_array
+from keystep.pjepa import PJEPA
+from keystep.serve.latents import Latents
 
 WORK = ".serve"
 """Name of the work folder in the data."""
@@ -26,25 +29,33 @@ class Workspace:
 
     Args:
         folder: opened at the rate on disk.
-        videos: folder of the recordings, ``<name>.mp4`` or another ending; None: there are none.
+        videos: name -> file of the recordings that there are.
         work: folder for what can be computed again; by default ``.serve`` in the data.
 
     Attributes:
         read_only: the data cannot be written to; the work folder is then a temporary one.
-        model: name of the model whose latents represent the videos; None: the features do.
+        latents: of the model, which then represent the videos; None: the features do.
     """
 
     def __init__(
-        self, folder: FeatureFolder, *, videos: Path | None = None, work: Path | None = None, model: str | None = None
+        self,
+        folder: FeatureFolder,
+        *,
+        videos: Mapping[str, Path] | None = None,
+        work: Path | None = None,
+        model: PJEPA | None = None,
     ) -> None:
         if folder.pool != 1:
             raise InputError(f"{folder.root}: annotations count slots on disk; open it at its own rate")
-        self.folder, self.model = folder, model
+        self.folder = folder
         self.names: tuple[str, ...] = tuple(sorted(folder.videos))
         self._numbers = {name: number for number, name in enumerate(self.names)}
-        self.read_only = not _writable(folder.root)
+        self.read_only = not is_writable(folder.root)
         self.work = work or (Path(tempfile.mkdtemp(prefix="keystep-")) if self.read_only else folder.root / WORK)
-        self._files = {} if videos is None else _recordings(videos)
+        self.latents = (
+            None if model is None else Latents(folder, model, self.work / "latents" / self._latents_of(model))
+        )
+        self._files = dict(videos or {})
 
     def number(self, name: str) -> int:
         """A video's place in the order of names."""
@@ -68,35 +79,51 @@ class Workspace:
     @property
     def represented_by(self) -> str:
         """Tells representations apart: a file name that changes with the features or the model."""
+        if self.latents is not None:
+            return f"latents-{self._latents_of(self.latents.model)}"
         return f"features-{self.fingerprint[:16]}"
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the features, not the labels."""
+        """SHA-256 over sizes and times of the files of features; labels do not count."""
         digest = hashlib.sha256(json.dumps([self.folder.source.to_json(), self.folder.tokens]).encode())
         for name in self.names:
-            digest.update(name.encode() + sample_bytes(self.folder.video(name).features))
+            digest.update(f"{name}/{stamp(self.folder.video(name).features)}\n".encode())
         return digest.hexdigest()
+
+    def _latents_of(self, model: PJEPA) -> str:
+        how = f"{model.fingerprint} {model.config.attention} {self.fingerprint}"
+        return hashlib.sha256(how.encode()).hexdigest()[:16]
 
     @cached_property
     def slots(self) -> Mapping[str, int]:
         """Slots of each video."""
         return {name: self.folder.length(name) for name in self.names}
 
-    def seconds(self, name: str, slot: int) -> float:
+    def seconds(self, name: str, slot: int) -> Fraction:
         """The moment of the recording that a slot stands for."""
-        return float(self.folder.times(name, slot, slot + 1)[0])
+        if not self.folder.has_times(name):
+            return self.folder.timeline.seconds(slot)
+        return Fraction(float(self.folder.times(name, slot, slot + 1)[0]))
 
     def recording(self, name: str) -> Path | None:
         """The file of a video, where there is one."""
         return self._files.get(name)
 
+    def represented(self, name: str) -> bool:
+        """Whether a video's representation is there; if not, it is the next to be computed."""
+        return self.latents is None or self.latents.ready(name)
+
     def representation(self, name: str) -> np.ndarray:
         """(T, D) float32, memory-mapped: one vector a slot, the features or the latents of the model.
 
+        Waits until the video is encoded, see `represented`.
+
         Raises:
-            InputError: an array that has become unreadable.
+            InputError: an array that has become unreadable, or a video that cannot be encoded.
         """
+        if self.latents is not None:
+            return self.latents.of(name)
         video = self.folder.video(name)
         stored = open_array(video.features)
         if stored.dtype == np.float32 and self.folder.tokens == 1:
@@ -107,6 +134,19 @@ class Workspace:
             write_array(path, self.folder.vectors(name))
         return open_array(path)
 
+    @property
+    def bands(self) -> Mapping[str, int] | None:
+        """Band -> its columns of the latents; None where the features represent the videos."""
+        return None if self.latents is None else self.latents.model.bands(None)
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What a head that is learned from the representation says of it."""
+        if self.latents is None:
+            return {"representation": "features"}
+        rate = str(self.latents.folder.timeline.rate)
+        return {"weights": self.latents.model.fingerprint, "mode": "offline", "rate": rate}
+
     def describe(self) -> dict[str, Any]:
         """What the page shows above everything else."""
         return {
@@ -114,25 +154,12 @@ class Workspace:
             "rate": self.rate,
             "start": self.start,
             "videos": len(self.names),
-            "model": self.model,
+            "model": None if self.latents is None else self.latents.model.origin.source,
             "read_only": self.read_only,
         }
 
 
-def _writable(root: Path) -> bool:
-    try:
-        check_writable(root)
-    except InputError:
-        return False
-    return True
-
-
-def _recordings(folder: Path) -> dict[str, Path]:
-    """Name -> file of the videos in a folder; of two that differ in their ending only, the first by name."""
-    if not folder.is_dir():
-        raise InputError(f"{quoted(str(folder))}: no such folder of videos")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_ENDINGS and path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.stem, path)
-    return found
+def stamp(path: Path) -> str:
+    """A few digits that change with a file's size or time, so that nothing made of an older one is taken for it."""
+    found = path.stat()
+    return hashlib.sha256(f"{found.st_size}/{found.st_mtime_ns}".encode()).hexdigest()[:12]

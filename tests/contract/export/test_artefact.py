@@ -37,7 +37,7 @@ class Exported(NamedTuple):
 
 HEAD = linear_head(Affine(torch.randn(3, 16), torch.randn(3)), names=("wait", "cut", "tie"))
 CASES: dict[str, tuple[dict, dict, dict]] = {
-    "causal": ({"kind": "causal", "window": 7}, PLAIN, {}),
+    "causal": ({"kind": "causal", "window": 7}, PLAIN, {"head": HEAD}),
     "memory": (
         MEMORY,
         {"rotary": "tiled"},
@@ -322,6 +322,7 @@ def test_the_example_streams_where_torch_cannot_be_imported(
     np.save(tmp_path / "features.npy", features[0].numpy())
     script = [sys.executable, ROOT / "examples" / "stream_without_torch.py"]
     command = [*script, folder, tmp_path / "features.npy", tmp_path / "latents.npy"]
+    command += [tmp_path / "steps.txt"] if step.head is not None else []
     environment = {"PYTHONPATH": str(tmp_path / "shim"), "OMP_NUM_THREADS": "1"}
     refused = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
     assert "no torch here" in refused.stderr
@@ -330,6 +331,9 @@ def test_the_example_streams_where_torch_cannot_be_imported(
     latents = torch.from_numpy(np.load(tmp_path / "latents.npy"))
     whole = 101 // step.frames * step.frames
     torch.testing.assert_close(latents, model.encode(features[:, :whole])[0], atol=1e-5, rtol=0)
+    if step.head is not None:
+        best = HEAD.probabilities(latents[None])[0].argmax(1)
+        assert (tmp_path / "steps.txt").read_text().splitlines() == [HEAD.name(int(index)) for index in best]
 
 
 def test_the_lines_in_the_docs_are_those_of_the_example() -> None:

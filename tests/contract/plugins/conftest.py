@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keystep import plugins
+from keystep.errors import InputError
 
 DOCS = Path(__file__).parents[3] / "docs"
 Run = Callable[..., tuple[int, str, str]]
@@ -26,6 +27,15 @@ class Page:
         self.commands = [shlex.split(line) for block in blocks["sh"] for line in block.splitlines()]
         assert len(self.code.splitlines()) <= 40, f"{name}: the example is longer than 40 lines"
         Path(self.file).write_text(self.code)
+
+    def refused(self, old: str, new: str, words: str, run: Callable[[], object]) -> str:
+        """Replace something in the module; ``run`` has to refuse it in one line, which is returned."""
+        assert old in self.code
+        Path(self.file).write_text(self.code.replace(old, new))
+        with pytest.raises(InputError, match=words) as caught:
+            run()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ def test_the_page_runs_as_it_stands(page: Callable, shell: Run, mstcn: Path) -> 
     status, _, error = shell(*train[1:], *SMALL)
     assert status == 0, error
     settled = read_yaml(Path("runs/motion/config.yaml"))
-    assert settled["target"]["kind"] == NAME
+    assert (settled["target"]["kind"], settled["target"]["settings"]) == (NAME, {"lag": 2})
     shifts = shifts_of(settled["target"]["offsets"], 4)
     assert settled["model"]["output_dim"] == 6 * len(shifts) > 6, "predicted at every offset"
     status, _, error = shell(*resume[3:])
@@ -74,10 +74,16 @@ def test_the_own_targets_go_through_the_same_door(kind: str) -> None:
 def test_what_is_wrong_with_a_target_is_said_in_one_line(
     page: Callable, mstcn: Path, old: str, new: str, words: str
 ) -> None:
-    code = page("add_target.md").code
-    assert old in code
-    Path("my_targets.py").write_text(code.replace(old, new))
     keystep.plugins.allow(NAME)
-    with pytest.raises(InputError, match=words) as caught:
-        keystep.pretrain(config(mstcn), "run")
-    assert "\n" not in str(caught.value) and not Path("run").exists()
+    page("add_target.md").refused(old, new, words, lambda: keystep.pretrain(config(mstcn), "run"))
+    assert not Path("run").exists()
+
+
+def test_its_settings_are_its_own_and_a_wrong_one_is_named(page: Callable, mstcn: Path) -> None:
+    page("add_target.md")
+    keystep.plugins.allow(NAME)
+    with pytest.raises(InputError, match=r"unknown setting leg \(did you mean lag\?\)"):
+        keystep.pretrain(config(mstcn, settings={"leg": 2}), "run")
+    with pytest.raises(InputError, match=r"settings\.lag: only targets of your own have these"):
+        build(TargetConfig, {"kind": "ema", "settings": {"lag": 2}})
+    assert "settings" not in TargetConfig().model_dump() and not Path("run").exists()

@@ -11,11 +11,12 @@ from fastapi.testclient import TestClient
 
 from keystep.data.folder import open_dataset
 from keystep.serve.app import create_app
-from keystep.serve.learner import NoLearner, Prediction, Stretch
+from keystep.serve.learning import Prediction
+from keystep.serve.survey import Suggestion
 from keystep.serve.workspace import Workspace
 
 
-class Knows(NoLearner):
+class Knows:
     """A learner that has learned: every video is half of class 0 and half of class 1."""
 
     revision = 3
@@ -23,15 +24,24 @@ class Knows(NoLearner):
     def __init__(self, workspace: Workspace, *_: object) -> None:
         self.workspace = workspace
 
-    def prediction(self, name: str) -> Prediction | None:
-        slots = self.workspace.slots[name]
-        return Prediction((np.arange(slots) >= slots // 2).astype(np.int64), np.linspace(0, 1, slots, dtype=np.float32))
+    def head(self) -> object:
+        return object()
 
-    def uncertainty(self, name: str) -> float | None:
+    def status(self) -> dict:
+        return {"state": "idle"}
+
+    def prediction(self, name: str) -> Prediction:
+        slots = self.workspace.slots[name]
+        confidence = np.linspace(0, 1, slots, dtype=np.float32)
+        return Prediction((np.arange(slots) >= slots // 2).astype(np.int64), confidence, ("wait", "cut"), 3)
+
+    def uncertainty(self, name: str) -> float:
         return 1 / self.workspace.slots[name]
 
-    def suggestions(self, count: int) -> list[Stretch]:
-        return [Stretch(self.workspace.names[1], 0, 5, "least certain", 0.5)][:count]
+    def suggestions(self, count: int) -> list[Suggestion]:
+        return [Suggestion(self.workspace.names[1], 0, 5, "least certain", 0.5)][:count]
+
+    def close(self) -> None: ...
 
 
 @pytest.fixture

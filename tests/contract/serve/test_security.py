@@ -31,7 +31,7 @@ def test_on_ones_own_machine_no_token_is_needed(client: TestClient) -> None:
 def test_with_a_token_nothing_is_told_without_it(guarded: TestClient) -> None:
     for method, path in (
         ("GET", "/api/project"),
-        ("GET", "/"),
+        ("GET", "/openapi.json"),
         ("PUT", "/api/videos/0/annotation"),
         ("GET", "/media/0"),
     ):
@@ -55,6 +55,11 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("hmac.compare_digest", lambda *pair: asked.append(pair) or False)
     assert not Access("0.0.0.0", TOKEN).allows_token("wrong")
     assert asked == [(b"wrong", TOKEN.encode())]
+
+
+def test_what_holds_no_data_needs_no_token(guarded: TestClient) -> None:
+    assert guarded.get("/healthz").status_code == 200
+    assert guarded.get("/static/nothing.js").status_code == 404
 
 
 def test_no_cookie_is_ever_set(client: TestClient, guarded: TestClient) -> None:

@@ -1,5 +1,6 @@
 """Folds: every video is tested once, no group is on both sides, nothing is replaced unasked."""
 
+import errno
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keystep.data import splitting
 from keystep.data.folder import open_dataset
 from keystep.data.splitting import make_splits
 from keystep.errors import InputError
 from keystep.files import write_json
+from keystep.locking import owning
 
 MakeFolder = Callable[..., Path]
 TASKS = ("tea", "coffee", "soup")
@@ -137,3 +140,29 @@ def test_a_fold_that_leaves_one_video_to_train_on_is_refused(make_folder: MakeFo
     with pytest.raises(InputError, match="one of 2 folds tests 2 of 3 videos; 2 have to train"):
         make_splits(root, groups="^(.)_")
     assert not list((root / "splits").iterdir())
+
+
+def test_splits_are_replaced_all_or_none_and_what_else_is_there_stays(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder_of(make_folder, [f"video{number}" for number in range(6)])
+    (root / "splits" / "README").write_text("ours")
+    make_splits(root, folds=3)
+    before = {path.name: path.read_text() for path in (root / "splits").iterdir()}
+    written = []
+
+    def refuse(path: Path, lines: object) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(splitting, "write_lines", refuse)
+    with pytest.raises(InputError, match="splits: cannot be written: No space left on device; nothing was changed"):
+        make_splits(root, folds=2, overwrite=True)
+    assert before == {path.name: path.read_text() for path in (root / "splits").iterdir()} and "README" in before
+
+
+def test_a_folder_that_another_process_writes_to_gets_no_splits(make_folder: MakeFolder) -> None:
+    root = folder_of(make_folder, [f"video{number}" for number in range(6)])
+    with owning(root), pytest.raises(InputError, match="is writing there"):
+        make_splits(root)

@@ -10,6 +10,7 @@ from two_classes import write_data
 import keystep
 from keystep.config import ModelConfig
 from keystep.config.base import build
+from keystep.errors import InputError
 from keystep.evals.entrants import check_models, open_judge, reserved
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.protocol import EvalConfig
@@ -86,6 +87,12 @@ def test_persons_on_both_sides_of_the_split_are_warned_of(
 ) -> None:
     warnings = check_models([], opened(tmp_path / "data", test, valid=valid), "1")
     assert [line.split(" videos are of groups that train, too")[0].split()[-1] for line in warnings] == parts
+
+
+def test_a_model_is_judged_on_one_fold_and_all_of_them_have_their_own_command(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "data", TWO)
+    with pytest.raises(InputError, match=r"has seen the test videos of the others; .* python benchmarks/quality "):
+        check_models([], folder, "all")
 
 
 def test_few_labels_are_spread_over_persons_and_the_note_says_over_how_many(tmp_path: Path) -> None:

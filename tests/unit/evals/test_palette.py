@@ -48,11 +48,17 @@ def test_numbers_on_segments_can_be_read() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#777777") == 1
 
 
-def test_twenty_classes_have_their_own_colours_and_of_more_the_commonest_do() -> None:
-    assert len(set(Palette([f"step {index}" for index in range(20)]).colours.values())) == 20
-    common = range(150, 170)
-    palette = Palette([f"step {index}" for index in range(200)], (), dict.fromkeys(common, 5) | {0: 1})
-    assert {palette.colour(index) for index in common} == set(DISTINCT)
+def test_sixty_classes_have_their_own_colours_and_the_first_twenty_the_distinct_ones() -> None:
+    palette = Palette([f"step {index}" for index in range(200)])
+    assert tuple(palette.colour(index) for index in range(20)) == DISTINCT
+    assert len({palette.colour(index) for index in range(60)}) == 60
+
+
+def test_a_class_keeps_its_colour_whatever_else_a_picture_takes_as_background() -> None:
+    classes = ["background", "cut", "rest", "tie"]
+    everywhere, judged = Palette(classes), Palette(classes, ["rest"])
+    assert judged.colour(2) == BACKGROUND != everywhere.colour(2)
+    assert all(judged.colour(index) == everywhere.colour(index) for index in (0, 1, 3))
 
 
 def test_background_is_grey_whether_the_protocol_or_its_name_says_so_and_no_class_is_white() -> None:

@@ -34,7 +34,7 @@ from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
-from keystep.evals.plots import clock, clock_axis
+from keystep.evals.plots import clock, clock_axis, monitors
 from keystep.evals.report import _row_facts, render_page, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
 
@@ -171,6 +171,12 @@ def test_one_class_one_slot_narrow_colours_and_missing_labels_still_draw(reporte
     page, folder = reported(result, arrays, curves)
     assert {"ribbons_a.png", "ribbons_b.png", "curves.png"} <= set(png_files(folder))
     assert "monitors.png" not in png_files(folder) and "Training: the loss" in page
+
+
+def test_monitors_show_what_was_recorded_and_do_not_magnify_noise() -> None:
+    steady = [{"step": step, "monitor/effective_rank": 40 + 0.1 * (step % 2)} for step in range(5)]
+    (axes,) = monitors({"pjepa, seed 0": steady, "pjepa, seed 1": [{"step": 0, "loss": 1.0}]}).axes
+    assert axes.get_ylim()[0] == 0 and 40 < axes.get_ylim()[1] < 45
 
 
 def test_two_hundred_classes_have_a_bounded_legend() -> None:

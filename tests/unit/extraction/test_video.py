@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import os
 import random
 import re
 import resource
@@ -350,6 +351,8 @@ def test_files_that_are_no_videos_are_refused_in_one_line_each(make_clip: MakeCl
     assert refused(tmp_path).startswith("a folder")
     path.write_bytes(b"")
     assert refused(path).startswith("an empty file; copy")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert refused(tmp_path / "pipe.mp4").startswith("cannot be read: a pipe or a device")
     for content in (b"hi", b"a line of text\n" * 500, np.random.default_rng(0).bytes(50_000)):
         path.write_bytes(content)
         assert refused(path).startswith("not a readable video")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, SourceRate, app, console, models_exist, paths_exist
+from keystep.cli.base import Data, Set, SourceRate, app, console, models_exist, paths_exist
 
 PANEL = "Look and label"
 
@@ -42,6 +42,42 @@ def serve(
     source_rate: SourceRate = None,
 ) -> None:
     """Look at videos, label them and learn from the labels, on a page in the browser (needs the extra 'serve')."""
-    from keystep.cli.serving import serve_data
+    from keystep.cli.serving import Listening, serve_data
 
-    serve_data(data, videos, model, head, host, port, token, source_rate, console)
+    serve_data(data, videos, model, head, source_rate, Listening(host, port, token), console)
+
+
+@app.command(rich_help_panel=PANEL)
+def label(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=paths_exist)],
+    out: Annotated[Path, typer.Option(help="Folder for features, labels and the model; what is done there stays.")],
+    backbone: Annotated[str, typer.Option(help="As in 'keystep extract'.")] = "efficientnet-lite0",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the backbone; by default from the cache.", callback=paths_exist)
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Preset of the model: tiny, small, surgical or paper.")] = "tiny",
+    settings: Set = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Learn no model: label by the features alone.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Search subfolders too; videos are named by their path.")
+    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = None,
+) -> None:
+    """From a folder of videos to a labelled data set: extract features, pretrain, and serve. Run again to go on."""
+    from keystep.cli.serving import Listening, label_videos
+    from keystep.config.base import assignments
+
+    label_videos(
+        videos,
+        out,
+        Listening(host, port, token),
+        console,
+        backbone=backbone,
+        weights=weights,
+        preset=preset,
+        settings=assignments(settings or []),
+        learn=not raw,
+        recursive=recursive,
+    )

@@ -37,10 +37,10 @@ def preprocessing(settings: Mapping[str, Any], source: str) -> tuple[Picture, Co
         raise InputError(f"{source}: do_resize is false, so the size of pictures is unknown")
     try:
         return _picture(settings, source), _colours(settings)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source}: invalid size, crop_size, image_mean or image_std: {error!r}") from error
+        raise InputError(f"{source}: invalid size, crop_size, image_mean or image_std: {quoted(error)}") from error
 
 
 def _picture(settings: Mapping[str, Any], source: str) -> Picture:

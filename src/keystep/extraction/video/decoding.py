@@ -15,6 +15,7 @@ from keystep.extraction.video.boxes import is_fragmented, second_file
 from keystep.extraction.video.clock import Jump, TrackClock
 from keystep.extraction.video.frames import LARGEST, check_size
 from keystep.extraction.video.tracks import choose, video_tracks
+from keystep.reading import check_regular
 
 STATE_DURATION = {"matroska", "flv", "asf", "avi"}
 """Containers whose header states the complete duration even if the file is truncated."""
@@ -296,7 +297,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: a folder, not a video file")
     if not path.exists():
         raise InputError(f"{path}: no such video file")
-    if path.is_file() and path.stat().st_size == 0:
+    if check_regular(path) == 0:
         raise InputError(f"{path}: an empty file; copy or download it again")
 
 

@@ -1,0 +1,166 @@
+/** Live streams: one card each, with its ribbon, probabilities and delay. */
+
+import * as api from "./api.js";
+import {find, h, iconButton, say} from "./dom.js";
+import {swatch} from "./classes.js";
+import {colours} from "./paint.js";
+
+const KEPT = 600; // steps of the ribbon
+const CONNECTED = 3; // a browser allows six connections a server, and the page needs some itself
+const EVERY = 2000; // milliseconds between two looks at the list
+
+export class Live {
+  constructor(classes) {
+    Object.assign(this, {classes, list: find("#streams"), cards: new Map(), timer: null, there: false});
+    find("#open-stream").addEventListener("submit", event => {
+      event.preventDefault();
+      this.#openNew(new FormData(event.target));
+    });
+    find("#stream-kind").addEventListener("change", event => {
+      const field = find("#stream-source");
+      field.parentElement.hidden = event.target.value === "push";
+      field.placeholder = event.target.value === "url" ? "rtsp://…" : "path of a recording";
+    });
+  }
+
+  /** Whether the server has streams at all. */
+  async look() {
+    try {
+      const {items = []} = await api.get("/api/streams");
+      this.there = true;
+      if (this.shown) this.#list(items);
+    } catch (error) {
+      if (error.status === 404) this.there = false;
+    }
+    find("#views").hidden = !this.there;
+    return this.there;
+  }
+
+  show(shown) {
+    this.shown = shown;
+    clearInterval(this.timer);
+    if (shown) {
+      this.look();
+      this.timer = setInterval(() => document.hidden || this.look(), EVERY);
+    } else for (const card of this.cards.values()) card.disconnect();
+  }
+
+  async #openNew(form) {
+    const kind = form.get("kind");
+    const source = {kind, ...(kind === "file" && {path: form.get("source")}), ...(kind === "url" && {url: form.get("source")})};
+    try {
+      await api.post("/api/streams", {source, name: form.get("name")});
+      await this.look();
+    } catch (error) {
+      say(error.message);
+    }
+  }
+
+  #list(items) {
+    const there = new Set(items.map(item => item.id));
+    for (const [id, card] of this.cards) if (!there.has(id)) { card.close(); this.cards.delete(id); }
+    for (const item of items) {
+      if (!this.cards.has(item.id)) {
+        const card = new StreamCard(item, this.classes, () => this.#remove(item.id));
+        this.cards.set(item.id, card);
+        this.list.append(card.node);
+      }
+      this.cards.get(item.id).update(item);
+    }
+    find("#no-streams").hidden = items.length > 0;
+    const open = [...this.cards.values()];
+    open.slice(0, CONNECTED).forEach(card => card.connect());
+  }
+
+  async #remove(id) {
+    try {
+      await api.remove(`/api/streams/${encodeURIComponent(id)}`);
+      await this.look();
+    } catch (error) {
+      say(error.message);
+    }
+  }
+}
+
+class StreamCard {
+  constructor(item, classes, onclose) {
+    Object.assign(this, {id: item.id, classes, steps: [], stop: null});
+    this.canvas = h("canvas.ribbon", {role: "img", "aria-label": `Steps of ${item.name || item.id}`});
+    this.now = h("div.stream-now", {}, "waiting for the first frame");
+    this.bars = h("ol.bars");
+    this.facts = h("p.note");
+    const title = item.name || `stream ${item.id}`;
+    this.node = h("li.stream", {}, h("header", {}, h("h3", {}, title), iconButton("close", `End ${title}`, "", onclose)),
+      this.now, this.canvas, this.bars, this.facts);
+  }
+
+  connect() {
+    this.stop ??= api.listen(`/api/streams/${encodeURIComponent(this.id)}/events`, {
+      message: step => this.#step(step), step: step => this.#step(step),
+    });
+  }
+
+  disconnect() {
+    this.stop?.();
+    this.stop = null;
+  }
+
+  close() {
+    this.disconnect();
+    this.node.remove();
+  }
+
+  /** What the list says of the stream. */
+  update(item) {
+    const facts = [item.state, item.frames !== undefined && `${item.frames} frames`, item.dropped && `${item.dropped} dropped`,
+      this.delay !== undefined && `${Math.round(1000 * this.delay)} ms behind`];
+    this.facts.textContent = facts.filter(Boolean).join(" · ");
+    if (!this.stop && item.last) this.#step(item.last);
+  }
+
+  #step(step) {
+    this.delay = step.delay;
+    this.steps.push(step);
+    if (this.steps.length > KEPT) this.steps.shift();
+    const look = this.#look(step.step);
+    this.now.replaceChildren(swatch(look.colour), h("b", {}, look.name));
+    this.#drawBars(step.probability);
+    requestAnimationFrame(() => this.#drawRibbon());
+  }
+
+  #look(step) {
+    const found = typeof step === "number" ? this.classes.byId(step) : this.classes.get(step);
+    return found ?? {name: String(step), colour: "#888888"};
+  }
+
+  /** The likeliest classes: from a number for the step itself, a list by class id, or an object by name. */
+  #drawBars(probability) {
+    if (probability === null || probability === undefined) return;
+    const step = this.steps.at(-1).step;
+    const pairs = typeof probability === "number" ? [[step, probability]]
+      : Array.isArray(probability) ? probability.map((value, id) => [id, value]) : Object.entries(probability);
+    const best = pairs.sort((a, b) => b[1] - a[1]).slice(0, 3);
+    this.bars.replaceChildren(...best.map(([key, value]) => {
+      const look = this.#look(key);
+      const bar = h("i");
+      bar.style.width = `${100 * value}%`;
+      bar.style.background = look.colour;
+      return h("li", {}, h("span.name", {}, look.name), h("span.bar", {}, bar), h("span.value", {}, `${Math.round(100 * value)} %`));
+    }));
+  }
+
+  #drawRibbon() {
+    const {canvas, steps} = this;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    if (!width) return;
+    canvas.width = KEPT;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    context.fillStyle = colours().well;
+    context.fillRect(0, 0, KEPT, height);
+    steps.forEach((step, index) => {
+      context.fillStyle = this.#look(step.step).colour;
+      context.fillRect(KEPT - steps.length + index, 0, 1, height);
+    });
+  }
+}
