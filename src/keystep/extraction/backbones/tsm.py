@@ -252,16 +252,14 @@ def load(
     weights: Path,
     device: torch.device | str = "cpu",
     *,
-    online: bool = False,
     frames: int = FRAMES,
     frame_rate: Fraction = FRAME_RATE,
 ) -> FunctionBackbone:
     """Load the backbone: a vector of width 2048 per clip, the mean over its frames.
 
     Args:
-        weights: a checkpoint of the authors, which does not state the direction of its shift.
+        weights: a checkpoint of the authors, trained with the offline shift, which the file does not state.
         device: to compute on.
-        online: use the online shift, for weights trained with it.
         frames: pictures per clip, as in training (8 or 16 segments).
         frame_rate: pictures per second within a clip. For weights trained on segments of whole videos
             (Something-Something), use ``frames`` divided by the duration of a typical action.
@@ -270,16 +268,15 @@ def load(
         InputError: an unreadable file, or one with other weights.
     """
     model = ready(network(weights), device)
-    shift = shifted_online if online else shifted
 
     def features(clips: Tensor) -> Tensor:
         pictures = IMAGENET(clips).flatten(0, 1)
-        each: Tensor = model(pictures, lambda x: shift(x, frames))
+        each: Tensor = model(pictures, lambda x: shifted(x, frames))
         return each.view(-1, frames, WIDTH).mean(1)
 
     return FunctionBackbone(
         features,
-        name="tsm-online" if online else "tsm",
+        name="tsm",
         weights=file_hash(weights),
         width=WIDTH,
         picture=PICTURE,
@@ -309,7 +306,7 @@ def load_unshifted(weights: Path, device: torch.device | str = "cpu") -> Functio
 
 
 def load_online(weights: Path, device: torch.device | str = "cpu") -> OnlineTSM:
-    """Load the network for streams, one frame at a time; weights as for ``load(..., online=True)``.
+    """Load the network for streams, one frame at a time, from weights trained with the online shift.
 
     Raises:
         InputError: an unreadable file, or one with other weights.
