@@ -152,7 +152,7 @@ class FrameLabels:
 
     def __post_init__(self) -> None:
         if not (self.root / "groundTruth").is_dir() or not (self.root / "mapping.txt").is_file():
-            raise InputError(f"{self.root}: contains no groundTruth/ and mapping.txt, which --labels needs")
+            raise InputError(f"{self.root}: no groundTruth/ and mapping.txt, which --labels needs")
 
     def missing(self, videos: Collection[str]) -> list[str]:
         """List the videos without labels.
