@@ -188,7 +188,7 @@ def test_clusters_find_groups_that_are_there() -> None:
 
 
 def test_too_few_frames_for_the_clusters_are_refused() -> None:
-    with pytest.raises(InputError, match="6 frames cannot make 7 clusters"):
+    with pytest.raises(InputError, match="6 frames cannot form 7 clusters"):
         ClusterTarget(statistics(6), True, 1, 7, 0)
 
 

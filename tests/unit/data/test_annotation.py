@@ -113,10 +113,10 @@ def test_segments_number_the_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("2\n0\n4\n", "line 2: '0' is no segment length"),
-        ("2\n-1\n5\n", "line 2: '-1' is no segment length"),
-        ("2\n4.0\n", "line 2: '4.0' is no segment length"),
-        ("²\n4\n", "line 1: '²' is no segment length"),
+        ("2\n0\n4\n", "line 2: '0' is not a segment length"),
+        ("2\n-1\n5\n", "line 2: '-1' is not a segment length"),
+        ("2\n4.0\n", "line 2: '4.0' is not a segment length"),
+        ("²\n4\n", "line 1: '²' is not a segment length"),
         ("2\n3\n", r"its 2 segments have 5 frames; the video has 6"),
         ("", r"its 0 segments have 0 frames; the video has 6"),
     ],
@@ -205,7 +205,7 @@ def test_videos_left_out_as_bad_are_gone_from_every_part_but_never_all(splits: C
     folder = splits(train="a\nb\nbad", test="c\nworse")
     split = read_split(folder, "1", ("a", "b", "c"), left_out=("bad", "worse"))
     assert {*split.train, *split.valid} == {"a", "b"} and split.test == ("c",)
-    with pytest.raises(InputError, match=r"test\.split1\.bundle: nothing is left of this split, all its 2 videos"):
+    with pytest.raises(InputError, match=r"test\.split1\.bundle: all 2 videos of this split are unusable"):
         read_split(folder, "1", ("a", "b"), left_out=("bad", "worse", "c"))
 
 

@@ -20,14 +20,14 @@ def test_segments_without_a_slot_are_counted_and_told_from_those_behind_the_end(
     found = label_slots(TIMES, segments)
     assert (found.lost, found.beyond, found.claimed) == (3, 1, 2)
     assert check_covered("v", found, len(segments), TIMES, "features_rate") == [
-        "v: 3 of 6 segments get no slot, 1 of them begin behind the last one at 4.5 s"
+        "v: 3 of 6 segments get no slot, 1 of them start after the last one at 4.5 s"
     ]
     assert check_covered("v", label_slots(TIMES, segments[:1]), 1, TIMES, "features_rate") == []
 
 
 def test_a_rate_at_which_much_lies_behind_the_end_is_refused() -> None:
     segments = [TimedSegment(start, start + 1, "a") for start in (0.0, 2.0, 5.0, 7.0)]
-    with pytest.raises(InputError, match=r"2 of 4 segments get no slot, 2 of them .* 4\.5 s; is features_rate right"):
+    with pytest.raises(InputError, match=r"2 of 4 segments get no slot, 2 of them .* 4\.5 s; check features_rate"):
         check_covered("v", label_slots(TIMES, segments), 4, TIMES, "features_rate")
 
 
