@@ -14,13 +14,14 @@ from starlette.exceptions import HTTPException
 
 from keystep import __version__
 from keystep.errors import InputError, one_line, plain
-from keystep.serve import routes_learning, routes_media, routes_project, routes_videos
+from keystep.serve import routes_learning, routes_media, routes_moments, routes_project, routes_videos
 from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
 from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
 from keystep.serve.learning import Learner
 from keystep.serve.media import Media
 from keystep.serve.metrics import Measured, Metrics
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import Access, Guard
 from keystep.serve.services import NotYet, Services
@@ -55,6 +56,7 @@ def create_app(
         learner(workspace, annotations, events.publish),
         Signals(workspace),
         Media(workspace, events.publish),
+        Moments(workspace, events.publish),
         metrics,
         None if head is None else SavedHead(workspace, head),
     )
@@ -69,11 +71,12 @@ def create_app(
             workspace.latents.close()
         services.learner.close()
         services.media.close()
+        services.moments.close()
         annotations.close()
 
     app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
-    for part in (routes_project, routes_videos, routes_media, routes_learning):
+    for part in (routes_project, routes_videos, routes_media, routes_learning, routes_moments):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -21,7 +21,7 @@ def project(own: Own) -> Project:
         classes=own.classes(),
         lanes=own.lanes,
         learning=own.learner.status(),
-        indexed=False,
+        indexed=own.moments.ready,
     )
 
 
@@ -39,7 +39,7 @@ def add_class(body: ClassBody, own: Own) -> Classes:
 
 @router.get("/api/events", response_class=StreamingResponse)
 async def events(own: Own) -> StreamingResponse:
-    """What happens, as server-sent events: ``learning``, ``annotation``, ``classes``, ``encoding``, ``proxy``."""
+    """What happens, as server-sent events: learning, annotation, classes, encoding, index, proxy."""
     return StreamingResponse(own.events.subscribe(), media_type="text/event-stream")
 
 

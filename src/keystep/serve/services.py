@@ -16,6 +16,7 @@ from keystep.serve.events import Events
 from keystep.serve.learning import Learner, Prediction
 from keystep.serve.media import Media
 from keystep.serve.metrics import Metrics
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
@@ -52,6 +53,7 @@ class Services:
     learner: Learner
     signals: Signals
     media: Media
+    moments: Moments
     metrics: Metrics
     head: SavedHead | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -164,6 +165,21 @@ def test_bodies_that_do_not_fit_change_nothing(client: TestClient, mstcn: Path, 
 
 def test_the_server_says_that_it_is_well(client: TestClient) -> None:
     assert client.get("/healthz").text == "ok\n"
+
+
+def test_moments_are_found_once_the_index_is_built(client: TestClient) -> None:
+    for _ in range(1_000):
+        answer = client.get("/api/moments", params={"video": 0, "slot": 3, "count": 2})
+        if answer.status_code != 503:
+            break
+        assert 0 <= answer.json()["progress"] <= 1
+        time.sleep(0.01)
+    found = answer.json()
+    assert found["exact"] is True
+    assert {item["video"] for item in found["items"]} <= set(range(len(client.get("/api/videos").json()["items"])))
+    assert client.get("/api/project").json()["indexed"] is True
+    assert client.get("/api/moments", params={"video": 0, "slot": 10**6}).status_code == 422
+    assert client.get("/api/moments", params={"video": 99, "slot": 0}).status_code == 404
 
 
 def test_metrics_count_requests_by_route_and_say_what_there_is(client: TestClient) -> None:
