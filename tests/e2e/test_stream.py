@@ -103,7 +103,7 @@ def test_features_whose_rate_nothing_states_are_refused(keystep: Run, judged: Si
     place = source if source == "-" else judged.data / "features" / source
     status, said, error = keystep(*arguments(judged, place))
     assert (status, said) == (2, "")
-    assert "says how many features a second; give it with --source-rate 30 (the model works at 2)" in error
+    assert "states the rate of the features; give it with --source-rate 30 (the model works at 2)" in error
 
 
 def test_the_note_on_a_growing_state_names_the_rate_of_the_stream(keystep: Run, judged: SimpleNamespace) -> None:
@@ -438,15 +438,15 @@ def test_what_cannot_stream_is_one_line(keystep: Run, judged: SimpleNamespace, t
     np.save(tmp_path / "nan.npy", np.full((9, 6), np.nan))
     cases = [
         (arguments(judged, tmp_path / "absent.npy"), "absent.npy: no such file or folder"),
-        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model reads 6"),
+        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model expects 6"),
         (arguments(judged, tmp_path / "nan.npy", "--source-rate", 2), "frame 0 of stream 0 holds NaN"),
         (
             arguments(judged, judged.video, "--source-rate", 4, "--on-gap", "jump"),
-            "--on-gap 'jump' is none of stop, bridge, restart",
+            "unknown --on-gap 'jump'; expected one of stop, bridge, restart",
         ),
         (
             arguments(judged, "-", "--source-rate", 4, "--input-format", "xml"),
-            "--input-format 'xml' is none of jsonl, float32",
+            "unknown --input-format 'xml'; expected one of jsonl, float32",
         ),
         (arguments(judged, judged.video, "--source-rate", 3), "cannot be pooled to 2 Hz"),
         (arguments(judged, judged.video, "--source-rate", 4, "--hold", -1), "hold is -1.0; give seconds"),

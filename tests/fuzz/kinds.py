@@ -23,12 +23,12 @@ from harness import Kind
 from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
 from mutations import JSON, LINES, NPY, NPZ, TORCH, mutated
 
-from keystep.data.clips import Clip, read_clips, write_clips
+from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
 from keystep.data.spans import Span
 from keystep.data.store import FeatureStore
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
 from keystep.errors import plain
@@ -106,7 +106,7 @@ def _looked_at(root: Path) -> None:
     """What `keystep inspect` and `keystep discover` read of the videos' records."""
     inspect_dataset(root)
     folder = open_dataset(root)
-    tasks_of(folder, [*folder.videos])
+    find_tasks(folder, [*folder.videos])
 
 
 def _features(root: Path) -> Iterator[Kind]:
@@ -133,7 +133,9 @@ def _annotation(root: Path) -> Iterator[Kind]:
     ):
         yield Kind(name, folder / file, use, mutated)
     write_clips(
-        root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x"
+        root / "clips.json",
+        [TrimmedClip("video0", 0.5, 1.5, 1, "train"), TrimmedClip("video1", 0.0, 1.0, None, "hidden")],
+        "x",
     )
     labelled = root / "labelled"
     labelled.mkdir()
@@ -272,7 +274,9 @@ def _trees(root: Path) -> Iterator[Kind]:
     yield Kind("label mapping csv", root / "bench/keystep_benchmark/label_mapping.csv", read_benchmark, mutated)
     yield Kind("benchmark json", root / "bench/keystep_benchmark/keystep_segment_train.json", read_benchmark, JSON)
     listed = root / "exo/takes.json"
-    known = [egoexo4d_annotations.Take(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)]
+    known = [
+        egoexo4d_annotations.AnnotatedTake(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)
+    ]
     listed.write_text(json.dumps([{"take_uid": take.uid, "participant_uid": 7, "capture_uid": "c"} for take in known]))
     yield Kind("takes json", listed, lambda: egoexo4d_annotations.read_persons(exo, known), JSON)
 

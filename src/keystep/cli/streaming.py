@@ -24,7 +24,7 @@ from keystep.files import check_new, replacing
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.locking import owning
-from keystep.opening import SourceOptions, one_of, open_source
+from keystep.opening import SourceOptions, check_choice, open_source
 from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked, parse_json, read_text
 from keystep.stopping import unbroken
@@ -69,7 +69,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     if opened.note:
         messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
     _warn_of_growth(found, float(opened.timeline.rate), messages)
-    on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
+    on_gap = cast(OnGap, check_choice("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
     live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
     with ExitStack() as stack:
@@ -102,7 +102,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 
 
-class _Line(Record):
+class _StreamRecord(Record):
     """The field that is read back from a line of a stream's output."""
 
     frame: int
@@ -272,7 +272,7 @@ def _lines_before(out: Path, first: int) -> Iterator[str]:
     """Yield the complete lines of an output for frames before ``first``."""
     for number, line in enumerate(StringIO(read_text(out)), start=1):
         try:
-            frame = checked(_Line, parse_json(line), str(out)).frame
+            frame = checked(_StreamRecord, parse_json(line), str(out)).frame
         except ValueError as error:
             if not line.endswith("\n"):
                 return  # cut off when the stream was killed
