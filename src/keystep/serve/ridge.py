@@ -30,7 +30,9 @@ COLUMNS = 256
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 """Candidate ridge penalties, strongest first, as shares of the total variance of the columns."""
 DEFAULT_PENALTY = 1e-3
-"""Penalty where no second video can choose one."""
+"""Penalty unless held-out videos speak clearly for another one."""
+STANDARD_ERRORS = 2.0
+"""By how many another one has to gain."""
 DEFAULT_FACTOR = 3.0
 """Factor on the scores where no held-out video can calibrate one: deliberately low, so that confidence is too."""
 FOLDS = 10
@@ -181,9 +183,11 @@ class Validation:
 def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] | None = None) -> Validation:
     """Choose penalty and calibration on videos that were held out, and measure the accuracy there.
 
-    The penalty is the one with the best mean recall of the classes that other videos show, too: with few labels, the
-    accuracy of naming the commonest class alone would be hard to beat. The accuracy of each fold is that of the penalty
-    which is best on the other folds, so that the choice does not flatter it. Videos of one group are held out together.
+    Where labels are few, held-out accuracy says little of the penalty, and is easily highest for one so strong that
+    only the commonest class is ever named. So `DEFAULT_PENALTY` stands unless another one gains more than
+    `STANDARD_ERRORS` over folds, among slots of classes that other folds show, too. The accuracy of each fold is that
+    of the penalty which is chosen by the other folds, so that the choice does not flatter it. Videos of one group are
+    held out together.
 
     Args:
         evidence: video -> its labelled slots; at least one.
@@ -196,9 +200,8 @@ def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] |
         return Validation(None, DEFAULT_PENALTY, DEFAULT_FACTOR)
     total = add(each.sums for each in evidence.values())
     held = [_hold_out(total, [evidence[video] for video in fold]) for fold in folds]
-    hits, seen = np.stack([fold.hits for fold in held]), np.stack([fold.seen for fold in held])
-    best = _best(hits.sum(axis=0), seen.sum(axis=0))
-    honest = [_best(hits.sum(axis=0) - one, seen.sum(axis=0) - other) for one, other in zip(hits, seen, strict=True)]
+    hits = np.stack([fold.hits for fold in held])
+    best, honest = _choose(hits), [_choose(np.delete(hits, at, axis=0)) for at in range(len(hits))]
     chosen = [fold.right[at] for fold, at in zip(held, honest, strict=True)]
     scores = np.concatenate([fold.scores[best] for fold in held])
     factor = _calibrate(scores, np.concatenate([fold.targets for fold in held]))
@@ -218,8 +221,7 @@ class _Held:
     targets: Ids  # (N,)
     weights: Floats  # (N,) labelled slots that each kept slot stands for
     right: list[npt.NDArray[np.bool_]]  # P times (N,)
-    hits: Floats  # (P, C) slots of each class that the other folds show, too, and that are right
-    seen: Floats  # (C,) slots of these classes
+    hits: Floats  # (P,) right slots, of classes that the other folds show, too
     chance: float  # slots of the class that is the most frequent one elsewhere
 
 
@@ -229,18 +231,21 @@ def _hold_out(total: Sums, fold: Sequence[Evidence]) -> _Held:
     weights = np.concatenate([np.full(len(e.targets), e.sums.counts.sum() / len(e.targets)) for e in fold])
     scores = [fitted.scores(frames) for fitted in rest.solve(PENALTIES)]
     right = [each.argmax(axis=1) == targets for each in scores]
-    shared, classes = rest.counts > 0.5, len(rest.counts)
-    hits = np.stack([np.bincount(targets, weights * each, classes) for each in right]) * shared
+    shared = weights * (rest.counts > 0.5)[targets]
+    hits = np.array([shared @ each for each in right])
     chance = sum(float(each.sums.counts[rest.counts.argmax()]) for each in fold)
-    return _Held(scores, targets, weights, right, hits, np.bincount(targets, weights, classes) * shared, chance)
+    return _Held(scores, targets, weights, right, hits, chance)
 
 
-def _best(hits: Floats, seen: Floats) -> int:
-    """The penalty with the best mean recall: of hits (P, C) among ``seen`` slots (C,); ties go to the strongest."""
-    shown = seen > 0.5
-    if np.count_nonzero(shown) < 2:
-        return PENALTIES.index(DEFAULT_PENALTY)
-    return int((hits[:, shown] / seen[shown]).mean(axis=1).argmax())
+def _choose(hits: Floats) -> int:
+    """The penalty that gains the most right slots over the default, if that exceeds the noise; hits: (folds, P)."""
+    default = PENALTIES.index(DEFAULT_PENALTY)
+    gains = hits - hits[:, [default]]
+    best = int(gains.sum(axis=0).argmax())
+    if len(gains) < 2:
+        return default
+    noise = float(np.sqrt(len(gains)) * gains[:, best].std(ddof=1))
+    return best if gains[:, best].sum() > STANDARD_ERRORS * noise else default
 
 
 def _calibrate(scores: Frames, targets: Ids) -> float:
