@@ -1,4 +1,4 @@
-"""The doors for outsiders: which backbones, data sets, heads, targets and tasks there are, and where each comes from.
+"""The doors for outsiders: backbones, data sets, formats of annotations, heads, targets and tasks, and their origin.
 
 A name is one of keystep's own, one that an installed package gives by an entry point of the group ``keystep.<kind>``,
 or ``package.module:Name``. Nothing is imported before it is asked for. A file never decides which code runs: a
@@ -248,5 +248,21 @@ TASKS = Registry(
     "tasks", "task", "keystep.evals.task:EvaluationTask", {"segmentation": "keystep.evals.judging:judge_all"}
 )
 
-REGISTRIES = (BACKBONES, DATA_SETS, HEADS, TARGETS, TASKS)
+FORMATS = Registry(
+    "formats",
+    "format",
+    "keystep.exchange.formats:Format",
+    {
+        "labelstudio": "keystep.exchange.labelstudio:LabelStudio",
+        "elan": "keystep.exchange.elan:Elan",
+        "cvat": "keystep.exchange.cvat:Cvat",
+        "webvtt": "keystep.exchange.webvtt:WebVtt",
+        "csv": "keystep.exchange.table:Table",
+        "mstcn": "keystep.exchange.mstcn:Mstcn",
+        "fiftyone": "keystep.exchange.fiftyone:FiftyOne",
+        "lerobot": "keystep.exchange.lerobot:LeRobot",
+    },
+)
+
+REGISTRIES = (BACKBONES, DATA_SETS, FORMATS, HEADS, TARGETS, TASKS)
 """Of every kind."""

@@ -170,6 +170,20 @@ def test_a_stopped_stream_goes_on_from_its_state(keystep: Run, judged: SimpleNam
     assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
 
 
+def test_a_stream_that_was_killed_before_its_state_was_saved_again_begins_anew_in_its_output(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
+    state, out = tmp_path / "state.safetensors", tmp_path / "steps.jsonl"
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
+    timeline = Timeline.from_json(json.loads(head.origin["timeline"]))
+    live = LiveSteps(PJEPA.from_pretrained(judged.run / "model"), head, timeline)
+    live.save(state, {"source": str(judged.video), "place": None})
+    out.write_text('{"frame": 0, "step": "wait"}\n{"frame": 1, "st')
+    status, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, "--state", state, "--out", out))
+    assert status == 0 and "resuming after frame 0" in error, error
+    assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
+
+
 def test_the_lines_say_what_the_readings_are(keystep: Run, judged: SimpleNamespace) -> None:
     """Probability, time and delay of every line, against `LiveSteps` on the same chunks."""
     head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")

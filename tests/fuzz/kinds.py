@@ -21,11 +21,12 @@ import trees
 from clips import write_clip
 from harness import Kind
 from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
-from mutations import JSON, NPY, NPZ, TORCH, mutated
+from mutations import JSON, LINES, NPY, NPZ, TORCH, mutated
 
 from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
+from keystep.data.spans import Span
 from keystep.data.store import FeatureStore
 from keystep.data.tasks import find_tasks
 from keystep.data.timeline import Timeline
@@ -50,6 +51,7 @@ from keystep.interop.official.archives import open_archive
 from keystep.interop.official.manifests import read_manifests
 from keystep.plugins import allow
 from keystep.reading import open_npy, read_json
+from keystep.serve.annotations import AnnotationStore
 from keystep.types import parse_rate
 
 allow("toy_backbones:colours")
@@ -135,6 +137,17 @@ def _annotation(root: Path) -> Iterator[Kind]:
         [TrimmedClip("video0", 0.5, 1.5, 1, "train"), TrimmedClip("video1", 0.0, 1.0, None, "hidden")],
         "x",
     )
+    labelled = root / "labelled"
+    labelled.mkdir()
+    store = AnnotationStore(labelled, {"a": 20, "b": 5})
+    store.add_class("cut"), store.add_class("tie a knot")
+    store.save("a", [Span(1, 3, "tie a knot"), Span(7, 9, "cut")], 0, "Ada"), store.save("b", [], 0, "")
+
+    def labels() -> None:
+        again = AnnotationStore(labelled, {"a": 20, "b": 5}, read_only=True)
+        again.labels("a"), again.labels("b"), again.current("a")
+
+    yield Kind("annotations jsonl", labelled / "annotations.jsonl", labels, LINES)
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 
 
@@ -155,7 +168,7 @@ def _extracted(root: Path) -> Iterator[Kind]:
     yield Kind("seen npy, labelled", folder / "seen/video1.npy", labelled, NPY)
     yield Kind("labels txt, taken along", given / "groundTruth/video1.txt", labelled, mutated)
     (folder / "labels.json").write_text(json.dumps({"rate": None, "sha256": "0" * 64}))
-    along = partial(FrameLabels(given).take_along, folder)
+    along = partial(FrameLabels(given).copy_to, folder)
     yield Kind("labels json", folder / "labels.json", along, JSON)
     settings = {
         "do_resize": True,

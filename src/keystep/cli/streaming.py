@@ -74,9 +74,10 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
     with ExitStack() as stack:
         stack.enter_context(owning(options.out, options.state, options.picture))
+        resumed = options.state is not None and options.state.exists()
         place = _resumed(live, source, options, messages)
         chunks = opened.chunks(live.state.frames, place)
-        out = _output(options, live, stack)
+        out = _output(options, live, stack, resumed=resumed)
         view = (
             stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
         )
@@ -184,7 +185,8 @@ class _Runner:
         try:
             self.save()
         except InputError as second:
-            return InputError(f"{_text(error)}; {second}; resume with the same --out, which drops surplus lines")
+            both = dict.fromkeys([_text(error), str(second)])
+            return InputError(f"{'; '.join(both)}; resume with the same --out, which drops surplus lines")
         return InputError(f"{_text(error)}; resume after frame {self.safe.frames} with --state {self.options.state}")
 
     def _save_if_possible(self) -> None:
@@ -245,21 +247,25 @@ def _text(error: InputError | OSError) -> str:
     return str(error) if isinstance(error, InputError) else error.strerror or str(error)
 
 
-def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> Output | None:
+def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack, *, resumed: bool) -> Output | None:
     """Return the output for JSON lines; None while the view uses the terminal.
 
-    A resumed stream first removes the lines for frames that it will report again.
+    A resumed stream first removes the lines for frames that it will report again, perhaps all of them.
     """
     if options.out is None:
         return None if options.view and sys.stdout.isatty() else StandardOutput()
-    first = live.state.frames - live.state.waiting
-    if not (first and options.out.is_file()):
-        if options.out.is_file() and options.out.stat().st_size:
-            check_new(options.out, options.overwrite, "the lines of a stream")
-        return FileOutput(options.out, stack.enter_context(options.out.open("wb", buffering=0)))  # may be a pipe
-    with replacing(options.out) as temporary:
-        temporary.write_text("".join(_lines_before(options.out, first)), encoding="utf-8")
-    return FileOutput(options.out, stack.enter_context(options.out.open("ab", buffering=0)))
+    there = options.out.is_file()
+    if there and resumed:
+        with replacing(options.out) as temporary:
+            lines = _lines_before(options.out, live.state.frames - live.state.waiting)
+            temporary.write_text("".join(lines), encoding="utf-8")
+    elif there and options.out.stat().st_size:
+        check_new(options.out, options.overwrite, "the lines of a stream")
+    try:
+        file = options.out.open("ab" if resumed and there else "wb", buffering=0)  # may be a pipe
+    except OSError as error:
+        raise InputError(f"{options.out}: cannot be written: {error.strerror}; nothing was changed") from error
+    return FileOutput(options.out, stack.enter_context(file))
 
 
 def _lines_before(out: Path, first: int) -> Iterator[str]:

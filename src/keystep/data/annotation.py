@@ -139,7 +139,7 @@ def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple
     Returns:
         (kept, held out), each in the order of ``videos``.
     """
-    return _parted(videos, set(by_hash(videos)[: _held_count(videos, share)]))
+    return _partition(videos, set(sort_by_hash(videos)[: _held_count(videos, share)]))
 
 
 def hold_out_groups(
@@ -164,24 +164,24 @@ def hold_out_groups(
     sizes = Counter(groups[video] for video in videos)
     if len(sizes) < 2:
         raise InputError(f"all {len(videos)} videos are of the group {next(iter(sizes), '')!r}; none can be held out")
-    wanted, ranked, held = _held_count(videos, share), by_hash(sizes), list[str]()
+    wanted, ranked, held = _held_count(videos, share), sort_by_hash(sizes), list[str]()
     for group in ranked:
         taken = sum(sizes[one] for one in held)
         if len(held) < len(sizes) - 1 and abs(taken + sizes[group] - wanted) < abs(taken - wanted):
             held.append(group)
     held = held or [min(ranked, key=sizes.__getitem__)]
-    return _parted(videos, {video for video in videos if groups[video] in held})
+    return _partition(videos, {video for video in videos if groups[video] in held})
 
 
 def _held_count(videos: Collection[str], share: float) -> int:
     return min(max(1, round(len(videos) * share)), len(videos) - 1)
 
 
-def _parted(videos: Collection[str], held: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _partition(videos: Collection[str], held: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
 
 
-def labelled_share(split: Split, share: float, seed: int = 0, groups: Mapping[str, str] | None = None) -> Split:
+def limit_labels(split: Split, share: float, seed: int = 0, groups: Mapping[str, str] | None = None) -> Split:
     """Limit a split to a share of its training and validation videos, to simulate few labels.
 
     With one seed, smaller shares are subsets of larger ones.
@@ -195,20 +195,20 @@ def labelled_share(split: Split, share: float, seed: int = 0, groups: Mapping[st
     """
 
     def kept(videos: tuple[str, ...]) -> tuple[str, ...]:
-        ranked = by_hash(videos, seed) if groups is None else _in_turn(by_hash(videos, seed), groups)
+        ranked = sort_by_hash(videos, seed) if groups is None else _round_robin(sort_by_hash(videos, seed), groups)
         first = set(ranked[: max(1, round(len(videos) * share))])
         return tuple(name for name in videos if name in first)
 
     return replace(split, train=kept(split.train), valid=kept(split.valid))
 
 
-def by_hash(names: Collection[str], seed: int = 0) -> list[str]:
+def sort_by_hash(names: Collection[str], seed: int = 0) -> list[str]:
     """Sort names of videos or groups by the SHA-256 of name and seed (of the name only for seed 0)."""
     salt = f"/{seed}" if seed else ""
     return sorted(names, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
 
 
-def _in_turn(videos: Sequence[str], groups: Mapping[str, str]) -> list[str]:
+def _round_robin(videos: Sequence[str], groups: Mapping[str, str]) -> list[str]:
     """Order videos round-robin over their groups, otherwise in the given order."""
     before, places = Counter[str](), dict[str, int]()
     for video in videos:
@@ -288,7 +288,7 @@ def _cut(videos: tuple[str, ...], groups: Mapping[str, str] | None) -> tuple[tup
     return train, valid, rule
 
 
-def found_name(line: str, known: Collection[Collection[str]]) -> str | None:
+def match_name(line: str, known: Collection[Collection[str]]) -> str | None:
     """The known video that a line names, with or without a file extension. None: unknown."""
     spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may end like a file
     return next((name for name in spellings if any(name in names for names in known)), None)
@@ -302,7 +302,7 @@ def _bundle(path: Path, known: Collection[str], left_out: Collection[str]) -> tu
     videos: dict[str, None] = {}
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
-        video = found_name(line, (known, left_out))
+        video = match_name(line, (known, left_out))
         if video is None:
             raise InputError(f"{path}, line {number}: no features for {line!r} in {path.parents[1] / 'features'}")
         if video in videos:

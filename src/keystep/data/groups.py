@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from keystep.data.annotation import Split, found_name
+from keystep.data.annotation import Split, match_name
 from keystep.errors import InputError, quoted
 from keystep.files import write_lines
 from keystep.reading import read_rows
@@ -149,7 +149,7 @@ def _checked(
     """Video -> group of validated rows; ``source`` names them in errors."""
     groups: dict[str, str] = {}
     for name, group in rows:
-        video = found_name(name, (videos, left_out))
+        video = match_name(name, (videos, left_out))
         if video is None:
             raise InputError(f"{source}: unknown video {name!r} among {len(videos)}; remove it, or correct its name")
         if video in groups:

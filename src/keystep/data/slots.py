@@ -140,7 +140,7 @@ def lost_segments(ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> tupl
     return int((labelled & ~seen).sum()), int(labelled.sum())
 
 
-def lost_note(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+def note_lost_segments(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
     """Warn about segments of a video that get no slot.
 
     Args:

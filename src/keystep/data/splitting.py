@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile, copytree
 
-from keystep.data.annotation import IGNORED, by_hash
+from keystep.data.annotation import IGNORED, sort_by_hash
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, Grouping, group_lines
 from keystep.data.tasks import find_tasks
@@ -166,7 +166,7 @@ def _deal(
     for name in videos:
         members.setdefault(together[name], []).append(name)
     held, sizes, folds = [Counter[str]() for _ in range(count)], [0] * count, dict[str, int]()
-    for group in sorted(by_hash(members, seed), key=lambda group: -len(members[group])):
+    for group in sorted(sort_by_hash(members, seed), key=lambda group: -len(members[group])):
         own = Counter(tasks[name] for name in members[group])
         alike = [sum(held[fold][task] * number for task, number in own.items()) for fold in range(count)]
         fold = min(range(count), key=lambda fold: (alike[fold], sizes[fold]))

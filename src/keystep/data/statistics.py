@@ -73,7 +73,7 @@ def measure(
             if centred:
                 frames = (frames - own_mean).astype(np.float32)
             if smooth > 1:
-                frames = smoothed(frames, smooth)
+                frames = moving_average(frames, smooth)
             samples.append(frames[np.sort(rng.permutation(len(frames))[:share])])
             readable.append(name)
         progress(name)
@@ -86,7 +86,7 @@ def measure(
     return statistics, tuple(readable)
 
 
-def smoothed(frames: np.ndarray, width: int) -> np.ndarray:
+def moving_average(frames: np.ndarray, width: int) -> np.ndarray:
     """Centred moving average over ``width`` frames of (T, D), shortened at the ends."""
     share = uniform_filter1d(np.ones(len(frames), np.float32), width, mode="constant")
     averages: np.ndarray = uniform_filter1d(frames, width, axis=0, mode="constant") / share[:, None]

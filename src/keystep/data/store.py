@@ -73,7 +73,7 @@ class FeatureStore:
             if not changed:
                 return self
             if before.get("format") != FORMAT or any((self.root / "features").glob("*.npy")):
-                apart = _differing(old.get(changed[0]), new[changed[0]])
+                apart = _difference(old.get(changed[0]), new[changed[0]])
                 was, now = (quoted(value, 300) for value in apart)
                 raise InputError(f"{path}: written with {changed[0]} {was}, now {now}; choose another folder")
             self._clear()
@@ -211,11 +211,11 @@ def _settings(record: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _differing(old: Any, new: Any) -> tuple[Any, Any]:
+def _difference(old: Any, new: Any) -> tuple[Any, Any]:
     """The differing parts of two JSON values."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return old, new
-    parts = {key: _differing(old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    parts = {key: _difference(old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
     return {key: part[0] for key, part in parts.items()}, {key: part[1] for key, part in parts.items()}
 
 

@@ -65,7 +65,7 @@ def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed
     moving = variance > 0
     if not moving.any():
         raise InputError("the features are constant within videos, so they have no time scale; check the extraction")
-    sums = [_lagged_products(_centred(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
+    sums = [_lagged_products(_centre(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
     sums = [each for each in sums if each[0] > 0]  # videos of one frame, or constant ones, have no time scale
     longest = max(map(len, sums))
     products = np.stack([np.pad(each, (0, longest - len(each))) for each in sums])  # (videos, lags)
@@ -77,7 +77,7 @@ def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed
     return TimeScale(*(float(frames / float(rate)) for frames in (lag, low, high)))
 
 
-def _centred(video: Frames) -> npt.NDArray[np.float64]:
+def _centre(video: Frames) -> npt.NDArray[np.float64]:
     """(T, D) -> (T, at most CHANNELS), less the mean of the video."""
     frames = _channels(video)
     return np.asarray(frames - frames.mean(axis=0))
@@ -92,7 +92,7 @@ def _variance(videos: Iterable[Frames]) -> npt.NDArray[np.float64]:
     """(D,) variance within videos; 0 if a channel changes by less than the precision of float32."""
     squares, largest, count = np.zeros(1), np.zeros(1), 0
     for video in videos:
-        squares = squares + np.square(_centred(video)).sum(axis=0)
+        squares = squares + np.square(_centre(video)).sum(axis=0)
         largest = np.maximum(largest, np.abs(_channels(video)).max(axis=0))
         count += len(video)
     if not count:

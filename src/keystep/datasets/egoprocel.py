@@ -25,7 +25,7 @@ from keystep.config import Config
 from keystep.data.annotation import UNLABELLED, read_mapping, segment_lengths
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
-from keystep.data.slots import lost_note
+from keystep.data.slots import note_lost_segments
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets import egoprocel_csv
@@ -192,7 +192,7 @@ class EgoProceL:
     def _add_fact(self, store: FeatureStore, folder: FeatureFolder, name: str, problems: Problems) -> None:
         features, labels = folder.features(name), folder.frame_labels(name)
         kept = thin_slots(len(features), self.config.step)
-        problems.notes += lost_note(name, labels, kept, labels[kept])
+        problems.notes += note_lost_segments(name, labels, kept, labels[kept])
         store.add(
             name,
             features[kept].astype("float16" if self.config.half else "float32"),

@@ -26,7 +26,7 @@ from keystep.data.annotation import PARTS, read_split, segment_lengths, split_na
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, groups_by_pattern, write_groups
 from keystep.data.problems import Problems
-from keystep.data.slots import lost_note, pool_mean
+from keystep.data.slots import note_lost_segments, pool_mean
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets.subsampling import How, Subsampling, class_names
@@ -160,7 +160,7 @@ class MSTCN:
         frames = data.frame_labels(name) if labelled else None
         ids = None if frames is None else subsampling.labels(frames, len(data.classes))
         if frames is not None and ids is not None:
-            problems.notes += lost_note(name, frames, np.arange(0, len(frames), self.config.every), ids)
+            problems.notes += note_lost_segments(name, frames, np.arange(0, len(frames), self.config.every), ids)
         store.add(
             name,
             rows.astype(np.float16 if self.config.half else np.float32),

@@ -93,6 +93,12 @@ class AnnotationStore:
         """Names by class id."""
         return tuple(self._classes)
 
+    @property
+    def revisions(self) -> int:
+        """Changes of all videos together."""
+        with self._lock:
+            return sum(video.revision for video in self._videos.values())
+
     def current(self, name: str) -> tuple[int, tuple[Span, ...]]:
         """Revision and spans of a video; revision 0 is what was there before keystep changed anything."""
         with self._lock:

@@ -20,6 +20,7 @@ from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
 from keystep.serve.learning import Learner
 from keystep.serve.media import Media
+from keystep.serve.metrics import Measured, Metrics
 from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import Access, Guard
@@ -47,6 +48,7 @@ def create_app(
     """
     events = Events()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
+    metrics = Metrics()
     services = Services(
         workspace,
         annotations,
@@ -55,6 +57,7 @@ def create_app(
         Signals(workspace),
         Media(workspace, events.publish),
         Moments(workspace, events.publish),
+        metrics,
         None if head is None else SavedHead(workspace, head),
     )
     if workspace.latents is not None:
@@ -82,7 +85,22 @@ def create_app(
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
     app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(Measured, metrics=metrics)
+    _gauge(services)
     return app
+
+
+def _gauge(services: Services) -> None:
+    """Make known what is asked for whenever the metrics are read."""
+    gauge, workspace, annotations = services.metrics.gauge, services.workspace, services.annotations
+    gauge("keystep_videos", "Videos that are served.", lambda: len(workspace.names))
+    gauge("keystep_labelled_videos", "Videos with a label.", lambda: services.labelled_videos)
+    gauge("keystep_revisions", "Saved changes of labels.", lambda: annotations.revisions)
+    gauge("keystep_pages", "Pages that listen to events.", lambda: services.events.subscribers)
+    gauge("keystep_learner_fits", "Heads that were fitted.", lambda: services.learner.revision)
+    if workspace.latents is not None:
+        latents = workspace.latents
+        gauge("keystep_encoded_videos", "Videos whose latents are there.", lambda: latents.done)
 
 
 def _page() -> FileResponse:

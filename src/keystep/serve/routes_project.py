@@ -15,10 +15,9 @@ router = APIRouter()
 @router.get("/api/project")
 def project(own: Own) -> Project:
     """What is served."""
-    labelled = sum(own.annotations.labelled_share(name) > 0 for name in own.workspace.names)
     return Project(
         **own.workspace.describe(),
-        labelled_videos=labelled,
+        labelled_videos=own.labelled_videos,
         classes=own.classes(),
         lanes=own.lanes,
         learning=own.learner.status(),
@@ -42,6 +41,12 @@ def add_class(body: ClassBody, own: Own) -> Classes:
 async def events(own: Own) -> StreamingResponse:
     """What happens, as server-sent events: learning, annotation, classes, encoding, index, proxy."""
     return StreamingResponse(own.events.subscribe(), media_type="text/event-stream")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(own: Own) -> PlainTextResponse:
+    """Counts, times and sizes, as Prometheus reads them."""
+    return PlainTextResponse(own.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/healthz", response_class=PlainTextResponse)

@@ -180,3 +180,23 @@ def test_moments_are_found_once_the_index_is_built(client: TestClient) -> None:
     assert client.get("/api/project").json()["indexed"] is True
     assert client.get("/api/moments", params={"video": 0, "slot": 10**6}).status_code == 422
     assert client.get("/api/moments", params={"video": 99, "slot": 0}).status_code == 404
+
+
+def test_metrics_count_requests_by_route_and_say_what_there_is(client: TestClient) -> None:
+    for video in (0, 1, 6):
+        client.get(f"/api/videos/{video}")
+    client.get("/nothing/here")
+    lines = client.get("/metrics").text.splitlines()
+    assert 'keystep_requests_total{route="/api/videos/{video}",status="200"} 2' in lines
+    assert 'keystep_requests_total{route="/api/videos/{video}",status="404"} 1' in lines
+    assert "keystep_videos 6" in lines and "keystep_labelled_videos 6" in lines
+    assert all(line.startswith("#") or len(line.rsplit(" ", 1)) == 2 for line in lines)
+
+
+def test_the_description_is_valid_and_names_every_route(client: TestClient) -> None:
+    found = client.get("/openapi.json").json()
+    assert found["openapi"].startswith("3.")
+    assert {"/api/project", "/api/videos/{video}/annotation", "/media/{video}", "/metrics"} <= set(found["paths"])
+    for path, methods in found["paths"].items():
+        for method, each in methods.items():
+            assert each["description"], f"{method} {path} says nothing of itself"

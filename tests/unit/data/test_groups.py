@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keystep.data.annotation import Split, hold_out_groups, labelled_share, read_split
+from keystep.data.annotation import Split, hold_out_groups, limit_labels, read_split
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, resolve_groups, shared_groups, write_groups
 from keystep.errors import InputError
@@ -195,9 +195,9 @@ def test_few_labels_are_of_as_many_persons_as_they_can_be_and_stay_nested() -> N
     groups = {f"P{person}_{take}": f"P{person}" for person in range(5) for take in range(4)}
     split = Split("1", tuple(groups), tuple(groups), (), "")
     for seed in range(3):
-        drawn = [labelled_share(split, share, seed, groups).train for share in (0.1, 0.25, 0.5, 0.75, 1.0)]
+        drawn = [limit_labels(split, share, seed, groups).train for share in (0.1, 0.25, 0.5, 0.75, 1.0)]
         for videos in drawn:
             counts = Counter(groups[video] for video in videos)
             assert max(counts.values()) - min(counts.get(person, 0) for person in groups.values()) <= 1
         assert all(set(fewer) <= set(more) for fewer, more in pairwise(drawn)) and drawn[-1] == split.train
-    assert labelled_share(split, 0.25, 0, groups).train != labelled_share(split, 0.25, 1, groups).train
+    assert limit_labels(split, 0.25, 0, groups).train != limit_labels(split, 0.25, 1, groups).train

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keystep.data.slots import lost_note, lost_segments
+from keystep.data.slots import lost_segments, note_lost_segments
 from keystep.datasets.tree import TimedSegment, check_covered, label_slots
 from keystep.errors import InputError
 
@@ -35,5 +35,5 @@ def test_segments_that_thinning_leaves_out_are_counted() -> None:
     ids = np.array([0, 0, 0, 0, 1, 2, 2, 2, -100, 3])
     kept = np.array([0, 3, 6, 9])
     assert lost_segments(ids, kept, ids[kept]) == (1, 4)  # class 1; what has no label is no segment
-    assert lost_note("v", ids, kept, ids[kept]) == ["v: 1 of 4 segments are shorter than a slot and get none"]
-    assert lost_note("v", ids, np.arange(10), ids) == []
+    assert note_lost_segments("v", ids, kept, ids[kept]) == ["v: 1 of 4 segments are shorter than a slot and get none"]
+    assert note_lost_segments("v", ids, np.arange(10), ids) == []
