@@ -37,7 +37,7 @@ class App {
     this.videos = new Videos();
     this.learning = new Learning(project);
     this.live = new Live(this.classes);
-    this.annotations = new Map(); // of all videos whose labels are not saved yet, and of the open one
+    this.annotations = new Map(); // of all videos that were open, with their undo
     this.table = commands({...this, actions: this.actions()});
   }
 
@@ -120,7 +120,7 @@ class App {
       learning: said => this.learning.show(said),
       classes: ({classes}) => this.classes.set(classes),
       annotation: ({video, revision}) => {
-        if (video === this.annotation?.video) this.annotation.follow(revision).catch(() => {});
+        if (video === this.annotation?.video) this.annotation.follow(revision);
         this.videos.reload();
       },
       encoding: ({done, total}) => this.#progress(`Encoding ${done} of ${total} videos`, done / total),
@@ -187,7 +187,7 @@ class App {
     this.videos.mark(id);
     try {
       if (id !== this.item?.id) {
-        this.annotation?.save();
+        this.#leave();
         const [item, annotation] = await Promise.all([api.get(`/api/videos/${id}`), this.#annotationOf(id)]);
         if (turn !== this.#turn) return;
         this.#show(item, annotation);
@@ -199,8 +199,23 @@ class App {
     }
   }
 
+  /** Save what was open, and learn from it if it changed. */
+  async #leave() {
+    const left = this.annotation;
+    if (!left) return;
+    await left.save();
+    if (left.changed && left.state === "saved") {
+      left.changed = false;
+      this.learning.startAfterVideo();
+    }
+  }
+
   async #annotationOf(id) {
-    for (const open of this.annotations.values()) if (open.video === id) return open;
+    for (const open of this.annotations.values()) {
+      if (open.video !== id) continue;
+      await open.refresh();
+      return open;
+    }
     const [item, {revision, spans}] = await Promise.all([api.get(`/api/videos/${id}`), api.get(`/api/videos/${id}/annotation`)]);
     return this.#newAnnotation(item, revision, spans);
   }
@@ -210,7 +225,6 @@ class App {
     const made = new Annotation({project: this.project.name, item, revision, spans, author});
     made.addEventListener("state", () => {
       if (made === this.annotation) this.#showState();
-      if (made.state === "saved" && made !== this.annotation) this.annotations.delete(item.name);
       if (made.state === "conflict") this.#conflict(made);
     });
     made.addEventListener("change", () => made === this.annotation && this.#changed());
@@ -221,9 +235,7 @@ class App {
 
   #show(item, annotation) {
     const {project, timeline} = this;
-    const before = this.annotation;
     Object.assign(this, {item, annotation});
-    if (before && before !== annotation && before.state === "saved") this.annotations.delete(before.name);
     document.body.classList.add("opened");
     find("#name").textContent = item.name;
     const tiles = new Tiles(item.id, item.slots, project.lanes, this.classes);

@@ -10,6 +10,9 @@ export class Learning extends EventTarget {
   constructor({rate, start}) {
     super();
     Object.assign(this, {rate, start, state: "idle", panel: find("#learning"), next: []});
+    this.automatic = find("#automatic");
+    this.automatic.checked = localStorage.getItem("keystep:automatic") !== "no";
+    this.automatic.addEventListener("change", () => localStorage.setItem("keystep:automatic", this.automatic.checked ? "yes" : "no"));
     find("#learn").addEventListener("click", () => this.toggle());
   }
 
@@ -30,6 +33,14 @@ export class Learning extends EventTarget {
     } catch (error) {
       say(error.message);
     }
+  }
+
+  /** A video was left whose labels changed. */
+  async startAfterVideo() {
+    if (!this.automatic.checked) return;
+    try {
+      this.show(await api.post("/api/learning", {}));
+    } catch { /* whoever asks by the button is told why not */ }
   }
 
   /** Show the server's word; parts that an event leaves out stay as they are. */
