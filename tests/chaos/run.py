@@ -2,10 +2,10 @@
 
     python tests/chaos/run.py [--kills 100] [--seed 0] [--only NAME ...] [--record FILE]
 
-The server gets all of the kills, the other commands share as many; each of these also gets a third as often a disk that is full from the n-th of its writes on,
-and a file system too small for it (where this process may mount one), a quarter as often starts of two at once, and
-clocks that jump. Prints a table as Markdown, and what should not have been. With ``--record``, a run that was stopped
-goes on behind the last command that it finished.
+The server gets all kills, the other commands share as many; each of these also gets a third as often a disk that is
+full from the n-th of its writes on, and a file system too small for it (where this process may mount one), a quarter as
+often starts of two at once, and clocks that jump. Prints a table as Markdown, and what should not have been. With
+``--record``, a run that was stopped goes on behind the last command that it finished.
 """
 
 from __future__ import annotations

@@ -274,7 +274,9 @@ def _trees(root: Path) -> Iterator[Kind]:
     yield Kind("label mapping csv", root / "bench/keystep_benchmark/label_mapping.csv", read_benchmark, mutated)
     yield Kind("benchmark json", root / "bench/keystep_benchmark/keystep_segment_train.json", read_benchmark, JSON)
     listed = root / "exo/takes.json"
-    known = [egoexo4d_annotations.Take(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)]
+    known = [
+        egoexo4d_annotations.AnnotatedTake(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)
+    ]
     listed.write_text(json.dumps([{"take_uid": take.uid, "participant_uid": 7, "capture_uid": "c"} for take in known]))
     yield Kind("takes json", listed, lambda: egoexo4d_annotations.read_persons(exo, known), JSON)
 

@@ -152,7 +152,7 @@ class FrameLabels:
 
     def __post_init__(self) -> None:
         if not (self.root / "groundTruth").is_dir() or not (self.root / "mapping.txt").is_file():
-            raise InputError(f"{self.root}: contains no groundTruth/ and mapping.txt, which --labels needs")
+            raise InputError(f"{self.root}: no groundTruth/ and mapping.txt, which --labels needs")
 
     def missing(self, videos: Collection[str]) -> list[str]:
         """List the videos without labels.
@@ -171,6 +171,10 @@ class FrameLabels:
 
     def check(self, video: str, info: VideoInfo) -> Lengths | None:
         """Check the labels of a video before it is decoded.
+
+        Args:
+            video: its name.
+            info: its properties.
 
         Returns:
             `lengths` according to the header of the video.

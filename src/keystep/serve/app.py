@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from keystep import __version__
 from keystep.errors import InputError, one_line, plain
 from keystep.serve import routes_learning, routes_media, routes_moments, routes_project, routes_videos
-from keystep.serve.annotations import AnnotationStore
+from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
 from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
 from keystep.serve.learning import Learner
@@ -81,6 +81,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InputError, _unusable)
+    app.add_exception_handler(ReadOnly, _read_only)
     app.add_exception_handler(NotYet, _not_yet)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
@@ -126,7 +127,11 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unusable(request: Request, error: Exception) -> JSONResponse:
-    return _answer(422, str(error))
+    return _answer(507 if isinstance(error, NotSaved) else 422, str(error))
+
+
+def _read_only(request: Request, error: Exception) -> JSONResponse:
+    return _answer(403, str(error))
 
 
 def _not_yet(request: Request, error: Exception) -> JSONResponse:

@@ -200,3 +200,16 @@ def test_the_description_is_valid_and_names_every_route(client: TestClient) -> N
     for path, methods in found["paths"].items():
         for method, each in methods.items():
             assert each["description"], f"{method} {path} says nothing of itself"
+
+
+def test_a_full_disk_is_not_the_fault_of_what_was_asked(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        answer = client.put("/api/videos/0/annotation", json={"base_revision": 0, "spans": []})
+    assert answer.status_code == 507 and "No space left" in answer.json()["error"]
+    assert client.get("/api/videos/0/annotation").json()["revision"] == 0
+    again = client.put("/api/videos/0/annotation", json={"base_revision": 0, "spans": []})
+    assert again.json()["revision"] == 1
