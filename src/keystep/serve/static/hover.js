@@ -51,7 +51,7 @@ export class HoverCard {
     return lines.map(([title, text, colour]) => {
       const dot = h("i");
       if (colour) dot.style.background = colour;
-      return h("span", {}, dot, h("em", {}, title), text);
+      return h("span", {}, dot, h("em", {}, title), h("span.name", {}, text));
     });
   }
 
