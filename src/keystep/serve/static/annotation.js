@@ -178,7 +178,8 @@ export class Annotation extends EventTarget {
     try {
       localStorage.setItem(this.key, JSON.stringify(draft));
     } catch {
-      this.dispatchEvent(new CustomEvent("note", {detail: "This browser keeps no drafts: wait for “saved” before you close it."}));
+      const detail = "This browser keeps no drafts: wait for “saved” before you close it.";
+      this.dispatchEvent(new CustomEvent("note", {detail}));
     }
   }
 

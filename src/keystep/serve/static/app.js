@@ -101,12 +101,15 @@ class App {
       "#split": () => editor.split(), "#merge": () => editor.merge(), "#erase": () => editor.erase(),
       "#snap": () => this.toggleSnap(), "#accept": () => editor.accept(), "#accept-view": () => editor.acceptView(),
       "#unsure": () => editor.unsure(), "#find": () => this.findMoments(), "#theme": () => this.#theme(),
-      "#show-list": () => find("#list").classList.toggle("shown"), "#close-list": () => find("#list").classList.remove("shown"),
-      "#save-state": () => this.annotation && (this.annotation.theirs ? showConflict(this.annotation, timeline) : this.annotation.save()),
+      "#show-list": () => find("#list").classList.toggle("shown"),
+      "#close-list": () => find("#list").classList.remove("shown"),
+      "#save-state": () => this.#saveOrSettle(),
     };
     for (const [selector, run] of Object.entries(runs)) find(selector).addEventListener("click", run);
     for (const tab of document.querySelectorAll("[role=tab]")) tab.addEventListener("click", () => this.tab(tab));
-    for (const close of document.querySelectorAll("dialog .close")) close.addEventListener("click", () => close.closest("dialog").close());
+    for (const close of document.querySelectorAll("dialog .close")) {
+      close.addEventListener("click", () => close.closest("dialog").close());
+    }
     const author = find("#author");
     author.value = localStorage.getItem("keystep:author") ?? "";
     author.addEventListener("change", () => localStorage.setItem("keystep:author", author.value));
@@ -216,7 +219,8 @@ class App {
       await open.refresh();
       return open;
     }
-    const [item, {revision, spans}] = await Promise.all([api.get(`/api/videos/${id}`), api.get(`/api/videos/${id}/annotation`)]);
+    const path = `/api/videos/${id}`;
+    const [item, {revision, spans}] = await Promise.all([api.get(path), api.get(`${path}/annotation`)]);
     return this.#newAnnotation(item, revision, spans);
   }
 
@@ -263,19 +267,27 @@ class App {
   }
 
   #showState() {
-    const words = {saved: "saved", unsaved: "unsaved", saving: "saving…", offline: "offline", conflict: "conflict", refused: "not saved"};
     const {state, message} = this.annotation;
+    const word = {saving: "saving…", refused: "not saved"}[state] ?? state;
     const place = find("#save-state");
     place.dataset.state = state;
     const more = state === "offline" ? h("span.more", {}, "· kept in this browser") : null;
-    place.replaceChildren(this.project.read_only ? "read-only" : words[state], ...(more ? [more] : []));
+    place.replaceChildren(this.project.read_only ? "read-only" : word, ...(more ? [more] : []));
     place.title = message || (state === "saved" ? `Revision ${this.annotation.revision} is on the server` : "");
     if (state === "refused") say(message);
   }
 
+  #saveOrSettle() {
+    if (this.annotation?.theirs) showConflict(this.annotation, this.timeline);
+    else this.annotation?.save();
+  }
+
   #conflict(annotation) {
     if (annotation === this.annotation) showConflict(annotation, this.timeline);
-    else say(`${annotation.name} was changed in another window too.`, {text: "Look", run: () => this.go(annotation.video)});
+    else {
+      const look = {text: "Look", run: () => this.go(annotation.video)};
+      say(`${annotation.name} was changed in another window too.`, look);
+    }
   }
 
   #saveAll() {

@@ -46,7 +46,8 @@ export class HoverCard {
       const value = timeline.tiles.value(lane, slot);
       if (value === null) continue;
       const one = lane.kind === "classes" ? classes.byId(value) : null;
-      lines.push([lane.title, lane.kind === "level" ? `${Math.round(100 * value)} %` : one?.name ?? "none", one?.colour]);
+      const text = lane.kind === "level" ? `${Math.round(100 * value)} %` : one?.name ?? "none";
+      lines.push([lane.title, text, one?.colour]);
     }
     return lines.map(([title, text, colour]) => {
       const dot = h("i");
