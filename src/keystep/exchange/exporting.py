@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -104,13 +104,18 @@ def _recording(folder: FeatureFolder, name: str, media: Media, form: Format, kin
             "--frame-rate"
         )
     spans, slots, rate = _spans(folder, name), folder.length(name), folder.timeline.rate
-    moments = [folder.timeline.seconds(slot) for slot in range(slots + 1)]
-    if folder.has_times(name):
-        times = [Fraction(time) for time in folder.times(name).tolist()]
-        moments = [*times, times[-1] + 1 / rate]
-    moments = [max(Fraction(0), moment) for moment in moments]
-    stretches = tuple(Stretch(moments[span.start], moments[span.stop], span.label) for span in spans)
-    return Recording(name, spans, stretches, slots, rate, moments[-1], frames, media.files.get(name))
+    moment = _moments(folder, name)
+    stretches = tuple(Stretch(moment(span.start), moment(span.stop), span.label) for span in spans)
+    return Recording(name, spans, stretches, slots, rate, moment(slots), frames, media.files.get(name))
+
+
+def _moments(folder: FeatureFolder, name: str) -> Callable[[int], Fraction]:
+    """A function of a slot: its moment, never before 0; behind the last slot, its end."""
+    timeline, moments = folder.timeline, folder.times(name).tolist() if folder.has_times(name) else []
+    if not moments:
+        return lambda slot: max(Fraction(0), timeline.seconds(slot))
+    moments.append(moments[-1] + float(1 / timeline.rate))
+    return lambda slot: max(Fraction(0), Fraction(moments[slot]))
 
 
 def _spans(folder: FeatureFolder, name: str) -> tuple[Span, ...]:
