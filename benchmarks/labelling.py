@@ -34,15 +34,14 @@ import keystep
 from keystep.config import RunConfig
 from keystep.config.base import build
 from keystep.data.annotation import IGNORED
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.spans import Span, spans_of
 from keystep.data.synthetic import SyntheticConfig, generate
+from keystep.data.time_scale import decorrelation_time
 from keystep.encoding import encode
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control
 from keystep.files import write_json
-from keystep.pjepa import PJEPA
 from keystep.progress import Lines
 from keystep.serve.learning import Labels, Learner
 from keystep.serve.ridge import Basis, Evidence, cross_validate
@@ -215,7 +214,7 @@ def latents(setting: Setting, work: Path, model: str | None) -> Videos:
         told = {name: str(rate) for name, rate in rates.items()}
         config = build(RunConfig, {"data": {"root": setting.folder.root, "split": SPLIT, **told}})
         keystep.pretrain(config, work / "run", resume=(work / "run").exists(), progress=Lines(print))
-    loaded = PJEPA.from_pretrained(model or work / "run" / "model")
+    loaded = keystep.load(model or work / "run")
     assert not {*setting.test} & {*loaded.origin.videos}, "the model was pretrained on test videos"
     out = encode(loaded, setting.folder, out=work / "latents").root / "features"
     return Videos(lambda video: np.load(out / f"{video}.npy", mmap_mode="r+"), loaded.bands())

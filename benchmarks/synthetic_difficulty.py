@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from keystep.data.clock import decorrelation_time
 from keystep.data.synthetic import GENERATOR_VERSION, SyntheticConfig, all_steps, class_names, make_video, make_world
+from keystep.data.time_scale import decorrelation_time
 from keystep.evals.candidates import ONE_FRAME, RAW, Candidates
 from keystep.evals.controls import Control, side_by_side
 from keystep.evals.probe import LinearProbe, fit_probe

@@ -24,7 +24,7 @@ CONTROLS = "controls"
 UNTRAINED = "untrained"
 """End of the row name of fresh weights."""
 TRAINING_CODE = (
-    *("nn", "train", "config", "data/crops.py", "data/clock.py", "data/statistics.py"),
+    *("nn", "train", "config", "data/crops.py", "data/time_scale.py", "data/statistics.py"),
     *("target.py", "objectives.py", "masking.py", "pjepa.py"),
 )
 """What decides which weights a training ends with."""

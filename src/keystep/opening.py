@@ -74,28 +74,29 @@ def open_source(source: str, head: Head, found: PJEPA, options: SourceOptions) -
     width = found.config.input_dim
     assert width is not None
     if source == "-":
-        form = one_of("--input-format", options.input_format, get_args(sources.Format))
+        form = check_choice("--input-format", options.input_format, get_args(sources.Format))
         lines = form == "jsonl"
-        return Source(timeline, lambda frames, place: sources.pooled(_standard_input(lines, width), pool))
+        return Source(timeline, lambda frames, place: sources.pool_chunks(_standard_input(lines, width), pool))
     if path.is_dir():
         if pool > 1 and options.keeps_state:
             raise InputError("--state with a growing folder needs features at the model's rate: groups span files")
         return Source(
-            timeline, lambda frames, place: sources.pooled(sources.from_growing(path, width, options.idle, place), pool)
+            timeline,
+            lambda frames, place: sources.pool_chunks(sources.from_growing(path, width, options.idle, place), pool),
         )
     size = options.chunk or (1 if options.realtime else 32)
 
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
         read = sources.from_array(path, width, size * pool)
-        return sources.pooled(sources.skipping(read, frames * pool), pool)
+        return sources.pool_chunks(sources.skip_frames(read, frames * pool), pool)
 
     return Source(timeline, chunks)
 
 
-def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    """The value of an option that has a few."""
+def check_choice(option: str, value: str, known: tuple[str, ...]) -> str:
+    """Check the value of an option with a fixed set of values."""
     if value not in known:
-        raise InputError(f"{option} {value!r} is none of {', '.join(known)}")
+        raise InputError(f"unknown {option} {value!r}; expected one of {', '.join(known)}")
     return value
 
 
@@ -124,7 +125,7 @@ def _timeline(head: Head, found: PJEPA, source: str, options: SourceOptions) -> 
     elif given is None:
         name = "standard input" if source == "-" else source
         works = "" if known is None else f" (the model works at {float(known):g})"
-        raise InputError(f"{name}: no store.json says how many features a second; give it with --source-rate 30{works}")
+        raise InputError(f"{name}: no store.json states the rate of the features; give it with --source-rate 30{works}")
     elif fitted is not None and given == fitted.rate and known == given:
         return fitted, 1
     else:
@@ -179,7 +180,7 @@ def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Sou
 
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
         read = _from_video(source, path, extractor, frames * pool, options.chunk or 1, remarks)
-        return sources.pooled(read, pool, extractor.timeline.alignment)
+        return sources.pool_chunks(read, pool, extractor.timeline.alignment)
 
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "", remarks)
 

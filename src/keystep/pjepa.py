@@ -24,7 +24,7 @@ from keystep.nn.encoder import Encoder
 from keystep.nn.predictor import Predictor
 
 
-class Output(NamedTuple):
+class TrainingOutput(NamedTuple):
     """Output of a training pass.
 
     Attributes:
@@ -89,7 +89,7 @@ class PJEPA(nn.Module):
         hidden: Tensor,
         pattern: AttentionPattern | None = None,
         visible: Tensor | None = None,
-    ) -> Output:
+    ) -> TrainingOutput:
         """Encode the visible frames and predict all frames.
 
         Args:
@@ -107,7 +107,7 @@ class PJEPA(nn.Module):
         pattern = pattern or self.config.attention
         latents = self.encoder(batch, seen, pattern)
         predictions = self.predictor(latents, batch, hidden, self.mask_token, self.encoder.readout)
-        return Output(latents, predictions)
+        return TrainingOutput(latents, predictions)
 
     @torch.no_grad()
     def encode(

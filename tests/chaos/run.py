@@ -2,10 +2,10 @@
 
     python tests/chaos/run.py [--kills 100] [--seed 0] [--only NAME ...] [--record FILE]
 
-Kills are shared among the commands; each also gets a third as often a disk that is full from the n-th of its writes on,
-and a file system too small for it (where this process may mount one), a quarter as often starts of two at once, and
-clocks that jump. Prints a table as Markdown, and what should not have been. With ``--record``, a run that was stopped
-goes on behind the last command that it finished.
+The server gets all kills, the other commands share as many; each of these also gets a third as often a disk that is
+full from the n-th of its writes on, and a file system too small for it (where this process may mount one), a quarter as
+often starts of two at once, and clocks that jump. Prints a table as Markdown, and what should not have been. With
+``--record``, a run that was stopped goes on behind the last command that it finished.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arena import Tally
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of workers: the toy backbone, and how full the disk is
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: children are forked, which threads do not survive
 
-COMMANDS = ("pretrain", "import", "extract", "encode", "stream", "eval", "run")
+COMMANDS = ("serve", "pretrain", "import", "extract", "encode", "stream", "eval", "run")
 HEADS = (
     *("command", "kill -9", "before its end", "disk full at a write", "disk too small", "two at once"),
     *("clocks that jump", "faults"),
@@ -34,7 +38,6 @@ HEADS = (
 def main() -> int:
     """Run, print the table, and say with the exit status whether anything was found."""
     from arena import Tally, can_mount
-    from victims import all_victims
 
     parser = argparse.ArgumentParser(description="Kill commands, fill their disks, start two at once.")
     parser.add_argument("--kills", type=int, default=100, help="in all")
@@ -51,9 +54,10 @@ def main() -> int:
         root = Path(folder)
         mounts = can_mount(root / "mounted")
         for name in chosen:
-            for victim in () if name in done else all_victims(root / name, name):
-                tally = _tried(victim, root / name / "arena", options.seed, each, mounts)
-                done[name] = {"command": victim.name, **asdict(tally)}
+            if name not in done:
+                kills = options.kills if name == "serve" else each
+                command, tally = _tried(name, root, options.seed, kills, mounts)
+                done[name] = {"command": command, **asdict(tally)}
                 if options.record is not None:
                     with options.record.open("a") as file:
                         file.write(json.dumps({"name": name, "seed": options.seed, "each": each, **done[name]}) + "\n")
@@ -66,16 +70,25 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def _tried(victim: object, folder: Path, seed: int, kills: int, mounts: bool) -> object:
-    from arena import Arena
+def _tried(name: str, root: Path, seed: int, kills: int, mounts: bool) -> tuple[str, Tally]:
+    """The command's name in the table, and what happened to it."""
+    if name == "serve":
+        from serving import Serving
 
-    arena = Arena(victim, folder, seed)  # type: ignore[arg-type]  # types are those of modules found at run time
+        serving = Serving(root / name, seed)
+        serving.kill(kills)
+        return "serve, 3 people saving", serving.tally
+    from arena import Arena
+    from victims import all_victims
+
+    victim = next(all_victims(root / name, name))
+    arena = Arena(victim, root / name / "arena", seed)
     arena.kill(kills)
     arena.fill_the_disk(-(-kills // 3))
     arena.shrink_the_disk(-(-kills // 3) if mounts else 0)
     arena.start_two(-(-kills // 4))
     arena.turn_the_clock(1)
-    return arena.tally
+    return victim.name, arena.tally
 
 
 def _recorded(record: Path | None, seed: int, each: int) -> dict[str, dict[str, object]]:

@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # as run.py finds them
 
 from arena import Arena
+from serving import Serving
 from victims import encode, import_, write_data
 
 import keystep
@@ -50,3 +51,10 @@ def test_the_time_of_day_changes_nothing(tmp_path: Path) -> None:
     arena = Arena(import_(tmp_path), tmp_path / "arena", seed=0)
     arena.turn_the_clock(1)
     assert not arena.tally.faults
+
+
+def test_a_server_that_is_killed_while_labels_are_saved_loses_none_that_it_acknowledged(tmp_path: Path) -> None:
+    serving = Serving(tmp_path / "serving", seed=0)
+    serving.kill(3)
+    assert not serving.tally.faults and serving.tally.kills == 3
+    assert serving.told.count >= 3

@@ -134,9 +134,9 @@ def run(words: list[str], root: Path) -> None:
 
 
 def recipe(data: Path, root: Path) -> Victim:
-    """Two trainings at once, and their probes."""
+    """Two trainings at once, their probes, and temporal heads."""
     settings = assignments([*MODEL, "train.steps=20", "train.save_every=5"])
-    judged = {"probe": {"penalties": [0.01]}, "modes": ["causal"]}
+    judged = {"probe": {"penalties": [0.01]}, "modes": ["causal"], "heads": ["mstcn"], "training": {"epochs": 3}}
     models = {name: {"settings": settings} for name in ("first", "second")}
     file = root / "recipe.yaml"
     file.write_text(json.dumps({"source_rate": "4", "models": models, "evaluation": judged}))
@@ -144,11 +144,11 @@ def recipe(data: Path, root: Path) -> Victim:
 
     def content(out: Path) -> Content:
         result = out / "results" / "result.json"
-        rows = json.loads(result.read_text())["rows"] if result.exists() else None
+        record = json.loads(result.read_text()) if result.exists() else {}
         weights = {path.parts[-3]: path.read_bytes() for path in out.glob("*/model/model.safetensors")}
-        return {"rows": rows, **weights}
+        return {"rows": record.get("rows"), "heads": record.get("head_rows"), **weights}
 
-    return Victim("run, 2 trainings at once", lambda out: [*words, str(out)], content)
+    return Victim("run, 2 trainings and heads", lambda out: [*words, str(out)], content)
 
 
 def all_victims(root: Path, name: str) -> Iterator[Victim]:

@@ -59,7 +59,7 @@ def test_features_that_are_gone_meanwhile_are_an_error(
         return encode_all(features, *rest)  # type: ignore[arg-type]
 
     model.encode = losing  # type: ignore[method-assign,assignment]
-    with pytest.raises(InputError, match=r"video\d\.npy: is gone, so something removed it meanwhile; run again"):
+    with pytest.raises(InputError, match=r"video\d\.npy: was removed while the folder was written; run again"):
         keystep.encode(model, data, out=tmp_path / "out")
     assert '"complete": false' in (tmp_path / "out" / "store.json").read_text()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keystep.data.folder import open_dataset
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.errors import InputError
 from keystep.pjepa import PJEPA
 
@@ -73,16 +73,16 @@ def test_tasks_are_studied_alone(keystep: Run, data: Path, tmp_path: Path) -> No
 def test_tasks_come_from_the_name_or_from_what_the_preparer_wrote(data: Path) -> None:
     (data / "store.json").write_text('{"time_axis": 1, "timeline": {"rate": "4"}}')
     folder = open_dataset(data)
-    assert set(tasks_of(folder, ["video0", "video1"]).values()) == {""}
-    assert tasks_of(folder, ["video0", "video1"], r"\d") == {"video0": "0", "video1": "1"}
+    assert set(find_tasks(folder, ["video0", "video1"]).values()) == {""}
+    assert find_tasks(folder, ["video0", "video1"], r"\d") == {"video0": "0", "video1": "1"}
     (data / "features" / "video0.json").write_text('{"task": "make tea"}')
-    assert tasks_of(folder, ["video0"]) == {"video0": "make tea"}
+    assert find_tasks(folder, ["video0"]) == {"video0": "make tea"}
     with pytest.raises(InputError, match=r"video1 .* has no task"):
-        tasks_of(folder, ["video0", "video1"])
-    with pytest.raises(InputError, match="finds nothing in the video name 'video0'"):
-        tasks_of(folder, ["video0"], "x(.)")
-    with pytest.raises(InputError, match="no regular expression"):
-        tasks_of(folder, ["video0"], "(")
+        find_tasks(folder, ["video0", "video1"])
+    with pytest.raises(InputError, match="does not match the video name 'video0'"):
+        find_tasks(folder, ["video0"], "x(.)")
+    with pytest.raises(InputError, match="invalid regular expression"):
+        find_tasks(folder, ["video0"], "(")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_inspect_says_how_many_groups_there_are_warns_and_prints_tau(keystep: Ru
     assert status == 0, error
     assert "3 groups (persons or sites) with 2 to 3 videos each" in said
     assert "split 1: 4 train, 1 valid, 3 test, of 2, 1, 3 groups (validation: valid.split1.bundle)" in said
-    assert "note: split 1: 2 of 3 test videos are of groups that train, too" in said
+    assert "note: split 1: 2 of 3 test videos are of groups that also train" in said
     assert "tau: " in said and " frames (" in said and "measured on 8 videos" in said
     status, said, error = keystep("inspect", data, "--groups", PAIRS, "--picture", tmp_path / "p.png")
     assert status == 0 and "8 groups (persons or sites) with 1 videos each" in said and " s (" not in said, error
@@ -75,7 +75,7 @@ def test_an_evaluation_is_cut_by_person_draws_persons_and_tells_of_those_on_both
     found = json.loads((tmp_path / "result" / "result.json").read_text())["data"]
     assert found["validation"].startswith("2 training videos held out: all of 1 of 2 groups")
     assert found["drawn"] == {"what": "groups", "count": 3}
-    line = "split 1: 1 of 3 test videos are of groups that train, too"
+    line = "split 1: 1 of 3 test videos are of groups that also train"
     assert f"warning: {line}" in said and said.count(line) == 1
     assert sum(note.startswith(line) for note in found["notes"]) == 1
 
@@ -85,7 +85,7 @@ def test_a_pattern_that_fits_no_name_ends_in_one_line(keystep: Run, data: Path, 
     more = {"pretrain": ("--out", tmp_path / "run"), "eval": ("--out", tmp_path / "result"), "inspect": ()}[command]
     status, _, error = keystep(command, data, "--source-rate", 4, "--groups", "^(P[0-9]+)_", *more)
     assert status == 2 and error.count("\n") == 1
-    assert "--groups '^(P[0-9]+)_': finds nothing in the video name 'video0'; correct the pattern" in error
+    assert "--groups '^(P[0-9]+)_': does not match the video name 'video0'; correct the pattern" in error
 
 
 def test_a_recipe_on_a_download_that_is_read_as_it_is_cuts_validation_by_person(tmp_path: Path) -> None:

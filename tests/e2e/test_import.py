@@ -104,7 +104,7 @@ def nothing(archive: Path, manifest: Path) -> None:
         (hold_code, (), "fact.pt: contains more than plain tensors and numbers"),
         (turn_a_segment_round, (), "train.csv, line 2: the segment ends at"),
         (nothing, ("--boundaries", "rough"), "unknown --boundaries 'rough'; expected one of exact, float32"),
-        (nothing, ("--on-error", "hope"), "--on-error 'hope' is none of raise, skip"),
+        (nothing, ("--on-error", "hope"), "unknown --on-error 'hope'; expected one of raise, skip"),
         (nothing, ("--source-rate", "fast"), "'fast' is no rate in Hz"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
@@ -144,7 +144,7 @@ def test_damage_is_found_with_verify_and_a_stopped_import_says_so_wherever_it_is
     with monkeypatch.context() as patch:
         patch.setattr("keystep.interop.official.importing._write_splits", stop)
         assert keystep("import", "official", archive, *options, "--verify")[0] != 0
-    stopped = "what wrote this folder was stopped; run it again to finish"
+    stopped = "the command that wrote this folder was stopped; run it again to finish"
     status, said, _ = keystep("inspect", data, "--picture", tmp_path / "p.png")
     assert status == 0 and f"note: {stopped}" in " ".join(said.split())
     assert keystep("import", "official", archive, *options)[0] == 0

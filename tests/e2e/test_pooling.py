@@ -44,9 +44,7 @@ def test_the_mean_is_a_feature_folder_with_the_same_labels_and_splits(
 def test_features_pooled_with_labels_say_so_wherever_they_go(keystep: Run, tokens: Path, tmp_path: Path) -> None:
     out, run = tmp_path / "action", tmp_path / "run"
     status, said, error = keystep("pool", tokens, "--out", out, "--labels", "--split", 1, *QUICK)
-    assert status == 0 and "LABELS: pooled by what learned from the labels of split 1's 4 training videos" in said, (
-        error
-    )
+    assert status == 0 and "LABELS: pooler trained on the labels of the 4 training videos of split 1" in said, error
     folder = open_dataset(out)
     assert folder.labelled_videos == {f"video{i}" for i in range(5)} and "LABELS" in folder.problems.notes[0]
     small = ("--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.depth=1", "--set", "train.steps=1")
@@ -93,10 +91,10 @@ def test_videos_whose_labels_pooled_the_features_cannot_judge_them(keystep: Run,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give one of --mean, --labels and --pooler"),
+        ((), "choose one of --mean, --labels and --pooler"),
         (("--mean", "--labels", "--split", 1), "give one of"),
         (("--labels",), "--labels needs --split"),
-        (("--mean", "--set", "steps=3"), "--set is for what --labels trains"),
+        (("--mean", "--set", "steps=3"), "--set is only for --labels"),
         (("--mean", "--tokens", 7), "cannot hold 7 tokens"),
         (("--labels", "--split", 1, "--set", "head=3"), "did you mean heads"),
     ],
@@ -111,7 +109,7 @@ def test_what_makes_no_sense_is_refused(
 
 def test_one_vector_a_slot_is_not_pooled(keystep: Run, data: Path, tmp_path: Path) -> None:
     status, _, error = keystep("pool", data, "--source-rate", 4, "--out", tmp_path / "out", "--mean")
-    assert status == 2 and "one token a slot" in error
+    assert status == 2 and "one token per slot" in error
 
 
 def test_a_model_of_tokens_is_judged_beside_their_mean(keystep: Run, tokens: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_without_a_name_all_data_sets_are_listed_with_their_sources(keystep: Run
 
 def test_without_a_root_the_options_are_listed_with_their_meaning(keystep: Run) -> None:
     status, said, _ = keystep("prepare", "assembly101")
-    assert status == 0 and "--set view=C10119: A camera" in said and "--set every=8: Frames a slot" in said
+    assert status == 0 and "--set view=C10119: A camera" in said and "--set every=8: Frames (at 30 Hz) per slot" in said
 
 
 def test_a_whole_tree_is_checked_and_then_written(keystep: Run, tmp_path: Path) -> None:
@@ -92,7 +92,10 @@ def test_wrong_names_suggest_the_nearest(keystep: Run, tmp_path: Path) -> None:
         (("gtea", "--root", tmp_path, "--set", "evry=2"), "unknown setting evry (did you mean every?)"),
         (("gtea", "--root", tmp_path, "--set", "every=0"), "every: Input should be greater than or equal to 1"),
         (("--root", tmp_path), "give both the data set and its folder"),
-        (("gtea", "--root", tmp_path, "--on-error", "ignore"), "--on-error 'ignore' is none of raise, skip"),
+        (
+            ("gtea", "--root", tmp_path, "--on-error", "ignore"),
+            "unknown --on-error 'ignore'; expected one of raise, skip",
+        ),
     ):
         status, _, error = keystep("prepare", *command)
         assert status == 2 and said in error, error

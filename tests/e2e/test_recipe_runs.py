@@ -163,7 +163,7 @@ def test_a_feature_folder_needs_no_preparing_and_without_a_split_nothing_is_judg
         (["--set", "train.step=1"], "unknown setting train.step (did you mean"),
         (["--prepare-set", "evry=2"], "unknown setting evry (did you mean every?)"),
         (["--root", "nowhere"], "nowhere: no such"),
-        (["--root", "EMPTY"], "gtea is not all there"),
+        (["--root", "EMPTY"], "gtea is incomplete"),
     ],
 )
 def test_what_cannot_work_fails_before_anything_is_written(

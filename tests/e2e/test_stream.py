@@ -103,7 +103,7 @@ def test_features_whose_rate_nothing_states_are_refused(keystep: Run, judged: Si
     place = source if source == "-" else judged.data / "features" / source
     status, said, error = keystep(*arguments(judged, place))
     assert (status, said) == (2, "")
-    assert "says how many features a second; give it with --source-rate 30 (the model works at 2)" in error
+    assert "states the rate of the features; give it with --source-rate 30 (the model works at 2)" in error
 
 
 def test_the_note_on_a_growing_state_names_the_rate_of_the_stream(keystep: Run, judged: SimpleNamespace) -> None:
@@ -167,6 +167,20 @@ def test_a_stopped_stream_goes_on_from_its_state(keystep: Run, judged: SimpleNam
     assert 2 <= seen < 40, "it played in real time"
     status, _, error = keystep(*arguments(judged, judged.video, *options))
     assert status == 0 and f"resuming after frame {seen}" in error
+    assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
+
+
+def test_a_stream_that_was_killed_before_its_state_was_saved_again_begins_anew_in_its_output(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
+    state, out = tmp_path / "state.safetensors", tmp_path / "steps.jsonl"
+    head = load_head(judged.heads / "pjepa-causal-seed0.safetensors")
+    timeline = Timeline.from_json(json.loads(head.origin["timeline"]))
+    live = LiveSteps(PJEPA.from_pretrained(judged.run / "model"), head, timeline)
+    live.save(state, {"source": str(judged.video), "place": None})
+    out.write_text('{"frame": 0, "step": "wait"}\n{"frame": 1, "st')
+    status, _, error = keystep(*arguments(judged, judged.video, "--source-rate", 4, "--state", state, "--out", out))
+    assert status == 0 and "resuming after frame 0" in error, error
     assert [reading["step"] for reading in readings(out.read_text())] == offline(judged)
 
 
@@ -424,15 +438,15 @@ def test_what_cannot_stream_is_one_line(keystep: Run, judged: SimpleNamespace, t
     np.save(tmp_path / "nan.npy", np.full((9, 6), np.nan))
     cases = [
         (arguments(judged, tmp_path / "absent.npy"), "absent.npy: no such file or folder"),
-        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model reads 6"),
+        (arguments(judged, tmp_path / "wide.npy", "--source-rate", 2), "shape (9, 7); the model expects 6"),
         (arguments(judged, tmp_path / "nan.npy", "--source-rate", 2), "frame 0 of stream 0 holds NaN"),
         (
             arguments(judged, judged.video, "--source-rate", 4, "--on-gap", "jump"),
-            "--on-gap 'jump' is none of stop, bridge, restart",
+            "unknown --on-gap 'jump'; expected one of stop, bridge, restart",
         ),
         (
             arguments(judged, "-", "--source-rate", 4, "--input-format", "xml"),
-            "--input-format 'xml' is none of jsonl, float32",
+            "unknown --input-format 'xml'; expected one of jsonl, float32",
         ),
         (arguments(judged, judged.video, "--source-rate", 3), "cannot be pooled to 2 Hz"),
         (arguments(judged, judged.video, "--source-rate", 4, "--hold", -1), "hold is -1.0; give seconds"),

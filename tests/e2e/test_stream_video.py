@@ -45,7 +45,7 @@ def test_a_head_never_decides_which_code_runs(
     assert "give --backbone stranger:backbone if you trust it" in stream(recorded("stranger:backbone"))
     assert "give --backbone hf:somebody/model if you trust it" in stream(recorded("hf:somebody/model"))
     assert not (tmp_path / "ran").exists()
-    assert "is no backbone" in stream(recorded("stranger:backbone"), "--backbone", "stranger:backbone")
+    assert "is not a backbone" in stream(recorded("stranger:backbone"), "--backbone", "stranger:backbone")
     assert (tmp_path / "ran").exists(), "it was asked for"
 
 

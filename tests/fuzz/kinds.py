@@ -21,13 +21,14 @@ import trees
 from clips import write_clip
 from harness import Kind
 from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
-from mutations import JSON, NPY, NPZ, TORCH, mutated
+from mutations import JSON, LINES, NPY, NPZ, TORCH, mutated
 
-from keystep.data.clips import Clip, read_clips, write_clips
+from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
+from keystep.data.spans import Span
 from keystep.data.store import FeatureStore
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
 from keystep.errors import plain
@@ -54,6 +55,7 @@ from keystep.interop.official.archives import open_archive
 from keystep.interop.official.manifests import read_manifests
 from keystep.plugins import allow
 from keystep.reading import open_npy, read_json
+from keystep.serve.annotations import AnnotationStore
 from keystep.types import parse_rate
 
 allow("toy_backbones:colours")
@@ -108,7 +110,7 @@ def _looked_at(root: Path) -> None:
     """What `keystep inspect` and `keystep discover` read of the videos' records."""
     inspect_dataset(root)
     folder = open_dataset(root)
-    tasks_of(folder, [*folder.videos])
+    find_tasks(folder, [*folder.videos])
 
 
 def _features(root: Path) -> Iterator[Kind]:
@@ -135,8 +137,21 @@ def _annotation(root: Path) -> Iterator[Kind]:
     ):
         yield Kind(name, folder / file, use, mutated)
     write_clips(
-        root / "clips.json", [Clip("video0", 0.5, 1.5, 1, "train"), Clip("video1", 0.0, 1.0, None, "hidden")], "x"
+        root / "clips.json",
+        [TrimmedClip("video0", 0.5, 1.5, 1, "train"), TrimmedClip("video1", 0.0, 1.0, None, "hidden")],
+        "x",
     )
+    labelled = root / "labelled"
+    labelled.mkdir()
+    store = AnnotationStore(labelled, {"a": 20, "b": 5})
+    store.add_class("cut"), store.add_class("tie a knot")
+    store.save("a", [Span(1, 3, "tie a knot"), Span(7, 9, "cut")], 0, "Ada"), store.save("b", [], 0, "")
+
+    def labels() -> None:
+        again = AnnotationStore(labelled, {"a": 20, "b": 5}, read_only=True)
+        again.labels("a"), again.labels("b"), again.current("a")
+
+    yield Kind("annotations jsonl", labelled / "annotations.jsonl", labels, LINES)
     yield Kind("clips json", root / "clips.json", lambda: read_clips(root / "clips.json", 3), JSON)
 
 
@@ -157,7 +172,7 @@ def _extracted(root: Path) -> Iterator[Kind]:
     yield Kind("seen npy, labelled", folder / "seen/video1.npy", labelled, NPY)
     yield Kind("labels txt, taken along", given / "groundTruth/video1.txt", labelled, mutated)
     (folder / "labels.json").write_text(json.dumps({"rate": None, "sha256": "0" * 64}))
-    along = partial(FrameLabels(given).take_along, folder)
+    along = partial(FrameLabels(given).copy_to, folder)
     yield Kind("labels json", folder / "labels.json", along, JSON)
     settings = {
         "do_resize": True,
@@ -263,7 +278,9 @@ def _trees(root: Path) -> Iterator[Kind]:
     yield Kind("label mapping csv", root / "bench/keystep_benchmark/label_mapping.csv", read_benchmark, mutated)
     yield Kind("benchmark json", root / "bench/keystep_benchmark/keystep_segment_train.json", read_benchmark, JSON)
     listed = root / "exo/takes.json"
-    known = [egoexo4d_annotations.Take(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)]
+    known = [
+        egoexo4d_annotations.AnnotatedTake(name, uid, "") for name, uid in zip(takes.TAKES, takes.UIDS, strict=True)
+    ]
     listed.write_text(json.dumps([{"take_uid": take.uid, "participant_uid": 7, "capture_uid": "c"} for take in known]))
     yield Kind("takes json", listed, lambda: egoexo4d_annotations.read_persons(exo, known), JSON)
 

@@ -41,7 +41,7 @@ class Server:
     def labels(self, video: str) -> list[str]:
         """What stands in the MS-TCN file of a video."""
         path = self.data / "groundTruth" / f"{video}.txt"
-        return path.read_text().split("\n") if path.exists() else []
+        return path.read_text().splitlines() if path.exists() else []
 
 
 class Windows:
@@ -72,6 +72,11 @@ def wait_until(holds: Callable[[], bool], seconds: float = PATIENCE / 1000) -> N
     while not holds():
         assert time.monotonic() < until, "it never held"
         time.sleep(0.1)
+
+
+def until(page: Any, expression: str, value: Any = None) -> None:
+    """Wait until an expression holds in the page, whose policy lets nobody evaluate strings in it by themselves."""
+    wait_until(lambda: bool(page.evaluate(expression, value)))
 
 
 def saved(page: Any) -> None:

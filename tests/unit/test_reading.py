@@ -250,7 +250,7 @@ def test_a_table_is_read_by_its_columns_whatever_ends_its_lines(tmp_path: Path) 
         ('{"time": true, "features": [1, 2]}', "line 1: .*time: input should be a valid number"),
         ("[[1, 2]]", "line 1: .*features"),
         ("[" * 5000, "line 1"),
-        ("x" * 5000, "line 1: more than 1,152 letters"),
+        ("x" * 5000, "line 1: more than 1,152 characters"),
     ],
 )
 def test_standard_input_that_is_no_frame_is_refused_without_a_warning(line: str, words: str) -> None:

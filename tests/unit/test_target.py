@@ -9,7 +9,7 @@ from keystep.batch import SequenceBatch
 from keystep.config import ModelConfig, TargetConfig
 from keystep.config.attention import AttentionPattern
 from keystep.config.times import averaged_frames
-from keystep.data.statistics import Statistics, smoothed
+from keystep.data.statistics import Statistics, moving_average
 from keystep.errors import InputError
 from keystep.nn.encoder import Encoder
 from keystep.target import (
@@ -188,7 +188,7 @@ def test_clusters_find_groups_that_are_there() -> None:
 
 
 def test_too_few_frames_for_the_clusters_are_refused() -> None:
-    with pytest.raises(InputError, match="6 frames cannot make 7 clusters"):
+    with pytest.raises(InputError, match="6 frames cannot form 7 clusters"):
         ClusterTarget(statistics(6), True, 1, 7, 0)
 
 
@@ -211,12 +211,12 @@ def test_the_sample_that_is_clustered_is_smoothed_as_the_targets_are() -> None:
     rng = np.random.default_rng(3)
     frames = rng.normal(size=(11, 4)).astype(np.float32)
     by_hand = np.stack([frames[max(0, t - 2) : t + 3].mean(axis=0) for t in range(11)])
-    np.testing.assert_allclose(smoothed(frames, 5), by_hand, atol=1e-5)
+    np.testing.assert_allclose(moving_average(frames, 5), by_hand, atol=1e-5)
     statistics = Statistics(np.zeros(4, np.float32), np.ones(4, np.float32), frames)
     padded = SequenceBatch.pad([frames, frames[:6]])
     targets = FeatureTarget(statistics, centring=False, smooth=5)(padded, AttentionPattern())
     np.testing.assert_allclose(targets[0].numpy(), by_hand, atol=1e-5)
-    np.testing.assert_allclose(targets[1, :6].numpy(), smoothed(frames[:6], 5), atol=1e-5)
+    np.testing.assert_allclose(targets[1, :6].numpy(), moving_average(frames[:6], 5), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ema", "features", "clusters"])
@@ -277,7 +277,7 @@ def test_a_target_is_averaged_over_its_share_of_the_distance(kind: str) -> None:
     for row, length in enumerate(batch().lengths.tolist()):
         frames = single(batch(), FULL)[row, :length].numpy()
         for (width, shift), part in parts.items():
-            wanted = smoothed(frames, width)
+            wanted = moving_average(frames, width)
             for frame in range(length):
                 if 0 <= frame + shift < length:
                     np.testing.assert_allclose(part[row, frame].numpy(), wanted[frame + shift], atol=1e-5)

@@ -58,10 +58,10 @@ def draw_inspection(found: Inspection, picture: Path) -> list[Path]:
 
 
 def _tau_line(found: Inspection) -> list[str]:
-    if found.clock is None or found.tau_frames is None:
+    if found.time_scale is None or found.tau_frames is None:
         return []
     frames = "{:,.3g} frames ({:,.3g} to {:,.3g})".format(*found.tau_frames)
-    clock = found.clock
+    clock = found.time_scale
     seconds = f"{clock.tau:.3g} s ({clock.low:.3g} to {clock.high:.3g}), "
     time = frames if found.rate is None else seconds + frames
     return [f"tau: {time}: decorrelation time of the features, measured on {found.measured} videos"]

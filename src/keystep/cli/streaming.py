@@ -24,7 +24,7 @@ from keystep.files import check_new, replacing
 from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.locking import owning
-from keystep.opening import SourceOptions, one_of, open_source
+from keystep.opening import SourceOptions, check_choice, open_source
 from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked, parse_json, read_text
 from keystep.stopping import unbroken
@@ -69,14 +69,15 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     if opened.note:
         messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
     _warn_of_growth(found, float(opened.timeline.rate), messages)
-    on_gap = cast(OnGap, one_of("--on-gap", options.on_gap, get_args(OnGap)))
+    on_gap = cast(OnGap, check_choice("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
     live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
     with ExitStack() as stack:
         stack.enter_context(owning(options.out, options.state, options.picture))
+        resumed = options.state is not None and options.state.exists()
         place = _resumed(live, source, options, messages)
         chunks = opened.chunks(live.state.frames, place)
-        out = _output(options, live, stack)
+        out = _output(options, live, stack, resumed=resumed)
         view = (
             stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
         )
@@ -101,7 +102,7 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
                 messages.print(f"picture: {options.picture}", soft_wrap=True, markup=False)
 
 
-class _Line(Record):
+class _StreamRecord(Record):
     """The field that is read back from a line of a stream's output."""
 
     frame: int
@@ -184,7 +185,8 @@ class _Runner:
         try:
             self.save()
         except InputError as second:
-            return InputError(f"{_text(error)}; {second}; resume with the same --out, which drops surplus lines")
+            both = dict.fromkeys([_text(error), str(second)])
+            return InputError(f"{'; '.join(both)}; resume with the same --out, which drops surplus lines")
         return InputError(f"{_text(error)}; resume after frame {self.safe.frames} with --state {self.options.state}")
 
     def _save_if_possible(self) -> None:
@@ -245,28 +247,32 @@ def _text(error: InputError | OSError) -> str:
     return str(error) if isinstance(error, InputError) else error.strerror or str(error)
 
 
-def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack) -> Output | None:
+def _output(options: StreamOptions, live: LiveSteps, stack: ExitStack, *, resumed: bool) -> Output | None:
     """Return the output for JSON lines; None while the view uses the terminal.
 
-    A resumed stream first removes the lines for frames that it will report again.
+    A resumed stream first removes the lines for frames that it will report again, perhaps all of them.
     """
     if options.out is None:
         return None if options.view and sys.stdout.isatty() else StandardOutput()
-    first = live.state.frames - live.state.waiting
-    if not (first and options.out.is_file()):
-        if options.out.is_file() and options.out.stat().st_size:
-            check_new(options.out, options.overwrite, "the lines of a stream")
-        return FileOutput(options.out, stack.enter_context(options.out.open("wb", buffering=0)))  # may be a pipe
-    with replacing(options.out) as temporary:
-        temporary.write_text("".join(_lines_before(options.out, first)), encoding="utf-8")
-    return FileOutput(options.out, stack.enter_context(options.out.open("ab", buffering=0)))
+    there = options.out.is_file()
+    if there and resumed:
+        with replacing(options.out) as temporary:
+            lines = _lines_before(options.out, live.state.frames - live.state.waiting)
+            temporary.write_text("".join(lines), encoding="utf-8")
+    elif there and options.out.stat().st_size:
+        check_new(options.out, options.overwrite, "the lines of a stream")
+    try:
+        file = options.out.open("ab" if resumed and there else "wb", buffering=0)  # may be a pipe
+    except OSError as error:
+        raise InputError(f"{options.out}: cannot be written: {error.strerror}; nothing was changed") from error
+    return FileOutput(options.out, stack.enter_context(file))
 
 
 def _lines_before(out: Path, first: int) -> Iterator[str]:
     """Yield the complete lines of an output for frames before ``first``."""
     for number, line in enumerate(StringIO(read_text(out)), start=1):
         try:
-            frame = checked(_Line, parse_json(line), str(out)).frame
+            frame = checked(_StreamRecord, parse_json(line), str(out)).frame
         except ValueError as error:
             if not line.endswith("\n"):
                 return  # cut off when the stream was killed

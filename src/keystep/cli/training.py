@@ -10,7 +10,7 @@ from keystep.cli.progress import progress_on
 from keystep.config import RunConfig
 from keystep.errors import InputError, Interrupted
 from keystep.train.run import pretrain
-from keystep.train.several import pretrain_several, seeds_of
+from keystep.train.several import pretrain_several, vary_seed
 
 
 def train(config: RunConfig, run: Path, *, seeds: int | None, resume: bool, console: Console) -> None:
@@ -26,7 +26,7 @@ def train(config: RunConfig, run: Path, *, seeds: int | None, resume: bool, cons
         return
     if not resume and run.exists() and any(run.iterdir()):
         raise InputError(f"{run}: not empty; resume with --resume {run} --seeds {seeds}, or choose another --out")
-    runs = seeds_of(config, run, seeds)
+    runs = vary_seed(config, run, seeds)
     try:
         pretrain_several(runs, progress=progress_on(console))
     except Interrupted:

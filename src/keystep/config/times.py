@@ -1,6 +1,6 @@
 """Durations in settings: numbers, or text with a unit such as ``8s`` or ``7.2tau``.
 
-Tau is the decorrelation time of the features (`keystep.data.clock`). Text is resolved to seconds or frames before
+Tau is the decorrelation time of the features (`keystep.data.time_scale`). Text is resolved to seconds or frames before
 training (`RunConfig.settled`).
 """
 

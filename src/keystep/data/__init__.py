@@ -1,1 +1,1 @@
-"""Reading and writing features, labels and splits."""
+"""Read and write feature folders: features, labels, groups and splits."""

@@ -1,9 +1,8 @@
-"""Labels and splits as the field writes them: ``mapping.txt``, ``groundTruth/*.txt``, ``splits/*.bundle``.
+"""Labels and splits in the MS-TCN layout: ``mapping.txt``, ``groundTruth/*.txt``, ``splits/*.bundle``.
 
-Two additions of ours: a frame may be `UNLABELLED`, and ``segments/*.txt`` may say where segments end.
-
-METRICS.md's traps are kept out here: a file without a final newline loses nothing, video names keep their dots, class
-names keep their spaces, and whatever does not fit is named with file, line and value.
+Two extensions: a frame may be `UNLABELLED`, and ``segments/*.txt`` may state the lengths of segments. A missing final
+newline loses nothing, video names may contain dots, class names may contain spaces, and errors name file, line and
+value.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from keystep.reading import read_lines, whole_number
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
 IGNORED = -100
-"""The class id of frames without a label; losses and scores leave them out."""
+"""The class id of frames without a label, which losses and scores ignore."""
 UNLABELLED = "(unlabelled)"
-"""The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of that very name."""
+"""The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of the same name."""
 
 
 def read_mapping(path: Path) -> tuple[str, ...]:
-    """Class names in the order of their ids from lines ``id name`` (blanks or a tab between); names may hold spaces.
+    """Read class names in the order of their ids, from lines ``id name``; names may contain spaces.
 
     Raises:
-        InputError: a line without both parts, an id that is no integer, ids that are not 0..n-1, a name given twice.
+        InputError: a line without id and name, ids that are not the integers 0..n-1, or a repeated name.
     """
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
@@ -45,14 +44,25 @@ def read_mapping(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}, line {number}: {line!r} repeats an id or a name")
         names[int(identifier)] = name
     if not names:
-        raise InputError(f"{path}: no classes; write one 'id name' a line")
+        raise InputError(f"{path}: no classes; write one 'id name' per line")
     if sorted(names) != list(range(len(names))):
         raise InputError(f"{path}: class ids must be 0 to {len(names) - 1} without gaps, found {sorted(names)[:20]}")
     return tuple(names[index] for index in range(len(names)))
 
 
 def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
-    """(T,) int64 class ids from one class name a line; `IGNORED` for `UNLABELLED` frames."""
+    """Read frame labels, one class name per line.
+
+    Args:
+        path: the file.
+        classes: class names in the order of their ids.
+
+    Returns:
+        (T,) int64 class ids, `IGNORED` for `UNLABELLED` frames.
+
+    Raises:
+        InputError: a class that is not in ``classes``.
+    """
     lines = read_lines(path)
     ids = {UNLABELLED: IGNORED} | {name: index for index, name in enumerate(classes)}
     try:
@@ -66,21 +76,28 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def segment_lengths(labels: np.ndarray) -> list[int]:
-    """Lengths of the maximal runs of one label."""
+    """Lengths of the runs of equal labels in (T,) class ids."""
     changes = np.flatnonzero(np.diff(labels)) + 1
     return [int(length) for length in np.diff(changes, prepend=0, append=len(labels)) if length]
 
 
 def read_segments(path: Path, frames: int) -> np.ndarray:
-    """(frames,) int64: the number of each frame's segment, 0, 1, ..., from one length a line.
+    """Read segments, one length per line.
+
+    Args:
+        path: the file.
+        frames: of the video.
+
+    Returns:
+        (frames,) int64, the index of each frame's segment.
 
     Raises:
-        InputError: a length that is no whole number above 0, or lengths that do not sum to the video's frames.
+        InputError: a length that is not a positive integer, or lengths that do not sum to ``frames``.
     """
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         if not whole_number(line):
-            raise InputError(f"{path}, line {number}: {line!r} is no segment length; write whole numbers above 0")
+            raise InputError(f"{path}, line {number}: {line!r} is not a segment length; write whole numbers above 0")
     lengths = [int(line) for line in lines]
     if sum(lengths) != frames:
         raise InputError(f"{path}: its {len(lengths)} segments have {sum(lengths)} frames; the video has {frames}")
@@ -89,17 +106,21 @@ def read_segments(path: Path, frames: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Split:
-    """Which videos train, choose and test; the parts are disjoint and none is empty."""
+    """Training, validation and test videos; the parts are disjoint and not empty."""
 
     name: str
     train: tuple[str, ...]
     valid: tuple[str, ...]
     test: tuple[str, ...]
     rule: str
-    """How the validation part came about: from a file, or cut from training by `hold_out` or `hold_out_groups`."""
+    """Where the validation part comes from: a file, or training videos by `hold_out` or `hold_out_groups`."""
 
     def part(self, name: str) -> tuple[str, ...]:
-        """The videos of ``train``, ``valid`` or ``test``."""
+        """The videos of a part, ``train``, ``valid`` or ``test``.
+
+        Raises:
+            InputError: another name.
+        """
         if name not in PARTS:
             raise InputError(f"no part {name!r} in a split; the parts are {', '.join(PARTS)}")
         videos: tuple[str, ...] = getattr(self, name)
@@ -107,69 +128,88 @@ class Split:
 
 
 def hold_out(videos: Collection[str], share: float = VALID_SHARE) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(kept, held out): the videos whose SHA-256 of the name comes first, ``share`` of them, at least one, never all.
+    """Hold out a share of the videos, chosen by the SHA-256 of their names, and thus independent of their order.
 
-    The rule looks at nothing but names, so it does not move when files are listed in another order. Videos of one
-    person may fall on both sides: where groups are known, `hold_out_groups` keeps them together.
+    Videos of one person may be on both sides; if groups are known, use `hold_out_groups`.
+
+    Args:
+        videos: names.
+        share: of the videos to hold out; at least one and never all.
+
+    Returns:
+        (kept, held out), each in the order of ``videos``.
     """
-    return _parted(videos, set(by_hash(videos)[: _held_count(videos, share)]))
+    return _partition(videos, set(sort_by_hash(videos)[: _held_count(videos, share)]))
 
 
 def hold_out_groups(
     videos: Collection[str], groups: Mapping[str, str], share: float = VALID_SHARE
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(kept, held out) as `hold_out`, but whole groups, so that no person is on both sides.
+    """Hold out whole groups, so that no person is on both sides.
 
-    Groups are taken in the order of the SHA-256 of their names, each that brings the number of videos nearer to
-    ``share`` of them; where every group is so large that none does, the smallest one. At least one, never all.
+    Groups are considered in the order of the SHA-256 of their names, and held out if that brings the number of videos
+    nearer to ``share``. If no group does, the smallest one is held out. Never all.
+
+    Args:
+        videos: names.
+        groups: video -> group.
+        share: of the videos to hold out.
+
+    Returns:
+        (kept, held out), each in the order of ``videos``.
 
     Raises:
-        InputError: all videos are of one group.
+        InputError: all videos belong to one group.
     """
     sizes = Counter(groups[video] for video in videos)
     if len(sizes) < 2:
         raise InputError(f"all {len(videos)} videos are of the group {next(iter(sizes), '')!r}; none can be held out")
-    wanted, ranked, held = _held_count(videos, share), by_hash(sizes), list[str]()
+    wanted, ranked, held = _held_count(videos, share), sort_by_hash(sizes), list[str]()
     for group in ranked:
         taken = sum(sizes[one] for one in held)
         if len(held) < len(sizes) - 1 and abs(taken + sizes[group] - wanted) < abs(taken - wanted):
             held.append(group)
     held = held or [min(ranked, key=sizes.__getitem__)]
-    return _parted(videos, {video for video in videos if groups[video] in held})
+    return _partition(videos, {video for video in videos if groups[video] in held})
 
 
 def _held_count(videos: Collection[str], share: float) -> int:
     return min(max(1, round(len(videos) * share)), len(videos) - 1)
 
 
-def _parted(videos: Collection[str], held: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _partition(videos: Collection[str], held: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name in videos if name not in held), tuple(name for name in videos if name in held)
 
 
-def labelled_share(split: Split, share: float, seed: int = 0, groups: Mapping[str, str] | None = None) -> Split:
-    """The split with labels for ``share`` of its training and of its validation videos, at least one of each.
+def limit_labels(split: Split, share: float, seed: int = 0, groups: Mapping[str, str] | None = None) -> Split:
+    """Limit a split to a share of its training and validation videos, to simulate few labels.
 
-    A smaller share is a part of a larger one with the same seed: the videos are ranked by SHA-256 of the name, as in
-    `hold_out`, with another seed than 0 of the name and that number. With ``groups`` the first video of each comes
-    before the second of any, so that few labels are of as many persons as they can be.
+    With one seed, smaller shares are subsets of larger ones.
+
+    Args:
+        split: the full split.
+        share: of the training and of the validation videos to keep, at least one of each.
+        seed: of the ranking by hash; 0 ranks as `hold_out` does.
+        groups: video -> group. If given, the first video of every group is ranked before the second of any, so that the
+            labels are of as many persons as possible.
     """
 
     def kept(videos: tuple[str, ...]) -> tuple[str, ...]:
-        ranked = by_hash(videos, seed) if groups is None else _in_turn(by_hash(videos, seed), groups)
+        ranked = sort_by_hash(videos, seed) if groups is None else _round_robin(sort_by_hash(videos, seed), groups)
         first = set(ranked[: max(1, round(len(videos) * share))])
         return tuple(name for name in videos if name in first)
 
     return replace(split, train=kept(split.train), valid=kept(split.valid))
 
 
-def by_hash(names: Collection[str], seed: int = 0) -> list[str]:
-    """Names of videos or groups in an order that only they and the seed decide."""
+def sort_by_hash(names: Collection[str], seed: int = 0) -> list[str]:
+    """Sort names of videos or groups by the SHA-256 of name and seed (of the name only for seed 0)."""
     salt = f"/{seed}" if seed else ""
     return sorted(names, key=lambda name: hashlib.sha256((name + salt).encode()).hexdigest())
 
 
-def _in_turn(videos: Sequence[str], groups: Mapping[str, str]) -> list[str]:
-    """The first video of each group, then the second of each, and so on, otherwise in the order given."""
+def _round_robin(videos: Sequence[str], groups: Mapping[str, str]) -> list[str]:
+    """Order videos round-robin over their groups, otherwise in the given order."""
     before, places = Counter[str](), dict[str, int]()
     for video in videos:
         places[video] = before[groups[video]]
@@ -178,7 +218,7 @@ def _in_turn(videos: Sequence[str], groups: Mapping[str, str]) -> list[str]:
 
 
 def split_names(folder: Path) -> list[str]:
-    """Names K of the splits for which ``splits/train.splitK.bundle`` exists, numbers in them by their value."""
+    """Names K of the splits for which ``splits/train.splitK.bundle`` exists, in natural order."""
     found = (path.name for path in (folder / "splits").glob("train.split*.bundle"))
     names = (name[len("train.split") : -len(".bundle")] for name in found)
     return sorted(
@@ -193,14 +233,17 @@ def read_split(
     left_out: Collection[str] = (),
     groups: Mapping[str, str] | None = None,
 ) -> Split:
-    """Split ``name`` of the folder's ``splits/``; without a validation bundle, one is cut from training.
+    """Read a split of a feature folder. Without a validation bundle, training videos are held out.
 
     Args:
-        left_out: bad videos that the user chose to skip, which are dropped from every part.
-        groups: the group of every known video; the validation part is then cut by group.
+        folder: the feature folder.
+        name: of the split, such as ``1``.
+        known: videos with features.
+        left_out: videos that were skipped as bad, which are dropped from every part.
+        groups: group of every known video; whole groups are then held out for validation.
 
     Raises:
-        InputError: no such split, an empty part, a video listed twice or in two parts, a video without features.
+        InputError: no such split, an empty part, a video that is listed twice or in two parts, or one without features.
     """
     available = split_names(folder)
     if name not in available:
@@ -231,7 +274,7 @@ def read_split(
 
 
 def _cut(videos: tuple[str, ...], groups: Mapping[str, str] | None) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """(training videos, validation videos, how the second were chosen)."""
+    """(training videos, validation videos, how the validation videos were chosen)."""
     own = [] if groups is None else list(dict.fromkeys(groups[video] for video in videos))
     if groups is None or len(own) < 2:
         train, valid = hold_out(videos)
@@ -245,9 +288,9 @@ def _cut(videos: tuple[str, ...], groups: Mapping[str, str] | None) -> tuple[tup
     return train, valid, rule
 
 
-def found_name(line: str, known: Collection[Collection[str]]) -> str | None:
-    """The video that a line of a list names, with or without an ending, in any of some collections of names."""
-    spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may itself end like a file
+def match_name(line: str, known: Collection[Collection[str]]) -> str | None:
+    """The known video that a line names, with or without a file extension. None: unknown."""
+    spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may end like a file
     return next((name for name in spellings if any(name in names for names in known)), None)
 
 
@@ -259,15 +302,15 @@ def _bundle(path: Path, known: Collection[str], left_out: Collection[str]) -> tu
     videos: dict[str, None] = {}
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
-        video = found_name(line, (known, left_out))
+        video = match_name(line, (known, left_out))
         if video is None:
             raise InputError(f"{path}, line {number}: no features for {line!r} in {path.parents[1] / 'features'}")
         if video in videos:
             raise InputError(f"{path}, line {number}: {video!r} is listed twice")
         videos[video] = None
     if not lines:
-        raise InputError(f"{path}: an empty split; list one video a line")
+        raise InputError(f"{path}: an empty split; list one video per line")
     usable = tuple(name for name in videos if name not in left_out)
     if not usable:
-        raise InputError(f"{path}: nothing is left of this split, all its {len(videos)} videos were unusable")
+        raise InputError(f"{path}: all {len(videos)} videos of this split are unusable; repair some of them")
     return usable

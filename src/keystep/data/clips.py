@@ -1,4 +1,4 @@
-"""Trimmed clips of longer takes: what the benchmark of EgoExo4D classifies, and the table in which they are kept."""
+"""Trimmed clips of longer takes, which the EgoExo4D benchmark classifies, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from keystep.reading import Record, checked, read_json
 FORMAT, FORMAT_VERSION = "keystep-clips", 1
 MOST_BYTES = 512 << 20
 FILE = "clips.json"
-"""Where a feature folder has its clips."""
+"""Name of the file in a feature folder."""
 
 Part = Literal["train", "valid", "test", "hidden"]
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A stretch of a take with one label.
+class TrimmedClip:
+    """An interval of a take with one label.
 
-    take: the video in the feature folder. start, end: seconds of the take. label: class id, None where it is not
-    published. part: whose it is; ``hidden`` ones have no published label. name: the benchmark's own name of the clip,
-    empty where it has none. take_uid: the benchmark's own id of the take.
+    Attributes:
+        take: name of the video in the feature folder.
+        start, end: seconds of the take.
+        label: class id. None: not published.
+        part: of the benchmark; ``hidden`` clips have no published labels.
+        name: the benchmark's name of the clip; empty if it has none.
+        take_uid: the benchmark's id of the take.
     """
 
     take: str
@@ -39,17 +43,30 @@ class Clip:
     take_uid: str = ""
 
 
-def write_clips(path: Path, clips: Sequence[Clip], origin: str) -> None:
-    """The table as JSON. origin: where clips and label ids came from, in words."""
+def write_clips(path: Path, clips: Sequence[TrimmedClip], origin: str) -> None:
+    """Write clips as JSON.
+
+    Args:
+        path: the file.
+        clips: to write.
+        origin: where clips and label ids come from, as text.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     record = {"format": FORMAT, "version": FORMAT_VERSION, "origin": origin}
     write_json(path, record | {"clips": [asdict(clip) for clip in clips]})
 
 
-def read_clips(path: Path, classes: int | None = None) -> tuple[Clip, ...]:
-    """The table that `write_clips` wrote.
+def read_clips(path: Path, classes: int | None = None) -> tuple[TrimmedClip, ...]:
+    """Read a file that `write_clips` wrote.
+
+    Args:
+        path: the file.
+        classes: number of classes, to check the labels. None: unchecked.
 
     Raises:
-        InputError: no such file, another format, or a clip that is none (with its number from 0).
+        InputError: no such file, another format, or an invalid clip, with its number from 0.
     """
     record = read_json(path, MOST_BYTES)
     if record.get("format") != FORMAT or record.get("version") != FORMAT_VERSION:
@@ -57,11 +74,11 @@ def read_clips(path: Path, classes: int | None = None) -> tuple[Clip, ...]:
     rows = record.get("clips")
     if not isinstance(rows, list):
         raise InputError(f"{path}: has no list of clips; prepare the data set again")
-    return tuple(_clip(path, index, row, classes) for index, row in enumerate(rows))
+    return tuple(_parse_clip(path, index, row, classes) for index, row in enumerate(rows))
 
 
 class _ClipRecord(Record):
-    """A row of the table."""
+    """Schema of a clip."""
 
     take: Annotated[str, Field(min_length=1)]
     start: Annotated[float, Field(ge=0)]
@@ -72,12 +89,12 @@ class _ClipRecord(Record):
     take_uid: str = ""
 
 
-def _clip(path: Path, index: int, row: Any, classes: int | None) -> Clip:
+def _parse_clip(path: Path, index: int, row: Any, classes: int | None) -> TrimmedClip:
     try:
-        clip = Clip(**checked(_ClipRecord, row, "it").model_dump())
+        clip = TrimmedClip(**checked(_ClipRecord, row, "it").model_dump())
         good = clip.start <= clip.end and (clip.label is None or classes is None or clip.label < classes)
     except InputError:
         good = False
     if not good:
-        raise InputError(f"{path}, clip {index}: {quoted(row)} is no clip; prepare the data set again")
+        raise InputError(f"{path}, clip {index}: {quoted(row)} is not a clip; prepare the data set again")
     return clip

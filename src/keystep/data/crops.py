@@ -1,4 +1,4 @@
-"""Batches for training, each a pure function of the seed and its number, and batches for encoding."""
+"""Batches of crops for training, each a pure function of the seed and its index, and batches for encoding."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ from keystep.errors import InputError
 from keystep.masking import draw_hidden
 
 TrainingBatch = tuple[SequenceBatch, Tensor]
-"""Crops, and (B, T) bool: the frames to hide."""
+"""Crops, and (B, T) bool, the frames to hide."""
 Sample = tuple[np.ndarray, np.ndarray, list[int] | None]
-"""One crop's features (T, D_in), its hidden frames (T,) bool, and its segment lengths for models that read them."""
+"""Features (T, D_in) of a crop, its hidden frames (T,) bool, and its segment lengths for ORACLE models."""
 
 
 class Crops(Dataset[TrainingBatch]):
-    """Batch number ``n`` of one process's share of the training data.
+    """The training batches of one process, by index.
 
-    Every video is seen once an epoch, in an order drawn for that epoch, as one crop of consecutive frames from anywhere
-    in it. Order, crops and masks depend on the seed and the sample's number alone: not on how many processes share the
-    work, nor on what was read before. A resumed run therefore goes on exactly where it stopped.
+    In each epoch, every video contributes one random crop of consecutive frames, in random order. Order, crops and
+    masks depend only on the seed and the index of the sample, not on the number of processes or on earlier batches, so
+    a resumed run is identical to an uninterrupted one.
 
-    Batches run on from one epoch into the next, unless training is counted in ``epochs``: then each epoch ends with a
-    batch of what is left, and with a step of fewer parts.
+    Batches extend across epochs, unless the training is counted in ``epochs``: then the last batch of an epoch may be
+    smaller, and its last step may have fewer parts.
 
-    ``segments``: crops carry the lengths of their true segments, for ORACLE models.
+    Args:
+        folder: the data set.
+        videos: to train on.
+        train: settings of batches and crops.
+        masking: settings of the masks.
+        segments: whether crops include the lengths of their true segments, for ORACLE models.
+        process: rank of this process.
+        processes: number of processes.
+
+    Raises:
+        InputError: no videos, or a batch size that processes and accumulated parts do not divide.
     """
 
     def __init__(
@@ -59,7 +69,7 @@ class Crops(Dataset[TrainingBatch]):
         self.batches_an_epoch = train.batches_an_epoch(len(self.videos))
 
     def parts(self, step: int) -> range:
-        """Numbers of the batches that make optimiser step ``step``."""
+        """Indices of the batches of optimiser step ``step``."""
         if self.train.epochs is None:
             return range(step * self.train.accumulate, (step + 1) * self.train.accumulate)
         epoch, place = divmod(step, self.train.steps_an_epoch(len(self.videos)))
@@ -74,7 +84,7 @@ class Crops(Dataset[TrainingBatch]):
         return collate([self.sample(index) for index in self._samples(number)])
 
     def _samples(self, number: int) -> range:
-        """Numbers of the samples in a batch."""
+        """Indices of the samples of a batch."""
         if self.train.epochs is None:
             first = (number * self.processes + self.process) * self.share
             return range(first, first + self.share)
@@ -84,7 +94,7 @@ class Crops(Dataset[TrainingBatch]):
         return range(epoch * len(self.videos) + first, epoch * len(self.videos) + last)
 
     def sample(self, index: int) -> Sample:
-        """Crop number ``index`` of the whole training, with its mask."""
+        """The crop with index ``index`` in the whole training, with its mask."""
         epoch, place = divmod(index, len(self.videos))
         video = self.videos[self._order(epoch)[place]]
         rng = np.random.default_rng((self.train.seed, 1, index))
@@ -93,7 +103,7 @@ class Crops(Dataset[TrainingBatch]):
         return self.folder.features(video, start, stop), draw_hidden(stop - start, self.masking, rng), segments
 
     def _order(self, epoch: int) -> np.ndarray:
-        """(videos,) the order of an epoch: shuffled, and in buckets of similar length if asked for."""
+        """(videos,) the order of an epoch: shuffled, and in buckets of similar length if ``train.bucket`` is set."""
         rng = np.random.default_rng((self.train.seed, 0, epoch))
         order = rng.permutation(len(self.videos))
         if self.train.bucket is None:
@@ -107,7 +117,7 @@ class Crops(Dataset[TrainingBatch]):
         return np.concatenate([*(whole[place] for place in rng.permutation(len(whole))), *rest])
 
     def _crop(self, video: str, rng: np.random.Generator) -> tuple[int, int]:
-        """First slot and end of a crop: so many frames from anywhere, or so many whole segments."""
+        """First slot and end of a random crop of ``crop_frames`` frames, or of ``crop_segments`` whole segments."""
         if self.train.crop_segments is None:
             length = self.folder.length(video)
             start = int(rng.integers(0, max(1, length - self.train.crop_frames + 1)))
@@ -119,7 +129,7 @@ class Crops(Dataset[TrainingBatch]):
 
 
 def collate(samples: Sequence[Sample]) -> TrainingBatch:
-    """Pad crops, masks and segments to one batch."""
+    """Pad crops, masks and segments to one batch; padding is not hidden."""
     features, hidden, segments = zip(*samples, strict=True)
     batch = SequenceBatch.pad(features, None if segments[0] is None else segments)
     mask = torch.zeros(batch.valid.shape, dtype=torch.bool)
@@ -129,7 +139,15 @@ def collate(samples: Sequence[Sample]) -> TrainingBatch:
 
 
 def length_buckets(lengths: dict[str, int], frames: int) -> list[list[str]]:
-    """Videos of similar length together, each group at most ``frames`` padded frames in all (one video at least)."""
+    """Group videos of similar length.
+
+    Args:
+        lengths: video -> frames.
+        frames: maximum number of padded frames per group; a single video may have more.
+
+    Returns:
+        Groups of names, longest videos first.
+    """
     groups: list[list[str]] = []
     for name in sorted(lengths, key=lambda name: (-lengths[name], name)):
         longest = lengths[groups[-1][0]] if groups else 0

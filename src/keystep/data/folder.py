@@ -1,18 +1,18 @@
-"""A folder of frame features, in the field's MS-TCN layout or keystep's own, behind one reader.
+"""Read a folder of frame features, in the MS-TCN layout or in keystep's own.
 
-Both layouts look alike on disk, so one reader serves both::
+Both layouts share one structure::
 
-    features/<video>.npy     one array a video
-    groundTruth/<video>.txt  one class name a line          (optional: pretraining needs no labels)
-    mapping.txt              "id name" a line               (optional, with groundTruth)
+    features/<video>.npy     one array per video
+    groundTruth/<video>.txt  one class name per line         (optional: pretraining needs no labels)
+    mapping.txt              "id name" per line              (optional, with groundTruth)
     splits/*.splitK.bundle   video names of train/valid/test (optional)
-    splits/groups.csv        "video,group": whose each video is  (optional, `keystep.data.groups`)
-    store.json               timeline and orientation       (always in keystep's own folders)
-    times/<video>.npy        (T,) float64 seconds of each slot, where they do not follow the timeline  (optional)
-    seen/<video>.npy         (T, 3) source frames: first one seen, shown at the slot's moment, last one seen (optional)
-    segments/<video>.txt     one length a line, where neighbouring segments may share a label          (optional)
+    splits/groups.csv        "video,group"                   (optional, `keystep.data.groups`)
+    store.json               timeline and orientation        (always in keystep's own folders)
+    times/<video>.npy        (T,) float64 seconds of each slot that is not on the timeline (optional)
+    seen/<video>.npy         (T, 3) source frames of each slot: first seen, shown at its moment, last seen (optional)
+    segments/<video>.txt     one length per line, if neighbouring segments may have the same label (optional)
 
-MS-TCN folders hold (D, T) arrays, some of them (T, D); ours hold (T, D). Arrays stay on disk and are memory-mapped.
+Arrays in MS-TCN folders are (D, T), sometimes (T, D); keystep's are (T, D). They are memory-mapped.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from keystep.data.annotation import (
     segment_lengths,
     split_names,
 )
-from keystep.data.groups import Grouping, groups_of
+from keystep.data.groups import Grouping, resolve_groups
 from keystep.data.layout import (
     Video,
-    extraction_of,
     feature_files,
     find_videos,
-    labels_of,
-    oracle_of,
+    read_extraction_record,
+    read_label_use,
+    read_oracle_note,
     read_store,
+    read_token_count,
     source_timeline,
-    tokens_of,
 )
 from keystep.data.problems import Problems
 from keystep.data.slots import as_float32, open_array, pool_labels, pool_mean, pool_times, read_times
@@ -59,69 +59,87 @@ from keystep.types import AnyRate, OnError, parse_rate
 
 @dataclass(frozen=True, repr=False)
 class FeatureFolder:
-    """Videos of one folder, read at one rate.
+    """The videos of a folder, read at one rate.
 
-    Features are averaged over ``pool`` consecutive slots (the last group may be shorter, nothing is cut off).
+    Features are averaged over ``pool`` consecutive slots; the last group may be shorter.
+
+    Attributes:
+        root: the folder.
+        videos: by name.
+        source: timeline of the arrays on disk.
+        pool: slots on disk per slot.
+        classes: class names in the order of their ids; empty without labels.
+        problems: skipped videos and notes.
+        oracle: how true boundaries were used for these features; empty if they were not. Every reader is told.
+        extraction: how `keystep extract` made the features. None: another origin.
+        tokens: number of vectors of equal width that a slot's features consist of.
+        labels_used: which labels were used to make these features; empty if none were. Every reader is told.
+        labelled_videos: the videos of these labels.
+        grouping: groups given by the caller. None: those of ``splits/groups.csv``, if it exists.
     """
 
     root: Path
     videos: dict[str, Video]
     source: Timeline
-    """The timeline of the arrays on disk."""
     pool: int = 1
     classes: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
     oracle: str = ""
-    """What true boundaries had to do with these features, where they had; a note says so on every reading."""
     extraction: dict[str, Any] | None = None
-    """How the features were made of videos, where `keystep extract` made them."""
     tokens: int = 1
-    """Vectors of equal width that a slot's features hold side by side."""
     labels_used: str = ""
-    """Which labels these features were made with, where they were; a note says so on every reading."""
     labelled_videos: frozenset[str] = frozenset()
-    """The videos that those labels are of."""
     grouping: Grouping | None = None
-    """What the caller says of groups; None: ``splits/groups.csv`` does, where it is."""
 
     def __repr__(self) -> str:
         return f"FeatureFolder({str(self.root)!r}, {len(self.videos)} videos, {self.timeline.rate} Hz)"
 
     @cached_property
     def timeline(self) -> Timeline:
-        """The timeline of what `features` returns."""
+        """The timeline of the slots at the pooled rate."""
         return self.source.pooled(self.pool)
 
     @cached_property
     def width(self) -> int:
-        """Numbers in one feature vector, D_in."""
+        """Width of the features, D_in."""
         return next(iter(self.videos.values())).width
 
     def tokens_as(self, asked: int | None) -> int:
-        """Tokens a slot as asked for; None: as the folder says.
+        """Number of tokens per slot: as given, or that of the folder if None.
 
         Raises:
-            InputError: the features cannot hold so many of equal width.
+            InputError: the number does not divide the width.
         """
         if asked is not None and self.width % asked:
             raise InputError(f"{self.root}: features {self.width} wide cannot hold {asked} tokens of equal width")
         return asked or self.tokens
 
     def length(self, name: str) -> int:
-        """Slots of one video at the pooled rate."""
+        """Number of slots of a video at the pooled rate."""
         return -(-self.video(name).frames // self.pool)
 
     def video(self, name: str) -> Video:
-        """The record of one video."""
+        """The record of a video.
+
+        Raises:
+            InputError: an unknown name.
+        """
         if name not in self.videos:
             raise InputError(f"{self.root}: no video {name!r} among {len(self.videos)}")
         return self.videos[name]
 
     def features(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """(stop - start, D_in) float32 features of slots ``start`` to ``stop`` at the pooled rate.
+        """Read the features of a video.
+
+        Args:
+            name: of the video.
+            start, stop: range of slots at the pooled rate. None: to the end.
+
+        Returns:
+            (stop - start, D_in) float32.
 
         Raises:
-            InputError: a NaN or infinite number, with the file and the frame on disk; slots that do not exist.
+            InputError: NaN or infinity, with file and frame on disk; or slots that do not exist.
         """
         video = self.video(name)
         stop = self.length(name) if stop is None else stop
@@ -130,7 +148,7 @@ class FeatureFolder:
         stored = open_array(video.features)
         first, last = start * self.pool, min(stop * self.pool, video.frames)
         rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
-        rows = as_float32(rows)  # a copy: callers may write
+        rows = as_float32(rows)  # a copy, which callers may change
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             frame = first + int(np.argmin(finite))
@@ -138,7 +156,7 @@ class FeatureFolder:
         return pool_mean(rows, self.pool)
 
     def vectors(self, name: str) -> np.ndarray:
-        """(T, D) float32, one vector a slot at the pooled rate: the features, or the mean of their tokens."""
+        """Read one vector per slot at the pooled rate, (T, D) float32: the features, or the mean of their tokens."""
         features = self.features(name)
         if self.tokens == 1:
             return features
@@ -146,24 +164,36 @@ class FeatureFolder:
         return mean
 
     def frame_labels(self, name: str) -> np.ndarray:
-        """(frames,) int64 class ids at the labels' own rate, cut to the features' length."""
+        """Read the class ids of a video at the rate on disk, (frames,) int64, cut to the length of the features.
+
+        Raises:
+            InputError: the video has no labels, or they are invalid.
+        """
         video = self.video(name)
         if video.labels is None:
             raise InputError(f"{self.root}: no groundTruth/{name}.txt; this needs labels")
         return read_labels(video.labels, self.classes)[: video.frames]
 
     def labels(self, name: str) -> np.ndarray:
-        """(T,) int64: the most frequent class in each pooled slot (the smaller id on ties).
+        """Read the class ids of a video at the pooled rate, (T,) int64, by majority (`pool_labels`).
 
-        `IGNORED` only where no frame of the slot has a label.
+        Raises:
+            InputError: the video has no labels, or they are invalid.
         """
         return pool_labels(self.frame_labels(name), self.pool, len(self.classes))
 
     def segment_lengths(self, name: str, start: int = 0, stop: int | None = None) -> list[int]:
-        """Lengths of the true segments in slots ``start`` to ``stop`` at the pooled rate.
+        """Lengths of the true segments within a range of slots at the pooled rate.
 
-        From ``segments/<video>.txt`` where it is (a pooled slot belongs to the segment of its middle frame, so a short
-        segment may vanish); else the runs of equal labels.
+        From ``segments/<video>.txt`` if it exists, otherwise the runs of equal labels. A pooled slot belongs to the
+        segment of its middle frame, so that short segments may vanish.
+
+        Args:
+            name: of the video.
+            start, stop: range of slots. None: to the end.
+
+        Raises:
+            InputError: no labels, or invalid ones.
         """
         path, frames = self.root / "segments" / f"{name}.txt", self.video(name).frames
         if not path.exists():
@@ -177,9 +207,19 @@ class FeatureFolder:
         return self._times_path(name).exists()
 
     def times(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """(stop - start,) float64 seconds that slots ``start`` to ``stop`` at the pooled rate stand for.
+        """The moments of a range of slots at the pooled rate.
 
-        From ``times/<video>.npy`` where it is, else from the timeline.
+        From ``times/<video>.npy`` if it exists, otherwise from the timeline.
+
+        Args:
+            name: of the video.
+            start, stop: range of slots. None: to the end.
+
+        Returns:
+            (stop - start,) float64 seconds.
+
+        Raises:
+            InputError: invalid times.
         """
         if not self.has_times(name):
             index = np.arange(self.length(name), dtype=np.float64)
@@ -192,41 +232,44 @@ class FeatureFolder:
         return self.root / "times" / f"{self.video(name).name}.npy"
 
     def split(self, name: str) -> Split:
-        """A split of ``splits/``; videos that were skipped as unreadable are left out of it.
+        """Read a split of ``splits/``, without videos that were skipped.
 
-        Without a validation bundle, that part is cut from training: whole groups, where they are known.
+        Without a validation bundle, training videos are held out, whole groups if they are known.
+
+        Raises:
+            InputError: as for `read_split`.
         """
         return read_split(self.root, name, self.videos, self.problems.skipped, self.groups)
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """Names of all splits in the folder, 2 before 10."""
+        """Names of all splits of the folder, in natural order."""
         return tuple(split_names(self.root))
 
     @cached_property
     def groups(self) -> Mapping[str, str] | None:
-        """Video -> the person or site that it belongs to; None where nothing says.
+        """Video -> the person or site that it belongs to. None: unknown.
 
         Raises:
-            InputError: what says it does not fit the videos.
+            InputError: groups that do not fit the videos.
         """
-        return groups_of(self.root, self.videos, self.grouping, left_out=self.problems.skipped)
+        return resolve_groups(self.root, self.videos, self.grouping, left_out=self.problems.skipped)
 
     def grouped(self, grouping: Grouping | None) -> FeatureFolder:
-        """The same folder with groups as given; itself where nothing is.
+        """The same folder with the given groups; unchanged if None.
 
         Raises:
-            InputError: they do not fit the videos.
+            InputError: groups that do not fit the videos.
         """
         if grouping is None:
             return self
-        return replace(self, grouping=groups_of(self.root, self.videos, grouping, left_out=self.problems.skipped))
+        return replace(self, grouping=resolve_groups(self.root, self.videos, grouping, left_out=self.problems.skipped))
 
     def fingerprint(self) -> str:
-        """SHA-256 over how the folder is read and what is in it: tells whether two runs read the same data.
+        """SHA-256 of the data and of how they are read, which is equal for two runs on the same data.
 
-        Reading 64 GB to the last byte would cost minutes, so of files above 1 MiB only samples from all over are
-        covered, with the size. Splits are not: adding one leaves the data as they are.
+        Of files above 1 MiB, only the size and samples are covered, because reading 64 GB would take minutes. Splits
+        are not covered, so that adding one does not change the data.
         """
         digest = hashlib.sha256(json.dumps([self.classes, self.source.to_json(), self.pool]).encode())
         for name, video in sorted(self.videos.items()):
@@ -248,19 +291,19 @@ def open_dataset(
     labels_needed: bool = True,
     groups: Grouping | None = None,
 ) -> FeatureFolder:
-    """Read what lies in a folder (array headers and label lengths only) and check that it fits together.
+    """Open a feature folder: read array headers and labels, and check that they are consistent.
 
     Args:
-        source_rate: features a second on disk, such as 30 or "30000/1001", where the folder has no ``store.json`` that
-            says so.
-        rate: the rate to work at; a whole fraction of the source rate. None keeps the source rate.
-        problems: what to do with bad videos: ``raise`` at the first (the default), ``skip`` them, or a collection.
-        labels_needed: False to note unusable labels and go on without them, as pretraining does.
-        groups: video -> person or site, or a pattern that finds it in the names; None: as ``splits/groups.csv`` says.
+        root: the folder.
+        source_rate: slots per second on disk, such as 30 or "30000/1001", required without a ``store.json``.
+        rate: slots per second to work at, an integer fraction of the source rate. None: the source rate.
+        problems: treatment of bad videos: ``raise`` at the first (default), ``skip`` them, or a `Problems` object.
+        labels_needed: if False, invalid labels give a note and are ignored, as in pretraining.
+        groups: video -> person or site, or a pattern that matches it in the names. None: as in ``splits/groups.csv``.
 
     Raises:
-        InputError: no usable video, unknown rate or orientation, any bad video (unless ``problems`` skips it), or
-            groups that do not fit the videos.
+        InputError: no usable video, unknown rate or orientation, a bad video (unless skipped), or groups that do not
+            fit the videos.
     """
     root = Path(root)
     problems = problems if isinstance(problems, Problems) else Problems(on_error=problems or "raise")
@@ -270,7 +313,7 @@ def open_dataset(
     pool = 1 if rate is None else source.pool_factor(parse_rate(rate))
     classes = read_mapping(root / "mapping.txt") if (root / "mapping.txt").exists() else ()
     if labels_needed and not classes and (root / "groundTruth").is_dir():
-        raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' a line")
+        raise InputError(f"{root}: groundTruth/ without mapping.txt; write one 'id name' per line")
     videos = find_videos(root, paths, store.get("time_axis"), classes, problems, labels_needed)
     if not videos:
         first = next(iter(problems.skipped.values()))
@@ -278,16 +321,16 @@ def open_dataset(
     problems.notes += unused_files(root, paths)
     if not classes and (root / "groundTruth").is_dir():
         problems.notes.append("groundTruth/ is not read: there is no mapping.txt with 'id name' lines")
-    oracle = oracle_of(store)
-    labels_used, labelled_videos = labels_of(store)
-    told = [f"ORACLE: {oracle}"] if oracle else []
+    oracle = read_oracle_note(store)
+    labels_used, labelled_videos = read_label_use(store)
+    notices = [f"ORACLE: {oracle}"] if oracle else []
     if labels_used:
-        told.append(f"LABELS: {labels_used}")
+        notices.append(f"LABELS: {labels_used}")
     if store.get("complete") is False:
-        told.append("what wrote this folder was stopped; run it again to finish")
-    if told:  # one note, and the first: some commands show no more
-        problems.notes.insert(0, "; ".join(told))
-    tokens = tokens_of(root, store, next(iter(videos.values())).width)
+        notices.append("the command that wrote this folder was stopped; run it again to finish")
+    if notices:  # as one note and first, because some commands show only that
+        problems.notes.insert(0, "; ".join(notices))
+    tokens = read_token_count(root, store, next(iter(videos.values())).width)
     folder = FeatureFolder(
         root,
         videos,
@@ -296,7 +339,7 @@ def open_dataset(
         classes,
         problems,
         oracle,
-        extraction_of(store),
+        read_extraction_record(store),
         tokens=tokens,
         labels_used=labels_used,
         labelled_videos=labelled_videos,

@@ -1,12 +1,12 @@
-"""Groups: the person or the site that a video belongs to, which validation parts and bootstraps keep together.
+"""Groups: the person or site that a video belongs to. Splits and bootstraps keep the videos of a group together.
 
-``splits/groups.csv`` has the header ``video,group`` and one line a video, named as in the splits::
+``splits/groups.csv`` has the header ``video,group`` and one line per video, named as in the splits::
 
     video,group
     P016_balloon1,P016
     P016_balloon2,P016
 
-Where names carry the person, a regular expression says the same: ``^(P[0-9]+)_``.
+If names contain the person, a regular expression is equivalent: ``^(P[0-9]+)_``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from keystep.data.annotation import Split, found_name
+from keystep.data.annotation import Split, match_name
 from keystep.errors import InputError, quoted
 from keystep.files import write_lines
 from keystep.reading import read_rows
@@ -23,20 +23,25 @@ from keystep.reading import read_rows
 GROUPS = "splits/groups.csv"
 HEADER = ["video", "group"]
 Grouping = Mapping[str, str] | str
-"""Video -> group, or a regular expression whose one capturing group finds it in a video's name."""
+"""Video -> group, or a regular expression whose capturing group matches it in the name of the video."""
 
 
-def groups_of(
+def resolve_groups(
     root: Path, videos: Collection[str], given: Grouping | None = None, left_out: Collection[str] = ()
 ) -> dict[str, str] | None:
-    """Video -> group for all of a folder's videos: as given, else as ``splits/groups.csv`` says, else None.
+    """Find the groups of all videos of a feature folder.
 
     Args:
-        left_out: bad videos that the user chose to skip; they may be named.
+        root: the feature folder.
+        videos: its videos.
+        given: groups of the caller. None: as in ``splits/groups.csv``, if it exists.
+        left_out: videos that were skipped as bad, which may be listed.
+
+    Returns:
+        Video -> group, in the order of ``videos``. None: groups are unknown.
 
     Raises:
-        InputError: an unknown video, one named twice, an empty group, a video without a group; a pattern that is no
-            regular expression with one capturing group, or finds nothing in a video's name.
+        InputError: an unknown or repeated video, an empty group, or a video without one; or as for `groups_by_pattern`.
     """
     if isinstance(given, str):
         return groups_by_pattern(given, videos)
@@ -49,46 +54,70 @@ def groups_of(
 
 
 def groups_by_pattern(pattern: str, videos: Iterable[str]) -> dict[str, str]:
-    """Video -> what the pattern's one capturing group finds in its name.
+    """Extract groups from the names of videos.
+
+    Args:
+        pattern: regular expression with one capturing group.
+        videos: names.
+
+    Returns:
+        Video -> group.
 
     Raises:
-        InputError: no regular expression, another number of capturing groups, or a name in which it finds nothing.
+        InputError: an invalid pattern, another number of capturing groups, or a name that does not match.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"--groups {quoted(pattern)}: no regular expression: {error}") from error
+        raise InputError(f"--groups {quoted(pattern)}: invalid regular expression: {error}") from error
     if compiled.groups != 1:
         raise InputError(
-            f"--groups {quoted(pattern)}: {compiled.groups} capturing groups; put one pair of brackets, around what "
-            "names the person, as in '^(P[0-9]+)_'"
+            f"--groups {quoted(pattern)}: {compiled.groups} capturing groups; put one pair of brackets around the part "
+            "that names the person, as in '^(P[0-9]+)_'"
         )
     groups = {}
     for video in videos:
         found = compiled.search(video)
         if found is None or not found[1]:
             raise InputError(
-                f"--groups {quoted(pattern)}: finds nothing in the video name {video!r}; correct the pattern"
+                f"--groups {quoted(pattern)}: does not match the video name {video!r}; correct the pattern"
             )
         groups[video] = found[1]
     return groups
 
 
 def write_groups(folder: Path, groups: Mapping[str, str]) -> None:
-    """``splits/groups.csv`` of a feature folder, for those of the videos that are there; nothing where none is."""
+    """Write ``splits/groups.csv`` of a feature folder for the videos that it contains; nothing if there are none.
+
+    Args:
+        folder: the feature folder.
+        groups: video -> group.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     lines = group_lines(folder, groups)
     if len(lines) > 1:
         write_lines(folder / GROUPS, lines)
 
 
 def group_lines(folder: Path, groups: Mapping[str, str]) -> list[str]:
-    """The lines of ``groups.csv``, its header first, for those of the videos that are in a feature folder."""
+    """The lines of ``groups.csv``, including the header, for the videos that a feature folder contains."""
+
     there = [video for video in groups if (folder / "features" / f"{video}.npy").exists()]
     return [_csv_line(*HEADER), *(_csv_line(video, groups[video]) for video in there)]
 
 
 def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
-    """A line for the test and for the validation part if persons of theirs are among the training videos."""
+    """Find test and validation videos of groups that also train.
+
+    Args:
+        split: of the videos.
+        groups: video -> group.
+
+    Returns:
+        One warning per part.
+    """
     training, lines = {groups[video] for video in split.train}, []
     for part, verb in (("test", "scores on"), ("valid", "choices by")):
         videos = split.part(part)
@@ -97,8 +126,8 @@ def shared_groups(split: Split, groups: Mapping[str, str]) -> list[str]:
         if shared:
             count = sum(groups[video] in training for video in videos)
             lines.append(
-                f"split {split.name}: {count} of {len(videos)} {part} videos are of groups that train, too "
-                f"({len(shared)} of {len(own)} groups, such as {shared[0]!r}); {verb} them say little of new ones"
+                f"split {split.name}: {count} of {len(videos)} {part} videos are of groups that also train "
+                f"({len(shared)} of {len(own)} groups, such as {shared[0]!r}); {verb} them say little about new groups"
             )
     return lines
 
@@ -117,14 +146,14 @@ def _rows(path: Path) -> Iterable[tuple[str, str]]:
 def _checked(
     source: str, rows: Iterable[tuple[str, str]], videos: Collection[str], left_out: Collection[str]
 ) -> dict[str, str]:
-    """Video -> group of rows, each checked; ``source`` names them in errors."""
+    """Video -> group of validated rows; ``source`` names them in errors."""
     groups: dict[str, str] = {}
     for name, group in rows:
-        video = found_name(name, (videos, left_out))
+        video = match_name(name, (videos, left_out))
         if video is None:
             raise InputError(f"{source}: unknown video {name!r} among {len(videos)}; remove it, or correct its name")
         if video in groups:
-            raise InputError(f"{source}: video {video!r} is named twice; keep one line")
+            raise InputError(f"{source}: video {video!r} is listed twice; keep one line")
         if not group:
             raise InputError(f"{source}: the group of video {video!r} is empty; name its person or site")
         groups[video] = group
@@ -132,11 +161,11 @@ def _checked(
 
 
 def _complete(source: str, groups: dict[str, str], videos: Collection[str]) -> dict[str, str]:
-    """In the order of the videos, none of which may lack a group."""
+    """Groups in the order of the videos, all of which must have one."""
     missing = [video for video in videos if video not in groups]
     if missing:
         raise InputError(
-            f"{source}: {len(missing)} of {len(videos)} videos have no group, such as {missing[0]!r}; name them all"
+            f"{source}: {len(missing)} of {len(videos)} videos have no group, such as {missing[0]!r}; list all videos"
         )
     return {video: groups[video] for video in videos}
 

@@ -1,4 +1,4 @@
-"""`inspect_dataset`: what a feature folder holds, and all that is wrong with it."""
+"""`inspect_dataset`: content, problems and warnings of a feature folder."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import IGNORED, PARTS, Split, read_split, segment_lengths
-from keystep.data.clock import CHANNELS, Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping, shared_groups
+from keystep.data.time_scale import CHANNELS, TimeScale, decorrelation_time
 from keystep.errors import InputError
 from keystep.progress import SILENT, Progress
 from keystep.reading import read_json
 from keystep.types import AnyRate
 
 MEASURED = 60
-"""Videos, evenly spread over the folder, that are enough to measure the features' decorrelation time by."""
+"""Maximum number of evenly spaced videos on which the decorrelation time is measured."""
 
 UNLABELLED_END = 0.3
-"""Share of a video without labels at its end above which a note asks whether they are of another rate."""
+"""Share of a video without labels at its end above which a warning asks about their rate."""
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How often a class occurs in the labelled videos, at the labels' own rate."""
+    """Frequency of a class in the labelled videos, at the rate of the labels."""
 
     frames: int
     segments: int
@@ -37,7 +37,14 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Videos in each part of a split, and groups, where those are known. rule: where the validation part comes from."""
+    """Sizes of a split.
+
+    Attributes:
+        name: of the split.
+        videos: part -> number of videos.
+        groups: part -> number of groups; empty if groups are unknown.
+        rule: where the validation part comes from.
+    """
 
     name: str
     videos: Mapping[str, int]
@@ -47,21 +54,21 @@ class SplitSizes:
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What a feature folder holds.
+    """The content of a feature folder.
 
     Attributes:
-        folder: the folder, without the videos that cannot be used.
-        rate: slots a second; None where neither the folder nor the caller says it.
+        folder: the folder, without unusable videos.
+        rate: slots per second. None: unknown.
         lengths: slots of each video.
-        classes: by falling number of frames.
-        labelled: frames of all labelled videos.
-        splits: sizes of the splits that can be used.
-        groups: videos of each person or site; empty where nothing says whose they are.
-        clock: the features' decorrelation time, in seconds (in frames where no rate is known); None where they have
-            none, which a warning then explains.
-        measured: videos that it was measured on.
-        problems: one line each for what is wrong.
-        warnings: one line each for what deserves a look.
+        classes: frequencies of the classes, in descending order.
+        labelled: total frames of the labelled videos.
+        splits: sizes of the usable splits.
+        groups: number of videos per group; empty if groups are unknown.
+        time_scale: decorrelation time of the features in seconds (in frames if the rate is unknown). None: undefined;
+            see the warnings.
+        measured: number of videos on which it was measured.
+        problems: one line each.
+        warnings: one line each.
     """
 
     folder: FeatureFolder
@@ -71,7 +78,7 @@ class Inspection:
     labelled: int
     splits: tuple[SplitSizes, ...]
     groups: Mapping[str, int]
-    clock: Clock | None
+    time_scale: TimeScale | None
     measured: int
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -79,14 +86,18 @@ class Inspection:
     @property
     def tau_frames(self) -> tuple[float, float, float] | None:
         """The decorrelation time and its interval in frames."""
-        if self.clock is None:
+        if self.time_scale is None:
             return None
         rate = float(self.folder.timeline.rate)
-        return self.clock.tau * rate, self.clock.low * rate, self.clock.high * rate
+        return self.time_scale.tau * rate, self.time_scale.low * rate, self.time_scale.high * rate
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values. tau: in seconds and in frames, with its 95 % interval."""
-        seconds = None if self.clock is None or self.rate is None else (self.clock.tau, self.clock.low, self.clock.high)
+        """The inspection as plain values; tau in seconds and in frames, with its 95 % interval."""
+        seconds = (
+            None
+            if self.time_scale is None or self.rate is None
+            else (self.time_scale.tau, self.time_scale.low, self.time_scale.high)
+        )
         return {
             "root": str(self.folder.root),
             "width": self.folder.width,
@@ -105,7 +116,7 @@ class Inspection:
 
     @property
     def unlabelled(self) -> int:
-        """Frames without a label in labelled videos."""
+        """Number of frames without a label in the labelled videos."""
         return self.labelled - sum(count.frames for count in self.classes.values())
 
     def __repr__(self) -> str:
@@ -123,22 +134,22 @@ def inspect_dataset(
     groups: Grouping | None = None,
     progress: Progress = SILENT,
 ) -> Inspection:
-    """Read all of a feature folder: features, labels, times, segments, splits, groups.
+    """Read a whole feature folder: features, labels, times, segments, splits and groups.
 
     Args:
         root: the folder.
-        source_rate: features a second on disk, where the folder has no ``store.json`` that says so.
-        rate: the rate to work at, a whole fraction of the source rate.
+        source_rate: slots per second on disk, for folders without a ``store.json``.
+        rate: slots per second to work at, an integer fraction of the source rate.
         groups: as for `open_dataset`.
         progress: reports the videos that are read.
 
     Raises:
-        InputError: not a feature folder, no usable video in it, or a rate that does not fit.
+        InputError: not a feature folder, no usable video, or an invalid rate.
     """
     root = Path(root)
     known = source_rate is not None or (root / "store.json").exists()
     if rate is not None and not known:
-        raise InputError(f"{root}: no store.json says how many features a second; give it with --source-rate 30")
+        raise InputError(f"{root}: no store.json states the rate of the features; give it with --source-rate 30")
     folder = open_dataset(
         root, source_rate=source_rate if known else 1, rate=rate if known else None, problems="skip", groups=groups
     )
@@ -147,7 +158,7 @@ def inspect_dataset(
     classes, labelled = _count_classes(folder, sound)
     known_groups, of_groups = _inspect_groups(folder)
     splits, of_splits, shared = _inspect_splits(folder, known_groups)
-    clock, timeless = _clock(folder, tracks)
+    time_scale, constant = _measure_time_scale(folder, tracks)
     return Inspection(
         folder,
         folder.timeline.rate if known else None,
@@ -156,12 +167,12 @@ def inspect_dataset(
         labelled,
         splits,
         dict(sorted(Counter((known_groups or {}).values()).items())),
-        clock,
+        time_scale,
         len(tracks),
         (*folder.problems.skipped.values(), *_labels_alone(root), *of_groups, *of_splits),
         (
             *folder.problems.notes,
-            *timeless,
+            *constant,
             *shared,
             *(_explicit_times(folder, sound) if known else ()),
             *_ending_early(folder, sound),
@@ -172,7 +183,7 @@ def inspect_dataset(
 
 
 def _read_all(folder: FeatureFolder, progress: Progress) -> list[np.ndarray]:
-    """Read every video; gives those that the clock is measured on, (T, at most `CHANNELS`) each."""
+    """Read every video; returns those on which tau is measured, (T, at most `CHANNELS`) each."""
     names = list(folder.videos)
     sample = {names[place] for place in np.linspace(0, len(names) - 1, min(MEASURED, len(names))).astype(int)}
     measured = []
@@ -187,7 +198,7 @@ def _read_all(folder: FeatureFolder, progress: Progress) -> list[np.ndarray]:
 
 
 def _read(folder: FeatureFolder, name: str) -> None:
-    """Read everything of one video that may be bad."""
+    """Read all files of a video that may be invalid."""
     folder.features(name)
     folder.times(name)
     if (folder.root / "segments" / f"{name}.txt").exists():
@@ -201,7 +212,7 @@ def _labels_alone(root: Path) -> Iterator[str]:
 
 
 def _count_classes(folder: FeatureFolder, names: list[str]) -> tuple[dict[str, ClassCount], int]:
-    """How often each class occurs in the labelled ones of some videos, and how many frames those have."""
+    """Class frequencies in the labelled ones of some videos, and their total number of frames."""
     frames = np.zeros(len(folder.classes), dtype=int)
     segments = np.zeros(len(folder.classes), dtype=int)
     total = 0
@@ -217,7 +228,7 @@ def _count_classes(folder: FeatureFolder, names: list[str]) -> tuple[dict[str, C
 
 
 def _inspect_groups(folder: FeatureFolder) -> tuple[Mapping[str, str] | None, list[str]]:
-    """Whose each video is, or what is wrong with what says so."""
+    """The groups of the videos, or the problem with them."""
     try:
         return folder.groups, []
     except InputError as error:
@@ -227,7 +238,7 @@ def _inspect_groups(folder: FeatureFolder) -> tuple[Mapping[str, str] | None, li
 def _inspect_splits(
     folder: FeatureFolder, groups: Mapping[str, str] | None
 ) -> tuple[tuple[SplitSizes, ...], list[str], list[str]]:
-    """Sizes of each split, what is wrong with any, and which share persons between their parts."""
+    """(sizes, problems, warnings about groups in several parts) of the splits."""
     splits, problems, warnings = list[SplitSizes](), list[str](), list[str]()
     for name in folder.splits:
         try:
@@ -252,8 +263,8 @@ def _sizes(split: Split, groups: Mapping[str, str] | None) -> SplitSizes:
     return SplitSizes(split.name, videos, persons, split.rule)
 
 
-def _clock(folder: FeatureFolder, videos: list[np.ndarray]) -> tuple[Clock | None, list[str]]:
-    """The features' decorrelation time, or a line that says why they have none."""
+def _measure_time_scale(folder: FeatureFolder, videos: list[np.ndarray]) -> tuple[TimeScale | None, list[str]]:
+    """The decorrelation time of the features, or a warning that they have none."""
     if not videos:
         return None, []
     try:
@@ -263,7 +274,7 @@ def _clock(folder: FeatureFolder, videos: list[np.ndarray]) -> tuple[Clock | Non
 
 
 def _explicit_times(folder: FeatureFolder, names: list[str]) -> list[str]:
-    """How many videos have explicit times, and how far those are from the regular timeline."""
+    """Warning about explicit times and their distance from the regular timeline."""
     timeline = folder.timeline
     apart = []
     for name in filter(folder.has_times, names):
@@ -278,7 +289,7 @@ def _explicit_times(folder: FeatureFolder, names: list[str]) -> list[str]:
 
 
 def _ending_early(folder: FeatureFolder, names: list[str]) -> list[str]:
-    """A line on videos whose labels end long before they do, as those of another rate would."""
+    """Warning about videos whose labels end early, as labels of another rate do."""
     ends = {}
     for name in names:
         if folder.video(name).labels is not None:
@@ -290,12 +301,12 @@ def _ending_early(folder: FeatureFolder, names: list[str]) -> list[str]:
     worst = max(early, key=early.__getitem__)
     return [
         f"labels end early in {len(early)} of {len(ends)} videos; {worst}: {100 * early[worst]:.0f} % is unlabelled: "
-        "are they of another frame rate? ('keystep extract --labels DIR --label-rate N' takes them by time)"
+        "are they of another frame rate? ('keystep extract --labels DIR --label-rate N' aligns them by time)"
     ]
 
 
 def _odd_videos(folder: FeatureFolder) -> Iterator[str]:
-    """What extraction noted of videos: parts that could not be decoded, other tracks, clocks that jump, holes."""
+    """Notes of the extraction: damaged parts, other video tracks, jumps and gaps in the timestamps."""
     for name in folder.videos if folder.extraction is not None else ():
         record = folder.root / "features" / f"{name}.json"
         said = read_json(record) if record.exists() else {}
@@ -304,7 +315,7 @@ def _odd_videos(folder: FeatureFolder) -> Iterator[str]:
 
 
 def _left_out(folder: FeatureFolder) -> Iterator[str]:
-    """One line a video that could not be extracted, or not done again or labelled when it was there already."""
+    """Videos that could not be extracted, extracted again, or labelled."""
     for path in sorted(folder.root.glob("skipped/*.json")):
         there = path.stem in folder.videos
         yield f"{path.stem}: {'' if there else 'left out: '}{read_json(path).get('reason')}"

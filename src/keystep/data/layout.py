@@ -1,4 +1,4 @@
-"""What lies in a feature folder: which arrays, which axis is time, which labels fit. Headers and label files only."""
+"""The content of a feature folder: arrays, time axis and matching labels, from array headers and label files."""
 
 from __future__ import annotations
 
@@ -21,26 +21,33 @@ from keystep.reading import read_json
 
 LEAST_FACTOR = 0.02
 LENGTH_TOLERANCE, TOLERATED_SHARE = 16, 0.2
-"""Frames, and share of them, by which features and labels of one video may differ; the surplus is cut and reported."""
+"""Frames, and share of them, by which features and labels of a video may differ; the excess is cut and reported."""
 
 
 def length_tolerance(frames: int) -> int:
-    """Labels that a video of so many frames may have more or fewer."""
+    """Maximum difference between the numbers of labels and frames of a video of ``frames`` frames."""
     return min(LENGTH_TOLERANCE, max(1, int(TOLERATED_SHARE * frames)))
 
 
 @dataclass(frozen=True)
 class Video:
-    """Where one video's features lie, and how long it is at the folder's pooled rate."""
+    """A video of a feature folder.
+
+    Attributes:
+        name: of the video.
+        features: its array.
+        labels: its label file. None: no labels.
+        frames: number of slots on disk that are used, after cutting to the labels.
+        width: D.
+        time_axis: 0 for (T, D) on disk, 1 for (D, T).
+    """
 
     name: str
     features: Path
     labels: Path | None
     frames: int
-    """Slots on disk that are used (after cutting to the labels)."""
     width: int
     time_axis: int
-    """0 for (T, D) on disk, 1 for (D, T)."""
 
 
 def find_videos(
@@ -51,7 +58,23 @@ def find_videos(
     problems: Problems,
     labels_needed: bool,
 ) -> dict[str, Video]:
-    """Measure every array, find the orientation and width that fit most, and check each video against them."""
+    """Read the header of every array, determine orientation and width by majority, and check each video.
+
+    Args:
+        root: the feature folder.
+        paths: its arrays.
+        time_axis: 0 for (T, D) on disk, 1 for (D, T). None: determined from labels and shapes.
+        classes: class names; empty if labels are not read.
+        problems: collects bad videos and notes.
+        labels_needed: whether bad labels make a video bad, or only a note.
+
+    Returns:
+        Video name -> video.
+
+    Raises:
+        InputError: an ambiguous orientation, transposed arrays, labels of another rate, or a bad video (unless
+            ``problems`` skips it).
+    """
     shapes: dict[Path, tuple[int, int]] = {}
     label_lengths: dict[Path, int] = {}
     for path in paths:
@@ -91,7 +114,7 @@ def find_videos(
 
 
 def _check_transposed(root: Path, shapes: Sequence[tuple[int, int]], axis: int) -> None:
-    """Refuse arrays all of which are as long as each other, and none as wide: those are the other way round."""
+    """Raise InputError if all arrays have the same length and different widths, because they are transposed."""
     lengths, widths = ({shape[side] for shape in shapes} for side in (axis, 1 - axis))
     if len(shapes) > 2 and len(lengths) == 1 and len(widths) == len(shapes):
         raise InputError(
@@ -101,16 +124,16 @@ def _check_transposed(root: Path, shapes: Sequence[tuple[int, int]], axis: int) 
 
 
 def _check_rate(root: Path, lengths: Mapping[Path, tuple[int, int]]) -> list[str]:
-    """Refuse labels that are by one factor more or fewer than the features, which is another rate and no surplus.
+    """Raise InputError if labels and features differ by a constant factor, because their rates then differ.
 
-    A factor as near to 1 as that of 29.97 and 30 frames a second is a line instead: ends are a few frames apart.
+    A factor near 1, such as 29.97 to 30 Hz, gives a note instead, because the ends are only a few frames apart.
     """
     found = rate_factor(list(lengths.values()))
     if found is None:
         return []
     path, (frames, labels) = next(iter(lengths.items()))
     line = (
-        f"labels come at {found:.4g} times the rate of the features in all {len(lengths)} videos, such as {labels} for "
+        f"labels have {found:.4g} times the rate of the features in all {len(lengths)} videos, such as {labels} for "
         f"{frames} in {path.stem}"
     )
     if abs(found - 1) > LEAST_FACTOR:
@@ -139,7 +162,11 @@ def rate_factor(lengths: Sequence[tuple[float, int]], error: float = 0) -> float
 
 
 def feature_files(root: Path) -> list[Path]:
-    """``features/*.npy`` without the hidden files that some systems leave beside them."""
+    """List ``features/*.npy`` without hidden files.
+
+    Raises:
+        InputError: there are none, or the folder cannot be read.
+    """
     try:
         paths = sorted(path for path in (root / "features").iterdir() if path.suffix == ".npy")
     except (FileNotFoundError, NotADirectoryError):
@@ -153,17 +180,21 @@ def feature_files(root: Path) -> list[Path]:
 
 
 def _no_features(root: Path) -> str:
-    """Why there is nothing to read, and what to do about it."""
+    """Error message for a folder without features."""
     here = sorted(root.iterdir()) if root.is_dir() else [root]
     if any(is_video(path) and not path.name.startswith(".") for path in here):
         out = root.parent / f"{root.resolve().stem}-features"
         command = shlex.join(["keystep", "extract", str(root), "--out", str(out)])
-        return f"{root}: videos, not features; make features of them first: {command}"
-    return f"{root}: no features/*.npy here; keystep reads a folder with one array a video"
+        return f"{root}: contains videos, not features; extract features first: {command}"
+    return f"{root}: no features/*.npy here; keystep reads a folder with one array per video"
 
 
 def read_store(path: Path) -> dict[str, Any]:
-    """What ``store.json`` says; nothing where there is none. InputError where it is damaged."""
+    """Read ``store.json``; empty if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
     if not path.exists():
         return {}
     store = read_json(path)
@@ -173,65 +204,76 @@ def read_store(path: Path) -> dict[str, Any]:
     return store
 
 
-def data_set_of(root: Path) -> str | None:
-    """The name of the data set that ``keystep prepare`` made the folder of, where it did."""
+def read_data_set_name(root: Path) -> str | None:
+    """Name of the data set from which ``keystep prepare`` made the folder. None: another origin."""
     provenance = read_store(root / "store.json").get("provenance")
     name = provenance.get("data_set") if isinstance(provenance, dict) else None
     return name if isinstance(name, str) else None
 
 
 def video_records(folder: Path, videos: Iterable[str], skipped: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One a video that is in a feature folder or was left out of it: its name, its features, why it was left out."""
-    there = [
+    """One dict per video, also of those left out: ``video``, ``features``, and the reason in ``left_out``."""
+    present = [
         {"video": name, "features": str(folder / "features" / f"{name}.npy"), "left_out": None}
         for name in videos
         if name not in skipped
     ]
-    return there + [{"video": name, "features": None, "left_out": why} for name, why in skipped.items()]
+    return present + [{"video": name, "features": None, "left_out": why} for name, why in skipped.items()]
 
 
-def oracle_of(store: dict[str, Any]) -> str:
-    """What store.json says of true boundaries."""
+def read_oracle_note(store: dict[str, Any]) -> str:
+    """The note of store.json about true boundaries in the features; empty if there is none."""
     provenance = store.get("provenance")
-    told = provenance.get("oracle") if isinstance(provenance, dict) else None
-    return told if isinstance(told, str) else ""
+    note = provenance.get("oracle") if isinstance(provenance, dict) else None
+    return note if isinstance(note, str) else ""
 
 
-def extraction_of(store: dict[str, Any]) -> dict[str, Any] | None:
-    """How the features were made of videos, and with which weights, where ``keystep extract`` made them."""
+def read_extraction_record(store: dict[str, Any]) -> dict[str, Any] | None:
+    """Settings and weights with which ``keystep extract`` made the features. None: another origin."""
     provenance = store.get("provenance")
     if not isinstance(provenance, dict) or not isinstance(provenance.get("extraction"), dict):
         return None
     return {"extraction": provenance["extraction"], "weights": provenance.get("weights")}
 
 
-def labels_of(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
-    """What store.json says of labels that went into the features, and the videos that they were of."""
+def read_label_use(store: dict[str, Any]) -> tuple[str, frozenset[str]]:
+    """The note of store.json about labels that went into the features, and the videos of these labels."""
     provenance = store.get("provenance")
     provenance = provenance if isinstance(provenance, dict) else {}
-    told, videos = provenance.get("labels"), provenance.get("labelled_videos")
+    note, videos = provenance.get("labels"), provenance.get("labelled_videos")
     named = frozenset(name for name in videos if isinstance(name, str)) if isinstance(videos, list) else frozenset()
-    return (told if isinstance(told, str) else ""), named
+    return (note if isinstance(note, str) else ""), named
 
 
-def tokens_of(root: Path, store: dict[str, Any], width: int) -> int:
-    """How many tokens a slot's features hold side by side, as store.json says; 1 where it says nothing.
+def read_token_count(root: Path, store: dict[str, Any], width: int) -> int:
+    """Number of tokens per slot according to store.json; 1 by default.
 
     Raises:
-        InputError: no number of tokens, or one that does not divide the width.
+        InputError: not a positive integer, or it does not divide the width.
     """
     provenance = store.get("provenance")
     tokens = provenance.get("tokens", 1) if isinstance(provenance, dict) else 1
     if type(tokens) is not int or tokens < 1 or width % tokens:
-        raise InputError(f"{root}: store.json says {tokens!r} tokens a slot; features {width} wide cannot hold those")
+        raise InputError(
+            f"{root}: store.json says {tokens!r} tokens per slot, which does not divide the feature width {width}"
+        )
     return tokens
 
 
 def source_timeline(root: Path, store: dict[str, Any], source_rate: Fraction | None) -> Timeline:
-    """The timeline of the arrays on disk; InputError where nothing says their rate, or two things say two."""
+    """The timeline of the arrays on disk.
+
+    Args:
+        root: the feature folder.
+        store: content of its store.json.
+        source_rate: slots per second according to the caller.
+
+    Raises:
+        InputError: the rate is unknown, or the two sources disagree.
+    """
     if "timeline" not in store:
         if source_rate is None:
-            raise InputError(f"{root}: no store.json says how many features a second; give it with --source-rate 30")
+            raise InputError(f"{root}: no store.json states the rate of the features; give it with --source-rate 30")
         return Timeline(rate=source_rate)
     timeline = Timeline.from_json(store["timeline"])
     if source_rate is not None and source_rate != timeline.rate:
@@ -248,7 +290,7 @@ def _label_count(path: Path, classes: tuple[str, ...]) -> int:
 
 @contextmanager
 def _label_problems(path: Path, problems: Problems, labels_needed: bool) -> Iterator[None]:
-    """Let a problem with a video's labels through, or make it a note where labels are not needed."""
+    """Raise errors about the labels of a video, or convert them to notes if labels are not needed."""
     try:
         yield
     except InputError as error:
@@ -258,12 +300,12 @@ def _label_problems(path: Path, problems: Problems, labels_needed: bool) -> Iter
 
 
 def label_path(features: Path) -> Path:
-    """Where the labels of ``root/features/<video>.npy`` lie."""
+    """The label file of ``root/features/<video>.npy``."""
     return features.parents[1] / "groundTruth" / f"{features.name.removesuffix('.npy')}.txt"
 
 
 def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengths: dict[Path, int]) -> Literal[0, 1]:
-    """Which axis is time: the one that fits the labels; failing that, the one whose length varies."""
+    """The time axis: the one that matches the labels, otherwise the one whose length varies."""
 
     def fits(axis: int) -> tuple[int, int, int]:
         apart = [abs(shapes[path][axis] - length) for path, length in label_lengths.items()]
@@ -274,8 +316,8 @@ def _find_time_axis(root: Path, shapes: dict[Path, tuple[int, int]], label_lengt
     if fits(0) == fits(1):
         shape, length = next(iter(shapes.values()), None), next(iter(label_lengths.values()), None)
         raise InputError(
-            f"{root}: cannot tell time from width: first array has shape {shape}, its labels {length} lines; write "
-            '{"time_axis": 1} into store.json for (D, T) arrays, 0 for (T, D)'
+            f"{root}: cannot distinguish time from width: the first array has shape {shape}, its labels {length} "
+            'lines; write {"time_axis": 1} into store.json for (D, T) arrays, 0 for (T, D)'
         )
     return 0 if fits(0) > fits(1) else 1
 
@@ -284,7 +326,7 @@ _TRANSPOSE = "store it the other way round (numpy: array.T), or correct time_axi
 
 
 def _form(axis: int) -> str:
-    """How arrays with time on that axis are written."""
+    """The shape of arrays with this time axis, as text."""
     return "(T, D)" if axis == 0 else "(D, T)"
 
 

@@ -1,4 +1,4 @@
-"""What to do about one bad item among many: stop at once, or go on and list it."""
+"""Treatment of bad items among many: stop at the first, or skip and list them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,35 @@ log = logging.getLogger(__name__)
 class Problems:
     """Collects the bad items of a run.
 
-    ``raise`` (the default everywhere) stops at the first one; ``skip`` leaves the item out and remembers the line
-    that says why, so that nothing disappears without a trace.
+    ``raise`` (the default everywhere) stops at the first one; ``skip`` leaves the item out and records the reason.
+
+    Raises:
+        InputError: ``on_error`` is neither.
     """
 
     on_error: OnError | str = "raise"
     skipped: dict[str, str] = field(default_factory=dict)
-    """Name of each item left out -> the line that says why."""
+    """Name of each item that was left out -> the reason, one line."""
     notes: list[str] = field(default_factory=list)
-    """What was accepted though it deserves a look, such as lengths that differ within the tolerance."""
+    """Warnings about accepted items, such as lengths that differ within the tolerance."""
 
     def __post_init__(self) -> None:
         if self.on_error not in get_args(OnError):
-            raise InputError(f"--on-error {self.on_error!r} is none of {', '.join(get_args(OnError))}")
+            raise InputError(f"unknown --on-error {self.on_error!r}; expected one of {', '.join(get_args(OnError))}")
 
     def attempt(self, name: str, work: Callable[[], Result]) -> Result | None:
-        """Run ``work`` for the item ``name``; under ``skip`` an `InputError` is remembered and the result None."""
+        """Run ``work`` for an item.
+
+        Args:
+            name: of the item.
+            work: a function without arguments.
+
+        Returns:
+            Its result. None: it raised `InputError` and the item was skipped.
+
+        Raises:
+            InputError: from ``work``, unless items are skipped.
+        """
         try:
             return work()
         except InputError as error:

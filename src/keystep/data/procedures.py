@@ -1,11 +1,11 @@
-"""What happens in a made-up video: the steps of a procedure, their names, and the order in which they are done.
+"""The process behind synthetic videos: steps of a procedure, their names, and their order.
 
-History: a *round* handles one workpiece. It is brought, fastened once, twice or three times, worked on, and now and
-then checked. Fastenings look alike, and so does all work of one kind; what either is called depends on how often *this*
-workpiece has been fastened before. The same decides what a check shows, which is called a check whatever it shows.
-Plain steps in between show how often another workpiece was fastened.
+History: a *round* handles one workpiece. It is brought, fastened one to three times, worked on, and sometimes checked.
+All fastenings have the same appearance, and so do all work steps of one kind; their names depend on how often *this*
+workpiece has been fastened. So does the appearance of a check, whose name is always the same. Plain steps in between
+show how often another workpiece was fastened.
 
-Moment: steps follow each other at random, briefly, and each has a look of its own. What came before says nothing.
+Moment: short steps, each with its own appearance, follow each other at random, so that the past is uninformative.
 """
 
 from __future__ import annotations
@@ -19,39 +19,50 @@ from numpy.random import Generator
 
 BACKGROUND = "background"
 PAUSES = tuple(f"{BACKGROUND}_{k}" for k in range(4))
-"""Looks of the ways to do nothing in particular."""
+"""Appearances of the background."""
 MOST = 3
-"""A workpiece is fastened between once and this many times."""
+"""Maximum number of times that a workpiece is fastened; the minimum is 1."""
 ABORTED_AT = 0.4
-"""How far along a mistaken attempt gets."""
+"""Share of a step at which a mistaken attempt is aborted."""
 
 Length = Literal["brief", "work", "check", "pause"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One class. Classes that share a ``look`` cannot be told apart by their frames."""
+    """A step of the procedure.
+
+    Attributes:
+        name: of its class.
+        look: its appearance. Classes with the same look cannot be distinguished by single frames.
+        length: kind of its duration.
+        shows: what else is visible, under the same name. None: nothing.
+        essential: whether later steps depend on it, so that it is never omitted, repeated or aborted.
+    """
 
     name: str
     look: str
     length: Length = "brief"
     shows: str | None = None
-    """What else is in view, under the same name."""
     essential: bool = False
-    """What follows depends on it, so it is never left out, repeated or broken off."""
 
 
 Attempt = tuple[Step, float]
-"""One execution of a step, and how far along it gets: 1, or less when it is broken off."""
+"""An execution of a step, and the share of it that is done: 1, or less if it is aborted."""
 Task = tuple[tuple[int, ...], ...]
 """Chains of work steps, each in a fixed order; a round interleaves them at random."""
 
 
 @dataclass(frozen=True)
 class Chances:
-    """How often a step that nothing depends on is left out, done twice, broken off and begun anew; how often any step
-    is followed by a pause; how often work is followed by a plain step; and how often a workpiece is checked before each
-    piece of work and at the end."""
+    """Probabilities of variations.
+
+    Attributes:
+        skip, repeat, mistake: of a step that is not essential: omitted, done twice, aborted and restarted.
+        pause: after any step.
+        aside: a plain step after a work step.
+        check: before each work step and at the end of a round.
+    """
 
     skip: float
     repeat: float
@@ -62,50 +73,55 @@ class Chances:
 
 
 def bring() -> Step:
+    """The first step of a round."""
     return Step("bring", "bring", essential=True)
 
 
 def fasten(number: int) -> Step:
+    """Fasten a workpiece for the ``number``-th time."""
     return Step(f"fasten_{number}", "fasten", essential=True)
 
 
 def reach() -> Step:
+    """Reach for the tool, between two fastenings."""
     return Step("reach", "reach", essential=True)
 
 
 def work(k: int, count: int) -> Step:
+    """Work step ``k`` on a workpiece that was fastened ``count`` times."""
     return Step(f"work_{k}_after_{count}", f"work_{k}", "work")
 
 
 def check(count: int) -> Step:
+    """Check a workpiece, which shows that it was fastened ``count`` times."""
     return Step("check", "check", "check", shows=f"fastened_{count}")
 
 
 def plain(k: int, count: int | None = None) -> Step:
-    """Something else; done on another workpiece, it shows how often that one was fastened."""
+    """Plain step ``k``; on another workpiece, it shows that this was fastened ``count`` times."""
     return Step(f"plain_{k}", f"plain_{k}", shows=None if count is None else f"fastened_{count}")
 
 
 def history_steps(works: int, plains: int) -> list[Step]:
-    """Every step without the background; ``check`` as often as there are things that it shows."""
+    """All steps of the history process except the background; ``check`` once per count that it shows."""
     counts = range(1, MOST + 1)
     done = [work(k, count) for k in range(works) for count in counts]
     return [bring(), reach(), *map(fasten, counts), *done, *map(plain, range(plains)), *map(check, counts)]
 
 
 def moment_steps(plains: int) -> list[Step]:
-    """Steps with a look of their own each, without the background."""
+    """All steps of the moment process except the background, each with its own look."""
     return [plain(k) for k in range(plains)]
 
 
 def make_task(number: int, works: int, rng: Generator) -> Task:
-    """All work steps but one, in chains of two; tasks take turns in what they leave out."""
+    """Draw a task: all work steps except step ``number % works``, in random chains of two."""
     order = rng.permutation([k for k in range(works) if k != number % works]).tolist()
     return tuple(tuple(order[start : start + 2]) for start in range(0, len(order), 2))
 
 
 def rounds(task: Task, plains: int, chances: Chances, rng: Generator) -> Iterator[Attempt]:
-    """One workpiece after the other, without end."""
+    """Yield the attempts of endless rounds, one workpiece after the other."""
     yield _pause(rng)
     while True:
         count = int(rng.integers(1, MOST + 1))
@@ -124,7 +140,7 @@ def _aside(plains: int, rng: Generator) -> Step:
 
 
 def _interleaved(task: Task, rng: Generator) -> list[int]:
-    """The work of a task, each chain in its order."""
+    """The work steps of a task in random order that preserves the order within chains."""
     placed = [entry for chain in task for entry in zip(np.sort(rng.random(len(chain))).tolist(), chain, strict=True)]
     return [k for _, k in sorted(placed)]
 
@@ -135,7 +151,7 @@ def _perhaps(step: Step, chance: float, chances: Chances, rng: Generator) -> Ite
 
 
 def _execute(step: Step, chances: Chances, rng: Generator) -> Iterator[Attempt]:
-    """None, one or more attempts, and perhaps a pause."""
+    """Yield zero or more attempts at a step, and possibly a pause."""
     odds = (chances.skip, chances.repeat, chances.mistake)
     skipped, repeated, broken_off = (rng.random(3) < odds) & (not step.essential)
     if skipped:
@@ -149,7 +165,7 @@ def _execute(step: Step, chances: Chances, rng: Generator) -> Iterator[Attempt]:
 
 
 def moments(habits: np.ndarray, chances: Chances, rng: Generator) -> Iterator[Attempt]:
-    """One step after the other, each as often as this video's habits (plains,) have it, never twice in a row."""
+    """Yield endless random steps with probabilities ``habits`` (plains,), never the same twice in a row."""
     steps, before = moment_steps(len(habits)), -1
     while True:
         weights = np.where(np.arange(len(steps)) == before, 0.0, habits)

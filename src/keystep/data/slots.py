@@ -1,4 +1,4 @@
-"""What belongs to slots: arrays and explicit times on disk, and features, labels and times averaged over groups."""
+"""Read arrays and times of slots, and pool features, labels and times over groups of slots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def open_array(path: Path) -> np.ndarray:
     """Memory-map a 2-D float array.
 
     Raises:
-        InputError: missing, truncated or foreign file, wrong number of axes, a type that is not floating.
+        InputError: a missing, truncated or foreign file, another number of axes, another type, or an empty array.
     """
     array = open_npy(path)
     if array.ndim != 2:
@@ -29,10 +29,17 @@ def open_array(path: Path) -> np.ndarray:
 
 
 def read_times(path: Path, slots: int) -> np.ndarray:
-    """(slots,) float64 seconds of each slot on disk. They need not rise: a sequence may repeat stretches of a video.
+    """Read the times of slots. They need not increase, because a sequence may repeat parts of a video.
+
+    Args:
+        path: a ``.npy`` file.
+        slots: number of slots.
+
+    Returns:
+        (slots,) float64 seconds.
 
     Raises:
-        InputError: unreadable, another type or number of axes, another length, or a time that is not finite.
+        InputError: unreadable, another type, shape or length, or a time that is not finite.
     """
     times = open_npy(path)
     if times.dtype != np.float64 or times.ndim != 1:
@@ -40,7 +47,7 @@ def read_times(path: Path, slots: int) -> np.ndarray:
             f"{path}: type {times.dtype}, shape {times.shape}; expected float64 (T,), seconds of each slot"
         )
     if len(times) != slots:
-        raise InputError(f"{path}: {len(times)} times for {slots} slots; write one a slot, or remove the file")
+        raise InputError(f"{path}: {len(times)} times for {slots} slots; write one per slot, or remove the file")
     finite = np.isfinite(times)
     if not finite.all():
         slot = int(finite.argmin())
@@ -49,13 +56,21 @@ def read_times(path: Path, slots: int) -> np.ndarray:
 
 
 def as_float32(rows: np.ndarray) -> np.ndarray:
-    """A copy as float32, in which numbers that are too large for that become infinite."""
+    """Copy as float32; numbers that overflow become infinite."""
     with np.errstate(over="ignore"):
         return np.array(rows, dtype=np.float32)
 
 
 def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
-    """Means over groups of ``factor`` rows, (T, D) -> (ceil(T / factor), D); the last group may be shorter."""
+    """Average groups of rows.
+
+    Args:
+        rows: (T, D) floats.
+        factor: rows per group; the last group may be shorter.
+
+    Returns:
+        (ceil(T / factor), D) float32; ``rows`` itself if the factor is 1.
+    """
     if factor == 1 or len(rows) == 0:
         return rows
     starts = np.arange(0, len(rows), factor)
@@ -66,9 +81,15 @@ def pool_mean(rows: np.ndarray, factor: int) -> np.ndarray:
 
 
 def pool_labels(frames: np.ndarray, factor: int, classes: int) -> np.ndarray:
-    """(T,) -> (ceil(T / factor),) class ids: the most frequent class in each group, the smaller id on ties.
+    """Pool class ids by majority, (T,) -> (ceil(T / factor),); ties give the smaller id.
 
-    `IGNORED` only where no frame of the group has a label.
+    Args:
+        frames: (T,) class ids, `IGNORED` if unlabelled.
+        factor: frames per group; the last group may be shorter.
+        classes: number of classes.
+
+    Returns:
+        Class ids, `IGNORED` if no frame of the group is labelled.
     """
     if factor == 1:
         return frames
@@ -81,10 +102,15 @@ def pool_labels(frames: np.ndarray, factor: int, classes: int) -> np.ndarray:
 
 
 def pool_times(times: np.ndarray, factor: int, alignment: Alignment) -> np.ndarray:
-    """(T,) -> (ceil(T / factor),) seconds that groups of slots stand for, as `Timeline.pooled` has it.
+    """Pool the times of slots as `Timeline.pooled` does.
 
-    The mean of a group's times (``center``), its last one (``right``) or its first one (``left``); the last group may
-    be shorter.
+    Args:
+        times: (T,) seconds.
+        factor: slots per group; the last group may be shorter.
+        alignment: of the timeline: the mean (``center``), last (``right``) or first (``left``) time of a group is used.
+
+    Returns:
+        (ceil(T / factor),) seconds.
     """
     if factor == 1 or not len(times):
         return times
@@ -97,12 +123,15 @@ def pool_times(times: np.ndarray, factor: int, alignment: Alignment) -> np.ndarr
 
 
 def lost_segments(ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
-    """(labelled segments of frames that no slot shows, labelled segments).
+    """Count labelled segments that get no slot.
 
     Args:
-        ids: (frames,) class ids, negative where there is none.
+        ids: (frames,) class ids, negative if unlabelled.
         kept: (T,) the first frame of each slot.
         labels: (T,) class ids of the slots.
+
+    Returns:
+        (lost segments, all labelled segments).
     """
     starts = np.cumsum([0, *segment_lengths(ids)[:-1]])
     slots = np.searchsorted(kept, np.arange(len(ids)), side="right") - 1
@@ -111,7 +140,15 @@ def lost_segments(ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> tupl
     return int((labelled & ~seen).sum()), int(labelled.sum())
 
 
-def lost_note(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
-    """A line for a video with segments that no slot shows; see `lost_segments`."""
+def note_lost_segments(name: str, ids: np.ndarray, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Warn about segments of a video that get no slot.
+
+    Args:
+        name: of the video.
+        ids, kept, labels: as for `lost_segments`.
+
+    Returns:
+        At most one line.
+    """
     lost, total = lost_segments(ids, kept, labels)
     return [f"{name}: {lost} of {total} segments are shorter than a slot and get none"] if lost else []

@@ -1,4 +1,4 @@
-"""`make_splits`: folds for cross-validation over the videos of a feature folder."""
+"""`make_splits`: write folds for cross-validation over the videos of a feature folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile, copytree
 
-from keystep.data.annotation import IGNORED, by_hash
+from keystep.data.annotation import IGNORED, sort_by_hash
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, Grouping, group_lines
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.errors import InputError
 from keystep.files import replacing, write_lines
 from keystep.locking import owning
@@ -28,10 +28,10 @@ class Folds:
     Attributes:
         root: the feature folder.
         test: split name -> its test videos; all others of ``videos`` train.
-        videos: the videos that are in the splits.
-        groups: how many groups (persons or sites) they belong to; None where no groups are known.
-        tasks: how many tasks they show.
-        left_out: name of each video that is in no split -> why.
+        videos: the videos in the splits.
+        groups: number of groups (persons or sites). None: unknown.
+        tasks: number of tasks.
+        left_out: name of each video that is in no split -> reason.
     """
 
     root: Path
@@ -59,22 +59,25 @@ def make_splits(
 ) -> Folds:
     """Write ``splits/train.splitK.bundle`` and ``splits/test.splitK.bundle`` so that every video is tested once.
 
-    All videos of a group are tested in the same fold. Folds are of about equal size, and each task is spread over them.
-    Validation videos are not written: they are cut from the training videos when a split is read, whole groups at a
-    time. Where labels exist, videos without any are left out. Groups that are given are kept in ``splits/groups.csv``.
+    All videos of a group are tested in the same fold. Folds have about equal size and are stratified by task.
+    Validation bundles are not written: whole groups of training videos are held out when a split is read. If any video
+    has labels, those without are left out. Given groups are written to ``splits/groups.csv``.
 
     Args:
         data: the feature folder.
-        folds: how many; None: 5, or one for each group or video where there are fewer.
-        seed: another one deals the videos differently.
-        groups: video -> person or site, or a pattern that finds it in the names; None: as ``splits/groups.csv`` says.
-        task_pattern: finds a video's task in its name; None: as ``features/<video>.json`` says, else all are of one.
-        on_error: ``skip`` leaves out videos that cannot be read.
-        overwrite: replace all splits of the folder, and groups by those given.
+        folds: number of folds. None: 5, or the number of groups or videos if smaller.
+        seed: of the assignment to folds.
+        groups: video -> person or site, or a pattern that matches it in the names. None: as in ``splits/groups.csv``.
+        task_pattern: as for `keystep.data.tasks.find_tasks`.
+        on_error: ``skip`` leaves out unreadable videos.
+        overwrite: replace all splits of the folder, and its groups by the given ones.
+
+    Returns:
+        The folds.
 
     Raises:
-        InputError: splits or groups that would be replaced, fewer videos or groups than folds, a folder, groups or a
-            pattern that cannot be used, or another process that writes to the folder.
+        InputError: splits or groups exist already, there are fewer videos or groups than folds, the folder, the groups
+            or the pattern are invalid, or another process writes to the folder.
     """
     with owning(data):
         return _make_splits(Path(data), folds, seed, groups, task_pattern, on_error, overwrite=overwrite)
@@ -93,10 +96,10 @@ def _make_splits(
     folder = _open(data, groups, on_error)
     replaced = _replaced_files(folder, groups)
     if replaced and not overwrite:
-        raise InputError(f"{replaced[0]}: is there already; give --overwrite to replace all splits, or use them")
+        raise InputError(f"{replaced[0]}: exists already; give --overwrite to replace all splits, or use them")
     left_out = {**folder.problems.skipped, **_find_unlabelled(folder)}
     videos = tuple(name for name in folder.videos if name not in left_out)
-    tasks = tasks_of(folder, videos, task_pattern)
+    tasks = find_tasks(folder, videos, task_pattern)
     known = None if folder.groups is None else {name: folder.groups[name] for name in videos}
     count = _fold_count(folder, videos, known, folds)
     dealt = _deal(videos, known, tasks, count, seed)
@@ -104,7 +107,7 @@ def _make_splits(
     largest = max(map(len, test.values()))
     if len(videos) - largest < 2:
         raise InputError(
-            f"{folder.root}: one of {count} folds tests {largest} of {len(videos)} videos; 2 have to train"
+            f"{folder.root}: one of {count} folds tests {largest} of {len(videos)} videos; at least 2 have to train"
         )
     _write(folder, test, videos, replaced)
     kinds = None if known is None else len(set(known.values()))
@@ -112,20 +115,20 @@ def _make_splits(
 
 
 def _open(root: Path, groups: Grouping | None, on_error: str) -> FeatureFolder:
-    """The folder at its own rate; one that does not state it is read at any, since folds do not depend on it."""
+    """Open the folder. If its rate is unknown, any will do, because folds do not depend on it."""
     rate = None if (root / "store.json").exists() else 1
     return open_dataset(root, source_rate=rate, problems=on_error, groups=groups)  # type: ignore[arg-type]
 
 
 def _replaced_files(folder: FeatureFolder, groups: Grouping | None) -> list[Path]:
-    """The files that new splits replace."""
+    """The files that new splits would replace."""
     bundles = sorted((folder.root / "splits").glob("*.split*.bundle"))
     listed = folder.root / GROUPS
     return bundles + [listed] * (groups is not None and listed.exists())
 
 
 def _find_unlabelled(folder: FeatureFolder) -> dict[str, str]:
-    """Name of each video that no score can be computed on, although others have labels -> why."""
+    """Name of each unlabelled video, if others have labels -> reason."""
     if all(video.labels is None for video in folder.videos.values()):
         return {}
     return {
@@ -138,7 +141,7 @@ def _find_unlabelled(folder: FeatureFolder) -> dict[str, str]:
 def _fold_count(
     folder: FeatureFolder, videos: Sequence[str], groups: Mapping[str, str] | None, folds: int | None
 ) -> int:
-    """How many folds; at least 2, and never more than there are groups or videos."""
+    """The number of folds, between 2 and the number of groups or videos."""
     most, unit = (len(videos), "videos") if groups is None else (len(set(groups.values())), "groups")
     count = min(MOST_FOLDS, most) if folds is None else folds
     if len(videos) < 3 or most < 2:
@@ -155,15 +158,15 @@ def _deal(
 ) -> dict[str, int]:
     """Video -> the fold that tests it, 0 to count - 1.
 
-    Groups are dealt one by one, the largest first and equal ones in the order of a hash of their names, each to the
-    fold that has tested the fewest videos of its tasks; of those, to the smallest.
+    Groups are assigned one by one, the largest first and ties by hash of the name, to the fold with the fewest videos
+    of the group's tasks; ties go to the smallest fold.
     """
     together = {name: name for name in videos} if groups is None else dict(groups)
     members: dict[str, list[str]] = {}
     for name in videos:
         members.setdefault(together[name], []).append(name)
     held, sizes, folds = [Counter[str]() for _ in range(count)], [0] * count, dict[str, int]()
-    for group in sorted(by_hash(members, seed), key=lambda group: -len(members[group])):
+    for group in sorted(sort_by_hash(members, seed), key=lambda group: -len(members[group])):
         own = Counter(tasks[name] for name in members[group])
         alike = [sum(held[fold][task] * number for task, number in own.items()) for fold in range(count)]
         fold = min(range(count), key=lambda fold: (alike[fold], sizes[fold]))
@@ -174,7 +177,7 @@ def _deal(
 
 
 def _write(folder: FeatureFolder, test: Mapping[str, tuple[str, ...]], videos: Sequence[str], old: list[Path]) -> None:
-    """The bundles of all folds, and groups that the caller gave, in place of the old ones: all of them or none."""
+    """Replace the old files atomically by bundles of all folds and the groups of the caller."""
     place = folder.root / "splits"
     there = list(place.iterdir()) if place.is_dir() else []
     with replacing(place, {path.name for path in there}) as temporary:

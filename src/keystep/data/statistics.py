@@ -1,4 +1,4 @@
-"""One pass over the training videos: are they readable and finite, and what do their channels look like?"""
+"""Channel statistics, principal components and clusters of the training features."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ SAMPLE_FRAMES = 50_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean, deviation: (D,) float32 over all frames, or over all tokens of all frames where a frame has several.
+    """Channel statistics of some videos.
 
-    sample: (N, D_in) float32 whole frames for k-means and PCA, D_in being tokens x D.
-    level: (D,) float32 mean over all frames as they are, where ``mean`` is that of centred ones; None: ``mean`` itself.
+    Attributes:
+        mean, deviation: (D,) float32 over all frames, or over all tokens of all frames.
+        sample: (N, D_in) float32 frames for k-means and PCA, with D_in = tokens x D.
+        level: (D,) float32 mean of the frames before centring. None: equal to ``mean``.
     """
 
     mean: np.ndarray
@@ -38,14 +40,23 @@ def measure(
     smooth: int = 1,
     progress: Callable[[str], None] = lambda video: None,
 ) -> tuple[Statistics, tuple[str, ...]]:
-    """Channel statistics, and the videos that could be read.
+    """Measure channel statistics in one pass over all frames, which also finds invalid numbers before training.
 
-    Every frame is read once, so bad numbers show before training starts, not hours into it. Channels that never change
-    (but for rounding) get deviation 1. With ``centred``, each video's own mean is removed first, so that the deviation
-    is that within videos and the sample holds centred frames. The sample's frames are averages over ``smooth`` frames.
+    Args:
+        folder: the data set.
+        videos: names.
+        seed: of the sample.
+        tokens: number of tokens per frame.
+        centred: subtract the mean of each video first, so that ``deviation`` is that within videos and ``sample``
+            contains centred frames.
+        smooth: width in frames of a moving average over the frames of ``sample``.
+        progress: called with the name of each video.
+
+    Returns:
+        The statistics, and the names of the readable videos. Constant channels have deviation 1.
 
     Raises:
-        InputError: a bad video (unless the folder skips them), or no readable video at all.
+        InputError: a bad video (unless the folder skips them), or no readable video.
     """
     rng = np.random.default_rng(seed)
     names = list(videos)
@@ -62,7 +73,7 @@ def measure(
             if centred:
                 frames = (frames - own_mean).astype(np.float32)
             if smooth > 1:
-                frames = smoothed(frames, smooth)
+                frames = moving_average(frames, smooth)
             samples.append(frames[np.sort(rng.permutation(len(frames))[:share])])
             readable.append(name)
         progress(name)
@@ -75,8 +86,8 @@ def measure(
     return statistics, tuple(readable)
 
 
-def smoothed(frames: np.ndarray, width: int) -> np.ndarray:
-    """(T, D) averages over ``width`` frames around each; at the ends, over those that exist."""
+def moving_average(frames: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving average over ``width`` frames of (T, D), shortened at the ends."""
     share = uniform_filter1d(np.ones(len(frames), np.float32), width, mode="constant")
     averages: np.ndarray = uniform_filter1d(frames, width, axis=0, mode="constant") / share[:, None]
     return averages
@@ -85,10 +96,15 @@ def smoothed(frames: np.ndarray, width: int) -> np.ndarray:
 def principal_components(
     parts: Sequence[np.ndarray], mean: np.ndarray, deviation: np.ndarray | np.float32 | float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of the rows (N_i, D) of all ``parts`` together, less ``mean``, divided by ``deviation``.
+    """Compute principal components of ``(x - mean) / deviation`` over all rows.
+
+    Args:
+        parts: arrays (N_i, D).
+        mean: (D,).
+        deviation: (D,) or a scalar.
 
     Returns:
-        Variances (D,) and orthonormal directions (D, D), one a column, by falling variance. Signs are arbitrary.
+        Variances (D,) in descending order, and orthonormal directions (D, D) as columns, with arbitrary signs.
     """
     count = sum(map(len, parts))
     covariance = np.zeros((len(mean), len(mean)))
@@ -100,7 +116,7 @@ def principal_components(
 
 
 def principal_colours(videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """(T, 3) uint8 for each video (T, D): the three leading components over all of them as red, green and blue."""
+    """Colour frames by the three leading principal components of all videos: (T, D) -> (T, 3) uint8 RGB per video."""
     frames = np.concatenate(list(videos.values())).astype(np.float64)
     mean = frames.mean(0)
     components = principal_components([frames], mean)[1][:, :3]
@@ -114,11 +130,11 @@ def principal_colours(videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 class ChannelMoments:
-    """Mean and deviation of each channel, put together part by part without cancellation (Chan et al., 1979).
+    """Mean and deviation of channels, accumulated over parts without cancellation (Chan et al., 1979).
 
     Attributes:
-        mean: (D,) float64 of all frames; zeros where each part was centred.
-        level: (D,) float64 mean of all frames as they are.
+        mean: (D,) float64 mean; zeros if each part was centred.
+        level: (D,) float64 mean of the frames before centring.
     """
 
     def __init__(self, width: int) -> None:
@@ -126,7 +142,7 @@ class ChannelMoments:
         self.mean, self.level, self.squares, self.largest = np.zeros((4, width))
 
     def add(self, frames: np.ndarray, centred: bool = False) -> np.ndarray:
-        """Count (T, D) frames, after removing their own mean if ``centred``; returns that mean, (D,) float64."""
+        """Add (T, D) frames, less their own mean if ``centred``; returns that mean, (D,) float64."""
         own_mean: np.ndarray = frames.mean(axis=0, dtype=np.float64)
         difference = frames - own_mean
         own_squares = np.einsum("td,td->d", difference, difference)
@@ -140,17 +156,29 @@ class ChannelMoments:
         return own_mean
 
     def deviation(self, constant: float = 1.0) -> np.ndarray:
-        """(D,) float64; ``constant`` where a channel moves by no more than float32 can tell at its size."""
+        """(D,) float64 deviation; ``constant`` for channels that change by less than the precision of float32."""
         deviation = np.sqrt(self.squares / self.count)
         return np.where(deviation > 1e-7 * self.largest, deviation, constant)
 
 
 def k_means(sample: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """(K, D_in) float32 centres of the clusters of a sample (N, D_in)."""
+    """Fit k-means to a sample (N, D_in).
+
+    Args:
+        sample: the frames.
+        clusters: K.
+        seed: of the initialisation.
+
+    Returns:
+        (K, D_in) float32 centres.
+
+    Raises:
+        InputError: fewer frames than clusters.
+    """
     from sklearn.cluster import MiniBatchKMeans
 
     if len(sample) < clusters:
-        raise InputError(f"{len(sample)} frames cannot make {clusters} clusters; set target.clusters lower")
+        raise InputError(f"{len(sample)} frames cannot form {clusters} clusters; set target.clusters lower")
     fitted = MiniBatchKMeans(clusters, random_state=seed, n_init=3, batch_size=4096).fit(sample)
     centres: np.ndarray = fitted.cluster_centers_.astype(np.float32)
     return centres

@@ -1,4 +1,4 @@
-"""Writing feature folders: keystep's own layout, and the (D, T) one that segmentation code reads."""
+"""Write feature folders, in keystep's own layout or in the MS-TCN layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keystep.reading import read_json
 Layout = Literal["native", "mstcn"]
 FORMAT, FORMAT_VERSION = "keystep-features", 1
 NAMES = "files"
-"""Key of the provenance under which names of files stand: for people to read, not compared when a run goes on."""
+"""Key of the provenance with names of files, which are not compared when a run is resumed."""
 
 PARTS_OF_A_VIDEO = (
     "features/{}.npy",
@@ -34,22 +34,28 @@ PARTS_OF_A_VIDEO = (
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A feature folder being written, one finished file at a time, so that a killed run can go on.
+    """Writes a feature folder file by file, so that an interrupted run can be resumed.
 
-    ``native`` holds (T, D) arrays and a small ``<video>.json`` beside each; ``mstcn`` holds (D, T) arrays.
+    Attributes:
+        root: the folder.
+        timeline: of the features.
+        layout: ``native``: (T, D) arrays, each with a ``<video>.json``. ``mstcn``: (D, T) arrays.
+        provenance: what made the features: model, hash of the weights, command.
     """
 
     root: Path
     timeline: Timeline
     layout: Layout = "native"
     provenance: dict[str, Any] | None = None
-    """What made the features: model, weights hash, command."""
     _written: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def create(self) -> FeatureStore:
-        """Write ``store.json``; a folder written with other settings is refused rather than mixed.
+        """Write ``store.json``, or continue a folder with the same settings; returns self.
 
-        A folder in which no video was finished, as a run that failed at once leaves it, is begun anew.
+        A folder without any finished video, which a failed run leaves, is started again.
+
+        Raises:
+            InputError: the folder has features with other settings or of another program, or is not writable.
         """
         record = {
             "format": FORMAT,
@@ -67,7 +73,7 @@ class FeatureStore:
             if not changed:
                 return self
             if before.get("format") != FORMAT or any((self.root / "features").glob("*.npy")):
-                apart = _differing(old.get(changed[0]), new[changed[0]])
+                apart = _difference(old.get(changed[0]), new[changed[0]])
                 was, now = (quoted(value, 300) for value in apart)
                 raise InputError(f"{path}: written with {changed[0]} {was}, now {now}; choose another folder")
             self._clear()
@@ -77,12 +83,16 @@ class FeatureStore:
         return self
 
     def _clear(self) -> None:
-        """Remove what was written for a video that was never finished, the classes, and what was left out."""
+        """Remove all files of videos, classes and skipped videos."""
         lists = [path for name in ("mapping.txt", "labels.json", "skipped/*.json") for path in self.root.glob(name)]
         self._unlink([*lists, *(path for pattern in PARTS_OF_A_VIDEO for path in self.root.glob(pattern.format("*")))])
 
     def remove(self, video: str) -> None:
-        """Remove what was written for a video, the array first: what is there no more is not taken for complete."""
+        """Remove the files of a video, the array first, so that an interruption does not leave it seemingly complete.
+
+        Raises:
+            InputError: the folder is not writable.
+        """
         self._unlink(self.root / pattern.format(video) for pattern in PARTS_OF_A_VIDEO)
 
     def _unlink(self, paths: Iterable[Path]) -> None:
@@ -93,20 +103,20 @@ class FeatureStore:
             raise InputError(f"{self.root}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
-        """Say in ``store.json`` that everything is there; until then, readers are told that the run was stopped.
+        """Mark the folder as complete in ``store.json``; until then, readers are told that the run was stopped.
 
         Raises:
-            InputError: a video that was written is there no more.
+            InputError: a written video was removed meanwhile.
         """
         for video in self._written:
             if not (self.root / "features" / f"{video}.npy").exists():
                 raise InputError(
-                    f"{self.root / 'features' / video}.npy: is gone, so something removed it meanwhile; run again"
+                    f"{self.root / 'features' / video}.npy: was removed while the folder was written; run again"
                 )
         self._set_complete(True)
 
     def reopen(self) -> None:
-        """Say that something is missing again: more videos are going to be added to a folder that was finished."""
+        """Mark a finished folder as incomplete, because more videos are added."""
         self._set_complete(False)
 
     def _set_complete(self, complete: bool) -> None:
@@ -125,17 +135,20 @@ class FeatureStore:
         times: np.ndarray | None = None,
         seen: np.ndarray | None = None,
     ) -> None:
-        """Write one video's (T, D) features and what belongs to them; once the array is there, the video is complete.
+        """Write a video. The array is written last, so that its existence marks the video as complete.
 
         Args:
-            details: more for the small ``<video>.json`` beside a native array.
-            labels: T class names, `annotation.UNLABELLED` where there is none.
-            segments: lengths of the true segments, where the runs of equal labels do not tell them.
-            times: (T,) seconds of each slot, where the timeline does not tell them.
-            seen: (T, 3) source frames of each slot: the first one that went in, the one shown at its moment, the last.
+            video: its name.
+            features: (T, D) floats.
+            details: more entries for ``<video>.json`` of the native layout.
+            labels: T class names, `keystep.data.annotation.UNLABELLED` if unlabelled.
+            segments: lengths of the true segments, if they differ from the runs of equal labels.
+            times: (T,) seconds of the slots, if they differ from the timeline.
+            seen: (T, 3) source frames of each slot: the first one used, the one shown at its moment, the last one used.
 
         Raises:
-            InputError: not (T, D) finite floats, no frames, or a name that is no plain file name.
+            InputError: features that are not (T, D) finite floats, a name that is not a plain file name, or a folder
+                that is not writable.
         """
         if not video or Path(video).name != video:
             raise InputError(f"video name {video!r} leads out of the folder; use a plain name")
@@ -163,10 +176,10 @@ class FeatureStore:
         self._written.append(video)
 
     def copy_annotation(self, source: FeatureFolder) -> None:
-        """Labels, segments, classes, splits and explicit times of the folder that the features came from, unchanged.
+        """Copy labels, segments, classes, splits and explicit times from the folder of the source features.
 
         Raises:
-            InputError: the features written here have another rate than those labels.
+            InputError: its rate differs from that of the features written here.
         """
         if self.timeline.rate != source.source.rate:
             raise InputError(
@@ -184,30 +197,30 @@ class FeatureStore:
 
 
 def labels_record(source: FeatureFolder) -> dict[str, Any]:
-    """What the provenance of features has to say of labels that went into those they are made of."""
+    """Provenance entries about labels that were used to make the source features."""
     if not source.labels_used:
         return {}
     return {"labels": source.labels_used, "labelled_videos": sorted(source.labelled_videos)}
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """What a folder has to have in common with a run that goes on in it."""
+    """The entries of store.json that must be equal for a run to be resumed."""
     settings = {key: value for key, value in record.items() if key != "complete"}
     if isinstance(settings.get("provenance"), dict):
         settings["provenance"] = {key: value for key, value in settings["provenance"].items() if key != NAMES}
     return settings
 
 
-def _differing(old: Any, new: Any) -> tuple[Any, Any]:
-    """Of two objects, only what differs."""
+def _difference(old: Any, new: Any) -> tuple[Any, Any]:
+    """The differing parts of two JSON values."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return old, new
-    parts = {key: _differing(old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    parts = {key: _difference(old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
     return {key: part[0] for key, part in parts.items()}, {key: part[1] for key, part in parts.items()}
 
 
 def _copy(source: Path, to: Path) -> None:
-    """Files of a folder, or one file: the bytes only, because a read-only source would make a read-only copy."""
+    """Copy a file or the files of a folder without permissions, because a source may be read-only."""
     if source.is_file():
         shutil.copyfile(source, to)
         return

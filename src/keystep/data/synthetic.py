@@ -1,15 +1,14 @@
-"""Made-up procedural videos in the MS-TCN layout: one kind where history matters, one where only the moment does.
+"""Synthetic procedural videos in the MS-TCN layout, where labels depend on the history or on the current frame only.
 
-A *world*, drawn once from the seed, holds the looks of the steps; a *video* is one noisy run through one task
-(`keystep.data.procedures` says what happens in it).
+A *world*, drawn once per seed, contains the appearances of the steps; a *video* is a noisy execution of one task
+(`keystep.data.procedures` defines the process).
 
-Frames are linear in hidden factors: what is done and how far it has got, the manner of this execution, what else is
-shown, the video's appearance and its drift, scenery, correlated noise and bursts. The label is never one of them.
+Frames are linear in hidden factors: step and progress, manner of the execution, what else is shown, appearance of the
+video and its drift, scenery, correlated noise and bursts. The label is not a factor.
 
-Why what is read linearly from the past hardly tells the names of `SyntheticConfig.demo`: sums and averages hold the
-fastenings of several workpieces, not how often the last one was fastened, and everything drowns there in the manner of
-every execution between. Why features alone can teach it: a check shows how often the workpiece was fastened, so who
-predicts checks has to count, and to keep the count.
+A linear function of the past hardly predicts the labels of `SyntheticConfig.demo`, because sums and averages contain
+the fastenings of several workpieces and the manner of all executions in between. The features alone can teach the
+labels, because a check shows how often the workpiece was fastened: predicting it requires counting.
 """
 
 from collections.abc import Iterator
@@ -30,33 +29,34 @@ from keystep.errors import InputError
 from keystep.files import replacing, write_json
 
 GENERATOR_VERSION = 2
-"""Goes up whenever the same config gives other labels or features; it is stored with the data."""
+"""Increases when the same config gives other labels or features; stored with the data."""
 
 Array = NDArray[np.float64]
 Video = tuple[NDArray[np.float32], list[str]]
 """Features (T, feature_dim) and T class names."""
 
-_FACTORS = 16  # hidden dimensions in which what happens is drawn before it is mixed into feature_dim
-_SCENERY = 6  # further ones, for what stands around
-_PHASES = 4  # prototypes that an execution passes on its way from start to end
-_DURATION_SPREAD = 0.35  # standard deviation of the log length of a step around its median
-_PACE_SPREAD = 0.2  # the same for the pace of a video, which all of its steps share
-_BURSTS_PER_MINUTE, _BURST_SECONDS = 1.0, 1.5  # how often and how long the view is disturbed
-# sizes, where the looks of steps differ by 1
-_OFFSET = 0.5  # a video's own appearance
-_DRIFT = 0.4  # how far that appearance moves from one end of the video to the other
+_FACTORS = 16  # hidden dimensions, mixed into feature_dim
+_SCENERY = 6  # additional hidden dimensions of the scenery
+_PHASES = 4  # prototypes of a step between its start and end
+_DURATION_SPREAD = 0.35  # standard deviation of the log duration of a step
+_PACE_SPREAD = 0.2  # standard deviation of the log pace of a video, common to all its steps
+_BURSTS_PER_MINUTE, _BURST_SECONDS = 1.0, 1.5  # frequency and duration of disturbances
+# amplitudes, relative to a difference of 1 between the looks of steps
+_OFFSET = 0.5  # appearance of a video
+_DRIFT = 0.4  # change of that appearance over the video
 _BURST = 1.5  # an occlusion or a camera movement
 
 
 class SyntheticConfig(BaseModel):
-    """What to generate. ``demo``, ``standard`` and ``moment`` are the presets; equal configs give equal bytes."""
+    """Settings of a synthetic data set, with presets ``demo``, ``standard`` and ``moment``. Equal configs give equal
+    bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     seed: int = Field(default=0, ge=0)
-    """Fixes the world and every video in it."""
+    """Seed of the world and of every video."""
     kind: Literal["history", "moment"] = "history"
-    """Whether names depend on what was done before, or on what is in view alone."""
+    """Whether labels depend on earlier steps, or on the current frame only."""
     train_videos: int = Field(default=72, ge=1)
     """Videos in the training split."""
     valid_videos: int = Field(default=10, ge=1)
@@ -66,55 +66,55 @@ class SyntheticConfig(BaseModel):
     feature_dim: int = Field(default=32, ge=1)
     """Width D of a feature vector."""
     rate: float = Field(default=4.0, gt=0)
-    """Feature vectors a second (Hz)."""
+    """Feature vectors per second (Hz)."""
     min_frames: int = Field(default=300, ge=200)
     """Length of the shortest videos."""
     max_frames: int = Field(default=900, ge=200)
-    """Length of the longest; lengths are uniform in between."""
+    """Length of the longest videos; lengths are uniform in between."""
     step_seconds: float = Field(default=4.0, gt=0)
-    """Median length of a work step."""
+    """Median duration of a work step."""
     brief_seconds: float = Field(default=1.5, gt=0)
-    """Median length of all other steps."""
+    """Median duration of all other steps."""
     background_seconds: float = Field(default=1.2, gt=0)
-    """Median length of a pause between steps."""
+    """Median duration of a pause between steps."""
     background_probability: float = Field(default=0.2, ge=0, le=1)
-    """How often a step is followed by such a pause."""
+    """Probability of a pause after a step."""
     tasks: int = Field(default=3, ge=1)
-    """history: tasks; a video shows one of them."""
+    """history: number of tasks; a video shows one of them."""
     work_steps: int = Field(default=5, ge=3)
-    """history: work steps, of which a task leaves one out."""
+    """history: number of work steps, of which each task omits one."""
     plain_steps: int = Field(default=2, ge=2)
-    """Steps with a look and a name of their own."""
+    """Number of steps with their own look and name."""
     aside_probability: float = Field(default=0.15, ge=0, le=1)
-    """history: how often a work step is followed by a plain one."""
+    """history: probability of a plain step after a work step."""
     check_probability: float = Field(default=0.3, ge=0, le=1)
-    """history: how often a check takes place before a work step and at the end."""
+    """history: probability of a check before a work step and at the end of a round."""
     check_seconds: float = Field(default=2.0, gt=0)
-    """Median length of a check."""
+    """Median duration of a check."""
     shown_strength: float = Field(default=2.0, ge=0)
-    """Size of what a check shows."""
+    """Amplitude of what a check shows."""
     skip_probability: float = Field(default=0.1, ge=0, lt=1)
-    """history: how often a step is left out, those aside that names depend on."""
+    """history: probability that a step is omitted, except steps on which labels depend."""
     repeat_probability: float = Field(default=0.1, ge=0, lt=1)
-    """history: how often a step is done twice."""
+    """history: probability that a step is done twice."""
     mistake_probability: float = Field(default=0.1, ge=0, lt=1)
-    """history: how often a step is broken off and begun anew."""
+    """history: probability that a step is aborted and restarted."""
     habit: float = Field(default=1.0, gt=0)
-    """moment: how alike videos are in what is done how often (Dirichlet concentration; small: each has its own)."""
+    """moment: Dirichlet concentration of the step frequencies of a video; small values make videos differ."""
     phase_strength: float = Field(default=0.5, ge=0)
-    """Size of what changes within one execution of a step."""
+    """Amplitude of the change within one execution of a step."""
     manner_strength: float = Field(default=0.7, ge=0)
-    """Size of what differs between two executions of a step."""
+    """Amplitude of the difference between executions of a step."""
     scenery_strength: float = Field(default=0.0, ge=0)
-    """Size of the scenery, which changes slowly, in directions of its own, whatever is done."""
+    """Amplitude of the scenery, which changes slowly in its own directions, independently of the steps."""
     scenery_seconds: float = Field(default=10.0, gt=0)
     """Correlation time of the scenery."""
     noise_strength: float = Field(default=0.5, ge=0)
-    """Size of the temporally correlated noise."""
+    """Amplitude of the temporally correlated noise."""
     noise_seconds: float = Field(default=0.4, gt=0)
     """Correlation time of that noise."""
     white_strength: float = Field(default=0.35, ge=0)
-    """Size of the noise that is new in every frame and dimension."""
+    """Amplitude of the white noise."""
 
     @model_validator(mode="after")
     def _lengths_make_an_interval(self) -> Self:
@@ -124,12 +124,12 @@ class SyntheticConfig(BaseModel):
 
     @classmethod
     def demo(cls, seed: int = 0) -> Self:
-        """98 videos of 300-900 frames (75-225 s at 4 Hz) where history matters: minutes to learn from."""
+        """98 videos of 300-900 frames (75-225 s at 4 Hz) whose labels depend on history, for trainings of minutes."""
         return cls(seed=seed)
 
     @classmethod
     def standard(cls, seed: int = 0) -> Self:
-        """The same at length: 100 videos of 2,000-20,000 frames (3-33 minutes at 10 Hz), about 300 MB."""
+        """Longer videos of the same kind: 100 of 2,000-20,000 frames (3-33 minutes at 10 Hz), about 300 MB."""
         videos = {"train_videos": 60, "valid_videos": 15, "test_videos": 25}
         frames = {"feature_dim": 128, "rate": 10.0, "min_frames": 2_000, "max_frames": 20_000}
         seconds = {"step_seconds": 10.0, "brief_seconds": 4.0, "background_seconds": 4.0, "noise_seconds": 1.0}
@@ -137,7 +137,7 @@ class SyntheticConfig(BaseModel):
 
     @classmethod
     def moment(cls, seed: int = 0) -> Self:
-        """40 videos of 300-600 frames where what is in view decides, and what stands around it misleads."""
+        """40 videos of 300-600 frames whose labels depend on the current frame, with a distracting scenery."""
         videos = {"train_videos": 24, "valid_videos": 6, "test_videos": 10, "min_frames": 300, "max_frames": 600}
         seconds = {"brief_seconds": 0.75, "background_seconds": 0.75, "background_probability": 0.1}
         strengths = {"manner_strength": 1.1, "scenery_strength": 5.0}
@@ -151,7 +151,7 @@ class SyntheticConfig(BaseModel):
 
     @property
     def seconds(self) -> dict[Length, float]:
-        """Median length of each kind of step."""
+        """Median duration of each kind of step."""
         return {
             "work": self.step_seconds,
             "brief": self.brief_seconds,
@@ -161,7 +161,7 @@ class SyntheticConfig(BaseModel):
 
     @property
     def chances(self) -> Chances:
-        """What can go another way in a round."""
+        """Probabilities of variations in a round."""
         return Chances(
             skip=self.skip_probability,
             repeat=self.repeat_probability,
@@ -174,21 +174,25 @@ class SyntheticConfig(BaseModel):
 
 @dataclass(frozen=True)
 class World:
-    """What all videos of one seed have in common."""
+    """The common parameters of all videos of one seed.
+
+    Attributes:
+        looks: look -> (_PHASES, _FACTORS) prototypes from the start to the end of a step.
+        paces: look -> duration relative to the median, the same for all classes with this look.
+        shown: what a step shows -> (_FACTORS,) vector that is added to its look.
+        tasks: chains of work steps.
+        mixing: (_FACTORS + _SCENERY, feature_dim) from factors to features.
+    """
 
     looks: dict[str, Array]
-    """Look -> (_PHASES, _FACTORS): the prototypes on the way through a step."""
     paces: dict[str, float]
-    """Look -> its length relative to the median; classes that share a look share it too."""
     shown: dict[str, Array]
-    """What is shown beside a look -> (_FACTORS,)."""
     tasks: list[Task]
     mixing: Array
-    """(_FACTORS + _SCENERY, feature_dim)."""
 
 
 def all_steps(config: SyntheticConfig) -> list[Step]:
-    """Every step of the world, without the background; one with several things to show stands there as often."""
+    """All steps of the world except the background; steps that show several things occur once for each."""
     if config.kind == "moment":
         return procedures.moment_steps(config.plain_steps)
     return procedures.history_steps(config.work_steps, config.plain_steps)
@@ -200,6 +204,7 @@ def class_names(config: SyntheticConfig) -> list[str]:
 
 
 def make_world(config: SyntheticConfig) -> World:
+    """Draw the world of a seed."""
     rng = _generator(config, 0)
     looks = sorted({*PAUSES, *(step.look for step in all_steps(config))})
     phases = config.phase_strength * rng.normal(size=(len(looks), _PHASES, _FACTORS))
@@ -216,12 +221,21 @@ def make_world(config: SyntheticConfig) -> World:
 
 
 def _generator(config: SyntheticConfig, *key: int) -> Generator:
-    """Independent random numbers for every key, so that a video never depends on how many came before it."""
+    """An independent random generator per key, so that a video does not depend on earlier ones."""
     return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
 
 
 def make_video(config: SyntheticConfig, index: int, world: World | None = None) -> Video:
-    """Video ``index`` of this config and seed; ``world`` saves drawing it anew for each."""
+    """Generate a video.
+
+    Args:
+        config: settings, including the seed.
+        index: number of the video.
+        world: result of `make_world`, to avoid computing it for each video.
+
+    Returns:
+        Features (T, feature_dim) float32 and T class names.
+    """
     world = world or make_world(config)
     rng = _generator(config, 1, index)
     length = int(rng.integers(config.min_frames, config.max_frames + 1))
@@ -236,7 +250,7 @@ def make_video(config: SyntheticConfig, index: int, world: World | None = None) 
 
 
 def _attempts(config: SyntheticConfig, world: World, length: int, rng: Generator) -> tuple[list[Attempt], list[int]]:
-    """What is done until ``length`` frames are full, and for how many frames each; the last may reach beyond."""
+    """Attempts that fill ``length`` frames, and the number of frames of each; the last one may exceed the length."""
     attempts, counts = [], []
     pace = float(rng.lognormal(0.0, _PACE_SPREAD))
     for step, reaches in _plan(config, world, rng):
@@ -256,9 +270,9 @@ def _plan(config: SyntheticConfig, world: World, rng: Generator) -> Iterator[Att
 
 
 def _moments(config: SyntheticConfig, world: World, attempt: Attempt, count: int, rng: Generator) -> Array:
-    """(count, _FACTORS): what is done, how far it has got and how it is done, and what is shown."""
+    """(count, _FACTORS): look of an attempt, with its progress, manner, and what it shows."""
     step, reaches = attempt
-    # progress through the step, at an uneven speed that differs between executions
+    # progress with a nonlinear speed that differs between executions
     progress = reaches * ((np.arange(count) + 0.5) / count) ** rng.lognormal(0.0, 0.3)
     prototypes = world.looks[step.look] + config.manner_strength * rng.normal(size=_FACTORS)
     knots = np.linspace(0, 1, _PHASES)
@@ -267,7 +281,7 @@ def _moments(config: SyntheticConfig, world: World, attempt: Attempt, count: int
 
 
 def _disturbance(config: SyntheticConfig, frames: int, rng: Generator) -> Array:
-    """(T, _FACTORS): the video's offset and drift, first-order autoregressive noise, and bursts."""
+    """(T, _FACTORS): offset and drift of the video, first-order autoregressive noise, and bursts."""
     drift: Array = _DRIFT * np.cumsum(rng.normal(size=(frames, _FACTORS)), axis=0) / np.sqrt(frames)
     offset = _OFFSET * rng.normal(size=_FACTORS)
     noise = config.noise_strength * _autoregressive(config.noise_seconds * config.rate, (frames, _FACTORS), rng)
@@ -278,7 +292,7 @@ def _disturbance(config: SyntheticConfig, frames: int, rng: Generator) -> Array:
 
 
 def _autoregressive(frames: float, shape: tuple[int, int], rng: Generator) -> Array:
-    """(T, K) of variance 1 that forgets exponentially within so many ``frames``."""
+    """(T, K) first-order autoregressive noise of variance 1 with a correlation time of ``frames``."""
     memory = float(np.exp(-1 / frames))
     noise: Array = rng.normal(size=shape)
     for now in range(1, len(noise)):
@@ -287,7 +301,15 @@ def _autoregressive(frames: float, shape: tuple[int, int], rng: Generator) -> Ar
 
 
 def generate(root: Path, config: SyntheticConfig) -> None:
-    """Write the data set into ``root``, which appears only when complete; InputError if something is there."""
+    """Write the data set to ``root`` atomically.
+
+    Args:
+        root: a new or empty folder.
+        config: settings.
+
+    Raises:
+        InputError: ``root`` exists and is not an empty folder.
+    """
     root = root.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder: choose another path or remove it")
@@ -318,4 +340,5 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def video_name(index: int) -> str:
+    """Name of the video with number ``index``."""
     return f"video{index:04d}"

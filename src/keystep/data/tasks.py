@@ -1,4 +1,4 @@
-"""Which task each video shows, for what is done one task at a time."""
+"""The task that each video shows, for evaluations within tasks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from keystep.errors import InputError
 from keystep.reading import read_json
 
 
-def tasks_of(folder: FeatureFolder, videos: Sequence[str], pattern: str | None = None) -> dict[str, str]:
-    """Video -> task: what a regular expression finds in the name, else ``task`` of ``features/<video>.json``.
-
-    With neither, all videos are of one task, whose name is empty.
+def find_tasks(folder: FeatureFolder, videos: Sequence[str], pattern: str | None = None) -> dict[str, str]:
+    """Find the task of each video.
 
     Args:
-        pattern: its first group is the task, or all it matches where it has none: ``S2_(.+)_C1``.
+        folder: the feature folder.
+        videos: names.
+        pattern: regular expression on the name; its first capturing group is the task, or the whole match if it has
+            none, as in ``S2_(.+)_C1``. None: ``task`` of ``features/<video>.json``.
+
+    Returns:
+        Video -> task; an empty task for all videos if nothing states one.
 
     Raises:
-        InputError: no regular expression, a name in which it finds nothing, or a video without a task where others
-            have one.
+        InputError: an invalid pattern, a name that does not match, or only some videos have a task.
     """
     if pattern is not None:
         return {video: _find(pattern, video) for video in videos}
@@ -33,7 +36,7 @@ def tasks_of(folder: FeatureFolder, videos: Sequence[str], pattern: str | None =
     lacking = [video for video in videos if video not in tasks]
     if lacking and tasks:
         raise InputError(
-            f"{folder.root}: {lacking[0]} ({len(lacking)} videos) has no task in its features/*.json and others have; "
+            f"{folder.root}: {lacking[0]} ({len(lacking)} videos) has no task in its features/*.json, but others have; "
             "give --task-pattern"
         )
     return tasks or dict.fromkeys(videos, "")
@@ -43,7 +46,7 @@ def _find(pattern: str, video: str) -> str:
     try:
         found = re.search(pattern, video)
     except re.error as error:
-        raise InputError(f"--task-pattern {pattern!r}: no regular expression: {error}") from error
+        raise InputError(f"--task-pattern {pattern!r}: invalid regular expression: {error}") from error
     if found is None:
-        raise InputError(f"--task-pattern {pattern!r} finds nothing in the video name {video!r}")
+        raise InputError(f"--task-pattern {pattern!r} does not match the video name {video!r}; correct the pattern")
     return found[1] if found.re.groups and found[1] else found[0]

@@ -1,4 +1,4 @@
-"""Index <-> seconds, exactly: which stretch of the video a feature vector speaks about."""
+"""Exact conversion between slots and seconds, and the interval of video that a slot was computed from."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ Alignment = Literal["center", "right", "left"]
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """When each slot of a feature array happens, and what it saw.
+    """The moments of the slots of a feature array, and the interval of video that each was computed from.
 
-    Slot ``i`` stands for the moment ``start + i / rate`` (seconds of the video) and was computed from ``window``
-    seconds around it (``center``), before it (``right``: no future is used) or after it (``left``). All numbers are
-    fractions, so 30000/1001 Hz stays what it is and no rounding piles up over hours.
+    Slot ``i`` is at ``start + i / rate`` seconds of the video and was computed from ``window`` seconds around it
+    (``center``), before it (``right``, no look-ahead) or after it (``left``). All numbers are fractions, so that rates
+    such as 30000/1001 Hz are exact and rounding errors do not accumulate.
+
+    Attributes:
+        rate: slots per second, in Hz.
+        start: seconds of the first slot.
+        window: seconds of video per slot. None: 1 / rate.
+        alignment: position of the moment within the window.
+
+    Raises:
+        InputError: a rate that is not positive, a negative window, or an unknown alignment.
     """
 
     rate: Fraction
     start: Fraction = Fraction(0)
     window: Fraction | None = None
-    """Seconds of video seen by one slot; by default one slot's own duration, 1 / rate."""
     alignment: Alignment = "center"
 
     def __post_init__(self) -> None:
@@ -34,30 +42,36 @@ class Timeline:
         if self.window is not None and self.window < 0:
             raise InputError(f"a timeline's window cannot be negative: {self.window} s")
         if self.alignment not in get_args(Alignment):
-            raise InputError(f"alignment {quoted(self.alignment)} is none of {', '.join(get_args(Alignment))}")
+            raise InputError(
+                f"unknown alignment {quoted(self.alignment)}; expected one of {', '.join(get_args(Alignment))}"
+            )
 
     @property
     def span(self) -> Fraction:
-        """Seconds of video that one slot saw."""
+        """Seconds of video that a slot was computed from."""
         return 1 / self.rate if self.window is None else self.window
 
     @property
     def look_ahead(self) -> Fraction:
-        """Seconds after a slot's own time that must have been seen before the slot is known."""
+        """Seconds of video after its moment that a slot needs."""
         return {"center": self.span / 2, "right": Fraction(0), "left": self.span}[self.alignment]
 
     def seconds(self, index: int) -> Fraction:
-        """The moment that slot ``index`` stands for."""
+        """The moment of slot ``index`` in seconds."""
         return self.start + index / self.rate
 
     def index(self, seconds: Fraction | float) -> int:
-        """The slot nearest to ``seconds`` (ties go to the later slot); may lie outside of the array."""
+        """The slot nearest to ``seconds`` (the later one on ties); may be outside of the array."""
         return floor((Fraction(seconds) - self.start) * self.rate + Fraction(1, 2))
 
     def pooled(self, factor: int) -> Timeline:
         """The timeline of non-overlapping groups of ``factor`` slots.
 
-        A group stands for its middle, or for its last (``right``) or first (``left``) slot, and saw all its slots.
+        The moment of a group is its middle (``center``), its last slot (``right``) or its first slot (``left``); its
+        window covers those of all its slots.
+
+        Raises:
+            InputError: a factor below 1.
         """
         if factor < 1:
             raise InputError(f"slots are pooled by a factor of at least 1, not {factor}")
@@ -66,7 +80,11 @@ class Timeline:
         return replace(self, rate=self.rate / factor, start=self.start + shift, window=self.span + stretch)
 
     def pool_factor(self, rate: Fraction) -> int:
-        """How many slots make one slot at ``rate`` Hz; it has to be a whole number."""
+        """The number of slots that are pooled to one at ``rate`` Hz.
+
+        Raises:
+            InputError: the rate is not positive, or the ratio is not a whole number.
+        """
         if rate <= 0:
             raise InputError(f"features cannot be pooled to {rate} Hz; a rate is above 0")
         factor = self.rate / rate
@@ -79,7 +97,7 @@ class Timeline:
         return int(factor)
 
     def to_json(self) -> dict[str, str]:
-        """Plain strings; fractions as ``"30000/1001"``."""
+        """The timeline as strings, with fractions such as ``"30000/1001"``."""
         return {
             "rate": str(self.rate),
             "start": str(self.start),
@@ -89,7 +107,11 @@ class Timeline:
 
     @classmethod
     def from_json(cls, data: dict[str, str]) -> Timeline:
-        """Inverse of `to_json`; only ``rate`` is required."""
+        """Inverse of `to_json`; only ``rate`` is required.
+
+        Raises:
+            InputError: an unknown key, no rate, or an invalid value.
+        """
         if not isinstance(data, dict):
             raise InputError(f"timeline {quoted(data)} is not an object with a rate")
         unknown = sorted(quoted(key) for key in set(data) - {"rate", "start", "window", "alignment"})

@@ -1,4 +1,4 @@
-"""Files of a feature folder that no reader looks at, which are named so that none is left out unseen."""
+"""Find files of a feature folder that are not read, such as labels of a misspelt video."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from pathlib import Path
 from keystep.errors import named
 
 NAMED = 5
-"""Files that are named one by one where there are many."""
+"""Maximum number of files that are listed by name."""
 _EXPECTED = {
     "features": "a video is VIDEO.npy",
-    "groundTruth": "labels are VIDEO.txt, one class name a line, beside features/VIDEO.npy",
+    "groundTruth": "labels are VIDEO.txt for features/VIDEO.npy, one class name per line",
     "splits": "a split is train.splitK.bundle and test.splitK.bundle, groups are groups.csv",
-    "segments": "segments are VIDEO.txt beside features/VIDEO.npy",
-    "times": "times are VIDEO.npy beside features/VIDEO.npy",
-    "seen": "source frames are VIDEO.npy beside features/VIDEO.npy",
+    "segments": "segments are VIDEO.txt for features/VIDEO.npy",
+    "times": "times are VIDEO.npy for features/VIDEO.npy",
+    "seen": "source frames are VIDEO.npy for features/VIDEO.npy",
 }
 
 
 def unused_files(root: Path, paths: Collection[Path]) -> list[str]:
-    """One line for each folder that holds files which no reader of the videos at ``paths`` looks at."""
+    """Find files that do not belong to any video.
+
+    Args:
+        root: the feature folder.
+        paths: the arrays of its videos.
+
+    Returns:
+        One warning per subfolder.
+    """
     names = {path.name.removesuffix(".npy") for path in paths}
     expected: dict[str, Callable[[str], bool]] = {
         "features": lambda name: name.removesuffix(".npy") in names or name.removesuffix(".json") in names,

@@ -1,4 +1,4 @@
-"""Downloaded data sets, checked against what was published, as feature folders that everything else reads."""
+"""Convert downloaded data sets to feature folders, after comparing them with the published numbers."""
 
 from keystep.datasets.preparation import Prepared, examine, prepare
 from keystep.datasets.survey import Survey

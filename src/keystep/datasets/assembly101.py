@@ -1,13 +1,13 @@
-"""Assembly101 for temporal action segmentation: TSM features of chosen views with the coarse labels.
+"""Assembly101 for temporal action segmentation: TSM features of selected views with coarse labels.
 
 ::
 
     coarse-annotations/   see `keystep.datasets.coarse_annotations`
     TSM_features/         see `keystep.datasets.frame_features`
 
-A video of ours is one assembly or disassembly of a recording in one view, from the first labelled frame to the last, as
-in both public loaders. Their validation part is our test part, as their test labels are withheld; our validation
-part is cut from their training recordings, all takes and views of a person on one side.
+A video is one assembly or disassembly of a recording in one view, from the first labelled frame to the last, as in both
+public loaders. The official validation part is used for testing, because the official test labels are withheld.
+Validation videos are held out from the training recordings, with all takes and views of a person on one side.
 """
 
 from __future__ import annotations
@@ -30,44 +30,59 @@ from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations
 from keystep.datasets.coarse_annotations import KINDS, PARTS, Take, label_path, read_actions, read_takes, split_path
 from keystep.datasets.frame_features import FrameFeatures, features_folder, open_features
-from keystep.datasets.survey import Looking, Missing, Survey, check_root, first_existing, left_out, require
-from keystep.datasets.thinning import How, Thinning, class_names
+from keystep.datasets.subsampling import How, Subsampling, class_names
+from keystep.datasets.survey import (
+    Missing,
+    Survey,
+    SurveyProblems,
+    check_root,
+    first_existing,
+    require,
+    summarise_missing,
+)
 from keystep.datasets.tree import without_progress
 from keystep.errors import InputError
 from keystep.files import write_lines
 
 RATE = Fraction(30)
-"""Frames a second of annotations and features."""
+"""Frames per second of annotations and features."""
 ANNOTATIONS = coarse_annotations.SOURCE
 FEATURES = (
     "TSM_features of huggingface.co/datasets/cvml-nus/assembly101, or the drive that assembly-101.github.io names"
 )
 PERSON = "_([0-9]+)_user_id_"
-"""Finds whose a recording is in its name, such as 9011 in nusar-2021_action_both_9011-a01_9011_user_id_..."""
+"""Matches the person in the name of a recording, such as 9011 in nusar-2021_action_both_9011-a01_9011_user_id_..."""
 ONE_VIEW = "C10119"
 PUBLISHED = {"classes": 202}
 """The README of the annotations: 202 coarse actions."""
 PUBLISHED_ONE_VIEW = {"training videos": 393, "validation videos": 120}
-"""P-JEPA (arXiv 2606.23256), for the view C10119 alone."""
+"""P-JEPA (arXiv 2606.23256), for the view C10119 only."""
 CHUNK = 4096
-"""Frames that are read at once where they are averaged."""
+"""Maximum number of frames that are read at once for averaging."""
 
 
 @dataclass(frozen=True)
-class _Tree:
-    """What was found of the annotations, and where the rest lies."""
+class _Annotations:
+    """The annotations of a download.
+
+    Attributes:
+        missing: missing parts.
+        folder: of the annotations.
+        classes: class names in the order of their ids.
+        takes: annotated sequences.
+        features: folder of the features. None: missing.
+    """
 
     missing: tuple[Missing, ...]
     folder: Path
-    """That of the annotations."""
     classes: tuple[str, ...]
     takes: tuple[Take, ...]
     features: Path | None
 
 
 @dataclass(frozen=True)
-class _Video:
-    """A take in one view, with the frames that have features and labels."""
+class _TakeView:
+    """A take in one view; ``first`` to ``stop`` are the frames with features and labels."""
 
     name: str
     take: Take
@@ -77,24 +92,24 @@ class _Video:
 
 
 class Assembly101Config(Config):
-    """Which features, and how many of them."""
+    """Options of the conversion."""
 
     view: str = ONE_VIEW
-    """A camera, such as C10119 (the paper's) or C10095_rgb, or ``all``, one video for each."""
+    """A camera, such as C10119 (used in the paper) or C10095_rgb, or ``all``, which makes one video per camera."""
     every: int = Field(default=8, ge=1)
-    """Frames a slot, of 30 a second: 8 (the paper) makes 3.75 slots a second."""
+    """Frames (at 30 Hz) per slot; 8, as in the paper, gives 3.75 slots per second."""
     how: How = "stride"
-    """``stride``: the first of those frames (the paper). ``average``: the mean of all."""
+    """``stride``: the first of these frames, as in the paper. ``average``: the mean of all."""
     challenge: bool = False
     """Also write the test part, whose labels are withheld; its videos are in no split."""
     first_frame: int = Field(default=0, ge=0)
-    """Of features.npy: the number of the first column's frame. (In LMDB, keys tell.)"""
+    """Frame number of the first column of features.npy. (LMDB keys contain frame numbers.)"""
     half: bool = False
     """Store float16 instead of float32."""
 
 
 class Assembly101:
-    """The preparer of this data set."""
+    """`keystep.datasets.survey.Preparer` of Assembly101."""
 
     name = "assembly101"
     title = "Assembly101: coarse steps of taking toys apart and together, TSM features"
@@ -104,8 +119,8 @@ class Assembly101:
         self.config = config or Assembly101Config()
 
     def survey(self, root: Path) -> Survey:
-        """Annotations are read whole, of features only which frames there are."""
-        problems = Looking()
+        """See `Preparer`. Reads all annotations, but only the frame numbers of the features."""
+        problems = SurveyProblems()
         tree = self._tree(root, problems)
         takes, notes = tree.takes, list[str]()
         bad = []
@@ -114,7 +129,7 @@ class Assembly101:
             bad.append(Missing(path, ANNOTATIONS, damage=line if path.exists() else ""))
         counts = {"classes": len(tree.classes)} if tree.classes else {}
         published = dict(PUBLISHED)
-        videos = [_Video(take.name, take, "", take.start, take.stop) for take in takes]
+        videos = [_TakeView(take.name, take, "", take.start, take.stop) for take in takes]
         if tree.features is not None:
             with open_features(tree.features, self.config.first_frame) as features:
                 without = set(problems.skipped)
@@ -134,11 +149,11 @@ class Assembly101:
             counts["recordings"] = len({video.take.recording for video in videos})
             counts["segments"] = sum(_segments(video) for video in labelled)
             counts["labelled frames at 30 Hz"] = sum(video.stop - video.first for video in labelled)
-        few, more = left_out(bad, "files of takes cannot be used")
+        few, more = summarise_missing(bad, "files of takes cannot be used")
         return Survey(counts, published, (*tree.missing, *few), (*more, *notes))
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
-        """Take by take; what a take lacks at its ends is cut off and noted."""
+        """See `Preparer`. Takes are cut to the frames that have features, with a note."""
         tree = self._tree(root, problems)
         require(Survey({}, {}, tree.missing))
         assert tree.features is not None
@@ -162,7 +177,7 @@ class Assembly101:
         problems.notes.extend(_write_splits(out, videos))
         store.finish()
 
-    def _tree(self, root: Path, problems: Problems) -> _Tree:
+    def _tree(self, root: Path, problems: Problems) -> _Annotations:
         check_root(root)
         folder = next(
             (root / name for name in coarse_annotations.FOLDERS if (root / name / "coarse_labels").is_dir()),
@@ -177,10 +192,12 @@ class Assembly101:
         readable = parts if classes and (folder / "coarse_labels").is_dir() else ()
         quiet = without_progress(problems)
         takes = tuple(take for part in readable for take in read_takes(folder, part, classes, quiet))
-        return _Tree(tuple(missing), folder, classes, takes, features)
+        return _Annotations(tuple(missing), folder, classes, takes, features)
 
-    def _videos(self, tree: _Tree, features: FrameFeatures, problems: Problems) -> tuple[list[_Video], list[str]]:
-        """The takes that have features in the chosen views, and what has to be said of the others."""
+    def _videos(
+        self, tree: _Annotations, features: FrameFeatures, problems: Problems
+    ) -> tuple[list[_TakeView], list[str]]:
+        """The takes with features in the selected views, and notes about the others."""
         views, quiet = self._views(features), without_progress(problems)
         videos, absent, empty, cut = [], [], [], 0
         for take in tree.takes:
@@ -190,7 +207,7 @@ class Assembly101:
                 for view, name in names.items()
             }
             if not any(spans.values()) and not problems.skipped.keys() & names.values():
-                absent.append(take.name)  # of 16 cameras, no recording has all
+                absent.append(take.name)  # no recording has all 16 cameras
             for view, span in spans.items():
                 if span is None:
                     continue
@@ -199,12 +216,12 @@ class Assembly101:
                 if stop <= first:
                     empty.append(name)
                     continue
-                videos.append(_Video(name, take, view, first, stop))
+                videos.append(_TakeView(name, take, view, first, stop))
                 cut += stop - first < take.stop - take.start
         why = {f"without features of {self.config.view}": absent, "with features that end before the first step": empty}
         notes = [f"{len(names)} takes left out, {reason}, such as {names[0]}" for reason, names in why.items() if names]
         if cut:
-            notes.append(f"{cut} takes have labels beyond their features; the surplus is left out")
+            notes.append(f"{cut} takes have labels beyond their features; these labels are left out")
         return videos, notes
 
     def _views(self, features: FrameFeatures) -> tuple[str, ...]:
@@ -223,14 +240,14 @@ class Assembly101:
         self,
         store: FeatureStore,
         features: FrameFeatures,
-        video: _Video,
+        video: _TakeView,
         classes: tuple[str, ...],
         problems: Problems,
     ) -> None:
-        thinning, take, count = Thinning(self.config.every, self.config.how), video.take, video.stop - video.first
-        rows = _read(features, video, thinning)
-        ids = thinning.labels(take.frame_labels(video.first, video.stop), len(classes))
-        lengths = thinning.segments(take.frame_segments(video.first, video.stop))
+        subsampling, take, count = Subsampling(self.config.every, self.config.how), video.take, video.stop - video.first
+        rows = _read(features, video, subsampling)
+        ids = subsampling.labels(take.frame_labels(video.first, video.stop), len(classes))
+        lengths = subsampling.segments(take.frame_segments(video.first, video.stop))
         total = len(take.bounds)
         if take.part != "test" and len(lengths) < total:
             problems.notes.append(f"{video.name}: {total - len(lengths)} of {total} segments get no slot")
@@ -241,12 +258,12 @@ class Assembly101:
             {"recording": take.recording, "view": video.view, "first_frame": video.first},
             labels=class_names(ids, classes) if labelled else None,
             segments=lengths if labelled and lengths != segment_lengths(ids) else None,
-            times=thinning.times(video.first, len(rows), count, RATE),
+            times=subsampling.times(video.first, len(rows), count, RATE),
         )
 
 
 def _missing_annotations(folder: Path) -> list[Missing]:
-    """The folder, or what lacks in it; the lists of the test part are not needed."""
+    """Missing parts of the annotations; the lists of the test part are not needed."""
     if not folder.is_dir():
         return [Missing(folder, ANNOTATIONS)]
     needed = [folder / "actions.csv", folder / "coarse_labels"]
@@ -256,24 +273,24 @@ def _missing_annotations(folder: Path) -> list[Missing]:
     return missing + [Missing(path, ANNOTATIONS, needed=False) for path in unneeded if not path.exists()]
 
 
-def _segments(video: _Video) -> int:
+def _segments(video: _TakeView) -> int:
     bounds = video.take.bounds
     return int(((bounds[:, 0] < video.stop) & (bounds[:, 1] > video.first)).sum())
 
 
-def _read(features: FrameFeatures, video: _Video, thinning: Thinning) -> np.ndarray:
-    """(T, 2048) float32 of the slots, a bounded number of frames at a time."""
-    frames = video.first + thinning.frames(video.stop - video.first)
-    size = max(1, CHUNK // thinning.pool) * thinning.pool
+def _read(features: FrameFeatures, video: _TakeView, subsampling: Subsampling) -> np.ndarray:
+    """(T, 2048) float32 features of the slots, read `CHUNK` frames at a time."""
+    frames = video.first + subsampling.frames(video.stop - video.first)
+    size = max(1, CHUNK // subsampling.pool) * subsampling.pool
     parts = [
-        pool_mean(features.read(video.take.recording, video.view, frames[start : start + size]), thinning.pool)
+        pool_mean(features.read(video.take.recording, video.view, frames[start : start + size]), subsampling.pool)
         for start in range(0, len(frames), size)
     ]
     return np.concatenate(parts)
 
 
-def _write_splits(out: Path, videos: list[_Video]) -> list[str]:
-    """Split 1 and persons of the videos that are there; a note where names do not tell persons."""
+def _write_splits(out: Path, videos: list[_TakeView]) -> list[str]:
+    """Write split 1 and groups of the written videos; a note if names do not contain the person."""
     done = [video for video in videos if (out / "features" / f"{video.name}.npy").exists()]
     training = list(dict.fromkeys(video.take.recording for video in done if video.take.part == "train"))
     persons, notes = _persons(done)
@@ -295,8 +312,8 @@ def _write_splits(out: Path, videos: list[_Video]) -> list[str]:
     return notes
 
 
-def _persons(videos: list[_Video]) -> tuple[dict[str, str], list[str]]:
-    """Recording -> the person in it; none and a note where names are not as published."""
+def _persons(videos: list[_TakeView]) -> tuple[dict[str, str], list[str]]:
+    """Recording -> person; empty with a note if names are not as published."""
     try:
         return groups_by_pattern(PERSON, {video.take.recording for video in videos}), []
     except InputError as error:

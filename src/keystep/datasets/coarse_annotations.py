@@ -8,11 +8,11 @@
     coarse_labels/{assembly,disassembly}_<recording>.txt
                                                        start <tab> end <tab> action, frames at 30 a second
 
-Read in the README of github.com/assembly-101/assembly101-annotations (folder coarse-annotations: files, columns, 202
-actions) and in the loaders of assembly-101/assembly101-temporal-action-segmentation and LTContext/LTContext (segments
-are [start, end), tabs, further columns may follow, a sequence's segments have no gaps, the first column of a split ends
-in ``.txt``, and label files may spell "disassebly"). A recording's assembly and disassembly are two sequences. The test
-split's actions are withheld.
+Sources: the README of github.com/assembly-101/assembly101-annotations (folder coarse-annotations: files, columns, 202
+actions) and the loaders of assembly-101/assembly101-temporal-action-segmentation and LTContext/LTContext (segments are
+[start, end); tabs; more columns may follow; the segments of a sequence have no gaps; the first column of a split ends
+in ``.txt``; label files may be spelt "disassebly"). Assembly and disassembly of a recording are two sequences. The
+actions of the test split are withheld.
 """
 
 from __future__ import annotations
@@ -30,17 +30,21 @@ from keystep.reading import is_file_name, read_lines, read_table, whole_number
 SOURCE = "github.com/assembly-101/assembly101-annotations, coarse-annotations"
 KINDS = ("assembly", "disassembly")
 PARTS = ("train", "val", "test")
-"""Their names; ``test`` has no published actions."""
+"""Official parts; ``test`` has no published actions."""
 MISSPELT = {"disassembly": "disassebly"}
 FOLDERS = ("coarse-annotations", "annotations/coarse-annotations", ".")
 
 
 @dataclass(frozen=True)
 class Take:
-    """A sequence of theirs: one assembly or disassembly of a recording.
+    """An annotated sequence: one assembly or disassembly of a recording.
 
-    bounds: (n, 2) int64, frames [start, end) of its segments, in order. labels: (n,) int64 class ids, `IGNORED` where
-    the action is withheld.
+    Attributes:
+        kind: ``assembly`` or ``disassembly``.
+        recording: its name.
+        part: official part.
+        bounds: (n, 2) int64, frames [start, end) of the segments, in order.
+        labels: (n,) int64 class ids, `IGNORED` if the action is withheld.
     """
 
     kind: str
@@ -51,17 +55,17 @@ class Take:
 
     @property
     def name(self) -> str:
-        """As in the splits."""
+        """The name in the splits."""
         return f"{self.kind}_{self.recording}"
 
     @property
     def start(self) -> int:
-        """Its first frame."""
+        """The first frame."""
         return int(self.bounds[0, 0])
 
     @property
     def stop(self) -> int:
-        """The frame after its last one."""
+        """The frame after the last one."""
         return int(self.bounds[-1, 1])
 
     def frame_labels(self, first: int, stop: int) -> np.ndarray:
@@ -72,16 +76,16 @@ class Take:
         return ids[first - self.start : stop - self.start]
 
     def frame_segments(self, first: int, stop: int) -> list[int]:
-        """Lengths in frames of the segments, and of the gaps between them, from ``first`` to ``stop``."""
+        """Lengths in frames of segments and gaps between ``first`` and ``stop``."""
         edges = np.unique(np.clip(self.bounds, first, stop))
         return [int(length) for length in np.diff(edges)]
 
 
 def read_actions(path: Path) -> tuple[str, ...]:
-    """Class names in the order of their ids.
+    """Read class names in the order of their ids.
 
     Raises:
-        InputError: other columns, ids that are not 0..n-1, a name given twice.
+        InputError: other columns, ids that are not 0..n-1, or a repeated name.
     """
     columns, rows = read_table(path)
     if not {"action_id", "action_cls"} <= set(columns):
@@ -90,7 +94,7 @@ def read_actions(path: Path) -> tuple[str, ...]:
     for line, row in rows:
         label, name = row["action_id"].strip(), row["action_cls"].strip()
         if whole_number(label) is None or not name or int(label) in names or name in names.values():
-            raise InputError(f"{path}, line {line}: action {quoted(name)} with id {quoted(label)} is no new class")
+            raise InputError(f"{path}, line {line}: action {quoted(name)}, id {quoted(label)}: invalid or repeated")
         names[int(label)] = name
     if sorted(names) != list(range(len(names))):
         raise InputError(f"{path}: action ids must be 0 to {len(names) - 1} without gaps")
@@ -98,16 +102,21 @@ def read_actions(path: Path) -> tuple[str, ...]:
 
 
 def split_path(folder: Path, part: str, kind: str) -> Path:
-    """Where the sequences of a part are listed."""
+    """The file that lists the sequences of a part."""
     return folder / "coarse_splits" / f"{part}_coarse_{kind}.txt"
 
 
 def read_takes(folder: Path, part: str, classes: tuple[str, ...], problems: Problems) -> list[Take]:
-    """The sequences of ``train``, ``val`` or ``test``, assemblies first, as far as their lists are there.
+    """Read the sequences of a part, assemblies first; a missing list is empty.
+
+    Args:
+        folder: of the annotations.
+        part: ``train``, ``val`` or ``test``.
+        classes: class names in the order of their ids.
+        problems: collects bad label files, by the name of the sequence.
 
     Raises:
-        InputError: a list that cannot be used, a sequence listed twice, or a label file that is missing or cannot be
-            used (unless ``problems`` skips it, by the sequence's name).
+        InputError: an invalid list, a repeated sequence, or a missing or invalid label file (unless skipped).
     """
     takes: list[Take] = []
     names: set[str] = set()
@@ -119,7 +128,7 @@ def read_takes(folder: Path, part: str, classes: tuple[str, ...], problems: Prob
             name = line.split("\t")[0].strip().removesuffix(".txt")
             recording = name.removeprefix(f"{kind}_")
             if recording == name or not is_file_name(name):
-                raise InputError(f"{path}, line {number}: {quoted(line)} is no sequence {kind}_<recording>.txt")
+                raise InputError(f"{path}, line {number}: {quoted(line)} is not a sequence {kind}_<recording>.txt")
             if name in names:
                 raise InputError(f"{path}, line {number}: {name} is listed twice")
             names.add(name)
@@ -142,14 +151,18 @@ def _read_labels(
 
 
 def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple[np.ndarray, np.ndarray]:
-    """((n, 2), (n,)): frames and class ids of a sequence's segments; empty segments are left out.
+    """Read the segments of a sequence, except empty ones.
 
     Args:
-        withheld: there are no actions to read; all class ids are `IGNORED`.
+        path: the label file.
+        classes: class names in the order of their ids.
+        withheld: whether actions are withheld; all class ids are then `IGNORED`.
+
+    Returns:
+        (n, 2) int64 frames [start, end), and (n,) int64 class ids.
 
     Raises:
-        InputError: no file, a line without two whole numbers, a segment that begins before the last one ended, an
-            action that is not in actions.csv, or no segment.
+        InputError: no file, an invalid line, overlapping segments, an unknown action, or no segment.
     """
     ids = {name: label for label, name in enumerate(classes)}
     bounds: list[tuple[int, int]] = []
@@ -159,7 +172,7 @@ def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple
         if whole_number(start) is None or whole_number(end) is None or int(start) > int(end):
             raise InputError(f"{path}, line {number}: {quoted(line)} is not 'start <tab> end <tab> action'")
         if bounds and int(start) < bounds[-1][1]:
-            raise InputError(f"{path}, line {number}: begins at frame {int(start)}, before the last segment ended")
+            raise InputError(f"{path}, line {number}: starts at frame {int(start)}, before the previous segment ends")
         if not withheld and action not in ids:
             raise InputError(f"{path}, line {number}: action {quoted(action)} is not in actions.csv")
         if int(end) > int(start):
@@ -171,7 +184,7 @@ def read_segments(path: Path, classes: tuple[str, ...], withheld: bool) -> tuple
 
 
 def label_path(folder: Path, kind: str, recording: str) -> Path:
-    """A label file, under either spelling."""
+    """The label file of a sequence, under either spelling."""
     spellings = (kind, MISSPELT.get(kind, kind))
     paths = [folder / "coarse_labels" / f"{spelling}_{recording}.txt" for spelling in spellings]
     return next((path for path in paths if path.exists()), paths[0])

@@ -1,18 +1,18 @@
 """EgoExo4D's benchmark of fine-grained keystep recognition (Grauman et al., CVPR 2024).
 
-As the ``egoexo`` downloader leaves it (docs.ego-exo4d-data.org, "Fine-grained Keystep Recognition" and "Keystep")::
+Layout of the ``egoexo`` downloader (docs.ego-exo4d-data.org, "Fine-grained Keystep Recognition" and "Keystep")::
 
     annotations/keystep_train.json, keystep_val.json         segments of each take, taxonomy, vocabulary
     keystep_benchmark/keystep_segment_{train,val,test_unannotated}.json    the benchmark's clips
     keystep_benchmark/label_mapping.csv                      label_id,step_unique_id,step_name,scenario_name
-    takes.json                                               who is in each take (part "metadata"; not needed)
+    takes.json                                               person of each take (part "metadata"; optional)
     features/omnivore_video/<take_uid>_<camera>_<stream>.pt  or your own <take_uid> or <take_name>, .pt or .npy
 
-(``keystep_benchmark`` may lie in ``annotations`` too, and the arrays in ``features`` itself.)
+(``keystep_benchmark`` may also be in ``annotations``, and the arrays directly in ``features``.)
 
-The folder that is written has one video a take, labels of its slots, and ``clips.json``, the trimmed clips that
-`keystep.evals.trimmed` classifies. The official training takes are split 1's ``train``, the official validation takes
-its ``test``, because the labels of the official test takes are not published; those are written without labels.
+The written folder has one video per take, labels of its slots, and ``clips.json``, the trimmed clips that
+`keystep.evals.trimmed` classifies. In split 1, the official training takes train and the official validation takes
+test, because the labels of the official test takes are not published; those are written without labels.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from keystep.data.groups import write_groups
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
-from keystep.datasets.egoexo4d_annotations import SOURCE, Annotations, Take, read_annotations, read_persons
-from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
+from keystep.datasets.egoexo4d_annotations import SOURCE, AnnotatedTake, Annotations, read_annotations, read_persons
+from keystep.datasets.survey import Missing, Survey, SurveyProblems, require, summarise_missing
 from keystep.datasets.tree import Axis, TimedSegment, check_covered, label_slots, measure, open_features, time_axis
 from keystep.errors import InputError
 from keystep.files import write_lines
@@ -40,7 +40,7 @@ from keystep.types import Rate
 FEATURES_SOURCE = "egoexo -o DIR --parts features/omnivore_video, or your own extraction"
 
 OMNIVORE = Timeline(rate=Fraction(30, 16), start=Fraction(16, 30), window=Fraction(32, 30), alignment="center")
-"""The official features: windows of 32/30 s every 16/30 s, the first one at the start (docs, "Features")."""
+"""The official features: windows of 32/30 s every 16/30 s from the start (docs, "Features")."""
 
 PUBLISHED = {
     "classes": 278,  # docs.ego-exo4d-data.org, "Label mapping file"
@@ -50,21 +50,21 @@ PUBLISHED = {
 
 
 class EgoExo4DConfig(Config):
-    """What a tree of EgoExo4D leaves open."""
+    """Options of the conversion."""
 
     features: str = "features"
-    """Folder of the arrays within the tree; those one folder deeper are found too."""
+    """Folder of the arrays within the download, which may be in subfolders of it."""
     camera: str = "aria"
-    """Beginning of the camera's name in ``<take_uid>_<camera>_<stream>.pt``: at test time the benchmark allows the
-    egocentric video only."""
+    """Prefix of the camera in ``<take_uid>_<camera>_<stream>.pt``; the benchmark allows only egocentric video for
+    testing."""
     stream: str = "rgb"
-    """The stream there."""
+    """The stream in these names."""
     features_rate: Rate | None = None
-    """Slots a second in your own arrays; the official ones have 30/16."""
+    """Slots per second of your own arrays; the official ones have 30/16."""
     time_axis: Axis | None = None
-    """0 for (T, D) arrays, 1 for (D, T); by default found out from all of them."""
+    """0 for (T, D) arrays, 1 for (D, T). None: determined from the shapes."""
     least_clips: int = Field(default=20, ge=1)
-    """Where the benchmark's own files are missing: clips that a keystep must have to be a class."""
+    """Minimum number of clips of a class, if the benchmark's own files are missing."""
     half: bool = False
     """Store float16."""
 
@@ -81,10 +81,10 @@ class EgoExo4D:
         self.config = config or EgoExo4DConfig()
 
     def survey(self, root: Path) -> Survey:
-        """Annotations read, arrays found and measured."""
+        """See `Preparer`. Reads annotations and array headers."""
         annotations = read_annotations(root, self.config.least_clips)
         arrays = self._arrays(root, annotations)
-        problems = Looking()
+        problems = SurveyProblems()
         shapes = measure(arrays, problems)
         notes = [*annotations.notes, *read_persons(root, annotations.takes)[1]]
         missing = list(annotations.missing)
@@ -98,7 +98,7 @@ class EgoExo4D:
             ]
             bad = [Missing(arrays[name], FEATURES_SOURCE, damage=line) for name, line in problems.skipped.items()]
             for parts, what in ((absent, "files are missing"), (bad, "arrays cannot be used")):
-                few, more = left_out(parts, what)
+                few, more = summarise_missing(parts, what)
                 missing, notes = [*missing, *few], [*notes, *more]
             if self._timeline(root, arrays.values(), needed=False) is None:
                 notes.append("features_rate is not set; writing needs it (these are not the official features)")
@@ -109,7 +109,7 @@ class EgoExo4D:
         return Survey(counts, PUBLISHED, tuple(missing), tuple(notes))
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
-        """The feature folder with ``clips.json``; clips of takes that are left out are left out too, and counted."""
+        """See `Preparer`. Also writes ``clips.json``, without the clips of takes that are left out."""
         annotations = read_annotations(root, self.config.least_clips)
         require(Survey({}, {}, annotations.missing))
         persons, _ = read_persons(root, annotations.takes)
@@ -129,7 +129,7 @@ class EgoExo4D:
                 continue
             path = arrays.get(take.name)
 
-            def add(take: Take = take, path: Path | None = path) -> list[str]:
+            def add(take: AnnotatedTake = take, path: Path | None = path) -> list[str]:
                 return self._add(store, annotations, take, path, axis)
 
             problems.notes += problems.attempt(take.name, add) or []
@@ -138,9 +138,9 @@ class EgoExo4D:
         store.finish()
 
     def _add(
-        self, store: FeatureStore, annotations: Annotations, take: Take, path: Path | None, axis: Axis
+        self, store: FeatureStore, annotations: Annotations, take: AnnotatedTake, path: Path | None, axis: Axis
     ) -> list[str]:
-        """Write a take; gives a line for what deserves a look."""
+        """Write a take; returns warnings."""
         if path is None:
             raise InputError(f"{take.name}: no array {take.uid}*; {FEATURES_SOURCE}")
         stored = open_features(path)
@@ -152,8 +152,8 @@ class EgoExo4D:
         for clip in clips:
             if clip.start > times[-1] + float(store.timeline.span):
                 raise InputError(
-                    f"{path}: {len(features)} slots end at {times[-1]:.1f} s, a keystep starts at {clip.start:g} s; "
-                    "is features_rate right?"
+                    f"{path}: {len(features)} slots end at {times[-1]:.1f} s, but a keystep starts at {clip.start:g} "
+                    "s; check features_rate"
                 )
         named = [
             TimedSegment(clip.start, clip.end, annotations.classes[clip.label])
@@ -163,7 +163,7 @@ class EgoExo4D:
         found = label_slots(times, named)
         notes = check_covered(take.name, found, len(named), times, "features_rate")
         if found.claimed:
-            notes.append(f"{take.name}: keysteps overlap in {found.claimed} slots; the one that began later counts")
+            notes.append(f"{take.name}: keysteps overlap in {found.claimed} slots; the one that starts later is used")
         kind = "float16" if self.config.half else "float32"
         store.add(
             take.name,
@@ -179,7 +179,7 @@ class EgoExo4D:
         return FeatureStore(out, timeline, "native", made).create()
 
     def _finish(self, out: Path, annotations: Annotations, problems: Problems) -> None:
-        """The split and the clips of the takes that are there."""
+        """Write the split and the clips of the written takes."""
         there = {take.name for take in annotations.takes if (out / "features" / f"{take.name}.npy").exists()}
         clips = [clip for clip in annotations.clips if clip.take in there]
         left_out = len(annotations.clips) - len(clips)
@@ -196,7 +196,7 @@ class EgoExo4D:
             problems.notes.append("split 1 is not written: no takes with features to train on, or none to test on")
 
     def _arrays(self, root: Path, annotations: Annotations) -> dict[str, Path]:
-        """Take name -> its array: one file a take, the egocentric camera's where files name cameras."""
+        """Take name -> its array, that of the selected camera if files name cameras."""
         folder = root / self.config.features
         files = sorted(
             path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.suffix in (".pt", ".npy")
@@ -214,28 +214,28 @@ class EgoExo4D:
             found[name] = path
         return found
 
-    def _expected(self, take: Take, arrays: dict[str, Path]) -> Path:
-        """Where a take's array would lie, beside those that are there."""
-        beside = next(iter(arrays.values()))
-        if beside.stem.endswith(f"_{self.config.stream}"):
-            return beside.with_name(f"{take.uid}_{self.config.camera}*_{self.config.stream}{beside.suffix}")
-        return beside.with_name(f"{take.name}{beside.suffix}")
+    def _expected(self, take: AnnotatedTake, arrays: dict[str, Path]) -> Path:
+        """The expected path of a missing array, judging by the existing ones."""
+        example = next(iter(arrays.values()))
+        if example.stem.endswith(f"_{self.config.stream}"):
+            return example.with_name(f"{take.uid}_{self.config.camera}*_{self.config.stream}{example.suffix}")
+        return example.with_name(f"{take.name}{example.suffix}")
 
     def _official(self, stem: str, takes: dict[str, str]) -> str | None:
-        """The take of ``<take_uid>_<camera>_<stream>``, if it is the camera and stream that were asked for."""
+        """The take of ``<take_uid>_<camera>_<stream>``. None: another camera or stream."""
         uid, _, view = stem.partition("_")
         wanted = view.startswith(self.config.camera) and view.endswith(f"_{self.config.stream}")
         return takes.get(uid) if wanted else None
 
     def _timeline(self, root: Path, paths: Iterable[Path], *, needed: bool) -> Timeline | None:
-        """That of the official features, or what the settings say."""
+        """The timeline of the official features, or of the settings. None: unknown and not needed."""
         if self.config.features_rate is not None:
             return Timeline(rate=self.config.features_rate)
         if all(path.name.endswith(f"_{self.config.stream}.pt") for path in paths):
             return OMNIVORE
         if needed:
             raise InputError(
-                f"{root / self.config.features}: set features_rate to the slots a second in your arrays (the official "
-                "features, <take_uid>_<camera>_rgb.pt, have 30/16)"
+                f"{root / self.config.features}: set features_rate to the slots per second of your arrays (the "
+                "official features, <take_uid>_<camera>_rgb.pt, have 30/16)"
             )
         return None

@@ -1,4 +1,4 @@
-"""The annotation files of EgoExo4D's keysteps, as its documentation describes them."""
+"""Read the annotation files of EgoExo4D's keysteps, as its documentation describes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keystep.data.clips import Clip, Part
+from keystep.data.clips import Part, TrimmedClip
 from keystep.datasets.survey import Missing
 from keystep.datasets.tree import positive_seconds
 from keystep.errors import InputError, one_line, quoted
@@ -17,14 +17,19 @@ from keystep.reading.text import MOST_TEXT
 
 SOURCE = "ego-exo4d-data.org (a licence to sign), then: egoexo -o DIR --parts annotations --benchmarks keystep"
 CLIPS: Mapping[str, Part] = {"train": "train", "val": "test", "test_unannotated": "hidden"}
-"""Name of a benchmark file -> our part."""
+"""Name of a benchmark file -> part of the split."""
 RAW: Mapping[str, Part] = {"train": "train", "val": "test"}
-"""Name of an annotation file of whole takes -> our part."""
+"""Name of an annotation file of whole takes -> part of the split."""
 
 
 @dataclass(frozen=True)
-class Take:
-    """One recording. name, uid: its own. scenario: the task, empty where it is not known."""
+class AnnotatedTake:
+    """A recording.
+
+    Attributes:
+        name, uid: as in the annotations.
+        scenario: the task; empty if unknown.
+    """
 
     name: str
     uid: str
@@ -35,18 +40,23 @@ class Take:
 class Annotations:
     """Takes, clips and classes.
 
-    origin: which files clips and label ids came from, in words. missing, notes: for the survey.
+    Attributes:
+        takes: recordings.
+        clips: trimmed clips.
+        classes: class names in the order of their ids.
+        origin: where clips and label ids come from, as text.
+        missing, notes: for the survey.
     """
 
-    takes: tuple[Take, ...]
-    clips: tuple[Clip, ...]
+    takes: tuple[AnnotatedTake, ...]
+    clips: tuple[TrimmedClip, ...]
     classes: tuple[str, ...]
     origin: str
     missing: tuple[Missing, ...]
     notes: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
-        """For the survey, under the benchmark's own names of its parts."""
+        """Counts for the survey, under the benchmark's names of its parts."""
         parts = Counter(clip.part for clip in self.clips)
         return {
             "takes": len(self.takes),
@@ -58,10 +68,14 @@ class Annotations:
 
 
 def read_annotations(root: Path, least_clips: int = 20) -> Annotations:
-    """The benchmark's clips where its files are there, else clips and classes made of the whole takes' annotations.
+    """Read the clips of the benchmark, or derive clips and classes from the annotations of whole takes.
+
+    Args:
+        root: the download.
+        least_clips: minimum number of clips of a class, if they are derived.
 
     Raises:
-        InputError: no folder, or a file that is not what it should be.
+        InputError: no folder, or an invalid file.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; {SOURCE}")
@@ -78,13 +92,20 @@ def read_annotations(root: Path, least_clips: int = 20) -> Annotations:
     return _from_takes(raw, takes, least_clips, tuple(missing))
 
 
-def read_persons(root: Path, takes: Collection[Take]) -> tuple[dict[str, str], list[str]]:
-    """(take name -> the person in it, as ``takes.json`` says, notes); none where that is missing.
+def read_persons(root: Path, takes: Collection[AnnotatedTake]) -> tuple[dict[str, str], list[str]]:
+    """Read the persons of takes from ``takes.json``.
 
-    Where it names no participant, those of one recording session (``capture_uid``) are taken for one person.
+    If no participant is stated, the recording session (``capture_uid``) is used instead.
+
+    Args:
+        root: the download.
+        takes: to look up.
+
+    Returns:
+        Take name -> person (empty without ``takes.json``), and notes.
 
     Raises:
-        InputError: a file that is not what it should be, or without some of the takes.
+        InputError: an invalid file, or a missing take.
     """
     path = root / "takes.json"
     if not path.exists():
@@ -94,7 +115,7 @@ def read_persons(root: Path, takes: Collection[Take]) -> tuple[dict[str, str], l
         records = {take["take_uid"]: take for take in checked(list[dict[str, Any]], listed, "it")}
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{path}: no list of takes with take_uid: {one_line(error)}; download the file again"
+            f"{path}: not a list of takes with take_uid: {one_line(error)}; download the file again"
         ) from error
     persons, sessions = {}, 0
     for take in takes:
@@ -105,17 +126,17 @@ def read_persons(root: Path, takes: Collection[Take]) -> tuple[dict[str, str], l
         sessions += person is None
         session = f"session {record.get('capture_uid', take.uid)}"
         persons[take.name] = session if person is None else f"participant {person}"
-    return persons, [f"{sessions} takes name no participant; their recording session stands for one"] * (sessions > 0)
+    return persons, [f"{sessions} takes name no participant; their recording session is used instead"] * (sessions > 0)
 
 
 def _benchmark_folders(root: Path) -> tuple[Path, ...]:
     return root / "keystep_benchmark", root / "annotations" / "keystep_benchmark"
 
 
-def _benchmark(folder: Path, takes: dict[str, Take]) -> Annotations:
-    """The official clips and label ids."""
+def _benchmark(folder: Path, takes: dict[str, AnnotatedTake]) -> Annotations:
+    """Read the official clips and label ids."""
     classes, steps = read_mapping_csv(folder / "label_mapping.csv")
-    clips: list[Clip] = []
+    clips: list[TrimmedClip] = []
     missing: list[Missing] = []
     for name, part in CLIPS.items():
         path = folder / f"keystep_segment_{name}.json"
@@ -124,14 +145,17 @@ def _benchmark(folder: Path, takes: dict[str, Take]) -> Annotations:
             continue
         for index, segment in enumerate(_list(path, read_json(path, MOST_TEXT), "segments")):
             clips.append(_official_clip(path, index, segment, part, steps))
-            takes.setdefault(clips[-1].take_uid, Take(clips[-1].take, clips[-1].take_uid, ""))
+            takes.setdefault(clips[-1].take_uid, AnnotatedTake(clips[-1].take, clips[-1].take_uid, ""))
     used = {clip.take for clip in clips}
     listed = tuple(take for take in takes.values() if take.name in used)
     return Annotations(listed, tuple(clips), classes, "the benchmark's own files", tuple(missing), ())
 
 
 def read_mapping_csv(path: Path) -> tuple[tuple[str, ...], dict[int, set[int]]]:
-    """(class names by label_id, step_unique_id -> its label ids) of ``label_mapping.csv``.
+    """Read ``label_mapping.csv``.
+
+    Returns:
+        Class names in the order of label_id, and step_unique_id -> its label ids.
 
     Raises:
         InputError: other columns, or label ids with gaps.
@@ -151,7 +175,7 @@ def read_mapping_csv(path: Path) -> tuple[tuple[str, ...], dict[int, set[int]]]:
     return _unique([found[label][1] for label in range(len(found))]), steps
 
 
-def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapping[int, set[int]]) -> Clip:
+def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapping[int, set[int]]) -> TrimmedClip:
     where = f"segment {index}"
     if not isinstance(segment, dict) or not {"take_uid", "take_name", "start_time", "end_time"} <= segment.keys():
         raise InputError(f"{path}, {where}: {quoted(segment)} has no take or no times; download the file again")
@@ -163,8 +187,8 @@ def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapp
         step = segment.get("step_unique_id")
         if isinstance(step, int) and label not in steps.get(step, ()):
             raise InputError(f"{path}, {where}: step {step} has label {label} here and another in label_mapping.csv")
-    return Clip(
-        take=_plain(path, where, segment["take_name"]),
+    return TrimmedClip(
+        take=_take_name(path, where, segment["take_name"]),
         start=start,
         end=end,
         label=label if part != "hidden" else None,
@@ -175,9 +199,9 @@ def _official_clip(path: Path, index: int, segment: Any, part: Part, steps: Mapp
 
 
 def _from_takes(
-    raw: Mapping[str, Path], takes: dict[str, Take], least_clips: int, missing: tuple[Missing, ...]
+    raw: Mapping[str, Path], takes: dict[str, AnnotatedTake], least_clips: int, missing: tuple[Missing, ...]
 ) -> Annotations:
-    """Clips of the keysteps with enough segments in all takes; label ids by falling frequency, so not the official."""
+    """Derive clips of keysteps with at least ``least_clips`` segments; label ids are ranked by frequency."""
     found = [(RAW[part], path, uid, step) for part, path in raw.items() for uid, step in _segments(path)]
     names: dict[int, str] = {}
     counts = Counter[int]()
@@ -194,28 +218,28 @@ def _from_takes(
     for part, path, uid, segment in found:
         if segment["step_unique_id"] in labels:
             bounds = positive_seconds(path, f"take {uid}", segment.get("start_time"), segment.get("end_time"))
-            clips.append(Clip(takes[uid].name, *bounds, labels[segment["step_unique_id"]], part, "", uid))
+            clips.append(TrimmedClip(takes[uid].name, *bounds, labels[segment["step_unique_id"]], part, "", uid))
     note = (
-        f"classes are the {len(steps)} keysteps with {least_clips} segments or more in {' and '.join(raw)}, numbered "
-        "by us: the benchmark says 'a cutoff threshold of 20' and not of what, so get its own files before you compare "
-        "or submit"
+        f"classes are the {len(steps)} keysteps with at least {least_clips} segments in {' and '.join(raw)}, numbered "
+        "by keystep: the benchmark's 'cutoff threshold of 20' is not defined, so use its own files for comparisons and "
+        "submissions"
     )
     return Annotations(tuple(takes.values()), tuple(clips), classes, "made of whole takes", missing, (note,))
 
 
-def _takes(path: Path) -> Iterator[tuple[str, Take]]:
+def _takes(path: Path) -> Iterator[tuple[str, AnnotatedTake]]:
     for uid, record in _annotations(path).items():
         if not isinstance(record, dict):
-            raise InputError(f"{path}, take {quoted(uid)}: {quoted(record)} is no take; download the file again")
-        name = _plain(path, f"take {uid}", record.get("take_name", uid))
-        yield uid, Take(name, uid, str(record.get("scenario", "")))
+            raise InputError(f"{path}, take {quoted(uid)}: {quoted(record)} is not a take; download the file again")
+        name = _take_name(path, f"take {uid}", record.get("take_name", uid))
+        yield uid, AnnotatedTake(name, uid, str(record.get("scenario", "")))
 
 
 def _segments(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for uid, record in _annotations(path).items():
         for segment in _list(path, record, "segments"):
             if not isinstance(segment, dict):
-                raise InputError(f"{path}, take {uid}: {quoted(segment)} is no segment; download the file again")
+                raise InputError(f"{path}, take {uid}: {quoted(segment)} is not a segment; download the file again")
             yield uid, segment
 
 
@@ -233,14 +257,14 @@ def _list(path: Path, record: dict[str, Any], key: str) -> list[Any]:
     return found
 
 
-def _plain(path: Path, where: str, name: object) -> str:
-    """A take's name, which becomes a file's."""
+def _take_name(path: Path, where: str, name: object) -> str:
+    """Validate the name of a take, which becomes a file name."""
     if not is_file_name(name):
-        raise InputError(f"{path}, {where}: {quoted(name)} is no name of a take; download the file again")
+        raise InputError(f"{path}, {where}: {quoted(name)} is not the name of a take; download the file again")
     return name
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
-    """Names that no two classes share: a folder tells its classes apart by name."""
+    """Make class names unique, because a feature folder identifies classes by name."""
     shared = Counter(names)
     return tuple(name if shared[name] == 1 else f"{name} (#{label})" for label, name in enumerate(names))

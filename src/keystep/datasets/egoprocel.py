@@ -1,19 +1,19 @@
 """EgoProceL (Bansal et al., ECCV 2022): key-steps of 16 egocentric tasks, in FACT's layout or its own annotations.
 
-FACT (Lu and Elhamifar, CVPR 2024) publishes 2048-wide features and labels a frame, 115 steps of all tasks and a
-background, as its loader reads them::
+FACT (Lu and Elhamifar, CVPR 2024) publishes features of width 2048 and frame labels, 115 steps of all tasks and a
+background::
 
-    egoprocel/features/<video>.npy     (T, 2048), 10 a second
-    egoprocel/groundTruth/<video>.txt  one class name a line
+    egoprocel/features/<video>.npy     (T, 2048), 10 Hz
+    egoprocel/groundTruth/<video>.txt  one class name per line
     egoprocel/mapping.txt              "id name"; the background is 0
-    egoprocel/split1.train, split1.test    one video a line
+    egoprocel/split1.train, split1.test    one video per line
 
-The data set's authors publish when each key-step begins and ends, and no features::
+The authors of the data set publish start and end of each key-step, but no features::
 
     annotations/CMU-MMAC/Brownie/S07_Brownie_Video/S07_Brownie_7150991-1431.csv   start second, end second, key-step
     annotations/EGTEA_Gaze+/BaconAndEggs/OP01-R03-BaconAndEggs.csv
-    annotations/MECCANO/0003.csv                    (sets of one task have no folder of tasks)
-    features/.../<the same name>.npy or .pt         yours, of one rate
+    annotations/MECCANO/0003.csv                    (no task folder for sets with one task)
+    features/.../<the same name>.npy or .pt         your own, all of one rate
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from keystep.config import Config
 from keystep.data.annotation import UNLABELLED, read_mapping, segment_lengths
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
-from keystep.data.slots import lost_note
+from keystep.data.slots import note_lost_segments
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets import egoprocel_csv
 from keystep.datasets.egoprocel_csv import BACKGROUND
-from keystep.datasets.survey import Looking, Missing, Survey, left_out, require
-from keystep.datasets.tree import Array, Axis, check_covered, kept_slots
+from keystep.datasets.survey import Missing, Survey, SurveyProblems, require, summarise_missing
+from keystep.datasets.tree import Array, Axis, check_covered, thin_slots
 from keystep.errors import InputError
 from keystep.files import write_lines
 from keystep.reading import read_lines
@@ -40,7 +40,7 @@ from keystep.types import Rate, parse_rate
 Layout = Literal["fact", "csv"]
 
 FACT_RATE = parse_rate(10)
-"""Features a second in FACT's folder: the "fps" of the P-JEPA authors' manifest of it; FACT's code names no rate."""
+"""Rate of FACT's features: "fps" in the manifest of P-JEPA's authors; FACT's code states none."""
 FACT_SOURCE = "FACT's Google Drive folder, linked from github.com/ZijiaLewisLu/CVPR2024-FACT, 'Prepare Data'"
 CSV_SOURCE = "sid2697.github.io/egoprocel, section 'Download'"
 FEATURES_SOURCE = "your own extraction, such as keystep extract; the data set's authors publish videos, no features"
@@ -49,42 +49,46 @@ LISTS = {
     914: {"videos": 914, "train": 731, "test": 183},  # P-JEPA (arXiv 2606.23256), and its release's first archive
     423: {"videos": 423, "train": 337, "test": 86},  # the release's newer archive of FACT's features
 }
-"""Number of videos -> what is published of FACT's layout with so many."""
+"""Number of videos -> published counts of the list with this number."""
 CLASSES = 116
-"""P-JEPA: 115 steps and the background."""
+"""P-JEPA: 115 steps and background."""
 TASKS = 16
 """Bansal et al., ECCV 2022."""
 
 
 class EgoProceLConfig(Config):
-    """What a tree of EgoProceL leaves open."""
+    """Options of the conversion."""
 
     layout: Literal["auto", "fact", "csv"] = "auto"
-    """``fact``: features, groundTruth, mapping.txt, split1.train; ``csv``: the authors' annotations beside your
-    features; ``auto``: whichever is there."""
+    """``fact``: features, groundTruth, mapping.txt, split1.train. ``csv``: the authors' annotations with your own
+    features. ``auto``: the one that is found."""
     videos: Literal[914, 423] = 914
-    """Which of the two published lists of FACT's videos this is checked against: 914, split 731/183, as in the paper of
-    P-JEPA, or its authors' newer one of 423, split 337/86."""
+    """The published list of FACT's videos to compare with: 914, split 731/183, as in the P-JEPA paper, or the newer one
+    of 423, split 337/86."""
     features_rate: Rate | None = None
-    """Features a second on disk: 10 for FACT's; has to be given with ``csv``."""
+    """Slots per second on disk: 10 for FACT's features; required with ``csv``."""
     rate: Rate | None = None
-    """Keep fewer: the slot at or just before each moment of this rate, with its own time. The paper works at 4."""
+    """Subsample to this rate: keeps the slot at or just before each moment, with its time. The paper uses 4."""
     time_axis: Axis | None = None
-    """0 for (T, D) arrays, 1 for (D, T); by default found out from all of them."""
+    """0 for (T, D) arrays, 1 for (D, T). None: determined from the shapes."""
     half: bool = False
     """Store float16."""
 
     @property
     def source_rate(self) -> Rate:
-        """Features a second on disk, with FACT's as the default."""
+        """Slots per second on disk, by default FACT's."""
         return self.features_rate or FACT_RATE
 
     @property
     def step(self) -> float:
-        """Slots on disk for each slot that is kept."""
+        """Slots on disk per slot that is kept.
+
+        Raises:
+            InputError: a rate above that on disk.
+        """
         step = 1.0 if self.rate is None else float(self.source_rate / self.rate)
         if step < 1:
-            raise InputError(f"rate {self.rate}: above the {self.source_rate} features a second on disk")
+            raise InputError(f"rate {self.rate}: above that of the features on disk, {self.source_rate} Hz")
         return step
 
 
@@ -100,22 +104,22 @@ class EgoProceL:
         self.config = config or EgoProceLConfig()
 
     def survey(self, root: Path) -> Survey:
-        """Labels and annotations read, arrays measured."""
+        """See `Preparer`. Reads labels, annotations and array headers."""
         layout = self.layout(root)
         return self._survey_fact(_fact_root(root)) if layout == "fact" else self._survey_csv(root)
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
-        """The feature folder. Every ``<video>.json`` says the layout it came from and, with ``csv``, the task."""
+        """See `Preparer`. Every ``<video>.json`` states the layout of the source or, with ``csv``, the task."""
         if self.layout(root) == "fact":
             self._write_fact(_fact_root(root), out, problems)
         else:
             self._write_csv(root, out, problems)
 
     def layout(self, root: Path) -> Layout:
-        """Which of the two the tree is.
+        """The layout of a download.
 
         Raises:
-            InputError: no folder, or neither.
+            InputError: no folder, or neither layout.
         """
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; download EgoProceL from {self.source}")
@@ -141,7 +145,7 @@ class EgoProceL:
         if (root / "mapping.txt").exists():
             counts["classes"] = len(read_mapping(root / "mapping.txt"))
         if not missing:
-            problems = Looking()
+            problems = SurveyProblems()
             folder = open_dataset(root, source_rate=self.config.source_rate, problems=problems)
             listed = {video for parts in splits.values() for videos in parts.values() for video in videos}
             used = listed | set(problems.skipped)
@@ -159,11 +163,11 @@ class EgoProceL:
                 if video in used and video not in unlabelled
             ]
             for group, what in ((absent, "files are missing"), (bad, "videos cannot be used")):
-                few, more = left_out(group, what)
+                few, more = summarise_missing(group, what)
                 missing, notes = [*missing, *few], [*notes, *more]
         published = LISTS[self.config.videos]
         notes += [
-            f"these are the {videos} videos of the other published list; set videos={videos} to check against it"
+            f"these are the {videos} videos of the other published list; set videos={videos} to compare with it"
             for videos, other in LISTS.items()
             if videos != self.config.videos and other.items() <= counts.items()
         ]
@@ -176,7 +180,7 @@ class EgoProceL:
         names = [name for parts in splits.values() for videos in parts.values() for name in videos]
         for name in names:
             if name not in folder.videos and name not in problems.skipped:
-                problems.attempt(name, lambda name=name: _lacks(root / "features" / f"{name}.npy"))  # type: ignore[misc]
+                problems.attempt(name, lambda name=name: _raise_missing(root / "features" / f"{name}.npy"))  # type: ignore[misc]
         store = self._store(out, "FACT")
         write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(folder.classes)))
         for name in dict.fromkeys(names):
@@ -187,8 +191,8 @@ class EgoProceL:
 
     def _add_fact(self, store: FeatureStore, folder: FeatureFolder, name: str, problems: Problems) -> None:
         features, labels = folder.features(name), folder.frame_labels(name)
-        kept = kept_slots(len(features), self.config.step)
-        problems.notes += lost_note(name, labels, kept, labels[kept])
+        kept = thin_slots(len(features), self.config.step)
+        problems.notes += note_lost_segments(name, labels, kept, labels[kept])
         store.add(
             name,
             features[kept].astype("float16" if self.config.half else "float32"),
@@ -198,7 +202,7 @@ class EgoProceL:
         )
 
     def _survey_csv(self, root: Path) -> Survey:
-        problems = Looking()
+        problems = SurveyProblems()
         listed = egoprocel_csv.read_tree(root, self.config.time_axis, problems)
         notes, missing = ["layout: the authors' annotations", *listed.notes], list[Missing]()
         bad = [
@@ -211,20 +215,20 @@ class EgoProceL:
         if not listed.paths:
             missing, absent = [Missing(root / "features", FEATURES_SOURCE)], []
         for parts, what in ((absent, "files are missing"), (bad, "files cannot be used")):
-            few, more = left_out(parts, what)
+            few, more = summarise_missing(parts, what)
             missing, notes = [*missing, *few], [*notes, *more]
         if self.config.features_rate is None:
-            notes.append("features_rate is not set; writing needs it (features a second in your arrays)")
+            notes.append("features_rate is not set; writing needs it (slots per second of your arrays)")
         return Survey(listed.counts(), {"tasks": TASKS}, tuple(missing), tuple(notes))
 
     def _write_csv(self, root: Path, out: Path, problems: Problems) -> None:
         if self.config.features_rate is None:
-            raise InputError(f"{root}: set features_rate to the features a second in your arrays (layout csv)")
+            raise InputError(f"{root}: set features_rate to the slots per second of your arrays (layout csv)")
         listed = egoprocel_csv.read_tree(root, self.config.time_axis, problems)
         if not listed.paths:
             raise InputError(f"{root / 'features'}: no arrays here that can be used; {FEATURES_SOURCE}")
         for video in listed.without_features:
-            problems.attempt(video.name, lambda video=video: _absent(root, video))  # type: ignore[misc]
+            problems.attempt(video.name, lambda video=video: _raise_without_features(root, video))  # type: ignore[misc]
         store = self._store(out, "EgoProceL's CSV annotations")
         write_lines(out / "mapping.txt", (f"{index} {name}" for index, name in enumerate(listed.classes)))
         for video in listed.with_features:
@@ -234,18 +238,18 @@ class EgoProceL:
         store.finish()
 
     def _add_csv(
-        self, store: FeatureStore, listed: egoprocel_csv.Tree, video: egoprocel_csv.Video, problems: Problems
+        self, store: FeatureStore, listed: egoprocel_csv.Tree, video: egoprocel_csv.AnnotatedVideo, problems: Problems
     ) -> None:
         features = listed.features(video)
-        kept = kept_slots(len(features), self.config.step)
+        kept = thin_slots(len(features), self.config.step)
         times = kept / float(self.config.source_rate)
         found = listed.labels(video, times)
         labels = found.labels
         notes = check_covered(video.name, found, len(video.segments), times, "features_rate")
         if found.claimed:
-            notes.append(f"{video.name}: key-steps overlap in {found.claimed} slots; the one that began later counts")
+            notes.append(f"{video.name}: key-steps overlap in {found.claimed} slots; the one that starts later is used")
         if not any(label != BACKGROUND for label in labels):
-            notes.append(f"{video.name}: no slot lies in a key-step; is features_rate right?")
+            notes.append(f"{video.name}: no slot is within a key-step; check features_rate")
         problems.notes += notes
         store.add(
             video.name,
@@ -263,7 +267,7 @@ class EgoProceL:
         return FeatureStore(out, timeline, "native", made).create()
 
     def _times(self, kept: Array) -> Array | None:
-        """Explicit seconds, where thinning left slots at uneven distances."""
+        """Explicit seconds, if subsampling gives irregular slots."""
         return None if self.config.step.is_integer() else kept / float(self.config.source_rate)
 
 
@@ -274,7 +278,7 @@ def _fact_root(root: Path) -> Path:
 
 
 def _splits(root: Path) -> dict[str, dict[str, list[str]]]:
-    """Split name -> part -> videos, of ``split1.train`` and ``split1.test``, or of ``splits/train.split1.bundle``."""
+    """Split name -> part -> videos, from ``split1.train``, ``split1.test`` or from ``splits/train.split1.bundle``."""
     splits: dict[str, dict[str, list[str]]] = {}
     for path in sorted([*root.glob("split*.t*"), *(root / "splits").glob("t*.split*.bundle")]):
         first, second = path.name.removesuffix(".bundle").split(".", 1)
@@ -286,7 +290,7 @@ def _splits(root: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _missing_of_fact(root: Path, splits: dict[str, dict[str, list[str]]]) -> list[Missing]:
-    """What nothing works without: the parts of the tree, and both sides of each split."""
+    """The missing necessary parts, including both parts of each split."""
     needed = [root / part for part in ("features", "groundTruth", "mapping.txt")]
     missing = [Missing(path, FACT_SOURCE) for path in needed if not path.exists()]
     for name, parts in (splits or {"1": {}}).items():
@@ -299,7 +303,7 @@ def _missing_of_fact(root: Path, splits: dict[str, dict[str, list[str]]]) -> lis
 
 
 def _write_splits(out: Path, splits: dict[str, dict[str, list[str]]], problems: Problems) -> None:
-    """Bundles of the videos that are there; a split that cannot train or test is noted instead."""
+    """Write bundles of the written videos; a split without training or test videos gives a note instead."""
     for name, parts in splits.items():
         usable = {
             part: [video for video in videos if (out / "features" / f"{video}.npy").exists()]
@@ -313,7 +317,7 @@ def _write_splits(out: Path, splits: dict[str, dict[str, list[str]]], problems: 
 
 
 def _counts(folder: FeatureFolder, problems: Problems) -> dict[str, int]:
-    """For the survey; a video whose labels are missing or damaged is none."""
+    """Counts for the survey, of videos with valid labels."""
     found = {
         name: problems.attempt(name, lambda name=name: folder.frame_labels(name))  # type: ignore[misc]
         for name in folder.videos
@@ -333,9 +337,9 @@ def _counts(folder: FeatureFolder, problems: Problems) -> dict[str, int]:
     }
 
 
-def _lacks(path: Path) -> None:
+def _raise_missing(path: Path) -> None:
     raise InputError(f"{path}: missing, though a split lists the video; it comes from {FACT_SOURCE}")
 
 
-def _absent(root: Path, video: egoprocel_csv.Video) -> None:
+def _raise_without_features(root: Path, video: egoprocel_csv.AnnotatedVideo) -> None:
     raise InputError(f"{root / 'features'}: no features for {video.path.relative_to(root)}; {FEATURES_SOURCE}")

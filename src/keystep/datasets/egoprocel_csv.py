@@ -1,4 +1,4 @@
-"""The original annotations of EgoProceL: one CSV file a video, in folders by data set and task."""
+"""Read the original annotations of EgoProceL: one CSV file per video, in folders by data set and task."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ from keystep.reading import read_rows
 
 BACKGROUND = "background"
 TEST_SHARE = 0.2
-"""Share of each task's videos that test: no split of these annotations was published, so it is ours."""
+"""Share of test videos of each task in keystep's own split, because none was published for these annotations."""
 NUMBERED = re.compile(r"\s*(\d+)")
-"""Key-steps are written "4 crack the egg", in EGTEA's files "4. crack the egg"."""
+"""Matches the number of a key-step: "4 crack the egg", or "4. crack the egg" in EGTEA's files."""
 
 Shapes = dict[Path, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Video:
-    """One annotated video.
+class AnnotatedVideo:
+    """An annotated video.
 
-    name: unique over the data set. task: the folders it lies in, up to two (``CMU-MMAC/Brownie``). path: its CSV file.
-    segments: (start, end, key-step as written) in seconds.
+    Attributes:
+        name: unique in the data set.
+        task: its folders, at most two (``CMU-MMAC/Brownie``).
+        path: its CSV file.
+        segments: start and end in seconds, and the key-step as written.
     """
 
     name: str
@@ -53,31 +56,37 @@ class Video:
 
 @dataclass(frozen=True)
 class Tree:
-    """All annotations, and the arrays that belong to them."""
+    """All annotations and their arrays.
 
-    videos: tuple[Video, ...]
+    Attributes:
+        videos: annotated videos.
+        paths: video -> its array, if it has a usable one.
+        damaged: video -> its unusable annotation or array.
+        axis: time axis of the arrays.
+        notes: for the survey.
+    """
+
+    videos: tuple[AnnotatedVideo, ...]
     paths: dict[str, Path]
-    """Video -> its array, where it has one that can be used."""
     damaged: dict[str, Path]
-    """Video -> its annotation or array, where that cannot be used."""
     axis: Axis
     notes: tuple[str, ...]
 
     @property
-    def with_features(self) -> tuple[Video, ...]:
-        """Videos that have an array to use."""
+    def with_features(self) -> tuple[AnnotatedVideo, ...]:
+        """Videos with a usable array."""
         return tuple(video for video in self.videos if video.name in self.paths)
 
     @property
-    def without_features(self) -> tuple[Video, ...]:
-        """Videos that have none."""
+    def without_features(self) -> tuple[AnnotatedVideo, ...]:
+        """Videos without an array."""
         return tuple(video for video in self.videos if video.name not in self.paths and video.name not in self.damaged)
 
     @cached_property
     def names(self) -> dict[tuple[str, str], str]:
-        """(task, key of the key-step) -> class name, ``task/key-step``: numbers start anew in every task.
+        """(task, key of the key-step) -> class name ``task/key-step``, because each task has its own numbers.
 
-        A step that is spelled in several ways has the commonest spelling.
+        Of several spellings, the most frequent one is used.
         """
         spelled: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for video in self.videos:
@@ -93,25 +102,33 @@ class Tree:
         """The background, then the key-steps of all tasks."""
         return (BACKGROUND, *self.names.values())
 
-    def features(self, video: Video) -> Array:
-        """(T, D) of a video."""
+    def features(self, video: AnnotatedVideo) -> Array:
+        """Read the features of a video, (T, D).
+
+        Raises:
+            InputError: NaN or infinity.
+        """
         array = open_features(self.paths[video.name])
         rows = array if self.axis == 0 else array.T
         if not np.isfinite(rows).all():
             raise InputError(f"{self.paths[video.name]}: NaN or infinite values; extract this video again")
         return rows
 
-    def labels(self, video: Video, times: Array) -> SlotLabels:
-        """The class name of each slot; between key-steps is the background.
+    def labels(self, video: AnnotatedVideo, times: Array) -> SlotLabels:
+        """Label the slots of a video, with the background between key-steps.
 
-        A slot belongs to a key-step with start <= time < end. (The authors' code counts frames and takes the frame at
-        the end too.)
+        A slot belongs to a key-step if start <= time < end. (The authors' code counts frames and
+        includes the last one.)
+
+        Args:
+            video: its annotation.
+            times: (T,) seconds of the slots.
         """
         named = [segment._replace(name=self.names[video.task, step_key(segment.name)]) for segment in video.segments]
         return label_slots(times, named, BACKGROUND)
 
     def split(self) -> dict[str, list[str]]:
-        """A fifth of each task's videos test, by the hash of their names; a task of one video trains."""
+        """Hold out `TEST_SHARE` of the videos of each task for testing, by hash of the name; single videos train."""
         parts: dict[str, list[str]] = {"train": [], "test": []}
         for task in dict.fromkeys(video.task for video in self.videos):
             videos = [video.name for video in self.videos if video.task == task]
@@ -121,7 +138,7 @@ class Tree:
         return parts
 
     def counts(self) -> dict[str, int]:
-        """For the survey."""
+        """Counts for the survey."""
         return {
             "tasks": len({video.task for video in self.videos}),
             "videos": len(self.videos),
@@ -132,12 +149,15 @@ class Tree:
 
 
 def read_tree(root: Path, axis: Axis | None, problems: Problems) -> Tree:
-    """Read every CSV file, find the arrays, tell their orientation.
+    """Read all CSV files, find the arrays, and determine their orientation.
 
-    A file that cannot be used goes through ``problems``, with the name of its video.
+    Args:
+        root: the download.
+        axis: time axis of the arrays. None: determined from the shapes.
+        problems: collects bad files, by the name of the video.
 
     Raises:
-        InputError: no annotation, arrays whose axes cannot be told apart, or a bad file (unless ``problems`` skips it).
+        InputError: no annotation, ambiguous axes, or a bad file (unless skipped).
     """
     files = sorted((root / "annotations").rglob("*.csv"))
     if not files:
@@ -151,23 +171,23 @@ def read_tree(root: Path, axis: Axis | None, problems: Problems) -> Tree:
         if segments is None:
             damaged[name] = path
         else:
-            videos.append(Video(name, task, path, segments))
+            videos.append(AnnotatedVideo(name, task, path, segments))
     found = _find_arrays(root, videos)
-    shapes = _of_one_width(found, measure(found, problems), axis, quiet)
+    shapes = _check_widths(found, measure(found, problems), axis, quiet)
     paths = {name: path for name, path in found.items() if path in shapes}
     damaged |= {name: path for name, path in found.items() if path not in shapes}
     notes = ["split 1 is keystep's own: a fifth of each task's videos test; none was published for these annotations"]
     empty = sum(not video.segments for video in videos)
     if empty:
-        notes.append(f"{empty} videos have no key-step at all")
+        notes.append(f"{empty} videos have no key-step")
     return Tree(tuple(videos), paths, damaged, _axis(shapes, axis), tuple(notes))
 
 
 def read_segments(path: Path) -> tuple[TimedSegment, ...]:
-    """Lines ``start second, end second, key-step``; a heading is skipped, commas in the key-step are part of it.
+    """Read lines ``start second, end second, key-step``. A header is skipped; key-steps may contain commas.
 
     Raises:
-        InputError: a line with too few columns, no seconds, or no key-step.
+        InputError: a line with too few columns, invalid seconds, or no key-step.
     """
     rows = read_rows(path)
     if rows and not any(character.isdigit() for character in "".join(rows[0][1][:2])):
@@ -182,7 +202,7 @@ def read_segments(path: Path) -> tuple[TimedSegment, ...]:
 
 
 def step_key(text: str) -> str:
-    """What tells key-steps of one task apart: the number in front, or the words where there is none."""
+    """The identifier of a key-step within its task: its number, or its words if it has none."""
     found = NUMBERED.match(text)
     return (found[1].lstrip("0") or "0") if found else " ".join(text.lower().split())
 
@@ -192,8 +212,8 @@ def _task(path: Path) -> str:
     return "/".join(path.parts[:-1][:2]) or path.stem
 
 
-def _find_arrays(root: Path, videos: Sequence[Video]) -> dict[str, Path]:
-    """Arrays with the CSV file's own path under ``features/``, else with its name, else with the video's."""
+def _find_arrays(root: Path, videos: Sequence[AnnotatedVideo]) -> dict[str, Path]:
+    """Arrays with the path of the CSV file under ``features/``, otherwise with its name, otherwise with the video's."""
     arrays = [path for path in sorted((root / "features").rglob("*")) if path.suffix in (".npy", ".pt")]
     by_path = {path.relative_to(root / "features").with_suffix(""): path for path in reversed(arrays)}
     by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -214,14 +234,14 @@ def _find_arrays(root: Path, videos: Sequence[Video]) -> dict[str, Path]:
 
 
 def _axis(shapes: Shapes, axis: Axis | None) -> Axis:
-    """The axis of time."""
+    """The time axis."""
     if axis is None and shapes:
         return time_axis(shapes)
     return axis or 0
 
 
-def _of_one_width(paths: Mapping[str, Path], shapes: Shapes, axis: Axis | None, problems: Problems) -> Shapes:
-    """The arrays that are as wide as most."""
+def _check_widths(paths: Mapping[str, Path], shapes: Shapes, axis: Axis | None, problems: Problems) -> Shapes:
+    """The arrays with the most common width."""
     axis = _axis(shapes, axis)
     widths = Counter(shape[1 - axis] for shape in shapes.values())
     width = widths.most_common(1)[0][0] if widths else 0

@@ -1,4 +1,4 @@
-"""Assembly101's features, one vector a frame: from LMDB, one environment a view, or from arrays, one a video.
+"""Read Assembly101's features, one vector per frame, from LMDB (one environment per view) or arrays (one per video).
 
 ::
 
@@ -6,8 +6,8 @@
     TSM_features/<recording>/<view>/features.npy    (2048, T)
 
 The first is the official layout (data/data_stat.py of assembly-101/assembly101-temporal-action-segmentation: keys,
-"all the frame numbers are at 30fps", consecutive numbers); the second is what LTContext/LTContext (its
-ltc/dataset/assembly101.py) reads, where the column is the frame's number.
+"all the frame numbers are at 30fps", consecutive numbers). The second is that of LTContext/LTContext
+(ltc/dataset/assembly101.py), where the column is the frame number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from keystep.data.slots import open_array
 from keystep.errors import InputError, quoted
 
 WIDTH = 2048
-"""Numbers a frame: TSM with 8 frames of input (the README of the segmentation repository)."""
+"""Width of the features: TSM with 8 input frames (README of the segmentation repository)."""
 FOLDERS = ("TSM_features", "db_TSM_features", "TSM", "features", ".")
 ARRAY = "features.npy"
 
@@ -34,30 +34,34 @@ class FrameFeatures(Protocol):
     views: tuple[str, ...]
 
     def span(self, recording: str, view: str) -> tuple[int, int] | None:
-        """The first frame and the one after the last; None where there are no features."""
+        """The first frame and the one after the last. None: no features."""
         ...
 
     def read(self, recording: str, view: str, frames: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, 2048) float32 features of frames.
+        """Read the features of frames, (n, 2048) float32.
 
         Raises:
-            InputError: a frame that is not there, or of another width.
+            InputError: a missing frame, or another width.
         """
         ...
 
 
 def features_folder(root: Path) -> Path | None:
-    """The folder below the root that holds features in one of the two layouts."""
+    """The folder below the root with features in one of the two layouts. None: there is none."""
     places = (root / name for name in FOLDERS)
     return next((place for place in places if _databases(place) or _array_views(place)), None)
 
 
 @contextmanager
 def open_features(folder: Path, first_frame: int = 0) -> Iterator[FrameFeatures]:
-    """Open features in either layout; of arrays, ``first_frame`` is the number of the first column's frame.
+    """Open features in either layout, as a context manager.
+
+    Args:
+        folder: of the features.
+        first_frame: frame number of the first column of arrays.
 
     Raises:
-        InputError: no features there, or LMDB files without the package that reads them.
+        InputError: no features, or the package ``lmdb`` is needed and missing.
     """
     databases = _databases(folder)
     if not databases:
@@ -83,7 +87,7 @@ def _array_views(folder: Path) -> tuple[str, ...]:
 
 
 class _Databases:
-    """LMDB environments, opened when they are needed."""
+    """LMDB environments, opened on demand."""
 
     def __init__(self, folders: dict[str, Path]) -> None:
         try:
@@ -98,15 +102,15 @@ class _Databases:
         self._open: dict[str, Any] = {}
 
     def span(self, recording: str, view: str) -> tuple[int, int] | None:
-        """Found by two look-ups, as keys are sorted and the numbers have leading zeros."""
+        """See `FrameFeatures`. Two look-ups suffice, because keys are sorted and numbers have leading zeros."""
         prefix = f"{recording}/{view}/{view}_".encode()
         with self._transaction(view) as transaction:
             cursor = transaction.cursor()
             if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
                 return None
             first = self._number(view, cursor.key(), prefix)
-            behind = cursor.set_range(prefix + b":")  # the letter after 9
-            _ = cursor.prev() if behind else cursor.last()
+            found = cursor.set_range(prefix + b":")  # the character after 9
+            _ = cursor.prev() if found else cursor.last()
             return first, self._number(view, cursor.key(), prefix) + 1
 
     def read(self, recording: str, view: str, frames: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -123,7 +127,7 @@ class _Databases:
         return rows
 
     def close(self) -> None:
-        """Let go of the files: an environment cannot be open twice."""
+        """Close the files, because an environment cannot be opened twice."""
         for environment in self._open.values():
             environment.close()
         self._open.clear()
@@ -132,7 +136,7 @@ class _Databases:
     def _transaction(self, view: str) -> Iterator[Any]:
         try:
             if view not in self._open:
-                # lock=False: downloads may be read-only. readahead=False: most pages between two frames are not needed.
+                # downloads may be read-only; most pages between two frames are not needed
                 self._open[view] = self._lmdb.open(
                     str(self._folders[view]), readonly=True, lock=False, readahead=False, create=False
                 )
@@ -144,19 +148,19 @@ class _Databases:
     def _number(self, view: str, key: bytes, prefix: bytes) -> int:
         number = key[len(prefix) :].removesuffix(b".jpg")
         if not number.isdigit():
-            raise InputError(f"{self._folders[view]}: the key {quoted(key)} names no frame; download this view again")
+            raise InputError(f"{self._folders[view]}: the key {quoted(key)} has no frame; download this view again")
         return int(number)
 
 
 class _Arrays:
-    """One (2048, T) or (T, 2048) array a recording and view."""
+    """One (2048, T) or (T, 2048) array per recording and view."""
 
     def __init__(self, folder: Path, views: tuple[str, ...], first_frame: int) -> None:
         self.views = views
         self._folder, self._first = folder, first_frame
 
     def span(self, recording: str, view: str) -> tuple[int, int] | None:
-        """From the array's header."""
+        """See `FrameFeatures`; reads the header of the array."""
         if not self._path(recording, view).exists():
             return None
         return self._first, self._first + len(self._rows(recording, view))
@@ -174,7 +178,7 @@ class _Arrays:
         return self._folder / recording / view / ARRAY
 
     def _rows(self, recording: str, view: str) -> np.ndarray:
-        """(T, 2048), on disk."""
+        """(T, 2048), memory-mapped."""
         path = self._path(recording, view)
         array = open_array(path)
         if WIDTH not in array.shape:

@@ -1,14 +1,14 @@
-"""Breakfast, 50Salads and GTEA in the MS-TCN layout, as its authors publish them (zenodo.org/records/3625992).
+"""Breakfast, 50Salads and GTEA in the MS-TCN layout, as published by its authors (zenodo.org/records/3625992).
 
 ::
 
     data/<name>/features/<video>.npy       (2048, T) I3D, RGB and flow
-    data/<name>/groundTruth/<video>.txt    a class a frame
+    data/<name>/groundTruth/<video>.txt    one class name per frame
     data/<name>/splits/{train,test}.splitK.bundle
     data/<name>/mapping.txt
 
-keystep reads this layout as it is. What is written here, if asked for, is a copy in keystep's own layout, with the rate
-in it, and thinned out if wanted.
+keystep reads this layout directly. On request, a copy in keystep's own layout is written, which states the rate and may
+be subsampled.
 """
 
 from __future__ import annotations
@@ -26,11 +26,20 @@ from keystep.data.annotation import PARTS, read_split, segment_lengths, split_na
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import GROUPS, groups_by_pattern, write_groups
 from keystep.data.problems import Problems
-from keystep.data.slots import lost_note, pool_mean
+from keystep.data.slots import note_lost_segments, pool_mean
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
-from keystep.datasets.survey import Looking, Missing, Ready, Survey, check_root, first_existing, left_out, require
-from keystep.datasets.thinning import How, Thinning, class_names
+from keystep.datasets.subsampling import How, Subsampling, class_names
+from keystep.datasets.survey import (
+    Missing,
+    Ready,
+    Survey,
+    SurveyProblems,
+    check_root,
+    first_existing,
+    require,
+    summarise_missing,
+)
 from keystep.datasets.tree import without_progress
 from keystep.errors import InputError
 from keystep.files import write_lines
@@ -41,42 +50,42 @@ NEEDED = ("features", "groundTruth", "mapping.txt", "splits")
 
 
 class MSTCNConfig(Config):
-    """How a copy is made."""
+    """Options of the copy."""
 
     every: int = Field(default=1, ge=1)
-    """Frames a slot of a copy; MS-TCN takes every second frame of 50Salads."""
+    """Frames per slot; MS-TCN uses every second frame of 50Salads."""
     how: How = "stride"
-    """``stride``: the first of those frames. ``average``: the mean of all."""
+    """``stride``: the first of these frames. ``average``: the mean of all."""
     half: bool = False
     """Store float16 instead of float32."""
 
 
 class MSTCN:
-    """One of the three data sets."""
+    """Base class of the three data sets, a `keystep.datasets.survey.Preparer`."""
 
     name: str
     title: str
     source = ORIGIN
     rate: Fraction
-    """Features a second."""
+    """Slots per second."""
     published: ClassVar[Mapping[str, int]]
-    """MS-TCN (Abu Farha and Gall, CVPR 2019), section 4, and its repository's README for the splits. The paper's 17
-    classes of 50Salads are 19 in mapping.txt, with the two that frame them."""
+    """MS-TCN (Abu Farha and Gall, CVPR 2019), section 4; splits from the README of its repository. mapping.txt of
+    50Salads has 19 classes: the paper's 17 and those of start and end."""
     background: tuple[str, ...]
-    """What is no step. Published scores leave out GTEA's alone."""
+    """Classes that are not steps. Published scores exclude only that of GTEA."""
     person: str
-    """Finds the person in a video's name."""
+    """Pattern that matches the person in the name of a video."""
 
     def __init__(self, config: MSTCNConfig | None = None) -> None:
         self.config = config or MSTCNConfig()
 
     def survey(self, root: Path) -> Survey:
-        """Array headers, all labels and all splits."""
+        """See `Preparer`. Reads array headers, all labels and all splits."""
         folder = self.folder(root)
         missing = tuple(Missing(folder / name, self.source) for name in NEEDED if not (folder / name).exists())
         if missing:
             return Survey({}, self.published, missing)
-        problems = Looking()
+        problems = SurveyProblems()
         data = open_dataset(folder, source_rate=self._source_rate(folder), problems=problems)
         labelled = [name for name, video in data.videos.items() if video.labels is not None]
         read = [problems.attempt(name, lambda name=name: data.frame_labels(name)) for name in labelled]  # type: ignore[misc]
@@ -88,7 +97,7 @@ class MSTCN:
             "frames": sum(video.frames for video in data.videos.values()),
             "segments": sum(len(segment_lengths(ids)) for ids in labels),
         }
-        bad, more = left_out(
+        bad, more = summarise_missing(
             [
                 Missing(folder / "features" / f"{name}.npy", self.source, damage=line)
                 for name, line in problems.skipped.items()
@@ -107,7 +116,7 @@ class MSTCN:
         return Survey(counts, self.published, bad, (*notes, *unknown), ready)
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
-        """A copy in keystep's own layout."""
+        """See `Preparer`. Writes a copy in keystep's own layout."""
         require(self.survey(root))
         folder = self.folder(root)
         quiet = without_progress(problems)
@@ -123,14 +132,18 @@ class MSTCN:
         store.finish()
 
     def folder(self, root: Path) -> Path:
-        """Where this data set lies: the root itself, or a folder of its name in it."""
+        """The folder of the data set: the root itself, or one below it with its name.
+
+        Raises:
+            InputError: the root is not a folder.
+        """
         check_root(root)
         if (root / "features").is_dir():
             return root
         return first_existing(root, (self.name, f"data/{self.name}"))
 
     def _persons(self, data: FeatureFolder) -> tuple[Mapping[str, str], list[str]]:
-        """Whose each video is, as the tree itself or its names say; none and a note where neither does."""
+        """Video -> person, from ``groups.csv`` or the names; empty with a note if neither states them."""
         try:
             return data.groups or groups_by_pattern(self.person, data.videos), []
         except InputError as error:
@@ -140,14 +153,14 @@ class MSTCN:
         return None if (folder / "store.json").exists() else self.rate
 
     def _write(self, store: FeatureStore, data: FeatureFolder, name: str, problems: Problems) -> None:
-        thinning = Thinning(self.config.every, self.config.how)
+        subsampling = Subsampling(self.config.every, self.config.how)
         rows = data.features(name)
-        rows = pool_mean(rows[thinning.frames(len(rows))], thinning.pool)
+        rows = pool_mean(rows[subsampling.frames(len(rows))], subsampling.pool)
         labelled = data.video(name).labels is not None
         frames = data.frame_labels(name) if labelled else None
-        ids = None if frames is None else thinning.labels(frames, len(data.classes))
+        ids = None if frames is None else subsampling.labels(frames, len(data.classes))
         if frames is not None and ids is not None:
-            problems.notes += lost_note(name, frames, np.arange(0, len(frames), self.config.every), ids)
+            problems.notes += note_lost_segments(name, frames, np.arange(0, len(frames), self.config.every), ids)
         store.add(
             name,
             rows.astype(np.float16 if self.config.half else np.float32),
@@ -156,7 +169,7 @@ class MSTCN:
 
 
 class Breakfast(MSTCN):
-    """Ten breakfasts in 18 kitchens."""
+    """Breakfast: ten dishes in 18 kitchens."""
 
     name = "breakfast"
     title = "Breakfast: ten breakfast dishes, I3D features"
@@ -167,7 +180,7 @@ class Breakfast(MSTCN):
 
 
 class Salads50(MSTCN):
-    """Mixed salads; 17 steps and the two that frame them."""
+    """50Salads: mixed salads; 17 steps, start and end."""
 
     name = "50salads"
     title = "50Salads: mixed salads from above, I3D features"
@@ -178,7 +191,7 @@ class Salads50(MSTCN):
 
 
 class GTEA(MSTCN):
-    """Seven activities of four people, seen from their heads."""
+    """GTEA: seven activities of four people, egocentric."""
 
     name = "gtea"
     title = "GTEA: seven kitchen activities, egocentric, I3D features"
@@ -189,7 +202,7 @@ class GTEA(MSTCN):
 
 
 def _split_notes(data: FeatureFolder) -> list[str]:
-    """What is wrong with the splits."""
+    """Problems of the splits."""
     notes = []
     for split in split_names(data.root):
         try:
@@ -200,9 +213,9 @@ def _split_notes(data: FeatureFolder) -> list[str]:
 
 
 def _copy_splits(data: FeatureFolder, out: Path) -> None:
-    """The bundles, without the videos that were left out as bad."""
+    """Copy the bundles without the videos that were skipped."""
     for split in split_names(data.root):
-        data.split(split)  # for its checks
+        data.split(split)  # validates it
     for part in (*PARTS, "val"):
         for path in sorted((data.root / "splits").glob(f"{part}.split*.bundle")):
             names = [line.removesuffix(".txt") for line in read_lines(path)]

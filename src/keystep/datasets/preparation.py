@@ -1,4 +1,4 @@
-"""A downloaded data set, checked against what was published and written as a feature folder."""
+"""Compare a downloaded data set with the published numbers, and convert it to a feature folder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Prepared(Tabular):
-    """A feature folder of a data set.
+    """A prepared data set.
 
-    folder: where it lies: ``out``, or the downloaded folder itself where keystep reads that as it is. source_rate: its
-    features a second, and groups: the pattern that finds persons in names, where the folder does not say so itself.
-    videos, splits: names. skipped: videos left out, with the reason. warnings: what deserves a look, such as labels
-    that were cut. survey: counts beside the published ones.
+    Attributes:
+        folder: the feature folder: ``out``, or the download itself if keystep reads it directly.
+        source_rate: slots per second, if the folder does not state it.
+        groups: pattern that matches persons in video names, if the folder does not state them.
+        videos, splits: names.
+        skipped: video that was left out -> reason.
+        warnings: one line each, such as labels that were cut.
+        survey: counts and published counts.
     """
 
     folder: Path
@@ -42,7 +46,7 @@ class Prepared(Tabular):
     survey: Survey
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One a video that is in the folder or was left out: its name, its features, why it was left out."""
+        """One dict per video, also of those left out: ``video``, ``features``, and the reason in ``left_out``."""
         return video_records(self.folder, self.videos, self.skipped)
 
     def __repr__(self) -> str:
@@ -50,15 +54,15 @@ class Prepared(Tabular):
 
 
 def examine(name: str, root: Path | str, settings: Mapping[str, Any] | None = None) -> Survey:
-    """Compare a downloaded data set with what was published; names, headers and labels are read, nothing is written.
+    """Compare a downloaded data set with the published numbers. Reads names, headers and labels, and writes nothing.
 
     Args:
         name: such as ``gtea`` (`keystep.datasets.DATA_SETS` lists all), or ``package.module:Name``.
-        root: the folder that it was downloaded to.
+        root: the folder of the download.
         settings: options of the data set, such as ``{"every": 2}``.
 
     Raises:
-        InputError: unknown data set or option, no such folder, or a damaged part that nothing works without.
+        InputError: unknown data set or option, no such folder, or a damaged necessary part.
     """
     allow(*specs_in(name))
     return preparer(name, settings or {}).survey(Path(root))
@@ -74,20 +78,20 @@ def prepare(
     survey: Survey | None = None,
     progress: Progress = SILENT,
 ) -> Prepared:
-    """Make a feature folder of a downloaded data set; finished videos are not done again.
+    """Convert a downloaded data set to a feature folder. The same call resumes an interrupted conversion.
 
     Args:
         name: such as ``gtea`` (`keystep.datasets.DATA_SETS` lists all), or ``package.module:Name``.
-        root: the folder that it was downloaded to.
-        out: the feature folder to write. None: nothing is written, which works where keystep reads the download as
-            it is.
+        root: the folder of the download.
+        out: the feature folder to write. None: nothing is written, for downloads that keystep reads directly.
         settings: options of the data set, such as ``{"every": 2}``.
-        on_error: ``skip`` leaves out videos that are missing or damaged; they are listed in the result.
-        survey: what `examine` has just returned for the same arguments, to save looking twice.
+        on_error: ``skip`` leaves out missing or damaged videos, which the result lists.
+        survey: result of `examine` for the same arguments, to avoid computing it again.
+        progress: reports the videos.
 
     Raises:
-        InputError: unknown data set or option; something needed is missing or does not fit; a bad video, unless it is
-            to be skipped; no ``out`` for a download that has to be converted.
+        InputError: unknown data set or option; a necessary part is missing or invalid; a bad video, unless skipped; or
+            no ``out`` for a download that has to be converted.
     """
     problems = Problems(on_error)
     allow(*specs_in(name))
@@ -105,7 +109,7 @@ def prepare(
         here = _videos(folder)
         videos = survey.counts.get("videos")
         with progress.task("preparing", None if videos is None else videos - len(here), "videos") as task:
-            counted = _Counted(problems.on_error, task)
+            counted = _CountingProblems(problems.on_error, task)
             with owning(folder):
                 data_set.write(root, folder, counted)
         skipped, warnings = counted.skipped, tuple(note for note in counted.notes if note not in survey.notes)
@@ -113,7 +117,7 @@ def prepare(
     return Prepared(folder, source_rate, groups, names, tuple(splits), skipped, tuple(warnings), survey)
 
 
-class _Counted(Problems):
+class _CountingProblems(Problems):
     """Reports each video that was tried."""
 
     def __init__(self, on_error: str, task: Task) -> None:
@@ -130,11 +134,11 @@ def _check_complete(name: str, root: Path, survey: Survey, problems: Problems) -
     if survey.lacking:
         others = len(survey.lacking) - 1
         more = f" (and {others} other parts)" if others else ""
-        raise InputError(f"{root}: {name} is not all there: {survey.lacking[0]}{more}")
+        raise InputError(f"{root}: {name} is incomplete: {survey.lacking[0]}{more}")
     if survey.leaving_out and problems.on_error == "raise":
         raise InputError(
-            f"{root}: {name} is not all there: {survey.leaving_out[0]}; get it, or give --on-error skip, which leaves "
-            "such videos out"
+            f"{root}: {name} is incomplete: {survey.leaving_out[0]}; get it, or give --on-error skip, which leaves out "
+            "such videos"
         )
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name (`keystep.plugins.DATA_SETS`); a class is imported when it is asked for."""
+"""Find data sets by name (`keystep.plugins.DATA_SETS`); their classes are imported on demand."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from keystep.plugins import DATA_SETS
 
 
 def preparer(name: str, settings: Mapping[str, Any]) -> Preparer:
-    """A data set with options.
+    """Create the preparer of a data set.
+
+    Args:
+        name: of the data set.
+        settings: its options.
 
     Raises:
-        InputError: an unknown data set or option (with the nearest known one), or a bad value.
+        InputError: an unknown data set or option (with the nearest known one), or an invalid value.
     """
     kind = DATA_SETS.find(name)
     return cast("Preparer", kind(build(config_of(kind, BaseModel), settings)))

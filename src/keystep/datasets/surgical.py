@@ -1,7 +1,7 @@
-"""Cholec80 and M2CAI16: surgical phases at 1 Hz, from the archives of PL-Stitch features that the authors publish.
+"""Cholec80 and M2CAI16: surgical phases at 1 Hz, from the archives of PL-Stitch features by P-JEPA's authors.
 
-The archives bring labels, class names and splits; `keystep.interop.official` reads and writes them. Cholec80 gets both
-of its splits: 1 is videos 1-32 / 33-40 / 41-80, 2 is 1-40 / 41-80 without a validation part.
+The archives contain labels, class names and splits; `keystep.interop.official` reads them. Cholec80 has two splits: 1
+is videos 1-32 / 33-40 / 41-80, 2 is 1-40 / 41-80 without a validation part.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from keystep.errors import InputError
 
 
 class SurgicalConfig(Config):
-    """How an archive is read and stored."""
+    """Options of the conversion."""
 
     half: bool = False
     """Store float16 instead of float32."""
     verify: bool = False
-    """Compare the archive with its checksums first, which reads all of it."""
+    """Verify the checksums of the archive first, which reads all of it."""
 
 
 class Surgical:
-    """One of the two data sets."""
+    """Base class of the two data sets, a `keystep.datasets.survey.Preparer`."""
 
     name: str
     title: str
@@ -40,7 +40,7 @@ class Surgical:
         self.config = config or SurgicalConfig()
 
     def survey(self, root: Path) -> Survey:
-        """The archive is opened; its labels are read, its features are not."""
+        """See `Preparer`. Reads the labels of the archive, but not its features."""
         from keystep.interop.official.archives import open_archive
 
         path = self._path(root)
@@ -59,7 +59,7 @@ class Surgical:
         return Survey(counts, self.published)
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
-        """As ``keystep import official`` does."""
+        """See `Preparer`. Equivalent to ``keystep import official``."""
         from keystep.interop.official.importing import ImportOptions, write_archive
 
         require(self.survey(root))
@@ -73,7 +73,7 @@ class Surgical:
 
 
 class Cholec80(Surgical):
-    """80 removals of the gall bladder."""
+    """Cholec80: 80 cholecystectomies."""
 
     name = "cholec80"
     title = "Cholec80: phases of gall bladder removals, PL-Stitch features"
@@ -85,7 +85,7 @@ class Cholec80(Surgical):
 
 
 class M2CAI16(Surgical):
-    """The workflow challenge of 2016."""
+    """M2CAI16-workflow: the challenge of 2016."""
 
     name = "m2cai16"
     title = "M2CAI16-workflow: phases of gall bladder removals, PL-Stitch features"

@@ -1,4 +1,4 @@
-"""What a downloaded tree holds, what is missing of it, and how its counts compare with the published ones."""
+"""Survey of a download: content, missing parts, and published counts; and the protocol of data sets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Missing:
-    """A part of the tree that is not there, or that cannot be used.
+    """A missing or unusable part of a download.
 
-    path: where it was looked for. source: where it officially comes from, in words. needed: whether nothing works
-    without it. leaves_out: whether its video does not, so that it takes ``--on-error skip`` to go on.
-    damage: what is wrong with a part that is there, a line that names the file.
+    Attributes:
+        path: its expected path.
+        source: where it is published, as text.
+        needed: whether nothing can be converted without it.
+        leaves_out: whether its video cannot be converted, which requires ``--on-error skip``.
+        damage: the problem with an existing part, one line that names the file; empty if it is missing.
     """
 
     path: Path
@@ -35,10 +38,13 @@ class Missing:
 
 @dataclass(frozen=True)
 class Ready:
-    """A folder in the tree that keystep reads as it is, so that nothing has to be written.
+    """A folder of a download that keystep reads directly, without conversion.
 
-    rate: its features a second, for ``--source-rate``. groups: the pattern that finds persons in its videos' names, for
-    ``--groups``; None where a ``splits/groups.csv`` says whose they are, or nothing does.
+    Attributes:
+        folder: the feature folder.
+        rate: slots per second, for ``--source-rate``.
+        groups: pattern that matches persons in video names, for ``--groups``. None: ``splits/groups.csv`` states them,
+            or they are unknown.
     """
 
     folder: Path
@@ -48,11 +54,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """Content of a download.
 
-    counts: "videos", "frames", "segments", "classes" and the like, as found. published: the same, as the data set's
-    authors state them; a name without a published number is left out. missing: what is not there.
-    notes: what else a person should know, a line each. ready: what needs no preparation.
+    Attributes:
+        counts: number of "videos", "frames", "segments", "classes" and so on, as found.
+        published: the published numbers among them.
+        missing: missing or unusable parts.
+        notes: one line each.
+        ready: a folder that needs no conversion. None: there is none.
     """
 
     counts: Mapping[str, int]
@@ -63,28 +72,28 @@ class Survey:
 
     @property
     def lacking(self) -> tuple[Missing, ...]:
-        """What is missing and needed."""
+        """Missing parts that are necessary."""
         return tuple(part for part in self.missing if part.needed)
 
     @property
     def leaving_out(self) -> tuple[Missing, ...]:
-        """What is missing or damaged so that its videos have to be left out."""
+        """Missing or damaged parts whose videos have to be left out."""
         return tuple(part for part in self.missing if part.leaves_out and not part.needed)
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """Names of the counts that are not the published ones, or that could not be counted."""
+        """Names of the counts that are missing or differ from the published ones."""
         return tuple(name for name, number in self.published.items() if self.counts.get(name) != number)
 
 
-class Looking(Problems):
-    """Bad items of a survey: remembered, and not said to be left out, as nothing is done yet."""
+class SurveyProblems(Problems):
+    """Collects the bad items of a survey, without reporting them as skipped."""
 
     def __init__(self) -> None:
         super().__init__("skip")
 
     def attempt(self, name: str, work: Callable[[], Result]) -> Result | None:
-        """Run ``work``; None where it raises `InputError`."""
+        """Run ``work`` and return its result. None: it raised `InputError`, which is recorded under ``name``."""
         try:
             return work()
         except InputError as error:
@@ -93,9 +102,12 @@ class Looking(Problems):
 
 
 class Preparer(Protocol):
-    """One data set in its official layout, made with its options: ``__init__`` takes one frozen config, ``config``.
+    """Protocol of a data set. Its ``__init__`` takes its options, ``config``, a class derived from `Config`.
 
-    name: as on the command line. title: for people. source: where it officially comes from.
+    Attributes:
+        name: on the command line.
+        title: for display.
+        source: where it is published.
     """
 
     name: str
@@ -103,47 +115,61 @@ class Preparer(Protocol):
     source: str
 
     def survey(self, root: Path) -> Survey:
-        """Look at a downloaded tree: names and headers, not every number.
+        """Survey a download, reading names and headers, but not all numbers.
+
+        Args:
+            root: the folder of the download.
 
         Raises:
-            InputError: the root is no folder, or what lies there is damaged.
+            InputError: the root is not a folder, or a necessary part is damaged.
         """
         ...
 
     def write(self, root: Path, out: Path, problems: Problems) -> None:
-        """Write a native feature folder with labels, classes and splits; finished videos are not done again.
+        """Write a native feature folder with labels, classes and splits; finished videos are not written again.
 
-        Each video goes through ``problems.attempt``, which also tells how far the work is.
+        Args:
+            root: the folder of the download.
+            out: the feature folder.
+            problems: each video is written through its ``attempt``, which skips bad videos and reports progress.
 
         Raises:
-            InputError: a needed part is missing, or something does not fit (unless ``problems`` skips it).
+            InputError: a necessary part is missing, or a video is invalid (unless skipped).
         """
         ...
 
 
 def check_root(root: Path) -> None:
-    """Refuse a root that is no folder."""
+    """Raise InputError if the root is not a folder."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give --root the folder that the data set was downloaded to")
 
 
 def first_existing(root: Path, candidates: Sequence[str]) -> Path:
-    """The first of the places below the root that exists; the first one where none does."""
+    """The first of the paths below the root that exists, or the first one if none does."""
     paths = [root / candidate for candidate in candidates]
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def require(survey: Survey) -> None:
-    """Refuse to go on where something needed is missing."""
+    """Raise InputError if a necessary part is missing."""
     if survey.lacking:
         raise InputError(str(survey.lacking[0]))
 
 
 NAMED = 5
-"""Parts of one kind that are listed one by one; of more, the number is said."""
+"""Maximum number of parts of one kind that are listed."""
 
 
-def left_out(parts: Sequence[Missing], what: str) -> tuple[tuple[Missing, ...], tuple[str, ...]]:
-    """The first few of what takes its video along, and a note that counts all of them. what: such as "files"."""
+def summarise_missing(parts: Sequence[Missing], what: str) -> tuple[tuple[Missing, ...], tuple[str, ...]]:
+    """Limit a list of parts whose videos are left out.
+
+    Args:
+        parts: missing or damaged parts.
+        what: of the note, such as ``files are missing``.
+
+    Returns:
+        The first `NAMED` parts, and a note with the total number if there are more.
+    """
     few = tuple(replace(part, needed=False, leaves_out=True) for part in parts[:NAMED])
     return few, (f"{len(parts)} {what}, such as {parts[0].path.name}",) if len(parts) > NAMED else ()

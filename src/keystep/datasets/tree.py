@@ -1,4 +1,4 @@
-"""What loaders of downloaded trees share: arrays of either orientation, and timed segments as labels of slots."""
+"""Common functions of the data sets: arrays of either orientation, and labels of slots from timed segments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from keystep.data.annotation import UNLABELLED
 from keystep.data.problems import Problems
-from keystep.datasets.survey import Looking
+from keystep.datasets.survey import SurveyProblems
 from keystep.errors import InputError, quoted
 from keystep.reading import open_npy
 
@@ -20,13 +20,13 @@ Array = npt.NDArray[Any]
 Axis = Literal[0, 1]
 
 MOST_BEYOND = 0.25
-"""Share of a video's segments that may lie behind its features; with more, the rate is taken to be wrong."""
+"""Maximum share of a video's segments after the end of its features; with more, the rate is considered wrong."""
 ROUNDING = 1e-6
-"""Seconds: annotations and times are decimals, and a time this near to a bound is the bound."""
+"""Tolerance in seconds for decimal rounding of annotations and times."""
 
 
 class TimedSegment(NamedTuple):
-    """A stretch of a video with one class name, in seconds from the video's start."""
+    """An interval of a video with one class name, in seconds from the start of the video."""
 
     start: float
     end: float
@@ -34,10 +34,10 @@ class TimedSegment(NamedTuple):
 
 
 def open_features(path: Path) -> Array:
-    """The two axes of a ``.npy`` array or of the one tensor in a ``.pt`` file (no code is run), left on disk.
+    """Open a 2-D ``.npy`` array, memory-mapped, or the only tensor of a ``.pt`` file, without running code.
 
     Raises:
-        InputError: damaged, another number of axes, no floats, or empty.
+        InputError: damaged, another number of axes, another type, or empty.
     """
     if path.suffix == ".pt":
         from keystep.interop.official.reading import read_tensor
@@ -46,7 +46,7 @@ def open_features(path: Path) -> Array:
         array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     else:
         array = open_npy(path)
-    if array.ndim == 3 and 1 in array.shape[:2]:  # some extractors leave the axis of the camera or of the batch
+    if array.ndim == 3 and 1 in array.shape[:2]:  # some extractors keep the camera or batch axis
         array = array.squeeze(0 if array.shape[0] == 1 else 1)
     if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
         raise InputError(
@@ -56,22 +56,40 @@ def open_features(path: Path) -> Array:
 
 
 def measure(paths: Mapping[str, Path], problems: Problems) -> dict[Path, tuple[int, ...]]:
-    """Array -> its shape, of videos' arrays; a damaged one goes through ``problems``."""
+    """Read the shapes of arrays.
+
+    Args:
+        paths: video -> its array.
+        problems: collects damaged arrays, by the name of the video.
+
+    Returns:
+        Array -> shape, without damaged ones.
+
+    Raises:
+        InputError: a damaged array (unless skipped).
+    """
     quiet = without_progress(problems)
     found = {path: quiet.attempt(name, lambda path=path: open_features(path).shape) for name, path in paths.items()}  # type: ignore[misc]
     return {path: shape for path, shape in found.items() if shape is not None}
 
 
 def without_progress(problems: Problems) -> Problems:
-    """The same lists, for looking at all videos before the work on each begins, which alone is progress."""
-    return problems if isinstance(problems, Looking) else Problems(problems.on_error, problems.skipped, problems.notes)
+    """The same collection without progress reports, for checks before the conversion."""
+    return (
+        problems
+        if isinstance(problems, SurveyProblems)
+        else Problems(problems.on_error, problems.skipped, problems.notes)
+    )
 
 
 def time_axis(shapes: Mapping[Path, tuple[int, ...]]) -> Axis:
-    """The axis that is time, without labels to go by: widths agree over videos and lengths do not.
+    """Determine the time axis from shapes: widths are equal over videos, lengths are not.
+
+    Args:
+        shapes: array -> shape.
 
     Raises:
-        InputError: neither axis has one length in all arrays but one, or both have.
+        InputError: both axes vary equally often.
     """
     first, shape = next(iter(shapes.items()))
 
@@ -81,23 +99,26 @@ def time_axis(shapes: Mapping[Path, tuple[int, ...]]) -> Axis:
     agree = agreeing(0), agreeing(1)
     if agree[0] == agree[1]:
         raise InputError(
-            f"{first}: cannot tell time from width in shape {tuple(shape)} (of {len(shapes)} arrays); set time_axis "
-            "to 0 for (T, D) arrays, to 1 for (D, T)"
+            f"{first}: cannot distinguish time from width in shape {tuple(shape)} (of {len(shapes)} arrays); set "
+            "time_axis to 0 for (T, D) arrays, to 1 for (D, T)"
         )
     return 0 if agree[1] > agree[0] else 1
 
 
 def slot_range(times: Array, start: float, end: float) -> tuple[int, int]:
-    """(first slot, last slot + 1) with start <= time < end; the slots may be none. times: (T,) seconds, rising."""
+    """(first slot, last slot + 1) with start <= time < end, possibly empty. times: (T,) seconds, ascending."""
     first, stop = np.searchsorted(times + ROUNDING, [start, end], side="left").tolist()
     return first, max(first, stop)
 
 
 class SlotLabels(NamedTuple):
-    """What segments say of slots.
+    """Labels of slots.
 
-    labels: T class names. claimed: slots that two segments claim. lost: segments without any slot. beyond: those of
-    them that begin behind the last slot.
+    Attributes:
+        labels: T class names.
+        claimed: number of slots in several segments.
+        lost: number of segments without a slot.
+        beyond: number of these that start after the last slot.
     """
 
     labels: list[str]
@@ -107,11 +128,12 @@ class SlotLabels(NamedTuple):
 
 
 def label_slots(times: Array, segments: Sequence[TimedSegment], between: str = UNLABELLED) -> SlotLabels:
-    """The class name of each slot; where two segments claim one, that which begins later wins.
+    """Label slots by timed segments; of several segments, the one that starts later is used.
 
     Args:
-        times: (T,) seconds of the slots, rising.
-        between: the label of slots that no segment covers.
+        times: (T,) seconds of the slots, ascending.
+        segments: of the video.
+        between: label of slots outside of all segments.
     """
     labels, claims = np.full(len(times), between, dtype=object), np.zeros(len(times), dtype=np.int64)
     owners, beyond = np.full(len(times), -1), 0
@@ -126,31 +148,40 @@ def label_slots(times: Array, segments: Sequence[TimedSegment], between: str = U
 
 
 def check_covered(name: str, found: SlotLabels, total: int, times: Array, setting: str) -> list[str]:
-    """A line for segments that get no slot.
+    """Warning about segments without a slot.
 
     Args:
-        total: segments of the video.
-        times: of its slots.
-        setting: what says the rate of the features.
+        name: of the video.
+        found: its labels.
+        total: number of its segments.
+        times: (T,) seconds of its slots.
+        setting: name of the setting of the rate.
+
+    Returns:
+        At most one line.
 
     Raises:
-        InputError: so many segments begin behind the last slot that the rate is probably wrong.
+        InputError: more than `MOST_BEYOND` of the segments start after the last slot, so that the rate must be wrong.
     """
     if not found.lost:
         return []
     line = f"{name}: {found.lost} of {total} segments get no slot"
     if found.beyond:
-        line += f", {found.beyond} of them begin behind the last one at {times[-1]:.1f} s"
+        line += f", {found.beyond} of them start after the last one at {times[-1]:.1f} s"
     if found.beyond > MOST_BEYOND * total:
-        raise InputError(f"{line}; is {setting} right?")
+        raise InputError(f"{line}; check {setting}")
     return [line]
 
 
-def kept_slots(slots: int, step: float) -> npt.NDArray[np.int64]:
-    """Indices of every ``step``-th of the slots, rounded down where a step is no whole number of them.
+def thin_slots(slots: int, step: float) -> npt.NDArray[np.int64]:
+    """Indices of every ``step``-th slot, rounded down.
 
-    10 Hz thinned to 4 Hz (a step of 2.5) keeps 0, 2, 5, 7, 10, ...: times 0.2 and 0.3 s apart in turn, as in the
-    P-JEPA authors' archive of these features.
+    From 10 Hz to 4 Hz (a step of 2.5), it keeps 0, 2, 5, 7, 10, ..., alternately 0.2 and 0.3 s apart, as in the archive
+    of P-JEPA's authors.
+
+    Args:
+        slots: number of slots.
+        step: slots per kept slot, at least 1.
     """
     index = np.floor(np.arange(int(slots / step) + 1) * step + ROUNDING).astype(np.int64)
     kept: npt.NDArray[np.int64] = index[index < slots]
@@ -158,15 +189,19 @@ def kept_slots(slots: int, step: float) -> npt.NDArray[np.int64]:
 
 
 def positive_seconds(path: Path, where: str, start: object, end: object) -> tuple[float, float]:
-    """A segment's bounds as numbers.
+    """Parse the bounds of a segment in seconds.
+
+    Args:
+        path, where: file and place, for messages.
+        start, end: the bounds.
 
     Raises:
-        InputError: not finite numbers, or an end before its start.
+        InputError: not finite, negative, or an end before the start.
     """
     try:
         bounds = float(start), float(end)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}, {where}: {quoted(start)} to {quoted(end)} are no seconds") from error
+        raise InputError(f"{path}, {where}: {quoted(start)} to {quoted(end)} are not seconds") from error
     if not np.isfinite(bounds).all() or bounds[0] < 0 or bounds[1] < bounds[0]:
         raise InputError(f"{path}, {where}: a segment from {bounds[0]:g} to {bounds[1]:g} s; correct the file")
     return bounds

@@ -1,6 +1,6 @@
 """The candidate controls, with widths, offsets and half-lives in units of tau.
 
-tau (`keystep.data.clock`) is the decorrelation time of the features. In units of tau, the same candidates suit
+tau (`keystep.data.time_scale`) is the decorrelation time of the features. In units of tau, the same candidates suit
 gestures of seconds and operations of hours.
 """
 

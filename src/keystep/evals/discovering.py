@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import PARTS
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
+from keystep.data.time_scale import decorrelation_time
 from keystep.encoding import encode_videos
 from keystep.errors import InputError
 from keystep.evals.candidates import Candidates
@@ -155,7 +155,7 @@ class DiscoveryStudy:
         self.choosing = tuple(video for video in self.choosing if video in self.raw) or self.videos
         if not self.videos:
             raise InputError(f"{folder.root}: no usable video in {part}")
-        self.tasks = tasks_of(folder, list(self.raw), task_pattern)
+        self.tasks = find_tasks(folder, list(self.raw), task_pattern)
         self.rows: list[DiscoveryRow] = []
         self.warnings: list[str] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keystep.config import seed_runs
-from keystep.data.annotation import IGNORED, labelled_share
+from keystep.data.annotation import IGNORED, limit_labels
 from keystep.data.folder import FeatureFolder
 from keystep.data.groups import shared_groups
 from keystep.data.splitting import over_all_folds
@@ -91,7 +91,7 @@ def open_judge(
     for name in listed.train + listed.valid + listed.test:
         folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
     readable = folder.split(split)  # without the videos skipped above
-    chosen = labelled_share(readable, config.label_share, config.label_seed, folder.groups)
+    chosen = limit_labels(readable, config.label_share, config.label_seed, folder.groups)
     if config.label_share < 1:
         folder.problems.notes.append(
             f"labels of {config.label_share:.0%} of the videos: "

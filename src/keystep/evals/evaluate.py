@@ -11,7 +11,7 @@ from typing import Any
 from keystep.config.base import build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping
-from keystep.data.layout import data_set_of
+from keystep.data.layout import read_data_set_name
 from keystep.errors import InputError
 from keystep.evals.entrants import (
     Group,
@@ -98,7 +98,7 @@ def evaluate(
         if config.temporal_heads:
             check_clips(folder, given)
         if config.data_set is None:
-            config = config.model_copy(update={"data_set": data_set_of(folder.root)})
+            config = config.model_copy(update={"data_set": read_data_set_name(folder.root)})
         with _restore_notes(folder):
             results = _evaluate(
                 given, folder, split, config, out, quick, progress, None if asked is None else (task, asked)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keystep.data.annotation import IGNORED, Split
-from keystep.data.clock import Clock, decorrelation_time
 from keystep.data.folder import FeatureFolder
+from keystep.data.time_scale import TimeScale, decorrelation_time
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, band_width, fit_probe
 from keystep.evals.probe_cache import ProbeCache
@@ -82,10 +82,10 @@ class Judge:
         return self.split.train + self.unlabelled
 
     @cached_property
-    def clock(self) -> Clock:
+    def time_scale(self) -> TimeScale:
         """The decorrelation time: as given, or measured on all training videos."""
         if self.tau is not None:
-            return Clock(self.tau, self.tau, self.tau)
+            return TimeScale(self.tau, self.tau, self.tau)
         videos = [self.folder.vectors(name) for name in self.pretraining]
         return decorrelation_time(videos, self.folder.timeline.rate)
 

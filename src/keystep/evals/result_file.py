@@ -42,7 +42,7 @@ class _Clips(Record):
     clip: Percent
 
 
-class _Run(Record):
+class _RunRecord(Record):
     seed: int
     scores: Annotated[dict[str, Percent | None], Field(min_length=1)]
     valid_accuracy: Percent
@@ -56,7 +56,7 @@ class _Run(Record):
         return self
 
 
-class _HeadRun(_Run):
+class _HeadRunRecord(_RunRecord):
     at_the_moment: dict[str, Percent]
     clips: _Clips | Annotated[dict[str, Percent], Field(max_length=0)]
 
@@ -67,7 +67,7 @@ class _HeadRun(_Run):
         return self
 
 
-class _Row(Record):
+class _RowRecord(Record):
     name: str
     head: str
     family: Family
@@ -80,13 +80,13 @@ class _Row(Record):
     position: str = ""
     mean: Means
     spread: Spreads
-    runs: Annotated[list[_Run], Field(min_length=1)]
+    runs: Annotated[list[_RunRecord], Field(min_length=1)]
 
 
-class _HeadRow(_Row):
+class _HeadRowRecord(_RowRecord):
     parameters: Count
     frames_per_second: Annotated[float, Field(ge=0, le=1e15)]
-    runs: Annotated[list[_HeadRun], Field(min_length=1)]  # type: ignore[assignment]  # each is a run
+    runs: Annotated[list[_HeadRunRecord], Field(min_length=1)]  # type: ignore[assignment]  # each is a run
 
     @model_validator(mode="after")
     def _clips_agree(self) -> Self:
@@ -159,7 +159,7 @@ class _Quoted(Record):
     rows: list[_QuotedRow]
 
 
-class _Line(Record):
+class _ComparisonRecord(Record):
     """A comparison."""
 
     asks: str
@@ -235,10 +235,10 @@ class _Result(Record):
     software: dict[str, str]
     data: _Data
     protocol: _Protocol
-    rows: Annotated[list[_Row], Field(max_length=MOST_ROWS)]
-    gate: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
-    head_rows: Annotated[list[_HeadRow], Field(max_length=MOST_ROWS)]
-    head_gains: Annotated[list[_Line], Field(max_length=MOST_ROWS)]
+    rows: Annotated[list[_RowRecord], Field(max_length=MOST_ROWS)]
+    gate: Annotated[list[_ComparisonRecord], Field(max_length=MOST_ROWS)]
+    head_rows: Annotated[list[_HeadRowRecord], Field(max_length=MOST_ROWS)]
+    head_gains: Annotated[list[_ComparisonRecord], Field(max_length=MOST_ROWS)]
     clip_rows: Annotated[list[_ClipRow], Field(max_length=MOST_ROWS)]
     segment_scores: Annotated[list[_SegmentScores], Field(max_length=MOST_ROWS)]
     task_tables: Annotated[list[_TaskTable], Field(max_length=MOST_ROWS)] = Field(default=[])
@@ -253,7 +253,7 @@ class _Result(Record):
                 if len(run.correct) != len(frames) or any(c > f for c, f in zip(run.correct, frames, strict=True)):
                     raise ValueError(f"row {named(row.name)}: correct does not match test_frames")
         if self.protocol.background:
-            scored: list[_Row | _SegmentScores] = [*self.rows, *self.head_rows, *self.segment_scores]
+            scored: list[_RowRecord | _SegmentScores] = [*self.rows, *self.head_rows, *self.segment_scores]
             lacking = next((row.name for row in scored if "accuracy_foreground" not in row.mean), None)
             if lacking is not None:
                 raise ValueError(f"row {named(lacking)}: no accuracy_foreground, though there is a background")
@@ -267,7 +267,7 @@ class _Result(Record):
         return self
 
 
-def _modes(row: _Row) -> tuple[str, ...]:
+def _modes(row: _RowRecord) -> tuple[str, ...]:
     return ("offline", "causal") if row.family == "raw" else (row.mode,)
 
 

@@ -288,7 +288,7 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             "selection": SELECTION,
             "probe": judge.probe.model_dump(mode="json"),
             "probes_fitted": evaluation.fits,
-            "clock": {**asdict(judge.clock), "stated": judge.tau is not None},
+            "clock": {**asdict(judge.time_scale), "stated": judge.tau is not None},
         },
         "rows": [row.to_json() for row in evaluation.rows],
         "pairs": [

@@ -129,7 +129,7 @@ class Study:
 def make_candidates(judge: Judge, raw: Representation) -> Candidates:
     """The candidate controls, fitted to all training videos. ``raw`` need not contain the unlabelled ones."""
     train = [raw[name] if name in raw else judge.folder.vectors(name) for name in judge.pretraining]
-    return Candidates(train, float(judge.folder.timeline.rate), judge.clock.tau)
+    return Candidates(train, float(judge.folder.timeline.rate), judge.time_scale.tau)
 
 
 def control_key(control: Control, mode: Mode, candidates: Candidates) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from keystep.config.attention import AttentionPattern
 from keystep.data.annotation import Split
-from keystep.data.clips import Clip
+from keystep.data.clips import TrimmedClip
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, fit_probe
@@ -55,7 +55,7 @@ class ClassProbabilities(Protocol):
 class TrimmedResult:
     """One prediction for each clip. clips: N; scores: (N, C); context, aggregate: as in `classify_clips`."""
 
-    clips: tuple[Clip, ...]
+    clips: tuple[TrimmedClip, ...]
     scores: Array
     context: Context
     aggregate: Aggregate
@@ -84,7 +84,7 @@ class TrimmedResult:
 
 def classify_clips(
     folder: FeatureFolder,
-    clips: Sequence[Clip],
+    clips: Sequence[TrimmedClip],
     score: PerFrame,
     *,
     context: Context,
@@ -109,7 +109,9 @@ def classify_clips(
     return TrimmedResult(tuple(clips), np.stack(rows), context, aggregate)
 
 
-def clip_frames(folder: FeatureFolder, clips: Sequence[Clip], per_frame: PerFrame, context: Context) -> list[Array]:
+def clip_frames(
+    folder: FeatureFolder, clips: Sequence[TrimmedClip], per_frame: PerFrame, context: Context
+) -> list[Array]:
     """The output of ``per_frame`` at the slots of each clip: (n_i, ...), n_i > 0, in the order of the clips.
 
     Raises:
@@ -133,7 +135,7 @@ def clip_frames(folder: FeatureFolder, clips: Sequence[Clip], per_frame: PerFram
     return [found[index] for index in range(len(clips))]
 
 
-def clip_slots(times: Array, clip: Clip) -> tuple[int, int]:
+def clip_slots(times: Array, clip: TrimmedClip) -> tuple[int, int]:
     """(first slot, last slot + 1) with start <= time < end. If there are none, the slot nearest to the middle."""
     first, stop = np.searchsorted(times + ROUNDING, [clip.start, clip.end], side="left").tolist()
     if first < stop:
@@ -142,7 +144,9 @@ def clip_slots(times: Array, clip: Clip) -> tuple[int, int]:
     return nearest, nearest + 1
 
 
-def split_clips(clips: Sequence[Clip], split: Split) -> tuple[list[Clip], list[Clip], list[Clip]]:
+def split_clips(
+    clips: Sequence[TrimmedClip], split: Split
+) -> tuple[list[TrimmedClip], list[TrimmedClip], list[TrimmedClip]]:
     """The labelled clips of the split's training, validation and test takes."""
     train, valid, test = (
         [clip for clip in clips if clip.label is not None and clip.take in set(split.part(part))]
@@ -190,8 +194,8 @@ def head_scores(frames: PerFrame, head: ClassProbabilities) -> PerFrame:
 
 def fit_clip_probe(
     folder: FeatureFolder,
-    train: Sequence[Clip],
-    valid: Sequence[Clip],
+    train: Sequence[TrimmedClip],
+    valid: Sequence[TrimmedClip],
     frames: PerFrame,
     *,
     context: Context,
@@ -199,7 +203,7 @@ def fit_clip_probe(
 ) -> LinearProbe:
     """Fit a linear probe on the slots of labelled clips, with the context that it will be tested with."""
 
-    def part(clips: Sequence[Clip]) -> tuple[list[Array], list[Array]]:
+    def part(clips: Sequence[TrimmedClip]) -> tuple[list[Array], list[Array]]:
         slots = clip_frames(folder, clips, frames, context)
         return slots, [np.full(len(rows), clip.label) for rows, clip in zip(slots, clips, strict=True)]
 
@@ -208,7 +212,7 @@ def fit_clip_probe(
 
 def judge_clips(
     folder: FeatureFolder,
-    clips: Sequence[Clip],
+    clips: Sequence[TrimmedClip],
     split: Split,
     frames: PerFrame,
     *,

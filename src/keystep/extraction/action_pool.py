@@ -1,7 +1,7 @@
-"""Action-pool: an attentive pooler trained with the action labels of single slots, whose classifier is then dropped.
+"""Action pooling: an attentive pooler trained with the action labels of single slots, without its classifier.
 
-The paper's variant for V-JEPA's patches. It makes strong features, and labels went into them: what is pooled so says
-it in its provenance, with the videos whose labels were read, and every table made of it can say so.
+The paper's variant for the patches of V-JEPA. Its features are strong because labels went into them, so their
+provenance lists the videos whose labels were used, and every table repeats it.
 """
 
 from __future__ import annotations
@@ -38,50 +38,61 @@ from keystep.train.step import build_optimizer
 CONFIG, WEIGHTS = "config.json", "pooler.safetensors"
 FORMAT, FORMAT_VERSION = "keystep-pooler", 1
 PIECE = 16
-"""Neighbouring slots read at once: a batch is made of such pieces from anywhere, so that reading is no bottleneck."""
+"""Adjacent slots read at once: a batch consists of such pieces, so that reading is not a bottleneck."""
 SLOTS = 512
-"""Slots pooled at once when no gradients are wanted."""
+"""Slots pooled at once without gradients."""
 
 
 class ActionPoolConfig(Config):
-    """How the pooler looks and how it is trained."""
+    """Architecture and training of the pooler."""
 
     dim: int | None = Field(default=None, ge=8, le=MOST_WIDTH)
-    """Width of the pooled features; None: that of a token."""
+    """Width of the pooled features; None: the width of a token."""
     heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
+    """Attention heads."""
     depth: int = Field(default=1, ge=0, le=MOST_BLOCKS)
-    """Blocks in which the tokens of a slot see each other before they are pooled."""
+    """Self-attention blocks over the tokens of a slot before pooling."""
     steps: int = Field(default=2000, ge=1)
+    """Training steps."""
     batch_size: int = Field(default=16, ge=1)
-    """Pieces of 16 neighbouring slots a step."""
+    """Pieces of 16 adjacent slots per step."""
     learning_rate: float = Field(default=3e-4, gt=0)
     weight_decay: float = Field(default=0.04, ge=0)
     looks: int = Field(default=10, ge=1)
-    """How often validation videos are looked at; the best is kept."""
+    """Number of evaluations on the validation videos; the best weights are kept."""
     seed: int = Field(default=0, ge=0)
 
 
 class ActionPooler(nn.Module):
-    """Tokens standardised channel by channel, mapped to ``dim`` and pooled; slot by slot, so nothing looks ahead."""
+    """Standardise each channel of the tokens, project them to ``dim`` and pool them. Slots are independent.
+
+    Args:
+        token_width: D_token, width of a token.
+        tokens: N, tokens per slot.
+        config: architecture.
+
+    Raises:
+        InputError: ``dim`` is not divisible by the heads, or too small for them.
+    """
 
     def __init__(self, token_width: int, tokens: int, config: ActionPoolConfig) -> None:
         super().__init__()
         dim = config.dim or token_width
         if dim % config.heads or dim // config.heads < 8:
-            raise InputError(f"dim {dim} cannot be shared by {config.heads} heads of at least 8 numbers each")
+            raise InputError(f"dim {dim} must be a multiple of the {config.heads} heads, with at least 8 channels each")
         self.token_width, self.tokens, self.dim, self.config = token_width, tokens, dim, config
         self.norm = ChannelNorm(token_width)
         self.map = nn.Linear(token_width, dim)
         self.pooler = AttentivePooler(dim, tokens, config.heads, config.depth)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, N x D_token) -> (B, T, dim)"""
+        """Pool features: (B, T, N * D_token) -> (B, T, dim)."""
         out: Tensor = self.pooler(self.map(self.norm(split_tokens(features, self.tokens))))
         return out
 
     @torch.no_grad()
     def pool(self, features: np.ndarray) -> np.ndarray:
-        """(T, N x D_token) -> (T, dim) float32, a few hundred slots at a time."""
+        """Pool a video without gradients, in pieces: (T, N * D_token) -> (T, dim) float32."""
         device = self.map.weight.device
         parts = [
             self(torch.from_numpy(features[start : start + SLOTS])[None].to(device))[0].cpu().numpy()
@@ -92,7 +103,7 @@ class ActionPooler(nn.Module):
 
 
 class _Saved(Record):
-    """What ``config.json`` holds of a pooler."""
+    """Contents of a pooler's ``config.json``."""
 
     token_width: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
     tokens: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
@@ -102,13 +113,18 @@ class _Saved(Record):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained pooler and where it comes from. origin: texts and numbers for provenance, JSON through and through."""
+    """A trained pooler.
+
+    Attributes:
+        pooler: the network.
+        origin: JSON values for the provenance of its features.
+    """
 
     pooler: ActionPooler
     origin: Mapping[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json`` and ``pooler.safetensors``, whole or not at all."""
+        """Write ``config.json`` and ``pooler.safetensors`` atomically."""
         pooler = self.pooler
         record = {
             "format": FORMAT,
@@ -124,14 +140,14 @@ class Fitted:
 
     @classmethod
     def load(cls, folder: Path) -> Fitted:
-        """The pooler in a folder, on the CPU.
+        """Load a pooler on the CPU.
 
         Raises:
             InputError: no pooler, another format, or weights that do not fit.
         """
         record = read_json(folder / CONFIG)
         if record.get("format") != FORMAT or record.get("version") != FORMAT_VERSION:
-            raise InputError(f"{folder / CONFIG}: not a pooler that this keystep reads ({FORMAT} {FORMAT_VERSION})")
+            raise InputError(f"{folder / CONFIG}: not a pooler for this version of keystep ({FORMAT} {FORMAT_VERSION})")
         found = checked(_Saved, record, str(folder / CONFIG))
         config = build(ActionPoolConfig, found.config)
         check_size(lambda: ActionPooler(found.token_width, found.tokens, config), folder / WEIGHTS)
@@ -140,10 +156,10 @@ class Fitted:
         return cls(pooler.eval(), found.origin)
 
 
-def origin_of(folder: FeatureFolder, split: Split) -> dict[str, Any]:
-    """What says later which labels made a pooler."""
+def describe_origin(folder: FeatureFolder, split: Split) -> dict[str, Any]:
+    """Describe the labels that a pooler is trained on, as JSON values."""
     return {
-        "labels": f"pooled by what learned from the labels of split {split.name}'s {len(split.train)} training videos",
+        "labels": f"pooler trained on the labels of the {len(split.train)} training videos of split {split.name}",
         "labelled_videos": sorted((*split.train, *split.valid)),
         "features": folder.fingerprint(),
     }
@@ -157,26 +173,32 @@ def fit_action_pool(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
 ) -> Fitted:
-    """Train on the labelled slots of the training videos; keep what is best on the validation videos' (the first of
-    equals). Test videos are not opened.
+    """Train action pooling on the labelled slots of the training videos. Test videos are not opened.
+
+    The weights with the best accuracy on the validation videos are kept (the earliest of equals).
 
     Args:
+        folder: features with several tokens per slot, and labels.
+        split: training and validation videos.
+        config: architecture and training.
+        device: to train on.
         progress: reports the steps.
 
     Raises:
-        InputError: one token a slot, no classes, no labelled slot in a part, heads that do not fit, bad features.
+        InputError: one token per slot, no classes, no labelled slot in a part, an invalid number of heads, or damaged
+            features.
     """
     config = config or ActionPoolConfig()
     if folder.tokens < 2:
-        raise InputError(f"{folder.root}: one token a slot; there is nothing to pool")
+        raise InputError(f"{folder.root}: one token per slot; there is nothing to pool")
     if not folder.classes:
-        raise InputError(f"{folder.root}: no mapping.txt; an action-pool is trained with labels")
+        raise InputError(f"{folder.root}: no mapping.txt; action pooling needs labels")
     labels = {name: folder.labels(name) for name in (*split.train, *split.valid)}
     for part in ("train", "valid"):
         if not any((labels[name] != IGNORED).any() for name in split.part(part)):
             raise InputError(f"{folder.root}: no labelled slot in the {part} videos of split {split.name}")
     statistics, _ = measure(folder, split.train, config.seed, tokens=folder.tokens)
-    model = _fresh(folder, statistics, config).to(device)
+    model = _initialise(folder, statistics, config).to(device)
     schedule = TrainConfig(
         steps=config.steps,
         learning_rate=config.learning_rate,
@@ -184,9 +206,9 @@ def fit_action_pool(
         warmup=min(100, config.steps // 10),
     )
     optimizer = build_optimizer(model, schedule)
-    looks = {round(config.steps * (look + 1) / config.looks) for look in range(config.looks)}
+    evaluations = {round(config.steps * (index + 1) / config.looks) for index in range(config.looks)}
     best, best_weights, skips = -1.0, model.state_dict(), Skips()
-    with progress.task("action-pool", total=config.steps, unit="steps") as task:
+    with progress.task("action pooling", total=config.steps, unit="steps") as task:
         for step, (features, wanted) in enumerate(_batches(folder, split.train, labels, config)):
             loss = functional.cross_entropy(model(features[None].to(device))[0], wanted.to(device))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -195,18 +217,18 @@ def fit_action_pool(
                 group["lr"] = schedules.learning_rate(step, schedule)
             skips.step(optimizer, bool(loss.isfinite() & norm.isfinite()))
             skips.check(f"step {step + 1}", "lower learning_rate")
-            if step + 1 in looks:
+            if step + 1 in evaluations:
                 accuracy = _accuracy(model, folder, split.valid, labels)
                 if accuracy > best:
                     best = accuracy
                     best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            task.advance(note=f"loss {loss.item():.3f}, best on validation {max(best, 0):.1f} %")
+            task.advance(note=f"loss {loss.item():.3f}, best validation accuracy {max(best, 0):.1f} %")
     model.load_state_dict(best_weights)
-    return Fitted(_pooler(model).eval(), {**origin_of(folder, split), "validation_accuracy": round(best, 2)})
+    return Fitted(_pooler(model).eval(), {**describe_origin(folder, split), "validation_accuracy": round(best, 2)})
 
 
-def _fresh(folder: FeatureFolder, statistics: Statistics, config: ActionPoolConfig) -> nn.Sequential:
-    """The pooler and the classifier that is dropped later; depends on the seed, the widths and the config only."""
+def _initialise(folder: FeatureFolder, statistics: Statistics, config: ActionPoolConfig) -> nn.Sequential:
+    """Initialise the pooler and its classifier, depending only on the seed, the widths and the config."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         pooler = ActionPooler(folder.width // folder.tokens, folder.tokens, config)
@@ -224,7 +246,7 @@ def _pooler(model: nn.Sequential) -> ActionPooler:
 def _batches(
     folder: FeatureFolder, videos: Sequence[str], labels: Mapping[str, np.ndarray], config: ActionPoolConfig
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features (S, D_in) and classes (S,) of each step: labelled slots of pieces, one shuffled pass after another."""
+    """Yield features (S, D_in) and classes (S,) of each step: labelled slots of pieces, in shuffled epochs."""
     pieces = [
         (name, start)
         for name in videos
@@ -249,7 +271,7 @@ def _batches(
 def _accuracy(
     model: nn.Sequential, folder: FeatureFolder, videos: Sequence[str], labels: Mapping[str, np.ndarray]
 ) -> float:
-    """Percent of the videos' labelled slots that the classifier gets right."""
+    """Accuracy of the classifier on the labelled slots of videos, in percent."""
     right = total = 0
     device = next(model.parameters()).device
     for name in videos:

@@ -103,7 +103,7 @@ class Backbone(Protocol):
 
 
 class BackboneMaker(Protocol):
-    """What a name of a backbone stands for: a `Backbone`, or anything that makes one when it is called."""
+    """Object that a backbone name refers to: a `Backbone`, or a factory of one."""
 
     def __call__(self, *given: Any, **options: Any) -> Any:
         """Either a backbone called with clips, or a factory called with ``device`` if it has such a parameter."""

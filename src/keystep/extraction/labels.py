@@ -19,7 +19,7 @@ from keystep.errors import InputError
 from keystep.extraction.video.files import VideoInfo
 from keystep.extraction.video.frames import Frame
 from keystep.files import write_json, write_lines
-from keystep.reading import Record, read_json, read_lines, read_record
+from keystep.reading import Record, check_regular, read_json, read_lines, read_record
 from keystep.types import parse_rate
 
 ESTIMATE_ERROR, LEAST_ESTIMATED_FACTOR = 0.01, 0.1
@@ -152,7 +152,7 @@ class FrameLabels:
 
     def __post_init__(self) -> None:
         if not (self.root / "groundTruth").is_dir() or not (self.root / "mapping.txt").is_file():
-            raise InputError(f"{self.root}: contains no groundTruth/ and mapping.txt, which --labels needs")
+            raise InputError(f"{self.root}: no groundTruth/ and mapping.txt, which --labels needs")
 
     def missing(self, videos: Collection[str]) -> list[str]:
         """List the videos without labels.
@@ -171,6 +171,10 @@ class FrameLabels:
 
     def check(self, video: str, info: VideoInfo) -> Lengths | None:
         """Check the labels of a video before it is decoded.
+
+        Args:
+            video: its name.
+            info: its properties.
 
         Returns:
             `lengths` according to the header of the video.
@@ -303,7 +307,7 @@ class FrameLabels:
         """The rate, and a SHA-256 of all label files."""
         digest = hashlib.sha256()
         for path in [self.root / "mapping.txt", *sorted((self.root / "groundTruth").glob("*.txt"))]:
-            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode() + path.read_bytes())
+            digest.update(f"{path.name}\n{check_regular(path)}\n".encode() + path.read_bytes())
         return {"rate": None if self.rate is None else str(self.rate), "sha256": digest.hexdigest()}
 
 

@@ -47,7 +47,7 @@ def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Pat
 
 
 def ignored_files(paths: Iterable[Path], recursive: bool = False) -> list[str]:
-    """List what `find_videos` ignores, except for hidden files: a note per folder."""
+    """Describe the files and subfolders that `find_videos` ignores, hidden ones aside, in a note per folder."""
     return [note for path in paths if path.is_dir() for note in _ignored_files(path, recursive)]
 
 

@@ -1,4 +1,4 @@
-"""Extractors by name."""
+"""Loading of extractors by name."""
 
 from __future__ import annotations
 
@@ -25,28 +25,30 @@ CHOICES: dict[str, frozenset[str]] = {
     "hf": frozenset({"hop"}),
     "custom": frozenset({"hop"}),
 }
-"""Family of backbones -> the settings that it leaves open."""
+"""Family of backbones -> its own settings."""
 
 
 def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch.device | str) -> Extractor:
-    """The backbone that the settings name, with its weights, sliding as they say.
+    """Load a backbone with its weights as an extractor.
 
     Args:
-        weights: the file; None takes the one in the cache (`keystep weights`), or what comes with the backbone.
+        config: name of the backbone, and settings.
+        weights: file of weights; None: the one in the cache (`keystep weights`), or part of the backbone.
+        device: to compute on.
 
     Raises:
-        InputError: an unknown name, weights that are missing or do not fit, a setting that the backbone does not leave
-            open, a library that is not installed.
+        InputError: an unknown name, missing or other weights, a setting that the backbone does not have, or a library
+            that is not installed.
     """
     name, family = config.backbone, _family(config.backbone)
     for setting in ("frames", "frame_rate", "hop", "levels", "grid", "precision", "shift"):
         default = ExtractionConfig.model_fields[setting].default
         if setting not in CHOICES[family] and getattr(config, setting) != default:
-            raise InputError(f"{setting} {getattr(config, setting)} is not for {name}; leave it out")
+            raise InputError(f"{setting} {getattr(config, setting)}: {name} has no such setting; omit it")
     hold = None if config.longest_hold is None else Fraction(config.longest_hold)
     if family == "tsm-online":
         if config.window != "right":
-            raise InputError(f"{name} sees no future; give --window right")
+            raise InputError(f"{name} has no look-ahead; use --window right")
         from keystep.extraction.backbones import tsm
 
         return OnlineExtractor(tsm.load_online(_file("tsm", weights), device), config.rate, hold)
@@ -62,7 +64,7 @@ def load_extractor(config: ExtractionConfig, weights: Path | None, device: torch
 
 
 def is_foreign(name: str) -> bool:
-    """Whether loading a backbone of that name imports or downloads somebody else's, which nobody has asked for yet."""
+    """Whether loading a backbone of that name runs or downloads third-party code that the user has not named."""
     return name.startswith("hf:") or (SPEC.fullmatch(name) is not None and name not in allowed())
 
 
@@ -70,7 +72,7 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
     name = config.backbone
     if family in ("hf", "custom"):
         if weights is not None:
-            raise InputError(f"{weights}: {name} brings its own weights; leave --weights out")
+            raise InputError(f"{weights}: {name} has its own weights; omit --weights")
         from keystep.extraction.backbones import custom, hub
 
         if family == "custom":
@@ -91,7 +93,7 @@ def _backbone(config: ExtractionConfig, family: str, weights: Path | None, devic
         choices = _given(config, "frames", "frame_rate")
         if config.shift == "none":
             if choices:
-                raise InputError(f"{', '.join(choices)} set, but without shift {name} sees one picture; leave it out")
+                raise InputError(f"{', '.join(choices)}: without shift, {name} takes single pictures; omit it")
             return tsm.load_unshifted(path, device)
         return tsm.load(path, device, **choices)
     from keystep.extraction.backbones import vjepa
@@ -113,10 +115,10 @@ def _family(name: str) -> str:
 def _file(name: str, weights: Path | None) -> Path:
     path = weights or catalogue.find(name)
     if path is None:
-        raise InputError(f"{name}: no weights here; 'keystep weights' says where they come from; give --weights FILE")
+        raise InputError(f"{name}: no weights found; 'keystep weights' lists their sources; use --weights FILE")
     return path
 
 
 def _given(config: ExtractionConfig, *names: str) -> dict[str, Any]:
-    """Those of the settings that somebody set; the others are the backbone's own."""
+    """The settings that are not None; the others have the defaults of the backbone."""
     return {name: value for name in names if (value := getattr(config, name)) is not None}

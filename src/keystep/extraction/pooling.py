@@ -1,4 +1,4 @@
-"""`pool`: one vector a slot of features with several tokens a slot, by their mean or by an action-pool."""
+"""`pool` reduces several tokens per slot to one vector, by their mean or by action pooling."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, labels_record
 from keystep.errors import InputError
-from keystep.extraction.action_pool import CONFIG, ActionPoolConfig, Fitted, fit_action_pool, origin_of
+from keystep.extraction.action_pool import CONFIG, ActionPoolConfig, Fitted, describe_origin, fit_action_pool
 from keystep.locking import owning
 from keystep.nn.pooling import mean_token
 from keystep.progress import SILENT, Progress
 
 POOLER = "pooler"
-"""Folder inside the output where what was learned is kept."""
+"""Folder of the learned pooler in the output."""
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A folder of pooled features that `pool` wrote.
+    """Folder of pooled features written by `pool`.
 
     Attributes:
         root: the folder; `keystep.open_dataset` reads it.
         videos: names of the videos in it.
-        skipped: name of each video that was left out -> why.
-        warnings: lines about what deserves a look.
-        tokens: tokens a slot that were pooled.
-        labels: which labels the pooling was learned from; empty where none.
+        skipped: name of each video that was skipped -> reason.
+        warnings: lines for the user.
+        tokens: tokens per slot that were pooled.
+        labels: labels that the pooler was trained on; empty if none.
     """
 
     root: Path
@@ -50,13 +50,15 @@ class Pooled:
 
 
 def _check(mean: bool, labels: bool, pooler: Path | str | None, split: str | None, settings: object) -> None:
-    """Refuse anything but one way to pool, and settings of another."""
+    """Check that exactly one method is chosen, and that the settings are for it."""
     if mean + labels + (pooler is not None) != 1:
-        raise InputError("how to pool? give one of --mean, --labels and --pooler DIR")
+        raise InputError("choose one of --mean, --labels and --pooler DIR")
     if labels != (split is not None):
-        raise InputError("--labels needs --split K, whose training videos it learns from; nothing else does")
+        raise InputError(
+            "--labels needs --split K, whose training videos it is trained on; the other methods take no split"
+        )
     if settings and not labels:
-        raise InputError("--set is for what --labels trains; leave it out")
+        raise InputError("--set is only for --labels; omit it")
 
 
 def pool(
@@ -72,28 +74,29 @@ def pool(
     half: bool = False,
     progress: Progress = SILENT,
 ) -> Pooled:
-    """Pool what is not there yet, in one of three ways; the folder is complete and consistent after every video.
+    """Pool the tokens of a feature folder by one of three methods. The folder is consistent after every video.
 
     Args:
-        folder: features with several tokens a slot.
-        out: the feature folder to write. Videos that are there already are not done again.
-        mean: take the mean of a slot's tokens.
-        labels: learn an action-pool from the labels of the training videos of ``split``; it is kept in ``out/pooler``.
-        pooler: use what an earlier ``labels=True`` has learned.
-        settings: of `ActionPoolConfig`, with ``labels``.
-        tokens: tokens a slot, where the folder does not say so.
+        folder: features with several tokens per slot.
+        out: the feature folder to write; finished videos in it are skipped.
+        mean: average the tokens of each slot.
+        labels: train action pooling on the labels of the training videos of ``split``, and save it in ``out/pooler``.
+        pooler: use a pooler trained earlier with ``labels=True``.
+        split: name of the split for ``labels``.
+        settings: of `ActionPoolConfig`, for ``labels``.
+        tokens: tokens per slot, if the folder does not state it.
         half: store float16 instead of float32.
         progress: reports the training and the videos.
 
     Raises:
-        InputError: not one way to pool, one token a slot, a pooler of other tokens, a bad video (unless the folder's
-            problems skip it), or ``out`` was written with other settings.
+        InputError: no method or several, one token per slot, a pooler for other tokens, an unreadable video (unless the
+            folder skips it), or ``out`` was written with other settings.
     """
     _check(mean, labels, pooler, split, settings)
     out = Path(out)
     folder = replace(folder, tokens=folder.tokens_as(tokens))
     if folder.tokens == 1:
-        raise InputError(f"{folder.root}: one token a slot, as far as store.json says; give --tokens N if it is not so")
+        raise InputError(f"{folder.root}: one token per slot according to store.json; use --tokens N if that is wrong")
     config = build(ActionPoolConfig, settings or {})
     learned_on = folder.split(split) if split is not None else None
     fitted = None if pooler is None else _load_fitted(Path(pooler), folder)
@@ -104,7 +107,7 @@ def pool(
         store.copy_annotation(folder)
         if learned_on is not None:
             fitted = _learn(folder, learned_on, config, out / POOLER, progress)
-        pooled = _mean_of(folder) if fitted is None else fitted.pooler.to(_device()).pool
+        pooled = _mean_pooling(folder) if fitted is None else fitted.pooler.to(_device()).pool
         names = [name for name in folder.videos if not (out / "features" / f"{name}.npy").exists()]
         with progress.task("pooling", total=len(names), unit="videos") as task:
             for name in names:
@@ -122,7 +125,7 @@ def pool(
 def _provenance(
     folder: FeatureFolder, split: Split | None, config: ActionPoolConfig, fitted: Fitted | None
 ) -> dict[str, Any]:
-    """What the pooled features say of themselves; known before anything is trained, so that a clash shows at once."""
+    """Provenance of the pooled features; known before training, so that conflicts are reported at once."""
     record: dict[str, Any] = {
         "pooled_tokens": folder.tokens,
         "features": folder.fingerprint(),
@@ -135,26 +138,26 @@ def _provenance(
         origin, config = fitted.origin, fitted.pooler.config
     else:
         assert split is not None
-        origin = origin_of(folder, split)
+        origin = describe_origin(folder, split)
     told = {key: origin[key] for key in ("labels", "labelled_videos")}
     return record | told | {"pooling": "action-pool", "learned_on": origin["features"], "pooler": config.model_dump()}
 
 
 def _load_fitted(path: Path, folder: FeatureFolder) -> Fitted:
-    """A learned pooler that suits the folder's tokens."""
+    """Load a pooler, and check that it is for the tokens of the folder."""
     fitted = Fitted.load(path)
     pooler, width = fitted.pooler, folder.width // folder.tokens
     if (pooler.tokens, pooler.token_width) != (folder.tokens, width):
         raise InputError(
-            f"{path}: pools {pooler.tokens} tokens {pooler.token_width} wide; {folder.root} has {folder.tokens}, "
-            f"{width} wide"
+            f"{path}: for {pooler.tokens} tokens of width {pooler.token_width}; {folder.root} has {folder.tokens} of "
+            f"width {width}"
         )
     return fitted
 
 
 def _learn(folder: FeatureFolder, split: Split, config: ActionPoolConfig, path: Path, progress: Progress) -> Fitted:
-    """The pooler of an earlier try at the same work, or a new one."""
-    origin = origin_of(folder, split)
+    """Load the pooler of an interrupted run with the same settings, or train one."""
+    origin = describe_origin(folder, split)
     if (path / CONFIG).exists():
         before = _load_fitted(path, folder)
         if before.pooler.config == config and all(before.origin.get(key) == origin[key] for key in origin):
@@ -162,11 +165,11 @@ def _learn(folder: FeatureFolder, split: Split, config: ActionPoolConfig, path: 
     fitted = fit_action_pool(folder, split, config, device=_device(), progress=progress)
     fitted.save(path)
     right = fitted.origin["validation_accuracy"]
-    progress.message(f"action-pool: {right:.1f} % of the validation videos' labelled slots right; kept in {path}")
+    progress.message(f"action pooling: {right:.1f} % accuracy on the validation videos; saved in {path}")
     return fitted
 
 
-def _mean_of(folder: FeatureFolder) -> Callable[[np.ndarray], np.ndarray]:
+def _mean_pooling(folder: FeatureFolder) -> Callable[[np.ndarray], np.ndarray]:
     return lambda features: mean_token(torch.from_numpy(features), folder.tokens).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Extracting videos in this process, or in several that end with this one."""
+"""Extraction of videos in this process or in several worker processes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,28 @@ from keystep.extraction.folder import Advance, Outcome, Writing
 from keystep.workers import CONTEXT, shared, worker_pools
 
 Make = Callable[[int], Extractor]
-"""Loads the backbone in worker ``i``; it is pickled for the other processes."""
+"""Loads the extractor of worker ``i``; pickled for worker processes."""
 Reports = SimpleQueue[tuple[float, int]]
-"""Seconds and frames, as `Advance` takes them, from workers to the first process."""
+"""Progress (see `Advance`) from workers to the main process."""
 
 
 def extract_videos(
     writing: Writing, videos: dict[str, Path], make: Make, problems: Problems, advance: Advance, workers: int = 1
 ) -> Generator[Outcome, None, None]:
-    """Extract videos, in this process or in several; yields each as it is finished.
+    """Extract videos in this process or in several, and yield each result when finished.
 
-    Whoever does not take all of them should close the iterator, which ends the workers.
+    Close the iterator to stop the workers early.
+
+    Args:
+        writing: where and how to write.
+        videos: name -> file.
+        make: loads the extractor.
+        problems: what to do with unreadable videos.
+        advance: called with the progress.
+        workers: number of processes.
 
     Raises:
-        InputError: a bad video (unless ``problems`` skips it); a worker process died.
+        InputError: an unreadable video (unless ``problems`` skips it), or a worker process died.
     """
     if workers == 1 or len(videos) < 2:
         extractor = make(0)
@@ -49,7 +57,7 @@ def extract_videos(
 
 
 class _Fatal(Exception):
-    """No video can be extracted: the backbone cannot be loaded, or a worker process died."""
+    """Error that affects all videos: the backbone cannot be loaded, or a worker process died."""
 
 
 def _forward(reports: Reports, advance: Advance) -> None:
@@ -62,25 +70,24 @@ def _result(name: str, done: Future[Outcome]) -> Outcome:
         return done.result()
     except BrokenProcessPool as error:
         raise _Fatal(
-            f"{name}: the worker process died of it, perhaps for want of memory; run again to go on, with fewer "
-            "--workers"
+            f"{name}: the worker process died, possibly out of memory; run again to resume, with fewer --workers"
         ) from error
 
 
 @contextmanager
 def _pools(writing: Writing, make: Make, size: int, reports: Reports) -> Iterator[list[ProcessPoolExecutor]]:
-    """Workers that can extract; their end is told in one line."""
+    """Worker processes that can extract; their death becomes a one-line error."""
     try:
         with worker_pools(size, _begin, writing, make, reports) as pools:
             yield pools
     except _Fatal as error:
         raise InputError(str(error)) from error
-    except BrokenProcessPool as error:  # refuses a video
-        raise InputError("a worker process died between two videos; run again to go on") from error
+    except BrokenProcessPool as error:  # when a video is submitted
+        raise InputError("a worker process died between two videos; run again to resume") from error
 
 
 class _Worker:
-    """What a worker process needs for its videos. The backbone is loaded with the first, so that its error is told."""
+    """State of a worker process. The backbone is loaded with the first video, so that errors are reported."""
 
     def __init__(self, writing: Writing, make: Make, index: int, reports: Reports) -> None:
         self.writing, self.reports = writing, reports
@@ -98,7 +105,7 @@ class _Worker:
 
 
 _worker: _Worker
-"""Of this process, if it is a worker."""
+"""State of this process, if it is a worker."""
 
 
 def _begin(index: int, writing: Writing, make: Make, reports: Reports) -> None:
@@ -107,8 +114,8 @@ def _begin(index: int, writing: Writing, make: Make, reports: Reports) -> None:
 
 
 def _extract(name: str, path: Path) -> Outcome:
-    """One video, in a worker."""
+    """Extract a video in a worker."""
     try:
         return _worker.writing.write(_worker.extractor, name, path, lambda *done: _worker.reports.put(done))
-    except SystemExit:  # files half written are removed; the pool would take it for an answer and wait for more work
+    except SystemExit:  # unfinished files are removed; the pool would continue as if this were a result
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Which pictures each feature vector sees: frames sampled by presentation time, cut into clips, slot by slot."""
+"""Sampling of clips: frames by presentation time, on a regular grid, for each slot of the timeline."""
 
 from __future__ import annotations
 
@@ -21,59 +21,69 @@ Window = Literal["center", "right"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Clips over a video: ``rate`` slots a second, each from a clip around it (``center``) or up to it (``right``).
+    """Layout of clips over a video, with ``rate`` slots per second.
 
-    The video is sampled on a regular grid of ``frame_rate`` pictures a second, each the frame that is shown at that
-    moment, whatever the video's own rate does (to half a tick of the file's clock: Matroska counts milliseconds). A
-    clip is F consecutive pictures of the grid. Where it reaches over an end of the video, its first or last frame is
-    repeated.
+    The video is sampled on a regular grid of ``frame_rate`` pictures per second, independent of its own frame rate.
+    Each picture is the frame shown at that time (up to half a tick of the file's clock; Matroska counts milliseconds).
+    A clip is F consecutive pictures of the grid. Beyond an end of the video, the first or last frame is repeated.
 
-    With ``right``, slot i ends with the last picture at or before its moment i / rate: no future frame is used. With
-    ``center``, the clip lies around the moment, and ``timeline`` says how far it looks ahead. A clip of several slots
-    (V-JEPA) gives, with ``center``, its ``hop`` middle slots; with ``right`` only its last one: each slot costs a clip.
+    With window ``right``, the clip of slot i ends with the last picture at or before its time i / rate, so that no
+    future frame is used. With ``center``, the clip lies around that time, and ``timeline`` has its look-ahead. Of a
+    clip of several slots (V-JEPA), the ``hop`` middle slots are kept with ``center``, and only the last one with
+    ``right``, at the cost of one clip per slot.
+
+    Attributes:
+        rate: slots per second.
+        clip: input of the backbone.
+        window: position of the clip.
+        hop: slots kept per clip of several; None: the middle half.
+        longest_hold: longest time that a picture is shown, in seconds; later slots are omitted. None: no limit.
+
+    Raises:
+        InputError: an unknown window, or a hop that the clip or window does not allow.
     """
 
     rate: Fraction
     clip: ClipSpec
     window: Window = "center"
     hop: int | None = None
-    """Slots kept of a clip of several; by default the middle half."""
     longest_hold: Fraction | None = None
-    """Seconds for which a picture is taken to be shown; slots beyond it are left out. None: until the next one."""
 
     def __post_init__(self) -> None:
         if self.window not in get_args(Window):
-            raise InputError(f"window {self.window!r} is none of {', '.join(get_args(Window))}")
+            raise InputError(f"unknown window {self.window!r}; expected one of {', '.join(get_args(Window))}")
         if self.hop is not None and not 1 <= self.hop <= self.clip.slots:
-            raise InputError(f"hop {self.hop}: a clip has {self.clip.slots} slots")
+            raise InputError(f"hop {self.hop}: a clip has {self.clip.slots} slots; choose 1 to {self.clip.slots}")
         if self.window == "right" and self.hop not in (None, 1):
-            raise InputError(f"hop {self.hop}: with window right, only a clip's last slot has seen no future")
+            raise InputError(
+                f"hop {self.hop}: with window right, only the last slot of a clip has no look-ahead; omit hop"
+            )
 
     @property
     def per_slot(self) -> int:
-        """Pictures in one slot of a clip that has several."""
+        """Pictures per slot, for clips of several slots."""
         return self.clip.frames // self.clip.slots
 
     @property
     def frame_rate(self) -> Fraction:
-        """Pictures a second on the grid."""
+        """Pictures per second on the grid."""
         return self.clip.frame_rate or self.rate * self.per_slot
 
     @property
     def kept(self) -> int:
-        """Slots that one clip gives."""
+        """Number of slots kept per clip."""
         if self.clip.slots == 1 or self.window == "right":
             return 1
         return self.hop or max(1, self.clip.slots // 2)
 
     @property
     def first_kept(self) -> int:
-        """Which of a clip's slots is the first that is kept."""
+        """Index of the first kept slot in a clip."""
         return self.clip.slots - 1 if self.window == "right" else (self.clip.slots - self.kept) // 2
 
     @property
     def timeline(self) -> Timeline:
-        """What the features' slots stand for and saw; with several kept slots a clip, the longest look-ahead of any."""
+        """Times and spans of the slots; with several kept slots per clip, those of the largest look-ahead."""
         if self.window == "right":
             return Timeline(rate=self.rate, window=(self.clip.frames - 1) / self.frame_rate, alignment="right")
         if self.clip.slots == 1:
@@ -83,7 +93,7 @@ class Sampling:
         return Timeline(rate=self.rate, start=middle / self.frame_rate, window=2 * ahead / self.frame_rate)
 
     def last_picture(self, group: int) -> int:
-        """Index on the grid of the last picture of the clip that gives slots ``group * kept`` and following."""
+        """Grid index of the last picture of a clip, whose first kept slot is ``group * kept``."""
         if self.clip.slots == 1:
             return floor((group / self.rate + self.timeline.look_ahead) * self.frame_rate)
         if self.window == "right":
@@ -93,11 +103,14 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """One clip, and the slots that are taken from it.
+    """A clip, and the slots kept from it.
 
-    pictures: (F, H, W, 3) uint8. slots: indices of the n slots on the video's timeline. keep: which of the clip's slots
-    they are. seen: (n, 3) source frames: the first one in the clip, the one shown at the slot's moment, the last one in
-    the clip.
+    Attributes:
+        pictures: (F, H, W, 3) uint8.
+        slots: indices of the n slots on the timeline of the video.
+        keep: indices of these slots in the clip.
+        seen: (n, 3) indices of source frames: the first one in the clip, the one shown at the time of the slot, and the
+            last one in the clip.
     """
 
     pictures: np.ndarray
@@ -114,14 +127,17 @@ def sample(
     first_slot: int = 0,
     longest_hold: Fraction | None = None,
 ) -> Iterator[Sampled]:
-    """Clips in order, each as soon as the frames that it needs have come. Memory: the pictures of one clip.
+    """Yield clips in order, each as soon as its frames have arrived. Memory: the pictures of one clip.
 
-    Slots are those whose moments lie between the first and the last frame's times, both included.
+    There is a slot for each time between the first and the last frame, inclusive.
 
     Args:
-        first_slot: leave out slots before this one (as a stream that goes on does).
-        longest_hold: as that of ``sampling``, where it is to be shorter: in live sources, a frame that is late must not
-            fill minutes.
+        frames: in order of presentation.
+        sampling: layout of the clips.
+        picture: preprocessing of frames.
+        first_slot: omit earlier slots, for streams that are resumed.
+        longest_hold: a limit shorter than that of ``sampling``, for live sources, where a late frame must not fill
+            minutes.
     """
     holds = [hold for hold in (sampling.longest_hold, longest_hold) if hold is not None]
     sampler = _Sampler(sampling, picture, first_slot, min(holds, default=None))
@@ -132,10 +148,10 @@ def sample(
 
 
 class _Sampler:
-    """The pictures that clips still need, and which clip comes next.
+    """Buffer of the pictures needed for the next clips.
 
-    When a frame comes, all moments before its own time are known to show the frame before it, and its own moment shows
-    it: nothing has to wait for the frame after.
+    When a frame arrives, all times before its own are known to show its predecessor, and its own time shows it, so no
+    clip waits for the frame after.
     """
 
     def __init__(self, sampling: Sampling, picture: Picture, first_slot: int, longest_hold: Fraction | None) -> None:
@@ -146,10 +162,10 @@ class _Sampler:
         self.latest: Frame | None = None
         self.held: list[_Held] = []
         self.shown: dict[int, int] = {}
-        """Slot whose moment has come -> index of the source frame that was shown."""
+        """Slot whose time has come -> index of the source frame shown."""
 
     def take(self, frame: Frame) -> None:
-        """The next frame has come. Moments within its slack count as its own."""
+        """Add the next frame. Times within its slack count as its own."""
         begins, latest = frame.time - frame.slack, self.latest
         if latest is None:
             first = ceil((begins - self.timeline.start) * self.timeline.rate)
@@ -162,32 +178,32 @@ class _Sampler:
         self.latest = frame
 
     def _show(self, frame: Frame, since: Fraction, until: Fraction, inclusive: bool) -> None:
-        """``frame`` is shown from ``since`` to ``until``, both included or neither."""
+        """Assign ``frame`` to the pictures and slots from ``since`` to ``until``, both inclusive or both exclusive."""
         low, high = _within(since, until, Fraction(0), self.sampling.frame_rate, inclusive)
         if low <= high and high >= self._first_picture() and self.held[-1].frame != frame.index:
             self._hold(frame, low)
         if not inclusive and self.longest_hold is not None:
             until = min(until, since + self.longest_hold)
         low, high = _within(since, until, self.timeline.start, self.timeline.rate, inclusive)
-        low = max(low, self.first_slot, self.group * self.sampling.kept)  # what was said stands
+        low = max(low, self.first_slot, self.group * self.sampling.kept)  # finished slots do not change
         self.shown |= dict.fromkeys(range(low, high + 1), frame.index)
 
     def _hold(self, frame: Frame, point: int) -> None:
         self.held.append(_Held(point, frame.index, frame.rgb(self.picture)))
 
     def clips(self, now: Fraction) -> Iterator[Sampled]:
-        """Those of which all is known at ``now``."""
+        """Yield the clips that are complete at time ``now``."""
         sampling, timeline = self.sampling, self.timeline
         while True:
             slot = next(iter(self.shown), floor((now - timeline.start) * timeline.rate))
-            self.group = max(self.group, slot // sampling.kept)  # at once over slots that are left out
+            self.group = max(self.group, slot // sampling.kept)  # skip omitted slots at once
             last_moment = timeline.seconds((self.group + 1) * sampling.kept - 1)
             if max(last_moment, sampling.last_picture(self.group) / sampling.frame_rate) > now:
                 return
             yield from self._clip()
 
     def rest(self) -> Iterator[Sampled]:
-        """The video is over: clips of the slots that are left, with the last frame repeated."""
+        """Yield the remaining clips at the end of the video, with the last frame repeated."""
         if self.latest is None:
             return
         if self.held[-1].frame != self.latest.index:
@@ -196,7 +212,7 @@ class _Sampler:
             yield from self._clip()
 
     def _clip(self) -> Iterator[Sampled]:
-        """The next group's clip, if any of its slots is there."""
+        """Yield the clip of the next group, if it has a slot."""
         sampling = self.sampling
         first = self.group * sampling.kept
         slots = tuple(slot for slot in range(first, first + sampling.kept) if slot in self.shown)
@@ -211,13 +227,13 @@ class _Sampler:
         del self.held[: max(0, needed)]
 
     def _first_picture(self) -> int:
-        """The first picture on the grid that the next clip needs."""
+        """Grid index of the first picture of the next clip."""
         return self.sampling.last_picture(self.group) - self.sampling.clip.frames + 1
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A source frame's pixels, shown from one point of the grid on, until the next one's."""
+    """Pixels of a source frame that is shown from a grid index on, until that of the next one."""
 
     point: int
     frame: int
@@ -229,6 +245,6 @@ def _point(held: _Held) -> int:
 
 
 def _within(since: Fraction, until: Fraction, start: Fraction, rate: Fraction, inclusive: bool) -> tuple[int, int]:
-    """First and last i with start + i / rate between two moments, these included or not; an empty range if none is."""
+    """First and last i with start + i / rate between two times, inclusive or exclusive; may be an empty range."""
     low, high = (since - start) * rate, (until - start) * rate
     return (ceil(low), floor(high)) if inclusive else (floor(low) + 1, ceil(high) - 1)

@@ -1,8 +1,8 @@
-"""Heads on frozen latents, or on any features: a video's frames in, class scores of every frame out.
+"""Heads on frozen latents or other features: they map the frames of a video to class scores of every frame.
 
-``head_config("context", {"causal": True})`` -> settings, `build_head` -> a head, `train_head` -> a trained one that was
-chosen on validation videos, ``head.save(path)``, `load_head`, `describe`. Heads with a causal form run on streams like
-models do (`keystep.stream`), and are exported with them.
+``head_config("context", {"causal": True})`` makes settings, `build_head` an untrained head, and `train_head` a trained
+one, selected on validation videos. ``head.save(path)`` and `load_head` store it; `describe` measures it. Causal heads
+run on streams as models do (`keystep.stream`), and are exported with them.
 """
 
 from keystep.heads.config import PRESETS, HeadConfig, TrainingConfig

@@ -1,4 +1,4 @@
-"""The paper's streaming probe: attention over a window that answers chunk by chunk."""
+"""The paper's streaming attentive probe: windowed attention that answers chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from keystep.nn.context import SequenceContext
 
 
 class AttentiveProbe(Head):
-    """Pre-norm transformer blocks in which a frame sees its whole chunk and a window of earlier frames.
+    """Pre-norm transformer blocks in which a frame attends to its whole chunk and to a window of earlier frames.
 
-    A frame's scores are final with the last frame of its chunk, so they come up to ``chunk - 1`` frames late. Further
-    layers see further back, and wait no longer.
+    A frame's scores are final with the last frame of its chunk, so the delay is at most ``chunk - 1`` frames. More
+    layers reach further back without more delay.
     """
 
     def __init__(self, config: AttentiveConfig, width: int, classes: int) -> None:
@@ -30,7 +30,7 @@ class AttentiveProbe(Head):
 
     @property
     def delay(self) -> int:
-        """Up to so many frames: less for the later ones of a chunk."""
+        """Frames until scores are final; fewer for later frames of a chunk."""
         return self.settings.chunk - 1
 
     @property

@@ -1,4 +1,4 @@
-"""A head's training on disk: all that a resume needs, written whole or not at all."""
+"""Checkpoints of a head's training, written atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD, BEST, OPTIMISER, STATE = "head.safetensors", "best.safetensors", "optimize
 
 
 class _Record(Record):
-    """What ``state.json`` holds."""
+    """Schema of ``state.json``."""
 
     identity: dict[str, Any]
     history: list[dict[str, float]]
@@ -36,7 +36,13 @@ class _Record(Record):
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What was kept beside the head and its optimiser: the best weights, each epoch's measures, the best epoch."""
+    """The state of a training except head and optimiser.
+
+    Attributes:
+        best: the head's state dict after the best epoch.
+        history: measurements of each epoch.
+        best_epoch: its number, from 1.
+    """
 
     best: dict[str, Tensor]
     history: list[dict[str, float]]
@@ -45,14 +51,19 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The newest state of a run, ``folder/checkpoint``. identity: what makes a run that one, as plain data."""
+    """The newest checkpoint of a training, ``folder/checkpoint``.
+
+    Attributes:
+        folder: the training's folder.
+        identity: settings, seed and data as plain values; a checkpoint with others is refused.
+    """
 
     folder: Path
     identity: Mapping[str, Any]
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Its folder."""
         return self.folder / "checkpoint"
 
     def save(
@@ -63,7 +74,11 @@ class Checkpoint:
         history: list[dict[str, float]],
         best_epoch: int,
     ) -> None:
-        """Replace it by the state now."""
+        """Replace the checkpoint by the current state.
+
+        Raises:
+            InputError: the folder is not writable.
+        """
         with replacing(self.path, (HEAD, BEST, OPTIMISER, STATE)) as temporary:
             save_tensors(temporary / HEAD, head.state_dict())
             save_tensors(temporary / BEST, best)
@@ -72,10 +87,10 @@ class Checkpoint:
             write_json(temporary / STATE, record)
 
     def load(self, head: nn.Module, optimizer: Optimizer) -> State | None:
-        """Fill head and optimiser; None if there is no checkpoint yet.
+        """Restore head and optimiser in place. None: there is no checkpoint yet.
 
         Raises:
-            InputError: it is another run's, or damaged.
+            InputError: the checkpoint is damaged, or of another training.
         """
         if not (self.path / STATE).exists():
             return None
@@ -83,7 +98,7 @@ class Checkpoint:
         if record.identity != self.identity:
             was = record.identity
             other = [name for name, value in self.identity.items() if was.get(name) != value]
-            raise InputError(f"{self.path}: another run's (its {', '.join(other)} differ); choose another folder")
+            raise InputError(f"{self.path}: of another training ({', '.join(other)} differ); choose another folder")
         load_strict(head, load_tensors(self.path / HEAD), str(self.path / HEAD))
         source = self.path / OPTIMISER
         load_optimizer_tensors(head, optimizer, load_tensors(source), source)

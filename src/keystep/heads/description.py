@@ -1,4 +1,4 @@
-"""What a head costs and needs: parameters, delay, reach, speed."""
+"""Parameters, delay, receptive field and speed of a head."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from keystep.heads.head import Head
 
 @dataclass(frozen=True)
 class Description:
-    """parameters: learned numbers. delay: frames until an answer is final, at most; None: the whole video.
+    """A head in numbers.
 
-    before, after: frames that an answer can depend on (the receptive field without the frame itself).
+    Attributes:
+        kind: its name.
+        parameters: number of learned weights.
+        delay: maximum number of frames until scores are final. None: needs the whole video.
+        before, after: past and future frames in the receptive field.
     """
 
     kind: str
@@ -32,22 +36,31 @@ class Description:
 
 
 def describe(head: Head) -> Description:
-    """A head in numbers."""
+    """Count the parameters of a head and state its delay and receptive field."""
     parameters = sum(parameter.numel() for parameter in head.parameters())
     return Description(head.config.kind, parameters, head.delay, *head.reach)
 
 
 @torch.no_grad()
 def frames_per_second(head: Head, frames: int = 2000, repeats: int = 3) -> float:
-    """Frames of one video that the head scores in a second, offline, on its device: the best of some runs."""
+    """Measure the offline speed of a head on its device.
+
+    Args:
+        head: as it is; put into eval mode meanwhile.
+        frames: length of the video.
+        repeats: number of runs, of which the fastest counts.
+
+    Returns:
+        Frames of one video that the head scores per second.
+    """
     like = next(head.parameters())
     features = like.new_zeros(1, frames, head.width)
     was_training = head.training
     head.eval()
     best = float("inf")
-    for _ in range(repeats + 1):  # the first one warms up
+    for _ in range(repeats + 1):  # the first run is a warm-up
         start = time.perf_counter()
-        float(head(features)[-1, 0, -1, 0])  # a GPU has to be done
+        float(head(features)[-1, 0, -1, 0])  # waits for a GPU
         best = min(best, time.perf_counter() - start)
     head.train(was_training)
     return frames / best

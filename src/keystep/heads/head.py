@@ -1,4 +1,4 @@
-"""What all heads have in common."""
+"""Base class of all heads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FORMAT_VERSION = "2"
 
 
 class HeadKind(Protocol):
-    """What a head is made by: a class derived from `Head`, called as ``Kind(config=..., width=..., classes=...)``.
+    """Protocol of a head: a class derived from `Head`, called as ``Kind(config=..., width=..., classes=...)``.
 
-    Its ``__init__`` says by the annotation of ``config`` which settings it has, a class derived from `HeadConfig`.
-    Everything else follows from `Head.run`: training, judging, streams, saving and exported steps.
+    The annotation of ``config`` in its ``__init__`` names its settings, a class derived from `HeadConfig`. Training,
+    evaluation, streaming, saving and export are derived from `Head.run`.
     """
 
     stages: int
@@ -33,7 +33,7 @@ class HeadKind(Protocol):
     reach: Any
 
     def __call__(self, config: Any, width: int, classes: int) -> Head:
-        """An untrained head for features ``width`` wide."""
+        """Create an untrained head for features of width ``width``."""
         ...
 
     def run(self, x: Tensor, context: SequenceContext) -> Tensor:
@@ -42,15 +42,20 @@ class HeadKind(Protocol):
 
 
 class Head(nn.Module):
-    """Class scores of every frame from a video's features or latents.
+    """Maps the features or latents of a video to class scores of every frame.
+
+    Args:
+        config: settings of the head.
+        width: width D of the features.
+        classes: number of classes C.
 
     Attributes:
-        names: of the classes by id; empty where they are not known.
-        origin: what it was fitted on, as text: ``weights`` (hash of the model), ``mode``, ``rate`` in Hz.
+        names: class names by id; empty if unknown.
+        origin: what it was trained on, as text: ``weights`` (hash of the model), ``mode``, ``rate`` in Hz.
     """
 
     stages: int = 1
-    """How many scores each frame gets; the last ones count, the others are for training."""
+    """Number of stages S. All are trained; the scores of the last one are the output."""
 
     def __init__(self, config: HeadConfig, width: int, classes: int) -> None:
         super().__init__()
@@ -60,48 +65,71 @@ class Head(nn.Module):
         self.standardise = ChannelNorm(width)
 
     def run(self, x: Tensor, context: SequenceContext) -> Tensor:
-        """Standardised frames (B, n, D), zero at padding -> scores of every stage, (S, B, n, C)."""
+        """Compute the scores of every stage.
+
+        Args:
+            x: (B, n, D) standardised frames, zero at padding.
+            context: gives access to frames and states outside of these n frames.
+
+        Returns:
+            (S, B, n, C).
+        """
         raise NotImplementedError
 
     @property
     def delay(self) -> int | None:
-        """Frames that have to pass after a frame before its scores are final; None: the whole video."""
+        """Number of later frames that are needed before the scores of a frame are final. None: the whole video."""
         return 0
 
     @property
     def reach(self) -> tuple[int, int]:
-        """How many frames before and after a frame its scores can depend on."""
+        """(before, after): past and future frames that the scores of a frame can depend on."""
         return 0, 0
 
     @property
     def causal(self) -> bool:
-        """Whether the scores need nothing that comes later than `delay`, so that it can run on a stream."""
+        """Whether the head has a finite `delay`, and therefore can run on a stream."""
         return self.delay is not None
 
     @property
     def signature(self) -> str:
-        """A hash that tells heads apart."""
+        """A hash of settings and weights."""
         return weights_signature(self)
 
     def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Features (B, T, D) -> scores of every stage, (S, B, T, C).
+        """Compute the scores of whole videos.
 
         Args:
-            valid: (B, T) bool, True at real frames, which come first; None: all are real. What is at padding is never
-                read, and its scores mean nothing.
+            features: (B, T, D).
+            valid: (B, T) bool, True at real frames, which come first. None: all are real. Padding is never read, and
+                its scores are undefined.
+
+        Returns:
+            (S, B, T, C), the scores of every stage.
 
         Raises:
             InputError: features of another width, or padding between real frames.
         """
-        return self.scores(features, whole(self, features, valid))
+        return self.scores(features, whole_context(self, features, valid))
 
     def scores(self, features: Tensor, context: SequenceContext) -> Tensor:
-        """Features (B, n, D) of the frames of a context -> scores of every stage, (S, B, n, C)."""
+        """Compute the scores of the frames of a context: (B, n, D) -> (S, B, n, C)."""
         return self.run(context.clean(self.standardise(features)), context)
 
     @torch.no_grad()
     def probabilities(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, T, D) or (T, D) on any device -> the same with C for D, on the head's; each frame's sum to 1."""
+        """Compute the class probabilities of whole videos.
+
+        Args:
+            features: (B, T, D) or (T, D), on any device.
+            valid: as in `forward`.
+
+        Returns:
+            (B, T, C) or (T, C) on the head's device, with sum 1 over the classes.
+
+        Raises:
+            InputError: as for `forward`.
+        """
         if features.ndim == 2:
             return self.probabilities(features[None], None if valid is None else valid[None])[0]
         device = self.standardise.mean.device
@@ -109,11 +137,11 @@ class Head(nn.Module):
         return scores[-1].softmax(-1)
 
     def predict(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, T, D) or (T, D) -> int64 class ids, (B, T) or (T,)."""
+        """Predict class ids, (B, T) or (T,) int64; arguments and errors are those of `probabilities`."""
         return self.choose(self.probabilities(features, valid))
 
     def choose(self, probabilities: Tensor) -> Tensor:
-        """(..., C) -> (...) int64 class ids; the probabilities may have been smoothed."""
+        """Decide on classes: probabilities (..., C), possibly smoothed -> class ids (...) int64."""
         return probabilities.argmax(-1)
 
     def name(self, identifier: int) -> str:
@@ -121,7 +149,11 @@ class Head(nn.Module):
         return self.names[identifier] if self.names else f"class {identifier}"
 
     def labels(self, features: Tensor) -> list[str]:
-        """Class names of the frames (T, D) of one video."""
+        """Predict the class names of the frames of one video, (T, D).
+
+        Raises:
+            InputError: another shape.
+        """
         if features.ndim != 2:
             raise InputError(f"features have shape {tuple(features.shape)}; expected those of one video, (T, D)")
         return [self.name(identifier) for identifier in self.predict(features).tolist()]
@@ -133,7 +165,11 @@ class Head(nn.Module):
         return f"{type(self).__name__}({self.width} -> {self.classes} classes, {sees}{of})"
 
     def save(self, path: Path | str) -> None:
-        """Write one safetensors file, whole or not at all; `load_head` reads it."""
+        """Write the head to one safetensors file, atomically; `load_head` reads it.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         record: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "width": self.width,
@@ -145,8 +181,12 @@ class Head(nn.Module):
         save_tensors(Path(path), self.state_dict(), header)
 
 
-def whole(head: Head, features: Tensor, valid: Tensor | None) -> Whole:
-    """The context of whole videos, (B, T, D), or a line that says why the head cannot read them."""
+def whole_context(head: Head, features: Tensor, valid: Tensor | None) -> Whole:
+    """Create the context of whole videos, (B, T, D).
+
+    Raises:
+        InputError: unexpected shape or type, or padding between real frames.
+    """
     if features.ndim != 3 or features.shape[2] != head.width:
         raise InputError(f"features have shape {tuple(features.shape)}; this head reads (B, T, {head.width})")
     if valid is None:

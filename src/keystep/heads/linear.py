@@ -1,4 +1,4 @@
-"""The linear head: class scores of each frame from its own features. What `keystep eval` fits."""
+"""The linear head: class scores of each frame from its own features. `keystep eval` fits it as the probe."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from keystep.nn.context import SequenceContext
 
 
 class LinearHead(Head):
-    """One affine map to the classes; or, with a background, one to the steps beside one for "is there a step at all".
+    """One affine map to all classes; with a background, one map to the steps and one for background or step.
 
-    steps: scores of all classes; with a background, of all others, in the order of their ids.
-    activity: scores of (no step, a step); None without a background.
+    Attributes:
+        steps: scores of all classes; with a background, of all other classes in the order of their ids.
+        activity: scores of (background, step). None without a background.
+
+    Raises:
+        InputError: the background is not a class.
     """
 
     def __init__(self, config: LinearConfig, width: int, classes: int) -> None:
@@ -31,7 +35,7 @@ class LinearHead(Head):
         self.activity = None if self.background is None else nn.Linear(width, 2)
 
     def run(self, x: Tensor, context: SequenceContext) -> Tensor:
-        """See `Head`; with a background, scores are logarithms of probabilities."""
+        """See `Head`. With a background, scores are log p(step) + log p(class | step), and log p(background)."""
         scores: Tensor = self.steps(x)
         if self.activity is None or self.background is None:
             return scores[None]
@@ -41,9 +45,9 @@ class LinearHead(Head):
         return torch.cat([before, logsigmoid(nothing - something)[..., None], after], dim=-1)[None]
 
     def choose(self, probabilities: Tensor) -> Tensor:
-        """See `Head`; with a background, the best step wherever there is one at all.
+        """See `Head`. With a background, the best step if p(background) < 1/2.
 
-        (Which need not be the likeliest class: the background may beat each single step and not all together.)
+        This need not be the most probable class: the background may exceed each single step, but not their sum.
         """
         if self.background is None:
             return super().choose(probabilities)
@@ -54,7 +58,7 @@ class LinearHead(Head):
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """``x @ weight.T + bias``; weight (K, D), bias (K,)."""
+    """The map ``x @ weight.T + bias``, with weight (K, D) and bias (K,)."""
 
     weight: Tensor
     bias: Tensor
@@ -67,7 +71,18 @@ def linear_head(
     names: Sequence[str] = (),
     origin: Mapping[str, str] | None = None,
 ) -> LinearHead:
-    """A head that was fitted elsewhere, in eval mode; ``activity`` and ``background`` come together."""
+    """Create a linear head from maps that were fitted elsewhere.
+
+    Args:
+        steps: map to all classes, or to all but the background.
+        activity: map to (background, step), given together with ``background``.
+        background: class id of the background.
+        names: class names by id.
+        origin: as `Head.origin`.
+
+    Returns:
+        The head, in eval mode and without gradients.
+    """
     assert (activity is None) == (background is None)
     classes, width = steps.weight.shape
     head = LinearHead(LinearConfig(background=background), width, classes + (activity is not None))

@@ -1,7 +1,7 @@
 """Long context at linear cost: dilated convolution, windowed attention and strided long-term attention in each layer.
 
-In the manner of LTContext (Bahrami, Francesca, Gall: "How Much Temporal Long-Term Context is Needed for Action
-Segmentation?", 2023), written on keystep's own attention. Norms are over the channels of one frame, never over frames.
+Similar to LTContext (Bahrami, Francesca, Gall: "How Much Temporal Long-Term Context is Needed for Action
+Segmentation?", 2023), implemented with keystep's attention. Norms are over the channels of one frame, never over time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keystep.nn.rope import Rotation
 
 
 class ContextAttention(nn.Module):
-    """Half of the heads see the window, the other half every ``stride``-th frame of the memory."""
+    """Half of the attention heads see the window, the other half every ``stride``-th frame of the memory."""
 
     def __init__(self, config: ContextConfig) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class ContextLayer(nn.Module):
 
     def forward(self, x: Tensor, context: SequenceContext, name: str, rotary: Rotation) -> Tensor:
         """(B, n, D) -> (B, n, D)"""
-        local = nn.functional.gelu(self.dilated.over(context.clean(self.norm(x)), context, name))
+        local = nn.functional.gelu(self.dilated.convolve(context.clean(self.norm(x)), context, name))
         out: Tensor = x + self.dropout(self.mix(local + self.attention(local, context, name, rotary)))
         return out
 
 
 class ContextStage(nn.Module):
-    """The layers, and class scores from their normalised output."""
+    """A stack of layers with a classifier on the normalised output."""
 
     def __init__(self, config: ContextConfig, classes: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ContextStage(nn.Module):
         self.norm, self.classify = nn.LayerNorm(config.dim), nn.Linear(config.dim, classes)
 
     def forward(self, x: Tensor, context: SequenceContext, name: str, rotary: Rotation) -> tuple[Tensor, Tensor]:
-        """(B, n, D) -> frames (B, n, D), scores (B, n, C)"""
+        """(B, n, D) -> normalised frames (B, n, D) and scores (B, n, C)."""
         for number, layer in enumerate(self.layers):
             x = layer(x, context, f"{name}.{number}", rotary)
         x = self.norm(x)
@@ -77,7 +77,7 @@ class ContextStage(nn.Module):
 
 
 class LongContext(Head):
-    """A stage on the features, then stages on the frames and class probabilities of the one before."""
+    """A stage on the features, then stages on the frames and class probabilities of the previous stage."""
 
     def __init__(self, config: ContextConfig, width: int, classes: int) -> None:
         super().__init__(config, width, classes)

@@ -1,6 +1,6 @@
-"""What heads are trained with: frame cross entropy, calm between frames, classes of unequal frequency, soft boundaries.
+"""Losses of the heads: frame cross-entropy, smoothing, class weights, logit adjustment and soft boundaries.
 
-Frames labelled -100 count nowhere. Scores are (..., C), unnormalised; logarithms are natural.
+Frames labelled -100 are ignored. Scores are unnormalised logits, (..., C).
 """
 
 from __future__ import annotations
@@ -15,31 +15,50 @@ from keystep.data.annotation import IGNORED
 
 
 def frame_cross_entropy(*, scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean over the labelled frames of -log p(label), a scalar; 0 where no frame is labelled.
+    """Cross-entropy: mean over the labelled frames of ``-log p(label)``.
 
-    scores (..., C); labels (...) int64; weights (C,): the mean is then weighted by each frame's class.
+    Args:
+        scores: (..., C).
+        labels: (...) int64, -100 if unlabelled.
+        weights: (C,) class weights of a weighted mean. None: equal weights.
+
+    Returns:
+        A scalar; 0 if no frame is labelled.
     """
     flat = labels.flatten()
     total = cross_entropy(scores.flatten(0, -2), flat, weights, ignore_index=IGNORED, reduction="sum")
     known = flat != IGNORED
     counts = known if weights is None else weights[flat.masked_fill(~known, 0)] * known
-    return total / _at_least_some(counts.sum())
+    return total / _nonzero(counts.sum())
 
 
 def soft_cross_entropy(*, scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The same for shares of classes, (..., C); a frame whose shares are all 0 counts nowhere.
+    """Cross-entropy with soft labels: ``-sum(targets * log p) / sum(targets)``.
 
-    weights (C,) multiply the shares, in the sum and in what it is divided by.
+    Args:
+        scores: (..., C).
+        targets: (..., C) class shares; all zeros if a frame is unlabelled.
+        weights: (C,) factors of the shares. None: ones.
+
+    Returns:
+        A scalar; 0 if no frame is labelled.
     """
     shares = targets if weights is None else targets * weights
-    return -(shares * scores.log_softmax(-1)).sum() / _at_least_some(shares.sum())
+    return -(shares * scores.log_softmax(-1)).sum() / _nonzero(shares.sum())
 
 
 def soften_boundaries(*, labels: Tensor, classes: int, radius: int) -> Tensor:
-    """(B, T) int64 labels -> (B, T, C) shares of the classes among the labelled frames within ``radius`` of a frame.
+    """Compute the shares of the classes among the labelled frames within ``radius`` of each frame.
 
-    So a label falls off linearly over the frames on both sides of a boundary, and is whole farther away. A frame
-    without a label stays without: all its shares are 0.
+    Labels are thus linear over the frames around a boundary and hard elsewhere.
+
+    Args:
+        labels: (B, T) int64, -100 if unlabelled.
+        classes: C.
+        radius: in frames; 0 gives hard labels.
+
+    Returns:
+        (B, T, C) float32; all zeros at unlabelled frames.
     """
     known = labels != IGNORED
     single = one_hot(labels.masked_fill(~known, 0), classes) * known[..., None]  # (B, T, C)
@@ -54,9 +73,17 @@ def soften_boundaries(*, labels: Tensor, classes: int, radius: int) -> Tensor:
 
 
 def truncated_smoothing(*, scores: Tensor, valid: Tensor, threshold: float = 4.0) -> Tensor:
-    """Mean over valid neighbours and classes of min(|log p_t - log p_{t-1}|, threshold)^2 (MS-TCN), a scalar.
+    """Truncated smoothing loss of MS-TCN: mean over t and classes of ``min(|log p_t - log p_{t-1}|, threshold)^2``.
 
-    scores (..., B, T, C); valid (B, T) bool. As published, no gradient flows to the earlier frame of a pair.
+    As published, no gradient flows to the earlier frame of a pair.
+
+    Args:
+        scores: (..., B, T, C).
+        valid: (B, T) bool; pairs with padding are ignored.
+        threshold: tau of the paper.
+
+    Returns:
+        A scalar.
     """
     logs = scores.log_softmax(-1)
     change = (logs[..., 1:, :] - logs[..., :-1, :].detach()).square().clamp(max=threshold**2)
@@ -67,32 +94,45 @@ def truncated_smoothing(*, scores: Tensor, valid: Tensor, threshold: float = 4.0
 def class_weights(
     *, counts: Tensor, rule: Literal["none", "inverse_root", "effective"], beta: float = 0.9999
 ) -> Tensor:
-    """(C,) float32 weights from the classes' training frames (C,), with mean 1 over the classes that have any.
+    """Compute class weights from class frequencies.
 
-    ``inverse_root``: 1 / sqrt(n). ``effective``: (1 - beta) / (1 - beta^n), Cui et al., "Class-Balanced Loss Based on
-    Effective Number of Samples", 2019. Classes without frames get 0.
+    Args:
+        counts: (C,) training frames n of each class.
+        rule: ``inverse_root``: 1 / sqrt(n). ``effective``: (1 - beta) / (1 - beta^n), Cui et al., "Class-Balanced Loss
+            Based on Effective Number of Samples", 2019. ``none``: equal weights.
+        beta: of ``effective``.
+
+    Returns:
+        (C,) float32 with mean 1 over the classes that have frames, 0 for the others.
     """
-    numbers, there = counts.double(), counts > 0
+    numbers, present = counts.double(), counts > 0
     if rule == "none":
         raw = torch.ones_like(numbers)
     elif rule == "inverse_root":
         raw = numbers.clamp(min=1).rsqrt()
     else:
         raw = (1 - beta) / (1 - beta ** numbers.clamp(min=1))
-    raw = raw * there
-    return (raw * there.sum() / raw.sum().clamp(min=1e-12)).float()
+    raw = raw * present
+    return (raw * present.sum() / raw.sum().clamp(min=1e-12)).float()
 
 
 def logit_adjustment(*, counts: Tensor, strength: float = 1.0) -> Tensor:
-    """(C,) float32 to add to the scores in training: ``strength`` x log of the class's share of the frames.
+    """Compute ``strength * log(share of the class)``, which is added to the scores in training only.
 
-    Menon et al., "Long-tail Learning via Logit Adjustment", 2021: the scores without it then favour no class for being
-    frequent. A class without frames counts as one frame.
+    Menon et al., "Long-tail Learning via Logit Adjustment", 2021: the unadjusted scores then do not favour frequent
+    classes.
+
+    Args:
+        counts: (C,) training frames of each class; 0 counts as 1.
+        strength: tau of the paper.
+
+    Returns:
+        (C,) float32.
     """
     numbers = counts.double().clamp(min=1)
     return (strength * (numbers / numbers.sum()).log()).float()
 
 
-def _at_least_some(total: Tensor) -> Tensor:
-    """What a sum is divided by: itself, or 1 where it is 0."""
+def _nonzero(total: Tensor) -> Tensor:
+    """A divisor: ``total``, or 1 where it is 0."""
     return torch.where(total > 0, total, torch.ones_like(total))

@@ -1,7 +1,7 @@
-"""MS-TCN++: dual dilated convolutions make a first prediction, further stages refine its class probabilities.
+"""MS-TCN++: dual dilated convolutions make a first prediction, and further stages refine its class probabilities.
 
 Li, AbuFarha, Liu, Cheng, Gall: "MS-TCN++: Multi-Stage Temporal Convolutional Network for Action Segmentation", 2020.
-Written from the paper. No frame is normalised by others, so the causal version is one.
+Written from the paper. Nothing is normalised over time, so the causal variant is strictly causal.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from keystep.heads.config import MstcnConfig
 from keystep.heads.head import Head
-from keystep.heads.layers import Dilated, tapped
+from keystep.heads.layers import Dilated, gather_taps
 from keystep.nn.context import SequenceContext
 
 
 class DualDilated(nn.Module):
-    """``x + dropout(relu(fuse([near(x), far(x)])))``, two dilated convolutions side by side."""
+    """``x + dropout(relu(fuse([near(x), far(x)])))`` with two parallel dilated convolutions."""
 
     def __init__(self, maps: int, dilations: tuple[int, int], causal: bool, dropout: float) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class DualDilated(nn.Module):
 
     def forward(self, x: Tensor, context: SequenceContext, name: str) -> Tensor:
         """(B, n, maps) -> (B, n, maps)"""
-        weight, bias = self._folded()
-        fused = nn.functional.linear(tapped(x, self.distances, context, name), weight, bias)
+        weight, bias = self._fold_branches()
+        fused = nn.functional.linear(gather_taps(x, self.distances, context, name), weight, bias)
         out: Tensor = x + self.dropout(fused.relu())
         return out
 
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        """Both convolutions and the map behind them as one: nothing bends between them. A third of the work."""
+    def _fold_branches(self) -> tuple[Tensor, Tensor]:
+        """Fold both convolutions and the linear map after them into one matrix, a third of the cost."""
         maps = len(self.fuse.bias)
         parts = [self.fuse.weight.new_zeros(maps, maps) for _ in self.distances]
         bias: Tensor = self.fuse.bias
@@ -61,12 +61,12 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, context: SequenceContext, name: str) -> Tensor:
         """(B, n, maps) -> (B, n, maps)"""
-        out: Tensor = x + self.dropout(self.mix(self.dilated.over(x, context, name).relu()))
+        out: Tensor = x + self.dropout(self.mix(self.dilated.convolve(x, context, name).relu()))
         return out
 
 
 class Stage(nn.Module):
-    """Into the maps, through the layers, to the class scores."""
+    """Projection, a stack of layers, and a classifier."""
 
     def __init__(self, width: int, maps: int, classes: int, layers: list[DualDilated] | list[Residual]) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Stage(nn.Module):
 
 
 class Mstcn(Head):
-    """A stage of dual dilated layers on the features, then stages that see class probabilities only."""
+    """A stage of dual dilated layers on the features, then stages on the class probabilities of the previous stage."""
 
     def __init__(self, config: MstcnConfig, width: int, classes: int) -> None:
         super().__init__(config, width, classes)

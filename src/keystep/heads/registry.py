@@ -1,4 +1,4 @@
-"""Which heads there are: from settings to a head, and back from disk."""
+"""Create heads from settings, and load them from disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keystep.reading import Record, checked, parse_json
 
 
 class _HeadRecord(Record):
-    """What the header of a head's file holds, see `Head.save`."""
+    """Schema of the header of a head's file, see `Head.save`."""
 
     config: dict[str, Any]
     width: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
@@ -36,10 +36,14 @@ class _HeadRecord(Record):
 
 
 def head_config(preset: str, settings: Mapping[str, Any] | None = None) -> HeadConfig:
-    """A head's settings: a preset (see `PRESETS`) or the name of a head from outside, with some of them changed.
+    """Create the settings of a head.
+
+    Args:
+        preset: a name in `PRESETS`, or a head from outside (``package.module:Name`` or an entry point).
+        settings: settings that replace those of the preset.
 
     Raises:
-        InputError: no such head, an unknown name, a value that does not fit.
+        InputError: unknown head or setting, or an invalid value.
     """
     check_head_name(preset)
     beginning = PRESETS.get(preset, {"kind": preset})
@@ -50,10 +54,16 @@ def head_config(preset: str, settings: Mapping[str, Any] | None = None) -> HeadC
 
 
 def build_head(config: HeadConfig, width: int, classes: int, seed: int | None = None) -> Head:
-    """An untrained head for features ``width`` wide.
+    """Create an untrained head.
 
     Args:
-        seed: of its weights; None: torch's own generator is used as it is.
+        config: its settings (`head_config`).
+        width: width D of the features.
+        classes: number of classes C.
+        seed: of the initial weights. None: torch's global generator.
+
+    Raises:
+        InputError: unknown head, or settings that do not fit the classes.
     """
     if seed is not None:
         with torch.random.fork_rng(devices=[]):
@@ -64,17 +74,23 @@ def build_head(config: HeadConfig, width: int, classes: int, seed: int | None = 
 
 
 def check_head_name(name: str) -> None:
-    """Refuse what is neither a preset nor a head; raises InputError, see `keystep.plugins.Registry.check`."""
+    """Raise InputError if a name is neither a preset nor a head; see `keystep.plugins.Registry.check`."""
     if name not in PRESETS:
         HEADS.check(name, PRESETS)
 
 
 def load_head(path: Path | str) -> Head:
-    """A head that `Head.save` wrote, in eval mode.
+    """Load a head that `Head.save` wrote.
+
+    Args:
+        path: a safetensors file.
+
+    Returns:
+        The head, in eval mode, on the CPU.
 
     Raises:
-        InputError: no such file, a damaged one, one of another format or version, weights that do not fit, a head from
-            outside that nobody named but the file (see `keystep.plugins`).
+        InputError: a missing or damaged file, another format or version, weights that do not fit, or a head from
+            outside that only the file names (see `keystep.plugins`).
     """
     path = Path(path)
     header = read_metadata(path)

@@ -1,7 +1,7 @@
-"""One trainer for all heads: whole videos in, the epoch that is best on the validation videos out.
+"""The training loop of all heads, which selects the best epoch on the validation videos.
 
-What varies (order, crops, dropout, rate) is a function of the seed and the step, so a killed run goes on to the same
-bits from the weights, the optimiser's moments and the best weights so far. Test videos never enter here.
+Order, crops, dropout and learning rate are functions of the seed and the step, so that a resumed training is
+bit-identical. Test videos are not used here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from keystep.heads.description import describe
 from keystep.heads.head import Head
 from keystep.heads.registry import build_head
 from keystep.heads.trial import try_head
-from keystep.heads.videos import Survey, Videos, batches, loaded, survey
+from keystep.heads.videos import Videos, VideoStatistics, load_batch, measure_videos, plan_batches
 from keystep.metrics import segmentation_scores
 from keystep.plugins import HEADS
 from keystep.train.skips import Skips
@@ -38,28 +38,33 @@ log = logging.getLogger(__name__)
 MEASURED_IN_TRAINING = ("loss", "learning_rate", "skipped_steps")
 
 
-class Progress(Protocol):
-    """Called after each epoch with its number (from 1), the number of epochs, and what was measured."""
+class EpochCallback(Protocol):
+    """Called after each epoch with its number (from 1), the number of epochs, and the measurements."""
 
     def __call__(self, epoch: int, epochs: int, measured: Mapping[str, float]) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedHead:
-    """The head of the best epoch, in eval mode, and how it came about, as plain data."""
+    """A trained head.
+
+    Attributes:
+        head: the head of the best epoch, in eval mode.
+        record: settings, scores and history of the training as plain values.
+    """
 
     head: Head
     record: dict[str, Any]
 
     @property
     def valid_scores(self) -> dict[str, float]:
-        """The validation scores (0-100) of the chosen epoch."""
+        """The validation scores (0-100) of the selected epoch."""
         return dict(self.record["valid_scores"])
 
 
 @dataclass(eq=False)
-class _Run:
-    """What changes while a head is trained."""
+class _TrainingState:
+    """The state of a training."""
 
     head: Head
     optimizer: AdamW
@@ -71,7 +76,7 @@ class _Run:
 
     @property
     def epochs(self) -> int:
-        """How many are done."""
+        """Number of finished epochs."""
         return len(self.history)
 
 
@@ -87,25 +92,31 @@ def train_head(
     names: Sequence[str] = (),
     origin: Mapping[str, str] | None = None,
     folder: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: EpochCallback | None = None,
     device: torch.device | str = "cpu",
 ) -> TrainedHead:
-    """Train a head on the training videos and return it as it was when it was best on the validation videos.
+    """Train a head and select the epoch that is best on the validation videos.
 
     Args:
-        classes: number of classes; one without training frames is allowed.
-        background: classes that edit and F1 leave out when epochs are compared.
-        names, origin: what the head keeps of its classes and of its features.
-        folder: where the state after each epoch lies. A run that was killed goes on from there when it is called
-            again with the same arguments, and one that is over is read. The finished head is its ``head.safetensors``.
+        config: settings of the head (`head_config`).
+        train, valid: pairs of features (T, D) and class ids (T,), -100 if unlabelled.
+        classes: number of classes; some may have no training frames.
+        training: settings of the training. None: the defaults.
+        seed: of weights, order, crops and dropout.
+        background: classes that edit and F1 exclude when epochs are compared.
+        names, origin: stored in the head as `Head.names` and `Head.origin`.
+        folder: where a checkpoint is written after each epoch. The same call resumes an interrupted training, and loads
+            a finished one. The trained head is its ``head.safetensors``. None: nothing is written.
+        progress: called after each epoch.
+        device: where to train.
 
     Raises:
-        InputError: videos that do not fit (see `survey`), a folder that holds another run, `MOST_IN_A_ROW` steps in a
-            row without a finite gradient.
+        InputError: videos that do not fit (see `measure_videos`), a folder of another training, or `MOST_IN_A_ROW`
+            consecutive steps without a finite gradient.
     """
     training, folder = training or TrainingConfig(), None if folder is None else Path(folder)
-    known = survey(train, classes, "training")
-    held_out = survey(valid, classes, "validation")
+    known = measure_videos(train, classes, "training")
+    held_out = measure_videos(valid, classes, "validation")
     if known.mean.shape != held_out.mean.shape:
         raise InputError(f"training width {len(known.mean)}, but validation width {len(held_out.mean)}")
     identity = {
@@ -116,13 +127,13 @@ def train_head(
         "seed": seed,
         "videos": [known.fingerprint, held_out.fingerprint],
     }
-    run = _begun(config, training, known, classes, seed, device)
+    run = _start_training(config, training, known, classes, seed, device)
     checkpoint = None if folder is None else Checkpoint(folder, identity)
     if checkpoint is not None and (state := checkpoint.load(run.head, run.optimizer)) is not None:
         run.best, run.history, run.best_epoch = state.best, state.history, state.best_epoch
         run.skips.total = int(sum(epoch.get("skipped_steps", 0) for epoch in run.history))
-    while not _over(run, training):
-        measured = _epoch(run, train, known, training, seed, classes)
+    while not _is_finished(run, training):
+        measured = _run_epoch(run, train, known, training, seed, classes)
         measured |= _validate(run.head, valid, held_out.lengths, training, classes, background)
         run.history.append(measured)
         best = run.history[run.best_epoch - 1]["selection"] if run.best_epoch else -1.0
@@ -143,14 +154,26 @@ def train_head(
 
 
 def rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
-    """What the learning rate is multiplied with at one step (0-based): linear warm-up, then constant or a cosine."""
+    """Factor of the learning rate: linear warm-up, then constant or cosine decay to 0.
+
+    Args:
+        step: from 0.
+        steps: total number.
+        warmup: steps of the warm-up.
+        schedule: ``constant`` or ``cosine``.
+    """
     rise = schedules.warmup(step, warmup)
     return rise if schedule == "constant" else rise * schedules.cosine_decay(step, warmup, steps)
 
 
-def _begun(
-    config: HeadConfig, training: TrainingConfig, known: Survey, classes: int, seed: int, device: torch.device | str
-) -> _Run:
+def _start_training(
+    config: HeadConfig,
+    training: TrainingConfig,
+    known: VideoStatistics,
+    classes: int,
+    seed: int,
+    device: torch.device | str,
+) -> _TrainingState:
     head = build_head(config, len(known.mean), classes, seed)
     if config.kind not in HEADS.own:
         try_head(head)
@@ -162,26 +185,26 @@ def _begun(
     others = [p for p in head.parameters() if p.ndim != 2]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = AdamW(groups, lr=training.rate(config.kind))
-    return _Run(head, optimizer, training.clip, copy.deepcopy(head.state_dict()))
+    return _TrainingState(head, optimizer, training.clip, copy.deepcopy(head.state_dict()))
 
 
-def _over(run: _Run, training: TrainingConfig) -> bool:
+def _is_finished(run: _TrainingState, training: TrainingConfig) -> bool:
     waited = run.epochs - run.best_epoch
     return run.epochs >= training.epochs or (training.patience is not None and waited >= training.patience)
 
 
-def _epoch(
-    run: _Run, videos: Videos, known: Survey, training: TrainingConfig, seed: int, classes: int
+def _run_epoch(
+    run: _TrainingState, videos: Videos, known: VideoStatistics, training: TrainingConfig, seed: int, classes: int
 ) -> dict[str, float]:
-    """One pass over the training videos; the mean loss of the steps taken, the last learning rate, steps skipped."""
+    """Run one epoch; returns the mean loss of the steps taken, the last learning rate, and the skipped steps."""
     run.head.train()
     loss_of = HeadLoss(training, known.counts.to(run.head.standardise.mean.device))
-    epoch, plan, total = run.epochs, batches(known.lengths, training.batch_videos, seed, run.epochs), 0.0
+    epoch, plan, total = run.epochs, plan_batches(known.lengths, training.batch_videos, seed, run.epochs), 0.0
     steps, warmup = len(plan) * training.epochs, round(training.warmup * len(plan))
     skipped = run.skips.total
     for number, chosen in enumerate(plan):
         step = epoch * len(plan) + number
-        batch = loaded(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
+        batch = load_batch(videos, chosen, classes, "training", training.crop, (seed, 1, epoch))
         for group in run.optimizer.param_groups:
             group["lr"] = training.rate(run.head.config.kind) * rate_factor(step, steps, warmup, training.schedule)
         loss = _step(run, batch, loss_of, _dropout_seed(seed, step))
@@ -192,8 +215,8 @@ def _epoch(
     return {**mean, "learning_rate": run.optimizer.param_groups[0]["lr"], "skipped_steps": skipped}
 
 
-def _step(run: _Run, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, seed: int) -> float | None:
-    """One optimiser step; returns the loss. None: it or its gradient is not finite, and the head is as it was."""
+def _step(run: _TrainingState, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, seed: int) -> float | None:
+    """Run one optimiser step; returns the loss. None: it was skipped, because loss or gradient is not finite."""
     device = run.head.standardise.mean.device
     features, labels, valid = (part.to(device) for part in batch)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -207,7 +230,12 @@ def _step(run: _Run, batch: tuple[Tensor, Tensor, Tensor], loss_of: HeadLoss, se
 
 
 class HeadLoss:
-    """The sum over stages of cross entropy and smoothing, for classes with so many training frames, (C,)."""
+    """Sum over the stages of ``cross-entropy + smoothing * truncated smoothing loss`` (MS-TCN).
+
+    Args:
+        training: weights and options of the losses.
+        counts: (C,) training frames of each class.
+    """
 
     def __init__(self, training: TrainingConfig, counts: Tensor) -> None:
         self.training = training
@@ -215,7 +243,7 @@ class HeadLoss:
         self.shift = losses.logit_adjustment(counts=counts, strength=training.logit_adjustment)
 
     def __call__(self, scores: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """scores (S, B, T, C), labels (B, T) with -100 where unknown, valid (B, T) -> a scalar."""
+        """Scores (S, B, T, C), labels (B, T) with -100 if unknown, valid (B, T) bool -> a scalar."""
         total, radius = scores.new_zeros(()), self.training.boundary_radius
         soft = losses.soften_boundaries(labels=labels, classes=scores.shape[-1], radius=radius) if radius else None
         for stage in scores:
@@ -238,12 +266,12 @@ def _validate(
     classes: int,
     background: Sequence[int],
 ) -> dict[str, float]:
-    """The scores of the validation videos, and ``selection``, the one that chooses."""
+    """Scores on the validation videos, and ``selection``, by which the epoch is selected."""
     head.eval()
     device = head.standardise.mean.device
     predictions, truths = [], []
     for index in range(len(lengths)):
-        features, labels, _ = loaded(videos, [index], classes, "validation")
+        features, labels, _ = load_batch(videos, [index], classes, "validation")
         predictions.append(head.predict(features.to(device))[0].cpu().numpy())
         truths.append(labels[0].numpy())
     scores = segmentation_scores(predictions, truths, background)
@@ -251,7 +279,7 @@ def _validate(
     return {**scores, "selection": sum(scores[part] for part in parts) / len(parts)}
 
 
-def _record(run: _Run, identity: Mapping[str, Any], training: TrainingConfig) -> dict[str, Any]:
+def _record(run: _TrainingState, identity: Mapping[str, Any], training: TrainingConfig) -> dict[str, Any]:
     best = run.history[run.best_epoch - 1]
     rule = {
         "average": "highest mean of frame accuracy, edit, F1@10, F1@25 and F1@50 on the validation videos",
@@ -270,5 +298,5 @@ def _record(run: _Run, identity: Mapping[str, Any], training: TrainingConfig) ->
 
 
 def _dropout_seed(seed: int, step: int) -> int:
-    """Another one for each step and run, whatever was drawn before."""
+    """A seed for each step, independent of earlier draws."""
     return (seed * 1_000_003 + step * 7_919 + 17) % 2**63

@@ -1,4 +1,4 @@
-"""A head from outside, tried on made-up frames before it is trained: no test of ours has seen it."""
+"""Check a head from outside on random frames before it is trained."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from keystep.errors import InputError
 from keystep.heads.head import Head
 from keystep.nn.context import Cached, Memory
 
-SETTLED = 8
-"""Frames whose scores have to be final when the later ones change."""
+CHECKED_FRAMES = 8
+"""Number of frames whose scores must not change with later frames."""
 TOLERANCE = 1e-4
 
 
 @torch.no_grad()
 def try_head(head: Head) -> None:
-    """Compare what a head says of itself with what it does, in eval mode; the head stays as it is.
+    """Compare a head's behaviour in eval mode with its stated shape and delay; the head is not changed.
 
     Raises:
-        InputError: scores of another shape, scores that later frames change behind the stated delay, or other scores
-            on a stream than on the whole video.
+        InputError: scores have another shape, depend on frames beyond the stated delay, or differ between a stream and
+            the whole video.
     """
     kind, was_training, device = head.config.kind, head.training, head.standardise.mean.device
     block = 1 if head.delay is None else head.delay + 1
-    frames, cut = 4 * block + 2 * SETTLED, block + SETTLED
+    frames, cut = 4 * block + 2 * CHECKED_FRAMES, block + CHECKED_FRAMES
     x = torch.randn(1, frames, head.width, generator=torch.Generator().manual_seed(0)).to(device)
     head.eval()
     try:
@@ -32,26 +32,26 @@ def try_head(head: Head) -> None:
         expected = (head.stages, 1, frames, head.classes)
         if not isinstance(scores, Tensor) or scores.shape != expected:
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"head {kind}: its run gave {shape} for (1, {frames}, {head.width}); expected {expected}")
+            raise InputError(f"head {kind}: run returned {shape} for (1, {frames}, {head.width}); expected {expected}")
         if head.delay is None:
             return
         later = head(torch.cat([x[:, :cut], x[:, cut:] + 1], dim=1))
-        if not _alike(scores[:, :, : SETTLED + 1], later[:, :, : SETTLED + 1]):
+        if not _agree(scores[:, :, : CHECKED_FRAMES + 1], later[:, :, : CHECKED_FRAMES + 1]):
             raise InputError(
-                f"head {kind}: frames that are further ahead than its delay, {head.delay}, change its scores; state "
-                "the true delay, None if it sees the whole video"
+                f"head {kind}: scores depend on frames beyond its delay, {head.delay}; state the true delay, or "
+                "None if it sees the whole video"
             )
-        if not _alike(scores, _streamed(head, x, 2 * block)):
+        if not _agree(scores, _stream_scores(head, x, 2 * block)):
             raise InputError(
-                f"head {kind}: other scores on a stream than on the whole video; ask the context (around, attend, "
-                "state) for whatever lies outside of the frames at hand"
+                f"head {kind}: scores on a stream differ from those on the whole video; use the context (around, "
+                "attend, state) for everything outside of the given frames"
             )
     finally:
         head.train(was_training)
 
 
-def _streamed(head: Head, x: Tensor, size: int) -> Tensor:
-    """The scores of one video (1, T, D) that comes in chunks, (S, 1, T, C)."""
+def _stream_scores(head: Head, x: Tensor, size: int) -> Tensor:
+    """Scores (S, 1, T, C) of one video (1, T, D) that is streamed in chunks of ``size`` frames."""
     memory, found, first = Memory(), [], 0
     for chunk in torch.split(x, size, dim=1):
         context = Cached(memory, (first,), (chunk.shape[1],), chunk.shape[1], x.device)
@@ -60,5 +60,5 @@ def _streamed(head: Head, x: Tensor, size: int) -> Tensor:
     return torch.cat(found, dim=2)
 
 
-def _alike(first: Tensor, second: Tensor) -> bool:
+def _agree(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and torch.allclose(first, second, atol=TOLERANCE, rtol=TOLERANCE)

@@ -1,4 +1,4 @@
-"""The videos that a head is trained on: what is asked of them, one pass over them, and batches of them."""
+"""Training videos of a head: protocol, checks, statistics and batches."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ from keystep.data.annotation import IGNORED
 from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
 
-Video = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-"""(T, D) features, and (T,) class ids, -100 where there is no label."""
-ALIKE = 8
-"""Batches whose videos are sorted by length together."""
+LabelledVideo = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""(T, D) features and (T,) class ids, -100 if unlabelled."""
+SORTED_BATCHES = 8
+"""Number of batches whose videos are sorted by length together."""
 
 
 class Videos(Protocol):
-    """Videos that are read when they are needed. A list of (features, labels) will do."""
+    """Videos that are read on access. A list of (features, labels) satisfies this."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Video: ...
+    def __getitem__(self, index: int, /) -> LabelledVideo: ...
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
-    """What one pass over videos tells.
+class VideoStatistics:
+    """Statistics of some videos.
 
-    lengths: frames of each video. counts: (C,) labelled frames of each class. mean, deviation: (D,) float32 over all
-    frames; the deviation of a channel that does not vary is infinite, so that it drops out when it is divided by.
-    fingerprint: a hash of all that was read.
+    Attributes:
+        lengths: frames of each video.
+        counts: (C,) labelled frames of each class.
+        mean, deviation: (D,) float32 over all frames. The deviation of a constant channel is infinite, so that dividing
+            by it removes the channel.
+        fingerprint: SHA-256 of all features and labels.
     """
 
     lengths: tuple[int, ...]
@@ -47,17 +50,21 @@ class Survey:
     fingerprint: str
 
 
-def survey(videos: Videos, classes: int, part: str) -> Survey:
+def measure_videos(videos: Videos, classes: int, part: str) -> VideoStatistics:
     """Read every video once.
 
+    Args:
+        videos: to read.
+        classes: number of classes C.
+        part: name of the videos in messages, such as ``training``.
+
     Raises:
-        InputError: no videos or none with a label, a shape, width or label that does not fit, NaN or infinity; always
-            with the number of the video, counted from 0.
+        InputError: no labelled frame, or an invalid shape, width, label or value, with the number of the video from 0.
     """
     lengths, counts, digest = [], np.zeros(classes, np.int64), sha256()
     moments: ChannelMoments | None = None
     for index in range(len(videos)):
-        features, labels = checked_video(videos[index], classes, f"{part} video {index}")
+        features, labels = check_video(videos[index], classes, f"{part} video {index}")
         width = features.shape[1]
         moments = moments or ChannelMoments(width)
         if width != len(moments.mean):
@@ -68,7 +75,7 @@ def survey(videos: Videos, classes: int, part: str) -> Survey:
         digest.update(features.tobytes() + labels.tobytes())
     if moments is None or not counts.sum():
         raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
-    return Survey(
+    return VideoStatistics(
         tuple(lengths),
         torch.from_numpy(counts),
         torch.from_numpy(moments.mean.astype(np.float32)),
@@ -77,8 +84,17 @@ def survey(videos: Videos, classes: int, part: str) -> Survey:
     )
 
 
-def checked_video(video: Video, classes: int, name: str) -> Video:
-    """(T, D) float32 and (T,) int64, or a line that names what is wrong with them."""
+def check_video(video: LabelledVideo, classes: int, name: str) -> LabelledVideo:
+    """Validate features and labels, and convert them to (T, D) float32 and (T,) int64.
+
+    Args:
+        video: features and labels.
+        classes: number of classes.
+        name: of the video, for messages.
+
+    Raises:
+        InputError: an invalid shape, type, label or value.
+    """
     features, labels = np.asarray(video[0], dtype=np.float32), np.asarray(video[1])
     if features.ndim != 2 or not len(features):
         raise InputError(f"{name}: features of shape {features.shape}; expected (T, D) with at least one frame")
@@ -96,31 +112,43 @@ def checked_video(video: Video, classes: int, name: str) -> Video:
     return features, labels.astype(np.int64)
 
 
-def batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """All videos in a random order, ``size`` a batch, those of a batch of similar lengths. A function of nothing else.
+def plan_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Distribute all videos over batches of ``size`` videos of similar lengths, by the arguments only.
 
-    The shuffled videos are sorted by length in groups of `ALIKE` batches, and the batches shuffled again.
+    The shuffled videos are sorted by length in groups of `SORTED_BATCHES` batches, and the batches shuffled again.
     """
     rng = np.random.default_rng((seed, 0, epoch))
     order = rng.permutation(len(lengths)).tolist()
     found: list[list[int]] = []
-    for start in range(0, len(order), ALIKE * size):
-        group = sorted(order[start : start + ALIKE * size], key=lambda index: lengths[index])
+    for start in range(0, len(order), SORTED_BATCHES * size):
+        group = sorted(order[start : start + SORTED_BATCHES * size], key=lambda index: lengths[index])
         found += [group[first : first + size] for first in range(0, len(group), size)]
     return [found[index] for index in rng.permutation(len(found))]
 
 
-def loaded(
+def load_batch(
     videos: Videos, chosen: Sequence[int], classes: int, part: str, crop: int | None = None, seed: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Videos side by side: features (B, T, D), labels (B, T) with -100 at padding, valid (B, T).
+    """Read some videos as one padded batch.
 
-    crop: so many frames of those that are longer, from a place that ``seed`` and the video's number decide.
+    Args:
+        videos: to read from.
+        chosen: their indices.
+        classes: number of classes.
+        part: name of the videos in messages.
+        crop: take this many frames of longer videos, at a position that depends on ``seed`` and the index.
+        seed: of the crops.
+
+    Returns:
+        Features (B, T, D), labels (B, T) with -100 at padding, and valid (B, T) bool.
+
+    Raises:
+        InputError: as for `check_video`.
     """
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
         for index in chosen:
-            features, labels = checked_video(videos[index], classes, f"{part} video {index}")
+            features, labels = check_video(videos[index], classes, f"{part} video {index}")
             if crop is not None and len(features) > crop:
                 start = int(np.random.default_rng((*seed, index)).integers(len(features) - crop + 1))
                 features, labels = features[start : start + crop], labels[start : start + crop]

@@ -13,7 +13,8 @@ revision, merged with what came between), or ``file`` (another program has chang
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -42,6 +43,14 @@ class Conflict(Exception):
     def __init__(self, revision: int, spans: tuple[Span, ...]) -> None:
         super().__init__(f"the same slots were changed by somebody else, in revision {revision}; look at both")
         self.revision, self.spans = revision, spans
+
+
+class NotSaved(InputError):
+    """The disk refuses, so that nothing was acknowledged; the same request may succeed later."""
+
+
+class ReadOnly(Exception):
+    """The folder cannot be written to."""
 
 
 class ClassExists(Exception):
@@ -93,6 +102,12 @@ class AnnotationStore:
         """Names by class id."""
         return tuple(self._classes)
 
+    @property
+    def revisions(self) -> int:
+        """Changes of all videos together."""
+        with self._lock:
+            return sum(video.revision for video in self._videos.values())
+
     def current(self, name: str) -> tuple[int, tuple[Span, ...]]:
         """Revision and spans of a video; revision 0 is what was there before keystep changed anything."""
         with self._lock:
@@ -115,7 +130,9 @@ class AnnotationStore:
         """Add a class at the end; returns all.
 
         Raises:
-            InputError: no name for a class, or too many; the folder cannot be written.
+            InputError: no name for a class, or too many.
+            NotSaved: the disk refuses.
+            ReadOnly: the folder cannot be written to.
             ClassExists: there is one of that name.
         """
         name = " ".join(name.split())
@@ -127,7 +144,8 @@ class AnnotationStore:
                 raise ClassExists(f"there is a class {quoted(name)} already")
             if len(self._classes) >= MOST_CLASSES:
                 raise InputError(f"{len(self._classes)} classes; there may be no more")
-            self._write_mapping([*self._classes, name])
+            with _told_apart():
+                self._write_mapping([*self._classes, name])
             return self.classes
 
     def save(self, name: str, spans: Iterable[Span], base_revision: int, author: str = "") -> Saved:
@@ -136,7 +154,9 @@ class AnnotationStore:
         An edit of an older revision is merged with the changes since then where no slot was changed by both.
 
         Raises:
-            InputError: spans that do not fit the video or the classes; the folder cannot be written.
+            InputError: spans that do not fit the video or the classes.
+            NotSaved: the disk refuses.
+            ReadOnly: the folder cannot be written to.
             Conflict: both changed the same slots; nothing is written.
         """
         with self._lock:
@@ -145,12 +165,13 @@ class AnnotationStore:
             labels_of_spans(asked, video.slots, self._classes)
             merged = base_revision != video.revision
             chosen = self._merged(video, asked, base_revision) if merged else asked
-            if chosen != video.spans:
-                if not video.logged:
-                    self._append(name, video.revision, video.spans, "before", "")
-                self._append(name, video.revision + 1, chosen, "merge" if merged else "edit", author)
-            if video.behind:
-                self._write_files(name)
+            with _told_apart():
+                if chosen != video.spans:
+                    if not video.logged:
+                        self._append(name, video.revision, video.spans, "before", "")
+                    self._append(name, video.revision + 1, chosen, "merge" if merged else "edit", author)
+                if video.behind:
+                    self._write_files(name)
             return Saved(video.revision, chosen, merged)
 
     def _merged(self, video: _Video, asked: tuple[Span, ...], base_revision: int) -> tuple[Span, ...]:
@@ -178,7 +199,7 @@ class AnnotationStore:
 
     def _check_writable(self) -> None:
         if self.read_only:
-            raise InputError(f"{self.root}: cannot be written to, so that labels can only be looked at")
+            raise ReadOnly(f"{self.root}: cannot be written to, so that labels can only be looked at")
 
     def _replay(self) -> None:
         """Take up the log, and bring it and the files together."""
@@ -254,6 +275,17 @@ class AnnotationStore:
     def close(self) -> None:
         """Close the log."""
         self._log.close()
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Let refusals by the disk be told from those of what was asked."""
+    try:
+        yield
+    except InputError as error:
+        raise NotSaved(str(error)) from error
+    except OSError as error:
+        raise NotSaved(f"{error.filename}: cannot be written: {error.strerror}") from error
 
 
 def _codes(spans: Iterable[Span], slots: int, classes: Sequence[str]) -> np.ndarray:

@@ -14,12 +14,14 @@ from starlette.exceptions import HTTPException
 
 from keystep import __version__
 from keystep.errors import InputError, one_line, plain
-from keystep.serve import routes_learning, routes_media, routes_project, routes_videos
-from keystep.serve.annotations import AnnotationStore
+from keystep.serve import routes_learning, routes_media, routes_moments, routes_project, routes_videos
+from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
 from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
 from keystep.serve.learning import Learner
 from keystep.serve.media import Media
+from keystep.serve.metrics import Measured, Metrics
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import Access, Guard
 from keystep.serve.services import NotYet, Services
@@ -46,6 +48,7 @@ def create_app(
     """
     events = Events()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
+    metrics = Metrics()
     services = Services(
         workspace,
         annotations,
@@ -53,6 +56,8 @@ def create_app(
         learner(workspace, annotations, events.publish),
         Signals(workspace),
         Media(workspace, events.publish),
+        Moments(workspace, events.publish),
+        metrics,
         None if head is None else SavedHead(workspace, head),
     )
     if workspace.latents is not None:
@@ -66,20 +71,37 @@ def create_app(
             workspace.latents.close()
         services.learner.close()
         services.media.close()
+        services.moments.close()
         annotations.close()
 
     app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
-    for part in (routes_project, routes_videos, routes_media, routes_learning):
+    for part in (routes_project, routes_videos, routes_media, routes_learning, routes_moments):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InputError, _unusable)
+    app.add_exception_handler(ReadOnly, _read_only)
     app.add_exception_handler(NotYet, _not_yet)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
     app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(Measured, metrics=metrics)
+    _gauge(services)
     return app
+
+
+def _gauge(services: Services) -> None:
+    """Make known what is asked for whenever the metrics are read."""
+    gauge, workspace, annotations = services.metrics.gauge, services.workspace, services.annotations
+    gauge("keystep_videos", "Videos that are served.", lambda: len(workspace.names))
+    gauge("keystep_labelled_videos", "Videos with a label.", lambda: services.labelled_videos)
+    gauge("keystep_revisions", "Saved changes of labels.", lambda: annotations.revisions)
+    gauge("keystep_pages", "Pages that listen to events.", lambda: services.events.subscribers)
+    gauge("keystep_learner_fits", "Heads that were fitted.", lambda: services.learner.revision)
+    if workspace.latents is not None:
+        latents = workspace.latents
+        gauge("keystep_encoded_videos", "Videos whose latents are there.", lambda: latents.done)
 
 
 def _page() -> FileResponse:
@@ -105,7 +127,11 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unusable(request: Request, error: Exception) -> JSONResponse:
-    return _answer(422, str(error))
+    return _answer(507 if isinstance(error, NotSaved) else 422, str(error))
+
+
+def _read_only(request: Request, error: Exception) -> JSONResponse:
+    return _answer(403, str(error))
 
 
 def _not_yet(request: Request, error: Exception) -> JSONResponse:

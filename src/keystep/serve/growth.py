@@ -1,16 +1,19 @@
-"""How the accuracy grew while people labelled: a small file in the work folder."""
+"""How good a head is, in words, and how that grew while people labelled."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from keystep.errors import InputError
+import numpy as np
+
+from keystep.errors import InputError, quoted
 from keystep.files import write_json
 from keystep.reading import Record, read_record
-from keystep.serve.ridge import Accuracy
+from keystep.serve.ridge import Accuracy, Evidence, add
 
 FILE = "learning.json"
 MOST_ENTRIES = 1_000
@@ -68,3 +71,26 @@ class History:
         self.entries = (*kept, entry)[-MOST_ENTRIES:]
         record = _File(format="keystep-learning", version=1, entries=list(self.entries))
         write_json(self._path, record.model_dump(mode="json"))
+
+
+def too_few(evidence: Mapping[str, Evidence], classes: Sequence[str]) -> str:
+    """What to do where there is nothing to tell apart."""
+    if not evidence:
+        return "nothing is labelled yet; label a stretch of a video to begin"
+    only = classes[int(add(each.sums for each in evidence.values()).counts.argmax())]
+    return f"all labels say {quoted(only)}; label a second class to begin"
+
+
+def summary(accuracy: Accuracy | None, evidence: Mapping[str, Evidence], classes: Sequence[str]) -> str:
+    """How good the head is, as far as anything says, and what weakens that."""
+    if accuracy is None:
+        other = "a second video" if len(evidence) == 1 else "a video of another group"
+        return f"label {other} to see how good this is; until then confidence is a guess"
+    told = f"{accuracy.mean:.0f} % of labelled slots right in held-out videos (always the commonest class: "
+    told += f"{accuracy.chance:.0f} %)"
+    seen = np.sum([each.sums.counts > 0 for each in evidence.values()], axis=0)
+    lonely = [quoted(name) for name, videos in zip(classes, seen, strict=True) if videos == 1]
+    if lonely:
+        told += f"; labelled in one video only, so wrong wherever held out: {', '.join(lonely[:3])}"
+        told += f" and {len(lonely) - 3} more" if len(lonely) > 3 else ""
+    return told

@@ -16,8 +16,9 @@ from scipy.special import softmax
 from keystep.data.annotation import IGNORED
 from keystep.data.spans import Span, labels_of_spans, spans_of
 from keystep.errors import InputError, one_line, quoted
+from keystep.evals.controls import as_frames
 from keystep.heads.linear import Affine, LinearHead, linear_head
-from keystep.serve.growth import Entry, History
+from keystep.serve.growth import Entry, History, summary, too_few
 from keystep.serve.ridge import Accuracy, Array, Evidence, Ids, Validation, Weights, add, cross_validate
 from keystep.serve.survey import Choice, Suggestion, Survey
 
@@ -145,6 +146,7 @@ class Learner:
         self._wanted = False
         self._survey: Survey | None = None
         self._evidence: dict[str, tuple[Ids, Evidence]] = {}
+        self._left_out: dict[str, str] = {}
         self._fitted: _Fitted | None = None
         self._known: dict[str, Array] = {}
         self._predictions: dict[str, Prediction] = {}
@@ -221,9 +223,10 @@ class Learner:
         return prediction
 
     def uncertainty(self, video: str) -> float | None:
-        """1 minus the mean confidence (0 to 1) in the slots of a video that are not labelled; None without a head."""
+        """1 minus the mean confidence (0 to 1) in the slots of a video that are not labelled; None without a head, or
+        for a video that cannot be read."""
         fitted, survey = self._fitted, self._survey
-        if fitted is None or survey is None:
+        if fitted is None or survey is None or video not in survey.lengths:
             return None
         left = ~self._known.get(video, np.zeros(self.lengths[video], bool))[survey.slots[video]]
         return float(fitted.doubt[video][left].mean()) if left.any() else 0.0
@@ -275,16 +278,16 @@ class Learner:
         evidence = self._gather(ids, len(labels.classes), step)
         self._known = {video: known != IGNORED for video, known in ids.items()}
         for video, spans in labels.unsure.items():
-            self._known[video] = self._known.get(video, np.zeros(self.lengths[video], bool)) | _covered(
-                spans, self.lengths[video]
-            )
-        if len({label for known in ids.values() for label in np.unique(known[known != IGNORED])}) < 2:
+            marked = _covered(spans, self.lengths[video])
+            self._known[video] = self._known.get(video, np.zeros_like(marked)) | marked
+        total = add(each.sums for each in evidence.values()) if evidence else None
+        if total is None or np.count_nonzero(total.counts) < 2:
             self._fitted = None
-            self._set(state="idle", progress=1.0, accuracy=None, message=_too_few(evidence, labels.classes))
+            message = self._told(too_few(evidence, labels.classes))
+            self._set(state="idle", progress=1.0, accuracy=None, message=message)
             return
         found = cross_validate(evidence, self.groups)
         self._check()
-        total = add(each.sums for each in evidence.values())
         self._keep(total.solve([found.penalty])[0], found, labels, evidence)
 
     def _ids(self, labels: Labels) -> dict[str, Ids]:
@@ -301,20 +304,28 @@ class Learner:
         return found
 
     def _gather(self, ids: Mapping[str, Ids], classes: int, step: Callable[[str], None]) -> dict[str, Evidence]:
-        """Video -> its evidence; only videos whose labels changed are read."""
+        """Video -> its evidence; only videos whose labels changed are read, and those that cannot be are left out."""
         assert self._survey is not None
-        self._evidence = {video: kept for video, kept in self._evidence.items() if video in ids}
+        self._left_out = dict(self._survey.skipped)
+        found = {}
         for video, wanted in ids.items():
             kept = self._evidence.get(video)
-            if kept is None or not np.array_equal(kept[0], wanted):
-                known, frames = np.flatnonzero(wanted != IGNORED), self._read(video)
-                parts = [self._survey.basis.apply(frames[known[at : at + BLOCK]]) for at in range(0, len(known), BLOCK)]
-                columns = np.concatenate(parts)
-                if not np.isfinite(columns).all():
-                    raise InputError(f"{video}: the representation is NaN or infinite; extract this video again")
-                self._evidence[video] = wanted, Evidence.of(columns, wanted[known], classes)
+            if video not in self._left_out:
+                try:
+                    same = kept is not None and np.array_equal(kept[0], wanted)
+                    found[video] = kept if kept and same else (wanted, self._evidence_of(video, wanted, classes))
+                except InputError as error:
+                    self._left_out[video] = f"{video}: {error}"
             step(video)
-        return {video: evidence.widened(classes) for video, (_, evidence) in self._evidence.items()}
+        self._evidence = found
+        return {video: evidence.widened(classes) for video, (_, evidence) in found.items()}
+
+    def _evidence_of(self, video: str, ids: Ids, classes: int) -> Evidence:
+        assert self._survey is not None
+        known, frames = np.flatnonzero(ids != IGNORED), self._read(video)
+        parts = [as_frames(frames[known[at : at + BLOCK]]) for at in range(0, len(known), BLOCK)]
+        columns = np.concatenate([self._survey.basis.apply(part) for part in parts])
+        return Evidence.of(columns, ids[known], classes)
 
     def _keep(self, weights: Weights, found: Validation, labels: Labels, evidence: Mapping[str, Evidence]) -> None:
         """Make this the head that answers."""
@@ -336,10 +347,16 @@ class Learner:
             state="idle",
             progress=1.0,
             accuracy=found.accuracy,
-            message=_summary(found.accuracy, evidence, classes, self.groups),
+            message=self._told(summary(found.accuracy, evidence, classes)),
             history=self._history.entries,
             revision=revision,
         )
+
+    def _told(self, message: str) -> str:
+        """The message, with what is left out."""
+        if not self._left_out:
+            return message
+        return f"{message}; left out: {len(self._left_out)} that cannot be read ({next(iter(self._left_out.values()))})"
 
     def _read(self, video: str) -> Array:
         if video not in self.lengths:
@@ -364,31 +381,3 @@ def _covered(spans: Sequence[Span], slots: int) -> Array:
     for span in spans:
         found[span.start : span.stop] = True
     return found
-
-
-def _too_few(evidence: Mapping[str, Evidence], classes: Sequence[str]) -> str:
-    """What to do where there is nothing to tell apart."""
-    if not evidence:
-        return "nothing is labelled yet; label a stretch of a video to begin"
-    only = classes[int(add(each.sums for each in evidence.values()).counts.argmax())]
-    return f"all labels say {quoted(only)}; label a second class to begin"
-
-
-def _summary(
-    accuracy: Accuracy | None,
-    evidence: Mapping[str, Evidence],
-    classes: Sequence[str],
-    groups: Mapping[str, str] | None,
-) -> str:
-    """How good the head is, as far as anything says, and what weakens that."""
-    if accuracy is None:
-        other = "a second video" if len(evidence) == 1 else "a video of another group"
-        return f"label {other} to see how good this is; until then confidence is a guess"
-    told = f"{accuracy.mean:.0f} % of labelled slots right in held-out videos (always the commonest class: "
-    told += f"{accuracy.chance:.0f} %)"
-    seen = np.sum([each.sums.counts > 0 for each in evidence.values()], axis=0)
-    lonely = [quoted(name) for name, videos in zip(classes, seen, strict=True) if videos == 1]
-    if lonely:
-        told += f"; labelled in one video only, so wrong wherever held out: {', '.join(lonely[:3])}"
-        told += f" and {len(lonely) - 3} more" if len(lonely) > 3 else ""
-    return told

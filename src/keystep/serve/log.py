@@ -87,6 +87,7 @@ class Log:
             try:
                 if self._file is None:
                     self._file = _opened(self.path)
+                    os.ftruncate(self._file, place)  # what a write that failed could not take back
                 _write(self._file, line)
             except OSError as error:
                 self._take_back(place)

@@ -15,14 +15,13 @@ router = APIRouter()
 @router.get("/api/project")
 def project(own: Own) -> Project:
     """What is served."""
-    labelled = sum(own.annotations.labelled_share(name) > 0 for name in own.workspace.names)
     return Project(
         **own.workspace.describe(),
-        labelled_videos=labelled,
+        labelled_videos=own.labelled_videos,
         classes=own.classes(),
         lanes=own.lanes,
         learning=own.learner.status(),
-        indexed=False,
+        indexed=own.moments.ready,
     )
 
 
@@ -40,8 +39,14 @@ def add_class(body: ClassBody, own: Own) -> Classes:
 
 @router.get("/api/events", response_class=StreamingResponse)
 async def events(own: Own) -> StreamingResponse:
-    """What happens, as server-sent events: ``learning``, ``annotation``, ``classes``, ``encoding``, ``proxy``."""
+    """What happens, as server-sent events: learning, annotation, classes, encoding, index, proxy."""
     return StreamingResponse(own.events.subscribe(), media_type="text/event-stream")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(own: Own) -> PlainTextResponse:
+    """Counts, times and sizes, as Prometheus reads them."""
+    return PlainTextResponse(own.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/healthz", response_class=PlainTextResponse)

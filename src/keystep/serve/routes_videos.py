@@ -84,7 +84,11 @@ def annotation(video: Number, own: Own) -> Annotation:
     return Annotation(revision=revision, spans=span_bodies(spans))
 
 
-@router.put("/{video}/annotation", response_model=SavedAnnotation, responses={409: {"model": ConflictError}})
+@router.put(
+    "/{video}/annotation",
+    response_model=SavedAnnotation,
+    responses={403: {"model": Error}, 409: {"model": ConflictError}, 507: {"model": Error}},
+)
 def save(video: Number, body: AnnotationBody, own: Own) -> SavedAnnotation | JSONResponse:
     """Make these spans the labels of a video; when this answers, they are on disk."""
     name = own.name(video)

@@ -162,6 +162,24 @@ class PredictedSpans(BaseModel):
     spans: list[PredictedSpan]
 
 
+class MomentItem(BaseModel):
+    """A moment around a slot; ``score``: the cosine to the slot that was asked for."""
+
+    video: int
+    name: str
+    slot: int
+    start: int
+    stop: int
+    score: float
+
+
+class MomentList(BaseModel):
+    """Moments, best first; ``exact``: every slot of all videos was compared."""
+
+    items: list[MomentItem]
+    exact: bool
+
+
 class Suggestion(BaseModel):
     """A stretch that is worth labelling next, and why."""
 

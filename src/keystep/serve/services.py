@@ -15,6 +15,8 @@ from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
 from keystep.serve.learning import Learner, Prediction
 from keystep.serve.media import Media
+from keystep.serve.metrics import Metrics
+from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
@@ -51,6 +53,8 @@ class Services:
     learner: Learner
     signals: Signals
     media: Media
+    moments: Moments
+    metrics: Metrics
     head: SavedHead | None = None
 
     @property
@@ -96,6 +100,11 @@ class Services:
         if not 0 <= start < stop <= slots:
             raise HTTPException(422, f"no slots {start} to {stop}; the video has {slots}")
         return name, start, stop
+
+    @property
+    def labelled_videos(self) -> int:
+        """Videos with a label."""
+        return sum(self.annotations.labelled_share(name) > 0 for name in self.workspace.names)
 
     def classes(self) -> list[ClassItem]:
         """All classes with their colours and keys."""

@@ -14,8 +14,8 @@ from keystep.reading import open_npy
 from keystep.serve.tiles import means
 from keystep.serve.workspace import Workspace
 
-SAMPLE = 20_000
-"""Slots of all videos together whose principal components become colours."""
+SAMPLE, SAMPLE_VIDEOS = 8_000, 200
+"""Slots, and videos that they are of, whose principal components become colours."""
 BLOCK = 4_096
 """Slots that are in memory at once."""
 COARSE = 8
@@ -87,20 +87,20 @@ class Signals:
         return self._kept("painter", "", self._make_painter)
 
     def _make_painter(self, _: str) -> np.ndarray:
-        names = self.workspace.names
-        share = max(8, SAMPLE // len(names))
+        from sklearn.decomposition import PCA
+
+        names = self.workspace.names[:: -(-len(self.workspace.names) // SAMPLE_VIDEOS)]
+        each = SAMPLE // len(names)
         parts = []
-        for name in names[:: max(1, len(names) // 200)]:
+        for name in names:
             rows = self.workspace.representation(name)
-            parts.append(rows[:: max(1, len(rows) // share)].astype(np.float64))
+            parts.append(np.asarray(rows[:: max(1, len(rows) // each)], np.float64))
         sample = np.concatenate(parts)
-        mean = sample.mean(axis=0)
-        centred = sample - mean
-        values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
-        count = min(3, len(values))
-        directions = np.zeros((3, len(mean)))
-        directions[:count] = (vectors[:, ::-1] / (5 * np.sqrt(np.maximum(values[::-1], 1e-12)))).T[:count]
-        return np.vstack([mean, directions]).astype(np.float32)
+        count = min(3, *sample.shape)
+        found = PCA(count, svd_solver="randomized" if min(sample.shape) > 100 else "full", random_state=0).fit(sample)
+        directions = np.zeros((3, sample.shape[1]))
+        directions[:count] = found.components_ / (5 * np.sqrt(np.maximum(found.explained_variance_, 1e-12)))[:, None]
+        return np.vstack([found.mean_, directions]).astype(np.float32)
 
     def _make_change(self, name: str) -> np.ndarray:
         from keystep.evals.signals import change_scores

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from keystep.errors import InputError
+from keystep.evals.controls import as_frames
 from keystep.serve.ridge import Array, Basis, Floats, Frames, Ids
 
 SLOTS = 240
@@ -54,6 +56,7 @@ class Survey:
         slots: video -> (S,) the surveyed slots, in order.
         frames: video -> (S, K) their columns.
         rate: slots per second.
+        skipped: video that cannot be read -> why; the other attributes do without it.
     """
 
     basis: Basis
@@ -61,6 +64,7 @@ class Survey:
     slots: Mapping[str, Ids]
     frames: Mapping[str, Frames]
     rate: float
+    skipped: Mapping[str, str]
 
     @classmethod
     def make(
@@ -79,16 +83,27 @@ class Survey:
             rate: slots per second.
             bands: as in `Basis.fit`.
             step: called after each video.
+
+        Raises:
+            InputError: no video can be read.
         """
         most = min(SLOTS, max(FEWEST_SLOTS, MOST_SLOTS // len(lengths)))
-        slots, rows = {}, {}
+        slots, rows, skipped = {}, {}, {}
         for video, length in lengths.items():
             edges = np.linspace(0, length, min(most, length) + 1)
-            slots[video] = ((edges[:-1] + edges[1:]) / 2).astype(np.int64)
-            rows[video] = np.asarray(representation(video)[slots[video]], np.float32)
+            at = ((edges[:-1] + edges[1:]) / 2).astype(np.int64)
+            try:
+                rows[video] = as_frames(representation(video)[at])
+                slots[video] = at
+            except InputError as error:
+                skipped[video] = f"{video}: {error}"
             step(video)
+        if not rows:
+            raise InputError(f"none of {len(lengths)} videos can be read; the first: {next(iter(skipped.values()))}")
         basis = Basis.fit(np.concatenate(list(rows.values())), bands)
-        return cls(basis, lengths, slots, {video: basis.apply(some) for video, some in rows.items()}, rate)
+        read = {video: lengths[video] for video in rows}
+        frames = {video: basis.apply(some) for video, some in rows.items()}
+        return cls(basis, read, slots, frames, rate, skipped)
 
     def stretches(self) -> list[Stretch]:
         """All videos, cut into stretches of about equal length."""

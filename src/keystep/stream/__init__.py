@@ -1,12 +1,12 @@
-"""Live encoding: a chunk of frames in, final latents out, with a state that the caller holds.
+"""Streaming: compute latents and class scores chunk by chunk, with an explicit state.
 
-The state keeps what later frames can still see, so each frame is computed once, whatever the chunks; the latents are
-those of `PJEPA.encode` with the same attention. With a window, the state stops growing.
-A causal model answers at once. A block-causal one answers when a block is complete; until then `provisional` says what
-the frames of the open block would be if the video ended now.
+The state caches what later frames can attend to, so that each frame is computed once, independently of the chunks. The
+latents equal those of `PJEPA.encode` with the same attention. With a window, the state has bounded size. A causal model
+answers immediately, a block-causal one when a block is complete; until then, `provisional` returns the latents that the
+frames of the open block would have if the video ended now.
 
-Heads stream alike: every function takes a head where it takes a model. `Stream` runs a model and a head together, and
-`LiveSteps` adds times, smoothing and gaps.
+All functions accept a model or a head. `Stream` runs a model and a head together, and `LiveSteps` adds times, smoothing
+and the treatment of gaps.
 """
 
 from keystep.stream.live import LiveSteps, Reading

@@ -1,4 +1,4 @@
-"""Steps as they happen: features in, readings out, each with the delay it came with."""
+"""Recognise steps on a stream of features: readings with times, smoothing, delays and treatment of gaps."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked
 from keystep.stream.session import Position, Stream, StreamResult
-from keystep.stream.smoothing import Probabilities, Smoothed, Smoothing
+from keystep.stream.smoothing import Probabilities, Smoothing, SmoothingState
 
 OnGap = Literal["stop", "bridge", "restart"]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Share = Annotated[float, Field(ge=0, le=1.001)]
-GAP, CROWD = 1.5, 0.5
-"""Slots between two frames from which on there is a gap, and below which they are too close for the rate."""
+GAP, TOO_CLOSE = 1.5, 0.5
+"""Distances of two frames, in slots, above which there is a gap, and below which they are too close for the rate."""
 
 
-def _rising(times: list[float]) -> list[float]:
+def _check_rising(times: list[float]) -> list[float]:
     if any(after <= before for before, after in pairwise(times)):
-        raise ValueError("times that do not rise")
+        raise ValueError("times do not increase")
     return times
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What is known of one frame.
+    """The result of one frame.
 
-    frame: index since the stream began. time: seconds, the moment that the frame stands for.
-    step, probability: the announced step and its (smoothed) probability.
-    delay: seconds of video that had to pass after ``time`` before this could be said, the features' own look-ahead and
-        the wait for the rest of the chunk included.
-    final: whether it stands; otherwise the end of the block may revise it.
-    probabilities: (C,) smoothed, summing to 1.
+    Attributes:
+        frame: its index since the start of the stream.
+        time: its moment, in seconds.
+        step, probability: the announced step and its smoothed probability.
+        delay: seconds of video after ``time`` that were needed for this reading, including the look-ahead of the
+            features and the rest of the chunk.
+        final: False if the end of the block may revise it.
+        probabilities: (C,) smoothed, with sum 1.
     """
 
     frame: int
@@ -57,15 +59,19 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class LiveState:
-    """Where a stream of steps is; a value, as `StreamState` is.
+    """The state of `LiveSteps`, a value like `StreamState`.
 
-    position: of the model and the head.
-    frames: how many were fed. gaps: how many were bridged or restarted at. timed: whether the source gives times; None
-    before it said so. times: moments of the last frames fed, of all that wait at least.
+    Attributes:
+        position: of model and head.
+        smoothed: state of the smoothing.
+        frames: number of frames that were fed.
+        gaps: number of gaps so far.
+        timed: whether the source gives times. None: unknown before the first frame.
+        times: seconds of the last frames, at least of all that wait.
     """
 
     position: Position
-    smoothed: Smoothed = field(default_factory=Smoothed)
+    smoothed: SmoothingState = field(default_factory=SmoothingState)
     frames: int = 0
     gaps: int = 0
     timed: bool | None = None
@@ -73,27 +79,37 @@ class LiveState:
 
     @property
     def waiting(self) -> int:
-        """Frames that wait for the end of their block, in the model or in the head."""
+        """Number of frames that wait for the end of their block, in the model or in the head."""
         return self.position.waiting
 
 
 class _LiveRecord(Record):
-    """What `LiveSteps.save` keeps beside the state of the networks."""
+    """Schema of what `LiveSteps.save` stores with the states of the networks."""
 
     timeline: dict[str, str]
     frames: Count
     gaps: Count
     timed: bool | None
-    times: Annotated[list[float], AfterValidator(_rising)]
+    times: Annotated[list[float], AfterValidator(_check_rising)]
     smoothed: Annotated[tuple[list[Share] | None, Count | None, Count, Count], Field(strict=False)]
     extra: dict[str, Any]
 
 
 class LiveSteps:
-    """A model and a head on one stream of features.
+    """Runs a model and a head on one stream of features, with times, smoothing and treatment of gaps.
 
-    What `feed`, `provisional` and `close` give are the steps of the offline run with the same attention and head,
-    smoothed causally. An error leaves ``state`` as it was before the call; it may be kept and put back.
+    The readings equal those of the offline run with the same attention and head, smoothed causally. An error leaves
+    ``state`` unchanged; it can be saved and restored.
+
+    Args:
+        model: causal, block-causal, or with a live attention.
+        head: reads the model's latents.
+        timeline: of the features.
+        smoothing: of the probabilities. None: no smoothing.
+        on_gap: ``stop`` raises at a gap, ``bridge`` continues as if nothing were missing, ``restart`` starts again.
+
+    Raises:
+        InputError: the model or the head needs the whole video, or they do not fit together.
     """
 
     def __init__(
@@ -110,49 +126,58 @@ class LiveSteps:
         self.state = LiveState(self.stream.position)
 
     def feed(self, features: np.ndarray | Tensor, times: Sequence[float] | None = None) -> list[Reading]:
-        """Take the next frames (n, D_in); return readings of those that became final.
+        """Process the next frames.
 
         Args:
-            times: seconds of each frame, where the source knows them (then always); by default the timeline's.
+            features: (n, D_in).
+            times: seconds of each frame, given always or never. None: those of the timeline.
+
+        Returns:
+            Readings of the frames that became final.
 
         Raises:
-            InputError: shape or numbers that do not fit, times that go backwards or are too close, a gap (unless it is
-                bridged or begins the stream anew).
+            InputError: an invalid shape or number, times that decrease or are too close, or a gap (``stop``).
         """
         chunk = torch.as_tensor(features)
         if chunk.ndim != 2:
             raise InputError(f"features have shape {tuple(chunk.shape)}; expected (n, D_in)")
-        moments = self._moments(len(chunk), times)
-        breaks = self._breaks(moments)
+        moments = self._frame_times(len(chunk), times)
+        breaks = self._find_gaps(moments)
         state = replace(self.state, timed=times is not None, gaps=self.state.gaps + len(breaks))
         restarts = breaks if self.on_gap == "restart" else []
         readings: list[Reading] = []
         for start, stop in pairwise(sorted({0, *restarts, len(chunk)})):
             if start in restarts:
-                ended, state = self._closed(state)
+                ended, state = self._close_stream(state)
                 readings += ended
-                state = replace(state, position=self.stream.begin(), smoothed=Smoothed(), times=())
-            said, state = self._stepped(state, chunk[start:stop], moments[start:stop])
+                state = replace(state, position=self.stream.begin(), smoothed=SmoothingState(), times=())
+            said, state = self._advance(state, chunk[start:stop], moments[start:stop])
             readings += said
         self.state = state
         return readings
 
     def provisional(self) -> list[Reading]:
-        """Readings of the open block's frames, as if the video ended now; the next ones may revise them."""
+        """Readings of the frames of the open block, as if the video ended now; later frames may revise them."""
         state = self.state
         result = self.stream.expected(state.position)
         first, place = state.frames - len(result), len(state.times) - len(result)
         return self._readings(state, result, first, state.times[place:], final=False)[0]
 
     def close(self) -> list[Reading]:
-        """The video is over: readings of what the open block still held. A block closed early ends the stream."""
-        readings, self.state = self._closed(self.state)
+        """End the video: returns readings of the waiting frames. After an incomplete block, the stream is over."""
+        readings, self.state = self._close_stream(self.state)
         return readings
 
     def save(self, path: Path | str, extra: Mapping[str, Any] | None = None, state: LiveState | None = None) -> None:
-        """Write the stream's state (or an earlier one) with what it has to be used with; `resume` goes on from it.
+        """Write the state to one file, from which `resume` continues. Smoothing and gap rules are not stored.
 
-        ``extra``: plain data of the caller's to keep with it. (Smoothing and gap rules are the caller's to keep, too.)
+        Args:
+            path: the file.
+            extra: plain data of the caller to store with it.
+            state: an earlier state to store. None: the current one.
+
+        Raises:
+            InputError: the file cannot be written.
         """
         state = state or self.state
         smoothed = state.smoothed
@@ -169,10 +194,10 @@ class LiveSteps:
         self.stream.save(path, record, state.position)
 
     def resume(self, path: Path | str) -> dict[str, Any]:
-        """Go on where a stream was saved; returns the caller's extra data.
+        """Continue a saved stream; returns the caller's extra data.
 
         Raises:
-            InputError: no such file, a damaged one, the state of another model, head or rate, or of a bare stream.
+            InputError: a missing or damaged file, the state of another model, head or timeline, or that of a `Stream`.
         """
         before = self.stream.position
         kept = self.stream.restore(path)
@@ -183,11 +208,11 @@ class LiveSteps:
         if record.timeline != self.timeline.to_json():
             raise InputError(
                 f"{path}: the state of a stream with the timeline {quoted(record.timeline)}, not "
-                f"{self.timeline.to_json()}; give the rate that it was begun with"
+                f"{self.timeline.to_json()}; give the rate that it was started with"
             )
         state = LiveState(
             position,
-            self._smoothed(record, path),
+            self._restore_smoothing(record, path),
             record.frames,
             record.gaps,
             record.timed,
@@ -198,58 +223,60 @@ class LiveSteps:
         self.state = state
         return record.extra
 
-    def _smoothed(self, record: _LiveRecord, path: Path | str) -> Smoothed:
+    def _restore_smoothing(self, record: _LiveRecord, path: Path | str) -> SmoothingState:
         average, announced, leader, leading = record.smoothed
         classes = self.head.classes
         if (average is None) != (announced is None) or max(announced or 0, leader) >= classes:
             raise InputError(f"{path}: its record is damaged: smoothed: class {announced} or {leader} of {classes}")
         if average is not None and len(average) != classes:
             raise InputError(f"{path}: its record is damaged: smoothed: {len(average)} numbers for {classes} classes")
-        return Smoothed(None if average is None else np.array(average, np.float32), announced, leader, leading)
+        return SmoothingState(None if average is None else np.array(average, np.float32), announced, leader, leading)
 
-    def _moments(self, count: int, times: Sequence[float] | None) -> list[float]:
-        """Seconds of the next frames, held to the order and to the rate."""
+    def _frame_times(self, count: int, times: Sequence[float] | None) -> list[float]:
+        """Seconds of the next frames, checked for order and rate."""
         state = self.state
         if state.timed not in (None, times is not None):
-            raise InputError(f"frame {state.frames}: some frames come with a time and some without; give all, or none")
+            raise InputError(
+                f"frame {state.frames}: some frames have a time and some do not; give times for all or none"
+            )
         if times is None:
             return [float(self.timeline.seconds(state.frames + index)) for index in range(count)]
         moments = [float(time) for time in times]
         if len(moments) != count:
-            raise InputError(f"{count} frames came with {len(moments)} times; give one for each")
+            raise InputError(f"{count} frames with {len(moments)} times; give one for each")
         for before, after in pairwise([*state.times[-1:], *moments]):
             if not after > before:
                 raise InputError(f"time goes backwards: a frame at {after:g} s follows one at {before:g} s")
-            if (after - before) * self.rate < CROWD:
+            if (after - before) * self.rate < TOO_CLOSE:
                 raise InputError(
                     f"frames at {before:g} s and {after:g} s are too close for {self.rate:g} Hz; give the source's rate"
                 )
         return moments
 
-    def _breaks(self, moments: list[float]) -> list[int]:
-        """Indices of the frames that follow on a gap."""
+    def _find_gaps(self, moments: list[float]) -> list[int]:
+        """Indices of the frames after a gap."""
         known = [*self.state.times[-1:], *moments]
         offset = len(known) - len(moments)
         found = [i for i in range(1, len(known)) if (known[i] - known[i - 1]) * self.rate > GAP]
         if found and self.on_gap == "stop":
             before, after = known[found[0] - 1], known[found[0]]
             raise InputError(
-                f"a gap: the frame at {after:g} s follows one at {before:g} s, at {self.rate:g} Hz; bridge it (go on "
-                "as if nothing were missing) or restart (forget what was before)"
+                f"a gap: the frame at {after:g} s follows one at {before:g} s, at {self.rate:g} Hz; bridge it "
+                "(continue as if nothing were missing) or restart (forget all frames before it)"
             )
         return [index - offset for index in found]
 
-    def _stepped(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
+    def _advance(self, state: LiveState, chunk: Tensor, moments: list[float]) -> tuple[list[Reading], LiveState]:
         result, position = self.stream.after(state.position, chunk)
         frames, times = state.frames + len(chunk), (*state.times, *moments)
-        return self._taken(replace(state, position=position, frames=frames, times=times), result)
+        return self._collect(replace(state, position=position, frames=frames, times=times), result)
 
-    def _closed(self, state: LiveState) -> tuple[list[Reading], LiveState]:
+    def _close_stream(self, state: LiveState) -> tuple[list[Reading], LiveState]:
         result, position = self.stream.ended(state.position)
-        return self._taken(replace(state, position=position), result)
+        return self._collect(replace(state, position=position), result)
 
-    def _taken(self, state: LiveState, result: StreamResult) -> tuple[list[Reading], LiveState]:
-        """Readings of what became final; what waits still comes after them."""
+    def _collect(self, state: LiveState, result: StreamResult) -> tuple[list[Reading], LiveState]:
+        """Readings of the frames that became final, which precede the waiting ones."""
         first = state.frames - state.waiting - len(result)
         place = len(state.times) - state.waiting - len(result)
         readings, smoothed = self._readings(state, result, first, state.times[place:], final=True)
@@ -257,12 +284,12 @@ class LiveSteps:
 
     def _readings(
         self, state: LiveState, result: StreamResult, first: int, times: Sequence[float], final: bool
-    ) -> tuple[list[Reading], Smoothed]:
+    ) -> tuple[list[Reading], SmoothingState]:
         smoothed, readings = state.smoothed, []
         now = state.times[-1] if state.times else 0.0
         assert result.probabilities is not None
         for index, row in enumerate(result.probabilities.numpy()):
-            smoothed = smoothed.then(row, self.smoothing, self.rate, self._choose)
+            smoothed = smoothed.update(row, self.smoothing, self.rate, self._choose)
             assert smoothed.announced is not None and smoothed.average is not None
             readings.append(
                 Reading(

@@ -1,4 +1,4 @@
-"""A model and a head on one stream of features."""
+"""Run a model and a head on one stream of features."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from keystep.types import Tabular
 
 @dataclass(frozen=True, eq=False)
 class StreamResult(Tabular):
-    """What is known of frames ``first``, ``first + 1`` and so on; m of them.
+    """Outputs of m consecutive frames.
 
-    latents: (m, D). probabilities: (m, C) on the CPU, None without a head.
+    Attributes:
+        first: index of the first frame.
+        latents: (m, D).
+        probabilities: (m, C) on the CPU. None: without a head.
+        head: decides on the labels.
     """
 
     first: int
@@ -36,13 +40,13 @@ class StreamResult(Tabular):
 
     @property
     def labels(self) -> list[str]:
-        """The name of each frame's class; empty without a head."""
+        """Class names of the frames; empty without a head."""
         if self.head is None or self.probabilities is None:
             return []
         return [self.head.name(identifier) for identifier in self.head.choose(self.probabilities).tolist()]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One a frame: its index, and with a head its label and that one's probability."""
+        """One dict per frame: ``frame``, its index; with a head, also ``label`` and ``probability``."""
         frames = [{"frame": self.first + index} for index in range(len(self))]
         if self.probabilities is None:
             return [dict(frame) for frame in frames]
@@ -57,29 +61,33 @@ class StreamResult(Tabular):
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """Where a stream is; a value, as `StreamState` is."""
+    """The position of a stream, a value like `StreamState`.
+
+    Attributes:
+        model, head: states of the networks.
+    """
 
     model: StreamState
     head: StreamState | None = None
 
     @property
     def frames(self) -> int:
-        """How many were pushed."""
+        """Number of frames that were pushed."""
         return self.model.frames[0] + self.model.held[0]
 
     @property
     def waiting(self) -> int:
-        """Frames that wait for the end of their block, in the model or in the head."""
+        """Number of frames that wait for the end of their block, in the model or in the head."""
         return self.model.held[0] + (0 if self.head is None else self.head.held[0])
 
     @property
     def size_bytes(self) -> int:
-        """Memory held by its tensors."""
+        """Size of its tensors in bytes."""
         return self.model.size_bytes + (0 if self.head is None else self.head.size_bytes)
 
 
 class Stream:
-    """A model, and a head if one is given, on one stream of features.
+    """Runs a model, and optionally a head, on one stream of features.
 
     ::
 
@@ -88,12 +96,12 @@ class Stream:
             print(stream.push(chunk).labels)
         print(stream.flush().labels)
 
-    The results are those of the offline run, whatever the chunks. An error leaves the stream as it was before the call;
-    ``position`` may be kept and put back.
+    The results equal those of the offline run, independently of the chunks. An error leaves the stream unchanged;
+    ``position`` can be saved and restored.
 
     Args:
         model: causal, block-causal, or with a live attention.
-        head: reads the model's latents; without one, there are latents only.
+        head: reads the model's latents. None: results have latents only.
 
     Raises:
         InputError: the model or the head needs the whole video, or they do not fit together.
@@ -102,38 +110,48 @@ class Stream:
     def __init__(self, model: PJEPA, head: Head | None = None) -> None:
         width = model.latent_dim(steps.live_pattern(model))
         if head is not None and head.width != width:
-            raise InputError(f"the head reads latents {head.width} wide; the model gives {width}")
+            raise InputError(f"the head expects latents of width {head.width}; the model has {width}")
         self.model, self.head = model, head
         self.position = self.begin()
 
     def push(self, features: np.ndarray | Tensor) -> StreamResult:
-        """Take the next frames (n, D_in); return those that became final, which may be earlier ones, or none.
+        """Process the next frames.
+
+        Args:
+            features: (n, D_in).
+
+        Returns:
+            The frames that became final, which may include earlier ones, or be empty.
 
         Raises:
-            InputError: another shape, a number that is not finite, or a stream that was flushed inside of a block.
+            InputError: another shape, a number that is not finite, or a stream that was flushed within a block.
         """
         result, self.position = self.after(self.position, features)
         return result
 
     def provisional(self) -> StreamResult:
-        """The frames that wait, as if the video ended now; the next ones may revise them."""
+        """Preliminary results of the waiting frames, as if the video ended now; later frames may revise them."""
         return self.expected(self.position)
 
     def flush(self) -> StreamResult:
-        """The video is over: the frames that still waited. A block that was closed early ends the stream."""
+        """Return the waiting frames, because the video ends. After an incomplete block, the stream cannot continue."""
         result, self.position = self.ended(self.position)
         return result
 
     def reset(self) -> None:
-        """The next frame is the first one of another video."""
+        """Start another video: the next frame is its first one."""
         self.position = self.begin()
 
     def save(self, path: Path | str, extra: Mapping[str, Any] | None = None, position: Position | None = None) -> None:
-        """Write where the stream is to one safetensors file; `resume` goes on from there, to the same bits.
+        """Write the state of the stream to one safetensors file, from which `resume` continues bit-identically.
 
         Args:
-            extra: plain data of the caller's to keep with it.
-            position: an earlier one, to be kept instead.
+            path: the file.
+            extra: plain data of the caller to store with it.
+            position: an earlier position to store. None: the current one.
+
+        Raises:
+            InputError: the file cannot be written.
         """
         position = position or self.position
         parts: dict[str, tuple[Network, StreamState]] = {saving.MODEL: (self.model, position.model)}
@@ -143,17 +161,21 @@ class Stream:
 
     @classmethod
     def resume(cls, path: Path | str, model: PJEPA, head: Head | None = None) -> Stream:
-        """The stream that `save` wrote, with the model and the head that it was begun with.
+        """Create a stream from a file that `save` wrote.
+
+        Args:
+            path: the file.
+            model, head: those of the saved stream.
 
         Raises:
-            InputError: no such file, a damaged one, or the state of another model or head.
+            InputError: a missing or damaged file, or the state of another model or head.
         """
         stream = cls(model, head)
         stream.restore(path)
         return stream
 
     def restore(self, path: Path | str) -> dict[str, Any]:
-        """Go on where a stream was saved; returns what the caller kept with it. Raises what `resume` does."""
+        """Set the position to that of a saved stream; returns the caller's extra data. Errors are those of `resume`."""
         networks: dict[str, Network] = {saving.MODEL: self.model}
         if self.head is not None:
             networks[saving.HEAD] = self.head
@@ -162,11 +184,11 @@ class Stream:
         return extra
 
     def begin(self) -> Position:
-        """Before the first frame."""
+        """The position before the first frame."""
         return Position(steps.init(self.model), None if self.head is None else steps.init(self.head))
 
     def after(self, position: Position, features: np.ndarray | Tensor) -> tuple[StreamResult, Position]:
-        """What `push` does, from a position to the next one."""
+        """`push` as a function of a position: returns the result and the next position. Errors are those of `push`."""
         chunk = torch.as_tensor(features)
         if chunk.ndim != 2:
             raise InputError(f"features have shape {tuple(chunk.shape)}; expected (n, D_in)")
@@ -174,12 +196,12 @@ class Stream:
         return self._read(Position(state, position.head), latents)
 
     def ended(self, position: Position) -> tuple[StreamResult, Position]:
-        """What `flush` does, from a position to the one behind it."""
+        """`flush` as a function: returns the result and the position after it."""
         latents, state = steps.finish(self.model, position.model)
         return self._read(Position(state, position.head), latents, end=True)
 
     def expected(self, position: Position) -> StreamResult:
-        """What `provisional` does, at a position, which stays as it is."""
+        """`provisional` as a function of a position, which does not change."""
         latents = steps.provisional(self.model, position.model)
         pushed = replace(position.model, frames=(position.frames,), held=(0,))
         result, after = self._read(Position(pushed, position.head), latents, end=True)
@@ -189,12 +211,12 @@ class Stream:
 
     @torch.no_grad()
     def _read(self, position: Position, latents: Tensor, end: bool = False) -> tuple[StreamResult, Position]:
-        """Hand the next latents (1, n, D) on to the head."""
+        """Run the head on the next latents, (1, n, D)."""
         state, scores = position.head, None
         if self.head is not None:
             assert state is not None
             scores = latents.new_zeros(1, 0, self.head.classes)
-            if latents.shape[1] or state.held[0]:  # else the stream may be over
+            if latents.shape[1] or state.held[0]:  # otherwise the stream may be finished
                 rows = torch.cat([state.waiting.to(latents), latents], dim=1)
                 scores, state = steps.step(self.head, latents, state)
                 if end:

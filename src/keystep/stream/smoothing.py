@@ -1,8 +1,7 @@
-"""Calmer step probabilities that look at the past only.
+"""Causal smoothing of step probabilities: an exponential moving average with hysteresis.
 
-``half_life``: each frame's probabilities are averaged with those before it, which weigh half as much for every so many
-seconds they are older. ``hold``: another step is announced once it has been the likeliest for so long without a break;
-until then the old one stands. Neither makes an answer later; a change of steps is seen later.
+``p_t = a * p_{t-1} + (1 - a) * q_t`` with ``a = 0.5 ** (1 / (rate * half_life))``. Another step is announced only after
+it has been the most probable one for ``hold`` seconds. Smoothing does not delay answers, but detects changes later.
 """
 
 from __future__ import annotations
@@ -25,7 +24,15 @@ def _likeliest(probabilities: Probabilities) -> int:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Both in seconds; 0 does nothing."""
+    """Settings of the smoothing.
+
+    Attributes:
+        half_life: seconds after which a past frame has half its weight. 0: no average.
+        hold: seconds for which a step has to be the most probable one before it is announced. 0: immediately.
+
+    Raises:
+        InputError: a negative or infinite number.
+    """
 
     half_life: float = 0.0
     hold: float = 0.0
@@ -38,12 +45,14 @@ class Smoothing:
 
 
 @dataclass(frozen=True, eq=False)
-class Smoothed:
-    """What has been seen so far; begin with ``Smoothed()``.
+class SmoothingState:
+    """The state of the smoothing, a value; ``SmoothingState()`` before the first frame.
 
-    average: (C,) running average of the probabilities.
-    announced: the step that stands, or None before the first frame.
-    leader, leading: the step that is likeliest now, and for how many frames it has been.
+    Attributes:
+        average: (C,) moving average of the probabilities. None: before the first frame.
+        announced: the announced step. None: before the first frame.
+        leader: the most probable step.
+        leading: for how many frames it has been.
     """
 
     average: Probabilities | None = None
@@ -51,13 +60,20 @@ class Smoothed:
     leader: int = 0
     leading: int = 0
 
-    def then(
+    def update(
         self, probabilities: Probabilities, smoothing: Smoothing, rate: float, choose: Choose = _likeliest
-    ) -> Smoothed:
-        """After one more frame's (C,) probabilities, at ``rate`` frames a second; ``choose`` names a step for them."""
+    ) -> SmoothingState:
+        """Compute the state after one more frame.
+
+        Args:
+            probabilities: (C,) of the frame.
+            smoothing: the settings.
+            rate: frames per second.
+            choose: decides on a step for smoothed probabilities.
+        """
         average = probabilities
         if self.average is not None and smoothing.half_life:
-            share = 0.5 ** (1 / (rate * smoothing.half_life))  # that the past keeps
+            share = 0.5 ** (1 / (rate * smoothing.half_life))
             average = share * self.average + (1 - share) * probabilities
         leader = choose(average)
         leading = self.leading + 1 if leader == self.leader and self.announced is not None else 1

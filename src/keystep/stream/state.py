@@ -1,4 +1,4 @@
-"""All that a stream remembers between chunks."""
+"""The state of a stream between two chunks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from keystep.nn.context import Memory
 from keystep.pjepa import PJEPA
 
 Network = PJEPA | Head
-"""What runs on a stream: a model, from features to latents, or a head with a causal form, to class scores."""
+"""What runs on a stream: a model, which maps features to latents, or a causal head, which maps them to scores."""
 
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """A value: `keystep.stream.step` returns a new one and leaves the old one usable.
+    """The state of B independent streams, a value: `keystep.stream.step` returns a new one, and the old stays usable.
 
-    The B streams of a state take chunks of the same length and know nothing of each other. Each can be reset.
+    All streams of a state take chunks of the same length; each can be reset separately.
 
-    owner, weights, config: the network that the state belongs to, the signature of its weights, and its settings.
-    frames: of each stream, the index of the next frame to encode.
-    memory: what the network remembers of past frames.
-    waiting: (B, n, D_in) frames of the open blocks, each stream's first ones.
-    held: of each stream, how many frames wait.
-    given: of each stream, how many answers the last `step` made final. They differ only after a reset in the middle of
-        a block; then the shorter rows of what it returned end in zeros.
+    Attributes:
+        owner, weights, config: the network of the state, the signature of its weights, and its settings.
+        frames: per stream, the index of the next frame to encode.
+        memory: cached keys, values and states of past frames.
+        waiting: (B, n, D_in) frames of the open blocks; those of stream b are the first ``held[b]``.
+        held: per stream, the number of waiting frames.
+        given: per stream, the number of outputs that the last `step` made final. They differ only after a reset within
+            a block; shorter rows of the output then end in zeros.
     """
 
     owner: ReferenceType[Network]
@@ -43,10 +44,10 @@ class StreamState:
 
     @property
     def streams(self) -> int:
-        """B"""
+        """Number of streams B."""
         return len(self.frames)
 
     @property
     def size_bytes(self) -> int:
-        """Memory held by the state's tensors."""
+        """Size of the state's tensors in bytes."""
         return self.memory.size_bytes + self.waiting.numel() * self.waiting.element_size()

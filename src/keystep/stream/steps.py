@@ -1,4 +1,4 @@
-"""One step of a stream, and what begins, ends and resets it; for models and heads alike."""
+"""Begin, advance, finish and reset streams of models and heads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from keystep.pjepa import PJEPA
 from keystep.stream.state import Network, StreamState
 
 CHUNK = 256
-"""Frames that go through a network at once, so that a long chunk needs no more memory than a short one."""
+"""Maximum number of frames that are computed at once, which bounds the memory that a long chunk needs."""
 
 
-class _Kind(NamedTuple):
+class _Adapter(NamedTuple):
     """How a network runs on a stream.
 
-    name, unit: words for it and for the frames that are answered together, of which there are ``block``.
-    widths: of a frame that comes in, and of what comes out. like: a tensor of its type on its device.
+    Attributes:
+        name, unit: names of the network and of its block, for messages.
+        block: number of frames that are answered together.
+        widths: of an input and of an output frame.
+        like: a tensor with the network's type and device.
+        run: (B, n, D_in) frames and their context -> (B, n, D).
     """
 
     name: str
@@ -37,11 +41,11 @@ class _Kind(NamedTuple):
     run: Callable[[Tensor, SequenceContext], Tensor]
 
 
-def _kind(network: Network) -> _Kind:
-    """How it runs.
+def _adapter(network: Network) -> _Adapter:
+    """How a network runs.
 
     Raises:
-        InputError: it needs the future, or is a head in training mode.
+        InputError: it needs future frames, or is a head in training mode.
     """
     if isinstance(network, PJEPA):
         pattern, config = live_pattern(network), network.config
@@ -51,23 +55,23 @@ def _kind(network: Network) -> _Kind:
             return network.encoder.read(features, context, pattern)
 
         widths = (config.input_dim, network.latent_dim(pattern))
-        return _Kind("model", "block", pattern.block or 1, widths, network.mask_token, encode)
+        return _Adapter("model", "block", pattern.block or 1, widths, network.mask_token, encode)
     if network.delay is None:
         raise InputError(
             f"this {network.config.kind} head reads the whole video; train one with causal=true for streams"
         )
     if network.training:
-        raise InputError("this head is in training mode, where its answers are random; call head.eval() first")
+        raise InputError("this head is in training mode, where dropout makes scores random; call head.eval() first")
     widths = (network.width, network.classes)
     like = network.standardise.mean
-    return _Kind("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
+    return _Adapter("head", "chunk", network.delay + 1, widths, like, lambda x, context: network.scores(x, context)[-1])
 
 
 def live_pattern(model: PJEPA) -> AttentionPattern:
-    """The attention of a model's streams.
+    """The attention that a model uses on streams.
 
     Raises:
-        InputError: none does without the future.
+        InputError: the model has none that works without future frames.
     """
     pattern = model.config.stream_attention
     if pattern is None or model.config.oracle:
@@ -78,15 +82,16 @@ def live_pattern(model: PJEPA) -> AttentionPattern:
 
 
 def init(network: Network, batch_size: int = 1) -> StreamState:
-    """The state before the first frame of ``batch_size`` streams that run in step.
+    """Create the state before the first frame.
 
     Args:
-        network: a model, or a head.
+        network: a model or a head.
+        batch_size: number of independent streams B.
 
     Raises:
-        InputError: it needs the future, or is a head in training mode.
+        InputError: the network needs future frames, or is a head in training mode.
     """
-    kind, none = _kind(network), (0,) * batch_size
+    kind, none = _adapter(network), (0,) * batch_size
     return StreamState(
         owner=ref(network),
         weights=weights_signature(network),
@@ -100,41 +105,66 @@ def init(network: Network, batch_size: int = 1) -> StreamState:
 
 
 def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-    """Take the next frames, (B, n, D_in); return what became final, (B, m, D), and the new state.
+    """Process the next frames.
 
-    Of a model, these are latents; of a head, class scores (B, m, C). They are those of the offline run. ``m`` equals
-    ``n`` for causal networks; for those that answer in blocks it is a multiple of the block and may be 0. Streams that
-    were reset in the middle of a block may give fewer: see `StreamState.given`. After an error the old state is as good
-    as before.
+    Args:
+        network: a model or a head.
+        chunk: (B, n, D_in) features, or latents for a head.
+        state: the current state; it stays valid, also after an error.
+
+    Returns:
+        (B, m, D) latents, or (B, m, C) class scores of a head, which became final; and the new state. They equal those
+        of the offline run. m equals n for causal networks; for networks with blocks it is a multiple of the block, and
+        may be 0. Streams that were reset within a block may have fewer, see `StreamState.given`.
 
     Raises:
-        InputError: another batch size or width than the state's, a frame that is not finite or so large that the
-            network's numbers overflow, another network's state, a stream that was finished in the middle of a block.
+        InputError: the chunk has another batch size or width than the state, or a frame that is not finite or makes the
+            network overflow; the state belongs to another network; or a stream was finished within a block.
     """
-    kind = _kind(network)
-    chunk = _checked(network, kind, chunk, state)
+    kind = _adapter(network)
+    chunk = _check_chunk(network, kind, chunk, state)
     _check_blocks(kind, state)
     lengths = [held + chunk.shape[1] for held in state.held]
     ready = [length // kind.block * kind.block for length in lengths]
-    rows = _rows(state.waiting, state.held, chunk)
+    rows = _join_waiting(state.waiting, state.held, chunk)
     out, state = _advance(kind, rows[:, : max(ready)], ready, state)
     held = [length - done for length, done in zip(lengths, ready, strict=True)]
     return out, replace(state, waiting=_cut(rows, ready, held), held=tuple(held))
 
 
 def finish(network: Network, state: StreamState) -> tuple[Tensor, StreamState]:
-    """Encode what the open blocks hold, as if the videos ended here; (B, m, D) and the state behind it."""
-    kind = _kind(network)
+    """Close the open blocks, because the videos end here.
+
+    Args:
+        network: a model or a head.
+        state: the current state; it stays valid.
+
+    Returns:
+        (B, m, D) latents or class scores of the waiting frames, and the new state. A stream that was finished within a
+        block cannot continue, only be reset.
+
+    Raises:
+        InputError: the state belongs to another network, or the network's numbers overflow.
+    """
+    kind = _adapter(network)
     _check_owner(network, kind, state)
     out, state = _advance(kind, state.waiting, state.held, state)
     return out, replace(state, waiting=state.waiting[:, :0], held=(0,) * state.streams)
 
 
 def provisional(network: Network, state: StreamState) -> Tensor:
-    """(B, m, D) of the frames that wait for the end of their block, as far as it is known now.
+    """Compute preliminary outputs of the frames that wait for the end of their block, as if the video ended now.
 
-    They are revised when it ends (or asked for again with more frames); `step` gives the final ones. Rows are
-    `StreamState.held` long, zeros behind. A causal network has nothing that waits: m is 0.
+    Args:
+        network: a model or a head.
+        state: the current state, which does not change.
+
+    Returns:
+        (B, m, D); row b is valid up to ``state.held[b]`` and zero after it. m is 0 for causal networks. `step` returns
+        the final outputs.
+
+    Raises:
+        InputError: as for `finish`.
     """
     out, after = finish(network, state)
     state.memory.reclaim(after.memory)
@@ -142,16 +172,20 @@ def provisional(network: Network, state: StreamState) -> Tensor:
 
 
 def example(network: Network) -> StreamState:
-    """The state of one stream behind its first answers: what a network remembers, and of which shapes."""
-    kind = _kind(network)
+    """The state of one stream after its first outputs, which shows what a network caches, in which shapes."""
+    kind = _adapter(network)
     return step(network, kind.like.new_zeros(1, kind.block, kind.widths[0]), init(network))[1]
 
 
 def reset(state: StreamState, streams: Sequence[int] | None = None) -> StreamState:
-    """Let some streams (default: all) begin anew: their next frame is the first one of another video.
+    """Reset streams: their next frame is the first one of another video.
+
+    Args:
+        state: the current state; it stays valid.
+        streams: indices of the streams. None: all.
 
     Raises:
-        InputError: a stream that the state does not have.
+        InputError: an index that does not exist.
     """
     chosen = tuple(range(state.streams)) if streams is None else tuple(streams)
     unknown = [index for index in chosen if not 0 <= index < state.streams]
@@ -166,17 +200,26 @@ def reset(state: StreamState, streams: Sequence[int] | None = None) -> StreamSta
 
 
 def delays(network: Network, frame: int, rate: float) -> tuple[float, float]:
-    """Seconds from frame ``frame`` of a stream until its answer is there: (final, provisional).
+    """Delay of the outputs of a frame, without the look-ahead of its features (`Timeline.look_ahead`).
 
-    A causal network answers at once. Otherwise, a frame is final with the last frame of its block, and provisional at
-    once. What the features themselves look ahead comes on top (`Timeline.look_ahead`).
+    Args:
+        network: a model or a head.
+        frame: its index in the stream.
+        rate: frames per second.
+
+    Returns:
+        Seconds until the output is (final, provisional). It is final with the last frame of the block, and provisional
+        immediately. Both are 0 for causal networks.
+
+    Raises:
+        InputError: the network needs future frames.
     """
-    block = _kind(network).block
+    block = _adapter(network).block
     return (block - 1 - frame % block) / rate, 0.0
 
 
-def _rows(waiting: Tensor, held: Sequence[int], chunk: Tensor) -> Tensor:
-    """(B, n, D_in): each stream's waiting frames, the chunk's behind them, zeros behind the shorter ones."""
+def _join_waiting(waiting: Tensor, held: Sequence[int], chunk: Tensor) -> Tensor:
+    """(B, n, D_in): the waiting frames of each stream followed by those of the chunk, zeros after shorter rows."""
     rows = torch.cat([waiting, chunk], dim=1)
     if len(set(held)) == 1:
         return rows
@@ -187,7 +230,7 @@ def _rows(waiting: Tensor, held: Sequence[int], chunk: Tensor) -> Tensor:
 
 
 def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
-    """(B, max(lengths), D_in): of each row, so many frames from its ``first`` on."""
+    """(B, max(lengths), D_in): of each row, ``lengths`` frames from ``first`` on."""
     if len(set(first)) == 1 and len(set(lengths)) == 1:
         return rows[:, first[0] : first[0] + lengths[0]].clone()  # not a view that keeps the whole chunk
     index = torch.arange(rows.shape[1], device=rows.device)
@@ -197,8 +240,8 @@ def _cut(rows: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _advance(kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
-    """Run the first ``counts`` frames of each row of (B, m, D_in), which follow on what the state remembers."""
+def _advance(kind: _Adapter, frames: Tensor, counts: Sequence[int], state: StreamState) -> tuple[Tensor, StreamState]:
+    """Run the first ``counts`` frames of each row of (B, m, D_in), which follow those in the state's memory."""
     size = max(kind.block, CHUNK // kind.block * kind.block)
     parts = [kind.like.new_zeros(len(frames), 0, kind.widths[1])]
     for start in range(0, frames.shape[1], size):
@@ -210,7 +253,7 @@ def _advance(kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamSt
 
 
 def _advance_piece(
-    kind: _Kind, frames: Tensor, counts: Sequence[int], state: StreamState
+    kind: _Adapter, frames: Tensor, counts: Sequence[int], state: StreamState
 ) -> tuple[Tensor, StreamState]:
     context = Cached(state.memory, state.frames, counts, frames.shape[1], frames.device)
     out, real = kind.run(frames, context), context.places.valid
@@ -220,43 +263,43 @@ def _advance_piece(
     return out, replace(state, frames=following, memory=context.remembered)
 
 
-def _check_owner(network: Network, kind: _Kind, state: StreamState) -> None:
+def _check_owner(network: Network, kind: _Adapter, state: StreamState) -> None:
     if state.owner() is network:
         return
     if state.config != network.config or state.weights != weights_signature(network):
-        raise InputError(f"this state belongs to another {kind.name}; begin with keystep.stream.init({kind.name})")
+        raise InputError(f"this state belongs to another {kind.name}; start with keystep.stream.init({kind.name})")
 
 
-def _check_blocks(kind: _Kind, state: StreamState) -> None:
-    """Refuse to go on where a block was closed before its time: what follows would not be the offline answers."""
+def _check_blocks(kind: _Adapter, state: StreamState) -> None:
+    """Raise InputError if a block was closed early, because later outputs would differ from the offline ones."""
     for row, (frame, held) in enumerate(zip(state.frames, state.held, strict=True)):
         if frame % kind.block and not held:
             raise InputError(
-                f"stream {row} was finished at frame {frame}, in the middle of a {kind.unit} of {kind.block}; go on "
+                f"stream {row} was finished at frame {frame}, in the middle of a {kind.unit} of {kind.block}; continue "
                 "from the state before finish, or reset the stream"
             )
 
 
-def _check_finite(kind: _Kind, out: Tensor, real: Tensor | None, state: StreamState) -> None:
-    """Refuse what would stay in the memory and spoil every frame that comes."""
+def _check_finite(kind: _Adapter, out: Tensor, real: Tensor | None, state: StreamState) -> None:
+    """Raise InputError if outputs are not finite, because the memory would spread them to all later frames."""
     finite = out.isfinite().all(-1)
     if real is not None:
         finite = finite | ~real
     if not bool(finite.all()):
         row, frame = (~finite).nonzero()[0].tolist()
         raise InputError(
-            f"frame {state.frames[row] + frame} of stream {row}, or one beside it, is so large that the {kind.name}'s "
-            "numbers overflow; look for broken features"
+            f"frame {state.frames[row] + frame} of stream {row}, or one near it, is so large that the {kind.name} "
+            "overflows; check the features"
         )
 
 
-def _checked(network: Network, kind: _Kind, chunk: Tensor, state: StreamState) -> Tensor:
+def _check_chunk(network: Network, kind: _Adapter, chunk: Tensor, state: StreamState) -> Tensor:
     """The chunk on the network's device and in its precision."""
     _check_owner(network, kind, state)
     expected = (state.waiting.shape[0], state.waiting.shape[2])
     if chunk.ndim != 3 or (chunk.shape[0], chunk.shape[2]) != expected:
         raise InputError(f"chunk has shape {tuple(chunk.shape)}; this stream takes ({expected[0]}, n, {expected[1]})")
-    chunk = chunk.to(kind.like)  # first: what is finite in float64 need not be so in float32
+    chunk = chunk.to(kind.like)  # first, because float64 numbers may overflow in float32
     finite = chunk.isfinite().all(-1)
     if not bool(finite.all()):
         row, frame = (~finite).nonzero()[0].tolist()

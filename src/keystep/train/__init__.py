@@ -1,1 +1,1 @@
-"""Pretraining: the step, the run, and all that a resume needs."""
+"""Pretraining: the optimiser step, the training loop, and checkpoints."""

@@ -1,8 +1,8 @@
-"""The end of a training that only gets worse: predictions on videos that are held out, look by look.
+"""Early stopping on the prediction loss of held-out videos.
 
-A small set is learned by heart: the loss falls, while predictions on other videos were best long ago, and latents are
-read worse with every step from there. What is watched is the loss at hidden frames of held-out videos relative to that
-of the best constant. Crops and masks are the same in every look, so nothing but the weights moves it.
+On a small data set the model overfits: the training loss falls while predictions on other videos get worse, and probes
+on the latents with them. The monitored value is the loss at hidden frames of held-out videos, divided by the loss of
+the best constant prediction. Every evaluation uses the same crops and masks, so only the weights change it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from torch import Tensor, nn
 from keystep.diagnostics import Health
 
 MARGIN = 0.01
-"""A look is worse where it lies this share above the best. On sets that are large enough the loss falls to the end."""
+"""Relative increase over the best loss that counts as worse. On large data sets the loss falls until the end."""
 IN_A_ROW = 3
-"""So many worse looks in a row are no accident any more."""
+"""Number of consecutive worse evaluations after which training stops."""
 
 
 @dataclass
 class EarlyStop:
-    """The looks so far, and the weights of the best one.
+    """Held-out losses so far, and the weights of the best evaluation.
 
-    active: whether this training may be stopped at all; otherwise nothing is noted.
-    looks: (step, loss relative to the best constant) of each look, in order; that before training is none of them.
-    best: tensors of the model at the best look, on the processor.
+    Attributes:
+        active: whether this training may stop early; if not, nothing is recorded.
+        looks: (step, loss relative to the best constant) of each evaluation, in order, without that before training.
+        best: the model's state dict at the best evaluation, on the CPU.
     """
 
     active: bool
@@ -34,7 +35,7 @@ class EarlyStop:
     best: Mapping[str, Tensor] = field(default_factory=dict)
 
     def see(self, step: int, health: Health, model: nn.Module) -> None:
-        """Take note of a look at the model after ``step`` steps."""
+        """Record an evaluation of the model after ``step`` steps, and keep its weights if it is the best one."""
         if not self.active:
             return
         self.looks.append((step, health.hidden_loss / max(health.mean_loss, 1e-12)))
@@ -43,21 +44,21 @@ class EarlyStop:
 
     @property
     def best_step(self) -> int:
-        """The step of the look with the lowest loss."""
+        """The step with the lowest loss."""
         return min(self.looks, key=lambda look: look[1])[0]
 
     @property
     def stopped_at(self) -> int | None:
-        """The step at which to stop; None: not yet."""
-        place = first_too_late([loss for _, loss in self.looks])
+        """The step at which to stop. None: not yet."""
+        place = find_stop([loss for _, loss in self.looks])
         return None if place is None else self.looks[place][0]
 
     def record(self) -> dict[str, int]:
-        """What metrics say of the end; nothing where training goes on."""
+        """Entries for ``metrics.jsonl``; empty while training continues."""
         return {} if self.stopped_at is None else {"stopped_at": self.stopped_at, "best_step": self.best_step}
 
     def advice(self, steps: int) -> str:
-        """One line about the end of a training that was to have so many steps."""
+        """One line for the user about a training of ``steps`` steps that stopped early."""
         return (
             f"stopped at step {self.stopped_at} of {steps}: predictions on held-out videos were best at step "
             f"{self.best_step}, whose weights are kept; more videos, or fewer steps "
@@ -65,11 +66,10 @@ class EarlyStop:
         )
 
 
-def first_too_late(losses: list[float]) -> int | None:
-    """Place of the first look that ends a run of `IN_A_ROW` worse ones; None where there is none.
+def find_stop(losses: list[float]) -> int | None:
+    """Index of the evaluation that completes the first run of `IN_A_ROW` worse ones. None: there is no such run.
 
-    Each look counts as the mean of itself and the one before, so that one that is good or bad by chance decides
-    nothing.
+    Each loss is averaged with the one before it, so that a single outlier decides nothing.
     """
     smooth = [sum(pair) / 2 for pair in zip(losses[:1] + losses[:-1], losses, strict=True)]
     worse = 0

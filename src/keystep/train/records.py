@@ -1,4 +1,4 @@
-"""What a run writes down: ``metrics.jsonl``, and TensorBoard files for those who ask."""
+"""Metrics of a run: ``metrics.jsonl``, and TensorBoard files if ``train.tensorboard`` is set."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ from keystep.reading import checked, parse_json, read_text
 
 
 class Metrics:
-    """One JSON object a line, flushed at once, so that a killed run has lost nothing that it printed.
+    """Writes one JSON object per line and flushes it, so that a killed run loses nothing that it printed.
 
-    A resumed run first drops the lines after its checkpoint: every step stands in the file once.
+    A resumed run first drops the lines after its checkpoint, so that each step occurs once.
+
+    Args:
+        folder: the run's folder.
+        resume_at: the last step of which lines are kept.
+        tensorboard: also write TensorBoard files.
+
+    Raises:
+        InputError: TensorBoard is requested and not installed, or the existing file is damaged.
     """
 
     def __init__(self, folder: Path, resume_at: int = 0, tensorboard: bool = False) -> None:
@@ -32,7 +40,11 @@ class Metrics:
         self._tensorboard = _tensorboard(folder, resume_at) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record the values of one step; what is not finite is null, for JSON has no NaN."""
+        """Record the values of one step; NaN and infinity become null, which JSON lacks otherwise.
+
+        Raises:
+            OSError: the file cannot be written, or was removed or replaced.
+        """
         self._check_there()
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
@@ -42,21 +54,23 @@ class Metrics:
                 self._tensorboard.add_scalar(name, value, step)
 
     def _check_there(self) -> None:
-        """Raises:
-        OSError: the file was removed or replaced, so that what is written would be lost.
-        """
+        """Raise OSError if the file was removed or replaced, because its lines would be lost."""
         if not (self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))):
             raise FileNotFoundError(errno.ENOENT, "something removed or replaced it", str(self.path))
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; a last line that was cut off by a kill is left out."""
+    """Read a ``metrics.jsonl``: one dict per line, with ``step``. An incomplete last line is ignored.
+
+    Raises:
+        InputError: no such file, or a damaged line.
+    """
     lines = read_text(path).split("\n")
     records = list[dict[str, Any]]()
     for number, line in enumerate(lines, start=1):
@@ -64,8 +78,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if line.strip():
                 records.append(_checked(parse_json(line, nan=None)))
         except ValueError as error:
-            if number < len(lines):  # the last one has no end
-                raise InputError(f"{path}, line {number}: no line of metrics: {quoted(line)}: {error}") from error
+            if number < len(lines):  # the last line may be incomplete
+                raise InputError(f"{path}, line {number}: not a line of metrics: {quoted(line)}: {error}") from error
     return records
 
 

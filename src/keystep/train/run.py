@@ -1,10 +1,10 @@
-"""A pretraining run: a folder that says what was done, can be killed at any time, and goes on where it stopped.
+"""A pretraining run: a folder with settings, metrics and checkpoints, which can be resumed after any interruption.
 
 ::
 
     run/config.yaml            every setting
-    run/metrics.jsonl          losses, rates and monitors by step
-    run/checkpoints/step-*/    all that a resume needs
+    run/metrics.jsonl          losses, learning rates and monitored values by step
+    run/checkpoints/step-*/    the complete training state
     run/model/                 the result: config.json + model.safetensors
 """
 
@@ -40,38 +40,42 @@ from keystep.train.records import Metrics
 from keystep.train.setup import (
     buffers,
     build_learner,
+    build_model,
     build_monitor,
-    fresh_model,
     is_first_process,
     open_fabric,
     read_data,
-    settled,
-    telling_deaths,
+    settle_config,
+    watch_processes,
 )
 from keystep.train.state import Checkpoints, checkpoint_bytes
-from keystep.train.step import Learner, StepResult, add_up, train_step
+from keystep.train.step import Learner, StepResult, sum_over_processes, train_step
 
 log = logging.getLogger(__name__)
 
 _LOST = re.compile("gloo|nccl|connection (closed|reset|refused)", re.IGNORECASE)
-"""What torch's messages say when a process that has to answer is there no more."""
-AT_ONCE = 5.0
-"""Seconds after a request to stop from which on another one does not wait for the end of the step."""
+"""Matches torch's messages after another process has died."""
+GRACE_SECONDS = 5.0
+"""Seconds after the first request to stop; a later one then interrupts the step."""
 
 
 def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progress: Progress = SILENT) -> PJEPA:
-    """Train a P-JEPA and return it, in eval mode, as `keystep.load` of the run's folder would.
+    """Train a P-JEPA.
 
     Args:
+        config: all settings of the run.
         out: the run's folder; empty or absent, unless ``resume``.
-        resume: go on from the newest checkpoint in ``out``, or from the start if none was written yet (``config`` must
-            be the run's own, see `keystep.config.run_config`).
+        resume: continue from the newest checkpoint in ``out``, or from the start if there is none. ``config`` must be
+            the run's own (`keystep.config.run_config`).
         progress: reports the steps; called in the main process only.
 
+    Returns:
+        The trained model in eval mode, as `keystep.load` of the run's folder returns it.
+
     Raises:
-        InputError: bad settings, data or checkpoint; `MOST_IN_A_ROW` steps in a row without a finite gradient; another
-            process trains in ``out``, or what was written there is gone.
-        Interrupted: Ctrl-C, SIGTERM or a closed terminal, after saving.
+        InputError: invalid settings, data or checkpoint; `MOST_IN_A_ROW` consecutive steps without a finite gradient;
+            another process trains in ``out``; or files of the run were removed.
+        Interrupted: Ctrl-C, SIGTERM or a closed terminal, after a checkpoint was saved.
     """
     run = Path(out)
     try:
@@ -80,7 +84,7 @@ def pretrain(config: RunConfig, out: Path | str, *, resume: bool = False, progre
     except RuntimeError as error:
         if config.train.devices * config.train.nodes == 1 or not _LOST.search(str(error)):
             raise
-        raise InputError(_lost(run, Checkpoints(run / "checkpoints", config.train.keep))) from error
+        raise InputError(_lost_message(run, Checkpoints(run / "checkpoints", config.train.keep))) from error
 
 
 def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) -> PJEPA:
@@ -90,7 +94,7 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
     fabric = open_fabric(config)
     progress = progress if fabric.is_global_zero else SILENT
     folder, videos, held_out, statistics = read_data(config, progress)
-    config = settled(config, folder, videos, progress)
+    config = settle_config(config, folder, videos, progress)
     learner = build_learner(config, fabric, statistics, folder, videos)
     fingerprint = folder.fingerprint()
     identity: dict[str, object] = {"fingerprint": fingerprint, "videos": list(videos)}
@@ -111,10 +115,10 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
     )
     monitor = build_monitor(folder, held_out or videos, config)
     done, steps, over = start, config.train.steps, early.stopped_at is not None
-    asked_to_stop = _Flag()
+    stop_request = _StopRequest()
     with (
-        handling_stops(asked_to_stop.raise_it),
-        telling_deaths(fabric, lambda: _lost(run, checkpoints)),
+        handling_stops(stop_request.handle),
+        watch_processes(fabric, lambda: _lost_message(run, checkpoints)),
         progress.task(f"pretraining {run.name}", total=steps, unit="steps", initial=start) as task,
     ):
         observer = _Observer(learner, monitor, early, run, start, progress, task) if fabric.is_global_zero else None
@@ -124,31 +128,32 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
                     try:
                         observer.after(done, result)
                     except OSError as error:
-                        said = f"{observer.metrics.path}: cannot be written: {error.strerror}"
-                        raise InputError(f"{said}; {_way_on(run, checkpoints, 'make room, then ')}") from error
+                        failure = f"{observer.metrics.path}: cannot be written: {error.strerror}"
+                        advice = _resume_advice(run, checkpoints, "make room, then ")
+                        raise InputError(f"{failure}; {advice}") from error
                 learner.skips.check(f"step {done}", _remedy(config))
-                stop, over = _anyone(fabric, asked_to_stop(), early.stopped_at is not None)
-                due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is the safer one
+                stop, over = _any_process(fabric, stop_request(), early.stopped_at is not None)
+                due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is safer
                 if due or done == config.train.steps or stop or over:
-                    asked_to_stop.saving = True
+                    stop_request.saving = True
                     _save(learner, checkpoints, done, identity, run, early)
-                    asked_to_stop.saving = False
+                    stop_request.saving = False
                 if stop:
-                    raise Interrupted(f"stopped after step {done}; go on with --resume {run}")
+                    raise Interrupted(f"stopped after step {done}; continue with --resume {run}")
                 if over:
                     break
         finally:
             if observer is not None:
-                with suppress(OSError):  # what could not be written has been reported
+                with suppress(OSError):  # already reported
                     observer.metrics.close()
     if over:
-        _take_best(learner, early)
+        _restore_best(learner, early)
     model = learner.model.eval()
     model.zero_grad(set_to_none=True)
     model.origin = Origin(str(run / "model"), run, config, tuple(videos), fingerprint)
     if fabric.is_global_zero:
         model.save_pretrained(run / "model")
-        _check_kept(run)
+        _check_files(run)
         if learner.skips.total:
             log.warning(learner.skips.summary())
     fabric.barrier()
@@ -159,7 +164,7 @@ def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
     """Run the remaining steps."""
     loader = DataLoader(
         crops,
-        batch_size=None,  # the data set gives whole batches
+        batch_size=None,  # the data set returns whole batches
         sampler=range(crops.parts(start).start, len(crops)),
         num_workers=learner.config.train.workers,
     )
@@ -169,7 +174,7 @@ def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
 
 
 class _Observer:
-    """Writes metrics, monitors the representation and reports progress; never touches the training."""
+    """Writes metrics, monitors the representation and reports progress; does not change the training."""
 
     def __init__(
         self,
@@ -191,8 +196,8 @@ class _Observer:
         self.clock, self.frames = time.monotonic(), 0.0
 
     def _untrained_health(self) -> Health:
-        """Health at step 0; on resume, of the same seed's fresh model."""
-        fresh = fresh_model(self.learner.config)
+        """Health at step 0. On resume, the untrained model is built again from the seed."""
+        fresh = build_model(self.learner.config)
         fresh.load_state_dict({**fresh.state_dict(), **buffers(self.learner.model)})
         return self._look(fresh.to(self.learner.fabric.device))
 
@@ -200,7 +205,12 @@ class _Observer:
         return self.monitor.look(model, self.learner.target, self.learner.config.model.attention)
 
     def after(self, step: int, result: StepResult) -> None:
-        """Record what step number ``step`` (1-based) did."""
+        """Record the result of step ``step`` (1-based).
+
+        Raises:
+            InputError: the latents are not finite.
+            OSError: metrics cannot be written.
+        """
         self.frames += float(result.frames)
         loss = float(result.loss)
         if not result.taken:
@@ -240,13 +250,13 @@ class _Observer:
 
 def _check_folder(run: Path, resume: bool) -> None:
     if not resume and run.exists() and any(path.name != INSIDE for path in run.iterdir()):
-        raise InputError(f"{run}: not empty; go on with --resume {run}, or choose another --out")
+        raise InputError(f"{run}: not empty; continue it with --resume {run}, or choose another --out")
 
 
 def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: int, early: EarlyStop) -> None:
-    """Refuse to begin what the disk cannot hold: a training of hours must not be lost at its first checkpoint.
+    """Check that the disk can hold the checkpoints, before hours of training are lost at the first one.
 
-    Old checkpoints are removed only when a new one is whole, so there is one more than are kept.
+    An old checkpoint is removed only after a new one is complete, so there is temporarily one more than ``keep``.
     """
     train = learner.config.train
     weights, checkpoint = checkpoint_bytes(learner.model, learner.target)
@@ -261,15 +271,15 @@ def _check_space(run: Path, learner: Learner, checkpoints: Checkpoints, start: i
         )
 
 
-def _check_kept(run: Path) -> None:
-    """Refuse to call a run finished of which a part is gone, as when its folder was removed while it trained."""
+def _check_files(run: Path) -> None:
+    """Raise InputError if files of the run were removed during training."""
     for name in ("config.yaml", "metrics.jsonl"):
         if not (run / name).exists():
-            raise InputError(f"{run / name}: something removed it during the run, which ends here")
+            raise InputError(f"{run / name}: was removed during the run, which therefore stops")
 
 
 def _remedy(config: RunConfig) -> str:
-    """What to do about gradients that are not finite."""
+    """Advice about gradients that are not finite."""
     precise = "" if config.train.precision == "32-true" else ", set train.precision=32-true"
     return f"lower train.learning_rate{precise}"
 
@@ -284,35 +294,35 @@ def _save(
 ) -> None:
     if learner.fabric.is_global_zero:
         record = {**identity, "skipped_steps": learner.skips.total, "looks": early.looks}
-        _check_kept(run)
+        _check_files(run)
         try:
             checkpoints.save(step, learner.model, learner.target, learner.optimizer, record, early.best)
         except InputError as error:
-            raise InputError(f"{error}; {_way_on(run, checkpoints, 'make room, then ')}") from error
+            raise InputError(f"{error}; {_resume_advice(run, checkpoints, 'make room, then ')}") from error
     learner.fabric.barrier()
 
 
-def _lost(run: Path, checkpoints: Checkpoints) -> str:
-    return f"{run}: another process of this run has ended, and with it the run; {_way_on(run, checkpoints)}"
+def _lost_message(run: Path, checkpoints: Checkpoints) -> str:
+    return f"{run}: another process of this run has ended, so the run stops; {_resume_advice(run, checkpoints)}"
 
 
-def _way_on(run: Path, checkpoints: Checkpoints, first: str = "") -> str:
-    """What is left of a run that cannot go on, and how it can; ``first``: what has to be done before."""
+def _resume_advice(run: Path, checkpoints: Checkpoints, first: str = "") -> str:
+    """What was saved of an interrupted run, and the command that continues it; ``first``: what has to be done before"""
     if not (run / "config.yaml").exists():
-        return "nothing of it is on disk, so it has to begin anew"
+        return "nothing of it was saved; start it again"
     steps = checkpoints.steps()
-    left = f"the checkpoint of step {steps[-1]} is whole" if steps else "the run has no checkpoint yet"
-    return f"{left}; {first}go on: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
+    saved = f"the checkpoint of step {steps[-1]} is complete" if steps else "the run has no checkpoint yet"
+    return f"{saved}; {first}continue: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
 
 
 def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object], early: EarlyStop) -> int:
-    """Load the newest checkpoint, its looks included; returns its step."""
+    """Load the newest checkpoint, including the state of early stopping; returns its step."""
     step = checkpoints.steps()[-1]
     record = checkpoints.load(step, learner.model, learner.target, learner.optimizer)
     if any(record.get(name) != value for name, value in identity.items()):
         raise InputError(
             f"{learner.config.data.root}: features, labels or the split changed since {checkpoints.path(step)} was "
-            "written; a resumed run would not be the same run"
+            "written, so the run cannot be resumed; restore them, or start a new run with another --out"
         )
     learner.skips.total = record.get("skipped_steps", 0)
     if early.active:
@@ -321,8 +331,8 @@ def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, obj
     return step
 
 
-def _take_best(learner: Learner, early: EarlyStop) -> None:
-    """Give every process the weights of the best look, which the main one has."""
+def _restore_best(learner: Learner, early: EarlyStop) -> None:
+    """Load the weights of the best evaluation, which the main process has, in every process."""
     if learner.fabric.is_global_zero:
         learner.model.load_state_dict(early.best)
     if learner.fabric.world_size > 1:
@@ -330,26 +340,26 @@ def _take_best(learner: Learner, early: EarlyStop) -> None:
             tensor.copy_(learner.fabric.broadcast(tensor))
 
 
-def _anyone(fabric: Fabric, *flags: bool) -> list[bool]:
-    """Whether any process raised each of the flags, so that all stop after the same step."""
+def _any_process(fabric: Fabric, *flags: bool) -> list[bool]:
+    """For each flag, whether any process raised it, so that all stop after the same step."""
     if fabric.world_size == 1:
         return list(flags)
-    raised = add_up(fabric, torch.tensor(flags, dtype=torch.float32, device=fabric.device))
+    raised = sum_over_processes(fabric, torch.tensor(flags, dtype=torch.float32, device=fabric.device))
     return [bool(count > 0) for count in raised]
 
 
-class _Flag:
-    """Raised by the first request to stop, and read between steps; a later one acts at once, but never in a save."""
+class _StopRequest:
+    """Set by the first signal and read between steps. A later signal interrupts the step, but never a checkpoint."""
 
     def __init__(self) -> None:
         self.since: float | None = None
         self.saving = False
 
-    def raise_it(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal; one that follows at once belongs to the first, as when a key is pressed twice."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal. Signals within `GRACE_SECONDS` of the first are ignored, as when a key is pressed twice."""
         if self.since is None:
             self.since = time.monotonic()
-        elif time.monotonic() - self.since > AT_ONCE and not self.saving:
+        elif time.monotonic() - self.since > GRACE_SECONDS and not self.saving:
             raise KeyboardInterrupt
 
     def __call__(self) -> bool:

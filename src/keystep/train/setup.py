@@ -1,4 +1,4 @@
-"""What a pretraining run begins with: data, settled settings, model, target, optimiser and monitor."""
+"""Set up a pretraining run: data, settings that depend on them, model, target, optimiser and monitor."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from keystep.batch import SequenceBatch
 from keystep.config import DataConfig, ModelConfig, RunConfig
 from keystep.config.base import build
 from keystep.config.times import settled_frames
-from keystep.data.clock import decorrelation_time
 from keystep.data.crops import collate
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.problems import Problems
 from keystep.data.statistics import Statistics, measure
+from keystep.data.time_scale import decorrelation_time
 from keystep.diagnostics import Monitor, pad_labels
 from keystep.errors import InputError
 from keystep.masking import draw_hidden
@@ -35,16 +35,21 @@ from keystep.train.step import Learner, build_optimizer
 log = logging.getLogger(__name__)
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Environment variables in which launchers tell processes their numbers."""
-LOOK_SECONDS = 0.5
-"""Between two looks at whether other processes live."""
+"""Environment variables in which launchers give a process its rank."""
+POLL_SECONDS = 0.5
+"""Interval at which the other processes are checked."""
 MONITOR_VIDEOS = 8
 FRAMES_A_CLUSTER = 8
 CLOCK_VIDEOS, CALIBRATION_VIDEOS = 64, 32
-"""Videos, evenly spaced over all, that the time scale and the deviations of the targets are measured on."""
+"""Number of evenly spaced videos on which the time scale and the deviations of the targets are measured."""
 
 
 def open_fabric(config: RunConfig) -> Fabric:
+    """Launch Fabric with the devices, nodes and precision of ``config.train``.
+
+    Raises:
+        InputError: another number of processes than configured was launched, or a device or precision is not available.
+    """
     train = config.train
     processes = train.devices * train.nodes
     launched = int(os.environ.get("WORLD_SIZE", processes))
@@ -55,14 +60,14 @@ def open_fabric(config: RunConfig) -> Fabric:
         )
     accelerator = train.accelerator
     if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # others lack float64, which positions need
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # positions need float64, which others lack
     try:
         fabric = Fabric(
             accelerator=accelerator,
             devices=train.devices,
             num_nodes=train.nodes,
             precision=train.precision,
-            strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",  # a step has one of two attentions
+            strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",  # a step uses one attention of two
         )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
@@ -71,22 +76,23 @@ def open_fabric(config: RunConfig) -> Fabric:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of all processes of a training that writes, as far as is known before they meet."""
+    """Whether this process has rank 0 according to the environment, which is known before Fabric is launched."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 @contextmanager
-def telling_deaths(fabric: Fabric, said: Callable[[], str]) -> Iterator[None]:
-    """End this process with one line once another one that it started has died, before Fabric kills it without a word.
+def watch_processes(fabric: Fabric, message: Callable[[], str]) -> Iterator[None]:
+    """While active, exit with ``message`` (status 2) when a process that this one started has died.
 
-    Most deaths show as errors of the next exchange; the line is for those that come in the middle of long work.
+    Otherwise Fabric would kill this process without a message. Most failures appear as errors of the next collective
+    operation; this one covers those during long local work.
     """
     launcher, over = getattr(fabric.strategy, "launcher", None), threading.Event()
 
     def watch() -> None:
-        while not over.wait(LOOK_SECONDS):
-            if any(child.poll() for child in launcher.procs) and not over.wait(2 * LOOK_SECONDS):  # type: ignore[union-attr]
-                print(f"keystep: error: {said()}", file=sys.stderr, flush=True)
+        while not over.wait(POLL_SECONDS):
+            if any(child.poll() for child in launcher.procs) and not over.wait(2 * POLL_SECONDS):  # type: ignore[union-attr]
+                print(f"keystep: error: {message()}", file=sys.stderr, flush=True)
                 os._exit(2)
 
     if getattr(launcher, "procs", None):
@@ -100,7 +106,18 @@ def telling_deaths(fabric: Fabric, said: Callable[[], str]) -> Iterator[None]:
 def read_data(
     config: RunConfig, progress: Progress
 ) -> tuple[FeatureFolder, tuple[str, ...], tuple[str, ...], Statistics]:
-    """(folder, training videos, held-out videos for the monitor, channel statistics of the training videos)."""
+    """Open the data set of a run and read all training videos once.
+
+    Args:
+        config: settings of the run.
+        progress: reports the videos.
+
+    Returns:
+        (folder, training videos, held-out videos for the monitor, channel statistics of the training videos).
+
+    Raises:
+        InputError: as for `open_dataset` and `keystep.data.statistics.measure`.
+    """
     data = config.data
     folder = open_dataset(
         data.root,
@@ -136,29 +153,35 @@ def _parts(folder: FeatureFolder, data: DataConfig) -> tuple[tuple[str, ...], tu
     return (split.train + split.valid, ()) if data.with_valid else (split.train, split.valid)
 
 
-def fresh_model(config: RunConfig) -> PJEPA:
-    """The untrained model of a run; depends on its seed and config only."""
+def build_model(config: RunConfig) -> PJEPA:
+    """Build the untrained model of a run, a function of its config and seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         return PJEPA(config.model)
 
 
-def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], progress: Progress) -> RunConfig:
-    """The config with what only the data can say: times in seconds and frames, widths, steps where none are given.
+def settle_config(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], progress: Progress) -> RunConfig:
+    """Fill in the settings that depend on the data: times in seconds and frames, widths, steps where none are given.
+
+    Args:
+        config: the settings as given.
+        folder: the data set at the run's rate.
+        videos: the training videos.
+        progress: gets messages about tau and the resulting times.
 
     Raises:
-        InputError: the features never change, so that they have no time scale; offsets that no crop reaches.
+        InputError: the features are constant, so that tau is undefined; or all target offsets exceed the crops.
     """
     rate, tau = folder.timeline.rate, config.data.tau
     if tau is None and config.needs_tau:
         try:
-            clock = decorrelation_time(_Vectors(folder, _spread(videos, CLOCK_VIDEOS)), rate)
+            clock = decorrelation_time(_Vectors(folder, _sample_evenly(videos, CLOCK_VIDEOS)), rate)
         except InputError as error:
             raise InputError(f"{folder.root}: {error}, or state data.tau in seconds") from error
-        progress.message(f"the features are half forgotten after {clock}")
+        progress.message(f"the autocorrelation of the features falls to one half after {clock}")
         tau = clock.tau
     lengths = [folder.length(name) for name in videos]
-    config = _with_clusters(config.settled(tau, rate), sum(lengths))
+    config = _limit_clusters(config.settled(tau, rate), sum(lengths))
     _check_offsets(config, lengths, rate)
     widths = {
         "input_dim": folder.width,
@@ -173,12 +196,12 @@ def settled(config: RunConfig, folder: FeatureFolder, videos: Sequence[str], pro
             "train": config.train.model_copy(update={"steps": steps, "warmup": warmup, "monitor_every": monitor_every}),
         }
     )
-    progress.message(_in_seconds(config, float(rate)))
+    progress.message(_describe_times(config, float(rate)))
     return config
 
 
-def _with_clusters(config: RunConfig, frames: int) -> RunConfig:
-    """With no more clusters beside the features than so many frames can tell apart."""
+def _limit_clusters(config: RunConfig, frames: int) -> RunConfig:
+    """Limit the clusters of the target to one per `FRAMES_A_CLUSTER` of ``frames`` frames."""
     target = config.target
     if not target.has_shares:
         return config
@@ -186,24 +209,24 @@ def _with_clusters(config: RunConfig, frames: int) -> RunConfig:
     return config.model_copy(update={"target": target.model_copy(update={"clusters": clusters})})
 
 
-def _in_seconds(config: RunConfig, rate: float) -> str:
-    """What the settled times come to."""
+def _describe_times(config: RunConfig, rate: float) -> str:
+    """One line with the resulting times in seconds."""
     distances = sorted(abs(offset) for offset in config.target.offsets if isinstance(offset, float) and offset)
-    parts = [f"targets {_readable(distances[0])} to {_readable(distances[-1])} s away"] if distances else []
+    parts = [f"targets {_format_seconds(distances[0])} to {_format_seconds(distances[-1])} s away"] if distances else []
     if config.masking.kind == "spans":
         spans = (settled_frames(span) / rate for span in (config.masking.shortest, config.masking.longest))
-        parts.append("spans of {} to {} s hidden".format(*map(_readable, spans)))
+        parts.append("spans of {} to {} s hidden".format(*map(_format_seconds, spans)))
     if config.train.crop_segments is None:
-        parts.append(f"crops of {_readable(config.train.crop_frames / rate)} s")
+        parts.append(f"crops of {_format_seconds(config.train.crop_frames / rate)} s")
     return ", ".join([*parts, f"{config.train.steps} steps"])
 
 
-def _readable(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 100 else f"{seconds:,.0f}"
 
 
 class _Vectors(Iterable[np.ndarray]):
-    """The vectors of some videos, read one video at a time whenever somebody goes through them."""
+    """The vectors of some videos, read from disk in each iteration, one video at a time."""
 
     def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
         self.folder, self.videos = folder, videos
@@ -213,12 +236,12 @@ class _Vectors(Iterable[np.ndarray]):
 
 
 def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) -> None:
-    """Refuse offsets that no crop reaches, and say it where the rate makes one of them all."""
+    """Raise InputError if all offsets exceed the crops; warn if all round to the same frame at this rate."""
     shifts = shifts_of(config.target.offsets, rate)
     if len(config.target.offsets) > 1 and len(shifts) == 1:
         log.warning(
-            "target.offsets are all within half a frame of each other at %s frames a second: a frame's target is that "
-            "of one frame alone; set target.offsets to longer times",
+            "target.offsets all round to the same frame at %s frames per second, so the target is that of one frame; "
+            "set target.offsets to longer times",
             float(rate),
         )
     longest = min(max(lengths), config.train.crop_frames)
@@ -231,8 +254,19 @@ def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) ->
 def build_learner(
     config: RunConfig, fabric: Fabric, statistics: Statistics, folder: FeatureFolder, videos: Sequence[str]
 ) -> Learner:
-    """Model, target and optimiser on their device."""
-    model = fresh_model(config)
+    """Build model, target and optimiser on the device.
+
+    The target's offsets are calibrated on up to `CALIBRATION_VIDEOS` training videos. Processes share the main one's
+    target, because k-means may differ between machines.
+
+    Args:
+        config: settings of the run, complete.
+        fabric: of the run.
+        statistics: of the training videos.
+        folder: the data set.
+        videos: the training videos.
+    """
+    model = build_model(config)
     set_statistics(model.encoder, statistics)
     target = build_target(config.target, model.encoder, statistics, config.train.seed, folder.timeline.rate)
     target = target.to(fabric.device)
@@ -241,11 +275,11 @@ def build_learner(
         target.calibrate(
             (
                 SequenceBatch.pad([folder.features(name)]).to(fabric.device)
-                for name in _spread(videos, CALIBRATION_VIDEOS)
+                for name in _sample_evenly(videos, CALIBRATION_VIDEOS)
             ),
             config.model.attention,
         )
-    if fabric.world_size > 1:  # k-means may end elsewhere on another kind of machine
+    if fabric.world_size > 1:
         for tensor in target.state_dict().values():
             tensor.copy_(fabric.broadcast(tensor))
     optimizer = build_optimizer(model, config.train)
@@ -254,13 +288,23 @@ def build_learner(
 
 
 def buffers(model: PJEPA) -> dict[str, torch.Tensor]:
+    """The model's buffers by name, such as channel statistics."""
     return dict(model.named_buffers())
 
 
 def build_monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfig) -> Monitor:
-    """Fixed crops of up to 8 videos, from the middle of each."""
+    """Build the monitor from fixed crops of up to `MONITOR_VIDEOS` videos, from the middle of each.
+
+    Args:
+        folder: the data set.
+        videos: to choose from.
+        config: settings of the run, complete.
+
+    Raises:
+        InputError: none of the videos can be read.
+    """
     labelled = bool(folder.classes) and all(folder.video(name).labels is not None for name in videos)
-    chosen = _spread(videos, MONITOR_VIDEOS)
+    chosen = _sample_evenly(videos, MONITOR_VIDEOS)
     batches, labels = [], []
     for index, name in enumerate(chosen):
         length = folder.length(name)
@@ -280,6 +324,6 @@ def build_monitor(folder: FeatureFolder, videos: Sequence[str], config: RunConfi
     return Monitor(batches, labels if labelled else None, config.objective)
 
 
-def _spread(videos: Sequence[str], count: int) -> Sequence[str]:
-    """So many videos at most, evenly spaced."""
+def _sample_evenly(videos: Sequence[str], count: int) -> Sequence[str]:
+    """At most ``count`` of the videos, evenly spaced."""
     return videos if len(videos) <= count else [videos[place * len(videos) // count] for place in range(count)]

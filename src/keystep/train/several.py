@@ -1,4 +1,4 @@
-"""Several trainings side by side, such as one recipe from three random beginnings: what a claim needs."""
+"""Train several models in parallel, such as one recipe with three seeds, which a claim needs."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from keystep.train.run import pretrain
 from keystep.workers import CONTEXT, shared, worker_pools
 
 Report = tuple[int, float, float | None, str]
-"""Place of the run, steps done, steps in all (None: this is a message), note or message."""
+"""Index of the run, steps done, total steps (None: this is a message), note or message."""
 Reports = SimpleQueue[Report]
 
 
 def pretrain_several(
     runs: Mapping[Path, RunConfig], *, workers: int | None = None, progress: Progress = SILENT
 ) -> None:
-    """Train a model in each folder, as `pretrain` alone would; what is whole is left, what was stopped goes on.
+    """Train a model in each folder, as `pretrain` does. Finished runs are skipped and interrupted ones resumed.
 
     Args:
-        runs: folders and settings; those of a run that goes on are its own.
-        workers: processes at once, which share the threads of this one; None: two for each core at most, but one where
-            a run has several devices of its own, or a GPU.
+        runs: folder -> settings; a resumed run uses its own.
+        workers: number of parallel processes, which share the threads of this one. None: at most two per core, and one
+            if a GPU is available or a run uses several devices.
+        progress: reports the steps of all runs as one task.
 
     Raises:
-        InputError: bad settings or data; a process died.
-        Interrupted: Ctrl-C or SIGTERM, after saving; the same call goes on.
+        InputError: invalid settings or data, or a process died.
+        Interrupted: Ctrl-C or SIGTERM, after checkpoints were saved; the same call resumes.
     """
     alone = torch.cuda.is_available() or any(config.train.devices * config.train.nodes > 1 for config in runs.values())
     most = 1 if alone else 2 * (os.cpu_count() or 1)
@@ -49,19 +50,28 @@ def pretrain_several(
     try:
         with (
             progress.task(f"pretraining {len(runs)} models", unit="steps") as task,
-            worker_pools(size, _begin, reports) as pools,
+            worker_pools(size, _init_worker, reports) as pools,
         ):
-            shown = _Shown(len(runs), reports, task, progress)
+            shown = _Display(len(runs), reports, task, progress)
             jobs = {str(run): (config, run, place) for place, (run, config) in enumerate(runs.items())}
-            for name, done in shared(pools, _in_worker, jobs, shown):
+            for name, done in shared(pools, _train_in_worker, jobs, shown):
                 _check(name, done)
             shown()
     except KeyboardInterrupt:
-        raise Interrupted("stopped; what is trained is saved, and the same command goes on") from None
+        raise Interrupted("stopped; checkpoints are saved, and the same command continues") from None
 
 
-def seeds_of(config: RunConfig, out: Path, count: int) -> dict[Path, RunConfig]:
-    """The settings of so many runs that differ in their seed alone, by their folders ``out/seed0`` and so on."""
+def vary_seed(config: RunConfig, out: Path, count: int) -> dict[Path, RunConfig]:
+    """Create the settings of runs that differ only in the seed.
+
+    Args:
+        config: settings of all runs.
+        out: the folder of their folders ``seed0``, ``seed1``, ...
+        count: number of seeds.
+
+    Returns:
+        Folder of each run -> its settings.
+    """
     return {
         out / f"seed{seed}": config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
         for seed in range(count)
@@ -70,7 +80,7 @@ def seeds_of(config: RunConfig, out: Path, count: int) -> dict[Path, RunConfig]:
 
 def _train(config: RunConfig, run: Path, progress: Progress) -> None:
     if (run / "model" / CONFIG).exists():
-        progress.message(f"{run}: is there already")
+        progress.message(f"{run}: already finished")
     elif (run / "config.yaml").exists():
         pretrain(run_config(run), run, resume=True, progress=progress)
     else:
@@ -81,11 +91,11 @@ def _check(name: str, done: Future[None]) -> None:
     try:
         done.result()
     except BrokenProcessPool as error:
-        raise InputError(f"{name}: its process died, perhaps for want of memory; train fewer at once") from error
+        raise InputError(f"{name}: its process died, perhaps out of memory; train fewer at once") from error
 
 
-class _Shown:
-    """Shows what workers report as one task; a message that several of them have is passed on once."""
+class _Display:
+    """Shows the reports of all workers as one task; a message that several of them send is shown once."""
 
     def __init__(self, runs: int, reports: Reports, task: Task, progress: Progress) -> None:
         self.runs, self.reports, self.task, self.progress = runs, reports, task, progress
@@ -93,7 +103,7 @@ class _Shown:
         self.messages: set[str] = set()
 
     def __call__(self) -> None:
-        """Show what has been reported since the last call."""
+        """Show all reports since the last call."""
         while not self.reports.empty():
             place, done, total, text = self.reports.get()
             if total is not None:
@@ -106,27 +116,27 @@ class _Shown:
 
 
 _reports: Reports
-"""Of this process, if it is a worker."""
+"""The queue of this process, if it is a worker."""
 
 
-def _begin(index: int, reports: Reports) -> None:
+def _init_worker(index: int, reports: Reports) -> None:
     global _reports
     _reports = reports
 
 
-def _in_worker(config: RunConfig, run: Path, place: int) -> None:
-    _train(config, run, _Reporting(place, run.name))
+def _train_in_worker(config: RunConfig, run: Path, place: int) -> None:
+    _train(config, run, _WorkerProgress(place, run.name))
 
 
-class _Reporting:
-    """Progress of a worker: steps and messages go to the first process, from the first step on with the run's name."""
+class _WorkerProgress:
+    """Progress of a worker: sends steps and messages to the main process, with the run's name once training starts."""
 
     def __init__(self, place: int, name: str) -> None:
-        self.place, self.name, self.begun = place, name, False
+        self.place, self.name, self.training = place, name, False
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
-        self.begun = self.begun or unit == "steps"
+        self.training = self.training or unit == "steps"
 
         def changed(done: float, total: float | None, note: str) -> None:
             if unit == "steps":
@@ -135,4 +145,4 @@ class _Reporting:
         yield Count(total, changed, initial)
 
     def message(self, text: str) -> None:
-        _reports.put((self.place, 0, None, f"{self.name}, {text}" if self.begun else text))
+        _reports.put((self.place, 0, None, f"{self.name}, {text}" if self.training else text))

@@ -1,4 +1,4 @@
-"""Steps whose gradient is not finite: left out, counted, and after a few in a row the end of the training."""
+"""Skip and count optimiser steps whose gradient is not finite, and stop training after several in a row."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from torch.optim import Optimizer
 from keystep.errors import InputError
 
 MOST_IN_A_ROW = 5
-"""So many steps without a finite gradient are no accident any more: the training stops."""
+"""Number of consecutive steps without a finite gradient after which training stops."""
 
 
 @dataclass
 class Skips:
-    """How many steps a training left out because their loss or gradient was NaN or infinite."""
+    """Counts of steps that were skipped because their loss or gradient was NaN or infinite.
+
+    Attributes:
+        total: over the whole training.
+        in_a_row: since the last step that was taken.
+    """
 
     total: int = 0
     in_a_row: int = 0
 
     def step(self, optimizer: Optimizer, finite: bool) -> bool:
-        """Step the optimiser and drop the gradients; without a finite gradient, change neither weights nor moments.
+        """Step the optimiser and clear the gradients. If they are not finite, weights and moments stay unchanged.
 
         Args:
-            finite: whether loss and gradient are numbers; the same in all processes.
+            optimizer: the optimiser of the training.
+            finite: whether loss and gradient are finite; the same in all processes.
 
         Returns:
             Whether the step was taken.
@@ -32,17 +38,20 @@ class Skips:
             self.in_a_row = 0
         else:
             self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
-            optimizer.zero_grad()  # nothing is stepped then, but a gradient scaler still learns of the overflow
+            optimizer.zero_grad()  # the step below then changes nothing, but a gradient scaler sees the overflow
         optimizer.step()
         optimizer.zero_grad()
         return finite
 
     def check(self, where: str, remedy: str) -> None:
-        """Raise an InputError if too many steps in a row were left out.
+        """Stop the training if too many consecutive steps were skipped.
 
         Args:
-            where: the last of them.
-            remedy: what the user can do about it, such as "lower the learning rate".
+            where: the last of them, for the message.
+            remedy: what the user can do, such as "lower the learning rate".
+
+        Raises:
+            InputError: `MOST_IN_A_ROW` steps in a row were skipped.
         """
         if self.in_a_row >= MOST_IN_A_ROW:
             raise InputError(
@@ -52,4 +61,4 @@ class Skips:
 
     def summary(self) -> str:
         """One line for the end of a training."""
-        return f"{self.total} steps were skipped in all, because their loss or gradient was not finite"
+        return f"{self.total} steps were skipped in total, because their loss or gradient was not finite"

@@ -1,7 +1,7 @@
-"""All that a resume needs, written whole or not at all.
+"""Checkpoints of a training run, written atomically.
 
-A checkpoint is a folder: the model as anyone can load it, the target's and the optimiser's tensors beside it, and the
-step. Data order, masks, rates and momenta are functions of the step, so nothing else has to be remembered.
+A checkpoint is a folder with the model in its public format, the tensors of target and optimiser, and the step. Data
+order, masks, learning rates and momenta are functions of the step, so nothing else needs to be saved.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked, read_json, whole_number
 from keystep.target import Target
 
-UNUSED = "encoder.around."
-"""Parameters of which a step needs one or the other, so that some may have been used by none yet."""
+OPTIONAL = "encoder.around."
+"""Prefix of parameters that a step may not use, so that the optimiser may have no state for them."""
 TARGET, OPTIMISER, STATE = "target.safetensors", "optimizer.safetensors", "state.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter."""
+"""AdamW's state of a parameter."""
 BEST = "best.safetensors"
-"""Weights of the best look so far, where a training may end with those."""
+"""Weights of the best evaluation so far, if the training may stop early."""
 
 
-class _StateRecord(Record):
-    """What ``state.json`` says, as far as a resume reads it."""
+class _CheckpointRecord(Record):
+    """Schema of ``state.json``, as far as a resume reads it."""
 
     step: Annotated[int, Field(ge=0)]
     skipped_steps: Annotated[int, Field(ge=0)] = 0
@@ -45,18 +45,23 @@ class _StateRecord(Record):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run, ``folder/step-00000500`` and so on; the newest ``keep`` are kept."""
+    """The checkpoints of one run, ``folder/step-00000500`` and so on.
+
+    Attributes:
+        folder: the folder that contains them.
+        keep: how many of the newest are kept.
+    """
 
     folder: Path
     keep: int
 
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, ascending."""
+        """Steps with a complete checkpoint, ascending."""
         names = (path.parent.name.removeprefix("step-") for path in self.folder.glob("step-*/" + STATE))
         return sorted(int(name) for name in names if whole_number(name) is not None)
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """The folder of a step's checkpoint."""
         return self.folder / f"step-{step:08d}"
 
     def save(
@@ -68,9 +73,18 @@ class Checkpoints:
         record: dict[str, Any],
         best: Mapping[str, Tensor],
     ) -> None:
-        """Write the state after ``step`` optimiser steps, then drop the oldest checkpoints.
+        """Write the state after ``step`` optimiser steps, then remove the oldest checkpoints.
 
-        best: weights of the best look so far; none where there is no such look.
+        Args:
+            step: number of optimiser steps done.
+            model: the model that is trained.
+            target: its target.
+            optimizer: its optimiser.
+            record: more entries for ``state.json``.
+            best: weights of the best evaluation so far; empty if there is none.
+
+        Raises:
+            InputError: the folder is not writable.
         """
         with replacing(self.path(step), (CONFIG, WEIGHTS, TARGET, OPTIMISER, STATE, BEST)) as temporary:
             persistence.save_model(temporary, model)
@@ -83,7 +97,7 @@ class Checkpoints:
             shutil.rmtree(self.path(old))
 
     def load_best(self, step: int, model: PJEPA) -> dict[str, Tensor]:
-        """Weights of the best look up to a checkpoint; none where it has none.
+        """Weights of the best evaluation up to a checkpoint; empty if it has none.
 
         Raises:
             InputError: they are damaged, or do not fit the model.
@@ -96,7 +110,10 @@ class Checkpoints:
         return found
 
     def load(self, step: int, model: PJEPA, target: Target, optimizer: Optimizer) -> dict[str, Any]:
-        """Restore the state after ``step`` steps; returns what else was recorded.
+        """Restore model, target and optimiser in place to the state after ``step`` steps.
+
+        Returns:
+            The content of ``state.json``.
 
         Raises:
             InputError: a file is missing, damaged, or of another model.
@@ -104,17 +121,17 @@ class Checkpoints:
         folder = self.path(step)
         saved = persistence.read_config(folder / persistence.CONFIG)
         if saved != model.config:
-            raise InputError(f"{folder}: was written for another model than the run's config.yaml describes")
+            raise InputError(f"{folder}: was written for another model than that in the run's config.yaml")
         for module, name in ((model, persistence.WEIGHTS), (target, TARGET)):
             persistence.load_strict(module, persistence.load_tensors(folder / name), str(folder / name))
         load_optimizer_tensors(model, optimizer, persistence.load_tensors(folder / OPTIMISER), folder / OPTIMISER)
         record = read_json(folder / STATE)
-        checked(_StateRecord, record, str(folder / STATE))
+        checked(_CheckpointRecord, record, str(folder / STATE))
         return record
 
 
 def checkpoint_bytes(model: nn.Module, target: nn.Module) -> tuple[int, int]:
-    """Sizes on disk of a model's weights, and of a checkpoint: these, the target's, and AdamW's two moments."""
+    """Sizes in bytes of a model's weights and of a checkpoint: weights, target, and AdamW's two moments."""
 
     def size(tensors: Iterable[Tensor]) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -124,7 +141,7 @@ def checkpoint_bytes(model: nn.Module, target: nn.Module) -> tuple[int, int]:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors as ``<parameter>/<quantity>``."""
+    """Collect the optimiser's tensors under the names ``<parameter>/<quantity>``."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{names[id(parameter)]}/{quantity}": value
@@ -135,7 +152,17 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tenso
 
 
 def load_optimizer_tensors(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], source: Path) -> None:
-    """Inverse of `optimizer_tensors`; each tensor goes to its parameter's device."""
+    """Inverse of `optimizer_tensors`; moves each tensor to its parameter's device.
+
+    Args:
+        model: the model whose parameters are optimised.
+        optimizer: gets the state.
+        tensors: as `optimizer_tensors` returns them.
+        source: the file, for messages.
+
+    Raises:
+        InputError: a tensor of another parameter or shape, or missing ones.
+    """
     parameters = dict(model.named_parameters())
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -145,10 +172,10 @@ def load_optimizer_tensors(model: nn.Module, optimizer: Optimizer, tensors: dict
         shape = torch.Size() if quantity == "step" else parameters[name].shape
         if quantity not in MOMENTS or value.shape != shape:
             raise InputError(f"{source}: {named(key)} is {tuple(value.shape)}; the optimiser does not keep that")
-        # Adam counts its steps on the CPU, whatever the device
+        # Adam counts its steps on the CPU
         states.setdefault(name, {})[quantity] = value if quantity == "step" else value.to(parameters[name].device)
     for name, state in states.items():
         optimizer.state[parameters[name]] = state
-    used = [name for name in parameters if not name.startswith(UNUSED) or name in states]
+    used = [name for name in parameters if not name.startswith(OPTIONAL) or name in states]
     if len(states) not in (0, len(used)):
         raise InputError(f"{source}: has states for {len(states)} of {len(used)} parameters")

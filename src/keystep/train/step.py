@@ -24,7 +24,17 @@ from keystep.train.skips import Skips
 
 @dataclass(frozen=True)
 class Learner:
-    """What a step works on. ``wrapped`` is the model as Fabric runs it (DDP when there are several processes)."""
+    """The objects that a step changes.
+
+    Attributes:
+        config: all settings, complete (`keystep.train.setup.settle_config`).
+        fabric: runs the processes.
+        model: the trained model.
+        wrapped: the same model as Fabric runs it (DDP if there are several processes).
+        target: makes the targets.
+        optimizer: of the model's parameters.
+        skips: counts the skipped steps.
+    """
 
     config: RunConfig
     fabric: Fabric
@@ -37,7 +47,15 @@ class Learner:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Scalars of one step, over all processes: mean distances, the loss, and the gradient's norm before clipping."""
+    """Scalars of one step over all processes.
+
+    Attributes:
+        loss: the objective.
+        hidden, visible: mean distance of the predictions at hidden and at visible frames.
+        gradient_norm: before clipping.
+        frames: number of valid frames.
+        taken: whether loss and gradient were finite; if not, weights, moments and target are unchanged.
+    """
 
     loss: Tensor
     hidden: Tensor
@@ -45,16 +63,25 @@ class StepResult:
     gradient_norm: Tensor
     frames: Tensor
     taken: bool
-    """Whether loss and gradient were finite; otherwise weights, moments and target are as before."""
 
 
 def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) -> StepResult:
-    """One optimiser step (0-based) over ``accumulate`` batches, or fewer at the end of an epoch."""
+    """Run one optimiser step: forward, loss, backward, clip, AdamW, EMA of the target encoder.
+
+    The loss is ``mean over hidden of d(prediction, target) + visible_weight * mean over visible of d(...)``, over the
+    frames of all batches and processes (`keystep.objectives`).
+
+    Args:
+        learner: changed in place.
+        step: its number, from 0.
+        batches: ``accumulate`` batches with their hidden frames, (B, T) bool; fewer at the end of an epoch.
+    """
     config, fabric = learner.config, learner.fabric
     pattern = draw_pattern(step, config)
     batches = [(batch.to(fabric.device), hidden.to(fabric.device)) for batch, hidden in batches]
     # Processes average their gradients, so each divides by its share of the frames of all processes.
-    counts = add_up(fabric, torch.stack([count_frames(hidden, batch.valid) for batch, hidden in batches]))  # (parts, 2)
+    counts = torch.stack([count_frames(hidden, batch.valid) for batch, hidden in batches])  # (parts, 2)
+    counts = sum_over_processes(fabric, counts)
     total_counts = counts.sum(0)
     by_parts = config.objective.average == "parts"
     weights = counts * config.train.accumulate if by_parts else total_counts.expand_as(counts)
@@ -74,7 +101,7 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
     )
     assert norm is not None
     broken = ~(norm.isfinite() & totals.isfinite().all())
-    *sums_of_all, broken = add_up(fabric, torch.cat([totals, broken.float()[None]]))  # all decide alike
+    *sums_of_all, broken = sum_over_processes(fabric, torch.cat([totals, broken.float()[None]]))  # all decide the same
     for group in learner.optimizer.param_groups:
         group["lr"] = schedules.learning_rate(step, config.train)
     taken = learner.skips.step(learner.optimizer, finite=not bool(broken))
@@ -92,15 +119,15 @@ def train_step(learner: Learner, step: int, batches: Iterable[TrainingBatch]) ->
     )
 
 
-def add_up(fabric: Fabric, values: Tensor) -> Tensor:
-    """The sum over all processes."""
+def sum_over_processes(fabric: Fabric, values: Tensor) -> Tensor:
+    """Sum of a tensor over all processes."""
     total = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
 
 
 def draw_pattern(step: int, config: RunConfig) -> AttentionPattern:
-    """The encoder's attention in this step, the same in every process: the model's own, or its live one."""
+    """The encoder's attention in this step: the live one with probability ``live_share``, the same in all processes."""
     live = config.model.live_attention
     if live is None:
         return config.model.attention
@@ -109,7 +136,12 @@ def draw_pattern(step: int, config: RunConfig) -> AttentionPattern:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
-    """AdamW; weight decay on matrices only, unless ``decay_all``."""
+    """Create AdamW (betas 0.9 and 0.999) with weight decay on matrices only, unless ``decay_all``.
+
+    Args:
+        model: whose parameters are optimised.
+        config: learning rate and weight decay.
+    """
 
     def decays(name: str, parameter: Tensor) -> bool:
         return config.decay_all or (parameter.ndim == 2 and not name.endswith("bias"))

@@ -76,9 +76,13 @@ def test_every_backbone_with_published_weights_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("    return from_callable(Colours(), ", "    return dict(", "an object of type dict is no backbone"),
+        ("    return from_callable(Colours(), ", "    return dict(", "an object of type dict is not a backbone"),
         ("def colours(device)", "def other(device)", "cannot be imported: AttributeError"),
-        ("return self.map(self.pool(pictures).flatten(1))", "return pictures", "gave of shape .* instead of features"),
+        (
+            "return self.map(self.pool(pictures).flatten(1))",
+            "return pictures",
+            "returned a tensor of shape .*; expected features",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_backbone_is_said_in_one_line(

@@ -79,12 +79,12 @@ def test_a_head_that_sees_the_whole_video_is_not_judged_as_a_live_one(page: Call
 
 WRONG = {
     "return self.classify(cat([x, mean], dim=-1))[None]": (
-        ("return self.classify(cat([x, mean], dim=-1))", r"its run gave \(1, 20, 3\) .*expected \(1, 1, 20, 3\)"),
+        ("return self.classify(cat([x, mean], dim=-1))", r"run returned \(1, 20, 3\) .*expected \(1, 1, 20, 3\)"),
         (
             "return self.classify(cat([x, x.cumsum(1)], dim=-1))[None]",
-            "other scores on a stream than on the whole video",
+            "scores on a stream differ from those on the whole video",
         ),
-        ("return self.classify(cat([x, x.roll(-1, 1)], dim=-1))[None]", "further ahead than its delay, 0"),
+        ("return self.classify(cat([x, x.roll(-1, 1)], dim=-1))[None]", "beyond its delay, 0"),
     ),
     "config: AveragingConfig": (("config", "has no argument config annotated"),),
     "class Averaging(Head)": (

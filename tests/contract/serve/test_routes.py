@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -164,3 +165,51 @@ def test_bodies_that_do_not_fit_change_nothing(client: TestClient, mstcn: Path, 
 
 def test_the_server_says_that_it_is_well(client: TestClient) -> None:
     assert client.get("/healthz").text == "ok\n"
+
+
+def test_moments_are_found_once_the_index_is_built(client: TestClient) -> None:
+    for _ in range(1_000):
+        answer = client.get("/api/moments", params={"video": 0, "slot": 3, "count": 2})
+        if answer.status_code != 503:
+            break
+        assert 0 <= answer.json()["progress"] <= 1
+        time.sleep(0.01)
+    found = answer.json()
+    assert found["exact"] is True
+    assert {item["video"] for item in found["items"]} <= set(range(len(client.get("/api/videos").json()["items"])))
+    assert client.get("/api/project").json()["indexed"] is True
+    assert client.get("/api/moments", params={"video": 0, "slot": 10**6}).status_code == 422
+    assert client.get("/api/moments", params={"video": 99, "slot": 0}).status_code == 404
+
+
+def test_metrics_count_requests_by_route_and_say_what_there_is(client: TestClient) -> None:
+    for video in (0, 1, 6):
+        client.get(f"/api/videos/{video}")
+    client.get("/nothing/here")
+    lines = client.get("/metrics").text.splitlines()
+    assert 'keystep_requests_total{route="/api/videos/{video}",status="200"} 2' in lines
+    assert 'keystep_requests_total{route="/api/videos/{video}",status="404"} 1' in lines
+    assert "keystep_videos 6" in lines and "keystep_labelled_videos 6" in lines
+    assert all(line.startswith("#") or len(line.rsplit(" ", 1)) == 2 for line in lines)
+
+
+def test_the_description_is_valid_and_names_every_route(client: TestClient) -> None:
+    found = client.get("/openapi.json").json()
+    assert found["openapi"].startswith("3.")
+    assert {"/api/project", "/api/videos/{video}/annotation", "/media/{video}", "/metrics"} <= set(found["paths"])
+    for path, methods in found["paths"].items():
+        for method, each in methods.items():
+            assert each["description"], f"{method} {path} says nothing of itself"
+
+
+def test_a_full_disk_is_not_the_fault_of_what_was_asked(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        answer = client.put("/api/videos/0/annotation", json={"base_revision": 0, "spans": []})
+    assert answer.status_code == 507 and "No space left" in answer.json()["error"]
+    assert client.get("/api/videos/0/annotation").json()["revision"] == 0
+    again = client.put("/api/videos/0/annotation", json={"base_revision": 0, "spans": []})
+    assert again.json()["revision"] == 1

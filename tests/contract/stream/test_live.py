@@ -127,10 +127,10 @@ def test_times_of_the_source_are_kept(make_model: MakeModel, head: LinearHead) -
         ([1.0, 1.5], "time goes backwards: a frame at 1 s follows one at 1 s"),
         ([1.5, 4.0], "a gap: the frame at 4 s follows one at 1.5 s, at 2 Hz"),
         ([9.0, 9.5], "a gap: the frame at 9 s follows one at 1 s"),
-        ([1.5], "2 frames came with 1 times"),
+        ([1.5], "2 frames with 1 times"),
         ([1.5, float("nan")], "time goes backwards"),
         ([1.5, 1.6], "frames at 1.5 s and 1.6 s are too close for 2 Hz"),
-        (None, "frame 3: some frames come with a time and some without"),
+        (None, "frame 3: some frames have a time and some do not"),
     ],
 )
 def test_times_that_cannot_be_are_refused_and_change_nothing(
@@ -177,7 +177,7 @@ def test_a_saved_stream_goes_on_with_the_same_readings(
         (r.frame, r.time, r.step, r.probability, r.delay) for r in two
     ]
     keystep.stream.save(tmp_path / "bare", model, first.state.position.model)
-    with pytest.raises(InputError, match="bare: the state of a model; resume it with no less"):
+    with pytest.raises(InputError, match="bare: the state of a model; resume it with exactly these"):
         second.resume(tmp_path / "bare")
 
 
@@ -241,7 +241,7 @@ def test_hours_leave_nothing_behind_but_the_state(make_model: MakeModel, head: L
 
 
 def test_what_does_not_fit_is_refused(make_model: MakeModel, head: LinearHead) -> None:
-    with pytest.raises(InputError, match="reads latents 16 wide; the model gives 20"):
+    with pytest.raises(InputError, match="expects latents of width 16; the model has 20"):
         LiveSteps(make_model(CAUSAL, dim=20), head, TIMELINE)
     live = LiveSteps(make_model(CAUSAL), head, TIMELINE, on_gap="restart")
     with pytest.raises(InputError, match=r"shape \(5,\); expected \(n, D_in\)"):

@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_in_one_line(make_model: MakeModel) -> None:
     model = make_model(CAUSAL)
     with pytest.raises(InputError, match="this mstcn head reads the whole video; train one with causal=true"):
         LiveSteps(model, make_head("mstcn", causal=False), TIMELINE)
-    with pytest.raises(InputError, match="the head reads latents 15 wide; the model gives 16"):
+    with pytest.raises(InputError, match="the head expects latents of width 15; the model has 16"):
         LiveSteps(model, make_head("mstcn", width=15), TIMELINE)
 
 

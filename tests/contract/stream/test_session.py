@@ -126,7 +126,7 @@ def test_a_head_of_offline_latents_that_have_other_bands_is_refused_in_one_line(
     assert check_head(head, model, live=False) == []
     with pytest.raises(InputError, match="this head was fitted on offline latents, which see the future; take the"):
         check_head(head, model)
-    with pytest.raises(InputError, match=rf"the head reads latents {head.width} wide; the model gives"):
+    with pytest.raises(InputError, match=rf"the head expects latents of width {head.width}; the model has"):
         keystep.Stream(model, head)
 
 
@@ -160,7 +160,7 @@ def test_an_error_leaves_the_stream_as_it_was_and_another_head_is_refused(
     changed = make_head("mstcn", {**CAUSAL["mstcn"][1], "maps": 16})
     with pytest.raises(InputError, match="stream: the state of another head"):
         keystep.Stream.resume(tmp_path / "stream", model, changed)
-    with pytest.raises(InputError, match="stream: the state of a model and a head; resume it with no less"):
+    with pytest.raises(InputError, match="stream: the state of a model and a head; resume it with exactly these"):
         keystep.Stream.resume(tmp_path / "stream", model)
-    with pytest.raises(InputError, match="the head reads latents 3 wide; the model gives 16"):
+    with pytest.raises(InputError, match="the head expects latents of width 3; the model has 16"):
         keystep.Stream(model, linear_head(Affine(torch.zeros(2, 3), torch.zeros(2))))

@@ -228,7 +228,7 @@ def test_numbers_that_overflow_inside_the_model_are_refused_and_spoil_nothing(ma
     first, following, broken = random_features(1, 9), random_features(1, 9, 2), random_features(1, 9, 3)
     broken[0, 4, 1] = 3e38
     _, state = keystep.stream.step(model, first, keystep.stream.init(model))
-    with pytest.raises(InputError, match=r"frame \d+ of stream 0, or one beside it, is so large"):
+    with pytest.raises(InputError, match=r"frame \d+ of stream 0, or one near it, is so large"):
         keystep.stream.step(model, broken, state)
     wide = broken.double()
     wide[0, 4, 1] = 1e300  # finite until it becomes float32

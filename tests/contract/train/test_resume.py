@@ -144,7 +144,7 @@ def test_a_process_that_is_killed_goes_on_to_the_same_weights(
     assert not (run / "model").exists(), "it was stopped before its end"
     if number != signal.SIGKILL:
         assert killed.returncode == 130
-        assert re.search(rf"stopped after step \d+; go on with --resume {run}", said) and "Traceback" not in said
+        assert re.search(rf"stopped after step \d+; continue with --resume {run}", said) and "Traceback" not in said
     pretrain(run_config(run), run, resume=True)
     assert_same_bits(uninterrupted, run)
 
@@ -177,7 +177,7 @@ def test_a_request_to_stop_that_is_repeated_at_once_saves_as_one_does(mstcn: Pat
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
     run = tmp_path / "run"
     try:
-        with pytest.raises(Interrupted, match=f"stopped after step 3; go on with --resume {run}"):
+        with pytest.raises(Interrupted, match=f"stopped after step 3; continue with --resume {run}"):
             pretrain(settings(mstcn), run, progress=At(3, signalled(number, 3)))
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -233,7 +233,7 @@ def test_a_folder_that_is_gone_meanwhile_is_an_error(mstcn: Path, tmp_path: Path
         if how == "removed":
             shutil.rmtree(tmp_path / "moved")
 
-    with pytest.raises(InputError, match=r"run/\S+: .*something removed (or replaced )?it"):
+    with pytest.raises(InputError, match=r"run/\S+: .*(something removed or replaced it|was removed during the run)"):
         pretrain(settings(mstcn), run, progress=At(step, lose))
     assert not run.exists()
 
@@ -334,7 +334,7 @@ def test_offsets_that_mean_nothing_at_this_rate_are_said(
         pretrain(with_offsets([100.0]), tmp_path / "far")
     assert not (tmp_path / "far").exists()
     pretrain(with_offsets([-0.1, 0.0, 0.1]), tmp_path / "near")
-    assert "target.offsets are all within half a frame" in caplog.text
+    assert "target.offsets all round to the same frame" in caplog.text
 
 
 def test_a_disk_that_cannot_hold_the_checkpoints_shows_before_the_training(
@@ -364,7 +364,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_leaves_the_last_whole_checkpoint
             pretrain(settings(mstcn), run)
     said = str(stopped.value)
     assert "step-00000010: cannot be written: No space left on device" in said, said
-    assert said.endswith(f"step 5 is whole; make room, then go on: keystep pretrain --resume '{run}'")
+    assert said.endswith(f"step 5 is complete; make room, then continue: keystep pretrain --resume '{run}'")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000005"]
     pretrain(run_config(run), run, resume=True)
     assert_same_bits(tmp_path / "whole", run)
@@ -378,5 +378,7 @@ def test_a_real_limit_on_files_is_said_at_the_first_checkpoint(mstcn: Path, tmp_
     options = ["pretrain", str(mstcn), "--source-rate", "4", "--out", str(tmp_path / "run"), "--set", "train.steps=3"]
     done = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert re.search(r"step-00000003/\S+: cannot be written: .*no checkpoint yet; make room, then go on", done.stderr)
+    assert re.search(
+        r"step-00000003/\S+: cannot be written: .*no checkpoint yet; make room, then continue", done.stderr
+    )
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

@@ -15,7 +15,7 @@ from keystep.config.base import build
 from keystep.errors import InputError
 from keystep.loading import load
 from keystep.train.run import pretrain
-from keystep.train.several import pretrain_several, seeds_of
+from keystep.train.several import pretrain_several, vary_seed
 
 SMALL = {
     "model": {"dim": 16, "depth": 2, "heads": 2, "predictor_depth": 1, "readout_dim": 16},
@@ -54,7 +54,7 @@ def settings(root: Path, **train: object) -> RunConfig:
 
 
 def test_seeds_side_by_side_are_those_of_single_runs(mstcn: Path, tmp_path: Path) -> None:
-    pretrain_several(seeds_of(settings(mstcn), tmp_path / "several", 2))
+    pretrain_several(vary_seed(settings(mstcn), tmp_path / "several", 2))
     for seed in (0, 1):
         pretrain(settings(mstcn, seed=seed), tmp_path / f"alone{seed}")
         assert_alike(tmp_path / f"several/seed{seed}", tmp_path / f"alone{seed}")
@@ -63,11 +63,11 @@ def test_seeds_side_by_side_are_those_of_single_runs(mstcn: Path, tmp_path: Path
 
 
 def test_a_second_call_leaves_whole_runs_and_trains_the_others(mstcn: Path, tmp_path: Path) -> None:
-    pretrain_several(seeds_of(settings(mstcn), tmp_path / "several", 1))
+    pretrain_several(vary_seed(settings(mstcn), tmp_path / "several", 1))
     made = (tmp_path / "several/seed0/model/model.safetensors").stat().st_mtime_ns
     messages = Messages()
-    pretrain_several(seeds_of(settings(mstcn), tmp_path / "several", 2), progress=messages)  # type: ignore[arg-type]
-    assert f"{tmp_path / 'several/seed0'}: is there already" in messages.said
+    pretrain_several(vary_seed(settings(mstcn), tmp_path / "several", 2), progress=messages)  # type: ignore[arg-type]
+    assert f"{tmp_path / 'several/seed0'}: already finished" in messages.said
     assert (tmp_path / "several/seed0/model/model.safetensors").stat().st_mtime_ns == made
     assert [run.name for run in seed_runs(tmp_path / "several")] == ["seed0", "seed1"]
     with pytest.raises(InputError, match=r"several: holds 2 models; name one of them, such as .*several/seed0"):
@@ -77,7 +77,7 @@ def test_a_second_call_leaves_whole_runs_and_trains_the_others(mstcn: Path, tmp_
 def test_what_no_worker_can_do_is_told_in_one_line(mstcn: Path, tmp_path: Path) -> None:
     config = settings(mstcn, accelerator="no such device")
     with pytest.raises(InputError, match=r"train\.accelerator no such device"):
-        pretrain_several(seeds_of(config, tmp_path / "several", 2))
+        pretrain_several(vary_seed(config, tmp_path / "several", 2))
 
 
 def test_ctrl_c_saves_every_seed_and_resume_ends_where_it_would_have(mstcn: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         missing = "playwright is not installed: pip install 'keystep[browser]'"
     if missing and not os.environ.get("CI"):
         for item in items:
-            if Path(__file__).parent in item.path.parents:
+            if "browser" in getattr(item, "fixturenames", ()) and Path(__file__).parent in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason=missing))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drawn import STEPS
-from look import Server, Windows, drag, seek, spans, wait_until
+from look import Server, Windows, drag, seek, spans, until, wait_until
 
 UNLABELLED = 2
 """The number of the first video without labels."""
@@ -170,8 +170,6 @@ def test_names_are_text_and_never_markup(server: Server, windows: Windows) -> No
     page.keyboard.press("n")
     page.keyboard.type(name)
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "name => [...document.querySelectorAll('#classes .name')].some(x => x.textContent === name)", arg=name
-    )
+    until(page, "name => [...document.querySelectorAll('#classes .name')].some(x => x.textContent === name)", name)
     assert page.locator("#classes img").count() == 0
     assert f"5 {name}" in (server.data / "mapping.txt").read_text()

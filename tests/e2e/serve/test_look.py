@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from look import Server, Windows, saved, seek, spans
+from look import Server, Windows, saved, seek, spans, until
 
 
 def test_the_list_finds_filters_and_opens(server: Server, windows: Windows) -> None:
@@ -12,26 +12,26 @@ def test_the_list_finds_filters_and_opens(server: Server, windows: Windows) -> N
     names = page.locator("#videos .video-name")
     assert names.all_inner_texts() == [f"assembly_{number:02d}" for number in (1, 2, 3, 4)]
     page.select_option("#show", "unlabelled")
-    page.wait_for_function("document.querySelectorAll('#videos button').length === 2")
+    until(page, "document.querySelectorAll('#videos button').length === 2")
     page.select_option("#show", "all")
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type("02")
-    page.wait_for_function("document.querySelectorAll('#videos button').length === 1")
+    until(page, "document.querySelectorAll('#videos button').length === 1")
     page.locator("#videos button").click()
-    page.wait_for_function("document.querySelector('#name').textContent === 'assembly_02'")
+    until(page, "document.querySelector('#name').textContent === 'assembly_02'")
 
 
 def test_the_recording_and_the_time_line_keep_step(server: Server, windows: Windows) -> None:
     page = windows.open(server.address)
-    page.wait_for_function("document.querySelector('video').readyState >= 2")
+    until(page, "document.querySelector('video').readyState >= 2")
     seek(page, 20)
-    page.wait_for_function("Math.abs(document.querySelector('video').currentTime - 5) < 0.3")
+    until(page, "Math.abs(document.querySelector('video').currentTime - 5) < 0.3")
     assert page.locator("#time").inner_text().startswith("0:05.0")
     page.keyboard.press("ArrowRight")
     assert page.locator("#time").inner_text().startswith("0:05.2")
     page.keyboard.press("Space")
-    page.wait_for_function("document.querySelector('video').currentTime > 5.6")
+    until(page, "document.querySelector('video').currentTime > 5.6")
     page.keyboard.press("Space")
     slot = float(page.locator("#timeline").get_attribute("aria-valuenow"))
     assert abs(page.evaluate("document.querySelector('video').currentTime") * 4 - slot) <= 2
@@ -42,22 +42,22 @@ def test_wheel_and_keys_zoom_where_the_pointer_or_the_playhead_is(server: Server
     box = page.locator("#timeline").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 80)
     page.mouse.wheel(0, -800)
-    page.wait_for_function("!keystep.timeline.view.isWhole")
+    until(page, "!keystep.timeline.view.isWhole")
     middle = page.evaluate("keystep.timeline.view.slotOf(keystep.timeline.view.width / 2)")
     assert middle == pytest.approx(30, abs=0.5)
     before = page.evaluate("keystep.timeline.view.from")
     page.mouse.wheel(120, 0)
-    page.wait_for_function("before => keystep.timeline.view.from > before", arg=before)
+    until(page, "before => keystep.timeline.view.from > before", before)
     page.keyboard.press("w")
-    page.wait_for_function("keystep.timeline.view.isWhole")
+    until(page, "keystep.timeline.view.isWhole")
 
 
 def test_similarity_and_ribbons_are_drawn_and_the_matrix_seeks(server: Server, windows: Windows) -> None:
     page = windows.open(server.address)
-    page.wait_for_function("keystep.similarity.picture !== null")
+    until(page, "keystep.similarity.picture !== null")
     box = page.locator("#similarity").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 3)
-    assert page.locator("#time").inner_text().startswith("0:07.5")
+    assert re.match(r"0:07\.[3-6]", page.locator("#time").inner_text())
     colours = page.evaluate(
         """() => {
             const row = keystep.timeline.rows.find(row => row.kind === "colour");

@@ -10,7 +10,7 @@ from keystep.data.annotation import (
     UNLABELLED,
     Split,
     hold_out,
-    labelled_share,
+    limit_labels,
     read_labels,
     read_mapping,
     read_segments,
@@ -113,10 +113,10 @@ def test_segments_number_the_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("2\n0\n4\n", "line 2: '0' is no segment length"),
-        ("2\n-1\n5\n", "line 2: '-1' is no segment length"),
-        ("2\n4.0\n", "line 2: '4.0' is no segment length"),
-        ("²\n4\n", "line 1: '²' is no segment length"),
+        ("2\n0\n4\n", "line 2: '0' is not a segment length"),
+        ("2\n-1\n5\n", "line 2: '-1' is not a segment length"),
+        ("2\n4.0\n", "line 2: '4.0' is not a segment length"),
+        ("²\n4\n", "line 1: '²' is not a segment length"),
         ("2\n3\n", r"its 2 segments have 5 frames; the video has 6"),
         ("", r"its 0 segments have 0 frames; the video has 6"),
     ],
@@ -205,29 +205,29 @@ def test_videos_left_out_as_bad_are_gone_from_every_part_but_never_all(splits: C
     folder = splits(train="a\nb\nbad", test="c\nworse")
     split = read_split(folder, "1", ("a", "b", "c"), left_out=("bad", "worse"))
     assert {*split.train, *split.valid} == {"a", "b"} and split.test == ("c",)
-    with pytest.raises(InputError, match=r"test\.split1\.bundle: nothing is left of this split, all its 2 videos"):
+    with pytest.raises(InputError, match=r"test\.split1\.bundle: all 2 videos of this split are unusable"):
         read_split(folder, "1", ("a", "b"), left_out=("bad", "worse", "c"))
 
 
 def test_fewer_labels_are_a_part_of_more_and_no_part_is_left_without() -> None:
     split = Split("1", NAMES[:14], NAMES[14:17], NAMES[17:], "from a file")
-    before = labelled_share(split, 1.0)
+    before = limit_labels(split, 1.0)
     assert before == split
     for share, count in ((0.5, 7), (0.33, 5), (0.15, 2), (0.001, 1)):
-        now = labelled_share(split, share)
+        now = limit_labels(split, share)
         assert len(now.train) == count and 1 <= len(now.valid) <= len(before.valid)
         assert set(now.train) <= set(before.train) and set(now.valid) <= set(before.valid)
         assert now.test == split.test
-        shuffled = labelled_share(Split("1", NAMES[:14][::-1], NAMES[14:17], NAMES[17:], ""), share)
+        shuffled = limit_labels(Split("1", NAMES[:14][::-1], NAMES[14:17], NAMES[17:], ""), share)
         assert set(shuffled.train) == set(now.train)
         before = now
 
 
 def test_another_seed_labels_other_videos_and_stays_nested() -> None:
     split = Split("1", NAMES[:14], NAMES[14:17], NAMES[17:], "from a file")
-    drawn = {seed: set(labelled_share(split, 0.33, seed).train) for seed in range(4)}
+    drawn = {seed: set(limit_labels(split, 0.33, seed).train) for seed in range(4)}
     assert len({frozenset(videos) for videos in drawn.values()}) > 1
-    assert drawn[0] == set(labelled_share(split, 0.33).train)
+    assert drawn[0] == set(limit_labels(split, 0.33).train)
     for seed in (1, 2):
-        shares = [set(labelled_share(split, share, seed).train) for share in (0.15, 0.33, 0.5, 1.0)]  # the paper's
+        shares = [set(limit_labels(split, share, seed).train) for share in (0.15, 0.33, 0.5, 1.0)]  # the paper's
         assert all(fewer <= more for fewer, more in pairwise(shares)) and shares[-1] == set(split.train)

@@ -58,7 +58,7 @@ def test_an_exact_fit_decides_between_two_that_are_near(make_folder: MakeFolder,
 
 def test_one_unlabelled_video_is_ambiguous_until_store_json_says_so(make_folder: MakeFolder) -> None:
     root = make_folder(lengths={"a": 40}, labelled=False)
-    with pytest.raises(InputError, match=r"cannot tell time from width.*\(6, 40\).*\"time_axis\": 1"):
+    with pytest.raises(InputError, match=r"cannot distinguish time from width.*\(6, 40\).*\"time_axis\": 1"):
         opened(root)
     for axis, length in ((1, 40), (0, 6)):
         (root / "store.json").write_text(json.dumps({"time_axis": axis}))
@@ -69,7 +69,7 @@ def test_labels_that_fit_neither_axis_are_refused_with_both_numbers(make_folder:
     root = make_folder(lengths={"a": 40, "b": 60})
     write_labels(root, "a", 400)
     write_labels(root, "b", 600)
-    with pytest.raises(InputError, match=r"labels come at 10 times the rate of the features.*such as 400 for 40 in a"):
+    with pytest.raises(InputError, match=r"labels have 10 times the rate of the features.*such as 400 for 40 in a"):
         opened(root)
     (root / "features" / "b.npy").unlink()
     with pytest.raises(InputError, match=r"first array has shape \(6, 40\), its labels 400 lines"):
@@ -433,7 +433,7 @@ def test_group_means_agree_with_a_loop() -> None:
 
 def test_rates_have_to_be_known_once_and_to_divide(make_folder: MakeFolder) -> None:
     root = make_folder()
-    with pytest.raises(InputError, match=r"no store\.json says how many.*--source-rate 30"):
+    with pytest.raises(InputError, match=r"no store\.json states the rate.*--source-rate 30"):
         open_dataset(root)
     with pytest.raises(InputError, match="cannot be pooled to 7 Hz"):
         opened(root, rate=Fraction(7))
@@ -542,7 +542,7 @@ def test_a_factor_that_all_videos_share_is_another_rate(make_folder: MakeFolder,
     root = make_folder(lengths=lengths)
     for name, length in lengths.items():
         write_labels(root, name, round(factor * length))
-    with pytest.raises(InputError, match=r"labels come at .* times the rate of the features in all 3 videos"):
+    with pytest.raises(InputError, match=r"labels have .* times the rate of the features in all 3 videos"):
         opened(root)
     folder = opened(root, labels_needed=False)
     assert len(folder.videos) == 3 and any("labels not used" in note for note in folder.problems.notes)
@@ -591,7 +591,7 @@ def test_rates_that_are_nearly_one_are_noted(make_folder: MakeFolder) -> None:
     root = make_folder(lengths=lengths)
     for name, length in lengths.items():
         write_labels(root, name, round(length * 1.001))
-    assert any("labels come at 1.001 times" in note for note in opened(root).problems.notes)
+    assert any("labels have 1.001 times" in note for note in opened(root).problems.notes)
 
 
 def test_arrays_that_lie_the_other_way_round_than_the_store_says_are_called_transposed(make_folder: MakeFolder) -> None:

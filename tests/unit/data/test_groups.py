@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from keystep.data.annotation import Split, hold_out_groups, labelled_share, read_split
+from keystep.data.annotation import Split, hold_out_groups, limit_labels, read_split
 from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.data.groups import GROUPS, groups_of, shared_groups, write_groups
+from keystep.data.groups import GROUPS, resolve_groups, shared_groups, write_groups
 from keystep.errors import InputError
 
 MakeFolder = Callable[..., Path]
@@ -31,7 +31,7 @@ def opened(root: Path, **options: Any) -> FeatureFolder:
 
 
 def test_nothing_says_whose_videos_are(tmp_path: Path) -> None:
-    assert groups_of(tmp_path, VIDEOS) is None
+    assert resolve_groups(tmp_path, VIDEOS) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_nothing_says_whose_videos_are(tmp_path: Path) -> None:
 )
 def test_groups_come_in_the_order_of_the_videos_whatever_system_wrote_the_file(tmp_path: Path, text: str) -> None:
     """Names may end like files, as in splits; names keep their dots."""
-    found = groups_of(write(tmp_path, text), VIDEOS)
+    found = resolve_groups(write(tmp_path, text), VIDEOS)
     assert found == PERSONS and found is not None and tuple(found) == VIDEOS
 
 
@@ -55,39 +55,39 @@ def test_groups_come_in_the_order_of_the_videos_whatever_system_wrote_the_file(t
         ("video,group\nP1_a\n", "line 2: 'P1_a' is not 'video,group'"),
         ("video,group\nP1_a,P1,x\n", "line 2: 'P1_a,P1,x' is not 'video,group'"),
         ("video,group\nP1_a,P1\nP9,P9\n", "unknown video 'P9' among 5"),
-        ("video,group\nP1_a,P1\nP1_a.txt,P1\n", "video 'P1_a' is named twice"),
+        ("video,group\nP1_a,P1\nP1_a.txt,P1\n", "video 'P1_a' is listed twice"),
         ("video,group\nP1_a,\n", "the group of video 'P1_a' is empty"),
         ("video,group\nP1_a,P1\nP1_b,P1\nP3_a,P3\n", r"2 of 5 videos have no group, such as 'P2\.cam_a'"),
     ],
 )
 def test_a_file_that_does_not_fit_the_videos_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=rf"splits/groups\.csv.*{message}"):
-        groups_of(write(tmp_path, text), VIDEOS)
+        resolve_groups(write(tmp_path, text), VIDEOS)
 
 
 def test_videos_left_out_as_bad_may_be_named(tmp_path: Path) -> None:
     write(tmp_path, "video,group\ngood,a\nbad,b\n")
-    assert groups_of(tmp_path, ["good"], left_out=["bad"]) == {"good": "a"}
+    assert resolve_groups(tmp_path, ["good"], left_out=["bad"]) == {"good": "a"}
 
 
 def test_a_pattern_finds_persons_in_names_and_beats_the_file(tmp_path: Path) -> None:
     write(tmp_path, "video,group\nP1_a,x\n")
-    assert groups_of(tmp_path, VIDEOS, r"^(P\d)") == PERSONS
+    assert resolve_groups(tmp_path, VIDEOS, r"^(P\d)") == PERSONS
 
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("P(", "no regular expression"),
+        ("P(", "invalid regular expression"),
         ("P1", "0 capturing groups; put one pair of brackets"),
         ("(P)(1)", "2 capturing groups"),
-        ("^(P[12])", "finds nothing in the video name 'P3_a'"),
-        ("^P3()|^(?:P)", "finds nothing in the video name 'P1_a'"),
+        ("^(P[12])", "does not match the video name 'P3_a'"),
+        ("^P3()|^(?:P)", "does not match the video name 'P1_a'"),
     ],
 )
 def test_a_pattern_that_does_not_say_whose_each_video_is_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
     with pytest.raises(InputError, match=f"--groups .*{message}"):
-        groups_of(tmp_path, VIDEOS, pattern)
+        resolve_groups(tmp_path, VIDEOS, pattern)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_pattern_that_does_not_say_whose_each_video_is_is_refused(tmp_path: Pa
 )
 def test_a_mapping_has_to_say_it_of_the_very_videos(tmp_path: Path, given: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        groups_of(tmp_path, VIDEOS, given)
+        resolve_groups(tmp_path, VIDEOS, given)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     for video in odd:
         (tmp_path / "features" / f"{video}.npy").touch()
     write_groups(tmp_path, odd)
-    assert groups_of(tmp_path, list(odd)) == odd
+    assert resolve_groups(tmp_path, list(odd)) == odd
 
 
 def test_a_folder_knows_its_groups_and_its_splits(make_folder: MakeFolder) -> None:
@@ -125,7 +125,7 @@ def test_a_folder_knows_its_groups_and_its_splits(make_folder: MakeFolder) -> No
     assert folder.groups == {"P1_a": "x", "P1_b": "x", "P2_a": "y", "P3_a": "z"}
     assert folder.grouped(None) is folder
     assert folder.grouped(dict.fromkeys(folder.videos, "all")).groups == dict.fromkeys(folder.videos, "all")
-    with pytest.raises(InputError, match="finds nothing in the video name"):
+    with pytest.raises(InputError, match="does not match the video name"):
         opened(root, groups="^(S1)")
 
 
@@ -176,8 +176,8 @@ def test_one_person_in_training_is_cut_by_video_and_the_rule_says_so(tmp_path: P
     assert len(split.valid) == len(split.train) == 1
     assert split.rule == "1 training videos held out by the hash of their names, as all are of one group, 'P1'"
     assert shared_groups(split, PERSONS) == [
-        "split 1: 1 of 1 valid videos are of groups that train, too (1 of 1 groups, such as 'P1'); choices by them say "
-        "little of new ones"
+        "split 1: 1 of 1 valid videos are of groups that also train (1 of 1 groups, such as 'P1'); choices by them say "
+        "little about new groups"
     ]
 
 
@@ -186,7 +186,7 @@ def test_a_validation_bundle_is_kept_whoever_is_in_it(tmp_path: Path) -> None:
     split = read_split(root, "1", VIDEOS, groups=PERSONS)
     assert split.valid == ("P1_b",) and split.rule == "valid.split1.bundle"
     test, valid = shared_groups(split, PERSONS)
-    assert "1 of 2 test videos are of groups that train, too (1 of 2 groups, such as 'P2')" in test
+    assert "1 of 2 test videos are of groups that also train (1 of 2 groups, such as 'P2')" in test
     assert "1 of 1 valid videos" in valid
     assert not shared_groups(read_split(root, "1", VIDEOS), {video: video for video in VIDEOS})
 
@@ -195,9 +195,9 @@ def test_few_labels_are_of_as_many_persons_as_they_can_be_and_stay_nested() -> N
     groups = {f"P{person}_{take}": f"P{person}" for person in range(5) for take in range(4)}
     split = Split("1", tuple(groups), tuple(groups), (), "")
     for seed in range(3):
-        drawn = [labelled_share(split, share, seed, groups).train for share in (0.1, 0.25, 0.5, 0.75, 1.0)]
+        drawn = [limit_labels(split, share, seed, groups).train for share in (0.1, 0.25, 0.5, 0.75, 1.0)]
         for videos in drawn:
             counts = Counter(groups[video] for video in videos)
             assert max(counts.values()) - min(counts.get(person, 0) for person in groups.values()) <= 1
         assert all(set(fewer) <= set(more) for fewer, more in pairwise(drawn)) and drawn[-1] == split.train
-    assert labelled_share(split, 0.25, 0, groups).train != labelled_share(split, 0.25, 1, groups).train
+    assert limit_labels(split, 0.25, 0, groups).train != limit_labels(split, 0.25, 1, groups).train

@@ -68,8 +68,8 @@ def test_persons_on_both_sides_of_a_split_are_a_warning(data: Path):
     assert dict(apart.groups) == {"a": 2, "b": 1, "c": 1} and not apart.warnings and not apart.problems
     assert dict(apart.splits[0].groups) == {"train": 1, "valid": 1, "test": 1}
     test, valid = inspect_dataset(with_groups(data, "aaab"), source_rate=4).warnings
-    assert test.startswith("split 1: 1 of 1 test videos are of groups that train, too (1 of 1 groups, such as 'a')")
-    assert valid.startswith("split 1: 1 of 1 valid videos are of groups that train, too")
+    assert test.startswith("split 1: 1 of 1 test videos are of groups that also train (1 of 1 groups, such as 'a')")
+    assert valid.startswith("split 1: 1 of 1 valid videos are of groups that also train")
     assert len(inspect_dataset(data, source_rate=4, groups="(video)").warnings) == 2
 
 
@@ -92,12 +92,14 @@ def write_waves(data: Path, period: float, count: int = 70, length: int = 200) -
 def test_the_decorrelation_time_is_measured_in_seconds_and_frames_on_a_sample_of_the_videos(data: Path):
     write_waves(data, period=30.0)
     found = inspect_dataset(data, source_rate=4)
-    assert found.clock is not None and found.clock.tau == pytest.approx(30 / 6 / 4, rel=0.05)
-    assert found.clock.low <= found.clock.tau <= found.clock.high
-    assert found.tau_frames == pytest.approx([4 * found.clock.tau, 4 * found.clock.low, 4 * found.clock.high])
+    assert found.time_scale is not None and found.time_scale.tau == pytest.approx(30 / 6 / 4, rel=0.05)
+    assert found.time_scale.low <= found.time_scale.tau <= found.time_scale.high
+    assert found.tau_frames == pytest.approx(
+        [4 * found.time_scale.tau, 4 * found.time_scale.low, 4 * found.time_scale.high]
+    )
     assert found.measured == 60
     slower = inspect_dataset(data, source_rate=4, rate=2)
-    assert slower.clock is not None and slower.clock.tau == pytest.approx(found.clock.tau, rel=0.1)
+    assert slower.time_scale is not None and slower.time_scale.tau == pytest.approx(found.time_scale.tau, rel=0.1)
     rateless = inspect_dataset(data)
     assert rateless.tau_frames == pytest.approx(found.tau_frames)
     assert json.loads(json.dumps(rateless.to_json()))["tau"]["seconds"] is None
@@ -106,8 +108,8 @@ def test_the_decorrelation_time_is_measured_in_seconds_and_frames_on_a_sample_of
 def test_constant_features_have_no_decorrelation_time_and_a_line_says_so(data: Path):
     write_waves(data, period=np.inf, count=4)
     found = inspect_dataset(data, source_rate=4)
-    assert found.clock is None and found.tau_frames is None
-    assert any(line.startswith("no decorrelation time: the features never change") for line in found.warnings)
+    assert found.time_scale is None and found.tau_frames is None
+    assert any(line.startswith("no decorrelation time: the features are constant") for line in found.warnings)
     assert found.to_json()["tau"] == {"seconds": None, "frames": None, "videos": 4}
 
 

@@ -87,7 +87,7 @@ def test_splits_are_replaced_only_when_asked(make_folder: MakeFolder) -> None:
     make_splits(root, folds=4)
     (root / "splits" / "valid.split4.bundle").write_text("video0.txt\n")
     before = {path.name: path.read_text() for path in (root / "splits").iterdir()}
-    with pytest.raises(InputError, match=r"test\.split1\.bundle: is there already; give --overwrite"):
+    with pytest.raises(InputError, match=r"test\.split1\.bundle: exists already; give --overwrite"):
         make_splits(root, folds=2)
     assert before == {path.name: path.read_text() for path in (root / "splits").iterdir()}
     make_splits(root, folds=2, overwrite=True)
@@ -97,7 +97,7 @@ def test_splits_are_replaced_only_when_asked(make_folder: MakeFolder) -> None:
 def test_groups_that_are_there_are_replaced_only_when_asked(make_folder: MakeFolder) -> None:
     root = folder_of(make_folder, [f"a{n}_{n % 2}" for n in range(4)])
     (root / "splits" / "groups.csv").write_text("video,group\n" + "".join(f"a{n}_{n % 2},all\n" for n in range(4)))
-    with pytest.raises(InputError, match=r"groups\.csv: is there already"):
+    with pytest.raises(InputError, match=r"groups\.csv: exists already"):
         make_splits(root, groups="_([01])$")
     assert make_splits(root, groups="_([01])$", overwrite=True).groups == 2
 
@@ -124,8 +124,8 @@ def test_without_any_labels_all_videos_are_dealt(make_folder: MakeFolder) -> Non
         (4, {"groups": "^(v)"}, "4 videos of 1 groups; folds need at least 3 videos and 2 groups"),
         (4, {"folds": 5}, "--folds 5 for 4 videos; give 2 to 4"),
         (4, {"folds": 1}, "--folds 1 for 4 videos; give 2 to 4"),
-        (4, {"task_pattern": "tea"}, "--task-pattern 'tea' finds nothing in the video name 'v0'"),
-        (4, {"on_error": "never"}, "--on-error 'never' is none of"),
+        (4, {"task_pattern": "tea"}, "--task-pattern 'tea' does not match the video name 'v0'"),
+        (4, {"on_error": "never"}, "unknown --on-error 'never'; expected one of"),
     ],
 )
 def test_what_cannot_be_folded_ends_in_one_line(make_folder: MakeFolder, count: int, options: dict, line: str) -> None:
@@ -137,7 +137,7 @@ def test_what_cannot_be_folded_ends_in_one_line(make_folder: MakeFolder, count: 
 
 def test_a_fold_that_leaves_one_video_to_train_on_is_refused(make_folder: MakeFolder) -> None:
     root = folder_of(make_folder, ["a_1", "a_2", "b_1"])
-    with pytest.raises(InputError, match="one of 2 folds tests 2 of 3 videos; 2 have to train"):
+    with pytest.raises(InputError, match="one of 2 folds tests 2 of 3 videos; at least 2 have to train"):
         make_splits(root, groups="^(.)_")
     assert not list((root / "splits").iterdir())
 

@@ -165,7 +165,7 @@ def test_a_folder_says_that_it_is_not_complete_until_it_is_finished(tmp_path: Pa
     store = FeatureStore(tmp_path, TIMELINE, "native", {"oracle": "true bounds"}).create()
     store.add("v", features())
     assert open_dataset(tmp_path).problems.notes == [
-        "ORACLE: true bounds; what wrote this folder was stopped; run it again to finish"
+        "ORACLE: true bounds; the command that wrote this folder was stopped; run it again to finish"
     ]
     store.finish()
     assert open_dataset(tmp_path).problems.notes == ["ORACLE: true bounds"]

@@ -253,7 +253,7 @@ def test_the_wrong_view_is_named_with_those_that_are_there(
     [
         ("12\tattach cabin", "line 2: '12.tattach cabin' is not 'start <tab> end <tab> action'"),
         ("30\t20\tattach cabin", "is not 'start"),
-        ("5\t20\tattach cabin", "line 2: begins at frame 5, before the last segment ended"),
+        ("5\t20\tattach cabin", "line 2: starts at frame 5, before the previous segment ends"),
         ("10\t20\tattach cabinet", "action 'attach cabinet' is not in actions.csv"),
     ],
 )

@@ -77,7 +77,7 @@ def test_without_the_benchmarks_files_classes_are_ours_and_the_note_says_so(tmp_
     assert survey.counts["classes"] == 1 and survey.counts["train clips"] == 4  # 843 occurs six times, 824 three
     assert [part.path.name for part in survey.missing if not part.leaves_out] == ["label_mapping.csv"]
     assert not survey.lacking
-    assert any("numbered by us" in note for note in survey.notes)
+    assert any("numbered by keystep" in note for note in survey.notes)
     preparer.write(root, tmp_path / "out", Problems(on_error="skip"))
     assert open_dataset(tmp_path / "out").classes == ("Unbox package",)
 
@@ -114,7 +114,7 @@ def test_a_take_without_features_takes_its_clips_along(tree: Path, tmp_path: Pat
 
 
 def test_a_wrong_rate_shows_as_keysteps_after_the_end(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"slots end at .* a keystep starts at .*is features_rate right"):
+    with pytest.raises(InputError, match=r"slots end at .* a keystep starts at .*check features_rate"):
         EgoExo4D(build(EgoExo4DConfig, {"features_rate": 30})).write(tree, tmp_path / "out", Problems())
 
 
@@ -156,7 +156,7 @@ def test_keysteps_that_overlap_are_counted(tree: Path, tmp_path: Path) -> None:
     EgoExo4D().write(tree, tmp_path / "out", problems)
     times = open_dataset(tmp_path / "out").times(TAKES[0])
     both = int(((times >= 30) & (times < 33.20377)).sum())
-    assert f"{TAKES[0]}: keysteps overlap in {both} slots; the one that began later counts" in problems.notes
+    assert f"{TAKES[0]}: keysteps overlap in {both} slots; the one that starts later is used" in problems.notes
 
 
 def test_a_number_of_clips_below_one_is_refused() -> None:
@@ -176,8 +176,8 @@ def test_two_arrays_of_one_take_are_refused(tree: Path) -> None:
         ({"label_id": 99}, "label_id 99 is not in label_mapping.csv"),
         ({"label_id": 1}, "step 843 has label 1 here and another"),
         ({"end_time": 0.1}, "a segment from 0.85598 to 0.1 s"),
-        ({"start_time": None}, "None to 33.20377 are no seconds"),
-        ({"take_name": "../elsewhere"}, "'../elsewhere' is no name of a take"),
+        ({"start_time": None}, "None to 33.20377 are not seconds"),
+        ({"take_name": "../elsewhere"}, "'../elsewhere' is not the name of a take"),
     ],
 )
 def test_a_broken_clip_is_named(tree: Path, change: dict[str, Any], problem: str) -> None:
@@ -209,7 +209,7 @@ def test_a_table_of_clips_that_is_none_is_refused(tmp_path: Path) -> None:
     row = {"take": "a", "start": 0.0, "end": 1.0, "label": 5, "part": "train"}
     path.write_text(json.dumps({"format": "keystep-clips", "version": 1, "clips": [row]}))
     assert read_clips(path)[0].label == 5
-    with pytest.raises(InputError, match=r"clip 0: .* is no clip"):
+    with pytest.raises(InputError, match=r"clip 0: .* is not a clip"):
         read_clips(path, classes=3)
 
 
@@ -221,7 +221,7 @@ def test_participants_of_takes_json_are_groups(tree: Path, tmp_path: Path) -> No
     ]
     (tree / "takes.json").write_text(json.dumps(takes))
     survey = EgoExo4D().survey(tree)
-    assert "1 takes name no participant; their recording session stands for one" in survey.notes
+    assert "1 takes name no participant; their recording session is used instead" in survey.notes
     EgoExo4D().write(tree, tmp_path / "out", Problems())
     groups = open_dataset(tmp_path / "out").groups
     assert groups == dict(zip(TAKES, ["participant 7", "participant 7", "session c1", "participant 9"], strict=True))
@@ -230,7 +230,7 @@ def test_participants_of_takes_json_are_groups(tree: Path, tmp_path: Path) -> No
         EgoExo4D().survey(tree)
     for broken in ("[", "{}", '[{"take": 1}]', "[1]"):
         (tree / "takes.json").write_text(broken)
-        with pytest.raises(InputError, match=r"takes\.json: no (list of takes|take)"):
+        with pytest.raises(InputError, match=r"takes\.json: (not a list of takes|no take)"):
             EgoExo4D().survey(tree)
 
 

@@ -10,7 +10,7 @@ from trees import PROCEDURE, RECORDED, fact_tree
 from keystep.config.base import build
 from keystep.data.folder import open_dataset
 from keystep.data.problems import Problems
-from keystep.data.tasks import tasks_of
+from keystep.data.tasks import find_tasks
 from keystep.datasets.egoprocel import LISTS, EgoProceL, EgoProceLConfig
 from keystep.datasets.egoprocel_csv import read_segments, step_key
 from keystep.errors import InputError
@@ -53,7 +53,7 @@ def test_counts_are_checked_against_the_list_that_is_asked_for(tmp_path: Path, m
     with pytest.raises(InputError, match="videos"):
         config(videos=100)
     monkeypatch.setitem(LISTS, 423, {"videos": 6, "train": 4, "test": 2})
-    hint = "these are the 423 videos of the other published list; set videos=423 to check against it"
+    hint = "these are the 423 videos of the other published list; set videos=423 to compare with it"
     assert hint in EgoProceL().survey(root).notes
     found = EgoProceL(config(videos=423)).survey(root)
     assert found.differing == ("classes",) and hint not in found.notes
@@ -72,7 +72,7 @@ def test_thinned_to_the_papers_rate_each_slot_has_its_own_time(tmp_path: Path) -
     assert folder.labels("Head_5").tolist() == [slot // 10 % 4 for slot in slots]
     EgoProceL(config(rate=5)).write(root, tmp_path / "even", Problems())
     assert not open_dataset(tmp_path / "even").has_times("Head_5")
-    with pytest.raises(InputError, match="rate 20: above the 10 features a second"):
+    with pytest.raises(InputError, match="rate 20: above that of the features on disk, 10 Hz"):
         EgoProceL(config(rate=20)).write(root, tmp_path / "up", Problems())
 
 
@@ -208,7 +208,7 @@ def test_the_authors_annotations_label_slots_by_time(tmp_path: Path, transposed:
     assert folder.labels(name).tolist() == expected
     record = json.loads((tmp_path / "out" / "features" / f"{name}.json").read_text())
     assert record["task"] == "CMU-MMAC/Brownie"
-    tasks = tasks_of(folder, list(folder.videos))
+    tasks = find_tasks(folder, list(folder.videos))
     assert tasks["OP01-R03-BaconAndEggs"] == "EGTEA_Gaze+/BaconAndEggs" and len(set(tasks.values())) == 4
 
 
@@ -265,7 +265,7 @@ def test_annotations_without_an_array_are_missing_and_named(tmp_path: Path) -> N
     ("text", "problem"),
     [
         ("1.0,2.0\n", "line 1: '1.0,2.0' is not 'start,end,key-step'"),
-        ("1.0,2.0,1 cut\nx,3,2 fry\n", "line 2: 'x' to '3' are no seconds"),
+        ("1.0,2.0,1 cut\nx,3,2 fry\n", "line 2: 'x' to '3' are not seconds"),
         ("3,2,1 cut\n", "line 1: a segment from 3 to 2 s"),
         ("nan,2,1 cut\n", "line 1: a segment from nan"),
     ],

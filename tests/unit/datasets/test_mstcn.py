@@ -123,7 +123,7 @@ def test_names_that_say_nothing_of_persons_are_noted_and_no_groups_are_written(t
     root = mstcn(tmp_path / "in", ("background", "take", "open"))
     survey = preparer("gtea", {}).survey(root)
     assert survey.ready is not None and survey.ready.groups is None
-    assert any(note.startswith("persons are not known: '^(S[0-9]+)_': finds nothing in") for note in survey.notes)
+    assert any(note.startswith("persons are not known: '^(S[0-9]+)_': does not match") for note in survey.notes)
     preparer("gtea", {}).write(root, tmp_path / "out", Problems())
     assert open_dataset(tmp_path / "out").groups is None
 

@@ -36,7 +36,7 @@ def test_a_written_folder_names_its_videos_splits_and_what_was_left_out(tmp_path
 
 
 def test_what_is_missing_ends_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gtea is not all there: .*features: missing; it comes from zenodo"):
+    with pytest.raises(InputError, match=r"gtea is incomplete: .*features: missing; it comes from zenodo"):
         prepare("gtea", tmp_path, tmp_path / "out")
     root = fact_tree(tmp_path)
     (root / "egoprocel" / "features" / "0003.npy").unlink()

@@ -86,7 +86,7 @@ def test_persons_on_both_sides_of_the_split_are_warned_of(
     tmp_path: Path, test: dict[str, str], valid: str, parts: list[str]
 ) -> None:
     warnings = check_models([], opened(tmp_path / "data", test, valid=valid), "1")
-    assert [line.split(" videos are of groups that train, too")[0].split()[-1] for line in warnings] == parts
+    assert [line.split(" videos are of groups that also train")[0].split()[-1] for line in warnings] == parts
 
 
 def test_a_model_is_judged_on_one_fold_and_all_of_them_have_their_own_command(tmp_path: Path) -> None:

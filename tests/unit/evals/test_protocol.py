@@ -323,7 +323,7 @@ def test_a_result_round_trips_and_says_where_it_comes_from(evaluation: Evaluatio
     assert record["data"]["fingerprint"] == evaluation.judge.folder.fingerprint()
     assert record["command"] and record["software"]["torch"] and record["data"]["rate_hz"] == 2.0
     clock = record["protocol"]["clock"]
-    assert clock["tau"] == evaluation.judge.clock.tau and clock["low"] <= clock["tau"] <= clock["high"]
+    assert clock["tau"] == evaluation.judge.time_scale.tau and clock["low"] <= clock["tau"] <= clock["high"]
     assert clock["stated"] is False and record["data"]["leaks"] == []
     assert [line["verdict"] for line in record["gate"]] == [line.verdict for line in evaluation.gate]
     assert len(record["rows"]) == len(evaluation.rows) and curves == {}

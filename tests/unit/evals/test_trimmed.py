@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from keystep.data.annotation import Split
-from keystep.data.clips import Clip
+from keystep.data.clips import TrimmedClip
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
@@ -49,10 +49,10 @@ def folder(tmp_path: Path) -> FeatureFolder:
     return open_dataset(tmp_path / "data")
 
 
-def clips_of(folder: FeatureFolder) -> list[Clip]:
+def clips_of(folder: FeatureFolder) -> list[TrimmedClip]:
     """Clips in the second half, whose label is the take's kind."""
     return [
-        Clip(take, start, start + 2.5, index % 2, "train", f"test/{take}/start{start}.mp4", f"uid-{take}")
+        TrimmedClip(take, start, start + 2.5, index % 2, "train", f"test/{take}/start{start}.mp4", f"uid-{take}")
         for index, take in enumerate(TAKES)
         for start in (8.0, 12.5, 16.0)
     ]
@@ -121,7 +121,7 @@ def test_a_causal_models_scores_are_those_of_one_run_over_the_take(
 
 def test_a_clip_between_two_slots_takes_the_nearest() -> None:
     times = np.arange(10) / 2
-    clip = Clip("a", 1.1, 1.3, 0, "train")
+    clip = TrimmedClip("a", 1.1, 1.3, 0, "train")
     assert clip_slots(times, clip) == (2, 3)
     assert clip_slots(times, replace(clip, start=1.0, end=2.0)) == (2, 4)
     assert clip_slots(times, replace(clip, start=1.0 + 1e-9, end=2.0 - 1e-9)) == (2, 4)
@@ -146,7 +146,7 @@ def test_top_1_counts_clips_and_leaves_out_those_without_a_label(folder: Feature
 
 
 def test_clips_follow_the_takes_of_the_split(folder: FeatureFolder) -> None:
-    clips = [*clips_of(folder), Clip("take7", 1.0, 2.0, None, "hidden")]
+    clips = [*clips_of(folder), TrimmedClip("take7", 1.0, 2.0, None, "hidden")]
     train, valid, test = split_clips(clips, SPLIT)
     assert (len(train), len(valid), len(test)) == (12, 6, 6)
     assert {clip.take for clip in valid} == {"take4", "take5"}

@@ -92,7 +92,7 @@ def test_a_saved_pooler_gives_the_same_vectors(tmp_path: Path) -> None:
 
 def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
     folder = write_tokens(tmp_path / "tokens")
-    with pytest.raises(InputError, match="cannot be shared by 3 heads"):
+    with pytest.raises(InputError, match="must be a multiple of the 3 heads"):
         fit_action_pool(folder, folder.split("1"), QUICK.model_copy(update={"heads": 3}))
     for name in folder.split("1").train:
         write_lines(tmp_path / "tokens" / "groundTruth" / f"{name}.txt", [UNLABELLED] * folder.length(name))
@@ -101,5 +101,5 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "tokens" / "store.json").read_text())
     record["provenance"] = {}
     (tmp_path / "tokens" / "store.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="one token a slot"):
+    with pytest.raises(InputError, match="one token per slot"):
         fit_action_pool(open_dataset(tmp_path / "tokens"), folder.split("1"), QUICK)

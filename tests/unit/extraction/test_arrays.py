@@ -42,7 +42,7 @@ def test_clocks_of_real_cameras_jitter_and_nothing_later_than_the_moment_is_seen
     [
         (2, [0.0], "frame 1 has no time"),
         (1, [0.0, 1.0], "more times than images"),
-        (2, [0.0, float("nan")], "frame 1 at nan s does not follow"),
+        (2, [0.0, float("nan")], "frame 1 at nan s is not after"),
     ],
 )
 def test_times_that_do_not_fit_are_one_line(images: int, times: list[float], says: str):

@@ -69,9 +69,9 @@ def test_the_hash_tells_names_types_shapes_and_numbers_but_not_order() -> None:
 
 
 WRONG = [
-    (lambda clips: clips.float().mean((2, 3)), {}, r"gave .*\(1, 4, 3\).*expected \(1, 2, 3\)"),
-    (lambda clips: clips.float(), {}, r"gave of shape \(1, 4, 4, 6, 3\) instead of features"),
-    (lambda clips: [1], {}, "gave a list instead of features"),
+    (lambda clips: clips.float().mean((2, 3)), {}, r"returned .*\(1, 4, 3\).*expected \(1, 2, 3\)"),
+    (lambda clips: clips.float(), {}, r"returned a tensor of shape \(1, 4, 4, 6, 3\); expected features"),
+    (lambda clips: [1], {}, "returned a list; expected features"),
     (lambda clips: torch.zeros(len(clips), 2, 7), {"width": 8}, r"\(1, 2, 7\) .*expected \(1, 2, 8\)"),
     (lambda clips: torch.zeros(5, 2, 7), {}, r"\(5, 2, 7\) .*expected \(1, 2, 7\)"),
 ]
@@ -108,7 +108,7 @@ def test_features_can_be_learned_from() -> None:
 
 
 def test_weights_that_nothing_tells_apart_are_refused() -> None:
-    with pytest.raises(InputError, match="give weights="):
+    with pytest.raises(InputError, match="pass weights="):
         from_callable(mean_colour, name="mean", picture=PICTURE)
 
 

@@ -239,9 +239,9 @@ def test_an_id_that_cannot_be_fetched_is_refused(monkeypatch: pytest.MonkeyPatch
         raise LocalEntryNotFoundError("no network\nand nothing in the cache")
 
     monkeypatch.setattr(hub, "hf_hub_download", offline)
-    one_line("somebody/my-model", "cannot be fetched: no network and nothing")
+    one_line("somebody/my-model", "cannot be downloaded: no network and nothing")
     monkeypatch.undo()
-    one_line("no such/my-model at all", "neither a folder nor a model that can be fetched")
+    one_line("no such/my-model at all", "neither a folder nor a model that can be downloaded")
 
 
 def test_without_the_extra_the_line_names_it(save: SaveModel, monkeypatch: pytest.MonkeyPatch) -> None:

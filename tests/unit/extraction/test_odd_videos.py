@@ -254,7 +254,7 @@ def test_a_file_behind_another_is_told_where_it_cannot_be_read(
     video = open_video(joined(tmp_path / f"clip.{ending}", piece, piece))
     assert sum(1 for _ in video.frames()) == 30
     (line,) = video.damage
-    assert re.fullmatch(r"the last [\d,]+ bytes are not read, perhaps a second file behind .*: cut them apart", line)
+    assert re.fullmatch(r"the last [\d,]+ bytes are not read, perhaps a second file appended to .*; split them", line)
     assert abs(int(line.split()[2].replace(",", "")) - piece.stat().st_size) < 1000
 
 
@@ -301,7 +301,7 @@ def test_frames_whose_times_do_not_rise_are_left_out_and_counted(make_clip: Make
             target.mux(packet)
     video = open_video(path)
     assert [frame.time * 25 for frame in video.frames()] == [number for number in range(30) if number != 10]
-    assert video.damage == ["frames left out because their times do not rise: 1, the first at 0.4 s"]
+    assert video.damage == ["1 frames omitted because their times do not increase, the first at 0.4 s"]
 
 
 SMALL, LARGE = (24, 32), (48, 64)
@@ -346,7 +346,7 @@ def test_the_default_track_that_moves_is_taken_or_else_the_largest(
     assert (video.info.height, video.info.width) == taken
     assert sum(1 for _ in video.frames()) == 30 and video.damage == []
     (note,) = video.notes
-    assert note.startswith(f"has {len(tracks)} video tracks: taken is track ") and f"of {taken[1]} x {taken[0]}" in note
+    assert note.startswith(f"has {len(tracks)} video tracks: uses track ") and f"of {taken[1]} x {taken[0]}" in note
     moved = [frame.index for frame in video.at([Fraction(1), Fraction(0)])]
     assert moved == [25, 0]
 
@@ -355,7 +355,7 @@ def test_the_default_track_that_moves_is_taken_or_else_the_largest(
 def test_a_single_picture_where_seconds_are_stated_is_partial(make_clip: MakeClip, name: str) -> None:
     video = open_video(make_clip(name, frames=1, audio=4))
     assert sum(1 for _ in video.frames()) == 1
-    assert video.damage[0].startswith("a single picture, where 4.")
+    assert video.damage[0].startswith("a single picture for the stated 4.")
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16 * 70), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
@@ -373,5 +373,7 @@ def test_pictures_that_would_take_gigabytes_are_refused(make_clip: MakeClip, hei
 
 def test_pixels_that_are_stated_far_from_square_are_refused() -> None:
     """They would be scaled to gigabytes."""
-    with pytest.raises(InputError, match=r"video: pictures of 12800 x 48, .* narrower than 1 in 64; scale them before"):
+    with pytest.raises(
+        InputError, match=r"video: pictures of 12800 x 48, .* aspect ratio above 64; rescale them first"
+    ):
         Renderer(Fraction(200)).frame(0, Fraction(0), av.VideoFrame(64, 48, "yuv420p"))

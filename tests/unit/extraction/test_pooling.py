@@ -38,12 +38,12 @@ def test_a_typed_result_names_the_folder_of_means(folder: FeatureFolder, tmp_pat
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "give one of --mean"),
-        ({"mean": True, "labels": True, "split": "1"}, "give one of --mean"),
-        ({"mean": True, "split": "1"}, "nothing else does"),
-        ({"mean": True, "settings": {"dim": 8}}, "--set is for what --labels trains"),
+        ({}, "choose one of --mean"),
+        ({"mean": True, "labels": True, "split": "1"}, "choose one of --mean"),
+        ({"mean": True, "split": "1"}, "the other methods take no split"),
+        ({"mean": True, "settings": {"dim": 8}}, "--set is only for --labels"),
         ({"mean": True, "tokens": 5}, "cannot hold 5 tokens"),
-        ({"mean": True, "tokens": 1}, "one token a slot"),
+        ({"mean": True, "tokens": 1}, "one token per slot"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(

@@ -64,9 +64,9 @@ REFUSED = [
     ({"size": 8, "do_flip_channel_order": True}, "do_flip_channel_order is not supported"),
     ({"size": 8, "do_pad": True}, "do_pad is not supported"),
     ({"size": 8, "do_resize": False}, "do_resize is false"),
-    ({"size": 8, "image_mean": [0.5, 0.5]}, "cannot be used"),
-    ({"size": 8, "image_std": "wide"}, "cannot be used"),
-    ({"size": {"height": 9, "width": 9}, "do_center_crop": True, "crop_size": 8}, "cropped after that"),
+    ({"size": 8, "image_mean": [0.5, 0.5]}, "invalid size, crop_size, image_mean"),
+    ({"size": 8, "image_std": "wide"}, "invalid size, crop_size, image_mean"),
+    ({"size": {"height": 9, "width": 9}, "do_center_crop": True, "crop_size": 8}, "before cropping is not supported"),
     ({"size": {"shortest_edge": 8}, "do_center_crop": True, "crop_size": 9}, "cannot be cropped to 9 x 9"),
 ]
 

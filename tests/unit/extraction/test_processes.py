@@ -45,7 +45,7 @@ def test_bad_videos_are_told_in_the_workers_words_and_only_workers_are_ended(
 def test_a_worker_that_dies_is_told_in_one_line(make_clip: Callable[..., Path], tmp_path: Path):
     writing = Writing(FeatureStore(tmp_path / "out", Timeline(rate=Fraction(5))).create())
     videos = {name: make_clip(f"{name}.mp4") for name in ("a", "b")}
-    with pytest.raises(InputError, match=r"[ab]: the worker process died of it, perhaps for want"):
+    with pytest.raises(InputError, match=r"[ab]: the worker process died, possibly out of memory"):
         list(extract_videos(writing, videos, make("dying"), Problems("skip"), lambda *far: None, 2))
     assert multiprocessing.active_children() == []
 

@@ -120,7 +120,7 @@ def test_slots_without_a_picture_are_left_out_and_counted(make_clip: MakeClip, t
 
 def test_one_path_is_enough_and_settings_are_checked_first(make_clip: MakeClip, tmp_path: Path):
     video = make_clip("a.mp4", frames=50)
-    with pytest.raises(InputError, match="grid 2 is not for efficientnet-lite0"):
+    with pytest.raises(InputError, match="grid 2: efficientnet-lite0 has no such setting"):
         extract(video, out=tmp_path / "out", settings={"grid": 2})
     with pytest.raises(InputError, match="--label-rate 30 is for --labels"):
         extract(video, out=tmp_path / "out", label_rate=30)

@@ -172,9 +172,9 @@ def test_a_stream_that_goes_on_gives_the_slots_that_are_left():
 @pytest.mark.parametrize(
     ("settings_", "says"),
     [
-        ({"window": "left"}, "none of center, right"),
+        ({"window": "left"}, "expected one of center, right"),
         ({"hop": 9}, "hop 9: a clip has 4 slots"),
-        ({"hop": 2, "window": "right"}, "only a clip's last slot"),
+        ({"hop": 2, "window": "right"}, "only the last slot of a clip"),
     ],
 )
 def test_impossible_samplings_say_why(settings_, says):
@@ -184,7 +184,7 @@ def test_impossible_samplings_say_why(settings_, says):
 
 def test_frames_in_memory_have_to_be_pictures_in_order():
     picture = np.zeros((2, 2, 3), np.uint8)
-    with pytest.raises(InputError, match=r"frame 1 at 0\.5 s does not follow"):
+    with pytest.raises(InputError, match=r"frame 1 at 0\.5 s is not after"):
         list(array_frames([picture, picture], [1, 0.5]))
     with pytest.raises(InputError, match="frame 0 is float64"):
         list(array_frames([picture / 2], [0]))

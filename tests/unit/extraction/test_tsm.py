@@ -162,8 +162,12 @@ def test_with_the_shift_it_is_that_resnet_shifted_before_each_residual_branch(
     finally:
         for hook in hooks:
             hook.remove()
-    backbone = small(tsm.load(checkpoint, online=one_way))
-    found = backbone(frames.view(2, FRAMES, 64, 64, 3))
+    clips = frames.view(2, FRAMES, 64, 64, 3)
+    if one_way:
+        network = tsm.load_online(checkpoint)
+        found = torch.stack([network.sequence(clip).mean(0) for clip in clips])[:, None]
+    else:
+        found = small(tsm.load(checkpoint))(clips)
     assert found.shape == (2, 1, 2048)
     torch.testing.assert_close(found[:, 0], expected, atol=1e-4, rtol=1e-4)
 
@@ -184,9 +188,9 @@ def test_without_the_shift_a_vector_sees_one_picture(checkpoint: Path, independe
     with torch.no_grad():
         found = tsm.load_unshifted(checkpoint)(frames[:, None])
     torch.testing.assert_close(found[:, 0], expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(InputError, match="frames set, but without shift tsm sees one picture; leave it out"):
+    with pytest.raises(InputError, match="frames: without shift, tsm takes single pictures; omit it"):
         load_extractor(ExtractionConfig(frames=8, **settings), checkpoint, "cpu")
-    with pytest.raises(InputError, match="shift none is not for tsm-online"):
+    with pytest.raises(InputError, match="shift none: tsm-online has no such setting"):
         load_extractor(ExtractionConfig(backbone="tsm-online", shift="none", window="right"), checkpoint, "cpu")
 
 
@@ -235,9 +239,9 @@ def test_a_state_can_be_gone_on_from_twice(online: tsm.OnlineTSM) -> None:
 
 def test_a_state_of_other_streams_or_sizes_is_refused(online: tsm.OnlineTSM) -> None:
     _, state = online.step(random_frames(2), tsm.OnlineState())
-    with pytest.raises(InputError, match=r"of 2 streams and \(16, 16\) places, the frames of 1"):
+    with pytest.raises(InputError, match=r"for 2 streams with feature maps of \(16, 16\), the frames are 1"):
         online.step(random_frames(1), state)
-    with pytest.raises(InputError, match=r"the frames of 2 and \(8, 8\)"):
+    with pytest.raises(InputError, match=r"the frames are 2 with \(8, 8\)"):
         online.step(random_frames(2, 32), state)
 
 
@@ -267,13 +271,13 @@ def test_the_clip_is_that_of_dense_sampling(checkpoint: Path) -> None:
     backbone = tsm.load(checkpoint)
     assert (backbone.clip.frames, backbone.clip.slots, backbone.clip.frame_rate) == (8, 1, Fraction(15, 4))
     assert backbone.name == "tsm" and backbone.width == 2048
-    other = tsm.load(checkpoint, online=True, frames=16, frame_rate=Fraction(6))
-    assert other.name == "tsm-online" and (other.clip.frames, other.clip.frame_rate) == (16, 6)
+    other = tsm.load(checkpoint, frames=16, frame_rate=Fraction(6))
+    assert other.name == "tsm" and (other.clip.frames, other.clip.frame_rate) == (16, 6)
     assert other.weights == backbone.weights
 
 
 REFUSED = [
-    ("module.base_model.layer2.0.nl.theta.weight", None, "non-local blocks; only those without"),
+    ("module.base_model.layer2.0.nl.theta.weight", None, "non-local blocks, which are not supported"),
     ("module.base_model.layer1.2.conv1.weight", "module.base_model.layer1.2.conv1.net.weight", "has no temporal shift"),
     ("module.base_model.layer1.0.net.conv1.weight", "module.base_model.layer1.0.conv1.net.weight", "no temporal shift"),
     ("module.base_model.features.0.0.weight", "module.base_model.conv1.weight", r"1 missing \(stem\.convolution"),
@@ -303,5 +307,5 @@ def test_the_online_network_is_an_extractor_that_has_seen_all_of_the_past(checkp
     )
     assert made.seen[:, 0].tolist() == [0] * 7 and made.seen[:, 2].tolist() == list(range(7))
     assert extractor.timeline.look_ahead == 0
-    with pytest.raises(InputError, match="sees no future"):
+    with pytest.raises(InputError, match="has no look-ahead"):
         load_extractor(config.model_copy(update={"window": "center"}), checkpoint, "cpu")

@@ -261,10 +261,10 @@ def index_first(path: Path) -> Path:
     ("name", "options", "said"),
     [
         ("clip.mp4", {}, r"\d+ of 100 frames could be decoded"),
-        ("clip.mkv", {"audio": 4}, r"ends at \d\.\d s of stated 4\.\d s"),
-        ("clip.webm", {"codec": "libvpx", "b_frames": 0}, r"ends at \d\.\d s of stated 4\.0 s"),
-        ("clip.avi", {"codec": "mpeg4"}, r"ends at \d\.\d s of stated 4\.0 s"),
-        ("clip.flv", {}, r"ends at \d\.\d s of stated 4\.\d s"),
+        ("clip.mkv", {"audio": 4}, r"ends at \d\.\d s of the stated 4\.\d s"),
+        ("clip.webm", {"codec": "libvpx", "b_frames": 0}, r"ends at \d\.\d s of the stated 4\.0 s"),
+        ("clip.avi", {"codec": "mpeg4"}, r"ends at \d\.\d s of the stated 4\.0 s"),
+        ("clip.flv", {}, r"ends at \d\.\d s of the stated 4\.\d s"),
         ("clip.ts", {}, None),  # a transport stream does not say how long it was
     ],
 )
@@ -315,7 +315,7 @@ def test_a_hole_in_a_matroska_file_is_told(make_clip: MakeClip) -> None:
     content[len(content) // 4 : len(content) * 3 // 4] = bytes(len(content) // 2)
     path.write_bytes(content)
     video = open_video(path)
-    assert sum(1 for _ in video.frames()) < 40 and "bytes that could not be made sense of" in " ".join(video.damage)
+    assert sum(1 for _ in video.frames()) < 40 and "bytes could not be parsed" in " ".join(video.damage)
 
 
 def test_a_cover_picture_is_no_video(make_clip: MakeClip, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_cover_picture_is_no_video(make_clip: MakeClip, tmp_path: Path) -> Non
             if packet.dts is not None:
                 packet.stream = sound
                 target.mux(packet)
-    with pytest.raises(InputError, match=r"song\.mp4: holds sound but no video"):
+    with pytest.raises(InputError, match=r"song\.mp4: contains sound but no video"):
         open_video(path)
 
 
@@ -350,16 +350,16 @@ def test_files_that_are_no_videos_are_refused_in_one_line_each(make_clip: MakeCl
     assert refused(path).startswith("no such video file")
     assert refused(tmp_path).startswith("a folder")
     path.write_bytes(b"")
-    assert refused(path).startswith("an empty file of zero bytes")
+    assert refused(path).startswith("an empty file; copy")
     os.mkfifo(tmp_path / "pipe.mp4")
     assert refused(tmp_path / "pipe.mp4").startswith("cannot be read: a pipe or a device")
     for content in (b"hi", b"a line of text\n" * 500, np.random.default_rng(0).bytes(50_000)):
         path.write_bytes(content)
-        assert refused(path).startswith("not a video that can be read")
+        assert refused(path).startswith("not a readable video")
     (tmp_path / "x.txt").write_text("a line of text\n" * 500)
-    assert refused(tmp_path / "x.txt").startswith("holds no video")
+    assert refused(tmp_path / "x.txt").startswith("contains no video")
     for name in ("sound.mp4", "sound.mkv"):
-        assert refused(make_clip(name, frames=0, audio=1)).startswith("holds sound but no video")
+        assert refused(make_clip(name, frames=0, audio=1)).startswith("contains sound but no video")
 
 
 def test_videos_that_cannot_be_decoded_are_refused_in_one_line_each(make_clip: MakeClip, tmp_path: Path) -> None:
@@ -368,10 +368,10 @@ def test_videos_that_cannot_be_decoded_are_refused_in_one_line_each(make_clip: M
     path.write_bytes(content[: len(content) // 2])
     assert refused(path).startswith("an MP4 file without a readable index (moov)")
     path.write_bytes(content.replace(b"avc1", b"zzzz").replace(b"avcC", b"free"))
-    assert "a codec that this PyAV cannot decode" in refused(path)
+    assert "codec is not supported by this PyAV" in refused(path)
     begin, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
     path.write_bytes(content[:begin] + bytes(end - begin) + content[end:])
-    assert "not one of its frames can be decoded" in refused(path)
+    assert "no frame of its" in refused(path)
 
 
 def test_without_pyav_the_extra_is_named(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,28 +434,24 @@ def test_large_frames_are_let_go(make_clip: MakeClip) -> None:
     assert late - early < 30_000_000  # 60 frames are 83 MB
 
 
-def test_live_inputs_give_frames_from_time_zero_and_no_way_back() -> None:
+def test_live_inputs_give_frames_from_time_zero() -> None:
     """FFmpeg's test picture stands for a camera."""
     camera = LiveInput("camera 0", "testsrc=size=64x48:rate=10:duration=1", "lavfi")
     frames = list(camera.frames())
     assert [(frame.index, frame.time) for frame in frames] == [(n, Fraction(n, 10)) for n in range(10)]
     assert frames[0].rgb(Picture(height=12, width=16)).shape == (12, 16, 3)
-    moments = [Fraction(0), Fraction(1, 4), Fraction(1, 4), Fraction(5)]
-    assert [frame.index for frame in camera.at(moments)] == [0, 2, 2, 9]
-    with pytest.raises(InputError, match=r"camera 0: cannot go back from 0\.5 s to 0\.25 s"):
-        list(camera.at([Fraction(1, 2), Fraction(1, 4)]))
 
 
 def test_cameras_that_are_not_there_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    with pytest.raises(InputError, match="camera 97: no camera or stream that can be opened"):
+    with pytest.raises(InputError, match="camera 97: cannot be opened as a camera or stream"):
         next(open_camera("97").frames())
-    with pytest.raises(InputError, match=r"rtsp://127\.0\.0\.1:9/x: no camera or stream .*refused"):
+    with pytest.raises(InputError, match=r"rtsp://127\.0\.0\.1:9/x: cannot be opened .*refused"):
         next(open_camera("rtsp://127.0.0.1:9/x").frames())
-    with pytest.raises(InputError, match="'front door': neither a camera's number nor an address"):
+    with pytest.raises(InputError, match="'front door': neither the number of a camera nor an address"):
         open_camera("front door")
     monkeypatch.setattr(sys, "platform", "plan9")
-    with pytest.raises(InputError, match="no way to cameras is known on plan9"):
+    with pytest.raises(InputError, match="cameras are not supported on plan9"):
         open_camera("0")
 
 

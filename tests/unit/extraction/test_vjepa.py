@@ -236,13 +236,13 @@ def test_files_of_the_other_release_are_refused(tmp_path: Path) -> None:
 
 
 BAD_SETTINGS = [
-    ("three", {}, "no V-JEPA model 'three'; choose one of vjepa2-l, "),
-    ("two", {"frames": 7}, "an even number of frames from 4 on, not 7"),
-    ("two-one", {"frames": 2}, "an even number of frames from 4 on, not 2"),
-    ("two", {"frames": 1}, "takes no single pictures"),
-    ("two", {"levels": "all"}, "has no norms for several levels"),
-    ("two-one", {"levels": "first"}, "choose 'last' or 'all'"),
-    ("two-one", {"grid": 3}, r"4 x 4 patches cannot be averaged in a grid of 3; choose one of \[1, 2, 4\]"),
+    ("three", {}, "unknown V-JEPA model 'three'; expected one of vjepa2-l, "),
+    ("two", {"frames": 7}, "an even number of frames, at least 4, not 7"),
+    ("two-one", {"frames": 2}, "an even number of frames, at least 4, not 2"),
+    ("two", {"frames": 1}, "does not support single pictures"),
+    ("two", {"levels": "all"}, "has only one level"),
+    ("two-one", {"levels": "first"}, "expected 'last' or 'all'"),
+    ("two-one", {"grid": 3}, r"4 x 4 patches cannot be divided into a grid of 3; choose one of \[1, 2, 4\]"),
 ]
 
 
@@ -272,7 +272,7 @@ def test_folders_of_transformers_load_from_several_files(tmp_path: Path) -> None
 
 
 def test_folders_of_another_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="crop_size is 48, but 64 in the model asked for"):
+    with pytest.raises(InputError, match="crop_size is 48, but 64 in the requested model"):
         vjepa.load("two", hf_folder(tmp_path / "size", crop_size=48))
     with pytest.raises(InputError, match="num_attention_heads is 2, but 1"):
         vjepa.load("two", hf_folder(tmp_path / "heads", num_attention_heads=2))

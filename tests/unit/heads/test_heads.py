@@ -134,7 +134,8 @@ def test_a_dilated_layer_is_torchs_convolution(causal: bool, dilation: int) -> N
     kernel = layer.weight.view(6, 3, 6).transpose(1, 2)  # (out, in, taps)
     sides = (2 * dilation, 0) if causal else (dilation, dilation)
     expected = functional.conv1d(functional.pad(x.mT, sides), kernel, layer.bias, dilation=dilation).mT
-    torch.testing.assert_close(layer.over(x, Whole(Places(torch.arange(15)[None])), ""), expected, atol=1e-5, rtol=0)
+    found = layer.convolve(x, Whole(Places(torch.arange(15)[None])), "")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -143,7 +144,7 @@ def test_a_dual_dilated_layer_is_the_published_one_though_folded(causal: bool, d
     torch.manual_seed(0)
     layer, x = DualDilated(6, dilations, causal, 0.0), torch.randn(2, 20, 6)
     context = Whole(Places(torch.arange(20)[None]))
-    both = torch.cat([branch.over(x, context, "") for branch in layer.branches], dim=-1)
+    both = torch.cat([branch.convolve(x, context, "") for branch in layer.branches], dim=-1)
     torch.testing.assert_close(layer(x, context, ""), x + layer.fuse(both).relu(), atol=1e-5, rtol=0)
 
 
@@ -190,8 +191,8 @@ def test_every_preset_builds() -> None:
         ("lstm", {}, "unknown head 'lstm'; expected one of linear"),
         ("mstcn", {"map": 3}, "did you mean maps"),
         ("attentive", {"window": 10, "chunk": 20}, "window 10 must hold at least a chunk, 20 frames"),
-        ("attentive", {"dim": 30}, "dim 30 cannot be shared by 4 heads"),
-        ("context", {"heads": 3, "dim": 48}, "heads 3 cannot be shared by the window and the memory"),
+        ("attentive", {"dim": 30}, "dim 30 cannot be split into 4 attention heads"),
+        ("context", {"heads": 3, "dim": 48}, "heads 3 cannot be split between window and memory"),
         ("context", {"memory": 8, "stride": 16}, "memory 8 holds no frame of every 16"),
     ],
 )

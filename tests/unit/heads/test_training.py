@@ -11,7 +11,7 @@ from keystep.config.base import build
 from keystep.errors import InputError
 from keystep.heads import TrainedHead, TrainingConfig, head_config, load_head, train_head
 from keystep.heads.training import rate_factor
-from keystep.heads.videos import batches, survey
+from keystep.heads.videos import measure_videos, plan_batches
 from keystep.metrics import segmentation_scores
 
 CLASSES = 3
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, when: int) -> Non
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
-    with pytest.raises(InputError, match=r"another run's \(its training, seed differ\); choose another folder"):
+    with pytest.raises(InputError, match=r"of another training \(training, seed differ\); choose another folder"):
         train(tmp_path, seed=1, epochs=5)
 
 
@@ -131,7 +131,7 @@ def test_every_option_of_the_loss_trains() -> None:
 
 
 def test_statistics_are_those_of_all_training_frames_and_dead_channels_drop_out() -> None:
-    known, frames = survey(TRAIN, CLASSES, "training"), np.concatenate([x for x, _ in TRAIN])
+    known, frames = measure_videos(TRAIN, CLASSES, "training"), np.concatenate([x for x, _ in TRAIN])
     np.testing.assert_allclose(known.mean.numpy(), frames.mean(0), rtol=1e-5)
     np.testing.assert_allclose(known.deviation.numpy()[:3], frames.std(0)[:3], rtol=1e-4)
     assert np.isinf(known.deviation.numpy()[3])
@@ -145,13 +145,13 @@ def test_statistics_are_those_of_all_training_frames_and_dead_channels_drop_out(
 
 def test_batches_hold_every_video_once_an_epoch_and_similar_lengths() -> None:
     lengths = np.random.default_rng(0).integers(10, 1000, size=50).tolist()
-    plan = batches(lengths, 4, seed=0, epoch=0)
+    plan = plan_batches(lengths, 4, seed=0, epoch=0)
     assert sorted(index for batch in plan for index in batch) == list(range(50))
     assert all(len(batch) <= 4 for batch in plan) and len(plan) == 13
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in plan)
     assert padded < 1.25 * sum(lengths)
-    assert plan == batches(lengths, 4, seed=0, epoch=0)
-    assert plan != batches(lengths, 4, seed=0, epoch=1) and plan != batches(lengths, 4, seed=1, epoch=0)
+    assert plan == plan_batches(lengths, 4, seed=0, epoch=0)
+    assert plan != plan_batches(lengths, 4, seed=0, epoch=1) and plan != plan_batches(lengths, 4, seed=1, epoch=0)
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:

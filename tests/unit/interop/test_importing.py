@@ -244,7 +244,7 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(fact: tuple[Path, 
     features = tmp_path / "out" / "features"
     assert [path.name for path in features.glob("*.npy")] == ["P01.npy"] and not (tmp_path / "out" / "splits").exists()
     assert open_dataset(tmp_path / "out").problems.notes == [
-        "what wrote this folder was stopped; run it again to finish"
+        "the command that wrote this folder was stopped; run it again to finish"
     ]
     written = (features / "P01.npy").stat().st_mtime_ns
     run(archive, tmp_path / "out", *manifests)

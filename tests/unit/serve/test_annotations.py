@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keystep.data.spans import Span
 from keystep.errors import InputError
-from keystep.serve.annotations import AnnotationStore, ClassExists, Conflict
+from keystep.serve.annotations import AnnotationStore, ClassExists, Conflict, NotSaved, ReadOnly
 
 SLOTS = 20
 
@@ -194,9 +194,9 @@ def test_a_folder_that_is_only_looked_at_is_left_as_it_is(store: AnnotationStore
     before = {file: file.read_bytes() for file in store.root.rglob("*") if file.is_file()}
     looked = open_store(store.root, read_only=True)
     assert looked.current("a")[0] == 1
-    with pytest.raises(InputError, match="only be looked at"):
+    with pytest.raises(ReadOnly, match="only be looked at"):
         looked.save("a", [], 1)
-    with pytest.raises(InputError, match="only be looked at"):
+    with pytest.raises(ReadOnly, match="only be looked at"):
         looked.add_class("sew")
     assert before == {file: file.read_bytes() for file in store.root.rglob("*") if file.is_file()}
 
@@ -217,7 +217,24 @@ def test_a_disk_that_refuses_the_files_leaves_the_log_which_counts(
 
     with monkeypatch.context() as patch:
         patch.setattr("keystep.serve.annotations.write_lines", full)
-        with pytest.raises(InputError, match="full"):
+        with pytest.raises(NotSaved, match="full"):
             store.save("a", [Span(0, 10, "cut")], 0)
     assert store.save("a", [Span(0, 10, "cut")], 0).revision == 1
     assert (store.root / "groundTruth" / "a.txt").read_text().count("cut\n") == 10
+
+
+def test_half_a_line_that_cannot_be_taken_back_at_once_is_before_the_next(
+    store: AnnotationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save("a", [Span(0, 10, "cut")], 0)
+
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", refuse)
+        patch.setattr("os.ftruncate", refuse)
+        with pytest.raises(NotSaved, match="Input/output"):
+            store.save("a", [Span(0, 11, "cut")], 1)
+    assert store.save("a", [Span(0, 12, "cut")], 1).revision == 2
+    assert [line["revision"] for line in lines(store)] == [0, 1, 2]

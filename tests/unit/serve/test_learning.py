@@ -187,6 +187,19 @@ def test_what_cannot_be_learned_from_is_said_and_the_last_head_stays(world: Worl
     assert desk.say(spans).state == "idle"
 
 
+def test_a_video_that_cannot_be_read_is_left_out_and_named(
+    world: World, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = world.representation
+    broken = np.full((SLOTS, WIDTH), np.nan, np.float32)
+    monkeypatch.setattr(desk.learner, "_representation", lambda video: broken if video == "v1" else whole(video))
+    state = desk.say({video: world.spans(video) for video in ("v0", "v1", "v2")})
+    assert state.state == "idle" and "left out: 1" in state.message
+    assert state.accuracy is not None and state.accuracy.videos == 2
+    assert desk.learner.uncertainty("v1") is None and desk.learner.uncertainty("v3") is not None
+    assert all(each.video != "v1" for each in desk.learner.suggestions(99))
+
+
 def test_the_saved_head_gives_the_same_answers(world: World, desk: Desk, tmp_path: Path) -> None:
     desk.say({video: world.spans(video) for video in ("v0", "v1")})
     head, found = desk.learner.head(), desk.learner.prediction("v2")

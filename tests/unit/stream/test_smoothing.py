@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from keystep.errors import InputError
 from keystep.stream import Smoothing
-from keystep.stream.smoothing import Smoothed
+from keystep.stream.smoothing import SmoothingState
 
 
-def run(rows: list[list[float]], smoothing: Smoothing, rate: float = 2.0) -> list[Smoothed]:
-    state, states = Smoothed(), []
+def run(rows: list[list[float]], smoothing: Smoothing, rate: float = 2.0) -> list[SmoothingState]:
+    state, states = SmoothingState(), []
     for row in rows:
-        state = state.then(np.array(row, np.float32), smoothing, rate)
+        state = state.update(np.array(row, np.float32), smoothing, rate)
         states.append(state)
     return states
 

@@ -33,7 +33,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", frames(3))
     with pytest.raises(InputError, match=r"x\.npy: shape \(3, 3\) may be"):
         list(sources.from_array(tmp_path / "x.npy", 3, 4))
-    with pytest.raises(InputError, match=r"x\.npy: shape \(3, 3\); the model reads 7"):
+    with pytest.raises(InputError, match=r"x\.npy: shape \(3, 3\); the model expects 7"):
         list(sources.from_array(tmp_path / "x.npy", 7, 4))
 
 
@@ -49,7 +49,7 @@ def test_lines_are_lists_or_objects_with_times() -> None:
     [
         ("hello", "line 2: not a list of numbers.*'hello'"),
         ('{"time": 3}', "line 2: not a list of numbers"),
-        ("[1, 2]", "line 2: 2 numbers in shape .2,.; the model reads 3"),
+        ("[1, 2]", "line 2: 2 numbers in shape .2,.; the model expects 3"),
         ('["a", 1, 2]', "line 2: not a list of numbers"),
         ('{"time": "soon", "features": [1, 2, 3]}', "line 2: not a list of numbers"),
         ("3", "line 2: not a list of numbers"),
@@ -116,7 +116,7 @@ def test_a_file_that_comes_too_late_is_an_error(tmp_path: Path) -> None:
     chunks = sources.from_growing(tmp_path, 3, idle=5)
     next(chunks)
     save(tmp_path, "1.npy", frames())
-    with pytest.raises(InputError, match=r"1\.npy: came after 2\.npy.*names have to rise"):
+    with pytest.raises(InputError, match=r"1\.npy: came after 2\.npy.*names have to ascend"):
         next(chunks)
 
 
@@ -137,7 +137,7 @@ def test_files_in_a_folder_may_have_as_many_frames_as_numbers_but_no_other_width
     (tmp_path / sources.END).touch()
     chunks = sources.from_growing(tmp_path, 3, idle=5)
     assert np.array_equal(next(chunks).features, frames(3))
-    with pytest.raises(InputError, match=r"2\.npy: shape \(3, 10\); expected \(n, 3\), one row a frame"):
+    with pytest.raises(InputError, match=r"2\.npy: shape \(3, 10\); expected \(n, 3\), one row per frame"):
         next(chunks)
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_stays_unreadable_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("factor", [1, 3])
 def test_pooling_and_skipping_do_not_care_about_chunks(factor: int) -> None:
     chunks = [Chunk(frames()[:4], [0.0, 1.0, 2.0, 3.0]), Chunk(frames()[4:], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0])]
-    found = list(sources.pooled(sources.skipping(iter(chunks), 1), factor))
+    found = list(sources.pool_chunks(sources.skip_frames(iter(chunks), 1), factor))
     rest = frames()[1:]
     expected = rest.reshape(-1, factor, 3).mean(1)
     np.testing.assert_allclose(together(found), expected)
@@ -160,12 +160,12 @@ def test_pooling_and_skipping_do_not_care_about_chunks(factor: int) -> None:
 
 
 def test_frames_with_and_without_times_do_not_mix() -> None:
-    with pytest.raises(InputError, match="some frames come with a time and some without"):
-        list(sources.pooled(iter([Chunk(frames(2), [0.0, 1.0]), Chunk(frames(2))]), 3))
+    with pytest.raises(InputError, match="some frames have a time and some do not"):
+        list(sources.pool_chunks(iter([Chunk(frames(2), [0.0, 1.0]), Chunk(frames(2))]), 3))
 
 
 def test_the_last_group_may_be_shorter_as_it_is_offline() -> None:
-    (chunk, last) = sources.pooled(iter([Chunk(frames(5))]), 3)
+    (chunk, last) = sources.pool_chunks(iter([Chunk(frames(5))]), 3)
     assert last.partial and not chunk.partial
     np.testing.assert_allclose(np.concatenate([chunk.features, last.features]), [[3, 4, 5], [10.5, 11.5, 12.5]])
 
@@ -175,7 +175,7 @@ def test_the_last_group_may_be_shorter_as_it_is_offline() -> None:
 def test_a_short_last_group_stands_at_the_time_of_a_whole_one(alignment, frames):
     times = [0.25 * index for index in range(frames)]
     chunks = (sources.Chunk(np.zeros((1, 2), np.float32), [time]) for time in times)
-    found = [time for chunk in sources.pooled(chunks, 4, alignment) for time in chunk.times]
+    found = [time for chunk in sources.pool_chunks(chunks, 4, alignment) for time in chunk.times]
     whole = frames // 4
     middle = {"center": 0.375, "right": 0.75, "left": 0.0}[alignment]
     assert found[:whole] == [middle + index for index in range(whole)]

@@ -4,27 +4,27 @@ import pytest
 import torch
 
 from keystep.diagnostics import Health
-from keystep.train.early import IN_A_ROW, MARGIN, EarlyStop, first_too_late
+from keystep.train.early import IN_A_ROW, MARGIN, EarlyStop, find_stop
 
 
 def test_a_loss_that_falls_or_levels_off_stops_nothing() -> None:
     falling = [1.3 * 0.95**look for look in range(20)]
     level = [*falling, *[falling[-1] * (1 + 0.9 * MARGIN)] * 20]
     noisy = [loss * (1 + 0.02 * (-1) ** look) for look, loss in enumerate(falling)]
-    assert first_too_late(falling) is first_too_late(level) is first_too_late(noisy) is None
-    assert first_too_late([]) is first_too_late([1.0]) is None
+    assert find_stop(falling) is find_stop(level) is find_stop(noisy) is None
+    assert find_stop([]) is find_stop([1.0]) is None
 
 
 def test_a_loss_that_rises_stops_after_so_many_worse_looks_in_a_row() -> None:
     losses = [1.35, 1.12, 1.09, 1.089, 1.09, 1.094, 1.101, 1.121, 1.111, 1.142, 1.144]  # 5 kitchen videos, 400 steps
-    place = first_too_late(losses)
+    place = find_stop(losses)
     assert place == 9
-    assert first_too_late(losses[:place]) is None, "what comes later decides nothing"
+    assert find_stop(losses[:place]) is None, "what comes later decides nothing"
 
 
 def test_one_bad_look_and_one_good_one_by_chance_stop_nothing() -> None:
-    assert first_too_late([1.0, 0.9, 1.2, 0.9, 0.88, 0.87]) is None
-    assert first_too_late([1.0, 0.9, 0.89, 0.9, 0.8945, 0.8945, 0.8945, 0.8945]) is None
+    assert find_stop([1.0, 0.9, 1.2, 0.9, 0.88, 0.87]) is None
+    assert find_stop([1.0, 0.9, 0.89, 0.9, 0.8945, 0.8945, 0.8945, 0.8945]) is None
 
 
 def look(loss: float) -> Health:

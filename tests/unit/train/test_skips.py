@@ -84,7 +84,7 @@ def test_a_broken_step_changes_nothing_and_is_counted(
     assert [line["gradient_norm"] is None for line in lines] == [True, True, True, False]
     assert "NaN" not in (run / "metrics.jsonl").read_text()
     assert "step 4: the gradient is not finite; step skipped (2 so far)" in caplog.text
-    assert "3 steps were skipped in all" in caplog.messages[-1]
+    assert "3 steps were skipped in total" in caplog.messages[-1]
     checkpoints = Checkpoints(run / "checkpoints", 9)
     assert checkpoints.steps() == [2, 6, 8], "none is written in the middle of trouble"
     assert json.loads((checkpoints.path(8) / "state.json").read_text())["skipped_steps"] == 3
@@ -213,7 +213,7 @@ def test_heads_skip_count_and_stop_alike(
         assert [("loss" in epoch) for epoch in record["history"]] == [True, False, True, True]
         assert record["skipped_steps"] == 4 and "skipped_steps" not in record["valid_scores"]
         assert record["history"][0]["selection"] == record["history"][1]["selection"], "the head is as it was"
-        assert "linear head: 4 steps were skipped in all" in caplog.text
+        assert "linear head: 4 steps were skipped in total" in caplog.text
     with monkeypatch.context() as patch:
         break_head(patch, lambda call: call >= 4)
         with pytest.raises(InputError, match=r"step 9 \(epoch 3\): .* 5 steps in a row.*lower learning_rate"):

@@ -1,1 +1,1 @@
-"""Pretrained networks as backbones, and where their weights come from."""
+"""Pretrained backbones, and the sources of their weights."""

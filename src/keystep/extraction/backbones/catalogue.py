@@ -1,4 +1,4 @@
-"""Which published weights keystep knows, where they officially come from, and where it looks for them."""
+"""Catalogue of published weights: their official sources, and the folder where keystep looks for them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Weights that somebody published.
+    """Published weights.
 
-    backbone: as in ``keystep extract --backbone``. what: which network, trained on what. file: its name; None where it
-    has none of its own. size: of the file where it is known, else of the network. source: project and page.
-    package: the Python package that it comes with. fetchable: whether ``keystep weights`` gets it.
+    Attributes:
+        backbone: as in ``keystep extract --backbone``.
+        what: the network, and what it was trained on.
+        file: name of the file; None if there is no common name.
+        size: of the file if known, else of the network.
+        source: project and page.
+        licence: of the weights.
+        package: Python package that contains them, if any.
+        fetchable: whether ``keystep weights`` can download them.
     """
 
     backbone: str
@@ -27,12 +33,12 @@ class Published:
     fetchable: bool = False
 
     def place(self) -> Path | None:
-        """Where the file lies, if it is there."""
+        """Path of the file, if present."""
         path = weights_folder() / self.file if self.file else None
         return path if path is not None and path.is_file() else None
 
     def present(self) -> bool:
-        """Whether it can be used as things are."""
+        """Whether the weights can be used now."""
         return find_spec(self.package) is not None if self.package else self.place() is not None
 
 
@@ -96,11 +102,11 @@ CATALOGUE = (
     _vjepa("vjepa2.1-g", "V-JEPA 2.1 ViT-g, 384 px", "vjepa2_1_vitg_384.pt", "1 B parameters"),
     _vjepa("vjepa2.1-G", "V-JEPA 2.1 ViT-G, 384 px", "vjepa2_1_vitG_384.pt", "2 B parameters"),
 )
-"""Of one backbone, the first that is there is the default."""
+"""Of several entries for a backbone, the first present one is the default."""
 
 
 def weights_folder() -> Path:
-    """Where keystep puts weights and looks for them: ``$KEYSTEP_CACHE``, or keystep in the user's cache folder."""
+    """Folder of downloaded weights: in ``$KEYSTEP_CACHE``, or in the user's cache folder."""
     own = os.environ.get("KEYSTEP_CACHE")
     if own:
         return Path(own).expanduser() / "weights"
@@ -109,6 +115,6 @@ def weights_folder() -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The file of a backbone, or of that file name, in the folder of weights; of several, the catalogue's first."""
+    """Find the weights of a backbone, or a file by its name, in the weights folder; the first in the catalogue wins."""
     places = (record.place() for record in CATALOGUE if name in (record.backbone, record.file))
     return next((place for place in places if place is not None), None)

@@ -1,4 +1,4 @@
-"""Colours as the bytes of a video hold them, and as networks were trained with them."""
+"""Colour normalisation of clips."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
-    """What is taken from each of red, green and blue, and by what the rest is divided, both on the scale 0..255."""
+    """Mean and standard deviation of red, green and blue, on the scale 0..255."""
 
     mean: RGB
     deviation: RGB
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """Clips (n, F, H, W, 3) uint8 to (n, F, 3, H, W) float32."""
+        """Normalise clips: (n, F, H, W, 3) uint8 -> (n, F, 3, H, W) float32."""
         mean = torch.tensor(self.mean, device=clips.device)
         deviation = torch.tensor(self.deviation, device=clips.device)
         return ((clips.float() - mean) / deviation).movedim(-1, 2)
 
 
 IMAGENET = Colours(mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), deviation=(0.229 * 255, 0.224 * 255, 0.225 * 255))
-"""The means and deviations of ImageNet's pictures, as most networks that were trained on it take them."""
+"""Statistics of ImageNet, as used by most networks trained on it."""

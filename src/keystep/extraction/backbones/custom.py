@@ -1,4 +1,4 @@
-"""Backbones made of somebody's own function or module."""
+"""Backbones from your own functions and modules."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ from keystep.extraction.backbones.weights import tensors_hash
 from keystep.plugins import BACKBONES
 
 Function = Callable[[Tensor], Tensor]
-"""Clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) where a clip gives one vector."""
+"""Clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) for one vector per clip."""
 
 
 class FunctionBackbone:
-    """A `Backbone` around a function; without gradients, in float32, and with its shapes checked at each call."""
+    """A `Backbone` that calls a function without gradients, checks the shapes, and returns float32.
+
+    Args:
+        function: from clips to features.
+        name: of the backbone.
+        weights: identifies the weights.
+        width: D, size of a feature vector.
+        picture: preprocessing of frames.
+        clip: layout of clips.
+        device: where the function expects clips.
+    """
 
     def __init__(
         self,
@@ -38,10 +48,10 @@ class FunctionBackbone:
 
     @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
-        """Clips (n, F, H, W, 3) uint8 RGB to features (n, S, D) float32.
+        """Compute features: (n, F, H, W, 3) uint8 RGB -> (n, S, D) float32.
 
         Raises:
-            InputError: other clips, or the function gives something else than it was said to.
+            InputError: other clips, or the function returned another shape.
         """
         size = (self.clip.frames, self.picture.height, self.picture.width, 3)
         if clips.dtype != torch.uint8 or clips.shape[1:] != size:
@@ -52,17 +62,17 @@ class FunctionBackbone:
         return self.checked(_called(self.function, clips.to(self.device), self.name), clips)
 
     def checked(self, found: Tensor, clips: Tensor) -> Tensor:
-        """What the function gave for the clips as (n, S, D) float32.
+        """Convert the result of the function for clips to (n, S, D) float32.
 
         Raises:
-            InputError: it is not that.
+            InputError: another shape.
         """
         if found.ndim == 2 and self.clip.slots == 1:
             found = found[:, None]
         expected = (len(clips), self.clip.slots, self.width)
         if found.shape != expected:
             raise InputError(
-                f"backbone {named(self.name)}: gave features of shape {tuple(found.shape)} for clips of shape "
+                f"backbone {named(self.name)}: returned features of shape {tuple(found.shape)} for clips of shape "
                 f"{tuple(clips.shape)}; expected {expected}: clips, slots, width"
             )
         return found.float()
@@ -78,20 +88,23 @@ def from_callable(
     weights: str | None = None,
     device: torch.device | str = "cpu",
 ) -> FunctionBackbone:
-    """A backbone of any function from clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) for one slot.
+    """Make a backbone from a function or module.
 
-    The function normalises colours by itself (`backbones.colours.Colours`). A module is put into evaluation mode and
-    onto the device; for anything else, ``device`` says where it expects the clips.
+    The function has to normalise colours (`backbones.colours.Colours`). Its own exceptions are not caught.
 
     Args:
-        clip: by default a single picture.
-        width: D; by default found by trying a black clip.
-        weights: what tells these weights from others, such as a file's hash: features of different weights must never
-            be mixed up. By default the hash of the state dict of a module or of a module's method.
+        function: from clips (n, F, H, W, 3) uint8 RGB to features (n, S, D), or (n, D) for one slot. A module is set to
+            evaluation mode and moved to the device.
+        name: of the backbone.
+        picture: preprocessing of frames.
+        clip: layout of clips; by default a single picture.
+        width: D; by default determined with a black clip.
+        weights: identifies the weights, such as the hash of a file, so that features of different weights are never
+            mixed. By default, for a module or its method, the hash of the state dict.
+        device: where the function expects clips.
 
     Raises:
-        InputError: there is nothing to tell the weights by, or the function gives something else than features on a
-            black clip. What the function raises by itself comes through as it is.
+        InputError: the weights cannot be identified, or the function does not return features for a black clip.
     """
     clip = ClipSpec() if clip is None else clip
     module = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
@@ -100,8 +113,7 @@ def from_callable(
         weights = tensors_hash(module.state_dict()) if weights is None else weights
     if not weights:
         raise InputError(
-            f"backbone {named(name)}: give weights=..., which tells its weights from others; only that of modules is "
-            "found by itself"
+            f"backbone {named(name)}: pass weights=... to identify its weights; that is only automatic for modules"
         )
     black = torch.zeros(1, clip.frames, picture.height, picture.width, 3, dtype=torch.uint8)
     with torch.no_grad():
@@ -120,24 +132,23 @@ def from_callable(
 
 
 def _called(function: Function, clips: Tensor, name: str) -> Tensor:
-    """What the function gives, if it is a tensor of features at all.
-
-    What goes wrong inside of the function is its author's to see with its traceback: nothing is caught.
-    """
+    """Call the function, and check that it returns a tensor of features. Its exceptions are not caught."""
     found: object = function(clips)
     if not isinstance(found, Tensor) or found.ndim not in (2, 3):
-        kind = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise InputError(f"backbone {named(name)}: gave {kind} instead of features: clips, slots, width")
+        kind = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise InputError(f"backbone {named(name)}: returned {kind}; expected features: clips, slots, width")
     return found
 
 
 def from_name(name: str, device: torch.device | str = "cpu") -> Backbone:
-    """The backbone of an installed package or of ``package.module:name``, which may also be a callable that makes one.
+    """Load the backbone of an installed package or of ``package.module:name``.
 
-    The callable gets ``device`` if it has a parameter of that name, and nothing else.
+    Args:
+        name: of a backbone, or of a factory, which is called with ``device`` if it has such a parameter.
+        device: to compute on.
 
     Raises:
-        InputError: there is none of that name, nobody named it but a file (`keystep.plugins`), or it is no backbone.
+        InputError: no such name, one named only by a file (`keystep.plugins`), or not a backbone.
     """
     found: Any = BACKBONES.find(name)
     if isinstance(found, type) or not is_backbone(found):
@@ -145,7 +156,7 @@ def from_name(name: str, device: torch.device | str = "cpu") -> Backbone:
         found = found(device=device) if takes_device else found()
     if not is_backbone(found):
         raise InputError(
-            f"backbone {quoted(name)}: an object of type {type(found).__name__} is no backbone; make one with "
+            f"backbone {quoted(name)}: an object of type {type(found).__name__} is not a backbone; make one with "
             "keystep.extraction.backbones.custom.from_callable"
         )
     backbone: Backbone = found
@@ -153,6 +164,6 @@ def from_name(name: str, device: torch.device | str = "cpu") -> Backbone:
 
 
 def is_backbone(value: object) -> bool:
-    """Whether a value has all that `Backbone` asks for."""
+    """Whether a value follows the protocol `Backbone`."""
     kinds = {"name": str, "weights": str, "width": int, "picture": Picture, "clip": ClipSpec}
     return callable(value) and all(isinstance(getattr(value, name, None), kind) for name, kind in kinds.items())

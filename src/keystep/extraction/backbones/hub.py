@@ -1,4 +1,4 @@
-"""Image and video models of ``transformers``, from a folder or by their id on the Hugging Face hub."""
+"""Image and video models of ``transformers``, from a folder or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ from keystep.extraction.backbones.weights import tensors_hash
 from keystep.reading import read_json
 
 SETTINGS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
-"""Where models say how they want their pictures, in the order of looking; the last one holds it one level down."""
+"""Files with preprocessing settings, by priority; they are nested in the last one."""
 NESTED = ("image_processor", "video_processor")
 VIDEO_MODELS = ("videomae", "timesformer", "vivit", "vjepa2")
 TOWERS = {"vjepa2": "encoder"}
-"""The part that makes features, where it is not called ``vision_model``; V-JEPA 2's other part is its predictor."""
+"""Name of the part that computes features, if not ``vision_model``. The other part of V-JEPA 2 is its predictor."""
 
 
 def from_transformers(
     where: str | Path, device: torch.device | str = "cpu", *, revision: str | None = None
 ) -> FunctionBackbone:
-    """The backbone of a saved model: a folder, or an id on the hub, which is downloaded.
+    """Load a model of ``transformers`` as a backbone.
 
-    Image models (the picture side of CLIP and SigLIP, DINOv2, DINOv3, ViT, ResNet, ConvNeXt, ...) give one vector a
-    picture: the model's own pooled output where it has one whose weights are there; else its class token; else the
-    mean over its last hidden state. Video models (VideoMAE, TimeSformer, ViViT, V-JEPA 2) give dense slots: for each
-    step in time, the mean over the places of the last hidden state.
+    Image models (the image tower of CLIP and SigLIP, DINOv2, DINOv3, ViT, ResNet, ConvNeXt, ...) return a vector per
+    picture: the model's pooled output if it has trained weights, else its class token, else the mean of its last
+    hidden state. Video models (VideoMAE, TimeSformer, ViViT, V-JEPA 2) return a vector per time step: the mean of the
+    last hidden state over space.
 
     Args:
-        revision: a branch, tag or commit on the hub.
+        where: folder of a saved model, or an id on the hub, which is downloaded.
+        device: to compute on.
+        revision: branch, tag or commit on the hub.
 
     Raises:
-        InputError: ``transformers`` is not installed; no such model; weights or settings are missing or not
-            supported; the model takes other things than pictures.
+        InputError: ``transformers`` is not installed, no such model, missing or unsupported weights or settings, or a
+            model with other inputs than pictures.
     """
     picture, colours = preprocessing(*_settings(where, revision))
     tower, untrained = _tower(where, revision)
@@ -75,7 +77,7 @@ def from_transformers(
 
 
 def _pooled(tower: nn.Module, colours: Colours, pools: bool) -> Callable[[Tensor], Tensor]:
-    """Single pictures to (n, D): pooled output, class token or mean, see `from_transformers`."""
+    """Function from single pictures to (n, D): pooled output, class token or mean, see `from_transformers`."""
     has_class = _has_class_token(tower)
 
     def features(clips: Tensor) -> Tensor:
@@ -92,9 +94,9 @@ def _pooled(tower: nn.Module, colours: Colours, pools: bool) -> Callable[[Tensor
 
 
 def _dense(tower: nn.Module, colours: Colours, slots: int, places_first: bool) -> Callable[[Tensor], Tensor]:
-    """Clips to (n, S, D), the mean over the places of each slot.
+    """Function from clips to (n, S, D), the mean over space for each slot.
 
-    ``places_first``: TimeSformer lists all moments of one place before the next place; the others the other way round.
+    places_first: tokens are ordered by position and then time (TimeSformer), instead of by time and then position.
     """
     has_class = _has_class_token(tower)
 
@@ -114,17 +116,17 @@ def _has_class_token(tower: nn.Module) -> bool:
 
 
 def _clip(config: Any) -> ClipSpec:
-    """Frames and slots of a video model; a slot is as many frames as its patches are deep."""
+    """Clip layout of a video model, with one slot per tubelet."""
     frames = config.frames_per_clip if config.model_type == "vjepa2" else config.num_frames
     depth = getattr(config, "tubelet_size", 1)
     return ClipSpec(frames=frames, slots=frames // (depth if isinstance(depth, int) else depth[0]))
 
 
 def _tower(where: str | Path, revision: str | None) -> tuple[Any, list[str]]:
-    """The part of a model that makes features of pictures, and which weights of its pooling are not in the checkpoint.
+    """Load the part of a model that computes features, and list the weights of its pooling missing in the checkpoint.
 
     Raises:
-        InputError: it cannot be loaded, or lacks other weights: the library would go on with random ones.
+        InputError: it cannot be loaded, or other weights are missing, which the library would initialise randomly.
     """
     try:
         from transformers import AutoModel
@@ -139,7 +141,7 @@ def _tower(where: str | Path, revision: str | None) -> tuple[Any, list[str]]:
                 revision=revision or "main",
                 output_loading_info=True,
                 dtype=torch.float32,
-                trust_remote_code=False,  # by default it would ask whether to run a repository's own code
+                trust_remote_code=False,  # by default, it asks whether to run code of the repository
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
         raise InputError(f"{where}: cannot be loaded as a model of transformers: {one_line(error)}") from error
@@ -155,7 +157,7 @@ def _tower(where: str | Path, revision: str | None) -> tuple[Any, list[str]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's progress bars and its report of what was not loaded, which `_tower` judges itself."""
+    """Disable progress bars and the report of missing weights, which `_tower` checks itself."""
     logging: Any = import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -169,7 +171,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _settings(where: str | Path, revision: str | None) -> tuple[dict[str, Any], str]:
-    """How the model wants its pictures, and the file that says so."""
+    """Preprocessing settings of a model, and the file that they are from."""
     for file in SETTINGS:
         path = Path(where) / file if Path(where).is_dir() else _downloaded(str(where), file, revision)
         if path is None or not path.is_file():
@@ -177,15 +179,15 @@ def _settings(where: str | Path, revision: str | None) -> tuple[dict[str, Any], 
         found = read_json(path)
         inner = [found[name] for name in NESTED if isinstance(found.get(name), dict)]
         return (inner or [found])[0], f"{where}: {file}"
-    raise InputError(f"{where}: no {SETTINGS[0]}, which says how the model wants its pictures")
+    raise InputError(f"{where}: no {SETTINGS[0]} with the preprocessing of pictures")
 
 
 def _downloaded(where: str, file: str, revision: str | None) -> Path | None:
     try:
         return Path(hf_hub_download(where, file, revision=revision))
     except LocalEntryNotFoundError as error:
-        raise InputError(f"{where}: {file} cannot be fetched: {one_line(error)}") from error
+        raise InputError(f"{where}: {file} cannot be downloaded: {one_line(error)}") from error
     except EntryNotFoundError:
         return None
     except (OSError, HFValidationError) as error:
-        raise InputError(f"{where}: neither a folder nor a model that can be fetched: {one_line(error)}") from error
+        raise InputError(f"{where}: neither a folder nor a model that can be downloaded: {one_line(error)}") from error

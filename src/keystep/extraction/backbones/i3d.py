@@ -1,6 +1,6 @@
 """I3D, the inflated Inception v1 on RGB (Carreira & Zisserman, "Quo Vadis, Action Recognition?", arXiv:1705.07750).
 
-Only what inference needs: batch norm is part of the convolutions (`backbones.i3d_layouts`), dropout is absent.
+For inference only: batch norms are folded into the convolutions (`backbones.i3d_layouts`), and there is no dropout.
 """
 
 from __future__ import annotations
@@ -22,56 +22,59 @@ from keystep.persistence import load_strict
 
 WIDTH = 1024
 SIZE = 224
-"""Height and width in pixels that the published weights were trained at."""
+"""Height and width in pixels in the training of the published weights."""
 
 CLASSES = 400
 """Classes of Kinetics-400."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis of ``size`` so that ceil(size / stride) outputs come of it; the odd one is behind.
+    """TensorFlow's "SAME" padding of an axis, for ceil(size / stride) outputs.
 
-    TensorFlow's "SAME". It depends on the size, which no fixed padding does: 7 wide with stride 2 wants (2, 3) for an
-    even size and (3, 3) for an odd one.
+    It depends on the size, unlike fixed padding: a kernel of 7 with stride 2 needs (2, 3) for an even size and (3, 3)
+    for an odd one.
+
+    Returns:
+        zeros before and after the axis.
     """
     total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
     return total // 2, total - total // 2
 
 
 class Unit(nn.Conv3d):
-    """Convolution with "SAME" padding, then ReLU; its bias carries what batch norm does beside scaling."""
+    """Convolution with "SAME" padding and ReLU, including a folded batch norm."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C_in, T, H, W) to (n, C_out, T', H', W'), each of T, H, W divided by the stride and rounded up."""
+        """(n, C_in, T, H, W) -> (n, C_out, T', H', W'), with T, H, W divided by the stride and rounded up."""
         pads = [same_padding(*axis) for axis in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)]
         before = [pad[0] for pad in pads]
         if any(first != last for first, last in pads):
-            x = F.pad(x, [number for pad in reversed(pads) for number in pad])  # F.pad begins at the last axis
+            x = F.pad(x, [number for pad in reversed(pads) for number in pad])  # F.pad starts at the last axis
             before = [0, 0, 0]
         y = F.conv3d(x, self.weight, self.bias, self.stride, before).relu_()
-        # torch takes a slow path for small inputs, which drops this layout; pooling is ten times faster in it (CPU)
+        # for small inputs, torch drops this layout, in which pooling is ten times faster (CPU)
         return y.contiguous(memory_format=torch.channels_last_3d)
 
 
 class MaxPool(nn.Module):
-    """Maximum over windows with "SAME" padding; what is outside never wins."""
+    """Max pooling with "SAME" padding, which ignores the padded positions."""
 
     def __init__(self, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         self.kernel, self.stride = tuple(kernel), tuple(stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, T, H, W) to (n, C, T', H', W'), each of T, H, W divided by the stride and rounded up."""
+        """(n, C, T, H, W) -> (n, C, T', H', W'), with T, H, W divided by the stride and rounded up."""
         before = [same_padding(*axis)[0] for axis in zip(x.shape[2:], self.kernel, self.stride, strict=True)]
-        # ceil_mode gives the last window of each axis although less of it is inside: the padding behind, without a copy
+        # ceil_mode includes partial windows at the end, which is the padding after the axis without a copy
         return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
 class Mixed(nn.Module):
-    """An Inception block: four branches side by side, their channels one behind the other."""
+    """Inception block: four parallel branches with concatenated channels."""
 
     def __init__(self, inputs: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
@@ -83,7 +86,7 @@ class Mixed(nn.Module):
         self.outputs = one + three + five + pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C_in, T, H, W) to (n, C_out, T, H, W)."""
+        """(n, C_in, T, H, W) -> (n, C_out, T, H, W)"""
         return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
 
 
@@ -98,11 +101,11 @@ MIXED_WIDTHS: dict[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-"""Channels of the branches: 1x1; 1x1 then 3x3; 1x1 then 3x3 again (5x5 in the paper's figure); pooling then 1x1."""
+"""Channels of the branches: 1x1; 1x1, 3x3; 1x1, 3x3 (5x5 in the figure of the paper); pooling, 1x1."""
 
 
 def _trunk() -> nn.Sequential:
-    """Pixels to Mixed_5c; the layers have their published names."""
+    """Layers up to Mixed_5c, with their published names."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["Conv3d_1a_7x7"] = Unit(3, 64, 7, stride=2)
     layers["MaxPool3d_2a_3x3"] = MaxPool((1, 3, 3), (1, 2, 2))
@@ -125,7 +128,7 @@ def _trunk() -> nn.Sequential:
 
 
 class I3D(nn.Module):
-    """The network from pixels in [-1, 1] to features and class scores."""
+    """The network up to features, and its classifier."""
 
     def __init__(self, classes: int = CLASSES) -> None:
         super().__init__()
@@ -133,11 +136,10 @@ class I3D(nn.Module):
         self.logits = nn.Linear(WIDTH, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, 3, T, H, W) in [-1, 1] to (n, 1024): Mixed_5c averaged over space, then over time as the original does.
+        """Features before the classifier: (n, 3, T, H, W) in [-1, 1] -> (n, 1024).
 
-        That is the average of its averages over each two neighbouring steps of time (8 frames each), which is what the
-        logits are made of. With 16 frames there are two steps and it is the plain mean; with more, the first and last
-        step count half.
+        Mixed_5c is averaged over space, and over time as in the original: the mean over pairs of adjacent time steps (8
+        frames each). This is the plain mean for 16 frames; for more, the first and last step have half the weight.
         """
         x = self.trunk(x).mean(dim=(3, 4))  # (n, 1024, T / 8)
         if x.shape[2] > 1:
@@ -145,15 +147,21 @@ class I3D(nn.Module):
         return x.mean(dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, T, H, W) in [-1, 1] to class scores (n, 400) before softmax."""
+        """Logits of the classes: (n, 3, T, H, W) in [-1, 1] -> (n, 400)."""
         logits: Tensor = self.logits(self.features(x))
         return logits
 
 
 class I3DBackbone:
-    """`I3D` as `keystep.extraction.backbone.Backbone`: one vector of 1024 numbers a clip.
+    """`I3D` as a `keystep.extraction.backbone.Backbone`: a vector of width 1024 per clip.
 
-    Pictures as the original's: shorter side 256, bilinear, 224 x 224 from the middle, [0, 255] to [-1, 1]; 25 a second.
+    Preprocessing as in the original: shorter side 256, bilinear, central 224 x 224, [0, 255] to [-1, 1], 25 Hz.
+
+    Args:
+        model: the network.
+        weights: SHA-256 of its file.
+        clip: layout of clips.
+        device: to compute on.
     """
 
     name = "i3d"
@@ -161,13 +169,16 @@ class I3DBackbone:
     picture = Picture(height=SIZE, width=SIZE, short=256, interpolation="bilinear")
 
     def __init__(self, model: I3D, weights: str, clip: ClipSpec, device: torch.device | str = "cpu") -> None:
-        """``weights``: the SHA-256 of the file that they are from."""
         self.weights, self.clip = weights, clip
         self.model = model.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
 
     @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
-        """(n, F, 224, 224, 3) uint8 to (n, 1, 1024) float32."""
+        """Compute features: (n, F, 224, 224, 3) uint8 -> (n, 1, 1024) float32.
+
+        Raises:
+            InputError: clips of another shape or type.
+        """
         expected = (self.clip.frames, SIZE, SIZE, 3)
         if clips.dtype != torch.uint8 or clips.shape[1:] != expected:
             raise InputError(
@@ -179,12 +190,12 @@ class I3DBackbone:
 
 
 def load_model(path: Path) -> I3D:
-    """The network with the weights of a file in any of the layouts of `keystep.extraction.backbones.i3d_layouts`.
+    """Load the network from a file in any layout of `keystep.extraction.backbones.i3d_layouts`.
 
-    It has as many classes as the file, so that fine-tuned weights of the same network (Charades) load too.
+    The number of classes is that of the file, so fine-tuned weights (Charades) can be loaded too.
 
     Raises:
-        InputError: not readable, or not the weights of I3D on RGB.
+        InputError: an unreadable file, or one without weights of I3D for RGB.
     """
     tensors = own_tensors(read_tensors(path))
     bias = tensors.get("logits.bias")
@@ -196,10 +207,16 @@ def load_model(path: Path) -> I3D:
 def load(
     weights: Path, *, frames: int = 16, frame_rate: Fraction | int = 25, device: torch.device | str = "cpu"
 ) -> I3DBackbone:
-    """I3D ready to extract features with clips of ``frames`` pictures at ``frame_rate`` a second.
+    """Load the backbone.
+
+    Args:
+        weights: file of weights.
+        frames: pictures per clip.
+        frame_rate: pictures per second within a clip.
+        device: to compute on.
 
     Raises:
-        InputError: as `load_model`; no frames.
+        InputError: as in `load_model`, or no frames.
     """
     clip = ClipSpec(frames=frames, frame_rate=Fraction(frame_rate))
     return I3DBackbone(load_model(weights), file_hash(weights), clip, device)

@@ -1,4 +1,4 @@
-"""What the convolutional backbones are made of."""
+"""Layers of the convolutional backbones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Layer(nn.Module):
-    """A convolution without bias, batch norm, and an activation or none; (n, C, H, W) to (n, C', H', W').
+    """Convolution without bias, batch norm and optional activation: (n, C, H, W) -> (n, C', H', W').
 
-    Padded by half the kernel on all sides; with ``same`` as TensorFlow does it: no more than needed, an odd rest to the
-    right and the bottom, which moves the pictures by a place wherever the stride is 2.
+    Args:
+        inputs: C.
+        outputs: C'.
+        kernel: size of the kernel.
+        stride: of the convolution.
+        groups: of the convolution.
+        activation: after the norm; None: none.
+        same: pad like TensorFlow's "SAME": no more than needed, with an odd remainder at the right and bottom, which
+            shifts pictures by one position at stride 2. Otherwise, pad by half the kernel on all sides.
+        epsilon: of the norm.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class Layer(nn.Module):
         self.activation, self.same, self.kernel, self.stride = activation, same, kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, C', H', W')"""
         if self.same:
             rows, columns = (self._needed(size) for size in x.shape[-2:])
             if rows or columns:
@@ -51,16 +60,16 @@ class Layer(nn.Module):
         return max(0, (ceil(size / self.stride) - 1) * self.stride + self.kernel - size)
 
     def fold(self) -> None:
-        """Multiply the norm into the convolution."""
+        """Fold the norm into the convolution."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.convolution = torch.nn.utils.fusion.fuse_conv_bn_eval(self.convolution, self.norm)
             self.norm = nn.Identity()
 
 
 def ready(network: Network, device: torch.device | str) -> Network:
-    """A network made ready for nothing but use, in place: the same outputs but for rounding, two to three times faster.
+    """Optimise a network for inference in place: equal outputs except for rounding, two to three times faster.
 
-    Batch norms go into their convolutions, and the weights lie as the pictures do: channels beside each other.
+    Batch norms are folded into the convolutions, and the weights are stored channels-last.
     """
     network.eval().requires_grad_(False)
     for module in network.modules():

@@ -1,6 +1,6 @@
-"""How the models of ``transformers`` want their pictures, read from the file beside their weights.
+"""Preprocessing of ``transformers`` models, read from the configuration file beside their weights.
 
-The library's own classes for this need torchvision or Pillow; the settings themselves are plain numbers.
+The library's own classes for it need torchvision or Pillow, but the settings are plain numbers.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from keystep.extraction.backbone import Interpolation, Picture
 from keystep.extraction.backbones.colours import RGB, Colours
 
 INTERPOLATIONS: dict[int, Interpolation] = {1: "bicubic", 2: "bilinear", 3: "bicubic", 4: "area", 5: "bilinear"}
-"""Pillow's numbers; Lanczos (1) and Hamming (5), which nobody will tell from their neighbours, become those."""
+"""Pillow's numbers. Lanczos (1) and Hamming (5) are replaced by similar methods."""
 
 
 def preprocessing(settings: Mapping[str, Any], source: str) -> tuple[Picture, Colours]:
-    """Size and colours from the contents of a ``preprocessor_config.json``; ``source`` is named in errors.
+    """Convert the contents of a ``preprocessor_config.json`` to picture size and colours.
 
-    Pictures of which only the shorter side is fixed are cropped to a square, so that all have one size.
+    If only the shorter side is fixed, pictures are cropped to a square, so that all have the same size.
+
+    Args:
+        settings: the contents.
+        source: file, for messages.
 
     Raises:
-        InputError: settings that are missing, malformed or not supported.
+        InputError: missing, malformed or unsupported settings.
     """
     for name in ("do_flip_channel_order", "do_pad"):
         if settings.get(name):
@@ -30,15 +34,13 @@ def preprocessing(settings: Mapping[str, Any], source: str) -> tuple[Picture, Co
                 f"{source}: {name} is not supported; wrap the model with keystep.extraction.backbones.custom"
             )
     if not settings.get("do_resize", True):
-        raise InputError(f"{source}: do_resize is false, so that the size of pictures is not known")
+        raise InputError(f"{source}: do_resize is false, so the size of pictures is unknown")
     try:
         return _picture(settings, source), _colours(settings)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{source}: size, crop_size, image_mean or image_std cannot be used: {quoted(error)}"
-        ) from error
+        raise InputError(f"{source}: invalid size, crop_size, image_mean or image_std: {quoted(error)}") from error
 
 
 def _picture(settings: Mapping[str, Any], source: str) -> Picture:
@@ -46,17 +48,17 @@ def _picture(settings: Mapping[str, Any], source: str) -> Picture:
     resample = settings.get("resample", 2)
     if resample not in INTERPOLATIONS:
         raise InputError(f"{source}: resample {quoted(resample)} is not supported")
-    if isinstance(size, int):  # early files: the shorter side for what is cropped, else both
+    if isinstance(size, int):  # early files: the shorter side if cropped, else both
         size = {"shortest_edge": size} if crops or "crop_pct" in settings else {"height": size, "width": size}
     short = size.get("shortest_edge")
     if short is None:
         height, width = int(size["height"]), int(size["width"])
         if crops and _sides(settings["crop_size"]) != (height, width):
             raise InputError(
-                f"{source}: squeezed to {height} x {width} and cropped after that, which is not supported; wrap the "
+                f"{source}: resizing to {height} x {width} before cropping is not supported; wrap the "
                 "model with keystep.extraction.backbones.custom"
             )
-    elif settings.get("crop_pct") is not None:  # ConvNeXt and ResNet: the size is that after cropping
+    elif settings.get("crop_pct") is not None:  # ConvNeXt and ResNet: the size after cropping
         height = width = int(short)
         short = int(short / settings["crop_pct"]) if short < 384 else None
     else:
@@ -74,7 +76,7 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _colours(settings: Mapping[str, Any]) -> Colours:
-    """From "times a factor, less an offset, less the mean, by the deviation" to the scale 0..255."""
+    """Convert ``(x * factor - offset - mean) / deviation`` to mean and deviation on the scale 0..255."""
     factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
     offset = 1.0 if settings.get("offset") or settings.get("rescale_offset") else 0.0
     normalised = settings.get("do_normalize", True)

@@ -1,8 +1,8 @@
-"""TSM: a ResNet-50 that sees other frames because a part of its channels comes from them.
+"""TSM: a ResNet-50 with temporal shift.
 
 Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding", 2019. Before the first convolution of
-each residual branch, an eighth of the channels is taken from the next frame and an eighth from the previous one; the
-online variant takes an eighth from the previous frame only, so that no frame needs the future.
+each residual branch, an eighth of the channels is taken from the next frame and an eighth from the previous one. The
+causal online variant takes an eighth from the previous frame only.
 """
 
 from __future__ import annotations
@@ -29,20 +29,25 @@ from keystep.persistence import load_strict
 WIDTH = 2048
 FRAMES = 8
 FRAME_RATE = Fraction(30, 8)
-"""Its dense sampling takes every eighth frame of Kinetics' videos, most of which have 30 frames a second."""
+"""Dense sampling uses every eighth frame of Kinetics videos, most of which are at 30 Hz."""
 PICTURE = Picture(height=224, width=224, short=256, interpolation="bilinear")
 PART = 8
-"""One in so many channels is shifted, each way."""
+"""One of this number of channels is shifted in each direction."""
 BLOCKS = (3, 4, 6, 3)
 
 Shift = Callable[[Tensor], Tensor]
-"""From what enters a residual branch, (n, C, H, W), to what it convolves; called once a block, in order."""
+"""Maps the input of a residual branch, (n, C, H, W), to that of its first convolution. Called once per block."""
 
 
 def shifted(x: Tensor, frames: int) -> Tensor:
-    """Each clip's first C / 8 channels from its next frame, the next C / 8 from its previous one; zeros at its ends.
+    """Shift the first C / 8 channels from the next frame and the next C / 8 from the previous one; zeros at the ends.
 
-    ``x`` is (n * frames, C, H, W), the frames of a clip beside each other.
+    Args:
+        x: (n * frames, C, H, W), with the frames of each clip adjacent.
+        frames: per clip.
+
+    Returns:
+        the same shape.
     """
     part = x.shape[1] // PART
     source = x.view(-1, frames, *x.shape[1:])
@@ -55,7 +60,7 @@ def shifted(x: Tensor, frames: int) -> Tensor:
 
 
 def shifted_online(x: Tensor, frames: int) -> Tensor:
-    """Each clip's first C / 8 channels from its previous frame, zeros in its first one; shapes as in `shifted`."""
+    """Shift the first C / 8 channels from the previous frame; zeros in the first one. Shapes as in `shifted`."""
     part = x.shape[1] // PART
     source = x.view(-1, frames, *x.shape[1:])
     out = x.clone().view_as(source)
@@ -65,7 +70,7 @@ def shifted_online(x: Tensor, frames: int) -> Tensor:
 
 
 class Bottleneck(nn.Module):
-    """A residual branch of three layers, its stride in the middle one, beside the input or a projection of it."""
+    """Residual block of three layers, with the stride in the second one."""
 
     def __init__(self, inputs: int, inner: int, stride: int) -> None:
         super().__init__()
@@ -80,6 +85,7 @@ class Bottleneck(nn.Module):
         self.shortcut = Layer(inputs, outputs, stride=stride) if stride > 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, shift: Shift | None) -> Tensor:
+        """(n, C, H, W) -> (n, C', H', W')"""
         branch = x if shift is None else shift(x)
         for layer in self.layers:
             branch = layer(branch)
@@ -87,10 +93,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Pictures (n, 3, H, W), colours normalised, to features (n, 2048): the mean over places, before any classifier.
+    """ResNet-50 without its classifier: global average pooling of the last stage.
 
-    He et al., "Deep Residual Learning for Image Recognition", 2015, with the stride in the 3 x 3 convolutions as in
-    torch's own version. Without a shift the pictures have nothing to do with each other.
+    He et al., "Deep Residual Learning for Image Recognition", 2015, with the stride in the 3 x 3 convolutions, as in
+    torchvision.
     """
 
     def __init__(self) -> None:
@@ -106,6 +112,7 @@ class ResNet50(nn.Module):
         )
 
     def forward(self, pictures: Tensor, shift: Shift | None = None) -> Tensor:
+        """Pictures (n, 3, H, W) with normalised colours to features (n, 2048), independently without shift."""
         x = functional.max_pool2d(self.stem(pictures), kernel_size=3, stride=2, padding=1)
         for stage in self.stages:
             for block in stage:  # type: ignore[attr-defined]
@@ -115,18 +122,22 @@ class ResNet50(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineState:
-    """What one frame leaves to the next: of each block's input the channels that are shifted, (n, C / 8, H, W).
+    """State between frames: the shifted channels of each block's input, less than 3 MB per stream at 224 x 224.
 
-    Empty before the first frame. For 224 x 224 pictures these are less than 3 MB a stream.
+    Attributes:
+        kept: (n, C / 8, H, W) for each block; empty before the first frame.
     """
 
     kept: tuple[Tensor, ...] = ()
 
 
 class OnlineTSM:
-    """One frame at a time through a network with the one-way shift; what it remembers is explicit.
+    """A network with the online shift, applied to one frame at a time with an explicit state.
 
-    name, weights, width, picture: as a `Backbone` has them.
+    Args:
+        network: the network.
+        weights: SHA-256 of its file.
+        device: to compute on.
     """
 
     name, width, picture = "tsm-online", WIDTH, PICTURE
@@ -135,17 +146,22 @@ class OnlineTSM:
         self.network, self.weights, self.device = network, weights, torch.device(device)
 
     def begin(self) -> OnlineState:
-        """Before the first frame."""
+        """Return the state before the first frame."""
         return OnlineState()
 
     @torch.no_grad()
     def step(self, frame: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
-        """The next frame of n streams, (n, H, W, 3) uint8 RGB, to features (n, 2048) and the state behind it.
+        """Process the next frame of n streams, with the same result as `sequence` over all frames so far.
 
-        Equal to `sequence` over all frames so far. The state before is as good as it was.
+        Args:
+            frame: (n, H, W, 3) uint8 RGB.
+            state: after the previous frame; not modified.
+
+        Returns:
+            features (n, 2048), and the new state.
 
         Raises:
-            InputError: the state is that of another number of streams or of pictures of another size.
+            InputError: a state for another number of streams, or pictures of another size.
         """
         kept: list[Tensor] = []
         earlier = iter(state.kept)
@@ -156,10 +172,10 @@ class OnlineTSM:
             before = next(earlier) if state.kept else torch.zeros_like(now)
             if before.shape != now.shape:
                 raise InputError(
-                    f"this state is of {len(before)} streams and {tuple(before.shape[2:])} places, the frames of "
-                    f"{len(now)} and {tuple(now.shape[2:])}; begin with OnlineState()"
+                    f"the state is for {len(before)} streams with feature maps of {tuple(before.shape[2:])}, the "
+                    f"frames are {len(now)} with {tuple(now.shape[2:])}; start with OnlineState()"
                 )
-            kept.append(now.clone())  # not a view that keeps all channels
+            kept.append(now.clone())  # a view would keep all channels
             out = x.clone()
             out[:, :part] = before
             return out
@@ -169,36 +185,39 @@ class OnlineTSM:
 
     @torch.no_grad()
     def sequence(self, frames: Tensor) -> Tensor:
-        """All frames of one video at once, (T, H, W, 3) uint8 RGB, to (T, 2048): the definition, for short videos."""
+        """Reference: all frames of a short video at once, (T, H, W, 3) uint8 RGB -> (T, 2048)."""
         pictures = IMAGENET(frames[None].to(self.device))[0]
         features: Tensor = self.network(pictures, lambda x: shifted_online(x, len(frames)))
         return features
 
 
 def adapted(tensors: dict[str, Tensor], path: Path | str, *, shifts: bool = True) -> dict[str, Tensor]:
-    """The authors' names to ours, without the classifier.
+    """Rename the authors' weights to keystep's names, without the classifier.
 
-    shifts: whether they have to be those of a network with the shift.
+    Args:
+        tensors: by the authors' names.
+        path: of the file, for messages.
+        shifts: whether they have to be from a network with shift.
 
     Raises:
-        InputError: another of their networks: non-local blocks, no shift or one at another place.
+        InputError: another network of the authors, with non-local blocks, without shift, or with another kind of shift.
     """
     plain = {name.removeprefix("module.").removeprefix("base_model."): value for name, value in tensors.items()}
     if any(".nl." in name for name in plain):
-        raise InputError(f"{path}: a TSM with non-local blocks; only those without are supported")
+        raise InputError(f"{path}: a TSM with non-local blocks, which are not supported")
     unshifted = [name for name in plain if re.fullmatch(r"layer\d\.\d+(\.net)?\.conv1\.weight", name)]
     if unshifted and shifts:
         raise InputError(
             f"{path}: {unshifted[0]} has no temporal shift before it (its name would end in conv1.net.weight); only "
             "TSM with the shift in each residual branch ('blockres') is supported"
         )
-    found = {_ours(name): value for name, value in plain.items() if not re.match(r"(new_)?fc\.", name)}
+    found = {_rename(name): value for name, value in plain.items() if not re.match(r"(new_)?fc\.", name)}
     counts = {name.replace("running_mean", "num_batches_tracked") for name in found if name.endswith("running_mean")}
-    return found | {name: torch.tensor(0) for name in counts}  # early versions of torch did not write them
+    return found | {name: torch.tensor(0) for name in counts}  # early versions of torch did not save them
 
 
-def _ours(name: str) -> str:
-    for pattern, ours in (
+def _rename(name: str) -> str:
+    for pattern, own in (
         (r"conv1\.(weight)", r"stem.convolution.\1"),
         (r"bn1\.(\w+)", r"stem.norm.\1"),
         (r"(layer\d\.\d+)\.conv(\d)(?:\.net)?\.(weight)", r"\1.layers.\2.convolution.\3"),
@@ -208,18 +227,20 @@ def _ours(name: str) -> str:
     ):
         found = re.fullmatch(pattern, name)
         if found:
-            counted_from_0 = re.sub(r"layers\.(\d)", lambda n: f"layers.{int(n[1]) - 1}", found.expand(ours))
+            counted_from_0 = re.sub(r"layers\.(\d)", lambda n: f"layers.{int(n[1]) - 1}", found.expand(own))
             return re.sub(r"layer(\d)\.", lambda n: f"stages.{int(n[1]) - 1}.", counted_from_0)
     return name
 
 
 def network(weights: Path, *, shifts: bool = True) -> ResNet50:
-    """The network with weights in the layout of the authors' repository (``TSM_kinetics_RGB_resnet50_...pth``).
+    """Load the network from a checkpoint of the authors (``TSM_kinetics_RGB_resnet50_...pth``).
 
-    shifts: whether they have to be those of a network with the shift.
+    Args:
+        weights: the file.
+        shifts: whether it has to be from a network with shift.
 
     Raises:
-        InputError: unreadable, or the weights of another network.
+        InputError: an unreadable file, or one with other weights.
     """
     tensors = adapted(read_tensors(weights), weights, shifts=shifts)
     model = ResNet50()
@@ -231,33 +252,31 @@ def load(
     weights: Path,
     device: torch.device | str = "cpu",
     *,
-    online: bool = False,
     frames: int = FRAMES,
     frame_rate: Fraction = FRAME_RATE,
 ) -> FunctionBackbone:
-    """The backbone: one vector of 2,048 numbers a clip, the mean over its frames of what the classifier would see.
+    """Load the backbone: a vector of width 2048 per clip, the mean over its frames.
 
     Args:
-        weights: a checkpoint of the authors' code; its file does not say which way it was shifted in training.
-        online: the one-way shift, for weights that were trained with it.
-        frames: pictures a clip, as in training (8 or 16 segments).
-        frame_rate: pictures a second within a clip. Weights trained on segments of whole videos (Something-Something)
-            want ``frames`` over the duration of a typical action instead.
+        weights: a checkpoint of the authors, trained with the offline shift, which the file does not state.
+        device: to compute on.
+        frames: pictures per clip, as in training (8 or 16 segments).
+        frame_rate: pictures per second within a clip. For weights trained on segments of whole videos
+            (Something-Something), use ``frames`` divided by the duration of a typical action.
 
     Raises:
-        InputError: unreadable, or the weights of another network.
+        InputError: an unreadable file, or one with other weights.
     """
     model = ready(network(weights), device)
-    shift = shifted_online if online else shifted
 
     def features(clips: Tensor) -> Tensor:
         pictures = IMAGENET(clips).flatten(0, 1)
-        each: Tensor = model(pictures, lambda x: shift(x, frames))
+        each: Tensor = model(pictures, lambda x: shifted(x, frames))
         return each.view(-1, frames, WIDTH).mean(1)
 
     return FunctionBackbone(
         features,
-        name="tsm-online" if online else "tsm",
+        name="tsm",
         weights=file_hash(weights),
         width=WIDTH,
         picture=PICTURE,
@@ -267,13 +286,13 @@ def load(
 
 
 def load_unshifted(weights: Path, device: torch.device | str = "cpu") -> FunctionBackbone:
-    """The network of `load` without any shift: one vector a picture, which knows nothing of others.
+    """Load the network without shift: a vector per picture, independent of other pictures.
 
-    The features that Assembly101's authors publish are made so, from a TSM that was trained with its shift
+    The published features of Assembly101 were computed in this way, with a TSM trained with shift
     (github.com/assembly-101/assembly101-action-recognition, issues 1 and 11).
 
     Raises:
-        InputError: unreadable, or the weights of another network.
+        InputError: an unreadable file, or one with other weights.
     """
     model = ready(network(weights, shifts=False), device)
 
@@ -287,9 +306,9 @@ def load_unshifted(weights: Path, device: torch.device | str = "cpu") -> Functio
 
 
 def load_online(weights: Path, device: torch.device | str = "cpu") -> OnlineTSM:
-    """The network for streams, one frame at a time; the weights as with ``load(..., online=True)``.
+    """Load the network for streams, one frame at a time, from weights trained with the online shift.
 
     Raises:
-        InputError: unreadable, or the weights of another network.
+        InputError: an unreadable file, or one with other weights.
     """
     return OnlineTSM(ready(network(weights), device), file_hash(weights), device)

@@ -1,4 +1,4 @@
-"""Frames of video files, cameras and arrays, by presentation time."""
+"""Frames of video files, cameras and arrays, with exact presentation times."""
 
 from keystep.extraction.video.files import VideoFile, VideoInfo, open_video
 

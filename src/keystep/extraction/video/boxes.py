@@ -1,4 +1,4 @@
-"""The outermost parts of an MP4 file."""
+"""Top-level boxes of an MP4 file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def is_fragmented(path: Path) -> bool:
-    """Whether an MP4 file lists its frames piece by piece (in ``moof`` boxes), so that no list is of all."""
+    """Whether an MP4 file is fragmented (``moof`` boxes), so that its header does not list all frames."""
     return any(kind == b"moof" for kind, _ in _boxes(path))
 
 
 def second_file(path: Path) -> int | None:
-    """Where a second MP4 file begins behind the first one, as ``cat`` leaves it; players show the first."""
+    """Offset of a second MP4 file after the first one, as ``cat`` produces; players show only the first."""
     lists = [place for kind, place in _boxes(path) if kind == b"moov"]
     if len(lists) < 2:
         return None
@@ -21,7 +21,7 @@ def second_file(path: Path) -> int | None:
 
 
 def _boxes(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Name of each box and where it begins."""
+    """Yield the type and offset of each box."""
     with path.open("rb") as file:
         end = file.seek(0, 2)
         place = 0
@@ -29,8 +29,8 @@ def _boxes(path: Path) -> Iterator[tuple[bytes, int]]:
             file.seek(place)
             size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
             yield kind, place
-            if size == 1:  # the size is in 64 bits behind the name
+            if size == 1:  # a 64-bit size follows the type
                 size = int.from_bytes(file.read(8), "big")
-            if size < 8:  # 0: up to the end of the file; others are nonsense
+            if size < 8:  # 0: extends to the end of the file; other sizes are invalid
                 return
             place += size

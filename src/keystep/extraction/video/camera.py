@@ -1,9 +1,9 @@
-"""Cameras and streams from the network: frames as they come."""
+"""Frames of cameras and network streams."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import count
@@ -12,30 +12,29 @@ from typing import Any
 from keystep.errors import InputError, one_line
 from keystep.extraction.video.clock import TrackClock
 from keystep.extraction.video.decoding import import_av, may_jump
-from keystep.extraction.video.frames import LARGEST, Frame, FrameSource, Renderer
+from keystep.extraction.video.frames import LARGEST, Frame, Renderer
 from keystep.extraction.video.tracks import foremost, video_tracks
 
 DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
-"""FFmpeg's way to cameras on each system."""
+"""FFmpeg's camera interface of each system."""
 PATIENCE = (10.0, 10.0)
-"""Seconds to wait for a connection, and for the next piece of it."""
+"""Timeouts in seconds for the connection and for the next data."""
 
 
 class LiveInput:
-    """A camera or stream as a `FrameSource`, see `open_camera`; there is no way back in it."""
+    """A camera or network stream, see `open_camera`."""
 
     def __init__(self, name: str, address: str, kind: str | None) -> None:
         self.name, self._address, self._kind = name, address, kind
 
     def frames(self) -> Iterator[Frame]:
-        """Frames as they come, the first one at time 0; ends when the input does.
+        """Yield frames as they arrive, the first one at time 0, until the input ends.
 
-        Who asks late gets what the input has kept meanwhile: cameras drop frames then, streams fall behind. Frames that
-        come without times are taken to follow each other at the stated rate; behind a clock that starts again, they
-        follow at once.
+        A slow consumer gets buffered frames: cameras then drop frames, and streams fall behind. Frames without times
+        are spaced by the stated frame rate. After a restart of the clock, frames continue without a gap.
 
         Raises:
-            InputError: no such input, it does not answer, or it breaks off.
+            InputError: no such input, no answer, or a lost connection.
         """
         failure = import_av().FFmpegError
         with self._opened() as (container, stream):
@@ -53,29 +52,14 @@ class LiveInput:
                         first = time if first is None else first
                         yield renderer.frame(next(numbers), time - first, decoded)
             except failure as error:
-                raise InputError(f"{self.name}: broke off: {one_line(error.strerror, 80)}; connect it again") from error
+                raise InputError(
+                    f"{self.name}: connection lost: {one_line(error.strerror, 80)}; reconnect it"
+                ) from error
         if first is None:
-            raise InputError(f"{self.name}: gave not a single frame; try another camera or address")
-
-    def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
-        """The frame shown at each moment; moments have to rise.
-
-        Raises:
-            InputError: a moment before an earlier one.
-        """
-        frames = self.frames()
-        shown, before = next(frames), None
-        coming = next(frames, None)
-        for moment in times:
-            if before is not None and moment < before:
-                raise InputError(f"{self.name}: cannot go back from {float(before)} s to {float(moment)} s: it is live")
-            before = moment
-            while coming is not None and coming.time <= moment:
-                shown, coming = coming, next(frames, None)
-            yield shown
+            raise InputError(f"{self.name}: returned no frames; try another camera or address")
 
     def _decoded(self, stream: Any, packet: Any, clock: TrackClock) -> list[Any]:
-        """A piece that came in damaged is left out."""
+        """Decode a packet; damaged ones are skipped."""
         try:
             frames: list[Any] = stream.codec_context.decode(packet)
         except import_av().FFmpegError:
@@ -90,42 +74,46 @@ class LiveInput:
         try:
             container = av.open(self._address, format=self._kind, options=options, timeout=PATIENCE)
         except (av.FFmpegError, OSError, ValueError) as error:
-            said = one_line(getattr(error, "strerror", None) or error, 80)
+            reason = one_line(getattr(error, "strerror", None) or error, 80)
             raise InputError(
-                f"{self.name}: no camera or stream that can be opened ({said}); try another one"
+                f"{self.name}: cannot be opened as a camera or stream ({reason}); try another one"
             ) from error
         with container:
             stream = foremost(video_tracks(self.name, container))
             stream.codec_context.options = {"max_pixels": str(LARGEST)}
-            container.flags &= ~av.container.Flags.gen_pts.value  # which would wait for packets to come
-            stream.thread_type = "SLICE"  # threads that take a frame each would hold back as many frames
+            container.flags &= ~av.container.Flags.gen_pts.value  # which would wait for later packets
+            stream.thread_type = "SLICE"  # frame threads would delay frames
             yield container, stream
 
 
-def open_camera(index_or_url: str) -> FrameSource:
-    """A camera by its number (0 is the first), or a stream by its address (rtsp://, http://, udp://).
+def open_camera(index_or_url: str) -> LiveInput:
+    """Return a camera or network stream, which is opened when its frames are requested.
 
-    It is opened when its frames are asked for. Cameras are reached by Video4Linux on Linux; AVFoundation on macOS and
-    DirectShow on Windows are there, but have not been tested, and nor has RTSP.
+    Cameras use Video4Linux on Linux. AVFoundation on macOS, DirectShow on Windows, and RTSP have not been tested.
+
+    Args:
+        index_or_url: number of a camera (0 is the first), or address of a stream (rtsp://, http://, udp://).
 
     Raises:
-        InputError: neither a number nor an address, a system without a known way to cameras.
+        InputError: neither a number nor an address, or no camera support on this system.
     """
     import_av()
     if not index_or_url.isdecimal():
         if "://" not in index_or_url:
-            raise InputError(f"{index_or_url!r}: neither a camera's number nor an address such as rtsp://host/path")
+            raise InputError(
+                f"{index_or_url!r}: neither the number of a camera nor an address such as rtsp://host/path"
+            )
         return LiveInput(index_or_url, index_or_url, None)
     kind = DEVICES.get(sys.platform)
     if kind is None:
         raise InputError(
-            f"camera {index_or_url}: no way to cameras is known on {sys.platform}; give a stream's address"
+            f"camera {index_or_url}: cameras are not supported on {sys.platform}; use the address of a stream"
         )
     return LiveInput(f"camera {index_or_url}", _device(kind, int(index_or_url)), kind)
 
 
 def _device(kind: str, number: int) -> str:
-    """What FFmpeg calls a camera."""
+    """FFmpeg's name of a camera."""
     if kind == "v4l2":
         return f"/dev/video{number}"
     if kind == "avfoundation":
@@ -136,5 +124,5 @@ def _device(kind: str, number: int) -> str:
     except (av.FFmpegError, ValueError):
         cameras = []
     if number >= len(cameras):
-        raise InputError(f"camera {number}: this system has {len(cameras)} cameras, counted from 0")
+        raise InputError(f"camera {number}: this system has {len(cameras)} cameras, numbered from 0")
     return f"video={cameras[number]}"

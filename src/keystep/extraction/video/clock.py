@@ -1,4 +1,4 @@
-"""When the frames of a track are shown: in seconds that rise, whatever the file's own clock does."""
+"""Presentation times of the frames of a track: increasing seconds, whatever the file's own clock does."""
 
 from __future__ import annotations
 
@@ -8,45 +8,44 @@ from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 BACK = Fraction(1, 10)
-"""Seconds backwards from which on the clock of any container has started again."""
+"""Seconds that a clock has to go back to count as restarted, in any container."""
 LONGEST_DELAY = Fraction(10)
-"""Seconds that may lie between a frame's decoding and its presentation."""
+"""Largest delay between decoding and presentation, in seconds."""
 MOST_AHEAD = 8
-"""Frames by which FFmpeg may guess a time of decoding to be behind that of presentation."""
+"""Frames by which decoding times guessed by FFmpeg may be after presentation times."""
 WRAP = 1 << 33
-"""Ticks after which the clock of MPEG-TS begins anew."""
+"""Ticks after which the clock of MPEG-TS wraps around."""
 GUESSED_RATE = Fraction(25)
-"""Frames a second where a file has neither times nor a rate."""
+"""Frame rate of files with neither times nor a rate."""
 
 Kind = Literal["shown", "decoded", "none"]
 
 
 class Jump(NamedTuple):
-    """A place where a file's clock jumps: at what time of ours, by how many seconds."""
+    """A jump of a file's clock: its time on the continuous clock, and its size in seconds."""
 
     time: Fraction
     seconds: Fraction
 
 
 class TrackClock:
-    """Turns the stamps of a track's packets and frames into times, in seconds on the file's clock.
+    """Converts timestamps of a track's packets and frames to seconds on the file's clock, without jumps.
 
-    What its packets say decides between three kinds, once and for all, with the first one:
+    The first packet decides which timestamps are used for the whole track:
 
-    - ``shown``: they say when they are shown. A frame without a time follows the one before it.
-    - ``decoded``: they only say when they are decoded, as in AVI and ASF. Then the n-th frame is shown at the n-th of
-      these times, counted from the first. Each packet is numbered, so that a frame says where it came from and
-      frames that were lost do not shift the others beyond the next key frame.
-    - ``none``: they say nothing, as in raw streams. Frames follow each other at the track's rate.
+    - ``shown``: presentation times. A frame without one follows its predecessor.
+    - ``decoded``: decoding times only, as in AVI and ASF. The n-th frame is shown at the n-th of these times. Packets
+      are numbered, so that each frame has its origin, and lost frames do not shift others beyond the next key frame.
+    - ``none``: no times, as in raw streams. Frames are spaced by the frame rate.
 
-    A clock that starts again, or jumps further forwards than is allowed, is bridged: what is behind the jump follows at
-    once, and `jumps` says so.
+    A clock that restarts, or jumps ahead by more than ``jump``, is bridged: the video continues without a gap, and
+    `jumps` records it.
 
     Args:
-        base: seconds in a tick.
-        rate: gives the frames a second, as far as they are known.
-        jump: seconds forwards that are a jump of the clock; None: nothing is, however long no frame comes.
-        wraps: whether the clock begins anew after 2 ** 33 ticks, which is no jump.
+        base: seconds per tick.
+        rate: returns the frame rate in Hz, if known.
+        jump: seconds ahead that count as a jump of the clock; None: no limit.
+        wraps: whether the clock wraps around after 2 ** 33 ticks, which is not a jump.
     """
 
     def __init__(
@@ -67,18 +66,18 @@ class TrackClock:
 
     @property
     def step(self) -> Fraction:
-        """Seconds from a frame to the next one, on average."""
+        """Average seconds between frames."""
         return 1 / (self._rate() or GUESSED_RATE)
 
     @property
-    def behind(self) -> Fraction:
-        """Seconds from the last frame to the last packet."""
+    def remaining(self) -> Fraction:
+        """Seconds between the last frame and the last packet."""
         return Fraction(0) if self._before is None else self._last * self._base - self._before
 
     def take(self, packet: Any) -> None:
-        """The next packet in the file: its stamps become those of a clock without jumps.
+        """Process the next packet of the file, and convert its timestamps to a clock without jumps.
 
-        If only the time of its decoding is known, its number takes the place of the time at which it is shown.
+        If only decoding times are known, its presentation time is replaced by its number.
         """
         if packet.dts is not None or (self._offset and packet.pts is not None):
             self._bridge(packet)
@@ -92,17 +91,17 @@ class TrackClock:
             packet.pts, self._packets = self._packets, self._packets + 1
 
     def lost(self, packet: Any) -> None:
-        """A packet could not be decoded."""
+        """Record that a packet could not be decoded."""
         if self.kind == "decoded":
             self._stamps.pop(packet.pts, None)
 
     def sought(self) -> None:
-        """The next packet is from elsewhere in the file."""
+        """Record that the next packet is from another position in the file."""
         self._past.clear()
         self._before = None
 
     def time(self, frame: Any) -> Fraction | None:
-        """When a decoded frame is shown; None if that is not behind its predecessor."""
+        """Presentation time of a decoded frame; None if it is not after its predecessor."""
         stamp = self._next_stamp(frame) if self.kind == "decoded" else frame.pts
         if stamp is not None:
             time = stamp * self._base
@@ -114,7 +113,7 @@ class TrackClock:
         return time
 
     def _bridge(self, packet: Any) -> None:
-        """Move a packet's stamps by what its clock, or those of packets before it, have jumped."""
+        """Shift the timestamps of a packet by all jumps so far."""
         stamp, shown = self._decoding(packet), packet.dts if packet.pts is None else packet.pts
         if self._past and self._wraps:
             self._offset -= WRAP * round((stamp + self._offset - self._past[-1]) / WRAP)
@@ -130,7 +129,7 @@ class TrackClock:
         self._past.append(stamp + self._offset)
 
     def _decoding(self, packet: Any) -> int:
-        """When a packet is decoded, if the file says it: FFmpeg makes up times that go on from before a jump."""
+        """Decoding time of a packet, ignoring those that FFmpeg extrapolates from before a jump."""
         if packet.dts is None:
             return int(packet.pts)
         if packet.pts is None or -MOST_AHEAD * self._frame <= packet.pts - packet.dts <= self._longest_delay:
@@ -141,10 +140,10 @@ class TrackClock:
         apart = stamp - self._past[-1]
         if apart >= 0:
             return self._jump is not None and apart > self._jump
-        return apart < -self._back and stamp <= self._past[0]  # else only the stamp before was out of line
+        return apart < -self._back and stamp <= self._past[0]  # otherwise, only the previous timestamp was out of order
 
     def _next_stamp(self, frame: Any) -> int | None:
-        """The next time of decoding; those before a key frame's turn are of frames that were lost."""
+        """Next decoding time; those before the turn of a key frame belong to lost frames."""
         origin = frame.pts
         if origin is not None:
             if frame.key_frame:

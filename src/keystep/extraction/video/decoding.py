@@ -1,4 +1,4 @@
-"""The seam to PyAV: opening a file or saying in one line why not, and decoding past what is damaged."""
+"""Interface to PyAV: opening files with one-line errors, and decoding beyond damage."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from keystep.extraction.video.tracks import choose, video_tracks
 from keystep.reading import check_regular
 
 STATE_DURATION = {"matroska", "flv", "asf", "avi"}
-"""Containers whose header keeps the duration of the whole when the end is cut off; others tell what is there."""
+"""Containers whose header states the complete duration even if the file is truncated."""
 GAP = 1 << 14
-"""Bytes between two packets of a Matroska file from which on something is missing there; usually there are 30."""
+"""Bytes between two packets of a Matroska file from which data is missing; usually there are 30."""
 JUMP = Fraction(10)
-"""Seconds forwards that are a jump of the clock, in containers whose clock may jump."""
+"""Seconds ahead that count as a jump of the clock, in containers whose clock may jump."""
 HOLE, LONG_HOLE = Fraction(2), Fraction(60)
-"""Seconds without a new picture that are worth a note where frames usually follow each other sooner, and anywhere."""
+"""Seconds without a new picture that are noted: the shorter at usual frame rates, the longer at any."""
 UNREAD = 0.05
-"""Share of an FLV file that may lie behind its last frame."""
+"""Share of an FLV file that may follow its last frame."""
 SOME = 3
-"""Places that a note names."""
+"""Number of places listed in a note."""
 
 
 def import_av() -> ModuleType:
-    """PyAV, which is an extra."""
+    """Import PyAV.
+
+    Raises:
+        InputError: the extra ``video`` is not installed.
+    """
     try:
         import av
     except ImportError as error:
@@ -41,12 +45,21 @@ def import_av() -> ModuleType:
 
 
 class Track:
-    """The video track of an open file, and what comes out of it. Times here are in seconds, see `TrackClock`.
+    """The video track of an open file, with a record of problems. Times are in seconds, see `TrackClock`.
 
-    What went wrong is counted: errors (packets that cannot be decoded), damaged (frames shown with missing parts),
-    misplaced (frames dropped because of their time), skipped (bytes where no packet could be made out), stopped (why
-    reading ended early). hidden: packets that the container's edits keep from being shown. shown: frames given out.
-    holes: times between which no new frame is shown for long.
+    Attributes:
+        path: of the file.
+        container: of PyAV.
+        stream: of PyAV.
+        clock: times of packets and frames.
+        errors: number of packets that could not be decoded.
+        damaged: number of frames with missing parts.
+        misplaced: number of frames dropped because of their time.
+        skipped: number of bytes that are not part of a packet.
+        hidden: number of packets that the container's edit list hides.
+        shown: number of frames returned.
+        holes: (start, end) of long times without a new frame.
+        stopped: why reading ended early.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
@@ -61,12 +74,12 @@ class Track:
         self.clock = TrackClock(stream.time_base, lambda: self.rate, JUMP if jumps else None, wraps=jumps)
 
     def packets(self) -> Iterator[Any]:
-        """The compressed frames as they lie in the file, up to its end or to where it cannot be read any more."""
+        """Yield packets in file order, up to the end of the file or the first position that cannot be read."""
         tracks = self.container.streams if self.states_duration else [self.stream]
         reached: int | None = None
         try:
             for packet in self.container.demux(*tracks):
-                if packet.size == 0:  # PyAV's mark of the end, or an empty frame, which a decoder takes for the end
+                if packet.size == 0:  # the end of the file, or an empty frame, which a decoder mistakes for it
                     continue
                 self._count(packet, reached)
                 reached = None if packet.pos is None else packet.pos + packet.size
@@ -81,11 +94,11 @@ class Track:
         self.hidden += packet.is_discard
         first = self.clock.kind is None
         self.clock.take(packet)
-        if first and self.clock.kind == "shown":  # that time was not made up, so those that are missing may be
+        if first and self.clock.kind == "shown":  # this time was not generated, so missing ones may be
             self.container.flags |= import_av().container.Flags.gen_pts.value
 
     def _count(self, packet: Any, reached: int | None) -> None:
-        """Take down what a packet says. reached: where in the file the one before it ends."""
+        """Record end time and position of a packet. reached: file offset of the end of its predecessor."""
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is not None:
             end = stamp + (packet.duration or 0)
@@ -95,7 +108,7 @@ class Track:
             self.skipped += gap if gap > GAP else 0
 
     def seek(self, place: int) -> bool:
-        """Whether reading can be taken up near a time in ticks."""
+        """Seek to a time in ticks; returns whether that is possible."""
         try:
             self.container.seek(place, stream=self.stream)
         except import_av().FFmpegError:
@@ -104,9 +117,9 @@ class Track:
         return True
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[Any]:
-        """PyAV's frames in the order of presentation, packet by packet: one error does not end the video."""
+        """Decode packets to PyAV frames in order of presentation; errors are counted and skipped."""
         failure = import_av().FFmpegError
-        for packet in chain(packets, [None]):  # None: the decoder gives out what it still holds
+        for packet in chain(packets, [None]):  # None flushes the decoder
             try:
                 frames = self.stream.codec_context.decode(packet)
             except failure:
@@ -117,7 +130,7 @@ class Track:
             yield from frames
 
     def timed(self, packets: Iterable[Any]) -> Iterator[tuple[Fraction, Any]]:
-        """Frames with rising times. One that is not behind its predecessor was never shown, and is dropped."""
+        """Decode packets to frames with increasing times; a frame that is not after its predecessor is dropped."""
         before: Fraction | None = None
         longest = max(HOLE, min(LONG_HOLE, 5 * self.clock.step))
         for frame in self.decoded(packets):
@@ -134,14 +147,19 @@ class Track:
             yield time, frame
 
     def notes(self, start: Fraction) -> list[str]:
-        """What deserves a look though nothing was lost, a line each, once all packets have been read.
+        """Describe jumps and holes, one line each, after all packets have been read.
 
-        start: the time that counts as 0.
+        Args:
+            start: the time that counts as 0.
         """
-        return [*_about_jumps(self.clock.jumps, start), *_about_holes(self.holes, start)]
+        return [*_describe_jumps(self.clock.jumps, start), *_describe_holes(self.holes, start)]
 
     def damage(self, start: Fraction) -> list[str]:
-        """What was lost, a line each, once all packets have been read."""
+        """Describe what was lost, one line each, after all packets have been read.
+
+        Args:
+            start: the time that counts as 0.
+        """
         expected = None if self.listed is None else self.listed - self.hidden
         decoded, stated, end = self.shown + self.misplaced, self.duration, f"{float(self.end - start):.1f} s"
         slack = max(Fraction(1, 2), 2 * self.clock.step)
@@ -149,30 +167,30 @@ class Track:
         if expected is not None and decoded < expected:
             lines.append(f"{decoded} of {expected} frames could be decoded")
         elif self.errors:
-            lines.append(f"packets that could not be decoded: {self.errors}")
-        elif self.clock.behind > slack:
-            lines.append(f"no picture could be decoded in the last {float(self.clock.behind):.1f} s")
+            lines.append(f"{self.errors} packets could not be decoded")
+        elif self.clock.remaining > slack:
+            lines.append(f"no picture could be decoded in the last {float(self.clock.remaining):.1f} s")
         if self.skipped:
-            lines.append(f"bytes that could not be made sense of: {self.skipped}")
+            lines.append(f"{self.skipped} bytes could not be parsed")
         if self.states_duration and stated is not None and self.end < stated - slack:
-            lines.append(f"ends at {end} of stated {float(stated):.1f} s")
+            lines.append(f"ends at {end} of the stated {float(stated):.1f} s")
         if self.stopped is not None:
             lines.append(f"cannot be read beyond {end}: {self.stopped}")
         if self.shown == 1 and stated is not None and stated > max(Fraction(1), 2 * self.clock.step):
-            lines.append(f"a single picture, where {float(stated):.1f} s are stated")
+            lines.append(f"a single picture for the stated {float(stated):.1f} s")
         if self.damaged:
-            lines.append(f"frames with damaged parts: {self.damaged}")
+            lines.append(f"{self.damaged} frames are partly damaged")
         if self.misplaced:
             place = f"the first at {float(self._misplaced_at - start):.1f} s"
-            lines.append(f"frames left out because their times do not rise: {self.misplaced}, {place}")
+            lines.append(f"{self.misplaced} frames omitted because their times do not increase, {place}")
         if unread := self._unread():
             lines.append(
-                f"the last {unread:,} bytes are not read, perhaps a second file behind the first: cut them apart"
+                f"the last {unread:,} bytes are not read, perhaps a second file appended to the first; split them"
             )
         return lines
 
     def _unread(self) -> int:
-        """Bytes behind what can be read, where they should be video."""
+        """Number of unreadable bytes at the end that should be video."""
         size = self.path.stat().st_size
         if "mp4" in self._formats:
             return size - (second_file(self.path) or size)
@@ -181,38 +199,38 @@ class Track:
 
     @property
     def end(self) -> Fraction:
-        """When the last packet of any track ends, of those read so far."""
+        """End of the last packet read so far, of any track."""
         tracks = self.container.streams
         return max((ticks * tracks[index].time_base for index, ticks in self._ends.items()), default=Fraction(0))
 
     @property
     def rate(self) -> Fraction | None:
-        """Average frames a second."""
+        """Average frame rate in Hz."""
         rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate or None
         return rate
 
     @property
     def usual_rate(self) -> Fraction | None:
-        """Frames a second where none are missing, as FFmpeg guesses it: a hole changes the average, and not this."""
+        """Frame rate in Hz without holes, as guessed by FFmpeg; holes change only the average."""
         rate: Fraction | None = self.stream.guessed_rate or self.rate
         return rate
 
     @property
     def listed(self) -> int | None:
-        """How many frames the container has listed so far; what its edits cut off is not in it.
+        """Number of frames that the container has listed so far, without those cut by its edit list.
 
-        A fragmented MP4 file lists those of the fragments that have been read.
+        A fragmented MP4 file lists those of the fragments read so far.
         """
         return len(self.stream.index_entries) or None if "mp4" in self._formats else None
 
     @property
     def frames(self) -> int | None:
-        """How many frames the container lists, where its list is known to be of all."""
+        """Number of frames listed by the container, if the list is complete."""
         return None if self.listed is None or is_fragmented(self.path) else self.listed
 
     @property
     def duration(self) -> Fraction | None:
-        """Seconds that the container states, of all tracks; those of the video in AVI, which states no others."""
+        """Seconds stated by the container for all tracks (in AVI, for the video)."""
         if "avi" in self._formats and self.stream.frames and self.rate:
             return Fraction(self.stream.frames) / self.rate
         stated = self.container.duration
@@ -220,22 +238,25 @@ class Track:
 
     @property
     def states_duration(self) -> bool:
-        """Whether the stated duration is that of the whole where the file has been cut off."""
+        """Whether the stated duration is complete even if the file is truncated."""
         return not self._formats.isdisjoint(STATE_DURATION)
 
 
 def may_jump(container: Any) -> bool:
-    """Whether the container's clock may jump, and begins anew after 26 hours: MPEG-TS and its kin."""
+    """Whether the container's clock may jump, and wraps around after 26 hours (MPEG-TS and related formats)."""
     return bool(container.format.flags & import_av().format.Flags.ts_discont.value)
 
 
 @contextmanager
 def opened(path: Path, track: int | None = None) -> Iterator[Track]:
-    """A video track of a file: the one of that index, or the main one, see `tracks.choose`.
+    """Open a video track of a file.
+
+    Args:
+        path: of the file.
+        track: index of the track; None: the main one, see `tracks.choose`.
 
     Raises:
-        InputError: missing, not a video, without a video track, of a codec that cannot be decoded, or of larger
-            pictures than can be handled.
+        InputError: no such file, no video, an unsupported codec, or pictures that are too large.
     """
     with _container(path) as container:
         if track is None:
@@ -253,7 +274,7 @@ def _main_track(path: Path, container: Any) -> int:
     found = video_tracks(str(path), container)
     if len(found) == 1:
         return int(found[0].index)
-    with _container(path) as other:  # what is read to choose would be missing in the first one
+    with _container(path) as other:  # packets read for the choice would be missing in the first one
         return int(choose(other, [other.streams[stream.index] for stream in found]).index)
 
 
@@ -261,7 +282,7 @@ def _main_track(path: Path, container: Any) -> int:
 def _container(path: Path) -> Iterator[Any]:
     av = import_av()
     _check_file(path)
-    # "file:" and the list: a name is never an address, and a playlist never fetches one
+    # with "file:" and the whitelist, neither a name nor a playlist accesses the network
     options = {"protocol_whitelist": "file", "max_pixels": str(LARGEST)}
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", options=options)
@@ -273,46 +294,46 @@ def _container(path: Path) -> Iterator[Any]:
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise InputError(f"{path}: a folder; give the video files in it")
+        raise InputError(f"{path}: a folder, not a video file")
     if not path.exists():
         raise InputError(f"{path}: no such video file")
     if check_regular(path) == 0:
-        raise InputError(f"{path}: an empty file of zero bytes; copy or download it again")
+        raise InputError(f"{path}: an empty file; copy or download it again")
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be opened, and what to do."""
+    """Why a file cannot be opened, with a remedy."""
     if isinstance(error, PermissionError):
-        return "may not be read; change its permissions"
+        return "no permission to read it; change its permissions"
     with path.open("rb") as file:
         begins_as_mp4 = file.read(8)[4:] == b"ftyp"
     if begins_as_mp4:
         return (
-            "an MP4 file without a readable index (moov), as a recording or a copy leaves it that was cut off; copy it "
-            "again, or repair it with a tool such as untrunc"
+            "an MP4 file without a readable index (moov), as after an interrupted recording or copy; copy it again, or "
+            "repair it with a tool such as untrunc"
         )
-    said = getattr(error, "strerror", None) or error
-    return f"not a video that can be read ({one_line(said, 80)}); give a video file"
+    reason = getattr(error, "strerror", None) or error
+    return f"not a readable video ({one_line(reason, 80)}); use a video file"
 
 
-def _about_jumps(jumps: Sequence[Jump], start: Fraction) -> list[str]:
+def _describe_jumps(jumps: Sequence[Jump], start: Fraction) -> list[str]:
     if not jumps:
         return []
     places = [f"by {float(jump.seconds):+.1f} s at {float(jump.time - start):.1f} s" for jump in jumps]
     return [
-        f"its clock jumps {_some(places)}; what is behind is taken to follow at once: if there was a pause, its times "
-        "are early by that much"
+        f"its clock jumps {_list_first(places)}; the video is continued without a gap, so if there was a pause, later "
+        "times are early by that much"
     ]
 
 
-def _about_holes(holes: Sequence[tuple[Fraction, Fraction]], start: Fraction) -> list[str]:
+def _describe_holes(holes: Sequence[tuple[Fraction, Fraction]], start: Fraction) -> list[str]:
     if not holes:
         return []
     places = [f"from {float(begin - start):.1f} to {float(end - start):.1f} s" for begin, end in holes]
-    return [f"one picture is shown {_some(places)}"]
+    return [f"one picture is shown {_list_first(places)}"]
 
 
-def _some(places: Sequence[str]) -> str:
-    """The first few of many."""
+def _list_first(places: Sequence[str]) -> str:
+    """List the first few places."""
     more = len(places) - SOME
-    return ", ".join(places[:SOME]) + (f" and {more} times more" if more > 0 else "")
+    return ", ".join(places[:SOME]) + (f" and {more} more" if more > 0 else "")

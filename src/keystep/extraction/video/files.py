@@ -1,4 +1,4 @@
-"""Video files, by presentation time: every frame in order, or the one that is shown at a moment."""
+"""Video files: all frames in order of presentation, or the frame shown at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from typing import Any
 from keystep.errors import InputError
 from keystep.extraction.video.decoding import Track, opened
 from keystep.extraction.video.frames import LARGEST, Frame, Renderer
-from keystep.extraction.video.seeking import Cursor, Table, read_table
-from keystep.extraction.video.tracks import about_others
+from keystep.extraction.video.seeking import Cursor, FrameTable, read_table
+from keystep.extraction.video.tracks import note_other_tracks
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says of its video.
+    """Properties of a video file.
 
-    height, width: of the first frame, upright, with square pixels. rate: average frames a second. usual_rate: the same
-    without holes. frames: how many its container lists. duration: seconds of all tracks as the container states or
-    estimates it. start: seconds on the file's own clock that count as 0. begins: seconds from there at which the
-    video's first frame is due, whether it can be decoded or not. timed: False where frames have no times (a raw
-    stream), so that they are taken to follow each other at ``rate``.
+    Attributes:
+        path: of the file.
+        height: of the first frame, upright, in square pixels.
+        width: of the first frame, upright, in square pixels.
+        rate: average frame rate in Hz, if known.
+        usual_rate: frame rate in Hz without holes, if known.
+        frames: number of frames listed by the container, if complete.
+        duration: seconds of all tracks, as stated or estimated by the container.
+        codec: FFmpeg's name of it.
+        start: seconds on the file's own clock that count as 0.
+        begins: seconds after ``start`` at which the first frame is due, even if it cannot be decoded.
+        timed: False if frames have no times (a raw stream) and are spaced by ``rate``.
     """
 
     path: Path
@@ -42,18 +49,20 @@ class VideoInfo:
 
 
 class VideoFile:
-    """A video file as a `FrameSource`, see `open_video`. It is open only while frames are being read.
+    """A video file, see `open_video`. It is only open while frames are read.
 
-    info: what the file says. damage: what was lost, a line each, known once `frames` has come to its end; what remains
-    should be marked as partial. notes: what else deserves a look, such as other tracks, and then jumps of its clock.
+    Attributes:
+        info: properties of the file.
+        damage: what was lost, one line each; complete after iterating over `frames`.
+        notes: other remarks, such as on further tracks, and after iterating, on jumps of the clock.
     """
 
     def __init__(self, path: Path) -> None:
         self.damage: list[str] = []
-        self._table: Table | None = None
+        self._table: FrameTable | None = None
         self._listed = False
         with opened(path) as track:
-            self._index, self._others = track.stream.index, about_others(track.container, track.stream)
+            self._index, self._others = track.stream.index, note_other_tracks(track.container, track.stream)
             self.notes = self._others
             self._pixel_aspect = track.stream.sample_aspect_ratio or Fraction(1)
             self._first, decoded = _first_frame(track)
@@ -74,9 +83,9 @@ class VideoFile:
             )
 
     def frames(self) -> Iterator[Frame]:
-        """All frames that can be decoded, in the order of their times; each call reads the file anew.
+        """Decode all frames in order of presentation; each call reads the file from the start.
 
-        Time 0 is where the first of sound and video begins. Frames whose times do not rise are left out.
+        Time 0 is the start of sound or video, whichever is first. Frames with non-increasing times are dropped.
         """
         renderer, start = self._renderer(), self.info.start
         with opened(self.info.path, self._index) as track:
@@ -85,21 +94,24 @@ class VideoFile:
             self.damage, self.notes = track.damage(start), [*self._others, *track.notes(start)]
 
     def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
-        """The frame shown at each moment, as if all frames before it had been decoded.
+        """Yield the frame shown at each time, identical to decoding from the start.
 
-        Decodes on where moments rise slowly; else it looks for a key frame, once all packets have been listed (which
-        reads the file, but decodes nothing). Files without proper times, and those known to be damaged, are read from
-        the start. Behind damage that is not known yet, `Frame.index` counts what was lost.
+        Decoding continues up to times shortly ahead; for others it seeks to a key frame, after listing all packets
+        (which reads the file without decoding). Files without usable times, and those known to be damaged, are decoded
+        from the start. After damage that is not known yet, `Frame.index` also counts lost frames.
+
+        Args:
+            times: seconds, in any order.
         """
         opening = partial(opened, self.info.path, self._index)
-        with closing(Cursor(opening, self.info.start, self._renderer(), self._places)) as cursor:
-            for moment in times:
-                yield cursor.shown(moment)
+        with closing(Cursor(opening, self.info.start, self._renderer(), self._frame_table)) as cursor:
+            for time in times:
+                yield cursor.shown(time)
 
     def _renderer(self) -> Renderer:
         return Renderer(self._pixel_aspect, str(self.info.path))
 
-    def _places(self) -> Table | None:
+    def _frame_table(self) -> FrameTable | None:
         if self.damage or not self.info.timed:
             return None
         if not self._listed:
@@ -110,11 +122,11 @@ class VideoFile:
 
 
 def open_video(path: str | Path) -> VideoFile:
-    """Look at a video file and decode its first frame.
+    """Open a video file and decode its first frame.
 
     Raises:
-        InputError: no such file, a folder, an empty file; not a video, sound only, cut off before its index; a codec
-            that cannot be decoded, not one frame that can be; PyAV is not installed.
+        InputError: no such file, no readable video, an unsupported codec, no decodable frame, pictures that are too
+            large, or PyAV is not installed.
     """
     return VideoFile(Path(path))
 
@@ -125,15 +137,14 @@ def _first_frame(track: Track) -> tuple[Fraction, Any]:
     context = track.stream.codec_context
     doubt = "" if context.width else f" (is it larger than {LARGEST:,} pixels?)"
     raise InputError(
-        f"{track.path}: has a {context.name} video track, but not one of its frames can be decoded{doubt}; copy or "
-        "download it again"
+        f"{track.path}: no frame of its {context.name} video track can be decoded{doubt}; copy or download it again"
     )
 
 
 def _start(track: Track, first: Fraction) -> Fraction:
-    """Seconds on the file's clock at which the first of its sound and its video begins.
+    """Start of sound or video on the file's clock, in seconds, whichever is first.
 
-    Sound before 0 is what an encoder needs to get going; no player lets it be heard.
+    Sound before 0 is encoder priming, which players do not play.
     """
     begins = [_due(track, first)]
     for sound in track.container.streams.audio:
@@ -143,6 +154,6 @@ def _start(track: Track, first: Fraction) -> Fraction:
 
 
 def _due(track: Track, first: Fraction) -> Fraction:
-    """Seconds on the file's clock at which its video begins, even if the first frame that can be decoded is later."""
+    """Start of the video on the file's clock, in seconds, even if the first decodable frame is later."""
     stated = track.stream.start_time
     return first if stated is None else min(first, stated * track.stream.time_base)

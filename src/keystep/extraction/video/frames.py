@@ -1,12 +1,12 @@
-"""One picture of a video: when it is shown, and its pixels as a backbone wants them."""
+"""Frames of a video: their presentation time, and their pixels preprocessed for a backbone."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,23 +14,28 @@ from keystep.errors import InputError
 from keystep.extraction.backbone import Picture
 
 COARSEST = Fraction(1, 500)
-"""Seconds of a tick to which times were rounded; longer ticks are a frame's own duration (AVI), and exact."""
+"""Longest clock tick, in seconds, that rounds times. Longer ticks are the duration of a frame (AVI), and exact."""
 LARGEST = 1 << 26
-"""Pixels that a picture may have: 8192 x 8192."""
+"""Largest number of pixels of a picture: 8192 x 8192."""
 NARROWEST = 64
-"""How many times longer than the other one a picture's longer side may be."""
+"""Largest aspect ratio of a picture."""
 
 
 def check_size(where: str, height: int, width: int) -> None:
-    """Refuse pictures that would take gigabytes, as they are or once they are resized.
+    """Refuse pictures that would take gigabytes before or after resizing.
+
+    Args:
+        where: the pictures are from, for messages.
+        height: in pixels.
+        width: in pixels.
 
     Raises:
-        InputError: more than `LARGEST` pixels, or much longer than wide, or wider than long.
+        InputError: more than `LARGEST` pixels, or an aspect ratio above `NARROWEST`.
     """
     if height * width > LARGEST or max(height, width) > NARROWEST * max(1, min(height, width)):
         raise InputError(
-            f"{where}: pictures of {width} x {height}, larger than 8192 x 8192 pixels or narrower than 1 in "
-            f"{NARROWEST}; scale them before"
+            f"{where}: pictures of {width} x {height}, larger than 8192 x 8192 pixels or with an aspect ratio "
+            f"above {NARROWEST}; rescale them first"
         )
 
 
@@ -38,12 +43,16 @@ def check_size(where: str, height: int, width: int) -> None:
 class Frame:
     """A decoded frame.
 
-    index: place in the order of presentation, from 0, among the frames of the file that can be decoded.
-    time: seconds from the file's start, exact. height, width: upright, with square pixels.
-    render: what `rgb` calls. slack: seconds by which ``time`` may be off because files count in ticks, half a tick.
+    It keeps the decoded picture in full size, so store the results of `rgb` rather than frames. The frames of one
+    iteration share a scaler and are not thread-safe.
 
-    A frame holds its decoded picture in full size: keep many of `rgb`, not many frames. The frames of one iteration
-    share a scaler, so that two threads may not ask them at once.
+    Attributes:
+        index: position among the decodable frames of the file, in order of presentation, from 0.
+        time: exact seconds from the start of the file.
+        height: upright, in square pixels.
+        width: upright, in square pixels.
+        render: implementation of `rgb`.
+        slack: possible error of ``time`` in seconds, half a tick of the file's clock.
     """
 
     index: int
@@ -54,47 +63,32 @@ class Frame:
     slack: Fraction = Fraction(0)
 
     def rgb(self, picture: Picture) -> np.ndarray:
-        """(H, W, 3) uint8 RGB in C order: upright, resized and cropped in the middle as ``picture`` says."""
+        """Return (H, W, 3) uint8 RGB in C order: upright, resized and centre-cropped according to ``picture``."""
         return self.render(picture)
 
 
-class FrameSource(Protocol):
-    """Where frames come from."""
-
-    def frames(self) -> Iterator[Frame]:
-        """All frames in the order of their times, one at a time: memory does not grow with the length."""
-        ...
-
-    def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
-        """For each moment, in seconds, the frame that is shown then: the latest whose time is not behind it.
-
-        Before the first frame it is the first, behind the last one the last. Times may come in any order.
-        """
-        ...
-
-
 class Orientation(NamedTuple):
-    """How stored pictures become upright ones: transposed, then flipped."""
+    """Transformation of stored pictures to upright ones: transpose, then flip."""
 
     transposed: bool = False
     flip_rows: bool = False
     flip_columns: bool = False
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width behind the turn of what had these before it; and the other way round."""
+        """Height and width after the transformation, given those before; and vice versa."""
         return (width, height) if self.transposed else (height, width)
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """A view of (H, W, 3) that is upright."""
+        """Return an upright view of (H, W, 3)."""
         array = array.swapaxes(0, 1) if self.transposed else array
         return array[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
 def orientation(matrix: bytes) -> Orientation:
-    """The quarter turn, perhaps mirrored, nearest to an FFmpeg display matrix.
+    """Nearest rotation by a multiple of 90 degrees, possibly mirrored, to an FFmpeg display matrix.
 
-    The matrix is nine native 32-bit integers (a, b, u, c, d, v, x, y, w); column p and row q of the stored picture go
-    to column a p + c q and row b p + d q (libavutil/display.h).
+    The matrix is nine native 32-bit integers (a, b, u, c, d, v, x, y, w), which map column p and row q of the stored
+    picture to column a p + c q and row b p + d q (libavutil/display.h).
     """
     a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     if abs(a) + abs(d) >= abs(b) + abs(c):
@@ -103,15 +97,15 @@ def orientation(matrix: bytes) -> Orientation:
 
 
 class Renderer:
-    """Turns decoded frames of one video upright and into RGB of the size that is asked for.
+    """Converts decoded frames of a video to upright RGB of a given size.
 
-    Colours follow the matrix and range that the frame states. Where it states no matrix, BT.709 is taken for high
-    definition and BT.601 below, as players do. High dynamic range (PQ, HLG) is not mapped to a screen's; fields of
-    interlaced video are not taken apart.
+    Colours follow the matrix and range stated by the frame. Without a matrix, BT.709 is used for high definition and
+    BT.601 below, as in players. High dynamic range (PQ, HLG) is not tone-mapped, and interlaced video is not
+    deinterlaced.
 
     Args:
-        pixel_aspect: width of a pixel over its height.
-        where: what the pictures are of, for messages.
+        pixel_aspect: width of a pixel divided by its height.
+        where: the pictures are from, for messages.
     """
 
     def __init__(self, pixel_aspect: Fraction, where: str = "video") -> None:
@@ -120,10 +114,15 @@ class Renderer:
         self._scalers: dict[Picture, Any] = {}
 
     def frame(self, index: int, time: Fraction, decoded: Any) -> Frame:
-        """A PyAV frame as ours.
+        """Wrap a PyAV frame.
+
+        Args:
+            index: of the frame.
+            time: exact seconds from the start of the file.
+            decoded: the PyAV frame.
 
         Raises:
-            InputError: it is larger than can be handled.
+            InputError: the picture is too large.
         """
         turn = self._orientation(decoded)
         square = decoded.width if self.pixel_aspect == 1 else max(1, round(decoded.width * self.pixel_aspect))
@@ -135,12 +134,12 @@ class Renderer:
         )
 
     def _orientation(self, decoded: Any) -> Orientation:
-        """Read once per angle: asking a PyAV frame for its side data ties it to itself until the next collection."""
+        """Read once per angle, as access to the side data of a PyAV frame creates a reference cycle."""
         try:
             angle = decoded.rotation
-        except ValueError:  # a matrix of zeros turns by no angle
+        except ValueError:  # a matrix of zeros has no angle
             return Orientation()
-        if angle not in self._orientations:  # 0 may be a flip, too
+        if angle not in self._orientations:  # 0 may be a flip as well
             matrix = decoded.side_data.get("DISPLAYMATRIX")
             self._orientations[angle] = Orientation() if matrix is None else orientation(bytes(matrix))
         return self._orientations[angle]
@@ -168,7 +167,7 @@ class Renderer:
 
 
 def resized_size(height: int, width: int, picture: Picture) -> tuple[int, int]:
-    """Height and width of a frame before it is cropped: the longer side is cut to whole pixels."""
+    """Height and width of a frame before cropping; the longer side is rounded down."""
     if picture.short is None:
         return picture.height, picture.width
     shorter = min(height, width)
@@ -176,11 +175,11 @@ def resized_size(height: int, width: int, picture: Picture) -> tuple[int, int]:
 
 
 MATRICES = (1, 4, 5, 6, 7, 9, 10)
-"""FFmpeg's numbers of the matrices that its scaler knows: BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020 twice."""
+"""FFmpeg's numbers of the matrices that its scaler supports: BT.709, FCC, BT.601 (two), SMPTE 240M, BT.2020 (two)."""
 
 
 def _matrix(decoded: Any) -> int | None:
-    """The matrix to convert with; None where the frame says it itself or has none."""
+    """Colour matrix for the conversion; None: stated by the frame, or not needed."""
     if decoded.format.is_rgb or decoded.colorspace in MATRICES:
         return None
     return 1 if decoded.width >= 1280 or decoded.height > 576 else 5

@@ -1,4 +1,4 @@
-"""Random access that gives the very frames that decoding from the start gives."""
+"""Random access to frames, identical to decoding from the start."""
 
 from __future__ import annotations
 
@@ -17,69 +17,85 @@ from keystep.extraction.video.decoding import Track
 from keystep.extraction.video.frames import Frame, Renderer
 
 FAR = Fraction(4)
-"""Seconds ahead beyond which a key frame is looked for; up to there, decoding on is as quick."""
+"""Seconds ahead from which a key frame is sought; up to there, decoding is as fast."""
 
 
 @dataclass(frozen=True)
-class Key:
-    """A packet that decoding can begin with: its times of presentation and of decoding, in the track's ticks."""
+class KeyFrame:
+    """A packet at which decoding can start.
+
+    Attributes:
+        pts: presentation time in ticks.
+        dts: decoding time in ticks, if known.
+    """
 
     pts: int
     dts: int | None
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """When the frames of a file are shown, (n,) int64 in rising ticks, and where decoding can begin, rising too."""
+class FrameTable:
+    """All frames of a file.
+
+    Attributes:
+        shown: (n,) int64 presentation times in increasing ticks.
+        keys: key frames in order of presentation.
+    """
 
     shown: np.ndarray
-    keys: list[Key]
+    keys: list[KeyFrame]
 
     def number(self, pts: int) -> int | None:
-        """The index of the frame of that time, if there is one."""
+        """Index of the frame with this presentation time, if there is one."""
         place = int(np.searchsorted(self.shown, pts))
         return place if place < len(self.shown) and self.shown[place] == pts else None
 
-    def begins(self, pts: int) -> Iterator[Key]:
-        """Keys from which the frame of that time can be decoded, the last one first, then ever larger steps back."""
+    def starts(self, pts: int) -> Iterator[KeyFrame]:
+        """Key frames to decode the frame at a time from: the nearest first, then in increasing steps back."""
         place, step = bisect_right(self.keys, pts, key=lambda key: key.pts) - 1, 1
         while place >= 0:
             yield self.keys[place]
             place, step = place - step, 2 * step
 
 
-def read_table(track: Track, first: Fraction) -> Table | None:
-    """List a file's packets without decoding; None where their times do not name frames.
+def read_table(track: Track, first: Fraction) -> FrameTable | None:
+    """List the frames of a file without decoding.
 
-    first: when the first frame that can be decoded is shown; what belongs before it is not counted.
+    Args:
+        track: the open track.
+        first: time of the first decodable frame; earlier ones are not counted.
+
+    Returns:
+        the table; None if frames cannot be identified by their times.
     """
     shown, keys = [], []
     for packet in track.packets():
         if packet.pts is None or track.clock.kind != "shown" or track.clock.jumps:
             return None
         if packet.is_keyframe:
-            keys.append(Key(packet.pts, packet.dts))
+            keys.append(KeyFrame(packet.pts, packet.dts))
         if not packet.is_discard and not _is_invisible(track, packet):
             shown.append(packet.pts)
     times = np.sort(np.array(shown, dtype=np.int64))
     if not len(times) or bool((np.diff(times) == 0).any()):
         return None
     times = times[np.searchsorted(times, int(first / track.stream.time_base)) :]
-    return Table(times, sorted(keys, key=lambda key: key.pts))
+    return FrameTable(times, sorted(keys, key=lambda key: key.pts))
 
 
 def _is_invisible(track: Track, packet: Any) -> bool:
-    """Whether a VP8 frame is only there to predict others from (RFC 6386, 9.1: the show_frame bit)."""
+    """Whether a VP8 frame is only a reference for others (RFC 6386, 9.1: the show_frame bit)."""
     return bool(track.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10)
 
 
 class Cursor:
-    """A place in a file that goes forward by decoding, and anywhere else by way of a key frame.
+    """Position in a file that moves forward by decoding, and elsewhere by seeking to a key frame.
 
     Args:
         opening: opens the track.
-        start: the time on the file's clock that counts as 0.
-        table: called once a key frame is needed; where it gives None, the file is read from its start.
+        start: time on the file's clock that counts as 0, in seconds.
+        renderer: converts frames.
+        table: called when a key frame is needed; if it returns None, the file is decoded from the start.
     """
 
     def __init__(
@@ -87,7 +103,7 @@ class Cursor:
         opening: Callable[[], AbstractContextManager[Track]],
         start: Fraction,
         renderer: Renderer,
-        table: Callable[[], Table | None],
+        table: Callable[[], FrameTable | None],
     ) -> None:
         self._opening, self._start, self._renderer, self._table = opening, start, renderer, table
         self._open = ExitStack()
@@ -101,25 +117,29 @@ class Cursor:
         self._rest = iter(())
         self._open.close()
 
-    def shown(self, moment: Fraction) -> Frame:
-        """The frame on show at a moment."""
-        back = moment < self._shown.time and self._shown.index > 0
-        far = self._coming is not None and moment > self._coming.time + FAR
+    def shown(self, time: Fraction) -> Frame:
+        """Return the frame shown at a time in seconds.
+
+        Raises:
+            InputError: no frame can be decoded any more, as the file has changed.
+        """
+        back = time < self._shown.time and self._shown.index > 0
+        far = self._coming is not None and time > self._coming.time + FAR
         if back or far:
-            self._go(moment, back)
-        while self._coming is not None and self._coming.time <= moment:
+            self._move(time, back)
+        while self._coming is not None and self._coming.time <= time:
             self._shown, self._coming = self._coming, next(self._rest, None)
         return self._shown
 
-    def _go(self, moment: Fraction, back: bool) -> None:
-        """Take up decoding at a key frame before a moment, or from the start, or leave it where it is."""
+    def _move(self, time: Fraction, back: bool) -> None:
+        """Continue at a key frame before a time, or at the start, unless decoding on is as fast."""
         table, lost = self._table(), back
         base = self._track.stream.time_base
-        for key in table.begins((moment + self._start) // base) if table is not None else ():
+        for key in table.starts((time + self._start) // base) if table is not None else ():
             if not back and key.pts * base - self._start <= self._shown.time:
-                break  # decoding on gets there sooner
+                break  # decoding on is faster
             lost = True
-            if any(self._sought(place, key, moment) for place in dict.fromkeys((key.pts, key.dts))):
+            if any(self._seek(place, key, time) for place in dict.fromkeys((key.pts, key.dts))):
                 return
         if lost:
             self._restart()
@@ -129,10 +149,10 @@ class Cursor:
         self._track = self._open.enter_context(self._opening())
         decoded = self._track.timed(self._track.packets())
         if not self._begin(decoded, 0):
-            raise InputError(f"{self._track.path}: has changed: none of its frames can be decoded any more")
+            raise InputError(f"{self._track.path}: has changed; none of its frames can be decoded any more")
 
     def _begin(self, decoded: Iterator[tuple[Fraction, Any]], index: int) -> bool:
-        """Show the first of the frames, which has that index; whether there is one."""
+        """Start with frames whose first one has a given index; returns whether there are any."""
         frames = (
             self._renderer.frame(number, time - self._start, frame)
             for number, (time, frame) in enumerate(decoded, start=index)
@@ -142,12 +162,11 @@ class Cursor:
             self._shown, self._coming, self._rest = first, next(frames, None), frames
         return first is not None
 
-    def _sought(self, place: int | None, key: Key, moment: Fraction) -> bool:
-        """Whether decoding could be taken up at that key frame or an earlier one, with the moment still ahead.
+    def _seek(self, place: int | None, key: KeyFrame, time: Fraction) -> bool:
+        """Seek to a key frame or an earlier one; returns whether decoding continues there, not after ``time``.
 
-        Where a file lands when it is asked for a place is its own affair: behind it, or between key frames, too; so
-        that is looked at. What lies behind the key frame in the file but is shown before it is left out: it may need
-        frames that were skipped.
+        Seeking may land after the key frame or between key frames, so the position is checked. Frames that follow the
+        key frame in the file but are shown before it are omitted, as they may need skipped frames.
         """
         track, table, self._rest = self._track, self._table(), iter(())
         if place is None or table is None:
@@ -159,11 +178,11 @@ class Cursor:
         if landed is None or landed.pts is None or landed.pts > key.pts:
             return False
         begin = landed.pts * track.stream.time_base
-        decoded = ((time, frame) for time, frame in track.timed(chain([landed], packets)) if time >= begin)
+        decoded = ((shown, frame) for shown, frame in track.timed(chain([landed], packets)) if shown >= begin)
         first = next(decoded, None)
-        if first is None or first[0] - self._start > moment:
+        if first is None or first[0] - self._start > time:
             return False
-        if first[1].pts != landed.pts and not landed.is_discard:  # it only begins a refresh by parts, or is damaged
+        if first[1].pts != landed.pts and not landed.is_discard:  # the start of a gradual refresh, or damaged
             return False
         index = table.number(first[1].pts)
         return index is not None and self._begin(chain([first], decoded), index)

@@ -1,4 +1,4 @@
-"""Which of a file's video tracks is the recording."""
+"""Selection of the main video track of a file."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from typing import Any
 from keystep.errors import InputError
 
 MOST_PACKETS = 10_000
-"""Packets that are looked at to tell tracks that move from still pictures."""
+"""Packets read to tell moving tracks from still pictures."""
 
 
 def video_tracks(name: str, container: Any) -> list[Any]:
-    """The video tracks that can be decoded and are no cover pictures.
+    """List the video tracks that can be decoded, except for cover pictures.
+
+    Args:
+        name: of the file, for messages.
+        container: the open PyAV container.
 
     Raises:
         InputError: there are none.
     """
     tracks = _recordings(container)
-    if container.format.name == "tty" or not tracks:  # tty: FFmpeg's reading of plain text as a drawing of letters
+    if container.format.name == "tty" or not tracks:  # FFmpeg reads plain text as a "tty" video
         kinds = {track.type for track in container.streams}
         found = "sound but no video" if "audio" in kinds else "no video"
-        raise InputError(f"{name}: holds {found}; give a file with a video track")
+        raise InputError(f"{name}: contains {found}; use a file with a video track")
     known = [track for track in tracks if track.codec_context is not None]
     if not known:
         raise InputError(
-            f"{name}: its video is of a codec that this PyAV cannot decode; convert it, for example to H.264 in MP4"
+            f"{name}: its video codec is not supported by this PyAV; convert it, for example to H.264 in MP4"
         )
     return known
 
 
 def choose(container: Any, tracks: Sequence[Any]) -> Any:
-    """The track that moves, rather than a still picture; of several the default one, then the largest.
+    """Choose the main track: moving ones first, then the default one, then the largest.
 
-    Reads from the container, as far as it takes to see a second picture of each track.
+    Reads packets from the container, until each track has a second picture.
     """
     from av.error import FFmpegError
 
@@ -45,12 +49,12 @@ def choose(container: Any, tracks: Sequence[Any]) -> Any:
             if number >= MOST_PACKETS or all(seen[track.index] > 1 for track in tracks):
                 break
     except FFmpegError:
-        pass  # what is damaged is told where it is decoded
+        pass  # damage is reported by decoding
     return foremost([track for track in tracks if seen[track.index] > 1] or tracks)
 
 
 def foremost(tracks: Sequence[Any]) -> Any:
-    """The default track, then the largest."""
+    """Choose the default track, or else the largest."""
     from av.stream import Disposition
 
     def rank(track: Any) -> tuple[bool, int]:
@@ -60,15 +64,15 @@ def foremost(tracks: Sequence[Any]) -> Any:
     return max(tracks, key=rank)
 
 
-def about_others(container: Any, taken: Any) -> list[str]:
-    """A note on the video tracks that were not taken; cover pictures are none."""
-    rest = [track for track in _recordings(container) if track.index != taken.index]
+def note_other_tracks(container: Any, chosen: Any) -> list[str]:
+    """Note about video tracks that were not chosen, except for cover pictures."""
+    rest = [track for track in _recordings(container) if track.index != chosen.index]
     if not rest:
         return []
-    left = ", ".join(_described(track) for track in rest)
+    left = ", ".join(_description(track) for track in rest)
     return [
-        f"has {len(rest) + 1} video tracks: taken is {_described(taken)}, not {left}; to take another, copy it to a "
-        f"file of its own (ffmpeg -i FILE -map 0:{rest[0].index} -c copy NEW.mkv)"
+        f"has {len(rest) + 1} video tracks: uses {_description(chosen)}, not {left}; to use another, copy it to a "
+        f"separate file (ffmpeg -i FILE -map 0:{rest[0].index} -c copy NEW.mkv)"
     ]
 
 
@@ -79,6 +83,6 @@ def _recordings(container: Any) -> list[Any]:
     return [track for track in container.streams if track.type == "video" and not track.disposition & covers]
 
 
-def _described(track: Any) -> str:
+def _description(track: Any) -> str:
     context = track.codec_context
     return f"track {track.index}" + (f" of {context.width} x {context.height}" if context is not None else "")

@@ -12,7 +12,7 @@ import numpy as np
 
 from keystep.data.annotation import PARTS, UNLABELLED
 from keystep.data.problems import Problems
-from keystep.data.slots import lost_note
+from keystep.data.slots import note_lost_segments
 from keystep.data.store import NAMES, FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, quoted
@@ -231,7 +231,7 @@ def _write(store: FeatureStore, archive: Archive, plan: ImportPlan, item: Item, 
     features, times, labels = video.features[:: options.every], video.times[:: options.every], item.labels
     if labels is None and plan.classes and video.labels is not None:
         labels = video.labels[:: options.every]
-        notes = lost_note(item.name, video.labels, np.arange(0, len(video.labels), options.every), labels)
+        notes = note_lost_segments(item.name, video.labels, np.arange(0, len(video.labels), options.every), labels)
     if item.slots is not None:
         features, times = features[item.slots], times[item.slots]
     with np.errstate(over="ignore"):  # reported below

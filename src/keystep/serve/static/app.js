@@ -4,16 +4,16 @@ import * as api from "./api.js";
 import {Annotation, drafts} from "./annotation.js";
 import {Classes} from "./classes.js";
 import {showConflict} from "./conflict.js";
-import {clamp, find, say} from "./dom.js";
+import {find, h, say} from "./dom.js";
 import {Editor} from "./editor.js";
 import {Gestures} from "./gestures.js";
 import {HoverCard} from "./hover.js";
-import {bind, commands, showHelp} from "./keys.js";
+import {bind, commands, returnFocus, showHelp} from "./keys.js";
 import {Learning} from "./learning.js";
 import {Live} from "./live.js";
 import {Moments} from "./moments.js";
 import {controls, Player} from "./player.js";
-import {Segments} from "./segments.js";
+import {hint, Segments} from "./segments.js";
 import {Similarity} from "./similarity.js";
 import {Tiles} from "./tiles.js";
 import {Timeline} from "./timeline.js";
@@ -47,6 +47,7 @@ class App {
     find("#project").textContent = project.name;
     find("#model").textContent = project.model ? `model ${project.model}` : "raw features";
     controls(this.player);
+    hint(this.editor, this.timeline);
     this.#wire();
     this.#buttons();
     this.classes.set(project.classes);
@@ -109,6 +110,7 @@ class App {
     const author = find("#author");
     author.value = localStorage.getItem("keystep:author") ?? "";
     author.addEventListener("change", () => localStorage.setItem("keystep:author", author.value));
+    returnFocus(timeline.canvas);
     bind(this.table, this.classes, editor, () => !document.body.classList.contains("live") && player.item);
   }
 
@@ -118,11 +120,11 @@ class App {
       learning: said => this.learning.show(said),
       classes: ({classes}) => this.classes.set(classes),
       annotation: ({video, revision}) => {
-        if (video === this.annotation?.video) this.annotation.follow(revision);
+        if (video === this.annotation?.video) this.annotation.follow(revision).catch(() => {});
         this.videos.reload();
       },
       encoding: ({done, total}) => this.#progress(`Encoding ${done} of ${total} videos`, done / total),
-      index: ({progress = 1}) => this.#progress("Building the index of moments", progress),
+      index: ({done, total}) => this.#progress("Indexing moments", done / total),
     }, states);
   }
 
@@ -146,8 +148,8 @@ class App {
   /** Lanes that came with learning appear; those that were there are asked again. */
   async #reopenLanes() {
     const turn = this.#turn;
-    const item = await api.get(`/api/videos/${this.item.id}`);
-    if (turn !== this.#turn) return;
+    const item = await api.get(`/api/videos/${this.item.id}`).catch(() => null);
+    if (item === null || turn !== this.#turn) return;
     const known = this.timeline.lanes.map(lane => lane.id).join();
     const lanes = this.#lanes(item);
     if (lanes.map(lane => lane.id).join() !== known) this.timeline.setLanes(lanes);
@@ -182,6 +184,7 @@ class App {
   /** Open a video, at a slot if one is given, with start..stop in view if they are. */
   async open(id, {slot = null, start = null, stop = null} = {}) {
     const turn = ++this.#turn;
+    this.videos.mark(id);
     try {
       if (id !== this.item?.id) {
         this.annotation?.save();
@@ -229,7 +232,6 @@ class App {
     this.editor.open(annotation);
     this.player.open(item, project);
     this.similarity.open(item);
-    this.videos.mark(item.id);
     history.replaceState(null, "", `#v=${item.id}`);
     this.#changed();
     this.#showState();
@@ -253,7 +255,8 @@ class App {
     const {state, message} = this.annotation;
     const place = find("#save-state");
     place.dataset.state = state;
-    place.textContent = this.project.read_only ? "read-only" : words[state];
+    const more = state === "offline" ? h("span.more", {}, "· kept in this browser") : null;
+    place.replaceChildren(this.project.read_only ? "read-only" : words[state], ...(more ? [more] : []));
     place.title = message || (state === "saved" ? `Revision ${this.annotation.revision} is on the server` : "");
     if (state === "refused") say(message);
   }

@@ -15,7 +15,7 @@ export class Editor extends EventTarget {
     Object.assign(this, {timeline, player, classes, readOnly, annotation: null, begun: null});
     timeline.addEventListener("drawn", event => this.drawn(event.detail));
     timeline.addEventListener("select", event => this.select(event.detail));
-    timeline.addEventListener("accept", event => this.accept(event.detail));
+    timeline.addEventListener("accept", event => this.accept(event.detail.slot, event.detail.lane));
     classes.addEventListener("choose", event => this.choose(event.detail));
     player.addEventListener("time", () => this.#grow());
   }
@@ -34,7 +34,7 @@ export class Editor extends EventTarget {
   }
 
   get selected() {
-    return this.timeline.selected;
+    return this.timeline.selected < this.spans.length ? this.timeline.selected : -1;
   }
 
   /** The selected stretch, or else the one at the playhead; -1 where there is none. */
@@ -177,25 +177,27 @@ export class Editor extends EventTarget {
     this.select(-1);
   }
 
-  #predictions(start, stop) {
-    const lane = this.timeline.lanes.find(one => one.kind === "classes" && one.id !== "labels");
-    if (!lane) {
+  /** Predicted stretches that meet start..stop: of a lane, or of what was learned here, or of the first there is. */
+  #predictions(start, stop, lane = null) {
+    const lanes = this.timeline.lanes.filter(one => one.kind === "classes" && one.id !== "labels");
+    const id = lane ?? (lanes.find(one => one.id === "prediction") ?? lanes[0])?.id;
+    if (id === undefined) {
       say("Nothing has been predicted yet: label something and press Learn.");
       return null;
     }
-    const path = `/api/videos/${this.annotation.video}/lanes/${encodeURIComponent(lane.id)}/spans`;
+    const path = `/api/videos/${this.annotation.video}/lanes/${encodeURIComponent(id)}/spans`;
     return api.get(path, {start: Math.floor(start), stop: Math.ceil(stop)}).catch(error => say(error.message));
   }
 
-  async #predictedAt(slot) {
-    const found = await this.#predictions(slot, slot + 1);
+  async #predictedAt(slot, lane = null) {
+    const found = await this.#predictions(slot, slot + 1, lane);
     return found?.spans[edit.indexAt(found.spans, slot)] ?? null;
   }
 
   /** Take over the predicted stretch at a slot. */
-  async accept(slot = this.slot) {
+  async accept(slot = this.slot, lane = null) {
     if (this.#refused()) return;
-    const one = await this.#predictedAt(Math.floor(slot));
+    const one = await this.#predictedAt(Math.floor(slot), lane);
     if (!one) return;
     this.annotation.change(edit.paint(this.spans, one.start, one.stop, one.label));
     this.player.seek(Math.min(one.stop, this.timeline.slots - 1));

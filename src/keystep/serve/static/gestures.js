@@ -8,7 +8,7 @@ const STILL = 4; // pixels that do not count as a drag
 
 /**
  * Events on the time line: "seek" (detail: slot), "hover" (detail: {slot, x, row} or null), "select" (detail: index),
- * "drawn" (detail: {start, stop}), "accept" (detail: slot). Borders are moved here.
+ * "drawn" (detail: {start, stop}), "accept" (detail: {slot, lane}). Borders are moved here.
  */
 export class Gestures {
   #fingers = new Map();
@@ -176,7 +176,7 @@ export class Gestures {
 
   doubled(event) {
     const row = this.timeline.rowAt(event.offsetY);
-    if (row?.lane?.kind === "classes") this.#tell("accept", this.#slot(event.offsetX));
+    if (row?.lane?.kind === "classes") this.#tell("accept", {slot: this.#slot(event.offsetX), lane: row.lane.id});
     else if (row?.id === "overview") this.view.fit();
   }
 

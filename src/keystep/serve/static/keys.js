@@ -90,6 +90,22 @@ function taken(event) {
   return ["Enter", " "].includes(event.key) && target.closest("button, a, summary") !== null;
 }
 
+/**
+ * After a click the time line has the focus, so that the next key is a command and not the button's or the list's. Who
+ * moves by keys keeps the focus where it is; Escape leaves a field.
+ */
+export function returnFocus(canvas) {
+  let pressed = null;
+  const back = target => target.closest("#top, #work") && !target.closest("#moments") && canvas.focus({preventScroll: true});
+  addEventListener("pointerdown", event => { pressed = event.target; }, {capture: true});
+  addEventListener("keydown", event => {
+    pressed = null;
+    if (event.key === "Escape" && event.target.matches("input")) back(event.target);
+  }, {capture: true});
+  addEventListener("click", event => event.detail > 0 && event.target.closest("button") && back(event.target));
+  addEventListener("change", event => event.target.matches("select") && event.target === pressed && back(event.target));
+}
+
 /** Let the keys do what the table says; classes come first. */
 export function bind(table, classes, editor, active) {
   const runs = new Map();

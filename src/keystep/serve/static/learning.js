@@ -63,7 +63,7 @@ export class Learning extends EventTarget {
     }
     const spread = found.spread === null || found.spread === undefined ? "" : ` ± ${found.spread.toFixed(1)}`;
     place.replaceChildren(h("b", {}, `${found.mean.toFixed(1)} %`), h("span", {}, spread),
-      h("span.note", {}, `of frames right in videos held out (${found.folds} folds)`));
+      h("span.note", {}, `of labelled slots right in held-out videos, ${found.folds} folds`));
   }
 
   /** How accuracy grew with what was labelled: points with their spread. */

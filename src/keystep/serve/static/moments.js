@@ -45,7 +45,7 @@ export class Moments extends EventTarget {
     const {start, rate} = this.timeline;
     const picture = h("img", {alt: "", loading: "lazy", src: this.#thumbnail(one, one.slot)});
     const holder = h("span.moment-picture", {}, picture);
-    picture.addEventListener("error", () => picture.remove());
+    picture.addEventListener("error", () => this.#ribbon(one).then(ribbon => picture.replaceWith(ribbon), () => {}), {once: true});
     const open = () => this.dispatchEvent(new CustomEvent("open", {detail: one}));
     const card = h("button.moment", {type: "button", onclick: open, title: `${one.name}: open here`}, holder,
       h("span.video-name", {}, one.name),
@@ -53,6 +53,19 @@ export class Moments extends EventTarget {
     for (const kind of ["pointerenter", "focus"]) card.addEventListener(kind, () => this.#play(one, picture));
     for (const kind of ["pointerleave", "blur"]) card.addEventListener(kind, () => this.#stop());
     return h("li", {}, card);
+  }
+
+  /** The colours of the representation, for a moment without a recording. */
+  async #ribbon(one) {
+    const width = one.stop - one.start;
+    const colours = new Uint8Array(await api.bytes(`/api/videos/${one.video}/lanes/colour`, {start: one.start, stop: one.stop, width}));
+    const canvas = h("canvas", {width, height: 1});
+    const context = canvas.getContext("2d");
+    for (let column = 0; column < width; column++) {
+      context.fillStyle = `rgb(${colours.subarray(3 * column, 3 * column + 3).join()})`;
+      context.fillRect(column, 0, 1, 1);
+    }
+    return canvas;
   }
 
   #thumbnail(one, slot) {

@@ -1,5 +1,6 @@
 /** How the time line looks: each function draws one thing on a canvas and keeps nothing. */
 
+import {UNSURE} from "./classes.js";
 import {clock} from "./dom.js";
 import {Tiles} from "./tiles.js";
 
@@ -40,12 +41,30 @@ export function spans(context, list, {view, classes, top, height, colour, select
     const [left, right] = [view.xOf(span.start), view.xOf(span.stop)];
     const width = Math.max(1, right - left - (right - left > 4 ? 1 : 0));
     const look = classes.get(span.label);
-    context.fillStyle = look?.colour ?? colour.soft;
+    context.fillStyle = span.label === UNSURE ? hatching(context, colour) : look?.colour ?? colour.soft;
     box(context, left, top, width, height);
-    if (names) word(context, span.label, {left, width, top, height, ink: look?.ink ?? colour.paper, view});
+    const ink = span.label === UNSURE ? colour.ink : look?.ink ?? colour.paper;
+    if (names) word(context, span.label, {left, width, top, height, ink, view});
     if (index === selected) frame(context, {left, width, top, height, colour});
   }
   context.globalAlpha = 1;
+}
+
+/** Stripes, for what nobody should learn from. */
+function hatching(context, colour) {
+  const tile = new OffscreenCanvas(8, 8);
+  const pen = tile.getContext("2d");
+  pen.fillStyle = colour.line;
+  pen.fillRect(0, 0, 8, 8);
+  pen.strokeStyle = colour.paper;
+  pen.lineWidth = 2.5;
+  for (const shift of [-8, 0, 8]) {
+    pen.beginPath();
+    pen.moveTo(shift - 1, 9);
+    pen.lineTo(shift + 9, -1);
+    pen.stroke();
+  }
+  return context.createPattern(tile, "repeat");
 }
 
 function box(context, left, top, width, height) {
@@ -57,7 +76,7 @@ function box(context, left, top, width, height) {
 function word(context, text, {left, width, top, height, ink, view}) {
   const from = Math.max(left, 0) + 5;
   const room = Math.min(left + width, view.width) - from - 4;
-  if (room < 12) return;
+  if (room < 16) return;
   const shown = shortened(context, text, room);
   if (!shown) return;
   context.fillStyle = ink;
@@ -83,7 +102,7 @@ function frame(context, {left, width, top, height, colour}) {
 }
 
 /** A lane of tiles: colours as a ribbon, levels as a filled curve. */
-export function lane(context, one, {view, tiles, top, height, colour, density}) {
+export function lane(context, one, {view, tiles, classes, top, height, colour, density}) {
   const level = Tiles.level(view.perPixel / density);
   for (const {tile, start, stop} of tiles.cover(one, view.from, view.to, level)) {
     const [left, right] = [view.xOf(start), view.xOf(stop)];
@@ -95,7 +114,25 @@ export function lane(context, one, {view, tiles, top, height, colour, density}) 
       const perSlot = tile.width / (tile.stop - tile.start);
       const source = [(start - tile.start) * perSlot, (stop - start) * perSlot];
       context.drawImage(tiles.image(one, tile), source[0], 0, source[1], 1, left, top, right - left, height);
+      if (one.kind === "classes") runNames(context, tile, {view, classes, start, stop, top, height});
     }
+  }
+}
+
+/** Names on the runs of a ribbon that are wide enough. */
+function runNames(context, tile, {view, classes, start, stop, top, height}) {
+  context.textBaseline = "middle";
+  context.font = `12px ${FONT}`;
+  const perColumn = (tile.stop - tile.start) / tile.width;
+  const place = column => view.xOf(tile.start + column * perColumn);
+  const first = Math.max(0, Math.floor((Math.max(start, view.from) - tile.start) / perColumn));
+  const last = Math.min(tile.width, Math.ceil((Math.min(stop, view.to) - tile.start) / perColumn));
+  for (let column = first, begun = first; column < last; column++) {
+    if (column + 1 < last && tile.data[column + 1] === tile.data[begun]) continue;
+    const look = classes.byId(tile.data[begun]);
+    const left = place(begun);
+    if (look) word(context, look.name, {left, width: place(column + 1) - left, top, height, ink: look.ink, view});
+    begun = column + 1;
   }
 }
 

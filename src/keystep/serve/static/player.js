@@ -138,8 +138,8 @@ export class Player extends EventTarget {
   }
 
   #offerProxy() {
-    const button = h("button", {type: "button", onclick: () => this.#makeProxy()}, "Make a copy that it can");
-    this.note.replaceChildren(h("span", {}, "This browser cannot play the recording; frames are shown instead."), button);
+    const button = h("button", {type: "button", onclick: () => this.#makeProxy()}, "Make a playable copy");
+    this.note.replaceChildren(h("span", {}, "Single frames: browsers cannot play this file."), button);
   }
 
   /** Ask for a copy in a codec that browsers know, and wait for it. */

@@ -54,3 +54,15 @@ export class Segments {
     event.stopPropagation();
   }
 }
+
+/** One line on what the next key will do, beside the tools. */
+export function hint(editor, timeline) {
+  const time = slot => clock(timeline.start + slot / timeline.rate, 1);
+  const show = () => {
+    const span = editor.spans[editor.selected];
+    const {begun} = editor;
+    find("#hint").textContent = begun ? `Drawing “${begun.label}” from ${time(begun.from)}: its key again ends it`
+      : span ? `${time(span.start)}–${time(span.stop)}: a class's key renames it, I and O set its ends, Esc leaves it` : "";
+  };
+  editor.addEventListener("change", show);
+}

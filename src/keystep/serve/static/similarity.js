@@ -58,8 +58,10 @@ export class Similarity {
     const side = canvas.clientWidth;
     if (!side) return;
     const density = devicePixelRatio || 1;
-    canvas.width = canvas.height = Math.round(side * density);
+    const pixels = Math.round(side * density);
+    if (canvas.width !== pixels) canvas.width = canvas.height = pixels;
     context.setTransform(density, 0, 0, density, 0, 0);
+    context.clearRect(0, 0, side, side);
     if (!picture) return;
     context.imageSmoothingEnabled = picture.width > side;
     context.drawImage(picture, 0, 0, side, side);

@@ -31,17 +31,21 @@ export class Videos extends EventTarget {
   async load() {
     const turn = ++this.#turn;
     const limit = Math.max(PAGE, Math.min(this.items.length, 500));
-    const {total, items} = await api.get("/api/videos", {...this.#asked, offset: 0, limit});
-    if (turn !== this.#turn) return;
-    this.items = items;
-    this.total = total;
-    this.#draw();
+    try {
+      const {total, items} = await api.get("/api/videos", {...this.#asked, offset: 0, limit});
+      if (turn !== this.#turn) return;
+      Object.assign(this, {items, total});
+      this.#draw();
+    } catch (error) {
+      if (turn === this.#turn) this.count.textContent = error.message;
+    }
   }
 
   async #loadMore() {
     if (this.items.length >= this.total) return;
     const turn = this.#turn;
-    const {items} = await api.get("/api/videos", {...this.#asked, offset: this.items.length, limit: PAGE});
+    const asked = {...this.#asked, offset: this.items.length, limit: PAGE};
+    const {items} = await api.get("/api/videos", asked).catch(() => ({items: []}));
     if (turn !== this.#turn || !items.length) return;
     this.items = [...this.items, ...items];
     this.#draw();
@@ -74,7 +78,7 @@ export class Videos extends EventTarget {
   #row(item) {
     const share = h("span.share", {title: `${Math.round(100 * item.labelled)} % labelled`}, h("i"));
     share.firstChild.style.width = `${100 * item.labelled}%`;
-    const unsure = item.uncertainty === null ? null
+    const unsure = item.uncertainty === null || item.labelled === 1 ? null
       : h("span", {title: "How unsure the model is, from 0 to 1"}, `unsure ${item.uncertainty.toFixed(2)}`);
     const picture = item.has_video
       ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})

@@ -1,11 +1,11 @@
-"""The published sizes of V-JEPA 2 and 2.1, by their names on the command line.
+"""Published models of V-JEPA 2 and 2.1, by their names on the command line.
 
 Read in public code (github.com/facebookresearch/vjepa2, `src/hub/backbones.py`, `src/models/vision_transformer.py`,
 `app/vjepa_2_1/models/vision_transformer.py`): files, widths, depths, heads, ratios of the MLPs, picture sizes, patches
-of 16 x 16 pixels and 2 frames, levels of 2.1, keys of the state dicts; and how pictures are prepared for evaluations
-(`evals/video_classification_frozen/utils.py`): shorter side to ``int(size * 256 / 224)``, bilinear, middle cut out.
+of 16 x 16 pixels and 2 frames, levels of 2.1, keys of the state dicts; and the preprocessing for evaluations
+(`evals/video_classification_frozen/utils.py`): shorter side to ``int(size * 256 / 224)``, bilinear, centre crop.
 
-Inferred: that pictures are prepared so for 2.1, whose own evaluations were not at hand (others' code for it agrees).
+Inferred: the same preprocessing for 2.1, whose evaluation code was not available (third-party code agrees).
 """
 
 from __future__ import annotations
@@ -19,22 +19,29 @@ from keystep.nn.rope import Variant
 Release = Literal["2", "2.1"]
 
 PATCH = 16
-"""Pixels along each side of a patch."""
+"""Side of a patch in pixels."""
 TUBELET = 2
-"""Frames that a token covers: one slot of the features."""
+"""Frames per token, which are one slot of the features."""
 TRAINED_FRAMES = 64
-"""The longest clips in training, 16 seconds at four frames a second."""
+"""Longest clips in training: 16 seconds at 4 Hz."""
 ROTARY_ROWS = 256 // PATCH
-"""Rows and columns of patches over which 2.1 spreads its spatial positions, whatever the size of the picture."""
+"""Rows and columns of patches to which 2.1 scales its spatial positions, for any picture size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VJEPAConfig:
-    """A network, and how its checkpoint is laid out.
+    """Architecture of a network, and the layout of its checkpoint.
 
-    width, depth, heads, hidden: D, blocks, heads of attention, width inside the MLPs. size: pixels along each side.
-    levels: blocks whose outputs have a norm of their own, the last one included. file: the published checkpoint.
-    keys: where in it the state dict stands; the first that is there counts.
+    Attributes:
+        release: of V-JEPA.
+        width: D.
+        depth: number of blocks.
+        heads: number of attention heads.
+        hidden: hidden width of the MLPs.
+        size: height and width of pictures in pixels.
+        levels: indices of blocks whose outputs have a norm, including the last one.
+        file: name of the published checkpoint.
+        keys: possible keys of the state dict in it; the first that exists is used.
     """
 
     release: Release
@@ -49,16 +56,17 @@ class VJEPAConfig:
 
     @property
     def head_dim(self) -> int:
+        """Width of an attention head."""
         return self.width // self.heads
 
     @property
     def rotary(self) -> Variant:
-        """2 was trained with both numbers of a pair turned by different angles; 2.1 turns them as one."""
+        """Rotary variant: 2 was trained with different angles for the two channels of a pair, 2.1 with the same."""
         return "tiled" if self.release == "2" else "relative"
 
     @property
     def picture(self) -> Picture:
-        """Bilinear as in the evaluations, which do it without smoothing; `transformers` smooths."""
+        """Preprocessing: bilinear without anti-aliasing, as in the evaluations (`transformers` uses anti-aliasing)."""
         return Picture(height=self.size, width=self.size, short=self.size * 256 // 224, interpolation="bilinear")
 
 
@@ -72,7 +80,7 @@ def _second(width: int, depth: int, heads: int, hidden: int, size: int, file: st
         size=size,
         levels=(depth - 1,),
         file=file,
-        keys=("target_encoder", "encoder"),  # Meta's loader takes the first; exports for inference hold the second only
+        keys=("target_encoder", "encoder"),  # Meta's loader uses the first; inference exports have only the second
     )
 
 
@@ -88,7 +96,7 @@ def _dense(
         size=384,
         levels=levels,
         file=file,
-        keys=(key,),  # "encoder" is there too: the network in training, not its average
+        keys=(key,),  # "encoder" exists too, but is the trained network rather than its EMA
     )
 
 
@@ -102,4 +110,4 @@ MODELS: dict[str, VJEPAConfig] = {
     "vjepa2.1-g": _dense(1408, 22, 6144, (9, 19, 29, 39), "vjepa2_1_vitg_384.pt"),
     "vjepa2.1-G": _dense(1664, 26, 8192, (11, 23, 37, 47), "vjepa2_1_vitG_384.pt"),
 }
-"""``vjepa2-g`` and ``vjepa2-g-384`` have the same names and shapes: a file cannot tell which of the two it is."""
+"""``vjepa2-g`` and ``vjepa2-g-384`` have the same names and shapes, so their files cannot be told apart."""

@@ -1,19 +1,20 @@
-"""The encoders of V-JEPA 2 and 2.1: a pre-norm vision transformer over tubes of pixels, positions by rotation only.
+"""The encoders of V-JEPA 2 and 2.1: pre-norm vision transformers over tubelets, with rotary positions.
 
-Parameters have the published names (see `checkpoint`), so that the two can be compared line by line.
+Parameters have the published names (see `checkpoint`), so that the code can be compared line by line.
 
 Read in public code (github.com/facebookresearch/vjepa2: `src/models/` for 2, `app/vjepa_2_1/models/` for 2.1):
 
-- tokens run slot by slot, row by row; norms have an epsilon of 1e-6, the MLP the exact GELU; queries, keys and values
-  are one map, in this order;
-- a head of width d has three chunks of ``2 * (d // 3 // 2)`` numbers, turned by slot, row and column; the rest stays;
-- 2 counts rows and columns in patches at any picture size, and has one norm at the end;
-- 2.1 spreads rows and columns over the 16 of a 256-pixel picture: ``row * 15 / (rows - 1)``; slots are counted as they
-  are. Clips of one frame are pictures, with a patch embedding of their own; a learnt vector says which of the two a
-  token is of. Four blocks (levels) have a norm each; the last of these is the final norm.
+- tokens are ordered by slot, row and column; norms have an epsilon of 1e-6, the MLP an exact GELU; queries, keys and
+  values are one projection, in this order;
+- a head of width d has three chunks of ``2 * (d // 3 // 2)`` channels, rotated by slot, row and column; the remaining
+  channels are not rotated;
+- 2 counts rows and columns in patches for any picture size, and has one final norm;
+- 2.1 scales rows and columns to the 16 of a 256-pixel picture: ``row * 15 / (rows - 1)``; slots are not scaled. Clips
+  of one frame are pictures, with a separate patch embedding; a learned vector marks tokens as picture or video. Four
+  blocks (levels) have a norm each; the last of these is the final norm.
 
-Inferred: a picture of one row or column of patches (0 / 0 in the original) lies at 0. Angles are computed in double
-precision; the original has those of its activations, so that in bfloat16 the two differ by more than rounding.
+Inferred: a single row or column of patches (0 / 0 in the original) is at position 0. Angles are computed in double
+precision, but in the precision of the activations in the original, so in bfloat16 the two differ by more than rounding.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ EPSILON = 1e-6
 def rotary_tables(
     grid: tuple[int, int, int], head_dim: int, variant: Variant, spread: int | None, device: torch.device
 ) -> RotaryTables:
-    """Tables for all tokens of ``grid`` (slots, rows, columns); ``spread``: rows and columns are laid over so many."""
+    """Rotary tables of all tokens.
+
+    Args:
+        grid: (slots, rows, columns).
+        head_dim: d, width of a head.
+        variant: of the rotation.
+        spread: number of rows and columns to which spatial positions are scaled; None: not scaled.
+        device: of the tables.
+    """
     places = [torch.arange(count, dtype=torch.float64) for count in grid]
     if spread is not None:
         places[1:] = [place * (spread - 1) / max(len(place) - 1, 1) for place in places[1:]]
@@ -46,7 +55,7 @@ def rotary_tables(
 
 
 class PatchEmbedding(nn.Module):
-    """One token for each tube of ``frames`` x 16 x 16 pixels: a convolution without overlap, so a matrix product."""
+    """Project tubelets of ``frames`` x 16 x 16 pixels to tokens: a convolution without overlap, as a matrix product."""
 
     def __init__(self, width: int, frames: int) -> None:
         super().__init__()
@@ -60,14 +69,12 @@ class PatchEmbedding(nn.Module):
         tubes = pictures.reshape(
             batch, frames // self.frames, self.frames, height // PATCH, PATCH, width // PATCH, PATCH, 3
         )
-        tubes = tubes.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(
-            4
-        )  # colour, frame, row and column, as the weights have it
+        tubes = tubes.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(4)  # the order of the weights
         return F.linear(tubes, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VJEPAAttention(nn.Module):
-    """Every token sees every token; no matrix of tokens times tokens is ever in memory."""
+    """Multi-head attention over all tokens, without storing the attention matrix."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -79,22 +86,27 @@ class VJEPAAttention(nn.Module):
         """(B, N, D) -> (B, N, D)"""
         heads = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)  # (B, N, 3, H, d)
         query, key, value = (part.contiguous() for part in heads.permute(2, 0, 3, 1, 4))  # (B, H, N, d)
-        del heads  # a quarter of the peak memory
+        del heads  # saves a quarter of the peak memory
         mixed = F.scaled_dot_product_attention(rotate(query, rotary), rotate(key, rotary), value)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class VJEPAMLP(nn.Module):
+    """Two linear layers with a GELU."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)"""
         return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
 
 
 class VJEPABlock(nn.Module):
+    """Pre-norm transformer block."""
+
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
@@ -103,12 +115,13 @@ class VJEPABlock(nn.Module):
         self.mlp = VJEPAMLP(config.width, config.hidden)
 
     def forward(self, x: Tensor, rotary: RotaryTables) -> Tensor:
+        """(B, N, D) -> (B, N, D)"""
         x = x + self.attn(self.norm1(x), rotary)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
 class VJEPAEncoder(nn.Module):
-    """From clips to one vector for each slot and patch."""
+    """Encoder from clips to a vector for each slot and patch."""
 
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
@@ -124,10 +137,15 @@ class VJEPAEncoder(nn.Module):
         self.norms_block = nn.ModuleList(nn.LayerNorm(config.width, eps=EPSILON) for _ in config.levels)
 
     def forward(self, pictures: Tensor, every_level: bool = False) -> Tensor:
-        """Normed outputs (B, T, h, w, D) of the last block for clips (B, F, H, W, 3) of normalised colours.
+        """Encode clips.
 
-        T is F / 2, h and w are H / 16 and W / 16. With ``every_level``, those of all L levels stand side by side, the
-        last one at the end: (B, T, h, w, L * D). One frame (2.1 only) is a picture: T is 1.
+        Args:
+            pictures: (B, F, H, W, 3) with normalised colours. One frame (2.1 only) is a picture.
+            every_level: concatenate the outputs of all L levels, the last one at the end.
+
+        Returns:
+            normalised outputs (B, T, h, w, D) of the last block, or (B, T, h, w, L * D), with T = F / 2 (1 for a
+            picture), h = H / 16 and w = W / 16.
         """
         config = self.config
         tokens = self._embedded(pictures)  # (B, T, h, w, D)

@@ -12,12 +12,12 @@ import torch
 from keystep.cli import main
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build
-from keystep.data.clock import decorrelation_time
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.time_scale import decorrelation_time
 from keystep.errors import InputError
 from keystep.progress import SILENT
 from keystep.train.run import pretrain
-from keystep.train.setup import settled
+from keystep.train.setup import settle_config
 
 SMALL = {
     "model": {"dim": 16, "depth": 1, "heads": 2, "predictor_depth": 1, "readout_dim": 24},
@@ -68,7 +68,7 @@ def test_the_scale_is_measured_one_video_at_a_time(mstcn: Path, monkeypatch: pyt
 
     monkeypatch.setattr(FeatureFolder, "vectors", watched)
     folder = open_dataset(mstcn, source_rate=Fraction(4))
-    config = settled(settings(mstcn), folder, sorted(folder.videos), SILENT)
+    config = settle_config(settings(mstcn), folder, sorted(folder.videos), SILENT)
     assert config.data.tau is not None and len(counts) >= 6 and max(counts) <= 2
 
 
@@ -96,7 +96,7 @@ def test_features_that_never_change_are_refused_in_one_line_that_says_what_to_do
         main()
     said = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2 and not out.exists()
-    errors = [line for line in said if "never change within a video" in line]
+    errors = [line for line in said if "are constant within videos" in line]
     assert len(errors) == 1 and str(root) in errors[0] and errors[0].endswith("or state data.tau in seconds")
 
 
@@ -119,5 +119,5 @@ def test_settings_in_frames_and_seconds_need_no_scale(tmp_path: Path) -> None:
     pretrain(settings(root, **plain), tmp_path / "run")
     config = run_config(tmp_path / "run")
     assert (config.data.tau, config.model.tau, config.train.crop) == (None, None, 20)
-    with pytest.raises(InputError, match="never change"):
+    with pytest.raises(InputError, match="are constant"):
         pretrain(settings(root, **{**plain, "train": {"crop": "93tau"}}), tmp_path / "other")

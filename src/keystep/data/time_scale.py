@@ -1,8 +1,7 @@
-"""The clock of a data set: how long its features stay alike, which every span of time is measured in.
+"""The time scale tau of a data set: the decorrelation time of its features, the unit of all times in the defaults.
 
-Gestures last two seconds, phases of an operation minutes. Offsets, spans, crops and averages that suit one data set
-miss the other by a factor of sixteen when they are stated in seconds, and suit both when they are stated in tau
-(docs/quality.md).
+Gestures last two seconds, surgical phases minutes. Offsets, spans, crops and averages in seconds that suit one data set
+are wrong by a factor of sixteen for the other; in units of tau they suit both (docs/quality.md).
 """
 
 from __future__ import annotations
@@ -22,15 +21,16 @@ Frames = npt.NDArray[np.floating]
 HALF = 0.5
 RESAMPLES = 200
 CHANNELS = 64
-"""Of wider features, so many evenly spaced channels are enough to measure by."""
+"""Maximum number of channels that are used; of wider features, evenly spaced ones."""
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeScale:
     """The decorrelation time of a data set.
 
-    tau: seconds after which the autocorrelation of the features has fallen to one half.
-    low, high: its 95 % interval, from a bootstrap over the videos.
+    Attributes:
+        tau: lag in seconds at which the autocorrelation of the features falls to one half.
+        low, high: its 95 % interval from a bootstrap over the videos.
     """
 
     tau: float
@@ -41,28 +41,32 @@ class Clock:
         return f"tau {self.tau:.3g} s ({self.low:.3g} to {self.high:.3g})"
 
 
-def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed: int = 0) -> Clock:
-    """The lag at which the autocorrelation of the features falls to one half.
+def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed: int = 0) -> TimeScale:
+    """Measure the lag at which the autocorrelation of the features falls to one half.
 
-    Each video's mean is taken off, so that who and where count for nothing, and each channel is divided by its
-    deviation within videos, so that none outweighs the others. Products of frames at a lag are averaged over all
-    channels and videos, and the lag is interpolated between frames.
+    Solves ``C(tau) = C(0) / 2`` with ``C(k) = mean over t, channels and videos of x[t] x[t + k]``, where ``x`` is the
+    features less the mean of the video, divided by the channel's deviation within videos. The lag is interpolated
+    linearly between frames.
 
     Args:
-        videos: (T, D) each, finite. Gone through twice, one at a time.
-        rate: frames a second.
+        videos: (T, D) each, finite. Iterated twice, one at a time.
+        rate: frames per second.
+        seed: of the bootstrap.
+
+    Returns:
+        The time scale in seconds.
 
     Raises:
-        InputError: no videos, or features that never change.
+        InputError: no videos, or constant features.
     """
     if isinstance(videos, Iterator):
         videos = list(videos)
     variance = _variance(videos)
     moving = variance > 0
     if not moving.any():
-        raise InputError("the features never change within a video, so they have no time scale; look at the extraction")
-    sums = [_lagged_products(_centred(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
-    sums = [each for each in sums if each[0] > 0]  # a video of one frame, or a still one, says nothing of time
+        raise InputError("the features are constant within videos, so they have no time scale; check the extraction")
+    sums = [_lagged_products(_centre(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
+    sums = [each for each in sums if each[0] > 0]  # videos of one frame, or constant ones, have no time scale
     longest = max(map(len, sums))
     products = np.stack([np.pad(each, (0, longest - len(each))) for each in sums])  # (videos, lags)
     pairs = np.stack([np.pad(np.arange(len(each), 0, -1), (0, longest - len(each))) for each in sums])
@@ -70,11 +74,11 @@ def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed
     drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
     lags = [_half_lag(one @ products, one @ pairs) for one in drawn]
     low, high = np.percentile(lags, [2.5, 97.5])
-    return Clock(*(float(frames / float(rate)) for frames in (lag, low, high)))
+    return TimeScale(*(float(frames / float(rate)) for frames in (lag, low, high)))
 
 
-def _centred(video: Frames) -> npt.NDArray[np.float64]:
-    """(T, D) -> (T, at most CHANNELS), without the video's mean."""
+def _centre(video: Frames) -> npt.NDArray[np.float64]:
+    """(T, D) -> (T, at most CHANNELS), less the mean of the video."""
     frames = _channels(video)
     return np.asarray(frames - frames.mean(axis=0))
 
@@ -85,10 +89,10 @@ def _channels(video: Frames) -> npt.NDArray[np.float64]:
 
 
 def _variance(videos: Iterable[Frames]) -> npt.NDArray[np.float64]:
-    """(D,) within videos; 0 where a channel moves by no more than float32 can tell at its size."""
+    """(D,) variance within videos; 0 if a channel changes by less than the precision of float32."""
     squares, largest, count = np.zeros(1), np.zeros(1), 0
     for video in videos:
-        squares = squares + np.square(_centred(video)).sum(axis=0)
+        squares = squares + np.square(_centre(video)).sum(axis=0)
         largest = np.maximum(largest, np.abs(_channels(video)).max(axis=0))
         count += len(video)
     if not count:
@@ -105,9 +109,9 @@ def _lagged_products(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 
 
 def _half_lag(products: npt.NDArray[np.float64], pairs: npt.NDArray[np.int64]) -> float:
-    """The first lag, in frames, at which their ratio is half of what it is at lag 0.
+    """The first lag, in frames, at which ``products / pairs`` is half of its value at lag 0.
 
-    There is one: products of centred frames sum to 0 over all lags, so some are negative.
+    It exists: products of centred frames sum to 0 over all lags, so some are negative.
     """
     correlation = np.divide(products, pairs, out=np.zeros_like(products), where=pairs > 0)
     relative = correlation / max(float(correlation[0]), 1e-300)

@@ -1,4 +1,4 @@
-"""From frames to fewer slots: every so-manieth frame, or the average over so many."""
+"""Subsample frames to slots, by stride or by averaging."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ How = Literal["stride", "average"]
 
 
 @dataclass(frozen=True)
-class Thinning:
-    """Which frames make a slot.
+class Subsampling:
+    """Assignment of frames to slots.
 
-    every: frames a slot. how: ``stride`` takes the first of them, ``average`` the mean of all (the last group may be
-    shorter).
+    Attributes:
+        every: frames per slot.
+        how: ``stride`` uses the first frame, ``average`` the mean of all; the last slot may have fewer frames.
     """
 
     every: int
     how: How
 
     def frames(self, count: int) -> np.ndarray:
-        """(n,) the frames, of ``count``, whose features are needed."""
+        """(n,) indices of the frames, of ``count``, whose features are needed."""
         return np.arange(0, count, self.every if self.how == "stride" else 1)
 
     @property
     def pool(self) -> int:
-        """Of those, how many are averaged."""
+        """Number of these frames that are averaged per slot."""
         return self.every if self.how == "average" else 1
 
     def labels(self, ids: np.ndarray, classes: int) -> np.ndarray:
-        """(T,) class ids of frames -> of slots: that of the frame, or the most frequent one."""
+        """Class ids of frames (T,) -> of slots: that of the first frame, or the most frequent one."""
         return ids[:: self.every] if self.how == "stride" else pool_labels(ids, self.every, classes)
 
     def segments(self, lengths: list[int]) -> list[int]:
-        """Lengths of segments in frames -> in slots; a slot belongs to the segment of its (middle) frame."""
+        """Lengths of segments in frames -> in slots; a slot belongs to the segment of its first or middle frame."""
         numbers = np.repeat(np.arange(len(lengths)), lengths)
         places = np.arange(0, len(numbers), self.every)
         if self.how == "average":
@@ -47,7 +48,17 @@ class Thinning:
         return segment_lengths(numbers[places])
 
     def times(self, first: int, slots: int, count: int, rate: Fraction) -> np.ndarray:
-        """(slots,) float64 seconds of slots whose ``count`` frames begin at frame ``first``, at ``rate`` frames/s."""
+        """Moments of slots.
+
+        Args:
+            first: number of the first frame.
+            slots: number of slots.
+            count: number of frames.
+            rate: frames per second.
+
+        Returns:
+            (slots,) float64 seconds.
+        """
         starts = np.arange(slots) * self.every
         middle = 0.0 if self.how == "stride" else (np.minimum(self.every, count - starts) - 1) / 2
         seconds: np.ndarray = (first + starts + middle) / float(rate)
@@ -55,5 +66,5 @@ class Thinning:
 
 
 def class_names(ids: np.ndarray, classes: tuple[str, ...]) -> list[str]:
-    """Class ids as lines of ``groundTruth``; negative ones are unlabelled."""
+    """Class names of class ids; negative ids are unlabelled."""
     return [classes[label] if label >= 0 else UNLABELLED for label in ids]

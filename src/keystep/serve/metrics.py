@@ -1,0 +1,89 @@
+"""Counts and times of the server, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Metrics:
+    """Counters that only grow, and gauges that are asked for when they are read; for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, dict[Labels, float]] = {}
+        self._gauges: dict[str, Callable[[], float]] = {}
+        self._help: dict[str, str] = {}
+
+    def counter(self, name: str, about: str) -> None:
+        """Make a counter known."""
+        self._help[name] = about
+        self._counts[name] = {}
+
+    def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
+        """Make a gauge known; ``value`` is called whenever the metrics are read."""
+        self._help[name] = about
+        self._gauges[name] = value
+
+    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Let a counter grow."""
+        with self._lock:
+            values, key = self._counts[name], tuple(sorted(labels.items()))
+            values[key] = values.get(key, 0) + amount
+
+    def text(self) -> str:
+        """All of them in the text format, version 0.0.4."""
+        with self._lock:
+            counts = {name: dict(values) for name, values in self._counts.items()}
+        lines: list[str] = []
+        for name, values in counts.items():
+            lines += [f"# HELP {name} {self._help[name]}", f"# TYPE {name} counter"]
+            lines += [f"{name}{_labels(labels)} {value:g}" for labels, value in sorted(values.items())]
+        for name, value in self._gauges.items():
+            lines += [f"# HELP {name} {self._help[name]}", f"# TYPE {name} gauge", f"{name} {value():g}"]
+        return "\n".join(lines) + "\n"
+
+
+REQUESTS, SECONDS = "keystep_requests_total", "keystep_request_seconds_total"
+
+
+class Measured:
+    """Counts the requests of an application by route and status, and the seconds that they took."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+        metrics.counter(REQUESTS, "Requests by route and status.")
+        metrics.counter(SECONDS, "Seconds until requests were answered, streams until they ended.")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, began = 500, time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.metrics.add(REQUESTS, route=route, status=str(status))
+            self.metrics.add(SECONDS, time.perf_counter() - began, route=route)
+
+
+def _labels(labels: Labels) -> str:
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in labels]
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
