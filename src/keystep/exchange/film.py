@@ -109,7 +109,7 @@ def _text(label: str, colour: str, height: int, width: int) -> np.ndarray:
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=colour)
     size = 0.6 * height * 72 / 100
     figure.text(0.01, 0.5, label, color=ink_on(colour), size=size, va="center", parse_math=False)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # untyped
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks: it draws a box for them
         canvas.draw()
