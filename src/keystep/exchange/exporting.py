@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,12 @@ from keystep.exchange.formats import Format, Found, Recording, Stretch, class_na
 from keystep.exchange.importing import matching, seconds_of
 from keystep.exchange.media import Media
 from keystep.exchange.slots import to_slots
-from keystep.files import check_new, remove_leftovers
+from keystep.files import check_new, replacing
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 from keystep.types import AnyRate
 
+STAGING = ".keystep.export"
 LOG = "annotations.jsonl"
 """Who labelled what and when, as `keystep serve` keeps it."""
 
@@ -71,19 +73,27 @@ def export_annotations(
     if lacking:
         raise InputError(f"{kind} needs the videos themselves; give --videos DIR with a file for {lacking[0]}")
     recordings = [_recording(folder, name, media, form, kind) for name in chosen]
-    notes += _said(folder, form)
-    with owning(out):
-        out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".keystep.") as staging, progress.task(kind) as task:
-            form.write(recordings, _classes(folder), Path(staging))
-            task.advance()
-            written = [Path(staging) / path.relative_to(out) for path in targets]
-            notes += _differences(media, form, recordings, written)
-            for path, target in zip(written, targets, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+    with owning(out), _staging(out) as staging, progress.task(kind) as task:
+        form.write(recordings, _classes(folder), staging)
+        task.advance()
+        written = [staging / path.relative_to(out) for path in targets]
+        notes += _said(folder, form) + _differences(media, form, recordings, written)
+        for path, target in zip(written, targets, strict=True):
+            with replacing(target) as temporary:
+                path.rename(temporary)
     return Exported(targets, chosen, sum(len(one.spans) for one in recordings), notes)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder in ``out`` to write to, gone at the end; what a killed process left of it goes first."""
+    staging = out / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _labelled(folder: FeatureFolder, names: Sequence[str]) -> tuple[list[str], list[str]]:

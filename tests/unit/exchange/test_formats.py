@@ -69,6 +69,19 @@ def test_frames_are_those_of_the_videos_where_these_are_given(
         export_annotations(folder, "cvat", tmp_path / "other")
 
 
+def test_no_path_of_this_machine_and_no_author_goes_out(folder: FeatureFolder, videos: Path, tmp_path: Path) -> None:
+    for kind in ("elan", "cvat", "labelstudio", "fiftyone"):
+        done = export_annotations(folder, kind, tmp_path / kind, videos=videos)
+        for path in done.paths:
+            assert str(tmp_path) not in path.read_text() and 'AUTHOR="pympi"' not in path.read_text()
+
+
+def test_what_a_killed_export_left_goes_with_the_next(folder: FeatureFolder, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".keystep.export" / "meta").mkdir(parents=True)
+    export_annotations(folder, "csv", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "b.csv"]
+
+
 def test_the_film_shows_every_frame_over_the_colour_of_its_label(
     folder: FeatureFolder, videos: Path, tmp_path: Path
 ) -> None:
