@@ -118,3 +118,18 @@ class Batch:
 def reads_single_frames(head: Head) -> bool:
     """Whether a head's scores of a frame depend on no other frame."""
     return head.reach == (0, 0) and head.delay == 0
+
+
+GROWS = (
+    "this model attends to the whole past, so that the state of a stream grows; for streams that last, pretrain with a "
+    "window (--set model.live_attention.window=512)"
+)
+
+
+def most_frames(model: PJEPA, size_bytes: int) -> int | None:
+    """Frames whose keys and values have a size; None where a window bounds them."""
+    config = model.config
+    pattern = config.stream_attention
+    if pattern is None or pattern.window is not None:
+        return None
+    return size_bytes // (2 * config.depth * config.dim * 4)

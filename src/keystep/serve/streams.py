@@ -16,7 +16,7 @@ import torch
 from keystep.errors import InputError, one_line
 from keystep.heads import Head, load_head
 from keystep.loading import check_head
-from keystep.serve.batches import SEATS, Batch, reads_single_frames
+from keystep.serve.batches import GROWS, SEATS, Batch, most_frames, reads_single_frames
 from keystep.serve.live import AT_ONCE, Live
 from keystep.serve.metrics import Metrics
 from keystep.serve.workspace import Workspace
@@ -61,9 +61,9 @@ class Streams:
         folder = workspace.folder if latents is None else latents.folder
         self.timeline, self.pool, self.width = folder.timeline, folder.pool, workspace.folder.width
         self.rate = float(self.timeline.rate)
-        self.limit = _limit(workspace)
-        self._given, self._head, self._source = head, None, source
-        self._head: Head | None
+        self.limit = None if self.model is None else most_frames(self.model, MOST_STATE)
+        self._given, self._source = head, source
+        self._head: Head | None = None
         self._metrics = metrics
         self._folder = workspace.work / "streams" / workspace.represented_by
         self._changed, self._writing, self._computing = threading.Condition(), threading.Lock(), threading.Lock()
@@ -400,20 +400,3 @@ class Streams:
             self._all |= {live.id: live for live in lives}
         for live in self.all():
             self._begin(live)
-
-
-GROWS = (
-    "this model attends to the whole past, so that the state of a stream grows; for streams that last, pretrain with a "
-    "window (--set model.live_attention.window=512)"
-)
-
-
-def _limit(workspace: Workspace) -> int | None:
-    """Frames whose keys and values fill `MOST_STATE`; None where a window bounds them."""
-    if workspace.latents is None:
-        return None
-    config = workspace.latents.model.config
-    pattern = config.stream_attention
-    if pattern is None or pattern.window is not None:
-        return None
-    return MOST_STATE // (2 * config.depth * config.dim * 4)
