@@ -20,6 +20,7 @@ from keystep.serve import (
     routes_media,
     routes_moments,
     routes_project,
+    routes_streams,
     routes_videos,
 )
 from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
@@ -33,15 +34,32 @@ from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import HEADERS, Access, Guard
 from keystep.serve.services import NotYet, Services
 from keystep.serve.signals import Signals
+from keystep.serve.stream_sources import Sources
+from keystep.serve.streams import Streams
 from keystep.serve.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
+
+ROUTES = (
+    routes_project,
+    routes_videos,
+    routes_media,
+    routes_learning,
+    routes_moments,
+    routes_exchange,
+    routes_streams,
+)
 
 MakeLearner = Callable[[Workspace, AnnotationStore, Publish], Learner]
 
 
 def create_app(
-    workspace: Workspace, *, learner: MakeLearner = make_learner, head: Path | None = None, access: Access | None = None
+    workspace: Workspace,
+    *,
+    learner: MakeLearner = make_learner,
+    head: Path | None = None,
+    access: Access | None = None,
+    allow_sources: bool = False,
 ) -> FastAPI:
     """The application that serves a workspace, to be run by any ASGI server.
 
@@ -49,6 +67,7 @@ def create_app(
         learner: makes what learns from the labels.
         head: file of a head that ``keystep eval`` wrote, whose predictions are shown as well.
         access: who may ask; by default whoever is on this machine.
+        allow_sources: live streams may be opened from addresses and cameras.
 
     Raises:
         InputError: labels or a log of changes that cannot be read, or a head that does not fit.
@@ -56,16 +75,21 @@ def create_app(
     events = Events()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
     metrics = Metrics()
+    saved = None if head is None else SavedHead(workspace, head)
+    learns = learner(workspace, annotations, events.publish)
+    sources = Sources(workspace, allow_sources)
     services = Services(
         workspace,
         annotations,
         events,
-        learner(workspace, annotations, events.publish),
+        learns,
         Signals(workspace),
         Media(workspace, events.publish),
         Moments(workspace, events.publish),
         metrics,
-        None if head is None else SavedHead(workspace, head),
+        sources,
+        Streams(workspace, learns.head if saved is None else lambda: saved.head, metrics, sources.feed),
+        saved,
     )
     if workspace.latents is not None:
         workspace.latents.begin(lambda done, total: events.publish("encoding", {"done": done, "total": total}))
@@ -73,7 +97,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        events.close()
+        services.hang_up()
+        services.streams.close()
         if workspace.latents is not None:
             workspace.latents.close()
         services.learner.close()
@@ -83,7 +108,7 @@ def create_app(
 
     app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
-    for part in (routes_project, routes_videos, routes_media, routes_learning, routes_moments, routes_exchange):
+    for part in ROUTES:
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)

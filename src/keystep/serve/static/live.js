@@ -126,7 +126,7 @@ class StreamCard {
     if (this.steps.length > KEPT) this.steps.shift();
     const look = this.#look(step.step);
     this.now.replaceChildren(swatch(look.colour), h("b", {}, look.name));
-    this.#drawBars(step.probability);
+    this.#drawBars(step.probabilities ?? step.probability);
     requestAnimationFrame(() => this.#drawRibbon());
   }
 
