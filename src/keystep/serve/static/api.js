@@ -46,7 +46,8 @@ async function ask(method, path, {body, values = {}, signal, keepalive, headers 
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(url, {method, headers: sent, body: JSON.stringify(body), signal, keepalive, cache: "no-cache"});
+    const text = JSON.stringify(body);
+    answer = await fetch(url, {method, headers: sent, body: text, signal, keepalive, cache: "no-cache"});
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "The server does not answer.");

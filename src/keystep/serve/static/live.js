@@ -47,7 +47,8 @@ export class Live {
 
   async #openNew(form) {
     const kind = form.get("kind");
-    const source = {kind, ...(kind === "file" && {path: form.get("source")}), ...(kind === "url" && {url: form.get("source")})};
+    const place = {file: "path", url: "url"}[kind];
+    const source = place ? {kind, [place]: form.get("source")} : {kind};
     try {
       await api.post("/api/streams", {source, name: form.get("name")});
       await this.look();
@@ -90,8 +91,8 @@ class StreamCard {
     this.bars = h("ol.bars");
     this.facts = h("p.note");
     const title = item.name || `stream ${item.id}`;
-    this.node = h("li.stream", {}, h("header", {}, h("h3", {}, title), iconButton("close", `End ${title}`, "", onclose)),
-      this.now, this.canvas, this.bars, this.facts);
+    const header = h("header", {}, h("h3", {}, title), iconButton("close", `End ${title}`, "", onclose));
+    this.node = h("li.stream", {}, header, this.now, this.canvas, this.bars, this.facts);
   }
 
   connect() {
@@ -112,7 +113,8 @@ class StreamCard {
 
   /** What the list says of the stream. */
   update(item) {
-    const facts = [item.state, item.frames !== undefined && `${item.frames} frames`, item.dropped && `${item.dropped} dropped`,
+    const facts = [item.state, item.frames !== undefined && `${item.frames} frames`,
+      item.dropped && `${item.dropped} dropped`,
       this.delay !== undefined && `${Math.round(1000 * this.delay)} ms behind`];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
     if (!this.stop && item.last) this.#step(item.last);
@@ -145,7 +147,8 @@ class StreamCard {
       const bar = h("i");
       bar.style.width = `${100 * value}%`;
       bar.style.background = look.colour;
-      return h("li", {}, h("span.name", {}, look.name), h("span.bar", {}, bar), h("span.value", {}, `${Math.round(100 * value)} %`));
+      const share = `${Math.round(100 * value)} %`;
+      return h("li", {}, h("span.name", {}, look.name), h("span.bar", {}, bar), h("span.value", {}, share));
     }));
   }
 
