@@ -191,7 +191,7 @@ class Sources:
             try:
                 index, data = waiting.get(timeout=LOOK)
                 with Image.open(BytesIO(data), formats=["JPEG"]) as picture:
-                    yield index, np.asarray(picture.convert("RGB"))
+                    yield index, np.array(picture.convert("RGB"))
             except Empty:
                 continue
             except (OSError, SyntaxError, ValueError):

@@ -5,21 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 from fastapi.testclient import TestClient
+from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 from keystep.data.folder import open_dataset
+from keystep.extraction.run import extract
 from keystep.heads import Head, linear_head
 from keystep.heads.linear import Affine
+from keystep.opening import SourceOptions, extractor_of
 from keystep.pjepa import PJEPA
 from keystep.serve import live as live_module
 from keystep.serve import streams as streams_module
+from keystep.serve.stream_sources import Sources
 from keystep.serve.workspace import Workspace
 
 Open = Callable[..., TestClient]
@@ -311,6 +318,54 @@ def test_the_model_without_a_window_says_when_its_streams_end(
             answered(client, stream, 12)
         assert item(client, stream)["state"] == "failed"
         assert "ended after 10 frames" in refused(client, stream)
+
+
+def test_pictures_that_are_pushed_give_what_the_extractor_gives_offline(tmp_path: Path, opened: Open) -> None:
+    (tmp_path / "videos").mkdir()
+    write_clip(tmp_path / "videos" / "a.mp4", frames=60)
+    extract([tmp_path / "videos"], "toy_backbones:colours", out=tmp_path / "data")
+    folder = open_dataset(tmp_path / "data")
+    pictures = np.random.default_rng(5).integers(0, 255, (24, 2, 2, 3)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+    head = linear_head(Affine(torch.randn(3, 12, generator=torch.Generator().manual_seed(1)), torch.zeros(3)))
+    with opened(Workspace(folder)) as client:
+        own = client.app.state.services.streams  # type: ignore[attr-defined]
+        own._given = lambda: head
+        stream = opened_stream(client, format="jpeg", rate=12)
+        with told(client, stream) as steps, pushing(client, stream) as socket:
+            assert socket.receive_json()["format"] == "jpeg"
+            for picture in pictures:
+                socket.send_bytes(jpeg(picture))
+            seconds = 23 / 12
+            answered(client, stream, int(seconds * own.rate))
+        assert "not a JPEG" in refused(client, stream, b"GIF89a")
+    decoded = [np.array(Image.open(BytesIO(jpeg(picture)))) for picture in pictures]
+    extractor = extractor_of(Sources(Workspace(folder), False)._described(head), SourceOptions())
+    features = extractor(decoded, [Fraction(index, 12) for index in range(24)]).features
+    found = [step["probabilities"][f"class {index}"] for step in steps[stream] for index in range(3)]
+    expected = head.probabilities(torch.from_numpy(features)).numpy()[: len(steps[stream])]
+    np.testing.assert_allclose(found, expected.ravel(), atol=1e-4)
+    assert len(steps[stream]) >= len(features) - 1
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    found = BytesIO()
+    Image.fromarray(picture).save(found, "JPEG", quality=95)
+    return found.getvalue()
+
+
+def test_what_was_learned_here_answers_streams_of_features(mstcn: Path, opened: Open) -> None:
+    with opened(Workspace(open_dataset(mstcn, source_rate=4))) as client:
+        client.post("/api/learning")
+        assert client.app.state.services.learner.wait(30)  # type: ignore[attr-defined]
+        stream = opened_stream(client)
+        with pushing(client, stream) as socket:
+            socket.send_bytes(rows(5).tobytes())
+            assert answered(client, stream, 5)["last"]["step"] in ("wait", "cut", "tie a knot")
+        restarted = stream
+    with opened(Workspace(open_dataset(mstcn, source_rate=4))) as client, pushing(client, restarted) as socket:
+        assert socket.receive_json()["next"] == 5
+        socket.send_bytes(rows(2).tobytes())
+        assert answered(client, restarted, 7)["frames"] == 7
 
 
 def test_metrics_count_frames_and_their_latency(client: TestClient) -> None:

@@ -113,7 +113,7 @@ class StreamCard {
 
   /** What the list says of the stream. */
   update(item) {
-    const facts = [item.state, item.frames !== undefined && `${item.frames} frames`,
+    const facts = [item.state, item.message, item.frames !== undefined && `${item.frames} frames`,
       item.dropped && `${item.dropped} dropped`,
       this.delay !== undefined && `${Math.round(1000 * this.delay)} ms behind`];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
