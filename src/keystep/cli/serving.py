@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from keystep.cli.progress import progress_on
 from keystep.errors import InputError
 from keystep.files import is_writable
 from keystep.locking import owning
-from keystep.stopping import interruptible
+from keystep.stopping import handling_stops, interruptible
 
 if TYPE_CHECKING:
     from keystep.serve.workspace import Workspace
@@ -124,9 +125,22 @@ def run(workspace: Workspace, head: Path | None, where: Listening, console: Cons
         address = f"http://{name}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
         console.print(f"{len(workspace.names)} videos at {address} (Ctrl-C ends)", soft_wrap=True, markup=False)
         settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END, ws="websockets-sansio"
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=SECONDS_TO_END,
+            ws="websockets-sansio",
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        server = uvicorn.Server(settings)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            app.state.services.events.close()  # or the server would wait for the pages that listen
+            uvicorn.Server.handle_exit(server, number, frame)
+
+        server.handle_exit = stop  # type: ignore[assignment, method-assign]
+        with handling_stops(stop):  # also those that uvicorn does not hear, and those that it raises again at its end
+            server.run(sockets=[listener])
 
 
 def _listening(where: Listening) -> socket.socket:

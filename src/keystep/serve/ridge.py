@@ -162,6 +162,9 @@ class Accuracy:
     mean: over all labelled slots. spread: standard deviation over the held-out videos (or groups). chance: of always
     naming the most frequent class of the other videos. folds: parts of the cross-validation. videos: that were held
     out.
+
+    It is the accuracy on what is labelled: where that is what the tool suggested, which is harder than most, it is too
+    low for all other slots, and so is the confidence that is calibrated on it.
     """
 
     mean: float
