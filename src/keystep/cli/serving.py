@@ -40,11 +40,13 @@ def check_installed() -> None:
 
 @dataclass(frozen=True)
 class Listening:
-    """Where to listen, and what requests have to bring; None: a token is made where one is needed."""
+    """Where to listen, what requests have to bring (None: a token is made where one is needed), and whether they may
+    name addresses and cameras to be opened."""
 
     host: str
     port: int
     token: str | None
+    sources: bool = False
 
 
 def serve_data(
@@ -112,6 +114,7 @@ def run(workspace: Workspace, head: Path | None, where: Listening, console: Cons
     import uvicorn
 
     from keystep.serve.app import create_app
+    from keystep.serve.routes_streams import MOST_MESSAGE
     from keystep.serve.security import LOOPBACK, Access
 
     token = where.token
@@ -119,7 +122,7 @@ def run(workspace: Workspace, head: Path | None, where: Listening, console: Cons
         token = secrets.token_urlsafe(24)
     if workspace.latents is not None:
         show_lines(workspace.latents.warnings, console)
-    app = create_app(workspace, head=head, access=Access(where.host, token))
+    app = create_app(workspace, head=head, access=Access(where.host, token), allow_sources=where.sources)
     with _listening(where) as listener:
         name = f"[{where.host}]" if ":" in where.host else where.host
         address = f"http://{name}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
@@ -131,11 +134,12 @@ def run(workspace: Workspace, head: Path | None, where: Listening, console: Cons
             proxy_headers=False,
             timeout_graceful_shutdown=SECONDS_TO_END,
             ws="websockets-sansio",
+            ws_max_size=MOST_MESSAGE + 1,
         )
         server = uvicorn.Server(settings)
 
         def stop(number: int, frame: FrameType | None) -> None:
-            app.state.services.events.close()  # or the server would wait for the pages that listen
+            app.state.services.hang_up()  # or the server would wait for the pages that listen
             uvicorn.Server.handle_exit(server, number, frame)
 
         server.handle_exit = stop  # type: ignore[assignment, method-assign]
