@@ -57,7 +57,10 @@ async function ask(method, path, {body, values = {}, signal, keepalive, headers 
   throw new ApiError(answer.status, said.error ?? `The server answered ${answer.status}.`, said);
 }
 
-const json = method => async (path, body, options = {}) => (await ask(method, path, {body, ...options})).json();
+const json = method => async (path, body, options = {}) => {
+  const answer = await ask(method, path, {body, ...options});
+  return answer.status === 204 ? null : answer.json();
+};
 
 export const get = async (path, values, signal) => (await ask("GET", path, {values, signal})).json();
 export const put = json("PUT");

@@ -5,7 +5,7 @@ import {find, h, iconButton, say} from "./dom.js";
 import {swatch} from "./classes.js";
 import {colours} from "./paint.js";
 
-const KEPT = 600; // steps of the ribbon
+const KEPT = 600; // frames of the ribbon
 const CONNECTED = 3; // a browser allows six connections a server, and the page needs some itself
 const EVERY = 2000; // milliseconds between two looks at the list
 
@@ -69,8 +69,8 @@ export class Live {
       this.cards.get(item.id).update(item);
     }
     find("#no-streams").hidden = items.length > 0;
-    const open = [...this.cards.values()];
-    open.slice(0, CONNECTED).forEach(card => card.connect());
+    const live = [...this.cards.values()].sort((one, other) => other.urgency - one.urgency);
+    live.forEach((card, place) => (place < CONNECTED && card.urgency ? card.connect() : card.disconnect()));
   }
 
   async #remove(id) {
@@ -101,6 +101,11 @@ class StreamCard {
     });
   }
 
+  /** Streams that flow come first, those that wait for their client next; what has ended needs no connection. */
+  get urgency() {
+    return {live: 2, waiting: 1}[this.node.dataset.state] ?? 0;
+  }
+
   disconnect() {
     this.stop?.();
     this.stop = null;
@@ -116,8 +121,9 @@ class StreamCard {
     const facts = [item.state, item.message, item.frames !== undefined && `${item.frames} frames`,
       item.dropped && `${item.dropped} dropped`,
       this.delay !== undefined && `${Math.round(1000 * this.delay)} ms behind`];
-    this.facts.textContent = facts.filter(Boolean).join(" · ");
-    if (!this.stop && item.last) this.#step(item.last);
+    this.facts.textContent = [...facts, item.message].filter(Boolean).join(" · ");
+    this.node.dataset.state = item.state;
+    if (item.last && item.last.frame !== this.steps.at(-1)?.frame && !this.stop) this.#step(item.last);
   }
 
   #step(step) {
@@ -161,9 +167,11 @@ class StreamCard {
     const context = canvas.getContext("2d");
     context.fillStyle = colours().well;
     context.fillRect(0, 0, KEPT, height);
+    const end = (steps.at(-1)?.frame ?? 0) + 1;
     steps.forEach((step, index) => {
+      const next = steps[index + 1]?.frame ?? end;
       context.fillStyle = this.#look(step.step).colour;
-      context.fillRect(KEPT - steps.length + index, 0, 1, height);
+      context.fillRect(KEPT - end + step.frame, 0, next - step.frame, height);
     });
   }
 }

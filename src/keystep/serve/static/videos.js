@@ -82,14 +82,15 @@ export class Videos extends EventTarget {
     share.firstChild.style.width = `${100 * item.labelled}%`;
     const unsure = item.uncertainty === null || item.labelled === 1 ? null
       : h("span", {title: "How unsure the model is, from 0 to 1"}, `unsure ${item.uncertainty.toFixed(2)}`);
-    const picture = item.has_video
-      ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})
-      : h("span.no-picture", {"aria-hidden": "true"});
+    const pictured = this.items.some(one => one.has_video);
+    const picture = item.has_video ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})
+      : pictured ? h("span.no-picture", {"aria-hidden": "true"}) : null;
     const labelled = `${Math.round(100 * item.labelled)} %`;
     const open = () => this.dispatchEvent(new CustomEvent("open", {detail: item.id}));
     const button = h("button.video", {type: "button", "data-id": item.id, onclick: open}, picture,
       h("span.video-name", {title: item.name}, item.name),
       h("span.video-facts", {}, clock(item.seconds), h("span.sr", {}, `, ${labelled} labelled`), unsure), share);
+    button.classList.toggle("plain", picture === null);
     this.#markOne(button);
     return h("li", {}, button);
   }
