@@ -70,9 +70,16 @@ def load_tensors(path: Path, *, hashed: bool = False) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, LookupError, AttributeError) as error:  # such as a type torch lacks
         raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
     stated = record.pop(DIGEST, None)  # foreign files have none
+    if stated is None and any(_is_damaged_digest(name) for name in record):
+        raise InputError(f"{path}: damaged: the name of its hash is; take a copy, or make it again")
     if (hashed or stated is not None) and stated != _digest(tensors, record):
         raise InputError(f"{path}: damaged: its content does not fit its hash; take a copy, or make it again")
     return tensors
+
+
+def _is_damaged_digest(name: str) -> bool:
+    """Whether a name is that of the hash but for one letter or two."""
+    return len(name) == len(DIGEST) and sum(found != own for found, own in zip(name, DIGEST, strict=True)) <= 2
 
 
 def read_metadata(path: Path) -> dict[str, str]:

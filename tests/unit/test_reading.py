@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import Field
+from safetensors.torch import save_file
 
 import keystep
 from keystep.config import ModelConfig
@@ -381,6 +382,16 @@ def test_a_pickle_that_remembers_at_a_far_place_is_refused(tmp_path: Path) -> No
 def test_a_repeated_row_is_read(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(4.0).expand(3, 4)}, tmp_path / "x.pt")
     assert load_torch(tmp_path / "x.pt")["a"].shape == (3, 4)
+
+
+def test_a_hash_whose_own_name_is_damaged_is_missed(tmp_path: Path) -> None:
+    """Without it, the file would pass for one of somebody else's, which has none."""
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)})
+    content = (tmp_path / "x.safetensors").read_bytes()
+    (tmp_path / "x.safetensors").write_bytes(content.replace(b'"sha256"', b'"shq256"').replace(b"\x3f", b"\x3e"))
+    refused(lambda: load_tensors(tmp_path / "x.safetensors"), "the name of its hash")
+    save_file({"a": torch.ones(2)}, tmp_path / "y.safetensors", {"format": "pt", "sha512": "x", "sha256sum": "y"})
+    assert torch.equal(load_tensors(tmp_path / "y.safetensors")["a"], torch.ones(2))
 
 
 @pytest.mark.parametrize("rate", ["1e999999999", "9" * 5000, "1/" + "9" * 5000, "nan", "0", "1/0", True, None, [1]])

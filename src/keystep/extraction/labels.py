@@ -87,14 +87,18 @@ class SourceFrames:
         )
 
 
+_Count = Annotated[int, Field(ge=0, le=1 << 40)]
+"""Of frames, far more than any video has, and few enough to be added."""
+
+
 class _SourceRecord(Record):
     """What `SourceFrames` are read from."""
 
     status: str
-    source_frames: Annotated[int, Field(ge=0)]
+    source_frames: _Count
     source_seconds: Annotated[float, Field(ge=0)]
     source_rate: str | None
-    source_holes: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]] | None
+    source_holes: list[Annotated[list[_Count], Field(min_length=2, max_length=2)]] | None
 
 
 @dataclass
