@@ -120,7 +120,7 @@ def _recording(folder: FeatureFolder, name: str, media: Media, form: Format, kin
 
 
 def _moments(folder: FeatureFolder, name: str) -> Callable[[int], Fraction]:
-    """A function of a slot: its moment, never before 0; behind the last slot, its end."""
+    """A function of a slot: its moment, never before 0; after the last slot, its end."""
     timeline, moments = folder.timeline, folder.times(name).tolist() if folder.has_times(name) else []
     if not moments:
         return lambda slot: max(Fraction(0), timeline.seconds(slot))

@@ -93,7 +93,7 @@ class Services:
         return names[video]
 
     def stretch(self, video: int, start: int, stop: int | None) -> tuple[str, int, int]:
-        """(name, first slot, slot behind the last) of a part of a video; by default all of it.
+        """(name, first slot, slot after the last) of a part of a video; by default all of it.
 
         Raises:
             HTTPException: 404 no such video, 422 no such slots.
