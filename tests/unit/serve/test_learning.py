@@ -169,6 +169,14 @@ def test_the_history_grows_and_outlives_the_learner(world: World, desk: Desk, tm
     assert Desk(world, tmp_path / "work").learner.state.history == ()
 
 
+def test_stamps_tell_the_later_of_two_states(world: World, desk: Desk) -> None:
+    stamps = list[int]()
+    desk.learner._changed = lambda state: stamps.append(state.stamp)
+    desk.say({video: world.spans(video) for video in ("v0", "v1")})
+    assert len(stamps) > 1 and stamps == sorted(set(stamps))
+    assert desk.learner.status()["stamp"] == stamps[-1]
+
+
 def test_cancelling_keeps_the_last_head(world: World, desk: Desk) -> None:
     spans = {video: world.spans(video) for video in ("v0", "v1")}
     desk.say(spans)

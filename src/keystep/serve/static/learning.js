@@ -8,7 +8,7 @@ import {showGrowth} from "./growth.js";
 export class Learning extends EventTarget {
   constructor({rate, start}) {
     super();
-    Object.assign(this, {rate, start, state: "idle", panel: find("#learning"), next: []});
+    Object.assign(this, {rate, start, state: "idle", stamp: 0, panel: find("#learning"), next: []});
     this.automatic = find("#automatic");
     this.automatic.checked = localStorage.getItem("keystep:automatic") !== "no";
     this.automatic.addEventListener("change", () => {
@@ -46,6 +46,8 @@ export class Learning extends EventTarget {
 
   /** Show the server's word; parts that an event leaves out stay as they are. */
   show(said) {
+    if (said.stamp < this.stamp) return; // an answer that an event has overtaken
+    this.stamp = said.stamp ?? this.stamp;
     const before = this.state;
     this.panel.hidden = false;
     this.state = said.state ?? this.state;
@@ -70,7 +72,7 @@ export class Learning extends EventTarget {
   #accuracy(found) {
     const place = find("#accuracy");
     if (!found) {
-      place.replaceChildren(h("span.note", {}, "Label parts of two videos or more, then let it learn."));
+      place.replaceChildren(); // the message says what is missing
       return;
     }
     const spread = found.spread === null || found.spread === undefined ? "" : ` ± ${found.spread.toFixed(1)}`;
