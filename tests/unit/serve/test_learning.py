@@ -222,5 +222,5 @@ def test_the_saved_head_gives_the_same_answers(world: World, desk: Desk, tmp_pat
 def test_the_status_is_plain_data(world: World, desk: Desk) -> None:
     desk.say({video: world.spans(video) for video in ("v0", "v1")})
     status = json.loads(json.dumps(desk.learner.status()))
-    assert set(status) == {"state", "progress", "message", "accuracy", "history"}
+    assert set(status) == {"state", "progress", "message", "accuracy", "history", "stamp"}
     assert {"mean", "spread", "folds"} <= set(status["accuracy"])
