@@ -41,7 +41,7 @@ from keystep.data.time_scale import decorrelation_time
 from keystep.encoding import encode
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control
-from keystep.files import write_json
+from keystep.files import replacing
 from keystep.progress import Lines
 from keystep.serve.learning import Labels, Learner
 from keystep.serve.ridge import Basis, Evidence, cross_validate
@@ -120,7 +120,8 @@ def main() -> None:
                 print(f"{name}: no such folder in {options.data}; left out")
                 continue
             kept["sets"][name] = simulate(Setting.of(name, folder), options, models.get(name))
-            write_json(record, kept)
+            with replacing(record) as temporary:
+                temporary.write_text(json.dumps(kept) + "\n", encoding="utf-8")
     write_page(options.out, json.loads(record.read_text(encoding="utf-8")))
 
 

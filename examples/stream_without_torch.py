@@ -3,7 +3,7 @@
     keystep export runs/pjepa --out exported --window 512 --head results/heads/pjepa-causal-seed0.safetensors
     python examples/stream_without_torch.py exported features.npy latents.npy steps.txt
 
-``features.npy`` is (T, D_in) or (D_in, T) at the rate of ``step.json``. Frames behind the last whole call are left
+``features.npy`` is (T, D_in) or (D_in, T) at the rate of ``step.json``. Frames after the last whole call are left
 unanswered. ``steps.txt`` has the class of each frame on a line of its own; without ``--head`` there are latents only.
 """
 

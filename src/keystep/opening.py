@@ -162,7 +162,7 @@ def _is_video(source: str) -> bool:
 
 
 def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
-    extractor = _extractor(head, options)
+    extractor = extractor_of(head, options)
     if extractor.width != found.config.input_dim:
         raise InputError(
             f"{extractor.name} gives features {extractor.width} wide; {found.origin.source} reads "
@@ -185,8 +185,12 @@ def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Sou
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "", remarks)
 
 
-def _extractor(head: Head, options: SourceOptions) -> Extractor:
-    """The extractor that made the features which the head was fitted on, or the one that the options describe."""
+def extractor_of(head: Head, options: SourceOptions) -> Extractor:
+    """The extractor that made the features which the head was fitted on, or the one that the options describe.
+
+    Raises:
+        InputError: neither says it, or there are no such weights.
+    """
     import torch
 
     from keystep.config.base import build

@@ -261,6 +261,8 @@ FORMATS = Registry(
         "mstcn": "keystep.exchange.mstcn:Mstcn",
         "fiftyone": "keystep.exchange.fiftyone:FiftyOne",
         "lerobot": "keystep.exchange.lerobot:LeRobot",
+        "rerun": "keystep.exchange.rerun_recording:Rerun",
+        "mp4": "keystep.exchange.film:Film",
     },
 )
 

@@ -47,7 +47,7 @@ class Prediction:
         return [self.names[identifier] for identifier in self.ids]
 
     def segments(self) -> list[tuple[str, int, int]]:
-        """(class name, first frame, frame behind the last) of each stretch of one class."""
+        """(class name, first frame, frame after the last) of each stretch of one class."""
         edges = np.flatnonzero(np.diff(self.ids)) + 1
         starts, ends = [0, *edges.tolist()], [*edges.tolist(), len(self.ids)]
         return [(self.names[self.ids[start]], start, end) for start, end in zip(starts, ends, strict=True)]

@@ -41,6 +41,8 @@ def test_a_split_or_single_videos_are_exported(keystep: Run, mstcn: Path, tmp_pa
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["video.4.csv", "video.5.csv"]
     assert keystep(*common, tmp_path / "b", "--name", "video.0")[0] == 0
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["video.0.csv"]
+    status, _, error = keystep(*common, tmp_path / "c", "--split", 1, "--part", "test", "--name", "video.0")
+    assert status == 2 and "--name video.0: not among the 2 videos of --split 1" in error
     status, _, error = keystep(*common, tmp_path / "c", "--part", "test")
     assert status == 2 and "give --split, too" in error
     status, _, error = keystep(*common, tmp_path / "c", "--name", "video.9")

@@ -92,7 +92,7 @@ def test_videos_whose_labels_pooled_the_features_cannot_judge_them(keystep: Run,
     ("options", "message"),
     [
         ((), "choose one of --mean, --labels and --pooler"),
-        (("--mean", "--labels", "--split", 1), "give one of"),
+        (("--mean", "--labels", "--split", 1), "choose one of"),
         (("--labels",), "--labels needs --split"),
         (("--mean", "--set", "steps=3"), "--set is only for --labels"),
         (("--mean", "--tokens", 7), "cannot hold 7 tokens"),
@@ -130,4 +130,4 @@ def test_a_number_of_tokens_that_cannot_be_is_refused(keystep: Run, tokens: Path
     record["provenance"]["tokens"] = 5
     (tokens / "store.json").write_text(json.dumps(record))
     status, _, error = keystep("pool", tokens, "--out", tmp_path / "out", "--mean")
-    assert status == 2 and "store.json says 5 tokens a slot" in error
+    assert status == 2 and "store.json says 5 tokens per slot" in error

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from clips import write_clip
+
+from keystep.cli.commands import app
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -42,8 +45,10 @@ def test_the_way_from_videos_to_features_runs(
     write_clip(tmp_path / "VIDEOS" / "kitchen.mp4", frames=25, height=64, width=96, rate=25)
     (block,) = (block for block in blocks("sh") if "keystep extract" in block)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
-    assert [command[:2] for command in commands] == [["pip", "install"], ["keystep", "extract"], ["keystep", "inspect"]]
-    for command in commands[1:]:
+    installs, *commands, (_, verb, *label) = commands
+    assert [installs[0], *(command[1] for command in commands), verb] == ["pip", "extract", "inspect", "label"]
+    typer.main.get_command(app).commands[verb].make_context(verb, label)  # type: ignore[attr-defined]  # it would stay
+    for command in commands:
         status, _, error = keystep(*command[1:])
         assert status == 0, f"{command}: {error}"
     assert (tmp_path / "inspect-mydata-frames.png").exists()

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from small import QUICK, SMALL
+
+from keystep.cli.commands import app
 
 pytest.importorskip("av", reason="needs the extra 'video'")
 from clips import write_clip  # it needs av
@@ -55,7 +58,9 @@ def test_the_tutorial_goes_from_videos_to_a_claim(
     exec(compile(python, "tutorial.md", "exec"), {})
     lines = [line for block in blocks("sh") if not block.startswith("for ") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines]
-    assert [each[0] for each in commands] == ["extract", "inspect", "split", "pretrain", "eval", "predict", "stream"]
+    verbs = ["extract", "inspect", "split", "pretrain", "eval", "predict", "stream", "serve"]
+    assert [each[0] for each in commands] == verbs
+    *commands, (verb, *page) = commands
     said = {}
     for command in commands:
         status, said[command[0]], error = keystep(*command, *QUICKER.get(command[0], ()))
@@ -65,6 +70,7 @@ def test_the_tutorial_goes_from_videos_to_a_claim(
     assert "5 folds of 12 videos" in said["split"] and "each of the 6 groups" in said["split"]
     claim = said["eval"].strip().splitlines()[-1]
     assert claim.startswith("pjepa alone ") and "3 seeds" in claim and "No claim" not in claim
+    typer.main.get_command(app).commands[verb].make_context(verb, page)  # type: ignore[attr-defined]  # it would stay
     assert (tmp_path / "steps" / "labels" / "P01_tea.txt").exists()
 
 

@@ -38,6 +38,10 @@ from keystep.evals.probe import LinearProbe
 from keystep.evals.probe_cache import ProbeCache
 from keystep.evals.results import load_result
 from keystep.evals.table import markdown_table
+from keystep.exchange import export_annotations
+from keystep.exchange.formats import format_of
+from keystep.exchange.importing import read_annotations
+from keystep.exchange.media import Media
 from keystep.extraction.action_pool import ActionPoolConfig, ActionPooler, Fitted
 from keystep.extraction.backbones.preprocessing import preprocessing
 from keystep.extraction.backbones.weights import read_tensors
@@ -60,7 +64,7 @@ allow("toy_backbones:colours")
 def all_kinds(root: Path) -> dict[str, Kind]:
     """By name, each with files of its own below ``root``."""
     makers = (_features, _annotation, _extracted, models, checkpoints, streams, runs, _results, _archives, _weights)
-    makers += (_trees, _videos)
+    makers += (_trees, _videos, _exchanged)
     return {kind.name: kind for make in makers for kind in make(root / make.__name__.strip("_"))}
 
 
@@ -305,3 +309,13 @@ def _videos(root: Path) -> Iterator[Kind]:
         path = root / f"clip.{ending}"
         write_clip(path, frames=16, height=32, width=32, codec=codec, keyframe_every=6, pixel_format=pixels)
         yield Kind(f"video {ending} ({codec})", path, partial(watched, path), mutated)
+
+
+def _exchanged(root: Path) -> Iterator[Kind]:
+    """Files of other annotation programs, as `keystep annotations import` reads them before it writes."""
+    media = Media(open_dataset(_folder(root)), None, 25)
+    formats = {"labelstudio": JSON, "cvat": mutated, "webvtt": mutated, "csv": mutated, "mstcn": mutated}
+    for kind, damage in (formats | ({"elan": mutated} if find_spec("pympi") else {})).items():
+        done = export_annotations(media.folder, kind, root / kind, names=["video1"], frame_rate=25)
+        path = next(path for path in done.paths if path.suffix == format_of(kind).ending and path.name != "mapping.txt")
+        yield Kind(f"annotations ({kind})", path, partial(read_annotations, media, [path], kind), damage)

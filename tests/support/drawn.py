@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from clips import write_clip
 
+from keystep.evals.palette import DISTINCT, rgb
+
 RATE, FPS = 4, 8
 STEPS = ("pick the part", "place it", "drive the screw", "check", "wait")
-COLOURS = np.array([[34, 187, 153], [0, 119, 204], [238, 119, 0], [170, 68, 119], [120, 120, 120]])
+COLOURS = np.array([rgb(colour) for colour in DISTINCT[: len(STEPS)]])
+"""As the page draws the steps."""
 FEATURES = 16
 
 

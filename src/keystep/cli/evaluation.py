@@ -48,6 +48,7 @@ def evaluate_folder(
 ) -> None:
     """Evaluate models on a feature folder, write the result and report, and print the tables."""
     config = eval_config(assignments(settings), suite)
+    config.check_quick(quick)
     allow(*specs_in(task))
     find_task(task)
     check_output(out, overwrite=overwrite)

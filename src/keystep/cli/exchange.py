@@ -20,7 +20,10 @@ def chosen_videos(folder: FeatureFolder, names: Sequence[str] | None, split: str
     if split is None:
         return [*(names or ())]
     found = folder.split(split)
-    chosen = found.part(part) if part is not None else (*found.train, *found.valid, *found.test)
+    chosen = [*(found.part(part) if part is not None else (*found.train, *found.valid, *found.test))]
+    strange = [name for name in names or () if name not in chosen]
+    if strange:
+        raise InputError(f"--name {strange[0]}: not among the {len(chosen)} videos of --split {split}")
     return [name for name in chosen if not names or name in names]
 
 

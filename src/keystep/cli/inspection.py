@@ -46,7 +46,9 @@ def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
     for line in found.problems:
         console.print(f"problem: {line}", style="red", soft_wrap=True, markup=False)
     pictures = ", ".join(map(str, draw_inspection(found, picture)))
-    line = f"{len(found.problems)} problems, {len(found.warnings)} notes; picture: {pictures}"
+    counts = {"problem": len(found.problems), "note": len(found.warnings)}
+    line = ", ".join(f"{count} {thing}{'' if count == 1 else 's'}" for thing, count in counts.items())
+    line += f"; picture: {pictures}"
     console.print(line, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from keystep.cli.progress import progress_on
 from keystep.errors import InputError
 from keystep.files import is_writable
 from keystep.locking import owning
-from keystep.stopping import interruptible
+from keystep.stopping import handling_stops, interruptible
 
 if TYPE_CHECKING:
     from keystep.serve.workspace import Workspace
@@ -39,11 +40,13 @@ def check_installed() -> None:
 
 @dataclass(frozen=True)
 class Listening:
-    """Where to listen, and what requests have to bring; None: a token is made where one is needed."""
+    """Where to listen, what requests have to bring (None: a token is made where one is needed), and whether they may
+    name addresses and cameras to be opened."""
 
     host: str
     port: int
     token: str | None
+    sources: bool = False
 
 
 def serve_data(
@@ -111,6 +114,7 @@ def run(workspace: Workspace, head: Path | None, where: Listening, console: Cons
     import uvicorn
 
     from keystep.serve.app import create_app
+    from keystep.serve.routes_streams import MOST_MESSAGE
     from keystep.serve.security import LOOPBACK, Access
 
     token = where.token
@@ -118,15 +122,29 @@ def run(workspace: Workspace, head: Path | None, where: Listening, console: Cons
         token = secrets.token_urlsafe(24)
     if workspace.latents is not None:
         show_lines(workspace.latents.warnings, console)
-    app = create_app(workspace, head=head, access=Access(where.host, token))
+    app = create_app(workspace, head=head, access=Access(where.host, token), allow_sources=where.sources)
     with _listening(where) as listener:
         name = f"[{where.host}]" if ":" in where.host else where.host
         address = f"http://{name}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
         console.print(f"{len(workspace.names)} videos at {address} (Ctrl-C ends)", soft_wrap=True, markup=False)
         settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END, ws="websockets-sansio"
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=SECONDS_TO_END,
+            ws="websockets-sansio",
+            ws_max_size=MOST_MESSAGE + 1,
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        server = uvicorn.Server(settings)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            app.state.services.hang_up()  # or the server would wait for the pages that listen
+            uvicorn.Server.handle_exit(server, number, frame)
+
+        server.handle_exit = stop  # type: ignore[assignment, method-assign]
+        with handling_stops(stop):  # also those that uvicorn does not hear, and those that it raises again at its end
+            server.run(sockets=[listener])
 
 
 def _listening(where: Listening) -> socket.socket:

@@ -300,7 +300,9 @@ def _warn_of_growth(found: PJEPA, rate: float, messages: Console) -> None:
     if pattern is not None and pattern.window is None:
         mebibytes = 2 * config.depth * config.dim * 4 * 3600 * rate / 2**20
         name = "attention" if pattern == config.attention else "live_attention"
-        settings = {**pattern.model_dump(exclude_none=True), "window": 512}
+        default = type(config).model_fields[name].default.model_dump()
+        given = pattern.model_dump(exclude_none=True).items()
+        settings = {key: value for key, value in given if value != default[key]} | {"window": 512}
         words = " ".join(f"--set model.{name}.{setting}={value}" for setting, value in settings.items())
         messages.print(
             f"note: this model attends to the whole past, so its state grows by {mebibytes:.0f} MiB per hour at "

@@ -12,7 +12,6 @@ from keystep.config.base import build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping
 from keystep.data.layout import read_data_set_name
-from keystep.errors import InputError
 from keystep.evals.entrants import (
     Group,
     Models,
@@ -89,8 +88,7 @@ def evaluate(
     asked = find_task(task)
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
-    if quick and config.temporal_heads:
-        raise InputError("quick supports only the linear probe; remove quick or the other heads")
+    config.check_quick(quick)
     with owning(out):
         if out is not None:
             check_output(Path(out), overwrite=overwrite)

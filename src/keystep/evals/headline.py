@@ -156,6 +156,8 @@ def _clause(result: Result, line: Result) -> str:
     points = f"by {abs(line['mean']):.1f} points"
     if kind(line) == HOLDS:
         text = f"beats {rival} {mode} {points}"
+    elif line["mean"] == line["low"] == line["high"] == 0:
+        text = f"equals {rival} {mode}"
     elif kind(line) in (FEW, QUICK) or line["low"] > 0:
         text = f"is {'above' if line['mean'] > 0 else 'below'} {rival} {mode} {points}"
         text += ", but answers later," if line["later"] else ""

@@ -159,6 +159,16 @@ class EvalConfig(Config):
                 found.head(preset, mode)
         return found
 
+    def check_quick(self, quick: bool) -> None:
+        """Refuse temporal heads in a quick look.
+
+        Raises:
+            InputError: it is one, and there are heads other than the linear probe.
+        """
+        if quick and self.temporal_heads:
+            heads = ", ".join(self.temporal_heads)
+            raise InputError(f"a quick look has linear probes only; leave out --quick, or heads {heads}")
+
 
 def eval_config(settings: Mapping[str, Any], suite: str | None = None) -> EvalConfig:
     """Build and validate an evaluation config.

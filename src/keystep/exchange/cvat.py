@@ -28,7 +28,7 @@ class Cvat:
         return [f"{name}.xml" for name in names]
 
     def write(self, recordings: Sequence[Recording], classes: Sequence[str], folder: Path) -> None:
-        """A box around the whole picture at the first frame, and one that is outside behind the last."""
+        """A box around the whole picture at the first frame, and one that is outside after the last."""
         for recording in recordings:
             assert recording.frames is not None
             frames = recording.frames
@@ -81,7 +81,7 @@ def _box(frames: Frames, frame: int, outside: str) -> dict[str, str]:
 
 
 def _end(path: Path, task: ElementTree.Element) -> Fraction | None:
-    """The frame behind the last one, where the file says it; counted in the video, as the tracks' frames are."""
+    """The frame after the last one, where the file says it; counted in the video, as the tracks' frames are."""
     stop, size = task.findtext("stop_frame"), task.findtext("size")
     if stop is not None:
         return frame_number(stop.strip(), f"{path}, stop_frame") + 1

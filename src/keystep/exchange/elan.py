@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 from keystep.errors import InputError, named, one_line, quoted
 from keystep.exchange.formats import Found, Recording, Stretch, missing_extra, stem_of
@@ -36,7 +37,8 @@ class Elan:
             document.remove_tier("default")
             if recording.video is not None:
                 kind = mimetypes.guess_type(recording.video.name)[0] or "video/mp4"
-                document.add_linked_file(recording.video.resolve().as_uri(), f"./{recording.video.name}", kind)
+                beside = f"./{quote(recording.video.name)}"  # no path of this machine goes out
+                document.add_linked_file(beside, beside, kind)
             for start, end, label in recording.stretches:
                 first, stop = round(start * 1000), round(end * 1000)
                 if first < stop:

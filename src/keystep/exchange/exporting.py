@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,12 @@ from keystep.exchange.formats import Format, Found, Recording, Stretch, class_na
 from keystep.exchange.importing import matching, seconds_of
 from keystep.exchange.media import Media
 from keystep.exchange.slots import to_slots
-from keystep.files import check_new, remove_leftovers
+from keystep.files import check_new, replacing
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 from keystep.types import AnyRate
 
+STAGING = ".keystep.export"
 LOG = "annotations.jsonl"
 """Who labelled what and when, as `keystep serve` keeps it."""
 
@@ -71,19 +73,27 @@ def export_annotations(
     if lacking:
         raise InputError(f"{kind} needs the videos themselves; give --videos DIR with a file for {lacking[0]}")
     recordings = [_recording(folder, name, media, form, kind) for name in chosen]
-    notes += _said(folder, form)
-    with owning(out):
-        out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".keystep.") as staging, progress.task(kind) as task:
-            form.write(recordings, _classes(folder), Path(staging))
-            task.advance()
-            written = [Path(staging) / path.relative_to(out) for path in targets]
-            notes += _differences(media, form, recordings, written)
-            for path, target in zip(written, targets, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+    with owning(out), _staging(out) as staging, progress.task(kind) as task:
+        form.write(recordings, _classes(folder), staging)
+        task.advance()
+        written = [staging / path.relative_to(out) for path in targets]
+        notes += _said(folder, form) + _differences(media, form, recordings, written)
+        for path, target in zip(written, targets, strict=True):
+            with replacing(target) as temporary:
+                path.rename(temporary)
     return Exported(targets, chosen, sum(len(one.spans) for one in recordings), notes)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder in ``out`` to write to, gone at the end; what a killed process left of it goes first."""
+    staging = out / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _labelled(folder: FeatureFolder, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -104,13 +114,18 @@ def _recording(folder: FeatureFolder, name: str, media: Media, form: Format, kin
             "--frame-rate"
         )
     spans, slots, rate = _spans(folder, name), folder.length(name), folder.timeline.rate
-    moments = [folder.timeline.seconds(slot) for slot in range(slots + 1)]
-    if folder.has_times(name):
-        times = [Fraction(time) for time in folder.times(name).tolist()]
-        moments = [*times, times[-1] + 1 / rate]
-    moments = [max(Fraction(0), moment) for moment in moments]
-    stretches = tuple(Stretch(moments[span.start], moments[span.stop], span.label) for span in spans)
-    return Recording(name, spans, stretches, slots, rate, moments[-1], frames, media.files.get(name))
+    moment = _moments(folder, name)
+    stretches = tuple(Stretch(moment(span.start), moment(span.stop), span.label) for span in spans)
+    return Recording(name, spans, stretches, slots, rate, moment(slots), frames, media.files.get(name))
+
+
+def _moments(folder: FeatureFolder, name: str) -> Callable[[int], Fraction]:
+    """A function of a slot: its moment, never before 0; after the last slot, its end."""
+    timeline, moments = folder.timeline, folder.times(name).tolist() if folder.has_times(name) else []
+    if not moments:
+        return lambda slot: max(Fraction(0), timeline.seconds(slot))
+    moments.append(moments[-1] + float(1 / timeline.rate))
+    return lambda slot: max(Fraction(0), Fraction(moments[slot]))
 
 
 def _spans(folder: FeatureFolder, name: str) -> tuple[Span, ...]:

@@ -66,28 +66,38 @@ def import_annotations(
         InputError: a file that is none of this format, of which no video is in the folder, or that says nothing; two
             for one video; labels that are there already; a frame rate that is missing.
     """
-    kind = kind or guess_format(paths)
+    folder, media = _whole(folder), Media(folder, videos, frame_rate)
+    spans, notes = read_annotations(media, paths, kind or guess_format(paths), track)
+    return _written(folder, spans, notes, overwrite)
+
+
+def read_annotations(
+    media: Media, paths: Sequence[Path], kind: str, track: str | None = None
+) -> tuple[dict[str, list[Span]], list[str]]:
+    """(video -> its spans, notes on what did not fit), of which nothing is written yet.
+
+    Raises:
+        InputError: as `import_annotations`, but for labels that are there.
+    """
     read = format_of(kind).read
     if read is None:
         raise InputError(f"{kind} is written only; no annotations are read from it")
-    folder, media = _whole(folder), Media(folder, videos, frame_rate)
     notes, spans = list[str](), dict[str, list[Span]]()
-    for path in paths:
-        for found in read(path, track):
-            name = matching(found, folder.videos)
-            if name is None:
-                notes.append(f"{path.name}: no video {named(found.names[0])} in {folder.root}; left out")
-                continue
-            if name in spans:
-                raise InputError(f"{path}: a second annotation of {named(name)}; import one after the other")
-            spans[name], said = _spans(found, name, media, folder, path)
-            notes += [f"{name}: {line}" for line in (*found.notes, *said)]
+    for path, found in [(each, found) for each in paths for found in read(each, track)]:
+        name = matching(found, media.folder.videos)
+        if name is None:
+            notes.append(f"{path.name}: no video {named(found.names[0])} in {media.folder.root}; left out")
+            continue
+        if name in spans:
+            raise InputError(f"{path}: a second annotation of {named(name)}; import one after the other")
+        spans[name], said = _spans(found, name, media, path)
+        notes += [f"{name}: {line}" for line in (*found.notes, *said)]
     empty = [name for name, own in spans.items() if not own]
     notes += [f"{name}: not a single segment; its labels were left as they are" for name in empty]
     spans = {name: own for name, own in spans.items() if own}
     if not spans:
         raise InputError(f"nothing to import: {notes[0] if notes else f'{paths[0]}: no annotation in it'}")
-    return _written(folder, spans, notes, overwrite)
+    return spans, notes
 
 
 def matching(found: Found, known: Collection[str]) -> str | None:
@@ -135,8 +145,9 @@ def _whole(folder: FeatureFolder) -> FeatureFolder:
     return replace(folder, videos=videos)
 
 
-def _spans(found: Found, name: str, media: Media, folder: FeatureFolder, path: Path) -> tuple[list[Span], list[str]]:
+def _spans(found: Found, name: str, media: Media, path: Path) -> tuple[list[Span], list[str]]:
     """The spans of one video, with labels as classes may be called, and notes on what did not fit."""
+    folder = media.folder
     times, stretches, nameless = folder.times(name), [], 0
     for start, end, label in seconds_of(found, name, media, times, str(path)):
         said = label if label in folder.classes else class_name(label)

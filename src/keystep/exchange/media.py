@@ -30,6 +30,7 @@ class Media:
         self.folder = folder
         self.files = {} if videos is None else find_videos([videos])
         self.rate = None if frame_rate is None else parse_rate(frame_rate)
+        self._known: dict[str, Frames | None] = {}
 
     def without_file(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no file is there for."""
@@ -41,7 +42,9 @@ class Media:
         Raises:
             InputError: a file that cannot be read as a video.
         """
-        found = self._of_file(name) if name in self.files else self._recorded(name)
+        if name not in self._known:
+            self._known[name] = self._of_file(name) if name in self.files else self._recorded(name)
+        found = self._known[name]
         if self.rate is None:
             return found
         begins = Fraction(0) if found is None else found.begins

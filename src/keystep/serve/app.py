@@ -14,7 +14,15 @@ from starlette.exceptions import HTTPException
 
 from keystep import __version__
 from keystep.errors import InputError, one_line, plain
-from keystep.serve import routes_learning, routes_media, routes_moments, routes_project, routes_videos
+from keystep.serve import (
+    routes_exchange,
+    routes_learning,
+    routes_media,
+    routes_moments,
+    routes_project,
+    routes_streams,
+    routes_videos,
+)
 from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
 from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
@@ -23,18 +31,35 @@ from keystep.serve.media import Media
 from keystep.serve.metrics import Measured, Metrics
 from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
-from keystep.serve.security import Access, Guard
+from keystep.serve.security import HEADERS, Access, Guard
 from keystep.serve.services import NotYet, Services
 from keystep.serve.signals import Signals
+from keystep.serve.stream_sources import Sources
+from keystep.serve.streams import Streams
 from keystep.serve.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
+
+ROUTES = (
+    routes_project,
+    routes_videos,
+    routes_media,
+    routes_learning,
+    routes_moments,
+    routes_exchange,
+    routes_streams,
+)
 
 MakeLearner = Callable[[Workspace, AnnotationStore, Publish], Learner]
 
 
 def create_app(
-    workspace: Workspace, *, learner: MakeLearner = make_learner, head: Path | None = None, access: Access | None = None
+    workspace: Workspace,
+    *,
+    learner: MakeLearner = make_learner,
+    head: Path | None = None,
+    access: Access | None = None,
+    allow_sources: bool = False,
 ) -> FastAPI:
     """The application that serves a workspace, to be run by any ASGI server.
 
@@ -42,6 +67,7 @@ def create_app(
         learner: makes what learns from the labels.
         head: file of a head that ``keystep eval`` wrote, whose predictions are shown as well.
         access: who may ask; by default whoever is on this machine.
+        allow_sources: live streams may be opened from addresses and cameras.
 
     Raises:
         InputError: labels or a log of changes that cannot be read, or a head that does not fit.
@@ -49,16 +75,21 @@ def create_app(
     events = Events()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
     metrics = Metrics()
+    saved = None if head is None else SavedHead(workspace, head)
+    learns = learner(workspace, annotations, events.publish)
+    sources = Sources(workspace, allow_sources)
     services = Services(
         workspace,
         annotations,
         events,
-        learner(workspace, annotations, events.publish),
+        learns,
         Signals(workspace),
         Media(workspace, events.publish),
         Moments(workspace, events.publish),
         metrics,
-        None if head is None else SavedHead(workspace, head),
+        sources,
+        Streams(workspace, learns.head if saved is None else lambda: saved.head, metrics, sources.feed),
+        saved,
     )
     if workspace.latents is not None:
         workspace.latents.begin(lambda done, total: events.publish("encoding", {"done": done, "total": total}))
@@ -66,7 +97,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        events.close()
+        services.hang_up()
+        services.streams.close()
         if workspace.latents is not None:
             workspace.latents.close()
         services.learner.close()
@@ -76,13 +108,14 @@ def create_app(
 
     app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
-    for part in (routes_project, routes_videos, routes_media, routes_learning, routes_moments):
+    for part in ROUTES:
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InputError, _unusable)
     app.add_exception_handler(ReadOnly, _read_only)
     app.add_exception_handler(NotYet, _not_yet)
+    app.add_exception_handler(Exception, _fault)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
     app.add_middleware(Guard, access=access or Access())
@@ -132,6 +165,11 @@ def _unusable(request: Request, error: Exception) -> JSONResponse:
 
 def _read_only(request: Request, error: Exception) -> JSONResponse:
     return _answer(403, str(error))
+
+
+def _fault(request: Request, error: Exception) -> JSONResponse:
+    text = f"a fault of keystep ({type(error).__name__}); where the server was started, it is told in full"
+    return JSONResponse({"error": text}, status_code=500, headers=HEADERS)
 
 
 def _not_yet(request: Request, error: Exception) -> JSONResponse:

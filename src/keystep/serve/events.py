@@ -43,7 +43,7 @@ class Events:
         self._queues[queue] = asyncio.get_running_loop()
         try:
             yield ": hello\n\n"
-            while not self._closed:
+            while not self._closed or queue.qsize():
                 try:
                     message = await asyncio.wait_for(queue.get(), QUIET)
                 except TimeoutError:

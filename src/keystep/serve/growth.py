@@ -86,7 +86,7 @@ def summary(accuracy: Accuracy | None, evidence: Mapping[str, Evidence], classes
     if accuracy is None:
         other = "a second video" if len(evidence) == 1 else "a video of another group"
         return f"label {other} to see how good this is; until then confidence is a guess"
-    told = f"{accuracy.mean:.0f} % of labelled slots right in held-out videos (always the commonest class: "
+    told = f"of what is labelled, {accuracy.mean:.0f} % right in held-out videos (always the commonest class: "
     told += f"{accuracy.chance:.0f} %)"
     seen = np.sum([each.sums.counts > 0 for each in evidence.values()], axis=0)
     lonely = [quoted(name) for name, videos in zip(classes, seen, strict=True) if videos == 1]

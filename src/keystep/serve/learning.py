@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -47,7 +48,8 @@ class LearningState:
 
     progress: 0 to 1 of the running fit. message: what is true now, and what would help; one line. accuracy: None until
     two videos (or groups) are labelled. history: earlier accuracies, oldest first. revision: fits since the start; the
-    predictions are those of the last one.
+    predictions are those of the last one. stamp: rises with every change, over restarts too, so that whoever is told of
+    two states knows the later one.
     """
 
     state: State = "idle"
@@ -56,6 +58,7 @@ class LearningState:
     accuracy: Accuracy | None = None
     history: tuple[Entry, ...] = ()
     revision: int = 0
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class Learner:
             "message": state.message,
             "accuracy": None if state.accuracy is None else asdict(state.accuracy),
             "history": [entry.model_dump() for entry in state.history],
+            "stamp": state.stamp,
         }
 
     def start(self) -> None:
@@ -371,7 +375,8 @@ class Learner:
             raise _Cancelled
 
     def _set(self, **changes: object) -> None:
-        self._state = replace(self._state, **changes)  # type: ignore[arg-type]
+        stamp = max(self._state.stamp + 1, time.time_ns() // 1_000)
+        self._state = replace(self._state, stamp=stamp, **changes)  # type: ignore[arg-type]
         self._changed(self._state)
 
 

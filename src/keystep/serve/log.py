@@ -39,12 +39,17 @@ class Log:
 
     Args:
         repair: cut such a line off.
+
+    Raises:
+        InputError: it is no regular file; a link could lead to a file of another program.
     """
 
     def __init__(self, path: Path, *, repair: bool) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._file: int | None = None
+        if path.is_symlink():
+            raise InputError(f"{path}: a link; a log is written where it lies: move the file that it points to here")
         if path.exists():
             check_regular(path)
             self._whole = self._whole_lines()
@@ -134,7 +139,8 @@ class Log:
 
 def _opened(path: Path) -> int:
     new = not path.exists()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    file = os.open(path, flags, 0o666)
     if new and os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:

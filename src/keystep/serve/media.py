@@ -33,8 +33,6 @@ EIGHT_BITS = {"yuv420p", "yuvj420p"}
 MOST_THUMBNAILS = 2_000
 """Pictures that are kept in memory, some kilobytes each."""
 MOST_FILES = 64
-AT_ONCE = 2
-"""Threads that decode at the same time."""
 PROXY_HEIGHT = 720
 ENCODERS = ("libx264", "libopenh264")
 ROUNDED = Fraction(1, 1000)
@@ -60,7 +58,7 @@ class Media:
 
     def __init__(self, workspace: Workspace, publish: Callable[[str, dict[str, Any]], None]) -> None:
         self.workspace, self._publish = workspace, publish
-        self._lock, self._decoding = threading.Lock(), threading.BoundedSemaphore(AT_ONCE)
+        self._lock = threading.Lock()
         self._files: OrderedDict[str, VideoFile] = OrderedDict()
         self._pictures: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._playable: dict[str, bool] = {}
@@ -89,9 +87,7 @@ class Media:
             if key in self._pictures:
                 self._pictures.move_to_end(key)
                 return self._pictures[key]
-        with self._decoding:
-            frame = _glance(self._file(name), self.workspace.seconds(name, slot))
-            made = _jpeg(frame, height)
+        made = _jpeg(_glance(self._file(name), self.workspace.seconds(name, slot)), height)
         with self._lock:
             self._pictures[key] = made
             while len(self._pictures) > MOST_THUMBNAILS:
@@ -106,7 +102,7 @@ class Media:
         """
         path = self._proxy_path(name)
         with self._lock:
-            if path.exists():
+            if path.is_file() and not path.is_symlink():
                 return Proxy(path, 1.0)
             if name in self._failed:
                 raise InputError(self._failed[name])

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Borders of histograms, in seconds."""
 Labels = tuple[tuple[str, str], ...]
 
 
 class Metrics:
-    """Counters that only grow, and gauges that are asked for when they are read; for any thread."""
+    """Counters that only grow, histograms, and gauges that are asked for when they are read; for any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, dict[Labels, float]] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
+        self._histograms: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
         self._help: dict[str, str] = {}
 
     def counter(self, name: str, about: str) -> None:
@@ -36,14 +42,31 @@ class Metrics:
             values, key = self._counts[name], tuple(sorted(labels.items()))
             values[key] = values.get(key, 0) + amount
 
+    def histogram(self, name: str, about: str) -> None:
+        """Make a histogram of seconds known, with the borders `BOUNDS`."""
+        self._help[name] = about
+        self._histograms[name], self._sums[name] = [0] * (len(BOUNDS) + 1), 0.0
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Count a time."""
+        with self._lock:
+            self._histograms[name][bisect_left(BOUNDS, seconds)] += 1
+            self._sums[name] += seconds
+
     def text(self) -> str:
         """All of them in the text format, version 0.0.4."""
         with self._lock:
             counts = {name: dict(values) for name, values in self._counts.items()}
+            histograms = {name: (*values, self._sums[name]) for name, values in self._histograms.items()}
         lines: list[str] = []
         for name, values in counts.items():
             lines += [f"# HELP {name} {self._help[name]}", f"# TYPE {name} counter"]
             lines += [f"{name}{_labels(labels)} {value:g}" for labels, value in sorted(values.items())]
+        for name, (*found, total) in histograms.items():
+            lines += [f"# HELP {name} {self._help[name]}", f"# TYPE {name} histogram"]
+            steps = zip((*BOUNDS, "+Inf"), accumulate(found), strict=True)
+            lines += [f'{name}_bucket{{le="{bound}"}} {count:g}' for bound, count in steps]
+            lines += [f"{name}_sum {total:g}", f"{name}_count {sum(found):g}"]
         for name, value in self._gauges.items():
             lines += [f"# HELP {name} {self._help[name]}", f"# TYPE {name} gauge", f"{name} {value():g}"]
         return "\n".join(lines) + "\n"

@@ -30,7 +30,9 @@ COLUMNS = 256
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 """Candidate ridge penalties, strongest first, as shares of the total variance of the columns."""
 DEFAULT_PENALTY = 1e-3
-"""Penalty where no second video can choose one."""
+"""Penalty unless held-out videos speak clearly for another one."""
+STANDARD_ERRORS = 2.0
+"""By how many another one has to gain."""
 DEFAULT_FACTOR = 3.0
 """Factor on the scores where no held-out video can calibrate one: deliberately low, so that confidence is too."""
 FOLDS = 10
@@ -160,6 +162,9 @@ class Accuracy:
     mean: over all labelled slots. spread: standard deviation over the held-out videos (or groups). chance: of always
     naming the most frequent class of the other videos. folds: parts of the cross-validation. videos: that were held
     out.
+
+    It is the accuracy on what is labelled: where that is what the tool suggested, which is harder than most, it is too
+    low for all other slots, and so is the confidence that is calibrated on it.
     """
 
     mean: float
@@ -181,8 +186,11 @@ class Validation:
 def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] | None = None) -> Validation:
     """Choose penalty and calibration on videos that were held out, and measure the accuracy there.
 
-    The accuracy of each fold is that of the penalty which is best on the other folds, so that the choice does not
-    flatter it. Videos of one group are held out together.
+    Where labels are few, held-out accuracy says little of the penalty, and is easily highest for one so strong that
+    only the commonest class is ever named. So `DEFAULT_PENALTY` stands unless another one gains more than
+    `STANDARD_ERRORS` over folds, among slots of classes that other folds show, too. The accuracy of each fold is that
+    of the penalty which is chosen by the other folds, so that the choice does not flatter it. Videos of one group are
+    held out together.
 
     Args:
         evidence: video -> its labelled slots; at least one.
@@ -194,26 +202,53 @@ def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] |
     if len(folds) < 2:
         return Validation(None, DEFAULT_PENALTY, DEFAULT_FACTOR)
     total = add(each.sums for each in evidence.values())
-    scores: list[list[Frames]] = []  # fold, penalty -> (N, C)
-    targets, chance = [], 0.0
-    for fold in folds:
-        rest = total - add(evidence[video].sums for video in fold)
-        held = np.concatenate([evidence[video].held for video in fold])
-        scores.append([weights.scores(held) for weights in rest.solve(PENALTIES)])
-        targets.append(np.concatenate([evidence[video].targets for video in fold]))
-        chance += sum(evidence[video].sums.counts[rest.counts.argmax()] for video in fold)
-    right = [[each.argmax(axis=1) == wanted for each in found] for found, wanted in zip(scores, targets, strict=True)]
-    weights = [_slot_weights([evidence[video] for video in fold]) for fold in folds]
-    sums = np.array([[w @ r for r in found] for found, w in zip(right, weights, strict=True)])  # (folds, penalties)
-    best = int(sums.sum(axis=0).argmax())  # ties: the strongest
-    honest = [(sums.sum(axis=0) - sums[fold]).argmax() for fold in range(len(folds))]
-    chosen = [found[at] for found, at in zip(right, honest, strict=True)]
-    factor = _calibrate(np.concatenate([found[best] for found in scores]), np.concatenate(targets))
+    held = [_hold_out(total, [evidence[video] for video in fold]) for fold in folds]
+    hits = np.stack([fold.hits for fold in held])
+    best, honest = _choose(hits), [_choose(np.delete(hits, at, axis=0)) for at in range(len(hits))]
+    chosen = [fold.right[at] for fold, at in zip(held, honest, strict=True)]
+    scores = np.concatenate([fold.scores[best] for fold in held])
+    factor = _calibrate(scores, np.concatenate([fold.targets for fold in held]))
     count = total.counts.sum()
-    mean = sum(w @ r for w, r in zip(weights, chosen, strict=True)) / count
+    mean = sum(fold.weights @ right for fold, right in zip(held, chosen, strict=True)) / count
+    chance = sum(fold.chance for fold in held) / count
     spread = _spread(folds, evidence, owner, chosen)
-    accuracy = Accuracy(100 * float(mean), spread, 100 * float(chance / count), len(folds), len(evidence))
+    accuracy = Accuracy(100 * float(mean), spread, 100 * float(chance), len(folds), len(evidence))
     return Validation(accuracy, PENALTIES[best], factor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A fold under heads that were fitted without it, one for each of P penalties."""
+
+    scores: list[Frames]  # P times (N, C)
+    targets: Ids  # (N,)
+    weights: Floats  # (N,) labelled slots that each kept slot stands for
+    right: list[npt.NDArray[np.bool_]]  # P times (N,)
+    hits: Floats  # (P,) right slots, of classes that the other folds show, too
+    chance: float  # slots of the class that is the most frequent one elsewhere
+
+
+def _hold_out(total: Sums, fold: Sequence[Evidence]) -> _Held:
+    rest = total - add(each.sums for each in fold)
+    frames, targets = np.concatenate([each.held for each in fold]), np.concatenate([each.targets for each in fold])
+    weights = np.concatenate([np.full(len(e.targets), e.sums.counts.sum() / len(e.targets)) for e in fold])
+    scores = [fitted.scores(frames) for fitted in rest.solve(PENALTIES)]
+    right = [each.argmax(axis=1) == targets for each in scores]
+    shared = weights * (rest.counts > 0.5)[targets]
+    hits = np.array([shared @ each for each in right])
+    chance = sum(float(each.sums.counts[rest.counts.argmax()]) for each in fold)
+    return _Held(scores, targets, weights, right, hits, chance)
+
+
+def _choose(hits: Floats) -> int:
+    """The penalty that gains the most right slots over the default, if that exceeds the noise; hits: (folds, P)."""
+    default = PENALTIES.index(DEFAULT_PENALTY)
+    gains = hits - hits[:, [default]]
+    best = int(gains.sum(axis=0).argmax())
+    if len(gains) < 2:
+        return default
+    noise = float(np.sqrt(len(gains)) * gains[:, best].std(ddof=1))
+    return best if gains[:, best].sum() > STANDARD_ERRORS * noise else default
 
 
 def _calibrate(scores: Frames, targets: Ids) -> float:
@@ -224,11 +259,6 @@ def _calibrate(scores: Frames, targets: Ids) -> float:
 def add(sums: Iterable[Sums]) -> Sums:
     """The sum of at least one."""
     return reduce(operator.add, sums)
-
-
-def _slot_weights(fold: Sequence[Evidence]) -> Floats:
-    """For each kept slot of some videos, the labelled slots that it stands for."""
-    return np.concatenate([np.full(len(e.targets), e.sums.counts.sum() / len(e.targets)) for e in fold])
 
 
 def _spread(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import FileResponse, JSONResponse, Response
 
@@ -14,6 +16,8 @@ from keystep.serve.services import Own
 router = APIRouter(responses={404: {"model": Error}})
 
 BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+AT_ONCE = 2
+"""Threads that decode at the same time; of others, saving must not have to wait for them."""
 KINDS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm"}
 
 
@@ -22,7 +26,7 @@ KINDS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm"}
     response_class=Response,
     responses={200: {"content": {"image/jpeg": BYTES}}},
 )
-def thumbnail(
+async def thumbnail(
     video: Number,
     own: Own,
     slot: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
@@ -32,8 +36,13 @@ def thumbnail(
     name, slot, _ = own.stretch(video, slot, slot + 1)
     if own.workspace.recording(name) is None:
         raise HTTPException(404, "there is no recording of this video")
-    picture = own.media.thumbnail(name, slot, height)
+    picture = await to_thread.run_sync(own.media.thumbnail, name, slot, height, limiter=_decoding())
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+
+
+@cache
+def _decoding() -> CapacityLimiter:
+    return CapacityLimiter(AT_ONCE)
 
 
 @router.get(

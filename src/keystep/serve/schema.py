@@ -195,3 +195,71 @@ class Suggestions(BaseModel):
     """Best first."""
 
     items: list[Suggestion]
+
+
+class PushSource(Body):
+    """A client pushes over a WebSocket: float32 rows, or JPEG pictures of which there are ``rate`` a second."""
+
+    kind: Literal["push"]
+    format: Literal["features", "jpeg"] = "features"
+    rate: Annotated[float, Field(gt=0, le=120)] | None = None
+
+
+class FileSource(Body):
+    """A file of features or a video in the folders that are served, at the speed of a live stream."""
+
+    kind: Literal["file"]
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class UrlSource(Body):
+    """The address of a stream, or the number of a camera; only where the server was started with --allow-sources."""
+
+    kind: Literal["url"]
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
+
+class StreamBody(Body):
+    """A new stream."""
+
+    source: Annotated[PushSource | FileSource | UrlSource, Field(discriminator="kind")]
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class Step(BaseModel):
+    """What is said of a frame. ``probabilities``: of the likeliest classes. ``delay``: seconds since the frame came."""
+
+    frame: int
+    time: float
+    step: str
+    probability: float
+    probabilities: dict[str, float]
+    delay: float
+
+
+class StreamItem(BaseModel):
+    """A live stream.
+
+    ``frames`` were answered, ``dropped`` were too many to wait; ``next`` is the row or picture that is expected next,
+    ``width`` the numbers of a row and ``rate`` rows a second; ``limit``: frames after which it ends, for the reason in
+    ``message``.
+    """
+
+    id: str
+    name: str
+    kind: Literal["push", "file", "url"]
+    state: Literal["waiting", "live", "ended", "failed"]
+    message: str
+    frames: int
+    dropped: int
+    next: int
+    width: int
+    rate: float
+    limit: int | None
+    last: Step | None
+
+
+class StreamList(BaseModel):
+    """All live streams, the oldest first."""
+
+    items: list[StreamItem]

@@ -20,6 +20,8 @@ from keystep.serve.moments import Moments
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
+from keystep.serve.stream_sources import Sources
+from keystep.serve.streams import Streams
 from keystep.serve.workspace import Workspace
 
 KEYS = "1234567890abcdefghijklmnopqrstuvwxyz"
@@ -55,6 +57,8 @@ class Services:
     media: Media
     moments: Moments
     metrics: Metrics
+    sources: Sources
+    streams: Streams
     head: SavedHead | None = None
 
     @property
@@ -89,7 +93,7 @@ class Services:
         return names[video]
 
     def stretch(self, video: int, start: int, stop: int | None) -> tuple[str, int, int]:
-        """(name, first slot, slot behind the last) of a part of a video; by default all of it.
+        """(name, first slot, slot after the last) of a part of a video; by default all of it.
 
         Raises:
             HTTPException: 404 no such video, 422 no such slots.
@@ -100,6 +104,12 @@ class Services:
         if not 0 <= start < stop <= slots:
             raise HTTPException(422, f"no slots {start} to {stop}; the video has {slots}")
         return name, start, stop
+
+    def hang_up(self) -> None:
+        """End what is told to pages and clients for as long as they listen."""
+        self.events.close()
+        for live in self.streams.all():
+            live.events.close()
 
     @property
     def labelled_videos(self) -> int:

@@ -131,8 +131,7 @@ class Survey:
         Args:
             labelled: video -> (T,) bool, the slots that need no label; a video without any may be missing.
             doubt: video -> (S,) 0 to 1, how unsure a head is of each surveyed slot; None without a head.
-            count: most stretches to return.
-            choice: how they are chosen.
+            count, choice: most stretches to return, and how they are chosen.
             seed: of ``random``.
         """
         stretches = self.stretches()

@@ -8,7 +8,7 @@ from keystep.data.annotation import IGNORED
 
 
 def columns(start: int, stop: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(first slot, slot behind the last) of each of ``width`` columns over slots ``start`` to ``stop``.
+    """(first slot, slot after the last) of each of ``width`` columns over slots ``start`` to ``stop``.
 
     Every column shows at least one slot, and every slot is shown by a column.
     """

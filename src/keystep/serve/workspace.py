@@ -51,6 +51,8 @@ class Workspace:
         self.names: tuple[str, ...] = tuple(sorted(folder.videos))
         self._numbers = {name: number for number, name in enumerate(self.names)}
         self.read_only = not is_writable(folder.root)
+        if (folder.root / WORK).is_symlink():
+            raise InputError(f"{folder.root / WORK}: a link; remove it, as what lies there is made again")
         self.work = work or (Path(tempfile.mkdtemp(prefix="keystep-")) if self.read_only else folder.root / WORK)
         self.latents = (
             None if model is None else Latents(folder, model, self.work / "latents" / self._latents_of(model))

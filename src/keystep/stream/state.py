@@ -21,7 +21,7 @@ Network = PJEPA | Head
 class StreamState:
     """The state of B independent streams, a value: `keystep.stream.step` returns a new one, and the old stays usable.
 
-    All streams of a state take chunks of the same length; each can be reset separately.
+    Each stream can be advanced by its own number of frames, and be reset separately.
 
     Attributes:
         owner, weights, config: the network of the state, the signature of its weights, and its settings.
@@ -29,8 +29,8 @@ class StreamState:
         memory: cached keys, values and states of past frames.
         waiting: (B, n, D_in) frames of the open blocks; those of stream b are the first ``held[b]``.
         held: per stream, the number of waiting frames.
-        given: per stream, the number of outputs that the last `step` made final. They differ only after a reset within
-            a block; shorter rows of the output then end in zeros.
+        given: per stream, the number of outputs that the last `step` made final. Shorter rows of the output end in
+            zeros.
     """
 
     owner: ReferenceType[Network]

@@ -104,27 +104,34 @@ def init(network: Network, batch_size: int = 1) -> StreamState:
     )
 
 
-def step(network: Network, chunk: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+def step(
+    network: Network, chunk: Tensor, state: StreamState, counts: Sequence[int] | None = None
+) -> tuple[Tensor, StreamState]:
     """Process the next frames.
 
     Args:
         network: a model or a head.
         chunk: (B, n, D_in) features, or latents for a head.
         state: the current state; it stays valid, also after an error.
+        counts: per stream, how many of the n frames it has, from 0 on; finite numbers follow them. None: all.
 
     Returns:
         (B, m, D) latents, or (B, m, C) class scores of a head, which became final; and the new state. They equal those
         of the offline run. m equals n for causal networks; for networks with blocks it is a multiple of the block, and
-        may be 0. Streams that were reset within a block may have fewer, see `StreamState.given`.
+        may be 0. With ``counts``, or after a reset within a block, streams may have fewer, see `StreamState.given`.
 
     Raises:
         InputError: the chunk has another batch size or width than the state, or a frame that is not finite or makes the
-            network overflow; the state belongs to another network; or a stream was finished within a block.
+            network overflow; impossible counts; the state belongs to another network; or a stream was finished within a
+            block.
     """
     kind = _adapter(network)
     chunk = _check_chunk(network, kind, chunk, state)
     _check_blocks(kind, state)
-    lengths = [held + chunk.shape[1] for held in state.held]
+    counts = [chunk.shape[1]] * state.streams if counts is None else counts
+    if len(counts) != state.streams or not all(0 <= count <= chunk.shape[1] for count in counts):
+        raise InputError(f"counts are {[*counts]}; expected {state.streams} numbers from 0 to {chunk.shape[1]}")
+    lengths = [held + count for held, count in zip(state.held, counts, strict=True)]
     ready = [length // kind.block * kind.block for length in lengths]
     rows = _join_waiting(state.waiting, state.held, chunk)
     out, state = _advance(kind, rows[:, : max(ready)], ready, state)

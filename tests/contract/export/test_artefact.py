@@ -37,7 +37,8 @@ class Exported(NamedTuple):
 
 HEAD = linear_head(Affine(torch.randn(3, 16), torch.randn(3)), names=("wait", "cut", "tie"))
 CASES: dict[str, tuple[dict, dict, dict]] = {
-    "causal": ({"kind": "causal", "window": 7}, PLAIN, {"head": HEAD}),
+    "causal": ({"kind": "causal", "window": 7}, PLAIN, {}),
+    "causal, head": ({"kind": "causal", "window": 7}, PLAIN, {"head": HEAD}),
     "memory": (
         MEMORY,
         {"rotary": "tiled"},
@@ -311,7 +312,7 @@ def test_a_missing_package_and_an_empty_choice_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["causal", "block"])
+@pytest.mark.parametrize("name", ["causal, head", "block"])
 def test_the_example_streams_where_torch_cannot_be_imported(
     exported: Callable[[str], Exported], tmp_path: Path, name: str
 ) -> None:

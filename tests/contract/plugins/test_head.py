@@ -1,5 +1,6 @@
 """A head from outside, as docs/add_head.md shows it: trained, judged, streamed, saved, loaded, exported, untouched."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from small import QUICK, SMALL
 
 import keystep
+from keystep import stream
 from keystep.errors import InputError
 from keystep.heads import build_head, head_config, train_head
 
 NAME = "my_heads:Averaging"
+DOCS = Path(__file__).parents[3] / "docs"
 FEW = (*QUICK, "--set", "training.epochs=2", "--set", "seeds=1", "--set", "modes=[causal]")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -39,6 +42,21 @@ def test_the_page_runs_as_it_stands(page: Callable, shell: Run, mstcn: Path) -> 
     right = head.predict(model.encode(features, pattern=model.config.stream_attention))
     lines = [line for line in said["stream"].splitlines() if line.startswith("{")]
     assert [line.split('"step": "')[1].split('"')[0] for line in lines] == [head.name(i) for i in right.tolist()]
+
+
+def test_the_memory_on_the_page_is_the_same_on_a_stream_and_on_padded_videos(page: Callable) -> None:
+    code, memory = re.findall(r"```python\n(.*?)```", (DOCS / "add_head.md").read_text(), re.DOTALL)
+    page("add_head.md")
+    Path("my_heads.py").write_text(f"{code}\n\n{memory}")
+    keystep.plugins.allow("my_heads:Fading")
+    videos = [(torch.randn(length, 6).numpy(), np.arange(length) % 3) for length in (12, 9)]
+    head = train_head(head_config("my_heads:Fading", {"past": 3}), videos, videos, classes=3).head
+    features = torch.randn(2, 12, 6)
+    whole = head.probabilities(features[:, :9])
+    first, state = stream.step(head, features[:, :5], stream.init(head, 2), [5, 2])
+    rest, _ = stream.step(head, features[1:, 2:9].expand(2, -1, -1), state, [0, 7])
+    assert torch.allclose(first[0].softmax(-1), whole[0, :5], atol=1e-5)
+    assert torch.allclose(rest[1].softmax(-1), whole[1, 2:], atol=1e-5)
 
 
 def test_a_file_alone_does_not_bring_its_code_in(page: Callable, shell: Run, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_own_targets_go_through_the_same_door(kind: str) -> None:
             "return 5",
             r"gave \(1, 8, 6\) torch.float32 for features .* expected \(1, 8, 5\) numbers",
         ),
-        ('"""How each', 'ids = True\n    """How each', r"expected \(1, 8\) int64 class ids"),
+        ('"""The change of', 'ids = True\n    """The change of', r"expected \(1, 8\) int64 class ids"),
         ("def width", "def breadth", "lacks width; see keystep.target.TargetKind"),
         ("class Motion(Target)", "class Motion", "lacks ids, moves"),
     ],

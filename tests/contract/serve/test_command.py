@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 from clips import write_clip
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from keystep.cli.commands import app
 from keystep.locking import owning
 
 Run = Callable[..., tuple[int, str, str]]
@@ -28,7 +32,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FastAPI]]:
 
     def take(config: uvicorn.Config) -> SimpleNamespace:
         apps.append(config.app)  # type: ignore[arg-type]
-        return SimpleNamespace(run=lambda sockets: None)
+        return SimpleNamespace(run=lambda sockets: None, handle_exit=None)
 
     monkeypatch.setattr(uvicorn, "Server", take)
     yield apps
@@ -115,3 +119,15 @@ def test_label_goes_from_videos_to_the_page_and_goes_on_where_it_was(
     assert keystep(*words)[0] == 0
     again = TestClient(ran[1], base_url="http://127.0.0.1")
     assert again.get("/api/videos/0/annotation").json() == {"revision": 1, "spans": spans}
+
+
+def test_the_commands_of_the_guide_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines() if line.startswith("keystep")]
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIDEOS", "DATA", "runs/pjepa"):
+        (tmp_path / name).mkdir(parents=True)
+    assert {words[1] for words in lines} == {"serve", "label"}
+    for _, name, *rest in lines:
+        typer.main.get_command(app).commands[name].make_context(name, rest)  # type: ignore[attr-defined]

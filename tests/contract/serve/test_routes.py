@@ -213,3 +213,15 @@ def test_a_full_disk_is_not_the_fault_of_what_was_asked(client: TestClient, monk
     assert client.get("/api/videos/0/annotation").json()["revision"] == 0
     again = client.put("/api/videos/0/annotation", json={"base_revision": 0, "spans": []})
     assert again.json()["revision"] == 1
+
+
+def test_a_fault_of_keystep_is_one_line_without_its_insides(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("/home/somebody/secret")
+
+    monkeypatch.setattr("keystep.serve.signals.Signals.change_points", fail)
+    answer = client.get("/api/videos/0/changes")
+    assert answer.status_code == 500 and "RuntimeError" in answer.json()["error"] and "secret" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from keystep.serve.security import MOST_BODY, Access
+from keystep.data.folder import open_dataset
+from keystep.errors import InputError
+from keystep.serve.annotations import AnnotationStore
+from keystep.serve.security import MOST_BODY, Access, Guard
 from keystep.serve.workspace import Workspace
 
 TOKEN = "a-token-of-our-own"
@@ -112,6 +119,29 @@ def test_a_link_from_elsewhere_opens_the_page(client: TestClient) -> None:
     assert client.get("/healthz", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {}],
+)
+def test_sockets_are_held_to_the_same_rules(headers: dict[str, str]) -> None:
+    async def greet(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("hello")
+        await socket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/push", greet)])
+    client = TestClient(Guard(app, Access("0.0.0.0", TOKEN)), base_url="http://192.0.2.7")
+    with (
+        pytest.raises(WebSocketDisconnect) as refused,
+        client.websocket_connect("ws://192.0.2.7/push", headers=headers),
+    ):
+        pass
+    assert refused.value.code == 1008
+    own = {"Origin": "http://192.0.2.7", "Authorization": f"Bearer {TOKEN}"}
+    with client.websocket_connect("ws://192.0.2.7/push", headers=own) as socket:
+        assert socket.receive_text() == "hello"
+
+
 def test_no_answer_lets_other_origins_read_it(client: TestClient) -> None:
     answer = client.options(
         "/api/project", headers={"Origin": "http://127.0.0.1:8000", "Access-Control-Request-Method": "PUT"}
@@ -162,3 +192,14 @@ def test_no_path_leads_out_of_the_folders(client: TestClient, path: str) -> None
 
 def test_nothing_is_fetched_from_elsewhere_to_read_the_description(client: TestClient) -> None:
     assert client.get("/docs").status_code == 404 and client.get("/redoc").status_code == 404
+
+
+def test_a_folder_of_a_stranger_cannot_have_other_files_written(mstcn: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("")
+    (mstcn / "annotations.jsonl").symlink_to(secret)
+    with pytest.raises(InputError, match="a link"):
+        AnnotationStore(mstcn, {"video.0": 20})
+    (mstcn / ".serve").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="a link"):
+        Workspace(open_dataset(mstcn, source_rate=4))

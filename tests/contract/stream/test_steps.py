@@ -96,11 +96,11 @@ class Streams:
             self.got[row].append(latents[row, :count])
             assert not latents[row, count:].any(), "rows that give fewer end in zeros"
 
-    def feed(self, size: int, seed: int) -> None:
+    def feed(self, size: int, seed: int, counts: list[int] | None = None) -> None:
         chunk = random_features(len(self.fed), size, seed)
-        latents, self.state = keystep.stream.step(self.model, chunk, self.state)
+        latents, self.state = keystep.stream.step(self.model, chunk, self.state, counts)
         for row, frames in enumerate(chunk):
-            self.fed[row].append(frames)
+            self.fed[row].append(frames if counts is None else frames[: counts[row]])
         self.take(latents, self.state.given)
 
     def look(self) -> None:
@@ -138,15 +138,25 @@ def test_streams_side_by_side_with_resets_give_each_its_own_offline_latents(
     count = data.draw(st.integers(1, 3), "streams")
     streams = Streams(make_model(pattern, centring=centring, depth=2, **held), count)
     for seed in range(data.draw(st.integers(1, 12), "events")):
-        event = data.draw(st.sampled_from(["feed", "feed", "feed", "look", "reset"]))
+        event = data.draw(st.sampled_from(["feed", "feed", "some", "some", "look", "reset"]))
         if event == "feed":
             streams.feed(data.draw(st.integers(0, 25), "frames"), seed)
+        elif event == "some":
+            size = data.draw(st.integers(0, 25), "frames")
+            streams.feed(size, seed, [data.draw(st.integers(0, size), "own") for _ in range(count)])
         elif event == "look":
             streams.look()
         else:
             streams.reset(data.draw(st.lists(st.integers(0, count - 1), unique=True), "rows"))
     streams.look()
     streams.check(list(range(count)))
+
+
+def test_counts_that_no_chunk_has_are_refused(make_model: MakeModel) -> None:
+    model = make_model({"kind": "causal"})
+    for counts in ([1], [0, 4], [-1, 0]):
+        with pytest.raises(InputError, match="2 numbers from 0 to 3"):
+            keystep.stream.step(model, random_features(2, 3), keystep.stream.init(model, 2), counts)
 
 
 @settings(max_examples=20, deadline=None)

@@ -132,3 +132,27 @@ def faults(page: Any) -> list[str]:
         if one["impact"] in ("serious", "critical")
         for node in one["nodes"]
     ]
+
+
+def test_two_fingers_zoom_and_one_pans(server: Server, windows: Windows) -> None:
+    page = windows.open(server.address, width=390, height=800, has_touch=True, is_mobile=True)
+    box = page.locator("#timeline").bounding_box()
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *across: float) -> None:
+        points = [{"x": x, "y": box["y"] + 60, "id": number} for number, x in enumerate(across)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", 180, 220)
+    for step in range(1, 6):
+        fingers("touchMove", 180 - 20 * step, 220 + 20 * step)
+    fingers("touchEnd")
+    low, high = page.evaluate("[keystep.timeline.view.from, keystep.timeline.view.to]")
+    assert high - low == pytest.approx(10, abs=1.5), "60 slots are shown six times as large"
+    assert (low + high) / 2 == pytest.approx(200 / 390 * 60, abs=1.5), "around the fingers"
+    fingers("touchStart", 250)
+    for step in range(1, 6):
+        fingers("touchMove", 250 - 20 * step)
+    fingers("touchEnd")
+    moved = page.evaluate("keystep.timeline.view.from") - low
+    assert moved == pytest.approx(100 / 390 * (high - low), abs=0.6)

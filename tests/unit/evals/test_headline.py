@@ -55,6 +55,13 @@ def test_too_few_seeds_decide_nothing_however_large_the_gain_or_the_loss() -> No
         assert kind(single) == "not enough seeds" and "1 seed, 3 needed" in verdict(single)
 
 
+def test_a_tie_is_neither_above_nor_below() -> None:
+    tie = {**ALONE, "mean": 0.0, "low": 0.0, "high": 0.0, "holds": False}
+    for said in ("fails", "not enough seeds", "quick look"):
+        line = main_line(made_result(gate=({**tie, "verdict": said},)))
+        assert "pjepa alone equals the best control offline (" in line
+
+
 def test_a_quick_look_and_a_late_answer_claim_nothing() -> None:
     quick = {**ALONE, "holds": False, "quick": True, "verdict": "quick look"}
     assert main_line(made_result(gate=(quick,))).startswith("No claim, a quick look: pjepa alone is above")

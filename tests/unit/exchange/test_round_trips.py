@@ -1,9 +1,7 @@
 """What goes out in a format comes back the same, to the slot, at odd rates and with a start offset."""
 
-import json
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from keystep.data.annotation import IGNORED, UNLABELLED
+from keystep.data.annotation import IGNORED
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.timeline import Timeline
 from keystep.exchange import FORMATS, export_annotations, import_annotations
@@ -24,33 +22,8 @@ STARTS = [Fraction(0), Fraction(1, 8), Fraction(37, 100)]
 TRICKY = ('say "cheese", please', "a < b & c --> d", "&amp;", "naïve ✂ 切る", "=1+1", "NOTE to self", "-100", "#x")
 LABELS = st.lists(st.sampled_from([IGNORED, 0, 1, 2]), min_size=1, max_size=60).filter(lambda own: max(own) >= 0)
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).map(class_name).filter(bool)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unsynced() -> Iterator[None]:
-    """Nobody pulls the plug of these folders."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
-
-
-def write(root: Path, lengths: Mapping[str, int], timeline: Timeline) -> Path:
-    """A folder without labels."""
-    (root / "features").mkdir(parents=True)
-    for name, length in lengths.items():
-        np.save(root / "features" / f"{name}.npy", np.zeros((length, 2), np.float32))
-    store = {"format": "keystep-features", "version": 1, "time_axis": 0, "timeline": timeline.to_json()}
-    (root / "store.json").write_text(json.dumps(store))
-    return root
-
-
-def write_labels(root: Path, labels: Mapping[str, Sequence[int]], classes: Sequence[str]) -> None:
-    """Labels by class id."""
-    (root / "groundTruth").mkdir()
-    for name, own in labels.items():
-        lines = [UNLABELLED if label == IGNORED else classes[label] for label in own]
-        (root / "groundTruth" / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
-    (root / "mapping.txt").write_text("".join(f"{index} {label}\n" for index, label in enumerate(classes)))
+ONCE = settings(max_examples=12, deadline=None, phases=[Phase.generate])  # each example writes two folders
+Write = Callable[..., Path]
 
 
 def labels_of(folder: FeatureFolder, name: str) -> list[str | None]:
@@ -58,8 +31,13 @@ def labels_of(folder: FeatureFolder, name: str) -> list[str | None]:
     return [None if label == IGNORED else folder.classes[label] for label in folder.labels(name).tolist()]
 
 
+def annotation_files(kind: str, paths: list[Path]) -> list[Path]:
+    """Those of an export that are imported."""
+    return [path for path in paths if path.suffix == format_of(kind).ending and path.name != "mapping.txt"]
+
+
 @pytest.mark.parametrize("kind", READABLE)
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@ONCE
 @given(
     labels=st.lists(LABELS, min_size=1, max_size=3),
     classes=st.lists(st.one_of(st.sampled_from(TRICKY), NAMES), min_size=3, max_size=3, unique=True),
@@ -67,19 +45,54 @@ def labels_of(folder: FeatureFolder, name: str) -> list[str | None]:
     start=st.sampled_from(STARTS),
 )
 def test_every_slot_comes_back_with_its_label(
-    kind: str, labels: list[list[int]], classes: list[str], rate: Fraction, start: Fraction
+    kind: str, write: Write, labels: list[list[int]], classes: list[str], rate: Fraction, start: Fraction
 ) -> None:
     timeline, videos = Timeline(rate=rate, start=start), {f"video.{index}": own for index, own in enumerate(labels)}
-    lengths = {name: len(own) for name, own in videos.items()}
+    lengths = {name: len(own) for name, own in videos.items()} | {"another": 7}
     with tempfile.TemporaryDirectory() as place:
-        data, bare = (write(Path(place) / name, lengths | {"another": 7}, timeline) for name in ("data", "bare"))
-        write_labels(data, videos, classes)
-        done = export_annotations(open_dataset(data), kind, Path(place) / "out", frame_rate="30000/1001")
-        files = [path for path in done.paths if path.suffix == format_of(kind).ending and path.name != "mapping.txt"]
+        data = open_dataset(write(Path(place) / "data", timeline, lengths, videos, classes))
+        bare = write(Path(place) / "bare", timeline, lengths)
+        done = export_annotations(data, kind, Path(place) / "out", frame_rate="30000/1001")
+        files = annotation_files(kind, done.paths)
         taken = import_annotations(open_dataset(bare), files, kind, frame_rate="30000/1001")
-        back, there = open_dataset(bare), open_dataset(data)
+        back = open_dataset(bare)
         for name in videos:
-            assert labels_of(back, name) == labels_of(there, name)
+            assert labels_of(back, name) == labels_of(data, name)
         assert not any("come back" in note for note in done.notes), done.notes
         assert not any("moved" in note or "without a slot" in note for note in taken.notes), taken.notes
         assert back.videos["another"].labels is None
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_slots_hours_into_a_video_and_with_times_of_their_own_come_back(
+    kind: str, write: Write, tmp_path: Path
+) -> None:
+    timeline, lengths = Timeline(rate=Fraction(30000, 1001), start=Fraction(40_000, 3)), {"late": 50, "odd": 50}
+    labels = {"late": [0, 1] * 25, "odd": [0, 1] * 25}
+    folders = [write(tmp_path / "data", timeline, lengths, labels), write(tmp_path / "bare", timeline, lengths)]
+    for folder in folders:
+        (folder / "times").mkdir()
+        np.save(folder / "times" / "odd.npy", np.arange(50.0) ** 1.5 / 7 + 0.11)
+    data = open_dataset(folders[0])
+    done = export_annotations(data, kind, tmp_path / "out", frame_rate=60)
+    import_annotations(open_dataset(folders[1]), annotation_files(kind, done.paths), frame_rate=60)
+    back = open_dataset(folders[1])
+    assert all(labels_of(back, name) == labels_of(data, name) for name in lengths)
+
+
+@pytest.mark.parametrize("kind", [name for name in READABLE if name != "mstcn"])
+def test_neighbours_with_one_label_stay_two_segments(kind: str, write: Write, tmp_path: Path) -> None:
+    timeline, lengths = Timeline(rate=Fraction(4)), {"a": 12}
+    data = write(tmp_path / "data", timeline, lengths, {"a": [0] * 8 + [1] * 4})
+    (data / "segments").mkdir()
+    (data / "segments" / "a.txt").write_text("3\n5\n4\n")
+    bare = write(tmp_path / "bare", timeline, lengths)
+    done = export_annotations(open_dataset(data), kind, tmp_path / "out", frame_rate=25)
+    import_annotations(open_dataset(bare), annotation_files(kind, done.paths), frame_rate=25)
+    assert open_dataset(bare).segment_lengths("a") == [3, 5, 4]
+
+
+def test_what_a_coarser_format_would_change_is_said(write: Write, tmp_path: Path) -> None:
+    data = write(tmp_path / "data", Timeline(rate=Fraction(30)), {"a": 40}, {"a": [0, 1] * 20})
+    done = export_annotations(open_dataset(data), "cvat", tmp_path / "out", frame_rate=10)
+    assert any("a: " in note and "of 40 slots would come back with another label" in note for note in done.notes)

@@ -36,7 +36,7 @@ def test_bad_videos_are_told_in_the_workers_words_and_only_workers_are_ended(
     problems, advances = Problems("skip"), []
     done = list(extract_videos(writing, videos, make("colours"), problems, lambda *far: advances.append(far), 2))
     assert sorted(outcome.name for outcome in done) == ["a", "c"]
-    assert list(problems.skipped) == ["b"] and "b.mp4: not a video" in problems.skipped["b"]
+    assert list(problems.skipped) == ["b"] and "b.mp4: not a readable video" in problems.skipped["b"]
     np.testing.assert_allclose(np.sum(advances, axis=0), [2 * 49 / 25, 100])
     assert multiprocessing.active_children() == [ours]
     ours.kill()

@@ -169,6 +169,14 @@ def test_the_history_grows_and_outlives_the_learner(world: World, desk: Desk, tm
     assert Desk(world, tmp_path / "work").learner.state.history == ()
 
 
+def test_stamps_tell_the_later_of_two_states(world: World, desk: Desk) -> None:
+    stamps = list[int]()
+    desk.learner._changed = lambda state: stamps.append(state.stamp)
+    desk.say({video: world.spans(video) for video in ("v0", "v1")})
+    assert len(stamps) > 1 and stamps == sorted(set(stamps))
+    assert desk.learner.status()["stamp"] == stamps[-1]
+
+
 def test_cancelling_keeps_the_last_head(world: World, desk: Desk) -> None:
     spans = {video: world.spans(video) for video in ("v0", "v1")}
     desk.say(spans)
@@ -214,5 +222,5 @@ def test_the_saved_head_gives_the_same_answers(world: World, desk: Desk, tmp_pat
 def test_the_status_is_plain_data(world: World, desk: Desk) -> None:
     desk.say({video: world.spans(video) for video in ("v0", "v1")})
     status = json.loads(json.dumps(desk.learner.status()))
-    assert set(status) == {"state", "progress", "message", "accuracy", "history"}
+    assert set(status) == {"state", "progress", "message", "accuracy", "history", "stamp"}
     assert {"mean", "spread", "folds"} <= set(status["accuracy"])

@@ -165,7 +165,9 @@ FORMATS = "csv, webvtt, elan, labelstudio, cvat or mstcn"
 @exchange.command("export")
 def export_annotations_(
     data: Data,
-    form: Annotated[str, typer.Option("--format", help=f"{FORMATS}; or, only for export, fiftyone or lerobot.")],
+    form: Annotated[
+        str, typer.Option("--format", help=f"{FORMATS}; or, only for export, fiftyone, lerobot, rerun or mp4.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the files to.")],
     names: Annotated[list[str] | None, typer.Option("--name", help="Export only this video. Repeatable.")] = None,
     split: Annotated[str | None, typer.Option(help="Export only the videos of this split.")] = None,

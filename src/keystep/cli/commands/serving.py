@@ -16,6 +16,10 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0:
 Token = Annotated[
     str | None, typer.Option(help="Token that every request has to bring; by default one is made where it is needed.")
 ]
+AllowSources = Annotated[
+    bool,
+    typer.Option("--allow-sources", help="Let requests open addresses (RTSP, HTTP, ...) and cameras as live streams."),
+]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -39,12 +43,13 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     token: Token = None,
+    allow_sources: AllowSources = False,
     source_rate: SourceRate = None,
 ) -> None:
     """Look at videos, label them and learn from the labels, on a page in the browser (needs the extra 'serve')."""
     from keystep.cli.serving import Listening, serve_data
 
-    serve_data(data, videos, model, head, source_rate, Listening(host, port, token), console)
+    serve_data(data, videos, model, head, source_rate, Listening(host, port, token, allow_sources), console)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -64,6 +69,7 @@ def label(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     token: Token = None,
+    allow_sources: AllowSources = False,
 ) -> None:
     """From a folder of videos to a labelled data set: extract features, pretrain, and serve. Run again to go on."""
     from keystep.cli.serving import Listening, label_videos
@@ -72,7 +78,7 @@ def label(
     label_videos(
         videos,
         out,
-        Listening(host, port, token),
+        Listening(host, port, token, allow_sources),
         console,
         backbone=backbone,
         weights=weights,

@@ -29,6 +29,7 @@ export class Annotation extends EventTarget {
     this.state = "saved";
     this.message = "";
     this.theirs = null;
+    this.changed = false; // since it was last learned from
   }
 
   get current() {
@@ -72,6 +73,7 @@ export class Annotation extends EventTarget {
 
   #set(spans) {
     this.spans = spans;
+    this.changed = true;
     this.#keepDraft();
     this.dispatchEvent(new Event("change"));
     if (this.state === "conflict") return;
@@ -132,9 +134,16 @@ export class Annotation extends EventTarget {
 
   /** Another window saved a later revision. */
   async follow(revision) {
-    if (revision <= this.revision || this.state !== "saved") return;
-    const theirs = await api.get(`/api/videos/${this.video}/annotation`);
-    if (this.state === "saved" && theirs.revision > this.revision) this.take(theirs, "Changed in another window.");
+    if (revision > this.revision) await this.refresh();
+  }
+
+  /** Take over what the server has, unless something here waits to be saved. */
+  async refresh() {
+    if (this.state !== "saved") return;
+    try {
+      const theirs = await api.get(`/api/videos/${this.video}/annotation`);
+      if (this.state === "saved" && theirs.revision > this.revision) this.take(theirs, "Changed in another window.");
+    } catch { /* a silent server tells of the change again once it is back */ }
   }
 
   /** End a conflict with these spans, mine or theirs or something between; undo brings mine back. */
@@ -169,7 +178,8 @@ export class Annotation extends EventTarget {
     try {
       localStorage.setItem(this.key, JSON.stringify(draft));
     } catch {
-      this.dispatchEvent(new CustomEvent("note", {detail: "This browser keeps no drafts: wait for “saved” before you close it."}));
+      const detail = "This browser keeps no drafts: wait for “saved” before you close it.";
+      this.dispatchEvent(new CustomEvent("note", {detail}));
     }
   }
 

@@ -46,7 +46,8 @@ async function ask(method, path, {body, values = {}, signal, keepalive, headers 
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(url, {method, headers: sent, body: JSON.stringify(body), signal, keepalive, cache: "no-cache"});
+    const text = JSON.stringify(body);
+    answer = await fetch(url, {method, headers: sent, body: text, signal, keepalive, cache: "no-cache"});
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "The server does not answer.");
@@ -56,7 +57,10 @@ async function ask(method, path, {body, values = {}, signal, keepalive, headers 
   throw new ApiError(answer.status, said.error ?? `The server answered ${answer.status}.`, said);
 }
 
-const json = method => async (path, body, options = {}) => (await ask(method, path, {body, ...options})).json();
+const json = method => async (path, body, options = {}) => {
+  const answer = await ask(method, path, {body, ...options});
+  return answer.status === 204 ? null : answer.json();
+};
 
 export const get = async (path, values, signal) => (await ask("GET", path, {values, signal})).json();
 export const put = json("PUT");

@@ -37,7 +37,7 @@ class App {
     this.videos = new Videos();
     this.learning = new Learning(project);
     this.live = new Live(this.classes);
-    this.annotations = new Map(); // of all videos whose labels are not saved yet, and of the open one
+    this.annotations = new Map(); // of all videos that were open, with their undo
     this.table = commands({...this, actions: this.actions()});
   }
 
@@ -101,12 +101,15 @@ class App {
       "#split": () => editor.split(), "#merge": () => editor.merge(), "#erase": () => editor.erase(),
       "#snap": () => this.toggleSnap(), "#accept": () => editor.accept(), "#accept-view": () => editor.acceptView(),
       "#unsure": () => editor.unsure(), "#find": () => this.findMoments(), "#theme": () => this.#theme(),
-      "#show-list": () => find("#list").classList.toggle("shown"), "#close-list": () => find("#list").classList.remove("shown"),
-      "#save-state": () => this.annotation && (this.annotation.theirs ? showConflict(this.annotation, timeline) : this.annotation.save()),
+      "#show-list": () => find("#list").classList.toggle("shown"),
+      "#close-list": () => find("#list").classList.remove("shown"),
+      "#save-state": () => this.#saveOrSettle(),
     };
     for (const [selector, run] of Object.entries(runs)) find(selector).addEventListener("click", run);
     for (const tab of document.querySelectorAll("[role=tab]")) tab.addEventListener("click", () => this.tab(tab));
-    for (const close of document.querySelectorAll("dialog .close")) close.addEventListener("click", () => close.closest("dialog").close());
+    for (const close of document.querySelectorAll("dialog .close")) {
+      close.addEventListener("click", () => close.closest("dialog").close());
+    }
     const author = find("#author");
     author.value = localStorage.getItem("keystep:author") ?? "";
     author.addEventListener("change", () => localStorage.setItem("keystep:author", author.value));
@@ -120,7 +123,7 @@ class App {
       learning: said => this.learning.show(said),
       classes: ({classes}) => this.classes.set(classes),
       annotation: ({video, revision}) => {
-        if (video === this.annotation?.video) this.annotation.follow(revision).catch(() => {});
+        if (video === this.annotation?.video) this.annotation.follow(revision);
         this.videos.reload();
       },
       encoding: ({done, total}) => this.#progress(`Encoding ${done} of ${total} videos`, done / total),
@@ -187,7 +190,7 @@ class App {
     this.videos.mark(id);
     try {
       if (id !== this.item?.id) {
-        this.annotation?.save();
+        this.#leave();
         const [item, annotation] = await Promise.all([api.get(`/api/videos/${id}`), this.#annotationOf(id)]);
         if (turn !== this.#turn) return;
         this.#show(item, annotation);
@@ -199,9 +202,25 @@ class App {
     }
   }
 
+  /** Save what was open, and learn from it if it changed. */
+  async #leave() {
+    const left = this.annotation;
+    if (!left) return;
+    await left.save();
+    if (left.changed && left.state === "saved") {
+      left.changed = false;
+      this.learning.startAfterVideo();
+    }
+  }
+
   async #annotationOf(id) {
-    for (const open of this.annotations.values()) if (open.video === id) return open;
-    const [item, {revision, spans}] = await Promise.all([api.get(`/api/videos/${id}`), api.get(`/api/videos/${id}/annotation`)]);
+    for (const open of this.annotations.values()) {
+      if (open.video !== id) continue;
+      await open.refresh();
+      return open;
+    }
+    const path = `/api/videos/${id}`;
+    const [item, {revision, spans}] = await Promise.all([api.get(path), api.get(`${path}/annotation`)]);
     return this.#newAnnotation(item, revision, spans);
   }
 
@@ -210,7 +229,6 @@ class App {
     const made = new Annotation({project: this.project.name, item, revision, spans, author});
     made.addEventListener("state", () => {
       if (made === this.annotation) this.#showState();
-      if (made.state === "saved" && made !== this.annotation) this.annotations.delete(item.name);
       if (made.state === "conflict") this.#conflict(made);
     });
     made.addEventListener("change", () => made === this.annotation && this.#changed());
@@ -221,9 +239,7 @@ class App {
 
   #show(item, annotation) {
     const {project, timeline} = this;
-    const before = this.annotation;
     Object.assign(this, {item, annotation});
-    if (before && before !== annotation && before.state === "saved") this.annotations.delete(before.name);
     document.body.classList.add("opened");
     find("#name").textContent = item.name;
     const tiles = new Tiles(item.id, item.slots, project.lanes, this.classes);
@@ -251,19 +267,27 @@ class App {
   }
 
   #showState() {
-    const words = {saved: "saved", unsaved: "unsaved", saving: "saving…", offline: "offline", conflict: "conflict", refused: "not saved"};
     const {state, message} = this.annotation;
+    const word = {saving: "saving…", refused: "not saved"}[state] ?? state;
     const place = find("#save-state");
     place.dataset.state = state;
     const more = state === "offline" ? h("span.more", {}, "· kept in this browser") : null;
-    place.replaceChildren(this.project.read_only ? "read-only" : words[state], ...(more ? [more] : []));
+    place.replaceChildren(this.project.read_only ? "read-only" : word, ...(more ? [more] : []));
     place.title = message || (state === "saved" ? `Revision ${this.annotation.revision} is on the server` : "");
     if (state === "refused") say(message);
   }
 
+  #saveOrSettle() {
+    if (this.annotation?.theirs) showConflict(this.annotation, this.timeline);
+    else this.annotation?.save();
+  }
+
   #conflict(annotation) {
     if (annotation === this.annotation) showConflict(annotation, this.timeline);
-    else say(`${annotation.name} was changed in another window too.`, {text: "Look", run: () => this.go(annotation.video)});
+    else {
+      const look = {text: "Look", run: () => this.go(annotation.video)};
+      say(`${annotation.name} was changed in another window too.`, look);
+    }
   }
 
   #saveAll() {

@@ -77,7 +77,8 @@ export class Classes extends EventTarget {
   }
 
   #buildForm() {
-    this.field = h("input", {type: "text", placeholder: "New class", "aria-label": "Name of a new class", maxlength: 200});
+    const name = {"aria-label": "Name of a new class", placeholder: "New class", maxlength: 200};
+    this.field = h("input", {type: "text", ...name});
     const form = h("form.inline", {onsubmit: event => {
       event.preventDefault();
       this.create(this.field.value).then(made => {

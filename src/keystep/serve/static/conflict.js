@@ -1,4 +1,4 @@
-/** The same slots were changed in two windows: both are shown, and one is chosen. Nothing is lost: undo brings mine back. */
+/** The same slots were changed in two windows: both are shown, and one is chosen. Undo brings mine back. */
 
 import {clock, find, h} from "./dom.js";
 import * as paint from "./paint.js";
@@ -43,5 +43,7 @@ function strip(canvas, spans, changes, timeline) {
   context.fillRect(0, 0, width, height);
   paint.spans(context, spans, {view, classes, top: 0, height: height - 6, colour});
   context.fillStyle = colour.accent;
-  for (const {start, stop} of changes) context.fillRect(view.xOf(start), height - 4, Math.max(2, view.xOf(stop) - view.xOf(start)), 4);
+  for (const {start, stop} of changes) {
+    context.fillRect(view.xOf(start), height - 4, Math.max(2, view.xOf(stop) - view.xOf(start)), 4);
+  }
 }

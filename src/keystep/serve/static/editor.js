@@ -155,7 +155,8 @@ export class Editor extends EventTarget {
   border(edge, by = null) {
     const {target} = this;
     if (target < 0) return;
-    const place = by === null ? this.snap(this.player.slot, {except: this.spans[target][edge]}) : this.spans[target][edge] + by;
+    const now = this.spans[target][edge];
+    const place = by === null ? this.snap(this.player.slot, {except: now}) : now + by;
     this.#edit(edit.moveBorder(this.spans, target, edge, place, this.timeline.slots));
   }
 

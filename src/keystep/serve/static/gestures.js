@@ -100,7 +100,8 @@ export class Gestures {
   #pointed(x, y, kind) {
     const row = this.timeline.rowAt(y);
     const border = row?.id === "labels" ? this.#borderAt(x, kind) : null;
-    this.canvas.style.cursor = border ? "ew-resize" : row?.id === "labels" && !this.editor.readOnly ? "crosshair" : "pointer";
+    const draws = row?.id === "labels" && !this.editor.readOnly;
+    this.canvas.style.cursor = border ? "ew-resize" : draws ? "crosshair" : "pointer";
     if (kind !== "touch") this.#hover(row && row.id !== "overview" ? {slot: this.#slot(x), x, row} : null);
   }
 
@@ -156,7 +157,7 @@ export class Gestures {
     this.timeline.draft = null;
     if (!drag) return;
     if (drag.does === "border" && drag.moved) this.timeline.annotation.change(this.timeline.annotation.current);
-    else if (drag.does === "draw" && drag.moved && drag.ends) this.#tell("drawn", {start: drag.ends[0], stop: drag.ends[1]});
+    else if (drag.ends) this.#tell("drawn", {start: drag.ends[0], stop: drag.ends[1]});
     else if (!drag.moved && drag.does !== "overview") this.#clicked(drag);
     this.timeline.draw();
   }

@@ -46,12 +46,13 @@ export class HoverCard {
       const value = timeline.tiles.value(lane, slot);
       if (value === null) continue;
       const one = lane.kind === "classes" ? classes.byId(value) : null;
-      lines.push([lane.title, lane.kind === "level" ? `${Math.round(100 * value)} %` : one?.name ?? "none", one?.colour]);
+      const text = lane.kind === "level" ? `${Math.round(100 * value)} %` : one?.name ?? "none";
+      lines.push([lane.title, text, one?.colour]);
     }
     return lines.map(([title, text, colour]) => {
       const dot = h("i");
       if (colour) dot.style.background = colour;
-      return h("span", {}, dot, h("em", {}, title), text);
+      return h("span", {}, dot, h("em", {}, title), h("span.name", {}, text));
     });
   }
 

@@ -18,16 +18,20 @@ export function commands({player, timeline, editor, classes, actions}) {
     ["Move", [
       ["Space", "Space", "play or pause", () => player.toggle()],
       ["ArrowLeft ArrowRight", "← →", "one slot back or on", move(() => -1), move(() => 1)],
-      ["shift+ArrowLeft shift+ArrowRight", "Shift ← →", "one second back or on", move(() => -second()), move(second)],
+      ["shift+ArrowLeft shift+ArrowRight", "Shift ← →", "one second back or on",
+        move(() => -second()), move(second)],
       ["mod+ArrowLeft mod+ArrowRight", "Ctrl ← →", "to the border or change point before or after",
         to(() => neighbour(editor, timeline, -1)), to(() => neighbour(editor, timeline, 1))],
-      ["ArrowUp ArrowDown", "↑ ↓", "select the stretch before or after", () => editor.step(-1), () => editor.step(1)],
+      ["ArrowUp ArrowDown", "↑ ↓", "select the stretch before or after",
+        () => editor.step(-1), () => editor.step(1)],
       ["Home End", "Home End", "to the start or the end", to(() => 0), to(() => timeline.slots)],
       ["< >", "< >", "slower or faster", () => player.faster(-1), () => player.faster(1)],
-      ["PageUp PageDown", "PageUp PageDown", "the video before or after", () => actions.beside(-1), () => actions.beside(1)],
+      ["PageUp PageDown", "PageUp PageDown", "the video before or after",
+        () => actions.beside(-1), () => actions.beside(1)],
     ]],
     ["Look", [
-      ["+ -", "+ −", "zoom in or out at the playhead", () => view.zoom(0.5, playheadX(view, player)), () => view.zoom(2, playheadX(view, player))],
+      ["+ -", "+ −", "zoom in or out at the playhead",
+        () => view.zoom(0.5, playheadX(view, player)), () => view.zoom(2, playheadX(view, player))],
       ["w", "W", "the whole video", () => view.fit()],
       ["z", "Z", "zoom to the selected stretch", () => zoomTo(editor, view)],
       ["f", "F", "find moments like this", actions.findMoments],
@@ -35,20 +39,26 @@ export function commands({player, timeline, editor, classes, actions}) {
       ["?", "?", "this help", actions.help],
     ]],
     ["Label", [
-      [null, "1 2 3 …", "a class's key: begin at the playhead; again: end; another class: end and begin. With a stretch selected: rename it"],
+      [null, "1 2 3 …", "a class's key: begin at the playhead; again: end; another class: end and begin. "
+        + "With a stretch selected: rename it"],
       ["Escape", "Esc", "leave what was begun, or the selection", () => editor.cancel()],
       ["n", "N", "a new class", () => classes.focusForm()],
       ["Enter", "Enter", "name a stretch, with a new class too", () => editor.name()],
-      ["i o", "I O", "begin or end the stretch at the playhead", () => editor.border("start"), () => editor.border("stop")],
-      ["alt+ArrowLeft alt+ArrowRight", "Alt ← →", "move its start by a slot", () => editor.border("start", -1), () => editor.border("start", 1)],
-      ["alt+shift+ArrowLeft alt+shift+ArrowRight", "Alt Shift ← →", "move its end by a slot", () => editor.border("stop", -1), () => editor.border("stop", 1)],
+      ["i o", "I O", "begin or end the stretch at the playhead",
+        () => editor.border("start"), () => editor.border("stop")],
+      ["alt+ArrowLeft alt+ArrowRight", "Alt ← →", "move its start by a slot",
+        () => editor.border("start", -1), () => editor.border("start", 1)],
+      ["alt+shift+ArrowLeft alt+shift+ArrowRight", "Alt Shift ← →", "move its end by a slot",
+        () => editor.border("stop", -1), () => editor.border("stop", 1)],
       ["s m", "S M", "split at the playhead; merge with the next", () => editor.split(), () => editor.merge()],
       ["Delete Backspace", "Delete", "remove the label", () => editor.erase(), () => editor.erase()],
       ["x", "X", "snap to change points, or not", actions.toggleSnap],
-      ["mod+z mod+shift+z mod+y", "Ctrl Z, Ctrl Y", "undo, redo", () => editor.undo(), () => editor.redo(), () => editor.redo()],
+      ["mod+z mod+shift+z mod+y", "Ctrl Z, Ctrl Y", "undo, redo",
+        () => editor.undo(), () => editor.redo(), () => editor.redo()],
     ]],
     ["Learn", [
-      ["a shift+A", "A, Shift A", "accept the prediction here, or all in view where nothing is labelled", () => editor.accept(), () => editor.acceptView()],
+      ["a shift+A", "A, Shift A", "accept the prediction here, or all in view where nothing is labelled",
+        () => editor.accept(), () => editor.acceptView()],
       ["u", "U", "mark as unsure: not learned from", () => editor.unsure()],
       ["l", "L", "learn from what is labelled, or cancel", actions.learn],
       ["j", "J", "go to what is worth labelling next", actions.next],
@@ -78,8 +88,8 @@ const name = event => {
   if (event.altKey) parts.push("alt");
   if (event.ctrlKey || event.metaKey) parts.push("mod");
   if (event.shiftKey && (event.key.length > 1 || /[a-z]/i.test(event.key))) parts.push("shift");
-  const key = event.key === " " ? "Space" : parts.includes("mod") ? event.key.replace(/^[A-Z]$/, letter => letter.toLowerCase()) : event.key;
-  return [...parts, key].join("+");
+  const shown = event.key === " " ? "Space" : event.key;
+  return [...parts, parts.includes("mod") && shown.length === 1 ? shown.toLowerCase() : shown].join("+");
 };
 
 /** Whether the key belongs to a field or a button that has the focus. */
@@ -96,7 +106,9 @@ function taken(event) {
  */
 export function returnFocus(canvas) {
   let pressed = null;
-  const back = target => target.closest("#top, #work") && !target.closest("#moments") && canvas.focus({preventScroll: true});
+  const back = target => {
+    if (target.closest("#top, #work") && !target.closest("#moments")) canvas.focus({preventScroll: true});
+  };
   addEventListener("pointerdown", event => { pressed = event.target; }, {capture: true});
   addEventListener("keydown", event => {
     pressed = null;

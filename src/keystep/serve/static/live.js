@@ -5,7 +5,7 @@ import {find, h, iconButton, say} from "./dom.js";
 import {swatch} from "./classes.js";
 import {colours} from "./paint.js";
 
-const KEPT = 600; // steps of the ribbon
+const KEPT = 600; // frames of the ribbon
 const CONNECTED = 3; // a browser allows six connections a server, and the page needs some itself
 const EVERY = 2000; // milliseconds between two looks at the list
 
@@ -47,7 +47,8 @@ export class Live {
 
   async #openNew(form) {
     const kind = form.get("kind");
-    const source = {kind, ...(kind === "file" && {path: form.get("source")}), ...(kind === "url" && {url: form.get("source")})};
+    const place = {file: "path", url: "url"}[kind];
+    const source = place ? {kind, [place]: form.get("source")} : {kind};
     try {
       await api.post("/api/streams", {source, name: form.get("name")});
       await this.look();
@@ -68,8 +69,8 @@ export class Live {
       this.cards.get(item.id).update(item);
     }
     find("#no-streams").hidden = items.length > 0;
-    const open = [...this.cards.values()];
-    open.slice(0, CONNECTED).forEach(card => card.connect());
+    const live = [...this.cards.values()].sort((one, other) => other.urgency - one.urgency);
+    live.forEach((card, place) => (place < CONNECTED && card.urgency ? card.connect() : card.disconnect()));
   }
 
   async #remove(id) {
@@ -90,14 +91,19 @@ class StreamCard {
     this.bars = h("ol.bars");
     this.facts = h("p.note");
     const title = item.name || `stream ${item.id}`;
-    this.node = h("li.stream", {}, h("header", {}, h("h3", {}, title), iconButton("close", `End ${title}`, "", onclose)),
-      this.now, this.canvas, this.bars, this.facts);
+    const header = h("header", {}, h("h3", {}, title), iconButton("close", `End ${title}`, "", onclose));
+    this.node = h("li.stream", {}, header, this.now, this.canvas, this.bars, this.facts);
   }
 
   connect() {
     this.stop ??= api.listen(`/api/streams/${encodeURIComponent(this.id)}/events`, {
       message: step => this.#step(step), step: step => this.#step(step),
     });
+  }
+
+  /** Streams that flow come first, those that wait for their client next; what has ended needs no connection. */
+  get urgency() {
+    return {live: 2, waiting: 1}[this.node.dataset.state] ?? 0;
   }
 
   disconnect() {
@@ -112,10 +118,12 @@ class StreamCard {
 
   /** What the list says of the stream. */
   update(item) {
-    const facts = [item.state, item.frames !== undefined && `${item.frames} frames`, item.dropped && `${item.dropped} dropped`,
+    const facts = [item.state, item.message, item.frames !== undefined && `${item.frames} frames`,
+      item.dropped && `${item.dropped} dropped`,
       this.delay !== undefined && `${Math.round(1000 * this.delay)} ms behind`];
-    this.facts.textContent = facts.filter(Boolean).join(" · ");
-    if (!this.stop && item.last) this.#step(item.last);
+    this.facts.textContent = [...facts, item.message].filter(Boolean).join(" · ");
+    this.node.dataset.state = item.state;
+    if (item.last && item.last.frame !== this.steps.at(-1)?.frame && !this.stop) this.#step(item.last);
   }
 
   #step(step) {
@@ -124,7 +132,7 @@ class StreamCard {
     if (this.steps.length > KEPT) this.steps.shift();
     const look = this.#look(step.step);
     this.now.replaceChildren(swatch(look.colour), h("b", {}, look.name));
-    this.#drawBars(step.probability);
+    this.#drawBars(step.probabilities ?? step.probability);
     requestAnimationFrame(() => this.#drawRibbon());
   }
 
@@ -145,7 +153,8 @@ class StreamCard {
       const bar = h("i");
       bar.style.width = `${100 * value}%`;
       bar.style.background = look.colour;
-      return h("li", {}, h("span.name", {}, look.name), h("span.bar", {}, bar), h("span.value", {}, `${Math.round(100 * value)} %`));
+      const share = `${Math.round(100 * value)} %`;
+      return h("li", {}, h("span.name", {}, look.name), h("span.bar", {}, bar), h("span.value", {}, share));
     }));
   }
 
@@ -158,9 +167,11 @@ class StreamCard {
     const context = canvas.getContext("2d");
     context.fillStyle = colours().well;
     context.fillRect(0, 0, KEPT, height);
+    const end = (steps.at(-1)?.frame ?? 0) + 1;
     steps.forEach((step, index) => {
+      const next = steps[index + 1]?.frame ?? end;
       context.fillStyle = this.#look(step.step).colour;
-      context.fillRect(KEPT - steps.length + index, 0, 1, height);
+      context.fillRect(KEPT - end + step.frame, 0, next - step.frame, height);
     });
   }
 }

@@ -27,7 +27,8 @@ export class Moments extends EventTarget {
         if (turn !== this.#turn) return;
         this.grid.replaceChildren(...items.map(one => this.#card(one)));
         const how = exact ? "" : " (approximate search)";
-        this.note.textContent = items.length ? `Like ${item.name} at ${asked}, nearest first${how}.` : "Nothing alike was found.";
+        const found = `Like ${item.name} at ${asked}, nearest first${how}.`;
+        this.note.textContent = items.length ? found : "Nothing alike was found.";
         return;
       } catch (error) {
         if (turn !== this.#turn) return;
@@ -45,7 +46,8 @@ export class Moments extends EventTarget {
     const {start, rate} = this.timeline;
     const picture = h("img", {alt: "", loading: "lazy", src: this.#thumbnail(one, one.slot)});
     const holder = h("span.moment-picture", {}, picture);
-    picture.addEventListener("error", () => this.#ribbon(one).then(ribbon => picture.replaceWith(ribbon), () => {}), {once: true});
+    const draw = () => this.#ribbon(one).then(ribbon => picture.replaceWith(ribbon), () => {});
+    picture.addEventListener("error", draw, {once: true});
     const open = () => this.dispatchEvent(new CustomEvent("open", {detail: one}));
     const card = h("button.moment", {type: "button", onclick: open, title: `${one.name}: open here`}, holder,
       h("span.video-name", {}, one.name),
@@ -57,8 +59,9 @@ export class Moments extends EventTarget {
 
   /** The colours of the representation, for a moment without a recording. */
   async #ribbon(one) {
-    const width = one.stop - one.start;
-    const colours = new Uint8Array(await api.bytes(`/api/videos/${one.video}/lanes/colour`, {start: one.start, stop: one.stop, width}));
+    const {video, start, stop} = one;
+    const width = stop - start;
+    const colours = new Uint8Array(await api.bytes(`/api/videos/${video}/lanes/colour`, {start, stop, width}));
     const canvas = h("canvas", {width, height: 1});
     const context = canvas.getContext("2d");
     for (let column = 0; column < width; column++) {

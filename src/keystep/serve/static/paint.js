@@ -5,7 +5,7 @@ import {clock} from "./dom.js";
 import {Tiles} from "./tiles.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400]; // seconds
-export const FONT = "system-ui, sans-serif";
+const FONT = "system-ui, sans-serif";
 
 /** The page's colours as a canvas needs them. */
 export function colours() {

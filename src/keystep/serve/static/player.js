@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import {clamp, clock, find, h, later} from "./dom.js";
 
-export const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4, 8];
+const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4, 8];
 
 /** Events: "time" (whenever `slot` changes), "state" (playing or not, speed). */
 export class Player extends EventTarget {

@@ -61,8 +61,8 @@ export function hint(editor, timeline) {
   const show = () => {
     const span = editor.spans[editor.selected];
     const {begun} = editor;
-    find("#hint").textContent = begun ? `Drawing “${begun.label}” from ${time(begun.from)}: its key again ends it`
-      : span ? `${time(span.start)}–${time(span.stop)}: a class's key renames it, I and O set its ends, Esc leaves it` : "";
+    find("#hint").textContent = begun ? `Drawing “${begun.label}” from ${time(begun.from)} · its key again: end`
+      : span ? `${time(span.start)}–${time(span.stop)}: class key: rename · I O: ends · Esc: leave` : "";
   };
   editor.addEventListener("change", show);
 }

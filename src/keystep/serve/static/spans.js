@@ -39,7 +39,7 @@ export function fill(spans, found) {
 }
 
 /** The parts of start..stop that have no label. */
-export function gaps(spans, start, stop) {
+function gaps(spans, start, stop) {
   const free = [];
   let from = start;
   for (const span of spans) {
@@ -70,7 +70,7 @@ export function rename(spans, index, label) {
   return spans.with(index, {...spans[index], label});
 }
 
-/** Move one end ("start" or "stop") of a stretch. A border shared with a neighbour moves for both; none is swallowed. */
+/** Move one end ("start" or "stop") of a stretch. A shared border moves for both neighbours; none is swallowed. */
 export function moveBorder(spans, index, edge, slot, slots) {
   const span = spans[index];
   const step = edge === "start" ? -1 : 1;

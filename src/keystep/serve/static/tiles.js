@@ -113,7 +113,8 @@ export class Tiles extends EventTarget {
     const context = canvas.getContext("2d");
     const picture = context.createImageData(tile.width, 1);
     for (let column = 0; column < tile.width; column++) {
-      const rgb = lane.kind === "colour" ? tile.data.subarray(3 * column, 3 * column + 3) : this.#rgb(tile.data[column]);
+      const own = lane.kind === "colour" ? tile.data.subarray(3 * column, 3 * column + 3) : null;
+      const rgb = own ?? this.#rgb(tile.data[column]);
       if (rgb) picture.data.set([rgb[0], rgb[1], rgb[2], 255], 4 * column);
     }
     context.putImageData(picture, 0, 0);

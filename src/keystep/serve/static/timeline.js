@@ -26,7 +26,8 @@ export class Timeline extends EventTarget {
   /** Show another video. */
   open({item, rate, start, lanes, tiles, annotation}) {
     this.tiles?.close();
-    Object.assign(this, {rate, start, slots: item.slots, tiles, annotation, lanes, selected: -1, draft: null, changes: []});
+    Object.assign(this, {rate, start, slots: item.slots, tiles, annotation, lanes});
+    Object.assign(this, {selected: -1, draft: null, changes: []});
     tiles.addEventListener("tile", this.draw);
     this.#layOut();
     this.view.open(item.slots);
@@ -128,7 +129,8 @@ export class Timeline extends EventTarget {
     if (row.kind !== "labels") return paint.lane(context, row.lane, place);
     paint.spans(context, this.annotation.current, {...place, selected: this.selected});
     if (this.draft) paint.spans(context, [this.draft], {...place, alpha: 0.6});
-    if (this.snapping) paint.ticks(context, this.#visibleChanges(), {...place, top: row.top + row.height - 5, height: 5});
+    const foot = {...place, top: row.top + row.height - 5, height: 5};
+    if (this.snapping) paint.ticks(context, this.#visibleChanges(), foot);
   }
 
   #visibleChanges() {

@@ -16,7 +16,8 @@ export class Videos extends EventTarget {
     this.items = [];
     this.total = 0;
     this.openId = null;
-    this.more = new IntersectionObserver(seen => seen[0].isIntersecting && this.#loadMore(), {root: this.list.parentElement});
+    const seen = entries => entries[0].isIntersecting && this.#loadMore();
+    this.more = new IntersectionObserver(seen, {root: this.list.parentElement});
     find("#search").addEventListener("input", later(() => this.load(), 150));
     for (const name of ["#show", "#sort"]) find(name).addEventListener("change", () => this.load());
     this.list.addEventListener("keydown", event => this.#keys(event));
@@ -68,7 +69,8 @@ export class Videos extends EventTarget {
     const held = this.list.contains(document.activeElement) ? Number(document.activeElement.dataset.id) : null;
     this.list.replaceChildren(...this.items.map(item => this.#row(item)));
     if (!this.items.length) this.list.append(h("li.empty", {}, "No video fits."));
-    this.count.textContent = this.items.length === this.total ? `${this.total}` : `${this.items.length} of ${this.total}`;
+    const shown = this.items.length;
+    this.count.textContent = shown === this.total ? `${shown}` : `${shown} of ${this.total}`;
     if (held !== null) this.list.querySelector(`[data-id="${held}"]`)?.focus();
     const last = this.list.lastElementChild;
     this.more.disconnect();
@@ -80,14 +82,15 @@ export class Videos extends EventTarget {
     share.firstChild.style.width = `${100 * item.labelled}%`;
     const unsure = item.uncertainty === null || item.labelled === 1 ? null
       : h("span", {title: "How unsure the model is, from 0 to 1"}, `unsure ${item.uncertainty.toFixed(2)}`);
-    const picture = item.has_video
-      ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})
-      : h("span.no-picture", {"aria-hidden": "true"});
+    const pictured = this.items.some(one => one.has_video);
+    const picture = item.has_video ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})
+      : pictured ? h("span.no-picture", {"aria-hidden": "true"}) : null;
     const labelled = `${Math.round(100 * item.labelled)} %`;
     const open = () => this.dispatchEvent(new CustomEvent("open", {detail: item.id}));
     const button = h("button.video", {type: "button", "data-id": item.id, onclick: open}, picture,
       h("span.video-name", {title: item.name}, item.name),
       h("span.video-facts", {}, clock(item.seconds), h("span.sr", {}, `, ${labelled} labelled`), unsure), share);
+    button.classList.toggle("plain", picture === null);
     this.#markOne(button);
     return h("li", {}, button);
   }
