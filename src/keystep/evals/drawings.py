@@ -94,7 +94,8 @@ def colour_ribbons(result: Result, arrays: Arrays, palette: Palette, index: int)
 def similarity_maps(arrays: Arrays, index: int) -> list[tuple[str, str]]:
     """(name, data URI) of each representation's self-similarity matrix."""
     stored, colours = arrays_at(arrays, f"{index}/similarity/"), colormaps["RdBu_r"]
-    shown = {name: colours((values.astype(np.float32) + 1) / 2, bytes=True) for name, values in stored.items()}
+    with np.errstate(invalid="ignore"):  # NaN of a damaged file is drawn as nothing
+        shown = {name: colours((values.astype(np.float32) + 1) / 2, bytes=True) for name, values in stored.items()}
     return [(name, _image(picture[..., :3])) for name, picture in shown.items()]
 
 
