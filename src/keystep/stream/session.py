@@ -165,7 +165,8 @@ class Stream:
 
         Args:
             path: the file.
-            model, head: those of the saved stream.
+            model: that of the saved stream.
+            head: that of the saved stream, if it had one.
 
         Raises:
             InputError: a missing or damaged file, or the state of another model or head.
