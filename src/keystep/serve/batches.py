@@ -11,12 +11,38 @@ import torch
 
 from keystep.errors import InputError
 from keystep.heads import Head
+from keystep.loading import check_head
 from keystep.pjepa import PJEPA
 from keystep.stream import saving, steps
 from keystep.stream.session import Position
 
 SEATS = 8
 """Streams of a batch: one pass over 8 costs about as much as two over one (preset ``tiny``, on a CPU)."""
+
+
+def check_live_head(head: Head, model: PJEPA | None, width: int) -> None:
+    """Refuse a head that cannot answer live streams.
+
+    Args:
+        model: whose latents the head reads; None: it reads the features.
+        width: of the features.
+
+    Raises:
+        InputError: the model has no causal attention, or the head is of another width or reads the whole video.
+    """
+    if model is not None:
+        check_head(head, model, "the head")
+        pattern = model.config.stream_attention
+        if pattern is None or model.config.oracle:
+            raise InputError(f"this model attends {model.config.attention}: it cannot run on a stream")
+        width = model.latent_dim(pattern)
+    if head.width != width:
+        raise InputError(
+            f"the head reads latents {head.width} wide, live ones are {width}; give a causal head of "
+            "'keystep eval' with --head"
+        )
+    if not head.causal:
+        raise InputError("the head reads the whole video; give a causal head of 'keystep eval' with --head")
 
 
 class Batch:

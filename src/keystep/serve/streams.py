@@ -15,10 +15,9 @@ import torch
 
 from keystep.errors import InputError, one_line
 from keystep.heads import Head, load_head
-from keystep.loading import check_head
-from keystep.serve.batches import GROWS, SEATS, Batch, most_frames, reads_single_frames
+from keystep.serve.batches import GROWS, SEATS, Batch, check_live_head, most_frames, reads_single_frames
 from keystep.serve.live import AT_ONCE, Live
-from keystep.serve.metrics import Metrics
+from keystep.serve.metrics import ServerMetrics
 from keystep.serve.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class Streams:
         self,
         workspace: Workspace,
         head: Callable[[], Head | None],
-        metrics: Metrics,
+        metrics: ServerMetrics,
         source: Callable[[Streams, Live], None],
     ) -> None:
         latents = workspace.latents
@@ -250,25 +249,7 @@ class Streams:
             head.save(self._folder / HEAD_FILE)
 
     def _check(self, head: Head) -> None:
-        if self.model is not None:
-            check_head(head, self.model, "the head")
-        width = self._width()
-        if head.width != width:
-            raise InputError(
-                f"the head reads latents {head.width} wide, live ones are {width}; give a causal head of "
-                "'keystep eval' with --head"
-            )
-        if not head.causal:
-            raise InputError("the head reads the whole video; give a causal head of 'keystep eval' with --head")
-
-    def _width(self) -> int:
-        """Numbers that a head reads of a frame."""
-        if self.model is None:
-            return self.width
-        pattern = self.model.config.stream_attention
-        if pattern is None or self.model.config.oracle:
-            raise InputError(f"this model attends {self.model.config.attention}: it cannot run on a stream")
-        return self.model.latent_dim(pattern)
+        check_live_head(head, self.model, self.width)
 
     def _work(self) -> None:
         """Compute what waits, until closed."""

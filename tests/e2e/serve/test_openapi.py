@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -15,7 +16,6 @@ from keystep.serve.app import create_app
 from keystep.serve.workspace import Workspace
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs the extra 'browser'")
-hypothesis = pytest.importorskip("hypothesis")
 
 HOST = {"Host": "127.0.0.1:8000"}
 ENDLESS = "/api/events"
