@@ -7,7 +7,7 @@ keeps data, models and latents between calls; a model that is not given with ``-
 on split 1's training videos, without labels. ``--draw`` writes the page again from ``OUT.json``.
 
 The annotator labels one stretch of about a minute after the other in the videos of the training and validation split,
-and `keystep.serve` learns from them as it does for people (the same `Learner`). After each round the head is scored on
+and `keystep.serve` learns from them as it does for people (`LabelLearner`). After each round the head is scored on
 all frames of the test videos, which take part in nothing else. Rows: raw features, the best control and latents, with
 stretches drawn at random; and latents with the stretches that the tool suggests. All representations see the whole
 video (offline).
@@ -43,7 +43,7 @@ from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control
 from keystep.files import replacing
 from keystep.progress import Lines
-from keystep.serve.learning import Labels, Learner
+from keystep.serve.learning import LabelLearner, Labels
 from keystep.serve.ridge import Basis, Evidence, cross_validate
 from keystep.serve.survey import Choice
 from labelling_page import write_page
@@ -67,7 +67,7 @@ ROWS: dict[str, tuple[str, Choice]] = {
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """A representation of all videos. bands: as in `Learner`."""
+    """A representation of all videos. bands: as in `LabelLearner`."""
 
     read: Callable[[str], np.ndarray]
     bands: Mapping[str, int] | None = None
@@ -154,7 +154,7 @@ class Annotator:
         self.setting, self.videos = setting, videos
         self.classes = setting.folder.classes
         self.spans: dict[str, list[Span]] = {}
-        self.learner = Learner(
+        self.learner = LabelLearner(
             {video: len(setting.labels[video]) for video in setting.pool},
             cache(videos.read),
             lambda: Labels(self.classes, self.spans),

@@ -109,7 +109,7 @@ def write_page(out: Path, record: Mapping[str, Any]) -> None:
 INTRODUCTION = """# How much has to be labelled?
 
 An annotator labels stretches of about a minute in the videos of the training and validation split; after each round the
-tool's own `Learner` fits its head, which is scored on all frames of the test videos. Fold 1 only, {orders} orders of
+tool's `LabelLearner` fits its head, which is scored on all frames of the test videos. Fold 1 only, {orders} orders of
 labelling (the first stretch is drawn at random in every row); one pretrained model for each set. All rows see
 the whole video (offline), and have the same learner: ridge regression on at most 256 principal components. *Minutes to
 its own 90 %*: video labelled until the row first has 90 % of the accuracy that it has with all labels of the pool,

@@ -258,7 +258,7 @@ FORMATS = Registry(
         "cvat": "keystep.exchange.cvat:Cvat",
         "webvtt": "keystep.exchange.webvtt:WebVtt",
         "csv": "keystep.exchange.table:Table",
-        "mstcn": "keystep.exchange.mstcn:Mstcn",
+        "mstcn": "keystep.exchange.mstcn:MstcnText",
         "fiftyone": "keystep.exchange.fiftyone:FiftyOne",
         "lerobot": "keystep.exchange.lerobot:LeRobot",
         "rerun": "keystep.exchange.rerun_recording:Rerun",

@@ -10,7 +10,7 @@ from rich.console import Console
 from keystep.cli.base import print_next
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
-from keystep.exchange import Exported, Imported
+from keystep.exchange import Exported, ImportedAnnotations
 
 
 def chosen_videos(folder: FeatureFolder, names: Sequence[str] | None, split: str | None, part: str | None) -> list[str]:
@@ -35,7 +35,7 @@ def show_exported(done: Exported, out: Path, console: Console) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
-def show_imported(done: Imported, given: Mapping[str, str | None], console: Console) -> None:
+def show_imported(done: ImportedAnnotations, given: Mapping[str, str | None], console: Console) -> None:
     """Print notes, counts and the next command."""
     _notes(done.notes, console)
     slots = sum(done.labelled.values())

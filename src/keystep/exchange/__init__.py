@@ -5,7 +5,7 @@ reads such files into ``groundTruth/``. One file a format, behind one protocol (
 """
 
 from keystep.exchange.exporting import Exported, export_annotations
-from keystep.exchange.importing import Imported, import_annotations
+from keystep.exchange.importing import ImportedAnnotations, import_annotations
 from keystep.plugins import FORMATS
 
-__all__ = ["FORMATS", "Exported", "Imported", "export_annotations", "import_annotations"]
+__all__ = ["FORMATS", "Exported", "ImportedAnnotations", "export_annotations", "import_annotations"]

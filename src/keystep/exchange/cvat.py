@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from keystep.errors import InputError
-from keystep.exchange.formats import Found, Frames, Recording, Stretch, frame_number
+from keystep.exchange.formats import Found, Frames, Recording, TimedLabel, frame_number
 from keystep.exchange.markup import parse_xml
 
 SIDE = 100
@@ -52,7 +52,7 @@ class Cvat:
         end, texts = None if task is None else _end(path, task), dict[str, str]()
         if task is not None:
             texts = {name: text for name in ("source", "name") if (text := (task.findtext(name) or "").strip())}
-        stretches = [Stretch(*one) for found in root.iterfind("track") for one in _stretches(path, found, end)]
+        stretches = [TimedLabel(*one) for found in root.iterfind("track") for one in _stretches(path, found, end)]
         notes = []
         if root.find("image") is not None:
             notes.append("<image> elements are not read, only tracks")

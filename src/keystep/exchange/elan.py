@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from keystep.errors import InputError, named, one_line, quoted
-from keystep.exchange.formats import Found, Recording, Stretch, missing_extra, stem_of
+from keystep.exchange.formats import Found, Recording, TimedLabel, missing_extra, stem_of
 from keystep.exchange.markup import parse_xml
 
 TIER = "steps"
@@ -65,7 +65,7 @@ class Elan:
             raise InputError(f"{path}: counts {quoted(units)}; only milliseconds are read: save it again with ELAN")
         origin = _origin(path, media)
         timed = [(start, end, label) for start, end, label, *_ in rows if start is not None and end is not None]
-        stretches = [Stretch(origin + Fraction(a, 1000), origin + Fraction(b, 1000), label) for a, b, label in timed]
+        stretches = [TimedLabel(origin + Fraction(a, 1000), origin + Fraction(b, 1000), label) for a, b, label in timed]
         notes = []
         if len(timed) < len(rows):
             notes.append(f"{len(rows) - len(timed)} annotations without times of their own were left out")

@@ -12,7 +12,7 @@ from pathlib import Path
 from keystep.data.folder import FeatureFolder
 from keystep.data.spans import Span, spans_of
 from keystep.errors import InputError
-from keystep.exchange.formats import Format, Found, Recording, Stretch, class_name, format_of, lines_of
+from keystep.exchange.formats import Format, Found, Recording, TimedLabel, class_name, format_of, lines_of
 from keystep.exchange.importing import matching, seconds_of
 from keystep.exchange.media import Media
 from keystep.exchange.slots import to_slots
@@ -115,7 +115,7 @@ def _recording(folder: FeatureFolder, name: str, media: Media, form: Format, kin
         )
     spans, slots, rate = _spans(folder, name), folder.length(name), folder.timeline.rate
     moment = _moments(folder, name)
-    stretches = tuple(Stretch(moment(span.start), moment(span.stop), span.label) for span in spans)
+    stretches = tuple(TimedLabel(moment(span.start), moment(span.stop), span.label) for span in spans)
     return Recording(name, spans, stretches, slots, rate, moment(slots), frames, media.files.get(name))
 
 

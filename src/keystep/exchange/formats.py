@@ -24,7 +24,7 @@ NEAR = Fraction(1, 1_000_000)
 """Share of a frame by which a moment may lie before a frame that it is taken to show."""
 
 
-class Stretch(NamedTuple):
+class TimedLabel(NamedTuple):
     """A label from ``start`` up to ``end``, in seconds or in whole frames."""
 
     start: Fraction
@@ -64,7 +64,7 @@ class Recording:
 
     name: str
     spans: tuple[Span, ...]
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[TimedLabel, ...]
     slots: int
     rate: Fraction
     end: Fraction
@@ -86,7 +86,7 @@ class Found:
     """
 
     names: tuple[str, ...]
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[TimedLabel, ...]
     unit: Unit = "seconds"
     rate: Fraction | None = None
     length: int = 0

@@ -16,7 +16,7 @@ from keystep.data.layout import length_tolerance
 from keystep.data.slots import open_array
 from keystep.data.spans import Span
 from keystep.errors import InputError, named
-from keystep.exchange.formats import Found, Stretch, class_name, format_of, guess_format, lines_of
+from keystep.exchange.formats import Found, TimedLabel, class_name, format_of, guess_format, lines_of
 from keystep.exchange.media import Media
 from keystep.exchange.slots import TOLERANCE, in_seconds, to_slots
 from keystep.files import write_lines
@@ -28,7 +28,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedAnnotations:
     """What was written: the labelled slots of each video, the classes that are new, and a line on what did not fit."""
 
     root: Path
@@ -47,7 +47,7 @@ def import_annotations(
     frame_rate: AnyRate | None = None,
     track: str | None = None,
     overwrite: bool = False,
-) -> Imported:
+) -> ImportedAnnotations:
     """Read files of another program into ``groundTruth/`` and ``mapping.txt`` of a feature folder.
 
     A slot gets the label at its moment. Classes keep their ids, new ones come behind them. Everything is read and
@@ -105,7 +105,7 @@ def matching(found: Found, known: Collection[str]) -> str | None:
     return next((name for name in found.names if name in known), None)
 
 
-def seconds_of(found: Found, name: str, media: Media, times: np.ndarray, where: str) -> list[Stretch]:
+def seconds_of(found: Found, name: str, media: Media, times: np.ndarray, where: str) -> list[TimedLabel]:
     """What a file says of a video, in seconds.
 
     Args:
@@ -120,7 +120,7 @@ def seconds_of(found: Found, name: str, media: Media, times: np.ndarray, where: 
     if found.unit == "lines" and abs(found.length - len(times)) <= length_tolerance(len(times)):
         borders = np.append(times, times[-1] + float(step) * np.arange(1, found.length + 2)).tolist()
         moments = [Fraction(border) for border in borders]
-        return [Stretch(moments[int(start)], moments[int(end)], label) for start, end, label in found.stretches]
+        return [TimedLabel(moments[int(start)], moments[int(end)], label) for start, end, label in found.stretches]
     if found.unit == "lines" and media.rate is None:
         raise InputError(
             f"{where}: {found.length} lines for {len(times)} slots of {name}; give --frame-rate, lines a second"
@@ -153,7 +153,7 @@ def _spans(found: Found, name: str, media: Media, path: Path) -> tuple[list[Span
         said = label if label in folder.classes else class_name(label)
         nameless += not said
         if said and (said != UNLABELLED or said in folder.classes):
-            stretches.append(Stretch(start, end, said))
+            stretches.append(TimedLabel(start, end, said))
     rate = media.rate_of(found, name)
     unit = 0.0 if rate is None or found.unit == "seconds" else float(1 / rate) + TOLERANCE
     taken = to_slots(stretches, times, float(1 / folder.timeline.rate), unit)
@@ -163,7 +163,9 @@ def _spans(found: Found, name: str, media: Media, path: Path) -> tuple[list[Span
     return taken.spans, notes + taken.notes()
 
 
-def _written(folder: FeatureFolder, spans: Mapping[str, list[Span]], notes: list[str], overwrite: bool) -> Imported:
+def _written(
+    folder: FeatureFolder, spans: Mapping[str, list[Span]], notes: list[str], overwrite: bool
+) -> ImportedAnnotations:
     """Write the classes first: at any moment, labels that are there are of known classes."""
     root = folder.root
     there = [root / "groundTruth" / f"{name}.txt" for name in spans if (root / "groundTruth" / f"{name}.txt").exists()]
@@ -183,7 +185,7 @@ def _written(folder: FeatureFolder, spans: Mapping[str, list[Span]], notes: list
             _write_segments(root / "segments" / f"{name}.txt", own, folder.length(name))
     labelled = {name: sum(span.stop - span.start for span in own) for name, own in spans.items()}
     notes = notes + _about_classes(folder.classes, new)
-    return Imported(root, labelled, sum(map(len, spans.values())), new, notes)
+    return ImportedAnnotations(root, labelled, sum(map(len, spans.values())), new, notes)
 
 
 def _write_segments(path: Path, spans: Sequence[Span], slots: int) -> None:

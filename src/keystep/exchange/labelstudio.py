@@ -11,7 +11,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from keystep.errors import InputError, named, one_line, quoted
-from keystep.exchange.formats import Found, Frames, Recording, Stretch, frame_number, number, stem_of
+from keystep.exchange.formats import Found, Frames, Recording, TimedLabel, frame_number, number, stem_of
 from keystep.files import write_json
 from keystep.reading import parse_json, read_text
 from keystep.types import parse_rate
@@ -90,7 +90,7 @@ def _found(task: dict[str, Any], where: str, path: Path, track: str | None) -> F
     tags = sorted({str(region.get("from_name")) for region in regions if region.get("type") in KINDS})
     if track is None and len(tags) > 1:
         raise InputError(f"{where}: labels of {len(tags)} tags; give --track, one of {', '.join(map(named, tags[:9]))}")
-    stretches, others, seconds = list[Stretch](), 0, 0
+    stretches, others, seconds = list[TimedLabel](), 0, 0
     for region in regions:
         if region.get("type") not in KINDS or (track is not None and region.get("from_name") != track):
             others += 1
@@ -139,7 +139,7 @@ def _regions(task: dict[str, Any], where: str) -> tuple[list[dict[str, Any]], li
     ], notes
 
 
-def _stretches(region: dict[str, Any], where: str) -> list[Stretch]:
+def _stretches(region: dict[str, Any], where: str) -> list[TimedLabel]:
     """One region: ranges of frames, or seconds, as the tags for sound have them."""
     value = region.get("value")
     if not isinstance(value, dict):
@@ -149,12 +149,12 @@ def _stretches(region: dict[str, Any], where: str) -> list[Stretch]:
         raise InputError(f"{where}: {quoted(labels)} are no labels")
     if not isinstance(value.get("ranges"), list):
         start, end = (number(value.get(key), where) for key in ("start", "end"))
-        return [Stretch(start, end, label) for label in labels]
+        return [TimedLabel(start, end, label) for label in labels]
     pairs = [
         (frame_number(one.get("start"), where), frame_number(one.get("end"), where))
         for one in _objects(value["ranges"], where)
     ]
-    return [Stretch(max(Fraction(0), first - 1), last, label) for first, last in pairs for label in labels]
+    return [TimedLabel(max(Fraction(0), first - 1), last, label) for first, last in pairs for label in labels]
 
 
 def _objects(value: Any, where: str) -> list[dict[str, Any]]:

@@ -8,12 +8,12 @@ from itertools import groupby
 from pathlib import Path
 
 from keystep.data.annotation import UNLABELLED
-from keystep.exchange.formats import Found, Recording, Stretch, lines_of
+from keystep.exchange.formats import Found, Recording, TimedLabel, lines_of
 from keystep.files import write_lines
 from keystep.reading import read_lines
 
 
-class Mstcn:
+class MstcnText:
     """Lines of labels."""
 
     ending = ".txt"
@@ -32,10 +32,10 @@ class Mstcn:
 
     def read(self, path: Path, track: str | None) -> list[Found]:
         """Runs of equal lines."""
-        lines, stretches = read_lines(path), list[Stretch]()
+        lines, stretches = read_lines(path), list[TimedLabel]()
         start = 0
         for label, run in groupby(lines):
             end = start + len(list(run))
-            stretches.append(Stretch(Fraction(start), Fraction(end), label))
+            stretches.append(TimedLabel(Fraction(start), Fraction(end), label))
             start = end
         return [Found((path.stem,), tuple(stretches), "lines", length=len(lines))]

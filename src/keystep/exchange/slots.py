@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from keystep.data.spans import Span
-from keystep.exchange.formats import Stretch
+from keystep.exchange.formats import TimedLabel
 
 TOLERANCE = 0.001
 """Seconds behind a slot's moment at which a border still counts as there: files count in milliseconds."""
@@ -45,7 +45,7 @@ class Taken:
         return lines
 
 
-def to_slots(stretches: Sequence[Stretch], times: np.ndarray, step: float, unit: float = 0.0) -> Taken:
+def to_slots(stretches: Sequence[TimedLabel], times: np.ndarray, step: float, unit: float = 0.0) -> Taken:
     """Give each slot the label at its moment; where two claim it, the stretch that begins later wins.
 
     Args:
@@ -82,6 +82,6 @@ def to_slots(stretches: Sequence[Stretch], times: np.ndarray, step: float, unit:
     )
 
 
-def in_seconds(stretches: Sequence[Stretch], begins: Fraction, rate: Fraction) -> list[Stretch]:
+def in_seconds(stretches: Sequence[TimedLabel], begins: Fraction, rate: Fraction) -> list[TimedLabel]:
     """Stretches of frames as stretches of seconds."""
-    return [Stretch(begins + start / rate, begins + end / rate, label) for start, end, label in stretches]
+    return [TimedLabel(begins + start / rate, begins + end / rate, label) for start, end, label in stretches]

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from keystep.errors import InputError, quoted
-from keystep.exchange.formats import Found, Recording, Stretch, decimal, number
+from keystep.exchange.formats import Found, Recording, TimedLabel, decimal, number
 from keystep.reading import read_rows
 
 COLUMNS = ("start", "end", "label")
@@ -45,7 +45,7 @@ class Table:
             raise InputError(f"{path}: no heading start,end,label (and perhaps video), and no such rows without one")
         places = {name: names.index(name) for name in (*COLUMNS, "video") if name in names} if headed else {}
         places = places or dict(zip(COLUMNS, range(3), strict=True))
-        stretches, width = defaultdict[str, list[Stretch]](list), len(names)
+        stretches, width = defaultdict[str, list[TimedLabel]](list), len(names)
         for line, row in rows[1:] if headed else rows:
             where = f"{path}, line {line}"
             if len(row) != width:
@@ -54,7 +54,7 @@ class Table:
             start, end = (_seconds(cells[name], where) for name in ("start", "end"))
             if end < start:
                 raise InputError(f"{where}: ends at {quoted(cells['end'])}, before it starts")
-            stretches[cells.get("video") or path.stem].append(Stretch(start, end, cells["label"]))
+            stretches[cells.get("video") or path.stem].append(TimedLabel(start, end, cells["label"]))
         unread = [name for name in names if name not in places] if headed else []
         notes = (f"columns that are not read: {', '.join(map(quoted, unread[:5]))}",) if unread else ()
         return [

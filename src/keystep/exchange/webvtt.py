@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from keystep.errors import InputError, quoted
-from keystep.exchange.formats import Found, Recording, Stretch
+from keystep.exchange.formats import Found, Recording, TimedLabel
 from keystep.reading import read_text
 
 STAMP = r"(?:(\d{2,6}):)?([0-5]\d):([0-5]\d)\.(\d{3})"
@@ -41,7 +41,7 @@ class WebVtt:
         lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         if not re.fullmatch(r"WEBVTT(?:[ \t].*)?", lines[0]):
             raise InputError(f"{path}: not a WebVTT file: the first line is {quoted(lines[0])}, not WEBVTT")
-        stretches, settings, tags, empty, number = list[Stretch](), 0, 0, 0, 1
+        stretches, settings, tags, empty, number = list[TimedLabel](), 0, 0, 0, 1
         while number < len(lines):
             block = number
             while number < len(lines) and lines[number]:
@@ -56,7 +56,7 @@ class WebVtt:
             text = " ".join(lines[timing + 1 : number - 1])
             label = html.unescape(re.sub(r"<[^>]*(?:>|$)", "", text))
             start, end = _seconds(*found.groups()[:4]), _seconds(*found.groups()[4:8])
-            stretches += [Stretch(start, end, label)] * (start < end)
+            stretches += [TimedLabel(start, end, label)] * (start < end)
             settings, tags, empty = settings + bool(found[9]), tags + ("<" in text), empty + (start >= end)
         counts = ((settings, "cues with settings"), (tags, "cues with tags in the text"), (empty, "cues of no length"))
         notes = tuple(f"{count} {what}, which are dropped" for count, what in counts if count)

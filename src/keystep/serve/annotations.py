@@ -27,7 +27,7 @@ from keystep.data.annotation import IGNORED, UNLABELLED, read_labels, read_mappi
 from keystep.data.spans import Span, labels_of_spans
 from keystep.errors import InputError, plain, quoted
 from keystep.files import write_lines
-from keystep.serve.log import Log, Record
+from keystep.serve.log import ChangeRecord, Log
 
 LOG = "annotations.jsonl"
 MOST_CLASSES = 2_000
@@ -185,7 +185,7 @@ class AnnotationStore:
         return _spans(np.where(ours, codes[2], codes[1]), self._classes)
 
     def _append(self, name: str, revision: int, spans: tuple[Span, ...], kind: Kind, author: str) -> None:
-        record = Record(
+        record = ChangeRecord(
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             author=author,
             video=name,

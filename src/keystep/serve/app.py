@@ -26,10 +26,10 @@ from keystep.serve import (
 from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
 from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
-from keystep.serve.learning import Learner
-from keystep.serve.media import Media
-from keystep.serve.metrics import Measured, Metrics
-from keystep.serve.moments import Moments
+from keystep.serve.learning import LabelLearner
+from keystep.serve.media import MediaFiles
+from keystep.serve.metrics import Measured, ServerMetrics
+from keystep.serve.moments import MomentSearch
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import HEADERS, Access, Guard
 from keystep.serve.services import NotYet, Services
@@ -50,7 +50,7 @@ ROUTES = (
     routes_streams,
 )
 
-MakeLearner = Callable[[Workspace, AnnotationStore, Publish], Learner]
+MakeLearner = Callable[[Workspace, AnnotationStore, Publish], LabelLearner]
 
 
 def create_app(
@@ -74,7 +74,7 @@ def create_app(
     """
     events = Events()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
-    metrics = Metrics()
+    metrics = ServerMetrics()
     saved = None if head is None else SavedHead(workspace, head)
     learns = learner(workspace, annotations, events.publish)
     sources = Sources(workspace, allow_sources)
@@ -84,8 +84,8 @@ def create_app(
         events,
         learns,
         Signals(workspace),
-        Media(workspace, events.publish),
-        Moments(workspace, events.publish),
+        MediaFiles(workspace, events.publish),
+        MomentSearch(workspace, events.publish),
         metrics,
         sources,
         Streams(workspace, learns.head if saved is None else lambda: saved.head, metrics, sources.feed),

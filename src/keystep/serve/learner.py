@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keystep.serve.annotations import AnnotationStore
-from keystep.serve.learning import Labels, Learner, LearningState
+from keystep.serve.learning import LabelLearner, Labels, LearningState
 from keystep.serve.workspace import Workspace
 
 Publish = Callable[[str, dict[str, Any]], None]
@@ -18,8 +18,8 @@ STEP = 0.01
 """Progress that is worth telling."""
 
 
-def make_learner(workspace: Workspace, annotations: AnnotationStore, publish: Publish) -> Learner:
-    """A learner of what is labelled; tells ``learning`` with what `Learner.status` returns."""
+def make_learner(workspace: Workspace, annotations: AnnotationStore, publish: Publish) -> LabelLearner:
+    """A learner of what is labelled; tells ``learning`` with what `LabelLearner.status` returns."""
     last = LearningState()
 
     def changed(state: LearningState) -> None:
@@ -35,7 +35,7 @@ def make_learner(workspace: Workspace, annotations: AnnotationStore, publish: Pu
         unsure = {name: [span for span in each if span.label == UNSURE] for name, each in spans.items()}
         return Labels(annotations.classes, sure, unsure)
 
-    learner = Learner(
+    learner = LabelLearner(
         workspace.slots,
         workspace.representation,
         labels,

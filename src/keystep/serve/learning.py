@@ -21,7 +21,7 @@ from keystep.evals.controls import as_frames
 from keystep.heads.linear import Affine, LinearHead, linear_head
 from keystep.serve.growth import Entry, History, summary, too_few
 from keystep.serve.ridge import Accuracy, Array, Evidence, Ids, Validation, Weights, add, cross_validate
-from keystep.serve.survey import Choice, Suggestion, Survey
+from keystep.serve.survey import Choice, Suggestion, VideoSurvey
 
 BLOCK = 4_096
 """Slots that are read at a time."""
@@ -69,7 +69,7 @@ class PredictedSpan(Span):
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class SlotPrediction:
     """A head's answer for one video.
 
     ids: (T,) class ids. confidence: (T,) float32 probability of that class, calibrated on held-out videos if there are
@@ -106,7 +106,7 @@ class _Cancelled(Exception):
     """The fit was asked to stop."""
 
 
-class Learner:
+class LabelLearner:
     """Fits a linear head on what is labelled, in a background thread.
 
     All methods return at once, but for `prediction`, which reads a video, `wait` and `close`. They may be called from
@@ -147,12 +147,12 @@ class Learner:
         self._lock, self._cancel = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
         self._wanted = False
-        self._survey: Survey | None = None
+        self._survey: VideoSurvey | None = None
         self._evidence: dict[str, tuple[Ids, Evidence]] = {}
         self._left_out: dict[str, str] = {}
         self._fitted: _Fitted | None = None
         self._known: dict[str, Array] = {}
-        self._predictions: dict[str, Prediction] = {}
+        self._predictions: dict[str, SlotPrediction] = {}
 
     @property
     def state(self) -> LearningState:
@@ -204,7 +204,7 @@ class Learner:
             return not thread.is_alive()
         return True
 
-    def prediction(self, video: str) -> Prediction | None:
+    def prediction(self, video: str) -> SlotPrediction | None:
         """The last head's answer for a video, computed when it is first asked for; None without a head.
 
         Raises:
@@ -222,7 +222,7 @@ class Learner:
             for at in range(0, len(frames), BLOCK)
         ]
         found = np.concatenate(parts)
-        prediction = Prediction(found.argmax(axis=1), found.max(axis=1), fitted.classes, fitted.revision)
+        prediction = SlotPrediction(found.argmax(axis=1), found.max(axis=1), fitted.classes, fitted.revision)
         self._predictions[video] = prediction
         return prediction
 
@@ -236,7 +236,7 @@ class Learner:
         return float(fitted.doubt[video][left].mean()) if left.any() else 0.0
 
     def suggestions(self, count: int = 5, choice: Choice = "mixed", seed: int = 0) -> list[Suggestion]:
-        """Stretches to label next, as `Survey.suggest`; none until the first fit has read all videos."""
+        """Stretches to label next, as `VideoSurvey.suggest`; none until the first fit has read all videos."""
         survey, fitted = self._survey, self._fitted
         if survey is None:
             return []
@@ -278,7 +278,7 @@ class Learner:
 
         self._set(state="running", progress=0.0, message="reading")
         if self._survey is None:
-            self._survey = Survey.make(self.lengths, self._read, self.rate, self.bands, step)
+            self._survey = VideoSurvey.make(self.lengths, self._read, self.rate, self.bands, step)
         evidence = self._gather(ids, len(labels.classes), step)
         self._known = {video: known != IGNORED for video, known in ids.items()}
         for video, spans in labels.unsure.items():

@@ -17,7 +17,7 @@ from keystep.reading import Record as Fields
 from keystep.reading import check_regular, checked, parse_json
 
 
-class Record(Fields):
+class ChangeRecord(Fields):
     """One change: a video's labels from then on."""
 
     when: str
@@ -58,7 +58,7 @@ class Log:
         else:
             self._whole = 0
 
-    def records(self) -> Iterator[tuple[int, Record]]:
+    def records(self) -> Iterator[tuple[int, ChangeRecord]]:
         """(place in the file, record) of every change, oldest first.
 
         Raises:
@@ -74,13 +74,13 @@ class Log:
                 yield place, self._parsed(line, f"{self.path}, line {number}")
                 place += len(line)
 
-    def read(self, place: int) -> Record:
+    def read(self, place: int) -> ChangeRecord:
         """The record that begins there."""
         with self.path.open("rb") as file:
             file.seek(place)
             return self._parsed(file.readline(), f"{self.path}, byte {place}")
 
-    def append(self, record: Record) -> int:
+    def append(self, record: ChangeRecord) -> int:
         """Write a record and have the system put it on disk; returns its place.
 
         Raises:
@@ -116,12 +116,12 @@ class Log:
             os.close(self._file)  # type: ignore[arg-type]
             self._file = None
 
-    def _parsed(self, line: bytes, where: str) -> Record:
+    def _parsed(self, line: bytes, where: str) -> ChangeRecord:
         try:
             data = parse_json(line.decode())
         except ValueError as error:
             raise InputError(f"{where}: unreadable: {one_line(error)}; correct or remove the line") from error
-        return checked(Record, data, where)
+        return checked(ChangeRecord, data, where)
 
     def _whole_lines(self) -> int:
         """Bytes up to the last end of a line."""

@@ -49,7 +49,7 @@ class Proxy:
     progress: float = 0.0
 
 
-class Media:
+class MediaFiles:
     """Pictures and playable files of a workspace's recordings; every method may be called from any thread.
 
     Args:

@@ -15,7 +15,7 @@ BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 Labels = tuple[tuple[str, str], ...]
 
 
-class Metrics:
+class ServerMetrics:
     """Counters that only grow, histograms, and gauges that are asked for when they are read; for any thread."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ REQUESTS, SECONDS = "keystep_requests_total", "keystep_request_seconds_total"
 class Measured:
     """Counts the requests of an application by route and status, and the seconds that they took."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
         self.app, self.metrics = app, metrics
         metrics.counter(REQUESTS, "Requests by route and status.")
         metrics.counter(SECONDS, "Seconds until requests were answered, streams until they ended.")

@@ -96,7 +96,7 @@ class Vectors:
         return scores[0][known], numbers[0][known]
 
 
-class Moments:
+class MomentSearch:
     """Searches all videos of a workspace; the first search begins to build the index.
 
     Args:

@@ -29,7 +29,7 @@ FEWEST_VIDEOS, FEWEST_MINUTES = 8, 30
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedVideos:
     """What can be served.
 
     folder: the features. recordings: name -> file of each video. model: the run; None: ``reason`` says why there is no
@@ -54,7 +54,7 @@ def prepare(
     learn: bool = True,
     recursive: bool = False,
     progress: Progress = SILENT,
-) -> Prepared:
+) -> PreparedVideos:
     """Extract the features of videos and pretrain a model on them, as far as that is not done yet.
 
     Args:
@@ -83,14 +83,14 @@ def prepare(
     reason = _why_not(folder, learn)
     run = out / "run"
     if (run / "model").is_dir():
-        return Prepared(folder, recordings, run, "", done)  # also where videos were added since
+        return PreparedVideos(folder, recordings, run, "", done)  # also where videos were added since
     if not reason:
         if (run / "config.yaml").exists():
             pretrain(run_config(run), run, resume=True, progress=progress)
         else:
             given = {"data": {"root": data, "on_error": "skip"}}
             pretrain(build(RunConfig, preset_settings(preset), given, settings or {}), run, progress=progress)
-    return Prepared(folder, recordings, None if reason else run, reason, done)
+    return PreparedVideos(folder, recordings, None if reason else run, reason, done)
 
 
 def _why_not(folder: FeatureFolder, learn: bool) -> str:

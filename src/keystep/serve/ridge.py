@@ -217,7 +217,7 @@ def cross_validate(evidence: Mapping[str, Evidence], groups: Mapping[str, str] |
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _HeldOut:
     """A fold under heads that were fitted without it, one for each of P penalties."""
 
     scores: list[Frames]  # P times (N, C)
@@ -228,7 +228,7 @@ class _Held:
     chance: float  # slots of the class that is the most frequent one elsewhere
 
 
-def _hold_out(total: Sums, fold: Sequence[Evidence]) -> _Held:
+def _hold_out(total: Sums, fold: Sequence[Evidence]) -> _HeldOut:
     rest = total - add(each.sums for each in fold)
     frames, targets = np.concatenate([each.held for each in fold]), np.concatenate([each.targets for each in fold])
     weights = np.concatenate([np.full(len(e.targets), e.sums.counts.sum() / len(e.targets)) for e in fold])
@@ -237,7 +237,7 @@ def _hold_out(total: Sums, fold: Sequence[Evidence]) -> _Held:
     shared = weights * (rest.counts > 0.5)[targets]
     hits = np.array([shared @ each for each in right])
     chance = sum(float(each.sums.counts[rest.counts.argmax()]) for each in fold)
-    return _Held(scores, targets, weights, right, hits, chance)
+    return _HeldOut(scores, targets, weights, right, hits, chance)
 
 
 def _choose(hits: Floats) -> int:

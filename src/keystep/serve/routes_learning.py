@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from keystep.serve.schema import Suggestion, Suggestions
+from keystep.serve.schema import SuggestionItem, Suggestions
 from keystep.serve.services import Own
 
 router = APIRouter(prefix="/api")
@@ -36,7 +36,7 @@ def cancel(own: Own) -> dict[str, Any]:
 def suggestions(own: Own, count: Annotated[int, Query(ge=1, le=100)] = 5) -> Suggestions:
     """What to label next, best first."""
     items = [
-        Suggestion(
+        SuggestionItem(
             video=own.workspace.number(found.video),
             name=found.video,
             start=found.start,

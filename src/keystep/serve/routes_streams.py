@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from keystep.errors import InputError, one_line, plain
 from keystep.serve.live import Live
-from keystep.serve.schema import Error, Step, StreamBody, StreamItem, StreamList
+from keystep.serve.schema import Error, StreamBody, StreamItem, StreamList, StreamStep
 from keystep.serve.services import Own, Services, services_of
 from keystep.serve.streams import TooMany
 
@@ -129,5 +129,5 @@ def _item(own: Services, live: Live) -> StreamItem:
         width=live.width,
         rate=own.sources.rate(live),
         limit=own.streams.limit,
-        last=None if live.last is None else Step(**live.last),
+        last=None if live.last is None else StreamStep(**live.last),
     )

@@ -19,7 +19,7 @@ from keystep.serve.schema import (
     ConflictError,
     Error,
     NotReady,
-    PredictedSpan,
+    PredictedSpanItem,
     PredictedSpans,
     SavedAnnotation,
     Slots,
@@ -114,7 +114,7 @@ def predicted_spans(
     classes = own.annotations.classes
     runs = [(a, b, int(found.ids[a])) for a, b in pairwise(edges) if a < stop and b > start]
     spans = [
-        PredictedSpan(start=a, stop=b, label=classes[label], confidence=float(found.confidence[a:b].mean()))
+        PredictedSpanItem(start=a, stop=b, label=classes[label], confidence=float(found.confidence[a:b].mean()))
         for a, b, label in runs
         if 0 <= label < len(classes)
     ]

@@ -13,7 +13,7 @@ from keystep.heads import load_head
 from keystep.loading import check_head
 from keystep.prediction import predict
 from keystep.reading import open_npy
-from keystep.serve.learning import Prediction
+from keystep.serve.learning import SlotPrediction
 from keystep.serve.workspace import Workspace
 
 
@@ -33,7 +33,7 @@ class SavedHead:
         self._out = workspace.work / "heads" / f"{self.head.signature[:16]}-{workspace.represented_by}"
         self._slots, self._lock = workspace.slots, threading.Lock()
 
-    def prediction(self, name: str, classes: tuple[str, ...]) -> Prediction:
+    def prediction(self, name: str, classes: tuple[str, ...]) -> SlotPrediction:
         """Ids by ``classes``; -1 where the head says a class that is none of them."""
         path = self._out / f"{name}.npy"
         with self._lock:
@@ -45,7 +45,7 @@ class SavedHead:
             rows = open_npy(path)
         ids = {label: index for index, label in enumerate(classes)}
         table = np.array([ids.get(label, -1) for label in self.names], np.int64)
-        return Prediction(table[rows[:, 0].astype(np.int64)], np.asarray(rows[:, 1]), classes, 0)
+        return SlotPrediction(table[rows[:, 0].astype(np.int64)], np.asarray(rows[:, 1]), classes, 0)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ class Slots(BaseModel):
     slots: list[int]
 
 
-class PredictedSpan(SpanBody):
+class PredictedSpanItem(SpanBody):
     """A predicted stretch; ``confidence`` from 0 to 1, the mean over its slots."""
 
     confidence: float
@@ -159,7 +159,7 @@ class PredictedSpan(SpanBody):
 class PredictedSpans(BaseModel):
     """Predicted stretches of a video."""
 
-    spans: list[PredictedSpan]
+    spans: list[PredictedSpanItem]
 
 
 class MomentItem(BaseModel):
@@ -180,7 +180,7 @@ class MomentList(BaseModel):
     exact: bool
 
 
-class Suggestion(BaseModel):
+class SuggestionItem(BaseModel):
     """A stretch that is worth labelling next, and why."""
 
     video: int
@@ -194,7 +194,7 @@ class Suggestion(BaseModel):
 class Suggestions(BaseModel):
     """Best first."""
 
-    items: list[Suggestion]
+    items: list[SuggestionItem]
 
 
 class PushSource(Body):
@@ -226,7 +226,7 @@ class StreamBody(Body):
     name: Annotated[str, StringConstraints(max_length=200)] = ""
 
 
-class Step(BaseModel):
+class StreamStep(BaseModel):
     """What is said of a frame. ``probabilities``: of the likeliest classes. ``delay``: seconds since the frame came."""
 
     frame: int
@@ -256,7 +256,7 @@ class StreamItem(BaseModel):
     width: int
     rate: float
     limit: int | None
-    last: Step | None
+    last: StreamStep | None
 
 
 class StreamList(BaseModel):

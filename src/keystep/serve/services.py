@@ -13,10 +13,10 @@ from keystep.data.spans import Span
 from keystep.evals.palette import Palette
 from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
-from keystep.serve.learning import Learner, Prediction
-from keystep.serve.media import Media
-from keystep.serve.metrics import Metrics
-from keystep.serve.moments import Moments
+from keystep.serve.learning import LabelLearner, SlotPrediction
+from keystep.serve.media import MediaFiles
+from keystep.serve.metrics import ServerMetrics
+from keystep.serve.moments import MomentSearch
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.schema import ClassItem, Lane, SpanBody, VideoItem
 from keystep.serve.signals import Signals
@@ -28,7 +28,7 @@ KEYS = "1234567890abcdefghijklmnopqrstuvwxyz"
 """What names classes from the keyboard, in the order of their ids; the page takes letters with a prefix."""
 LANES = (
     Lane(id="labels", kind="classes", title="Labels"),
-    Lane(id="prediction", kind="classes", title="Prediction"),
+    Lane(id="prediction", kind="classes", title="SlotPrediction"),
     Lane(id="confidence", kind="level", title="Confidence"),
     Lane(id="head", kind="classes", title="Saved head"),
     Lane(id="head-confidence", kind="level", title="Its confidence"),
@@ -52,11 +52,11 @@ class Services:
     workspace: Workspace
     annotations: AnnotationStore
     events: Events
-    learner: Learner
+    learner: LabelLearner
     signals: Signals
-    media: Media
-    moments: Moments
-    metrics: Metrics
+    media: MediaFiles
+    moments: MomentSearch
+    metrics: ServerMetrics
     sources: Sources
     streams: Streams
     head: SavedHead | None = None
@@ -66,7 +66,7 @@ class Services:
         """Rows that a time line may have; those of predictions appear once there are some."""
         return [lane for lane in LANES if self.head is not None or not lane.id.startswith("head")]
 
-    def prediction(self, name: str, lane: str) -> Prediction:
+    def prediction(self, name: str, lane: str) -> SlotPrediction:
         """What the learner or the saved head says of a video.
 
         Raises:

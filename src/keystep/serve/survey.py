@@ -47,7 +47,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class VideoSurvey:
     """Evenly spaced slots of each video in a basis that was fitted to all of them.
 
     Attributes:
@@ -74,7 +74,7 @@ class Survey:
         rate: float,
         bands: Mapping[str, int] | None = None,
         step: Callable[[str], None] = lambda video: None,
-    ) -> Survey:
+    ) -> VideoSurvey:
         """Read the slots of each video, and fit the basis.
 
         Args:

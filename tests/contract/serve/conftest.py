@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from keystep.data.folder import open_dataset
 from keystep.serve.app import create_app
-from keystep.serve.learning import Prediction
+from keystep.serve.learning import SlotPrediction
 from keystep.serve.survey import Suggestion
 from keystep.serve.workspace import Workspace
 
@@ -30,10 +30,10 @@ class Knows:
     def status(self) -> dict:
         return {"state": "idle"}
 
-    def prediction(self, name: str) -> Prediction:
+    def prediction(self, name: str) -> SlotPrediction:
         slots = self.workspace.slots[name]
         confidence = np.linspace(0, 1, slots, dtype=np.float32)
-        return Prediction((np.arange(slots) >= slots // 2).astype(np.int64), confidence, ("wait", "cut"), 3)
+        return SlotPrediction((np.arange(slots) >= slots // 2).astype(np.int64), confidence, ("wait", "cut"), 3)
 
     def uncertainty(self, name: str) -> float:
         return 1 / self.workspace.slots[name]

@@ -11,11 +11,11 @@ import pytest
 from keystep.data.folder import open_dataset
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.exchange import Imported, import_annotations
+from keystep.exchange import ImportedAnnotations, import_annotations
 from keystep.exchange.formats import guess_format, stem_of
 
 Write = Callable[..., Path]
-Take = Callable[..., Imported]
+Take = Callable[..., ImportedAnnotations]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def data(write: Write, tmp_path: Path) -> Path:
 def take(data: Path, tmp_path: Path) -> Take:
     """Write one file and import it."""
 
-    def importing(name: str, text: str | bytes, **options: Any) -> Imported:
+    def importing(name: str, text: str | bytes, **options: Any) -> ImportedAnnotations:
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return import_annotations(open_dataset(data), [path], **options)

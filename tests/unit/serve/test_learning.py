@@ -8,7 +8,7 @@ import torch
 
 from keystep.data.spans import Span
 from keystep.heads import load_head
-from keystep.serve.learning import Labels, Learner, LearningState
+from keystep.serve.learning import LabelLearner, Labels, LearningState
 
 WIDTH, SLOTS, CLASSES = 12, 400, ("cut", "tie", "rest")
 SECONDS = 60
@@ -42,7 +42,7 @@ class Desk:
     def __init__(self, world: World, folder: Path, groups: Mapping[str, str] | None = None) -> None:
         self.labels = Labels(CLASSES, {})
         self.states: list[LearningState] = []
-        self.learner = Learner(
+        self.learner = LabelLearner(
             world.lengths,
             world.representation,
             lambda: self.labels,

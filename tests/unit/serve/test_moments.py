@@ -11,13 +11,13 @@ import pytest
 from keystep.data.folder import open_dataset
 from keystep.errors import InputError
 from keystep.serve import moments
-from keystep.serve.moments import Building, Moment, Moments, Vectors
+from keystep.serve.moments import Building, Moment, MomentSearch, Vectors
 from keystep.serve.workspace import Workspace
 
 RATE = 4
 
 
-def found(searched: Moments, name: str, slot: int, count: int) -> list[Moment]:
+def found(searched: MomentSearch, name: str, slot: int, count: int) -> list[Moment]:
     for _ in range(2_000):
         try:
             return searched.find(name, slot, count)
@@ -41,7 +41,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_the_like_of_a_moment_is_found_once_in_each_other_video(workspace: Workspace) -> None:
-    first = found(Moments(workspace, lambda kind, data: None), "a", 25, 2)
+    first = found(MomentSearch(workspace, lambda kind, data: None), "a", 25, 2)
     assert {one.video for one in first} == {"b", "c"}
     for one in first:
         place = {"b": 60, "c": 100}[one.video]
@@ -51,7 +51,7 @@ def test_the_like_of_a_moment_is_found_once_in_each_other_video(workspace: Works
 
 
 def test_two_moments_of_a_video_are_apart_and_the_own_one_is_left_out(workspace: Workspace) -> None:
-    many = found(Moments(workspace, lambda kind, data: None), "a", 25, 30)
+    many = found(MomentSearch(workspace, lambda kind, data: None), "a", 25, 30)
     places = [(one.video, one.slot) for one in many] + [("a", 25)]
     assert len(many) == 30
     for index, (video, slot) in enumerate(places):
@@ -60,11 +60,11 @@ def test_two_moments_of_a_video_are_apart_and_the_own_one_is_left_out(workspace:
 
 def test_growth_is_told_and_an_unreadable_video_is_one_line(workspace: Workspace) -> None:
     told: list[tuple[str, dict]] = []
-    found(Moments(workspace, lambda kind, data: told.append((kind, data))), "a", 0, 1)
+    found(MomentSearch(workspace, lambda kind, data: told.append((kind, data))), "a", 0, 1)
     assert told[-1] == ("index", {"done": 450, "total": 450})
     (workspace.root / "features" / "b.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match=r"b\.npy"):
-        found(Moments(workspace, lambda kind, data: None), "a", 0, 1)
+        found(MomentSearch(workspace, lambda kind, data: None), "a", 0, 1)
 
 
 def test_a_large_index_finds_nearly_what_comparing_all_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from clips import write_clip
 from keystep.config.base import assignments
 from keystep.errors import InputError
 from keystep.serve import preparing
-from keystep.serve.preparing import Prepared, prepare
+from keystep.serve.preparing import PreparedVideos, prepare
 
 QUICK = assignments(
     ["model.dim=16", "model.heads=2", "model.depth=1", "model.readout_dim=16", "train.steps=2", "train.crop=16"]
@@ -39,22 +39,22 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(videos: Path, tmp_path: Path) -> Callable[..., Prepared]:
-    def run(**options: object) -> Prepared:
+def run(videos: Path, tmp_path: Path) -> Callable[..., PreparedVideos]:
+    def run(**options: object) -> PreparedVideos:
         given = {"backbone": "toy_backbones:colours", "settings": QUICK, **options}
         return prepare([videos], tmp_path / "out", **given)  # type: ignore[arg-type]
 
     return run
 
 
-def test_too_few_videos_are_said_to_be_and_served_by_their_features(run: Callable[..., Prepared]) -> None:
+def test_too_few_videos_are_said_to_be_and_served_by_their_features(run: Callable[..., PreparedVideos]) -> None:
     found = run()
     assert found.model is None and "3 videos" in found.reason and "too few" in found.reason
     assert set(found.folder.videos) == set(found.recordings) == {"v0", "v1", "v2"}
     assert not (found.folder.root.parent / "run").exists()
 
 
-def test_enough_videos_get_a_model_once(run: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enough_videos_get_a_model_once(run: Callable[..., PreparedVideos], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "FEWEST_VIDEOS", 3)
     monkeypatch.setattr(preparing, "FEWEST_MINUTES", 0)
     found = run()
@@ -63,7 +63,7 @@ def test_enough_videos_get_a_model_once(run: Callable[..., Prepared], monkeypatc
     assert run().model == found.model, "it is there already"
 
 
-def test_no_model_is_learned_where_that_is_asked(run: Callable[..., Prepared]) -> None:
+def test_no_model_is_learned_where_that_is_asked(run: Callable[..., PreparedVideos]) -> None:
     assert run(learn=False).reason == "as asked, no model is learned"
 
 

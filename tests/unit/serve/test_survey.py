@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from keystep.serve.survey import Survey
+from keystep.serve.survey import VideoSurvey
 
 RATE = 1.0
 
 
-def survey(videos: dict[str, np.ndarray]) -> Survey:
-    return Survey.make({name: len(frames) for name, frames in videos.items()}, videos.__getitem__, RATE)
+def survey(videos: dict[str, np.ndarray]) -> VideoSurvey:
+    return VideoSurvey.make({name: len(frames) for name, frames in videos.items()}, videos.__getitem__, RATE)
 
 
 @pytest.fixture
-def three_kinds() -> Survey:
+def three_kinds() -> VideoSurvey:
     """Nine minutes of one kind, four of another and one of a third, each in a video of its own."""
     random, centres = np.random.default_rng(0), {"nine": (0, 0), "four": (9, 0), "one": (0, 5)}
     lengths = {"nine": 540, "four": 240, "one": 60}
@@ -20,7 +20,7 @@ def three_kinds() -> Survey:
     )
 
 
-def test_stretches_cover_all_videos_in_about_a_minute_each(three_kinds: Survey) -> None:
+def test_stretches_cover_all_videos_in_about_a_minute_each(three_kinds: VideoSurvey) -> None:
     found = three_kinds.stretches()
     assert len(found) == 14 and {each.stop - each.start for each in found} == {60}
 
@@ -35,13 +35,13 @@ def test_very_long_data_have_few_long_stretches() -> None:
     assert len(survey({"a": frames}).stretches()) <= 240
 
 
-def test_suggestions_cover_every_kind_before_one_comes_again(three_kinds: Survey) -> None:
+def test_suggestions_cover_every_kind_before_one_comes_again(three_kinds: VideoSurvey) -> None:
     found = three_kinds.suggest({}, None, 3)
     assert {each.video for each in found} == {"nine", "four", "one"}
     assert found[0].video == "nine" and found[0].score == 1
 
 
-def test_what_is_labelled_is_not_suggested_and_what_it_covers_comes_last(three_kinds: Survey) -> None:
+def test_what_is_labelled_is_not_suggested_and_what_it_covers_comes_last(three_kinds: VideoSurvey) -> None:
     labelled = {"nine": np.arange(540) < 60}
     found = three_kinds.suggest(labelled, None, 99)
     assert len(found) == 13
@@ -49,7 +49,7 @@ def test_what_is_labelled_is_not_suggested_and_what_it_covers_comes_last(three_k
     assert ("nine", 0) not in {(each.video, each.start) for each in found}
 
 
-def test_doubt_draws_the_choice(three_kinds: Survey) -> None:
+def test_doubt_draws_the_choice(three_kinds: VideoSurvey) -> None:
     doubt = {name: np.full(len(slots), 0.01) for name, slots in three_kinds.slots.items()}
     doubt["one"][:] = 0.9
     for choice in ("mixed", "uncertainty"):
@@ -57,12 +57,12 @@ def test_doubt_draws_the_choice(three_kinds: Survey) -> None:
         assert first.video == "one" and "unsure here (confidence 10 %)" in first.reason
 
 
-def test_random_choice_depends_on_the_seed_alone(three_kinds: Survey) -> None:
+def test_random_choice_depends_on_the_seed_alone(three_kinds: VideoSurvey) -> None:
     one, same, other = (three_kinds.suggest({}, None, 5, "random", seed) for seed in (1, 1, 2))
     assert one == same != other
 
 
-def test_nothing_is_suggested_where_all_is_labelled(three_kinds: Survey) -> None:
+def test_nothing_is_suggested_where_all_is_labelled(three_kinds: VideoSurvey) -> None:
     assert three_kinds.suggest({name: np.ones(n, bool) for name, n in three_kinds.lengths.items()}, None, 5) == []
 
 
@@ -75,5 +75,5 @@ def test_only_surveyed_rows_are_read() -> None:
             return np.random.default_rng(0).normal(size=(len(index), 3))
 
     found = Counted()
-    Survey.make({"a": 100_000}, lambda video: found, RATE)  # type: ignore[arg-type,return-value]
+    VideoSurvey.make({"a": 100_000}, lambda video: found, RATE)  # type: ignore[arg-type,return-value]
     assert found.rows == 240

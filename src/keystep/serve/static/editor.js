@@ -127,12 +127,12 @@ export class Editor extends EventTarget {
   }
 
   split() {
-    this.#edit(edit.splitAt(this.spans, this.slot), "Put the playhead inside a labelled stretch to split it.");
+    this.#edit(edit.splitAt(this.spans, this.slot), "Put the playhead inside a labelled segment to split it.");
   }
 
   merge() {
     const {target} = this;
-    this.#edit(edit.mergeNext(this.spans, target), "There is no next stretch to merge with.");
+    this.#edit(edit.mergeNext(this.spans, target), "There is no next segment to merge with.");
     this.select(target);
   }
 
@@ -147,7 +147,7 @@ export class Editor extends EventTarget {
   async name() {
     const {target} = this;
     if (this.#refused() || target < 0) return;
-    const label = await askForClass(this.classes, "Name of this stretch");
+    const label = await askForClass(this.classes, "Name of this segment");
     if (label !== null) this.annotation.change(edit.rename(this.spans, target, label));
   }
 
