@@ -177,7 +177,7 @@ class Arena:
 
 
 def start(words: list[str], log: Path, before: Callable[[], object] | None = None) -> int:
-    """Run a command in a process group of its own; its id."""
+    """Run a command in a process group of its own; its id. It is forked, which needs a process without threads."""
     child = os.fork()
     if child:
         return child

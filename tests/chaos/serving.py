@@ -83,6 +83,8 @@ class Serving:
         with self._served(times) as (_, port):
             self._compare(port, times)
         self._compare_files()
+        if self.told.count < times:
+            self.tally.faults.append(f"only {self.told.count} saves were acknowledged before {times} kills")
 
     def _wait_for(self, saves: int) -> None:
         """Wait until so many more were acknowledged."""
