@@ -13,7 +13,6 @@ from keystep.errors import quoted
 from keystep.files import write_json
 from keystep.reading import Record, read_record
 
-FORMAT, VERSION = "keystep-procedure", 1
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -78,8 +77,8 @@ class ProcedureGraph(Record):
         transitions: of neighbouring steps.
     """
 
-    format: Literal["keystep-procedure"] = FORMAT
-    version: Literal[1] = VERSION
+    format: Literal["keystep-procedure"] = "keystep-procedure"
+    version: Literal[1] = 1
     runs: Count
     source: str = ""
     settings: dict[str, float] = Field(default_factory=dict)
@@ -93,9 +92,9 @@ class ProcedureGraph(Record):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"step {quoted(twice)} is listed twice")
-        edges = [*self.precedence, *self.transitions]
-        used = [name for edge in edges for name in (edge.before, edge.after) if name is not None]
-        unknown = sorted(set(used) - set(names))
+        edges: list[Precedence | Transition] = [*self.precedence, *self.transitions]
+        used = {name for edge in edges for name in (edge.before, edge.after) if name is not None}
+        unknown = sorted(used - set(names))
         if unknown:
             raise ValueError(f"an edge names {quoted(unknown[0])}, which is not one of the {len(names)} steps")
         if not nx.is_directed_acyclic_graph(self.order):
