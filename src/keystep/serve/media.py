@@ -177,7 +177,7 @@ class _Ending(Exception):
 
 
 def transcode(file: VideoFile, out: Path, progress: Callable[[float], None]) -> None:
-    """Write a video as H.264 in MP4, upright, at most `PROXY_HEIGHT` high, and its sound as AAC; times stay as they are.
+    """Write a video as H.264 in MP4, upright, at most `PROXY_HEIGHT` high, with its sound as AAC; times stay the same.
 
     Raises:
         InputError: this PyAV has no encoder for it, or the file cannot be read.
