@@ -174,22 +174,19 @@ def _encode_folder(
     columns = _columns(model, pattern, bands)
     made = "made with the true segment boundaries" if model.config.oracle else ""
     oracle = "; ".join(filter(None, (folder.oracle, made)))
-    store = FeatureStore(
-        out,
-        folder.source if layout == "mstcn" else folder.timeline,
-        layout,
-        {
-            "model": model.origin.source,
-            "weights": model.fingerprint,
-            "features": folder.fingerprint(),
-            "attention": str(pattern or model.config.attention),
-            "bands": {band: width for band, width in model.bands(pattern).items() if bands is None or band in bands},
-            "oracle": oracle,
-            **labels_record(folder),
-            "pooled_by": folder.pool,
-            "type": "float16" if half else "float32",
-        },
-    ).create()
+    provenance = {
+        "model": model.origin.source,
+        "weights": model.fingerprint,
+        "features": folder.fingerprint(),
+        "attention": str(pattern or model.config.attention),
+        "bands": {band: width for band, width in model.bands(pattern).items() if bands is None or band in bands},
+        "oracle": oracle,
+        **labels_record(folder),
+        "pooled_by": folder.pool,
+        "type": "float16" if half else "float32",
+    }
+    timeline = folder.source if layout == "mstcn" else folder.timeline
+    store = FeatureStore(out, timeline, layout, provenance).create()
     if folder.pool == upsample:
         store.copy_annotation(folder)
     else:
