@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -163,6 +163,10 @@ class FeatureFolder:
         mean: np.ndarray = features.reshape(len(features), self.tokens, -1).mean(axis=1)
         return mean
 
+    def every_vector(self, names: Sequence[str]) -> Iterable[np.ndarray]:
+        """The vectors of some videos, read in each iteration, one video at a time."""
+        return _Vectors(self, names)
+
     def frame_labels(self, name: str) -> np.ndarray:
         """Read the class ids of a video at the rate on disk, (frames,) int64, cut to the length of the features.
 
@@ -280,6 +284,14 @@ class FeatureFolder:
             if segments.exists():
                 digest.update(b"segments" + sample_bytes(segments))
         return digest.hexdigest()
+
+
+class _Vectors(Iterable[np.ndarray]):
+    def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
+        self.folder, self.videos = folder, videos
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.folder.vectors, self.videos)
 
 
 def open_dataset(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from keystep.data.annotation import read_labels
 from keystep.data.problems import Problems
-from keystep.data.slots import open_array
+from keystep.data.slots import array_shape
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import is_video
@@ -77,14 +77,15 @@ def find_videos(
     """
     shapes: dict[Path, tuple[int, int]] = {}
     label_lengths: dict[Path, int] = {}
+    labelled = file_names(root / "groundTruth") if classes else frozenset()
     for path in paths:
 
         def measure(path: Path = path) -> None:
-            shape = open_array(path).shape
-            if classes and label_path(path).exists():
+            shape = array_shape(path)
+            if f"{path.name.removesuffix('.npy')}.txt" in labelled:
                 with _label_problems(path, problems, labels_needed):
                     label_lengths[path] = _label_count(label_path(path), classes)
-            shapes[path] = (shape[0], shape[1])
+            shapes[path] = shape
 
         problems.attempt(path.stem, measure)
     if not shapes:
@@ -168,15 +169,23 @@ def feature_files(root: Path) -> list[Path]:
         InputError: there are none, or the folder cannot be read.
     """
     try:
-        paths = sorted(path for path in (root / "features").iterdir() if path.suffix == ".npy")
+        names = sorted(path.name for path in (root / "features").iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        paths = []
+        names = []
     except OSError as error:
         raise InputError(f"{root / 'features'}: cannot be read: {error.strerror}") from error
-    paths = [path for path in paths if not path.name.startswith(".")]
+    paths = [root / "features" / name for name in names if name.endswith(".npy") and not name.startswith(".")]
     if not paths:
         raise InputError(_no_features(root))
     return paths
+
+
+def file_names(folder: Path) -> frozenset[str]:
+    """Names in a folder, listed once instead of looked up one by one; none if there is no such folder."""
+    try:
+        return frozenset(path.name for path in folder.iterdir())
+    except OSError:
+        return frozenset()
 
 
 def _no_features(root: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED, segment_lengths
 from keystep.data.timeline import Alignment
 from keystep.errors import InputError
-from keystep.reading import open_npy
+from keystep.reading import npy_header, open_npy
 
 
 def open_array(path: Path) -> np.ndarray:
@@ -18,7 +18,20 @@ def open_array(path: Path) -> np.ndarray:
     Raises:
         InputError: a missing, truncated or foreign file, another number of axes, another type, or an empty array.
     """
-    array = open_npy(path)
+    return _check_array(open_npy(path), path)
+
+
+def array_shape(path: Path) -> tuple[int, int]:
+    """The shape of a 2-D float array, from the header of its file.
+
+    Raises:
+        InputError: as for `open_array`.
+    """
+    rows, columns = _check_array(npy_header(path), path).shape
+    return rows, columns
+
+
+def _check_array(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim != 2:
         raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
     if array.dtype.kind != "f":
