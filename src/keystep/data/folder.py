@@ -8,6 +8,7 @@ Both layouts share one structure::
     splits/*.splitK.bundle   video names of train/valid/test (optional)
     splits/groups.csv        "video,group"                   (optional, `keystep.data.groups`)
     store.json               timeline and orientation        (always in keystep's own folders)
+    scales/<video>.npy       (2, D) float32 scale of features that are int8 (`keystep.data.slots.quantise`)
     times/<video>.npy        (T,) float64 seconds of each slot that is not on the timeline (optional)
     seen/<video>.npy         (T, 3) source frames of each slot: first seen, shown at its moment, last seen (optional)
     segments/<video>.txt     one length per line, if neighbouring segments may have the same label (optional)
@@ -49,7 +50,17 @@ from keystep.data.layout import (
     source_timeline,
 )
 from keystep.data.problems import Problems
-from keystep.data.slots import as_float32, open_array, pool_labels, pool_mean, pool_times, read_times
+from keystep.data.slots import (
+    array_header,
+    as_float32,
+    dequantise,
+    open_array,
+    pool_labels,
+    pool_mean,
+    pool_times,
+    read_scale,
+    read_times,
+)
 from keystep.data.timeline import Timeline
 from keystep.data.unused import unused_files
 from keystep.errors import InputError
@@ -145,10 +156,12 @@ class FeatureFolder:
         stop = self.length(name) if stop is None else stop
         if not 0 <= start <= stop <= self.length(name):
             raise InputError(f"{video.features}: no slots {start} to {stop}; it has {self.length(name)}")
-        stored = open_array(video.features)
+        stored = open_array(video.features, quantised=video.scale is not None)
         first, last = start * self.pool, min(stop * self.pool, video.frames)
         rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
         rows = as_float32(rows)  # a copy, which callers may change
+        if video.scale is not None:
+            rows = dequantise(rows, read_scale(video.scale, video.width))
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             frame = first + int(np.argmin(finite))
@@ -229,7 +242,7 @@ class FeatureFolder:
             index = np.arange(self.length(name), dtype=np.float64)
             return (float(self.timeline.start) + index / float(self.timeline.rate))[start:stop]
         video = self.video(name)
-        on_disk = read_times(self._times_path(name), open_array(video.features).shape[video.time_axis])
+        on_disk = read_times(self._times_path(name), array_header(video.features).shape[video.time_axis])
         return pool_times(on_disk[: video.frames], self.pool, self.source.alignment)[start:stop]
 
     def _times_path(self, name: str) -> Path:
@@ -278,7 +291,7 @@ class FeatureFolder:
         digest = hashlib.sha256(json.dumps([self.classes, self.source.to_json(), self.pool]).encode())
         for name, video in sorted(self.videos.items()):
             digest.update(json.dumps([name, video.frames, video.width, video.time_axis]).encode())
-            for path in (video.features, video.labels):
+            for path in (video.features, video.labels, *([video.scale] if video.scale is not None else [])):
                 digest.update(b"-" if path is None else sample_bytes(path))
             segments = self.root / "segments" / f"{name}.txt"
             if segments.exists():
