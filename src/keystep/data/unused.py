@@ -18,6 +18,7 @@ _EXPECTED = {
     "times": "times are VIDEO.npy for features/VIDEO.npy",
     "scales": "scales of int8 features are VIDEO.npy for features/VIDEO.npy",
     "seen": "source frames are VIDEO.npy for features/VIDEO.npy",
+    "mistakes": "mistakes are VIDEO.csv for features/VIDEO.npy",
 }
 
 
@@ -40,6 +41,7 @@ def unused_files(root: Path, paths: Collection[Path]) -> list[str]:
         "times": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
         "scales": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
         "seen": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
+        "mistakes": lambda name: name.endswith(".csv") and name.removesuffix(".csv") in names,
     }
     lines = []
     for folder, used in expected.items():
