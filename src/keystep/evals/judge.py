@@ -165,7 +165,7 @@ class Judge:
             bands=banded.widths if banded else None,
             chosen=banded.chosen if banded else None,
         )
-        return probe, {name: probe.predict(videos[name]) for name in self.split.test}
+        return probe, {name: probe.predict(videos[name]).astype(np.int32) for name in self.split.test}
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         """Score predictions at the pooled rate.

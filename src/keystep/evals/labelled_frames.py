@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 Block = tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """(n, D) frames, which may be changed, (n,) classes, and (n,) indices of their videos."""
 
-BLOCK = 16_384
+BLOCK = 8_192
 """Frames per block; the last block has fewer."""
 _CACHED = 1_024
 """Frames that are standardised at a time, which fit in the processor's cache."""

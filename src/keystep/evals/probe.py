@@ -123,15 +123,16 @@ def fit_probe(
     known = LabelledFrames(train, train_labels, classes, "training")
     held_out = LabelledFrames(valid, valid_labels, classes, "validation")
     stride = -(-known.count // config.choice_frames)
-    standard, (frames, targets, _) = known.survey(stride)
-    _check_bands(frames.shape[1], bands, chosen)
-    moments = Moments.of([(frames, targets)], np.bincount(targets, minlength=classes) / len(targets))
-    widths = tuple((bands or {"": frames.shape[1]}).values())
+    standard, sample = known.survey(stride)
+    widths = tuple((bands or {"": sample[0].shape[1]}).values())
+    _check_bands(sample[0].shape[1], bands, chosen)
+    moments = Moments.of([sample[:2]], np.bincount(sample[1], minlength=classes) / len(sample[1]))
+    del sample  # hundreds of megabytes
     strengths: Strengths = (1.0,)
     if len(widths) > 1:
         some = thinned(held_out.standardised(standard), -(-held_out.count // config.choice_frames))
-        search = Search(moments, *some, widths, config.penalties)
-        strengths = search.select_last(tuple(chosen.values())) if chosen else search.best()
+        strengths = Search(moments, *some, widths, config.penalties).select(tuple((chosen or {}).values()))
+        del some
     if stride > 1 and refine:
         moments = Moments.of((block[:2] for block in known.standardised(standard)), known.shares())
     valid_blocks = (block[:2] for block in held_out.standardised(standard))

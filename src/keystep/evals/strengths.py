@@ -126,6 +126,10 @@ class Search:
     penalties: Sequence[float]
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
 
+    def select(self, chosen: Strengths = ()) -> Strengths:
+        """The best strengths, or only that of the last band if those of the others are given."""
+        return self.select_last(chosen) if chosen else self.best()
+
     def best(self) -> Strengths:
         """Select the subset of bands, then reduce the strength of single bands.
 

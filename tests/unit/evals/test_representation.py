@@ -1,12 +1,17 @@
 """Representations that need not fit into memory give the same numbers as those that do."""
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from keystep.data.statistics import principal_colours
 from keystep.errors import InputError
-from keystep.evals import labelled_frames
+from keystep.evals import labelled_frames, probe
+from keystep.evals.controls import FramePCA
+from keystep.evals.history import Amounts
 from keystep.evals.probe import ProbeConfig, fit_probe
 from keystep.evals.representation import Computed, Listed, stored
 
@@ -56,3 +61,39 @@ def test_a_probe_on_blocks_of_frames_is_the_probe_on_all(monkeypatch: pytest.Mon
     blocks = fit_probe(*parts, classes=3, config=config, bands={"first": 2, "second": 3})
     np.testing.assert_allclose(blocks.weight, whole.weight, atol=1e-5)
     assert (blocks.strengths, blocks.valid_accuracy) == (whole.strengths, whole.valid_accuracy)
+
+
+def made_up(count: int) -> Computed:
+    """Videos of 2,000 frames that are made on each access."""
+
+    def compute(name: str) -> np.ndarray:
+        return np.random.default_rng(int(name)).normal(size=(2_000, 40)).astype(np.float32)
+
+    return Computed(map(str, range(count)), compute, most=0)
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Most bytes of arrays that a call holds."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def fit_all(count: int) -> None:
+    """A probe, and what controls fit, on ``count`` videos."""
+    videos = made_up(count)
+    every, labels = Listed(videos, list(videos)), [np.arange(2_000, dtype=np.int16) % 4] * count
+    fit_probe(every, labels, every, labels, classes=4, config=ProbeConfig(penalties=(0.1,), choice_frames=1_000))
+    FramePCA.fit(every, 3)
+    Amounts.fit(every)
+    principal_colours(Computed("0", videos.__getitem__))
+
+
+def test_memory_does_not_grow_with_the_number_of_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled_frames, "BLOCK", 1_000)
+    monkeypatch.setattr(probe, "MOST_SCORES", 4_000)
+    few, many = peak(lambda: fit_all(3)), peak(lambda: fit_all(12))
+    assert many < 1.1 * few, f"{few:,} bytes for 3 videos, {many:,} for 12"
