@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 CONSTRAINTS = ROOT / "constraints.txt"
-DATA = ("py.typed", "evals/templates/")
+DATA = ("py.typed", "evals/templates/", "serve/static/")
 """What the wheel holds beside Python: ours, all of it, under the project's licence."""
 FIELDS = ("Name", "Version", "Summary", "Requires-Python", "License-Expression", "Description-Content-Type")
 TRACES = ("pytest", "mypy", "ruff", "zensical", "onnx", "transformers", "tensorboard")
@@ -126,7 +126,7 @@ def sdist_problems(sdist: Path) -> list[str]:
     """A line for each file that the sdist lacks to be built again."""
     with tarfile.open(sdist) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    needed = ("pyproject.toml", "README.md", "LICENSE", "src/keystep/py.typed", "src/keystep/evals/templates")
+    needed = ("pyproject.toml", "README.md", "LICENSE", *(f"src/keystep/{name}" for name in DATA))
     return [f"{sdist.name}: no {name}" for name in needed if not any(each.startswith(name) for each in names)]
 
 

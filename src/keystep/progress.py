@@ -1,6 +1,6 @@
 """How far long work is: one protocol, and what shows it in a terminal, in a notebook and in a log.
 
-Functions that take long accept ``progress``, by default `SILENT`, and report to it::
+Functions that take long accept ``progress``, by default `SILENT`, and report to it:
 
     with progress.task("encoding", total=len(names), unit="videos") as task:
         for name in names:
