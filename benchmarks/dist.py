@@ -2,7 +2,7 @@
 
 The wheel is built from the sdist, opened and compared with the source tree (files, metadata, licence, ``py.typed``).
 Then it is installed in an empty environment without any extra, torch first and pinned, where it runs the doctor and the
-way of ``keystep demo`` on less data.
+way of ``keystep demo`` on less data. With the extra ``serve``, the server shows these data.
 """
 
 from __future__ import annotations
@@ -45,6 +45,22 @@ model = keystep.pretrain(config, root / "run")
 results = keystep.evaluate(root / "data", {"pjepa": model}, out=root / "report", quick=True)
 assert (root / "report" / "report.html").stat().st_size > 10_000
 print(results.compare("pjepa", "best control"))
+"""
+PAGE = """
+import re
+import subprocess
+import sys
+from urllib.request import urlopen
+
+command = [sys.executable, "-m", "keystep", "serve", sys.argv[1], "--port", "0"]
+server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+try:
+    address = next(found for line in server.stdout if (found := re.search(r"http://\\S+/", line))).group()
+    for name in ("", "static/app.js", "static/app.css", "api/project", "openapi.json"):
+        assert urlopen(address + name).read(), name
+finally:
+    server.terminate()
+    server.wait()
 """
 
 
@@ -151,6 +167,12 @@ def try_out(wheel: Path, place: Path) -> None:
     for arguments in (("--version",), ("--help",), ("doctor",)):
         run(keystep, *arguments, cwd=place, quiet=True)
     run(python, "-c", DEMO, place, cwd=place)
+    refused = subprocess.run([keystep, "serve", place / "data"], cwd=place, capture_output=True, text=True)
+    if refused.returncode != 2 or "pip install 'keystep[serve]'" not in refused.stderr:
+        raise SystemExit(f"dist: serve without its extra says {refused.stderr!r}")
+    say("serving its page")
+    run(*pip, "install", "-q", "-c", CONSTRAINTS, f"{wheel}[serve]")
+    run(python, "-c", PAGE, place / "data", cwd=place)
 
 
 def run(*command: object, cwd: Path = ROOT, quiet: bool = False) -> None:
