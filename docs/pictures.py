@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +27,10 @@ IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1280, "height": 800}
 SHOWN = (1000, 625)
 """Width and height of the animation, in pixels."""
+PREDICTED = 4
+"""The first frame of the animation with predictions, whose colours all have."""
+NOISE = 1.1
+"""Deviation of what is added to the features, of which steps would be read without an error."""
 NEW = 4
 """The number of the first video without labels."""
 
@@ -37,6 +42,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         data = write_drawn(Path(folder) / "assembly", videos=6, seconds=60, labelled=6, height=270)
         true, *_ = [hidden(data / "groundTruth" / f"assembly_{number:02d}.txt") for number in (NEW + 1, NEW + 2)]
+        for number, path in enumerate(sorted((data / "features").glob("*.npy"))):
+            features = np.load(path)
+            noise = np.random.default_rng(number).normal(scale=NOISE, size=features.shape)
+            np.save(path, (features + noise).astype(np.float32))
         server = Server(data)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         windows = Windows(browser)
@@ -62,7 +71,7 @@ def animation(page: Any, true: list[tuple[int, int, str]]) -> None:
     frames: list[tuple[Image.Image, int]] = []
 
     def take(words: str, milliseconds: int) -> None:
-        page.wait_for_timeout(600)
+        page.wait_for_timeout(2500)  # for what is drawn when it has come
         frames.append((captioned(shot(page), words), milliseconds))
 
     show(page, 33)
@@ -77,10 +86,13 @@ def animation(page: Any, true: list[tuple[int, int, str]]) -> None:
     take("learn: a second later, predictions for all videos, and how good they are", 2800)
     page.keyboard.press("Shift+A")
     take("accept or correct: predictions become labels", 2200)
-    page.wait_for_timeout(9000)  # for its note to go
+    page.keyboard.press("l")
+    page.wait_for_timeout(9000)  # until it has learned and the note is gone
     page.keyboard.press("j")
+    until(page, "document.querySelector('#name').textContent === 'assembly_06'")
     take("label next: what teaches most", 2600)
-    first, *others = [frame.quantize(96, dither=Image.Dither.NONE) for frame, _ in frames]
+    palette = frames[PREDICTED][0].quantize(128)
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame, _ in frames]
     durations = [milliseconds for _, milliseconds in frames]
     first.save(
         IMAGES / "serve.gif", save_all=True, append_images=others, duration=durations, loop=0, optimize=True, disposal=1

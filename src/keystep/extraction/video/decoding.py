@@ -248,6 +248,19 @@ def may_jump(container: Any) -> bool:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name a video in what the system or FFmpeg says while it is read, so that it can be left out.
+
+    Raises:
+        InputError: the file has vanished, its disk does not answer, or FFmpeg fails.
+    """
+    try:
+        yield
+    except (import_av().FFmpegError, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error.strerror or error, 80)}") from error
+
+
+@contextmanager
 def opened(path: Path, track: int | None = None) -> Iterator[Track]:
     """Open a video track of a file.
 
@@ -256,9 +269,10 @@ def opened(path: Path, track: int | None = None) -> Iterator[Track]:
         track: index of the track; None: the main one, see `tracks.choose`.
 
     Raises:
-        InputError: no such file, no video, an unsupported codec, or pictures that are too large.
+        InputError: no such file, no video, an unsupported codec, pictures that are too large, or a failure while it is
+            read.
     """
-    with _container(path) as container:
+    with reading(path), _container(path) as container:
         if track is None:
             track = _main_track(path, container)
         stream = container.streams[track]
