@@ -75,7 +75,7 @@ def animation(page: Any, true: list[tuple[int, int, str]]) -> None:
         frames.append((captioned(shot(page), words), milliseconds))
 
     show(page, 33)
-    take("look: what the model sees along a video that nobody has labelled", 2600)
+    take("look: what changes along a video that nobody has labelled", 2600)
     for segment in true[:3]:
         labelled(page, *segment)
         take("label: a key begins a step, and ends it", 1200)
