@@ -293,11 +293,7 @@ def may_jump(container: Any) -> bool:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Name a video in what the system or FFmpeg says while it is read, so that it can be left out.
-
-    Raises:
-        InputError: the file has vanished, its disk does not answer, or FFmpeg fails.
-    """
+    """Turn what the system or FFmpeg says while a video is read into an `InputError` about this video."""
     try:
         yield
     except (import_av().FFmpegError, OSError) as error:
