@@ -63,7 +63,11 @@ class Frame:
     slack: Fraction = Fraction(0)
 
     def rgb(self, picture: Picture) -> np.ndarray:
-        """Return (H, W, 3) uint8 RGB in C order: upright, resized and centre-cropped according to ``picture``."""
+        """Return (H, W, 3) uint8 RGB in C order: upright, resized and centre-cropped according to ``picture``.
+
+        Raises:
+            InputError: FFmpeg cannot convert the picture.
+        """
         return self.render(picture)
 
 
@@ -82,6 +86,12 @@ class Orientation(NamedTuple):
         """Return an upright view of (H, W, 3)."""
         array = array.swapaxes(0, 1) if self.transposed else array
         return array[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def _turned(angle: int) -> Orientation:
+    """Orientation of pictures that are turned counter-clockwise by the nearest multiple of 90 degrees."""
+    quarter = round(angle / 90) % 4
+    return Orientation(quarter % 2 == 1, flip_rows=quarter in (1, 2), flip_columns=quarter in (2, 3))
 
 
 def orientation(matrix: bytes) -> Orientation:
@@ -140,11 +150,15 @@ class Renderer:
         except ValueError:  # a matrix of zeros has no angle
             return Orientation()
         if angle not in self._orientations:  # 0 may be a flip as well
-            matrix = decoded.side_data.get("DISPLAYMATRIX")
-            self._orientations[angle] = Orientation() if matrix is None else orientation(bytes(matrix))
+            try:
+                matrix = decoded.side_data.get("DISPLAYMATRIX")
+                self._orientations[angle] = Orientation() if matrix is None else orientation(bytes(matrix))
+            except ValueError:  # PyAV does not know one of the picture's other data, such as Exif
+                self._orientations[angle] = _turned(angle)
         return self._orientations[angle]
 
     def _render(self, decoded: Any, turn: Orientation, size: tuple[int, int], picture: Picture) -> np.ndarray:
+        from av.error import FFmpegError
         from av.video.reformatter import Interpolation, VideoReformatter
 
         if picture not in self._scalers:
@@ -152,15 +166,18 @@ class Renderer:
         resized = resized_size(*size, picture)
         height, width = turn.size(*resized)
         exact = Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
-        scaled = self._scalers[picture].reformat(
-            decoded,
-            width=width,
-            height=height,
-            format="rgb24",
-            src_colorspace=_matrix(decoded),
-            interpolation=Interpolation[picture.interpolation.upper()] | exact,
-            threads=1,
-        )
+        try:
+            scaled = self._scalers[picture].reformat(
+                decoded,
+                width=width,
+                height=height,
+                format="rgb24",
+                src_colorspace=_matrix(decoded),
+                interpolation=Interpolation[picture.interpolation.upper()] | exact,
+                threads=1,
+            )
+        except (FFmpegError, ValueError) as error:
+            raise InputError(f"{self.where}: a picture cannot be converted: {error}") from error
         top, left = (resized[0] - picture.height) // 2, (resized[1] - picture.width) // 2
         upright = turn.apply(scaled.to_ndarray())
         return np.ascontiguousarray(upright[top : top + picture.height, left : left + picture.width])
