@@ -139,6 +139,11 @@ def no_features(data: Path) -> None:
         path.unlink()
 
 
+def test_an_empty_argument_is_not_the_current_folder(keystep: Run, data: Path) -> None:
+    status, _, error = keystep("encode", "", data, "--out", "latents")
+    assert status == 2 and "an empty argument; is a variable of the shell not set?" in error
+
+
 @pytest.mark.parametrize(
     ("corrupt", "options", "message"),
     [

@@ -14,7 +14,12 @@ def main() -> None:
     """Run the command line."""
     from keystep.cli.commands import app
 
-    guarded(app)
+    def work() -> None:
+        if "" in sys.argv[1:]:  # it would be the current folder
+            raise InputError("an empty argument; is a variable of the shell not set?")
+        app()
+
+    guarded(work)
 
 
 def guarded(work: Callable[[], object]) -> None:

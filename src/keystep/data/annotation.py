@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -29,6 +30,11 @@ UNLABELLED = "(unlabelled)"
 """The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of the same name."""
 
 
+def composed(text: str) -> str:
+    """A class name in Unicode's composed form (NFC): other systems write "é" as two characters."""
+    return normalize("NFC", text)
+
+
 def read_mapping(path: Path) -> tuple[str, ...]:
     """Read class names in the order of their ids, from lines ``id name``; names may contain spaces.
 
@@ -37,7 +43,7 @@ def read_mapping(path: Path) -> tuple[str, ...]:
     """
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        identifier, name = (*line.split(maxsplit=1), "")[:2]
+        identifier, name = (*composed(line).split(maxsplit=1), "")[:2]
         if whole_number(identifier) is None or not name:
             raise InputError(f"{path}, line {number}: {line!r} is not 'id name'")
         if int(identifier) in names or name in names.values():
@@ -63,7 +69,7 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     Raises:
         InputError: a class that is not in ``classes``.
     """
-    lines = read_lines(path)
+    lines = [composed(line) for line in read_lines(path)]
     ids = {UNLABELLED: IGNORED} | {name: index for index, name in enumerate(classes)}
     try:
         return np.array([ids[line] for line in lines], dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -236,7 +237,7 @@ def _origin(path: Path) -> dict[str, Any]:
     stat = path.stat()
     sample = hashlib.sha256(sample_bytes(path)).hexdigest()
     return {
-        "source": str(path.resolve()),
+        "source": os.path.realpath(path),
         "source_bytes": stat.st_size,
         "source_modified": stat.st_mtime_ns,
         "source_sample": sample,
