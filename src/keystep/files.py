@@ -104,8 +104,8 @@ def check_replaceable(folder: Path, ours: Collection[str] = ()) -> None:
     """Refuse a folder that cannot be replaced as a whole, before work is done for it; a file or nothing passes.
 
     Raises:
-        InputError: it is a pipe or a device; it holds anything but ``ours``; it is a mount point, or the folder that this process is in; or its
-            place cannot be written to.
+        InputError: it is a pipe or a device; it holds anything but ``ours``; it is a mount point, or the folder that
+            this process is in; or its place cannot be written to.
     """
     try:
         check_ours(folder, ours)
