@@ -127,7 +127,7 @@ def extract(
     facts = _facts(make, engine) if here is None else _Facts.from_extractor(here)
     with owning(_locked_name(out, shard)):
         store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
-        writing = Writing(store, config.half, frame_labels)
+        writing = Writing(store, config.half, frame_labels, config.jump)
         _check_videos(run, share, writing, problems, progress)
         if frame_labels is not None:
             frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
