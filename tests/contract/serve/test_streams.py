@@ -18,12 +18,15 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
+from keystep.config.attention import AttentionPattern
 from keystep.data.folder import open_dataset
+from keystep.errors import InputError
 from keystep.extraction.run import extract
 from keystep.heads import Head, linear_head
 from keystep.heads.linear import Affine
 from keystep.opening import SourceOptions, extractor_of
 from keystep.pjepa import PJEPA
+from keystep.serve import batches
 from keystep.serve import live as live_module
 from keystep.serve import streams as streams_module
 from keystep.serve.stream_sources import Sources
@@ -302,22 +305,42 @@ def test_without_a_head_there_are_no_streams_and_with_a_learned_one_there_are(ms
         assert answer.status_code == 409 and "--head" in answer.json()["error"]
 
 
-def test_the_model_without_a_window_says_when_its_streams_end(
+def test_a_model_without_a_window_forgets_what_no_longer_fits_and_its_streams_go_on(
     mstcn: Path, make_model: Callable[..., PJEPA], opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model({"kind": "causal"}, input_dim=WIDTH)
-    monkeypatch.setattr(streams_module, "MOST_STATE", 10 * 2 * 2 * 16 * 4)
-    workspace = Workspace(open_dataset(mstcn, source_rate=4), model=model)
-    made = linear_head(Affine(torch.ones(2, 16), torch.zeros(2)), origin={"weights": model.fingerprint})
+    monkeypatch.setattr(batches, "MOST_STATE", 10 * 2 * 2 * 16 * 4)
+    made = linear_head(Affine(torch.randn(2, 16), torch.zeros(2)), origin={"weights": model.fingerprint})
     made.save(mstcn / "head.safetensors")
-    with opened(workspace, head=mstcn / "head.safetensors") as client:
+    frames = rows(40)
+    with opened(Workspace(open_dataset(mstcn, source_rate=4), model=model), head=mstcn / "head.safetensors") as client:
+        assert client.get("/api/streams").json()["window"] == 10 / 4
         stream = opened_stream(client)
-        assert item(client, stream)["limit"] == 10 and "window" in item(client, stream)["message"]
-        with pushing(client, stream) as socket:
-            socket.send_bytes(rows(12).tobytes())
-            answered(client, stream, 12)
-        assert item(client, stream)["state"] == "failed"
-        assert "ended after 10 frames" in refused(client, stream)
+        with told(client, stream) as steps, pushing(client, stream) as socket:
+            socket.send_bytes(frames.tobytes())
+            assert answered(client, stream, 40)["state"] == "live"
+        limited = client.app.state.services.streams.model  # type: ignore[attr-defined]
+    assert limited.config.stream_attention.window == 10 and model.config.stream_attention.window is None
+    whole, bounded = offline(model, made, frames), offline(limited, made, frames)
+    found = [step["probabilities"]["class 0"] for step in steps[stream]]
+    np.testing.assert_allclose(found, bounded[:, 0], atol=1e-4)
+    np.testing.assert_allclose(found[:10], whole[:10, 0], atol=1e-4)
+    assert np.abs(found - whole[:, 0]).max() > 1e-3
+
+
+def test_windows_of_live_streams_that_cannot_be(mstcn: Path, make_model: Callable[..., PJEPA]) -> None:
+    def served(attention: dict[str, Any] | None, window: int) -> Workspace:
+        model = None if attention is None else make_model(attention, input_dim=WIDTH)
+        return Workspace(open_dataset(mstcn, source_rate=4), model=model, live_window=window)
+
+    with pytest.raises(InputError, match="--live-window 5: this model has a window already"):
+        served(CAUSAL, 5)
+    with pytest.raises(InputError, match="--live-window 9999999: at most"):
+        served({"kind": "causal"}, 9999999)
+    with pytest.raises(InputError, match="give the model with --model"):
+        served(None, 5)
+    model = served({"kind": "causal"}, 5).live_model
+    assert model is not None and model.config.stream_attention == AttentionPattern(kind="causal", window=5)
 
 
 def test_pictures_that_are_pushed_give_what_the_extractor_gives_offline(tmp_path: Path, opened: Open) -> None:

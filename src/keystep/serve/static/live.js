@@ -1,7 +1,7 @@
 /** Live streams: one card each, with its ribbon, probabilities and delay. */
 
 import * as api from "./api.js";
-import {find, h, iconButton, say} from "./dom.js";
+import {clock, find, h, iconButton, say} from "./dom.js";
 import {swatch} from "./classes.js";
 import {colours} from "./paint.js";
 
@@ -26,9 +26,12 @@ export class Live {
   /** Whether the server has streams at all. */
   async look() {
     try {
-      const {items = []} = await api.get("/api/streams");
+      const {items = [], window = null, learning = null} = await api.get("/api/streams");
       this.there = true;
-      if (this.shown) this.#list(items);
+      if (this.shown) {
+        this.#list(items);
+        find("#live-note").replaceChildren(...facts(window, learning));
+      }
     } catch (error) {
       if (error.status === 404) this.there = false;
     }
@@ -81,6 +84,17 @@ export class Live {
       say(error.message);
     }
   }
+}
+
+/** What answers streams, and how far back it sees, in words. */
+function facts(window, learning) {
+  const found = learning?.accuracy;
+  const spread = typeof found?.spread === "number" ? ` ± ${found.spread.toFixed(1)}` : "";
+  return [
+    found && `Learned from your labels, seeing only the past: ${found.mean.toFixed(1)} %${spread} of labelled slots right in `
+      + `${found.videos} held-out videos. `,
+    window && `A stream sees the last ${clock(window)} of it.`,
+  ].filter(Boolean);
 }
 
 class StreamCard {
