@@ -37,6 +37,7 @@ class Streaming(Served):
         (data / "features").mkdir(parents=True)
         self.frames = np.random.default_rng(seed).normal(size=(FRAMES, WIDTH)).astype("<f4")
         np.save(data / "features" / "v.npy", self.frames)
+        (data / "store.json").write_text('{"time_axis": 0}')
         child = os.fork()  # whose threads those of the networks are
         if not child:
             _write_networks(model, head)
@@ -50,7 +51,7 @@ class Streaming(Served):
         self.again = 0
 
     def kill(self, times: int) -> None:
-        """Kill the server so often, at random moments, while streams run; then compare with streams that nobody ended."""
+        """Kill the server so often, at random moments, while streams run; then compare with one that ran through."""
         for number in range(times):
             with self.served(number) as (child, port):
                 self._compare(port, number)
@@ -100,13 +101,13 @@ class Streaming(Served):
         from websockets.sync.client import connect
 
         pause = 1.2 * AT_ONCE / (8 * RATE)
-        with suppress(OSError, WebSocketException):
-            with connect(f"ws://127.0.0.1:{port}/api/streams/{identifier}/push", open_timeout=LONGEST) as socket:
-                first = json.loads(socket.recv())["next"]
-                for start in range(first, FRAMES, AT_ONCE):
-                    if stop.wait(pause):
-                        return
-                    socket.send(self.frames[start : start + AT_ONCE].tobytes())
+        address = f"ws://127.0.0.1:{port}/api/streams/{identifier}/push"
+        with suppress(OSError, WebSocketException), connect(address, open_timeout=LONGEST) as socket:
+            first = json.loads(socket.recv())["next"]
+            for start in range(first, len(self.frames), AT_ONCE):
+                if stop.wait(pause):
+                    return
+                socket.send(self.frames[start : start + AT_ONCE].tobytes())
 
     def _listen(self, port: int, identifier: str) -> None:
         """Whoever reads the steps: a frame that is told again has the same answer."""
