@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from keystep.data.folder import FeatureFolder
-from keystep.data.slots import open_array
-from keystep.encoding import Mode, encode
+from keystep.encoding import Mode, encode, mode_pattern
 from keystep.errors import InputError, one_line
 from keystep.files import write_array
 from keystep.loading import check_features
 from keystep.pjepa import PJEPA
+from keystep.serve.kept import kept
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Latents:
                 if self._closed:
                     raise InputError(f"{name}: not encoded, because the server ends")
                 self._changed.wait(1.0)
-        return open_array(self._path(name))
+        return self.made(name)
 
     def made(self, name: str) -> np.ndarray:
         """(T, D) float32, memory-mapped; a video that is not encoded is encoded here and now, in no background.
@@ -99,9 +99,8 @@ class Latents:
         Raises:
             InputError: it cannot be.
         """
-        if not self._path(name).exists():
-            write_array(self._path(name), self._encoded(name))
-        return open_array(self._path(name))
+        shape = (self._slots[name], self.model.latent_dim(mode_pattern(self.model, self._mode)))
+        return kept(self._path(name), lambda: self._encoded(name), shape, np.float32)
 
     @property
     def origin(self) -> dict[str, str]:

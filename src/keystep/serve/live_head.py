@@ -64,7 +64,8 @@ class LiveHead:
         """
         if self._latents is None or self._head is not None:
             return
-        self._start()
+        if self._thread is None:
+            self._start()
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None, PATIENCE)
             waiting, own = self._thread is not None, self._own

@@ -234,10 +234,14 @@ class UrlSource(Body):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
 
+Source = Annotated[PushSource | FileSource | UrlSource, Field(discriminator="kind")]
+"""Where the frames of a stream come from."""
+
+
 class StreamBody(Body):
     """A new stream."""
 
-    source: Annotated[PushSource | FileSource | UrlSource, Field(discriminator="kind")]
+    source: Source
     name: Annotated[str, StringConstraints(max_length=200)] = ""
 
 

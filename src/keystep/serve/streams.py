@@ -15,6 +15,7 @@ import torch
 
 from keystep.errors import InputError, one_line
 from keystep.heads import Head, load_head
+from keystep.reading import checked
 from keystep.serve.batches import SEATS, Batch, check_live_head, reads_single_frames
 from keystep.serve.live import AT_ONCE, Live
 from keystep.serve.metrics import ServerMetrics
@@ -370,9 +371,12 @@ class Streams:
             number = int(path.stem)
             try:
                 batch, extra = Batch.load(path, self.model, head)
-                lives = [Live.restored(each, number, self.rate, self.pool, self.width) for each in extra["streams"]]
-            except (InputError, LookupError, TypeError, ValueError) as error:
-                log.warning("live streams that cannot go on: %s", one_line(error))
+                records = checked(list[dict[str, Any]], extra.get("streams"), str(path))
+                lives = [Live.restored(each, number, self.rate, self.pool, self.width) for each in records]
+                if any(live.seat >= SEATS for live in lives) or len({live.seat for live in lives}) < len(lives):
+                    raise InputError(f"{path}: two streams in one place, or in none")
+            except InputError as error:
+                log.warning("live streams that cannot go on: %s", error)
                 continue
             if not lives:
                 path.unlink()

@@ -17,9 +17,10 @@ from keystep.config.attention import AttentionPattern
 from keystep.data.folder import FeatureFolder
 from keystep.data.slots import open_array
 from keystep.errors import InputError
-from keystep.files import is_writable, write_array
+from keystep.files import is_writable
 from keystep.pjepa import PJEPA
 from keystep.serve.batches import live_model
+from keystep.serve.kept import kept
 from keystep.serve.latents import Latents
 
 WORK = ".serve"
@@ -152,9 +153,8 @@ class Workspace:
             rows = stored if video.time_axis == 0 else stored.T
             return rows[: video.frames]
         path = self.work / self.represented_by / f"{name}.npy"
-        if not path.exists():
-            write_array(path, self.folder.vectors(name))
-        return open_array(path)
+        shape = (self.slots[name], self.folder.width)
+        return kept(path, lambda: self.folder.vectors(name), shape, np.float32)
 
     @property
     def bands(self) -> Mapping[str, int] | None:

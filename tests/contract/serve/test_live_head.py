@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from keystep.config.attention import AttentionPattern
 from keystep.data.folder import open_dataset
 from keystep.encoding import encode
+from keystep.errors import InputError
 from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.serve import live_head
@@ -125,3 +126,18 @@ def test_without_labels_or_in_a_hurry_nothing_answers_and_it_says_why(
     with serve() as client:
         answer = opening(client)
         assert answer.status_code == 409 and "--head" in answer.json()["error"]
+
+
+def test_windows_of_live_streams_that_cannot_be(mstcn: Path, make_model: Callable[..., PJEPA]) -> None:
+    def served(attention: dict[str, Any] | None, window: int) -> Workspace:
+        model = None if attention is None else make_model(attention, input_dim=WIDTH)
+        return Workspace(open_dataset(mstcn, source_rate=4), model=model, live_window=window)
+
+    with pytest.raises(InputError, match="--live-window 5: this model has a window already"):
+        served({"kind": "causal", "window": 12}, 5)
+    with pytest.raises(InputError, match="--live-window 9999999: at most"):
+        served({"kind": "causal"}, 9999999)
+    with pytest.raises(InputError, match="give the model with --model"):
+        served(None, 5)
+    model = served({"kind": "causal"}, 5).live_model
+    assert model is not None and model.config.stream_attention == AttentionPattern(kind="causal", window=5)

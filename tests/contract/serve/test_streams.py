@@ -18,9 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
-from keystep.config.attention import AttentionPattern
 from keystep.data.folder import open_dataset
-from keystep.errors import InputError
 from keystep.extraction.run import extract
 from keystep.heads import Head, linear_head
 from keystep.heads.linear import Affine
@@ -299,6 +297,23 @@ def test_addresses_and_cameras_are_opened_only_where_that_was_allowed(serve: Cal
         assert answer.status_code == 422
 
 
+def test_an_address_of_an_earlier_server_is_not_opened_where_that_is_not_allowed_any_more(
+    serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sources, "_read", lambda own, streams, live: False)
+    with serve(allow_sources=True) as client:
+        answer = client.post("/api/streams", json={"source": {"kind": "url", "url": "rtsp://camera/1"}})
+        assert answer.status_code == 201
+    monkeypatch.setattr(Sources, "_read", lambda own, streams, live: pytest.fail("it was opened"))
+    with serve() as client:
+        for _ in range(200):
+            (found,) = client.get("/api/streams").json()["items"]
+            if found["state"] == "failed":
+                break
+            time.sleep(0.01)
+        assert found["state"] == "failed" and "--allow-sources" in found["message"]
+
+
 def test_without_a_head_there_are_no_streams_and_with_a_learned_one_there_are(mstcn: Path, opened: Open) -> None:
     with opened(Workspace(open_dataset(mstcn, source_rate=4))) as client:
         answer = client.post("/api/streams", json={"source": {"kind": "push"}})
@@ -326,21 +341,6 @@ def test_a_model_without_a_window_forgets_what_no_longer_fits_and_its_streams_go
     np.testing.assert_allclose(found, bounded[:, 0], atol=1e-4)
     np.testing.assert_allclose(found[:10], whole[:10, 0], atol=1e-4)
     assert np.abs(found - whole[:, 0]).max() > 1e-3
-
-
-def test_windows_of_live_streams_that_cannot_be(mstcn: Path, make_model: Callable[..., PJEPA]) -> None:
-    def served(attention: dict[str, Any] | None, window: int) -> Workspace:
-        model = None if attention is None else make_model(attention, input_dim=WIDTH)
-        return Workspace(open_dataset(mstcn, source_rate=4), model=model, live_window=window)
-
-    with pytest.raises(InputError, match="--live-window 5: this model has a window already"):
-        served(CAUSAL, 5)
-    with pytest.raises(InputError, match="--live-window 9999999: at most"):
-        served({"kind": "causal"}, 9999999)
-    with pytest.raises(InputError, match="give the model with --model"):
-        served(None, 5)
-    model = served({"kind": "causal"}, 5).live_model
-    assert model is not None and model.config.stream_attention == AttentionPattern(kind="causal", window=5)
 
 
 def test_pictures_that_are_pushed_give_what_the_extractor_gives_offline(tmp_path: Path, opened: Open) -> None:

@@ -52,11 +52,19 @@ export class Live {
     const kind = form.get("kind");
     const place = {file: "path", url: "url"}[kind];
     const source = place ? {kind, [place]: form.get("source")} : {kind};
-    try {
-      await api.post("/api/streams", {source, name: form.get("name")});
-      await this.look();
-    } catch (error) {
-      say(error.message);
+    for (;;) {
+      try {
+        await api.post("/api/streams", {source, name: form.get("name")});
+        await this.look();
+        return;
+      } catch (error) {
+        if (error.status !== 503) {
+          say(error.message);
+          return;
+        }
+        find("#live-note").textContent = `${error.message} (${Math.round(100 * error.body.progress)} %)`;
+      }
+      await new Promise(resolve => { setTimeout(resolve, EVERY); });
     }
   }
 
@@ -93,7 +101,7 @@ function facts(window, learning) {
   return [
     found && `Learned from your labels, seeing only the past: ${found.mean.toFixed(1)} %${spread} of labelled slots right in `
       + `${found.videos} held-out videos. `,
-    window && `A stream sees the last ${clock(window)} of it.`,
+    window && `A stream remembers the last ${clock(window)}.`,
   ].filter(Boolean);
 }
 
