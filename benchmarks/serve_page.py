@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -170,7 +171,7 @@ def _opened(context: BrowserContext, address: str, faults: list[str]) -> Page:
 def _report(paints: list[Paint], shared: dict[str, float], load: float, options: argparse.Namespace) -> str:
     first, median = sorted(paint.first for paint in paints), statistics.median
     ready, requests = median(paint.ready for paint in paints), median(paint.requests for paint in paints)
-    command = f"python benchmarks/serve_page.py {' '.join(sys.argv[1:])}"
+    command = f"python benchmarks/serve_page.py {shlex.join(sys.argv[1:])}"
     return f"""# The page in a browser
 
 `{command}`
