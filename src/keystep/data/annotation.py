@@ -12,6 +12,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from keystep.errors import InputError
-from keystep.reading import read_lines, whole_number
+from keystep.reading import read_lines, read_text, whole_number
 
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
@@ -63,8 +64,11 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     Raises:
         InputError: a class that is not in ``classes``.
     """
-    lines = read_lines(path)
     ids = {UNLABELLED: IGNORED} | {name: index for index, name in enumerate(classes)}
+    plain = read_text(path).removesuffix("\n").split("\n")
+    with suppress(KeyError):  # most files have nothing to strip
+        return np.fromiter(map(ids.__getitem__, plain), np.int64, len(plain))
+    lines = read_lines(path)
     try:
         return np.array([ids[line] for line in lines], dtype=np.int64)
     except KeyError as error:

@@ -26,8 +26,8 @@ from keystep.evals.discovery import (
     uniform_segments,
 )
 from keystep.evals.entrants import CONTROLS, Group, Models, check_groups, check_models, load_groups, model_records
-from keystep.evals.judge import Representation
 from keystep.evals.pictures import ribbons_png
+from keystep.evals.representation import Representation
 from keystep.evals.results import provenance
 from keystep.files import check_new, check_ours, replacing, write_json
 from keystep.loading import check_features

@@ -7,6 +7,7 @@ used for scoring only. Offline rows may use the whole video; causal rows (repres
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.controls import Control
 from keystep.evals.head_sources import HeadInput, sources
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.modes import answer_slots, attention_patterns, mark_oracle
 from keystep.evals.protocol import ClipRow, Entrant, EvalConfig
+from keystep.evals.representation import Representation
 from keystep.evals.results import head_name
 from keystep.evals.rows import HeadRow, HeadRun, Mode, Row
 from keystep.evals.streaming_protocol import Choice, score_at_the_moment, score_segments
@@ -96,14 +98,11 @@ class HeadStudy:
         if source.mode == "causal" and settings.kind not in HEADS.own:
             _check_causal(settings, representation[judge.split.train[0]].shape[1], len(judge.folder.classes))
 
-        def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-            return [(representation[name], judge.labels[name]) for name in names]
-
         what = f"{preset} on {source.name} ({source.mode}, seed {source.seed})"
         trained = train_head(
             settings,
-            part(judge.split.train),
-            part(judge.split.valid),
+            _Labelled(representation, judge.labels, judge.split.train),
+            _Labelled(representation, judge.labels, judge.split.valid),
             classes=len(judge.folder.classes),
             training=self.config.training,
             seed=source.seed,
@@ -167,6 +166,21 @@ class HeadStudy:
             self.clip_rows.append(row)
         for context, result in found.items():
             row.top1[context].append(result.top1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """Some videos with their labels, read on access (`keystep.heads.videos.Videos`)."""
+
+    representation: Representation
+    labels: Mapping[str, np.ndarray]
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, np.ndarray]:
+        return self.representation[self.names[index]], self.labels[self.names[index]]
 
 
 def _check_causal(settings: HeadConfig, width: int, classes: int) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from keystep.evals import controls
 from keystep.evals.gate import compare
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.model_rows import ModelRows, count_models
 from keystep.evals.modes import supported_modes
 from keystep.evals.protocol import Entrant, Evaluation
+from keystep.evals.representation import Computed, Representation
 from keystep.evals.rows import Mode
 from keystep.evals.simple_rows import count_simple, judge_simple
 from keystep.evals.study import Study
@@ -74,8 +75,8 @@ def judge_oracle(study: Study) -> None:
 
 def _segment_means(study: Study) -> Representation:
     """Centred features averaged over the true segments, which shows the value of the boundaries alone."""
-    labels = study.judge.folder.labels
-    return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in study.raw.items()}
+    raw, labels = study.raw, study.judge.folder.labels
+    return Computed(raw, lambda name: controls.segment_means(controls.centre(raw[name]), labels(name)))
 
 
 def _note_edges(evaluation: Evaluation) -> None:

@@ -13,9 +13,10 @@ from keystep.config.attention import AttentionPattern
 from keystep.encoding import encode_videos
 from keystep.evals.controls import Control, Position
 from keystep.evals.gate import SMOOTHING
-from keystep.evals.judge import Banded, Representation
+from keystep.evals.judge import Banded
 from keystep.evals.modes import attention_patterns, mark_oracle, pattern_delay
 from keystep.evals.protocol import Entrant
+from keystep.evals.representation import Computed, Representation, stored
 from keystep.evals.rows import Beside, Family, Mode
 from keystep.evals.simple_rows import Chosen
 from keystep.evals.study import Study, concatenate, with_bands
@@ -74,7 +75,7 @@ class ModelRows:
 
         def held() -> Banded:
             latents = encode_videos(model, study.judge.folder, study.judge.videos, pattern)
-            return Banded({video: x[:, :width] for video, x in latents}, bands)
+            return Banded(stored(((video, x[:, :width]) for video, x in latents), study.judge.kept.folder), bands)
 
         study.add(
             name,
@@ -101,7 +102,8 @@ class ModelRows:
         def latents() -> Representation:
             folder, videos = study.judge.folder, study.judge.videos
             prefix = f"encoding with {name} ({mode}): "
-            return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(prefix + video)))
+            encoded = encode_videos(model, folder, videos, pattern, lambda video: study.note(prefix + video))
+            return stored(encoded, study.judge.kept.folder)
 
         bands = model.bands(pattern)
         add = partial(study.add, family=family, mode=mode, seed=seed, position=position)
@@ -125,8 +127,8 @@ class ModelRows:
                 beside=what,
             )
         if family == "learned" and f"{name}, {mode}" not in study.evaluation.geometry:
-            test = {video: latents()[video] for video in study.judge.split.test}
-            study.measure(f"{name}, {mode}", list(test.values()))
+            test = Computed(study.judge.split.test, latents().__getitem__, most=0)
+            study.measure(f"{name}, {mode}", test)
             study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
 
 

@@ -11,9 +11,9 @@ from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, named, quoted
 from keystep.evals.head_sources import HeadInput, sources
-from keystep.evals.judge import Representation
 from keystep.evals.modes import mark_oracle
 from keystep.evals.protocol import Entrant, Evaluation
+from keystep.evals.representation import Representation
 from keystep.evals.rows import Mode
 from keystep.plugins import TASKS
 from keystep.progress import SILENT, Progress

@@ -149,6 +149,28 @@ def pool_(
     show_pooled(done, console)
 
 
+@app.command("compress", rich_help_panel=PANEL)
+def compress_(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Feature folder to write, at the same rate and with the same labels.")],
+    kind: Annotated[
+        str, typer.Option("--type", help="float16, or int8 with a scale for each channel of each video; or float32.")
+    ] = "float16",
+    source_rate: SourceRate = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Write a feature folder again in float16 (half the size) or int8 (a quarter); finished videos are skipped."""
+    from keystep.cli.data import list_skipped, open_data
+    from keystep.cli.progress import progress_on
+    from keystep.data.compression import compress
+
+    folder = open_data(data, source_rate, None, on_error)
+    done = compress(folder, out, kind, progress_on(console))
+    list_skipped(done.skipped, console)
+    mebibytes = " to ".join(f"{size / 2**20:,.1f}" for size in (done.size_before, done.size))
+    console.print(f"{out}: {len(done.videos)} videos in {kind}, {mebibytes} MiB", soft_wrap=True, markup=False)
+
+
 exchange = typer.Typer(help="Exchange annotations with other programs, as files.", no_args_is_help=True)
 app.add_typer(exchange, name="annotations", rich_help_panel=PANEL)
 Videos = Annotated[
