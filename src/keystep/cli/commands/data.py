@@ -203,8 +203,10 @@ def inspect(
     from keystep.cli.onward import after_inspection
     from keystep.cli.progress import progress_on
     from keystep.data.inspection import inspect_dataset
+    from keystep.files import check_png
     from keystep.progress import SILENT
 
+    check_png(picture)
     progress = SILENT if as_json else progress_on(console)
     found = inspect_dataset(data, source_rate=source_rate, rate=rate, groups=groups, progress=progress)
     if as_json:
