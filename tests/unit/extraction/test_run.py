@@ -12,6 +12,7 @@ import pytest
 
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
+from keystep.engines import Local
 from keystep.errors import InputError
 from keystep.extraction import extract
 from keystep.extraction.video.decoding import reading
@@ -55,7 +56,7 @@ def test_a_video_that_fails_while_it_is_read_is_left_out_and_no_other(
         if "to extract" in line:
             videos[1].unlink(missing_ok=True)
 
-    extracted = partial(extract, videos, "toy_backbones:moving", out=tmp_path / "out", workers=workers)
+    extracted = partial(extract, videos, "toy_backbones:moving", out=tmp_path / "out", engine=Local(workers))
     done = extracted(on_error="skip", progress=Lines(said, interval=0))
     assert done.videos == ("a", "c") and "b.mp4: no such video file" in done.skipped["b"]
     with pytest.raises(InputError, match="no such file"):
