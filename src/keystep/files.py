@@ -149,6 +149,29 @@ def check_new(path: Path, overwrite: bool, holds: str = "a result") -> None:
     check_writable(path)
 
 
+def check_apart(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse an output that is one of the inputs, also by a link, or another output: what is in it would be lost.
+
+    Raises:
+        InputError: two are the same file.
+    """
+    taken = {os.path.realpath(path) for path in inputs if path is not None}
+    for path in (path for path in outputs if path is not None):
+        if os.path.realpath(path) in taken:
+            raise InputError(f"{path}: already read from, or another output; choose another file for this one")
+        taken.add(os.path.realpath(path))
+
+
+def check_png(path: Path | None) -> None:
+    """Refuse to write a picture to a file of another kind.
+
+    Raises:
+        InputError: the name does not end in ``.png``.
+    """
+    if path is not None and path.suffix.lower() != ".png":
+        raise InputError(f"{path}: the picture is a PNG file; choose a name that ends in .png")
+
+
 def check_writable(path: Path) -> None:
     """Try to write where a file or folder is to be, before work is done for it; nothing is left behind.
 

@@ -141,15 +141,19 @@ def extract(
         elif (out / RECORD).exists() and run.waiting:
             run.warnings.append(f"{out} has labels, but the videos of this run get none without --labels")
         progress.message(_plan(run, facts, config))
-        with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
-            meter = _Meter(task, len(run.waiting))
-            work = Extraction(writing, make, here)
-            with closing(extract_videos(work, run.waiting, problems, meter.advance, engine)) as outcomes:
-                for outcome in outcomes:
-                    meter.finish()
-                    run.warnings += outcome.notes
+        _extract_waiting(run, Extraction(writing, make, here), problems, engine, progress)
         done = _conclude(run, store, problems)
     return Extracted(out, done, len(run.videos), facts.width, dict(problems.skipped), tuple(run.warnings))
+
+
+def _extract_waiting(run: _RunState, work: Extraction, problems: Problems, engine: Engine, progress: Progress) -> None:
+    """Extract the videos that are not finished, and note what is odd about them."""
+    with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
+        meter = _Meter(task, len(run.waiting))
+        with closing(extract_videos(work, run.waiting, problems, meter.advance, engine)) as outcomes:
+            for outcome in outcomes:
+                meter.finish()
+                run.warnings += outcome.notes
 
 
 @dataclass(frozen=True)
