@@ -17,7 +17,7 @@ QUICKER = {"pretrain": SMALL, "eval": (*QUICK, "--quick")}
 
 def commands(page: str) -> list[list[str]]:
     blocks = re.findall(r"^```sh\n(.*?)^```", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
 
 
 @pytest.mark.parametrize("page", ["own_features.md", "few_labels.md"])

@@ -69,7 +69,7 @@ class HeadStudy:
         Raises:
             InputError: invalid settings or features, or heads with other settings in the folder.
         """
-        with progress.task("training heads", total=self._count(entrants), unit="heads") as task:
+        with progress.task("training heads", total=self._count(entrants), unit="heads", even=False) as task:
             for mode in self.config.modes:
                 for source in sources(self.judge, entrants, mode, self.config.seeds, self.best.get(mode)):
                     self._judge(source, task)

@@ -46,7 +46,7 @@ def judge_all(
     chosen = judged_modes(entrants, modes)
     simple = sum(count_simple(study, mode) for mode in chosen)
     total = 1 + ("offline" in modes) + simple + count_models(study, entrants, chosen)
-    with progress.task("judging", total=total, unit="probes") as study.task:
+    with progress.task("judging", total=total, unit="probes", even=False) as study.task:
         if "offline" in modes:
             judge_oracle(study)
         models = judge_controls(study, chosen)

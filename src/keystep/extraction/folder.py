@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
 from keystep.extraction.labels import FEW, FrameCount, FrameLabels, Lengths, SourceFrames
 from keystep.extraction.video import VideoInfo, open_video
-from keystep.extraction.video.decoding import JUMP
+from keystep.extraction.video.decoding import JUMP, reading
 from keystep.extraction.video.frames import Frame
 from keystep.files import sample_bytes, write_lines
 from keystep.reading import open_npy, read_json, read_lines, stored
@@ -231,10 +232,11 @@ def _origin(path: Path) -> dict[str, Any]:
     """Record that identifies the source file of features."""
     if not path.is_file():
         return {}  # opening it reports the problem
-    stat = path.stat()
-    sample = hashlib.sha256(sample_bytes(path)).hexdigest()
+    with reading(path):
+        stat = path.stat()
+        sample = hashlib.sha256(sample_bytes(path)).hexdigest()
     return {
-        "source": str(path.resolve()),
+        "source": os.path.realpath(path),
         "source_bytes": stat.st_size,
         "source_modified": stat.st_mtime_ns,
         "source_sample": sample,
@@ -247,7 +249,8 @@ def _is_source(record: dict[str, Any], path: Path) -> bool:
     A copy of a complete video is recognised by its size and a sample of its bytes. A damaged video may have been
     repaired anywhere, so its modification time has to match as well.
     """
-    stat = path.stat()
+    with reading(path):
+        stat = path.stat()
     if record.get("source_bytes") != stat.st_size:
         return False
     if record.get("source_modified") == stat.st_mtime_ns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
@@ -23,7 +24,7 @@ from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import Extractor
 from keystep.extraction.folder import Writing
 from keystep.extraction.labels import RECORD, FrameLabels, Lengths
-from keystep.extraction.listing import find_videos, ignored_files
+from keystep.extraction.listing import check_name, find_videos, ignored_files
 from keystep.extraction.video import open_video
 from keystep.extraction.work import Extraction, MakeExtractor, extract_videos
 from keystep.files import write_json
@@ -254,7 +255,7 @@ def _locked_name(out: Path, shard: str | None) -> Path:
     if shard is None:
         return out
     part, of = parse_shard(shard)
-    return out.with_name(f"{out.resolve().name}.shard-{part}-of-{of}")
+    return out.with_name(f"{Path(os.path.realpath(out)).name}.shard-{part}-of-{of}")
 
 
 def _check_device(device: str | None) -> None:
@@ -284,6 +285,7 @@ def _check_videos(
 
 def _seconds(run: _RunState, writing: Writing, name: str, path: Path) -> float | None:
     """Stated duration in seconds (0: unknown) of a video to extract; None if it is finished."""
+    check_name(name, path)
     state = writing.state(name, path)
     labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
