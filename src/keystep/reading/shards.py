@@ -23,6 +23,8 @@ ENDINGS = {
 }
 """Path of a file in the folder -> how it ends in a tar file after the name of its video. The last one completes it."""
 _LAST = ".features.npy"
+_DAMAGE = (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError)
+"""What `tarfile` raises about headers that are none."""
 _PARTS = {pattern.partition("/")[0] for pattern in ENDINGS}
 _PATTERNS = {ending: pattern for pattern, ending in ENDINGS.items()}
 
@@ -85,12 +87,12 @@ def _scan(shard: Path, size: int) -> Videos:
         with tarfile.open(shard, "r:") as file:
             for member in file:
                 name, ending = _split(member.name)
-                if not member.isreg() or not ending or member.offset_data + member.size > size:
+                if not (member.isreg() and ending and 0 <= member.size <= size - member.offset_data):
                     continue
                 parts[_PATTERNS[ending].format(name)] = Place(shard, member.offset_data, member.size)
                 if ending == _LAST:
                     found[name], parts = parts, {}
-    except (tarfile.TarError, OSError):
+    except _DAMAGE:
         return found
     return found
 

@@ -11,6 +11,7 @@ import pytest
 
 import keystep
 from keystep.data import sharding
+from keystep.data.slots import open_array
 from keystep.data.store import FeatureStore, Sink
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
@@ -88,3 +89,19 @@ def test_latents_go_from_tar_files_to_tar_files(make_model: Callable, make_folde
         np.testing.assert_array_equal(read.features(name), np.load(data / "one/features" / f"{name}.npy"))
     again = keystep.encode(model, keystep.open_dataset(data, source_rate=4), out=data / "other", sink="tar")
     assert again.videos == one.videos and len(list((data / "other/shards").iterdir())) == 1
+
+
+def test_damage_anywhere_leaves_videos_out_and_raises_nothing_else(tmp_path: Path) -> None:
+    store = write(tmp_path / "tar", "tar")
+    (path,) = (tmp_path / "tar/shards").iterdir()
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in random.integers(len(whole), size=4):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged[: random.integers(len(whole))])
+        for name in store.videos():
+            try:
+                open_array(tmp_path / "tar/features" / f"{name}.npy").sum()
+            except InputError as error:
+                assert str(error).startswith(str(tmp_path / "tar/features"))
