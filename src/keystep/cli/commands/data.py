@@ -15,6 +15,7 @@ from keystep.cli.base import (
     OnError,
     Overwrite,
     Rate,
+    SinkName,
     SourceRate,
     Workers,
     app,
@@ -27,7 +28,12 @@ PANEL = "Videos and features"
 
 @app.command("extract", rich_help_panel=PANEL)
 def extract_(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", callback=paths_exist)],
+    videos: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Video files, folders of them, or lists (*.txt, a path on each line).", callback=paths_exist
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Feature folder to write; an interrupted extraction is resumed.")],
     backbone: Annotated[
         str, typer.Option(help="Name from 'keystep weights', hf:FOLDER_OR_ID, or package.module:name.")
@@ -52,6 +58,7 @@ def extract_(
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
+    sink: SinkName = "folder",
     shard: Annotated[
         str | None, typer.Option(help="I/N: process the I-th of N parts, to use N machines on one folder.")
     ] = None,
@@ -74,6 +81,7 @@ def extract_(
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
     from keystep.config.base import assignments
+    from keystep.data.store import sink_of
     from keystep.engines import find_engine
     from keystep.extraction.run import extract
     from keystep.stopping import interruptible
@@ -91,6 +99,7 @@ def extract_(
             labels=labels,
             label_rate=label_rate,
             engine=find_engine(engine, address, workers),
+            sink=sink_of(sink),
             shard=shard,
             device=device,
             recursive=recursive,
