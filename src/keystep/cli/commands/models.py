@@ -320,6 +320,38 @@ def graph(
     graph_command(data, out or [], source, done, settings or [], console, overwrite=overwrite)
 
 
+@app.command(rich_help_panel=PANEL)
+def align(
+    data: Data,
+    steps: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of VIDEO.txt, the name of one step a line, in the order of the video; no times.",
+            callback=paths_exist,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for labels/, head.safetensors and alignment.json.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Run folder or hub id whose latents are aligned. Default: raw features.", callback=models_exist
+        ),
+    ] = None,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting, such as skip=20 (a listed step may be missing) or drop=0.05. Repeatable."),
+    ] = None,
+    on_error: OnError = "raise",
+    overwrite: Overwrite = False,
+) -> None:
+    """Label frames from ordered lists of steps without times, and fit a head to them."""
+    from keystep.cli.aligning import align_command
+
+    align_command(data, steps, out, model, source_rate, rate, settings or [], on_error, console, overwrite=overwrite)
+
+
 @app.command("run", rich_help_panel=PANEL)
 def run_(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, such as recipes/gtea.yaml.")],
