@@ -245,7 +245,14 @@ TARGETS = Registry(
 )
 
 TASKS = Registry(
-    "tasks", "task", "keystep.evals.task:EvaluationTask", {"segmentation": "keystep.evals.judging:judge_all"}
+    "tasks",
+    "task",
+    "keystep.evals.task:EvaluationTask",
+    {
+        "segmentation": "keystep.evals.judging:judge_all",
+        "anticipate": "keystep.evals.anticipation:Anticipate",
+        "remaining": "keystep.evals.anticipation:Remaining",
+    },
 )
 
 FORMATS = Registry(
