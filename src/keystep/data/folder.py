@@ -11,6 +11,7 @@ Both layouts share one structure::
     times/<video>.npy        (T,) float64 seconds of each slot that is not on the timeline (optional)
     seen/<video>.npy         (T, 3) source frames of each slot: first seen, shown at its moment, last seen (optional)
     segments/<video>.txt     one length per line, if neighbouring segments may have the same label (optional)
+    mistakes/<video>.csv     "start,stop,kind,step" (optional, `keystep.data.mistakes`)
 
 Arrays in MS-TCN folders are (D, T), sometimes (T, D); keystep's are (T, D). They are memory-mapped.
 """
@@ -276,9 +277,10 @@ class FeatureFolder:
             digest.update(json.dumps([name, video.frames, video.width, video.time_axis]).encode())
             for path in (video.features, video.labels):
                 digest.update(b"-" if path is None else sample_bytes(path))
-            segments = self.root / "segments" / f"{name}.txt"
-            if segments.exists():
-                digest.update(b"segments" + sample_bytes(segments))
+            for part, ending in (("segments", "txt"), ("mistakes", "csv")):
+                path = self.root / part / f"{name}.{ending}"
+                if path.exists():
+                    digest.update(part.encode() + sample_bytes(path))
         return digest.hexdigest()
 
 

@@ -11,11 +11,12 @@ the fastenings of several workpieces and the manner of all executions in between
 labels, because a check shows how often the workpiece was fastened: predicting it requires counting.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -206,18 +207,29 @@ def class_names(config: SyntheticConfig) -> list[str]:
 def make_world(config: SyntheticConfig) -> World:
     """Draw the world of a seed."""
     rng = _generator(config, 0)
-    looks = sorted({*PAUSES, *(step.look for step in all_steps(config))})
-    phases = config.phase_strength * rng.normal(size=(len(looks), _PHASES, _FACTORS))
-    prototypes = rng.normal(size=(len(looks), 1, _FACTORS)) + phases
-    paces = rng.lognormal(0.0, 0.2, size=len(looks)).tolist()
+    looks, paces = draw_looks(config, sorted({*PAUSES, *(step.look for step in all_steps(config))}), rng)
     shown = sorted({step.shows for step in all_steps(config) if step.shows is not None})
     return World(
-        looks=dict(zip(looks, prototypes, strict=True)),
-        paces=dict(zip(looks, paces, strict=True)),
+        looks=looks,
+        paces=paces,
         shown={name: config.shown_strength * rng.normal(size=_FACTORS) for name in shown},
         tasks=[procedures.make_task(number, config.work_steps, rng) for number in range(config.tasks)],
-        mixing=rng.normal(size=(_FACTORS + _SCENERY, config.feature_dim)) / np.sqrt(_FACTORS),
+        mixing=draw_mixing(config, rng),
     )
+
+
+def draw_looks(config: SyntheticConfig, names: list[str], rng: Generator) -> tuple[dict[str, Array], dict[str, float]]:
+    """Draw `World.looks` and `World.paces` of the given looks."""
+    phases = config.phase_strength * rng.normal(size=(len(names), _PHASES, _FACTORS))
+    prototypes = rng.normal(size=(len(names), 1, _FACTORS)) + phases
+    paces = rng.lognormal(0.0, 0.2, size=len(names)).tolist()
+    return dict(zip(names, prototypes, strict=True)), dict(zip(names, paces, strict=True))
+
+
+def draw_mixing(config: SyntheticConfig, rng: Generator) -> Array:
+    """Draw `World.mixing`."""
+    mixing: Array = rng.normal(size=(_FACTORS + _SCENERY, config.feature_dim)) / np.sqrt(_FACTORS)
+    return mixing
 
 
 def _generator(config: SyntheticConfig, *key: int) -> Generator:
@@ -240,26 +252,45 @@ def make_video(config: SyntheticConfig, index: int, world: World | None = None) 
     rng = _generator(config, 1, index)
     length = int(rng.integers(config.min_frames, config.max_frames + 1))
     attempts, counts = _attempts(config, world, length, rng)
+    features = render(config, world, attempts, counts, length, rng)
+    labels = [step.name for (step, _), count in zip(attempts, counts, strict=True) for _ in range(count)]
+    return features, labels[:length]
+
+
+def render(
+    config: SyntheticConfig, world: World, attempts: list[Attempt], counts: list[int], length: int, rng: Generator
+) -> NDArray[np.float32]:
+    """Features (length, feature_dim) of attempts that take ``counts`` frames each; what exceeds the length is cut."""
     moments = [_moments(config, world, attempt, count, rng) for attempt, count in zip(attempts, counts, strict=True)]
     scene = np.concatenate(moments)[:length] + _disturbance(config, length, rng)  # (T, _FACTORS)
     scenery = config.scenery_strength * _autoregressive(config.scenery_seconds * config.rate, (length, _SCENERY), rng)
     features = np.concatenate([scene, scenery], axis=1) @ world.mixing  # (T, feature_dim)
     features += config.white_strength * rng.normal(size=features.shape)
-    labels = [step.name for (step, _), count in zip(attempts, counts, strict=True) for _ in range(count)]
-    return features.astype(np.float32), labels[:length]
+    return features.astype(np.float32)
 
 
 def _attempts(config: SyntheticConfig, world: World, length: int, rng: Generator) -> tuple[list[Attempt], list[int]]:
     """Attempts that fill ``length`` frames, and the number of frames of each; the last one may exceed the length."""
     attempts, counts = [], []
-    pace = float(rng.lognormal(0.0, _PACE_SPREAD))
+    pace = draw_pace(rng)
     for step, reaches in _plan(config, world, rng):
-        median = config.seconds[step.length] * world.paces[step.look] * pace * reaches
         attempts.append((step, reaches))
-        counts.append(max(1, round(config.rate * median * rng.lognormal(0.0, _DURATION_SPREAD))))
+        counts.append(draw_count(config, world, attempts[-1], pace, rng))
         if sum(counts) >= length:
             break
     return attempts, counts
+
+
+def draw_pace(rng: Generator) -> float:
+    """Duration of the steps of a video, relative to the median."""
+    return float(rng.lognormal(0.0, _PACE_SPREAD))
+
+
+def draw_count(config: SyntheticConfig, world: World, attempt: Attempt, pace: float, rng: Generator) -> int:
+    """Number of frames of an attempt in a video of the given pace."""
+    step, reaches = attempt
+    median = config.seconds[step.length] * world.paces[step.look] * pace * reaches
+    return max(1, round(config.rate * median * rng.lognormal(0.0, _DURATION_SPREAD)))
 
 
 def _plan(config: SyntheticConfig, world: World, rng: Generator) -> Iterator[Attempt]:
@@ -310,28 +341,47 @@ def generate(root: Path, config: SyntheticConfig) -> None:
     Raises:
         InputError: ``root`` exists and is not an empty folder.
     """
+    world = make_world(config)
+    about = {"generator": __name__, "version": GENERATOR_VERSION, "seed": config.seed}
+    with new_folder(root) as folder:
+        for split, indices in config.splits.items():
+            write_bundle(folder, split, indices)
+            for index in indices:
+                write_video(folder, index, *make_video(config, index, world))
+        write_about(folder, class_names(config), config.rate, {**about, "config": config.model_dump(mode="json")})
+
+
+@contextmanager
+def new_folder(root: Path) -> Iterator[Path]:
+    """A temporary folder with empty ``features/``, ``groundTruth/`` and ``splits/``, which becomes ``root``.
+
+    Raises:
+        InputError: ``root`` exists and is not an empty folder.
+    """
     root = root.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder: choose another path or remove it")
     with replacing(root) as temporary:
-        temporary.mkdir()
-        _write(temporary, config)
+        for name in ("features", "groundTruth", "splits"):
+            (temporary / name).mkdir(parents=True)
+        yield temporary
 
 
-def _write(folder: Path, config: SyntheticConfig) -> None:
-    for name in ("features", "groundTruth", "splits"):
-        (folder / name).mkdir()
-    world = make_world(config)
-    for split, indices in config.splits.items():
-        _write_lines(folder / "splits" / f"{split}.split1.bundle", [f"{video_name(i)}.txt" for i in indices])
-        for index in indices:
-            features, labels = make_video(config, index, world)
-            np.save(folder / "features" / f"{video_name(index)}.npy", np.ascontiguousarray(features.T))
-            _write_lines(folder / "groundTruth" / f"{video_name(index)}.txt", labels)
-    _write_lines(folder / "mapping.txt", [f"{i} {name}" for i, name in enumerate(class_names(config))])
-    about = {"generator": __name__, "version": GENERATOR_VERSION, "seed": config.seed}
-    timeline = Timeline(rate=Fraction(str(config.rate))).to_json()
-    provenance = {**about, "config": config.model_dump(mode="json")}
+def write_bundle(folder: Path, split: str, indices: Iterable[int]) -> None:
+    """Write a part of split 1."""
+    _write_lines(folder / "splits" / f"{split}.split1.bundle", [f"{video_name(index)}.txt" for index in indices])
+
+
+def write_video(folder: Path, index: int, features: NDArray[np.float32], labels: list[str]) -> None:
+    """Write the features, as (feature_dim, T), and the labels of a video."""
+    np.save(folder / "features" / f"{video_name(index)}.npy", np.ascontiguousarray(features.T))
+    _write_lines(folder / "groundTruth" / f"{video_name(index)}.txt", labels)
+
+
+def write_about(folder: Path, classes: list[str], rate: float, provenance: dict[str, Any]) -> None:
+    """Write ``mapping.txt`` and ``store.json``."""
+    _write_lines(folder / "mapping.txt", [f"{i} {name}" for i, name in enumerate(classes)])
+    timeline = Timeline(rate=Fraction(str(rate))).to_json()
     write_json(folder / "store.json", {"time_axis": 1, "timeline": timeline, "provenance": provenance})
 
 

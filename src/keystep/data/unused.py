@@ -17,6 +17,7 @@ _EXPECTED = {
     "segments": "segments are VIDEO.txt for features/VIDEO.npy",
     "times": "times are VIDEO.npy for features/VIDEO.npy",
     "seen": "source frames are VIDEO.npy for features/VIDEO.npy",
+    "mistakes": "mistakes are VIDEO.csv for features/VIDEO.npy",
 }
 
 
@@ -38,6 +39,7 @@ def unused_files(root: Path, paths: Collection[Path]) -> list[str]:
         "segments": lambda name: name.endswith(".txt") and name.removesuffix(".txt") in names,
         "times": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
         "seen": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
+        "mistakes": lambda name: name.endswith(".csv") and name.removesuffix(".csv") in names,
     }
     lines = []
     for folder, used in expected.items():

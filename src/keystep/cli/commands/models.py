@@ -246,6 +246,68 @@ def discover(
     )
 
 
+@app.command(rich_help_panel=PANEL)
+def graph(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Feature folder, or a graph.json that this command wrote.", callback=paths_exist),
+    ],
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to write; its ending chooses: .json, .dot, .mmd, .png or .svg. Repeatable."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Name of the split; by default, all videos are used.")] = None,
+    part: Annotated[str, typer.Option(help="Part of the split to use: train, valid or test.")] = "train",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Use the labels in this folder (keystep predict: OUT/labels).", callback=paths_exist),
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option(min=2, help="Use no labels: steps are this number of clusters of the features.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --clusters: cluster the latents of this model.", callback=models_exist)
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Use only videos of this task.")] = None,
+    task_pattern: Annotated[str | None, typer.Option(help="Regular expression for the task in a video's name.")] = None,
+    background: Annotated[list[str] | None, typer.Option(help="Class that is not a step. Repeatable.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="First step of the procedure, where a video shows it several times in a row.")
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(min=0, help="Leave out shorter segments.")] = 0.0,
+    done: Annotated[
+        list[str] | None, typer.Option(help="Print what can come next after this step. Repeat for several, in order.")
+    ] = None,
+    source_rate: SourceRate = None,
+    rate: Rate = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting: confidence, support, required or repeatable. Repeatable."),
+    ] = None,
+    on_error: OnError = "raise",
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn a procedure as a graph: which steps come before which, are optional or repeated, and can come next."""
+    from keystep.cli.graph import GraphSource, graph_command
+
+    source = GraphSource(
+        split=split,
+        part=part,
+        labels=labels,
+        clusters=clusters,
+        model=model,
+        task=task,
+        task_pattern=task_pattern,
+        background=background or [],
+        start=start,
+        min_seconds=min_seconds,
+        source_rate=source_rate,
+        rate=rate,
+        on_error=on_error,
+    )
+    graph_command(data, out or [], source, done, settings or [], console, overwrite=overwrite)
+
+
 @app.command("run", rich_help_panel=PANEL)
 def run_(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, such as recipes/gtea.yaml.")],
