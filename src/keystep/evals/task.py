@@ -22,6 +22,7 @@ from keystep.evals.judge import Judge
 from keystep.evals.modes import answers_later, mark_oracle, slot_delay
 from keystep.evals.protocol import Comparison, Entrant, Evaluation
 from keystep.evals.representation import Representation
+from keystep.evals.results import head_name
 from keystep.evals.rows import Mode
 from keystep.foresight import Forecaster
 from keystep.plugins import TASKS
@@ -239,8 +240,6 @@ class TaskStudy:
         for control, scores in answers.controls.items():
             self._add(f"{control}, {source.name}", source.mode, delay, True, source.seed, scores)
         if answers.forecaster is not None and source.origin:
-            from keystep.evals.results import head_name
-
             made = replace(answers.forecaster, origin=dict(source.origin))
             self.forecasters[head_name(source.name, source.mode, source.seed)] = made
 
