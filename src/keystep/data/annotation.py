@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -30,6 +31,11 @@ UNLABELLED = "(unlabelled)"
 """The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of the same name."""
 
 
+def composed(text: str) -> str:
+    """A class name in Unicode's composed form (NFC): other systems write "é" as two characters."""
+    return normalize("NFC", text)
+
+
 def read_mapping(path: Path) -> tuple[str, ...]:
     """Read class names in the order of their ids, from lines ``id name``; names may contain spaces.
 
@@ -38,7 +44,7 @@ def read_mapping(path: Path) -> tuple[str, ...]:
     """
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        identifier, name = (*line.split(maxsplit=1), "")[:2]
+        identifier, name = (*composed(line).split(maxsplit=1), "")[:2]
         if whole_number(identifier) is None or not name:
             raise InputError(f"{path}, line {number}: {line!r} is not 'id name'")
         if int(identifier) in names or name in names.values():
@@ -68,7 +74,7 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     plain = read_text(path).removesuffix("\n").split("\n")
     with suppress(KeyError):  # most files have nothing to strip
         return np.fromiter(map(ids.__getitem__, plain), np.int64, len(plain))
-    lines = read_lines(path)
+    lines = [composed(line) for line in read_lines(path)]
     try:
         return np.array([ids[line] for line in lines], dtype=np.int64)
     except KeyError as error:

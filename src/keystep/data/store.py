@@ -111,6 +111,11 @@ class FeatureStore:
         """Whether a video is complete."""
         return (self.root / "features" / f"{video}.npy").exists()
 
+    def videos(self) -> set[str]:
+        """Names of the finished videos. A listing also shows what other machines have just written."""
+        folder = self.root / "features"
+        return {path.stem for path in folder.iterdir() if path.suffix == ".npy"} if folder.is_dir() else set()
+
     def finish(self) -> None:
         """Mark the folder as complete in ``store.json``; until then, readers are told that the run was stopped.
 

@@ -108,7 +108,7 @@ def discover(
             else [line for _, group in groups for found in group for line in check_features(found, folder)]
         )
         folder.problems.notes.extend(study.warnings)
-        with progress.task("discovering", total=4 + len(groups), unit="rows") as task:
+        with progress.task("discovering", total=4 + len(groups), unit="rows", even=False) as task:
             for row in study.run(groups):
                 task.advance(note=row.name)
         if out is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from keystep.data.clips import read_clips
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.controls import Control
-from keystep.evals.head_sources import HeadInput, sources
+from keystep.evals.head_sources import HeadInput, count_sources, sources
 from keystep.evals.judge import Judge
-from keystep.evals.modes import answer_slots, attention_patterns, mark_oracle
+from keystep.evals.modes import answer_slots, mark_oracle
 from keystep.evals.protocol import ClipRow, Entrant, EvalConfig
 from keystep.evals.representation import Representation
 from keystep.evals.results import head_name
@@ -68,16 +69,22 @@ class HeadStudy:
         Raises:
             InputError: invalid settings or features, or heads with other settings in the folder.
         """
-        with progress.task("training heads", total=self._count(entrants), unit="heads") as task:
+        with progress.task("training heads", total=self._count(entrants), unit="heads", even=False) as task:
             for mode in self.config.modes:
                 for source in sources(self.judge, entrants, mode, self.config.seeds, self.best.get(mode)):
                     self._judge(source, task)
 
+    def train(self, entrants: Sequence[Entrant], mode: Mode, place: int, preset: str) -> None:
+        """Train a head on the n-th representation of a mode, and leave it in the folder."""
+        given = sources(self.judge, entrants, mode, self.config.seeds, self.best.get(mode))
+        source = next(islice(given, place, None))
+        with SILENT.task(preset) as task:
+            self._train(source.made(), preset, source, task)
+
     def _count(self, entrants: Sequence[Entrant]) -> int:
-        modes = self.config.modes
-        simple = 2 * self.config.seeds * len([mode for mode in modes if mode in self.best])
-        models = sum(mode in attention_patterns(entrant.model) for mode in modes for entrant in entrants)
-        return len(self.config.temporal_heads) * (simple + models)
+        modes = [mode for mode in self.config.modes if mode in self.best]
+        places = sum(count_sources(entrants, mode, self.config.seeds) for mode in modes)
+        return len(self.config.temporal_heads) * places
 
     def _judge(self, source: HeadInput, task: Task) -> None:
         """Train and score every head on one representation."""

@@ -82,6 +82,11 @@ def sources(
         )
 
 
+def count_sources(entrants: Sequence[Entrant], mode: Mode, seeds: int) -> int:
+    """Number of representations that `sources` yields, if the best control is known."""
+    return 2 * seeds + sum(mode in attention_patterns(entrant.model) for entrant in entrants)
+
+
 def _simple(judge: Judge, mode: Mode, seeds: int, best: Control) -> Iterator[HeadInput]:
     """Raw features and the best control, for each seed."""
     raw = Computed(judge.videos, judge.folder.vectors)

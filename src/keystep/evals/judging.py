@@ -43,10 +43,10 @@ def judge_all(
         InputError: features that are constant, or too similar over time to have a decorrelation time.
     """
     study = Study(judge, quick=quick)
-    chosen = tuple(mode for mode in supported_modes([entrant.model for entrant in entrants]) if mode in modes)
+    chosen = judged_modes(entrants, modes)
     simple = sum(count_simple(study, mode) for mode in chosen)
     total = 1 + ("offline" in modes) + simple + count_models(study, entrants, chosen)
-    with progress.task("judging", total=total, unit="probes") as study.task:
+    with progress.task("judging", total=total, unit="probes", even=False) as study.task:
         if "offline" in modes:
             judge_oracle(study)
         models = judge_controls(study, chosen)
@@ -57,14 +57,24 @@ def judge_all(
     return study.evaluation
 
 
+def judged_modes(entrants: Sequence[Entrant], modes: Sequence[Mode]) -> tuple[Mode, ...]:
+    """The given modes that at least one model supports."""
+    return tuple(mode for mode in supported_modes([entrant.model for entrant in entrants]) if mode in modes)
+
+
 def judge_controls(study: Study, modes: Sequence[Mode]) -> ModelRows:
     """Evaluate raw features and the controls.
 
     Returns:
         The evaluator for models, which uses the selected controls.
     """
-    study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
+    judge_raw(study)
     return ModelRows(study, {mode: judge_simple(study, mode) for mode in modes})
+
+
+def judge_raw(study: Study) -> None:
+    """Add the row of raw features."""
+    study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
 
 
 def judge_oracle(study: Study) -> None:

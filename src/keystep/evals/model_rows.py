@@ -42,9 +42,15 @@ class ModelRows:
         self.study, self.chosen = study, chosen
         self.architectures: list[ModelConfig] = []
 
-    def judge(self, entrant: Entrant, *, twin_too: bool = True) -> None:
-        """Evaluate a model in every supported and requested mode, by default with its untrained counterpart."""
-        architecture = _encoder_part(entrant.model.config)
+    def judge(self, entrant: Entrant, *, twin_too: bool = True, held_too: bool = True) -> None:
+        """Evaluate a model in every supported and requested mode.
+
+        Args:
+            entrant: the model.
+            twin_too: also its untrained counterpart.
+            held_too: also the fixed bands of its latents alone.
+        """
+        architecture = encoder_part(entrant.model.config)
         if architecture not in self.architectures:
             self.architectures.append(architecture)
         number = self.architectures.index(architecture)
@@ -57,7 +63,7 @@ class ModelRows:
             if mode not in self.chosen:
                 continue
             self._model(name, family, mode, entrant.model, pattern, entrant.seed)
-            if entrant.model.config.held and not self.study.quick:
+            if held_too and entrant.model.config.held and not self.study.quick:
                 self._held(HELD + (f" {number + 1}" if number else ""), mode, entrant.model, pattern)
             if not twin_too:
                 continue
@@ -145,14 +151,14 @@ def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode
         for mode in modes:
             if mode in attention_patterns(entrant.model):
                 total += 1 + count_concatenated(study, family)
-                architecture = _encoder_part(entrant.model.config)
+                architecture = encoder_part(entrant.model.config)
                 twins.add((architecture, mode, 0 if study.quick else entrant.seed))
                 if entrant.model.config.held and not study.quick:
                     held.add((architecture, mode))
     return total + len(twins) + len(held)
 
 
-def _encoder_part(config: ModelConfig) -> ModelConfig:
+def encoder_part(config: ModelConfig) -> ModelConfig:
     """The config with all fields that do not affect the encoder set to their defaults."""
     plain = ModelConfig(dim=config.dim, heads=config.heads)
     names = ("output_dim", "predictor_depth", "predictor_heads", "predictor_attention", "visible_predictions")

@@ -69,7 +69,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start}); save it as UTF-8") from error
 
 
 def read_lines(path: Path) -> list[str]:

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, paths_exist
+from keystep.cli.base import (
+    Address,
+    Data,
+    EngineName,
+    Groups,
+    OnError,
+    Overwrite,
+    Rate,
+    SourceRate,
+    Workers,
+    app,
+    console,
+    paths_exist,
+)
 
 PANEL = "Videos and features"
 
@@ -36,7 +49,9 @@ def extract_(
     label_rate: Annotated[
         str | None, typer.Option(help="Label lines per second in groundTruth/; by default one per video frame.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes; each loads the backbone.")] = 1,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     shard: Annotated[
         str | None, typer.Option(help="I/N: process the I-th of N parts, to use N machines on one folder.")
     ] = None,
@@ -59,6 +74,7 @@ def extract_(
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
     from keystep.config.base import assignments
+    from keystep.engines import find_engine
     from keystep.extraction.run import extract
     from keystep.stopping import interruptible
 
@@ -74,7 +90,7 @@ def extract_(
             weights=weights,
             labels=labels,
             label_rate=label_rate,
-            workers=workers,
+            engine=find_engine(engine, address, workers),
             shard=shard,
             device=device,
             recursive=recursive,
