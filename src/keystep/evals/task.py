@@ -91,7 +91,8 @@ class EvaluationTask(Protocol):
         """Score a representation on the test videos.
 
         Args:
-            representation: video -> (T, D) float32 at the folder's rate, for all videos of the split.
+            representation: video -> (T, D) float32 at the folder's rate, for all videos of the split, read or computed
+                on access.
             folder: the data: labels, rate, times.
             split: names of the videos for training (``train``), selection (``valid``) and scoring (``test``).
 
