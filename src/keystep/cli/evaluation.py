@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keystep.cli.data import list_found, open_data, show_warnings
 from keystep.cli.progress import progress_on
@@ -20,13 +22,18 @@ from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import eval_config
 from keystep.evals.report import RIVALS, write_report
 from keystep.evals.results import load_result
-from keystep.evals.table import Section, markdown_table, tables
+from keystep.evals.table import FAMILIES, Section, markdown_table, tables
 from keystep.evals.task import SEGMENTATION, find_task
 from keystep.plugins import allow, specs_in
 from keystep.stopping import interruptible
 
 HIDDEN = ("accuracy, foreground", "seeds")
 """Columns of the report that are left out in the terminal, for lack of space."""
+
+HIDDEN_IF_NARROW = (*HIDDEN, "F1@10", "F1@25")
+"""Columns left out in terminals of fewer than `WIDE` characters."""
+
+WIDE = 110
 
 
 def evaluate_folder(
@@ -96,15 +103,16 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     marks = (", ORACLE" if data.get("oracle") else "") + (", features made with LABELS" if data.get("labels") else "")
     console.print(f"{data['name']}, split {data['split']}, test videos{marks}", soft_wrap=True, markup=False)
     for section in tables(record):
-        console.print(_table(section))
+        console.print(_table(section, console.width))
     for found in task_tables(record):
         console.print(_plain(found))
         console.print(found.note, style="dim", soft_wrap=True, markup=False)
     if markdown:
         print(plain("\n".join([markdown_table(record), *map(markdown_plain, task_tables(record))])))
     for line in record["gate"]:
+        rival = "" if line["claim"].endswith(line["second"]) else f" ({line['second']})"
         console.print(
-            f"{line['mode']}: {line['first']} {line['claim']} ({line['second']}): {line['mean']:+.1f} points, "
+            f"{line['mode']}: {line['first']} {line['claim']}{rival}: {line['mean']:+.1f} points, "
             f"95 % interval {line['low']:+.1f} to {line['high']:+.1f}: {verdict(line)}",
             soft_wrap=True,
             markup=False,
@@ -115,16 +123,20 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
     console.print(main_line(record), style="bold", soft_wrap=True, markup=False)
 
 
-def _table(section: Section) -> Table:
-    table = Table(title=section.title)
-    columns = [column for column in section.columns if column not in HIDDEN]
+def _table(section: Section, width: int) -> Table:
+    """A section with a rule between families; the best cells and the learned rows are bold."""
+    table = Table(title=section.title, box=SIMPLE_HEAD)
+    hidden = HIDDEN if width >= WIDE else HIDDEN_IF_NARROW
+    columns = [column for column in section.columns if column not in hidden]
     table.add_column("representation", overflow="fold")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for heading, lines in section.groups.items():
         head = f"{heading.removeprefix('head ')}: " if heading.startswith("head ") else ""
         for line in lines:
-            table.add_row(head + line.name, *(line.cells[column] for column in columns))
+            cells = [Text(line.cells[c], style="bold" if c in line.best else "") for c in columns]
+            table.add_row(Text(head + line.name, style="bold" if heading == FAMILIES["learned"] else ""), *cells)
+        table.add_section()
     return table
 
 

@@ -82,12 +82,11 @@ def too_few(evidence: Mapping[str, Evidence], classes: Sequence[str]) -> str:
 
 
 def summary(accuracy: Accuracy | None, evidence: Mapping[str, Evidence], classes: Sequence[str]) -> str:
-    """How good the head is, as far as anything says, and what weakens that."""
+    """What the accuracy is to be compared with, and what weakens it; without one, what would show it."""
     if accuracy is None:
         other = "a second video" if len(evidence) == 1 else "a video of another group"
         return f"label {other} to see how good this is; until then confidence is a guess"
-    told = f"of what is labelled, {accuracy.mean:.0f} % right in held-out videos (always the commonest class: "
-    told += f"{accuracy.chance:.0f} %)"
+    told = f"always naming the commonest class: {accuracy.chance:.0f} % right"
     seen = np.sum([each.sums.counts > 0 for each in evidence.values()], axis=0)
     lonely = [quoted(name) for name, videos in zip(classes, seen, strict=True) if videos == 1]
     if lonely:

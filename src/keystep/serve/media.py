@@ -18,6 +18,7 @@ from keystep.extraction.video import VideoFile, open_video
 from keystep.extraction.video.decoding import import_av, opened
 from keystep.extraction.video.frames import Frame, Renderer
 from keystep.files import replacing
+from keystep.serve.sound import Sound
 from keystep.serve.workspace import Workspace, stamp
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class _Ending(Exception):
 
 
 def transcode(file: VideoFile, out: Path, progress: Callable[[float], None]) -> None:
-    """Write a video as H.264 in MP4, upright, at most `PROXY_HEIGHT` high, without sound; times stay as they are.
+    """Write a video as H.264 in MP4, upright, at most `PROXY_HEIGHT` high, with its sound as AAC; times stay the same.
 
     Raises:
         InputError: this PyAV has no encoder for it, or the file cannot be read.
@@ -197,12 +198,16 @@ def transcode(file: VideoFile, out: Path, progress: Callable[[float], None]) -> 
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
         stream.gop_size = 2 * rate
+        sound = Sound(info.path, info.start, container)
         for frame in file.frames():
+            sound.until(frame.time)
             shown = av.VideoFrame.from_ndarray(frame.rgb(picture), format="rgb24")
             shown.pts, shown.time_base = round(frame.time * CLOCK), Fraction(1, CLOCK)
             container.mux(stream.encode(shown))
             progress(min(1.0, float(frame.time / info.duration)) if info.duration else 0.0)
         container.mux(stream.encode(None))
+        sound.until()
+        sound.close()
 
 
 def _playable(path: Path) -> bool:

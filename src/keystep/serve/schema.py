@@ -197,6 +197,21 @@ class Suggestions(BaseModel):
     items: list[SuggestionItem]
 
 
+class FormatItem(BaseModel):
+    """A format of other programs. ``loses``: what of the labels it cannot hold; ``problem``: why it cannot be written
+    here, empty where it can."""
+
+    name: str
+    loses: str
+    problem: str
+
+
+class Formats(BaseModel):
+    """All formats that labels can be exported to."""
+
+    items: list[FormatItem]
+
+
 class PushSource(Body):
     """A client pushes over a WebSocket: float32 rows, or JPEG pictures of which there are ``rate`` a second."""
 

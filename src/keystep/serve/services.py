@@ -28,7 +28,7 @@ KEYS = "1234567890abcdefghijklmnopqrstuvwxyz"
 """What names classes from the keyboard, in the order of their ids; the page takes letters with a prefix."""
 LANES = (
     Lane(id="labels", kind="classes", title="Labels"),
-    Lane(id="prediction", kind="classes", title="SlotPrediction"),
+    Lane(id="prediction", kind="classes", title="Prediction"),
     Lane(id="confidence", kind="level", title="Confidence"),
     Lane(id="head", kind="classes", title="Saved head"),
     Lane(id="head-confidence", kind="level", title="Its confidence"),

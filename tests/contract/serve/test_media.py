@@ -19,6 +19,7 @@ from keystep.data.folder import open_dataset
 from keystep.extraction.backbone import Picture
 from keystep.extraction.listing import find_videos
 from keystep.extraction.video import open_video
+from keystep.serve.media import transcode
 from keystep.serve.workspace import Workspace
 
 SHOWS = Picture(height=48, width=64)
@@ -95,6 +96,40 @@ def test_a_proxy_is_made_once_and_shows_the_same_frames_at_the_same_times(filmed
     assert frames == [(Fraction(number, 25), number) for number in range(125)]
     part = filmed.get("/media/1", params={"proxy": 1}, headers={"Range": "bytes=0-9"})
     assert part.status_code == 206 and part.content == path.read_bytes()[:10]
+
+
+def test_a_proxy_keeps_the_sound_in_step_with_the_pictures(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "a.mkv", frames=50, codec="mpeg4", audio=2)
+    transcode(open_video(film), tmp_path / "a.mp4", lambda share: None)
+    heard = samples(tmp_path / "a.mp4")
+    expected = samples(film)
+    assert abs(len(heard) - len(expected)) < 2 * 1024
+    assert np.corrcoef(heard[8000:40000], expected[8000:40000])[0, 1] > 0.99
+    times = [frame.time for frame in open_video(tmp_path / "a.mp4").frames()]
+    assert times == [Fraction(number, 25) for number in range(50)]
+
+
+def test_sound_that_is_damaged_leaves_the_pictures_as_they_are(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "a.avi", frames=50, codec="mpeg4", audio=2)
+    with av.open(str(film)) as file:
+        places = [packet.pos for packet in file.demux(audio=0) if packet.size > 20][5:]
+    data = bytearray(film.read_bytes())
+    for place in places:
+        data[place + 12 : place + 40] = b"\xff" * 28
+    film.write_bytes(data)
+    transcode(open_video(film), tmp_path / "a.mp4", lambda share: None)
+    assert len([*open_video(tmp_path / "a.mp4").frames()]) == 50
+
+
+def samples(path: Path) -> np.ndarray:
+    """(N,) of the sound at 48 kHz, from second 0 on."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=48_000)
+    with av.open(str(path)) as file:
+        frames = [each for frame in file.decode(audio=0) for each in resampler.resample(frame)]
+    assert frames[0].pts is not None
+    first = round(frames[0].pts * frames[0].time_base * 48_000)
+    found = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    return np.pad(found, (first, 0)) if first >= 0 else found[-first:]
 
 
 def test_a_proxy_that_cannot_be_made_is_one_line(filmed: TestClient) -> None:

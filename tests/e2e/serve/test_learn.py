@@ -11,11 +11,11 @@ NEW = 2
 
 def test_what_was_learned_is_shown_accepted_and_exported(server: Server, windows: Windows) -> None:
     page = windows.open(f"{server.address}#v={NEW}")
-    assert "SlotPrediction" not in page.locator("#headings").inner_text()
+    assert "Prediction" not in page.locator("#headings").inner_text()
     page.keyboard.press("l")
     page.wait_for_selector("#accuracy b")
     assert "2 folds" in page.locator("#accuracy").inner_text()
-    until(page, "document.querySelector('#headings').innerText.includes('SlotPrediction')")
+    until(page, "document.querySelector('#headings').innerText.includes('Prediction')")
     page.keyboard.press("Shift+A")
     until(page, "keystep.annotation.spans.length > 0")
     found = spans(page)

@@ -108,6 +108,15 @@ export class Annotation extends EventTarget {
     }
   }
 
+  /** Save, and wait for the answer to what is under way; whether the server has everything now. */
+  async settled() {
+    await this.save();
+    while (this.state === "saving" || this.state === "unsaved") {
+      await new Promise(resolve => { this.addEventListener("state", resolve, {once: true}); });
+    }
+    return this.state === "saved";
+  }
+
   #failed(error) {
     if (!(error instanceof api.ApiError)) throw error;
     if (error.status === 409 && error.body.spans) {

@@ -82,6 +82,15 @@ export async function blob(path, values, signal) {
   return (await ask("GET", path, {values, signal})).blob();
 }
 
+/** A file to keep: its content, its name, and what the server notes on it. */
+export async function file(path, values, signal) {
+  const answer = await ask("GET", path, {values, signal});
+  const said = answer.headers.get("Content-Disposition") ?? "";
+  const name = /filename="([^"]+)"/.exec(said)?.[1] ?? decodeURIComponent(/filename\*=utf-8''(\S+)/.exec(said)?.[1] ?? "");
+  const notes = decodeURIComponent(answer.headers.get("Keystep-Notes") ?? "").split("\n").filter(Boolean);
+  return {blob: await answer.blob(), name, notes};
+}
+
 /** What the server tells by itself. The connection rests while the page is hidden: a browser allows six a server. */
 export function listen(path, handlers, {onopen = () => {}, onerror = () => {}} = {}) {
   let source = null;

@@ -6,6 +6,7 @@ import {Classes} from "./classes.js";
 import {showConflict} from "./conflict.js";
 import {find, h, say} from "./dom.js";
 import {Editor} from "./editor.js";
+import {Exporting} from "./exporting.js";
 import {Gestures} from "./gestures.js";
 import {HoverCard} from "./hover.js";
 import {bind, commands, returnFocus, showHelp} from "./keys.js";
@@ -37,6 +38,7 @@ class App {
     this.videos = new Videos();
     this.learning = new Learning(project);
     this.live = new Live(this.classes);
+    this.exporting = new Exporting(() => this.#settled());
     this.annotations = new Map(); // of all videos that were open, with their undo
     this.table = commands({...this, actions: this.actions()});
   }
@@ -101,6 +103,7 @@ class App {
       "#split": () => editor.split(), "#merge": () => editor.merge(), "#erase": () => editor.erase(),
       "#snap": () => this.toggleSnap(), "#accept": () => editor.accept(), "#accept-view": () => editor.acceptView(),
       "#unsure": () => editor.unsure(), "#find": () => this.findMoments(), "#theme": () => this.#theme(),
+      "#show-export": () => this.exporting.show(this.item),
       "#show-list": () => find("#list").classList.toggle("shown"),
       "#close-list": () => find("#list").classList.remove("shown"),
       "#save-state": () => this.#saveOrSettle(),
@@ -292,6 +295,14 @@ class App {
 
   #saveAll() {
     for (const annotation of this.annotations.values()) if (annotation.state === "offline") annotation.save();
+  }
+
+  /** Wait until the server has all changes; answers the open video. */
+  async #settled() {
+    for (const annotation of this.annotations.values()) {
+      if (!await annotation.settled()) throw new Error(`Changes of ${annotation.name} are not saved. ${annotation.message}`);
+    }
+    return this.item;
   }
 
   /** What was not saved when a window was closed, or the server died, is saved now. */

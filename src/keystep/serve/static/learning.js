@@ -71,13 +71,14 @@ export class Learning extends EventTarget {
 
   #accuracy(found) {
     const place = find("#accuracy");
+    find("#measured").hidden = !found;
     if (!found) {
       place.replaceChildren(); // the message says what is missing
       return;
     }
     const spread = found.spread === null || found.spread === undefined ? "" : ` ± ${found.spread.toFixed(1)}`;
     place.replaceChildren(h("b", {}, `${found.mean.toFixed(1)} %`), h("span", {}, spread),
-      h("span.note", {}, `of labelled slots right in held-out videos, ${found.folds} folds`));
+      h("span.note", {}, `of labelled slots right in ${found.videos} held-out videos, ${found.folds} folds`));
   }
 
   /** What is worth labelling next. */

@@ -121,7 +121,7 @@ class StreamCard {
     const facts = [item.state, item.message, item.frames !== undefined && `${item.frames} frames`,
       item.dropped && `${item.dropped} dropped`,
       this.delay !== undefined && `${Math.round(1000 * this.delay)} ms behind`];
-    this.facts.textContent = [...facts, item.message].filter(Boolean).join(" · ");
+    this.facts.textContent = facts.filter(Boolean).join(" · ");
     this.node.dataset.state = item.state;
     if (item.last && item.last.frame !== this.steps.at(-1)?.frame && !this.stop) this.#step(item.last);
   }
