@@ -32,7 +32,7 @@ from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
-from keystep.evals.task import SEGMENTATION, EvaluationTask, TableTask, find_task, judge_task
+from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
 from keystep.files import check_new, check_replaceable
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
@@ -147,7 +147,7 @@ def _evaluate(
     out: Path | str | None,
     quick: bool,
     progress: Progress,
-    asked: tuple[str, EvaluationTask | TableTask] | None = None,
+    asked: tuple[str, EvaluationTask] | None = None,
 ) -> Results:
     judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), make_entrants(given)
@@ -158,7 +158,7 @@ def _evaluate(
             kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
             _judge_heads(evaluation, entrants, config, kept, progress)
     if asked is not None:
-        evaluation.task_tables += judge_task(*asked, evaluation, entrants, config.modes, progress)
+        evaluation.task_tables.append(judge_task(*asked, evaluation, entrants, config.modes, progress))
     if config.by_segments:
         alone = [
             row for row in evaluation.rows if row.family in ("raw", "learned", "reconstruction") and not row.beside

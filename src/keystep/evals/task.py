@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from keystep.data.annotation import Split
 from keystep.data.folder import FeatureFolder
@@ -47,28 +47,6 @@ class EvaluationTask(Protocol):
         ...
 
 
-@runtime_checkable
-class TableTask(Protocol):
-    """A task that makes its own tables, because a representation is not all that it needs.
-
-    title, note: as in `EvaluationTask`.
-    """
-
-    title: str
-    note: str
-
-    def tables(
-        self,
-        name: str,
-        evaluation: Evaluation,
-        entrants: Sequence[Entrant],
-        modes: Sequence[Mode],
-        progress: Progress = SILENT,
-    ) -> Sequence[TaskTable]:
-        """Score what there is to score; arguments as in `judge_task`."""
-        ...
-
-
 @dataclass
 class TaskRow:
     """A representation in one mode. delay: as in `AnyRow`; runs: the measures of each seed."""
@@ -89,16 +67,16 @@ class TaskTable:
     rows: tuple[TaskRow, ...]
 
 
-def find_task(name: str) -> EvaluationTask | TableTask | None:
+def find_task(name: str) -> EvaluationTask | None:
     """The task with a name; None for segmentation, whose table every evaluation has.
 
     Raises:
         InputError: an unknown name, or an incomplete task (see `keystep.plugins.Registry.find`).
     """
-    if name == SEGMENTATION:
+    if name in TASKS.own:
         return None
     found = TASKS.find(name)
-    task: EvaluationTask | TableTask = found() if isinstance(found, type) else found
+    task: EvaluationTask = found() if isinstance(found, type) else found
     for text in ("title", "note"):
         if not isinstance(getattr(task, text), str):
             raise InputError(f"task {name}: its {text} is {quoted(getattr(task, text))}, not a text")
@@ -107,19 +85,17 @@ def find_task(name: str) -> EvaluationTask | TableTask | None:
 
 def judge_task(
     name: str,
-    task: EvaluationTask | TableTask,
+    task: EvaluationTask,
     evaluation: Evaluation,
     entrants: Sequence[Entrant],
     modes: Sequence[Mode],
     progress: Progress = SILENT,
-) -> Sequence[TaskTable]:
-    """Score raw features, the best control and every model in each mode, or have the task make its own tables.
+) -> TaskTable:
+    """Score raw features, the best control and every model in each mode.
 
     Raises:
         InputError: scores that are not numbers by name, or whose names differ between representations.
     """
-    if isinstance(task, TableTask):
-        return task.tables(name, evaluation, entrants, modes, progress)
     judge = evaluation.judge
     rows: list[TaskRow] = []
     best = {mode: simple.control for mode, simple in evaluation.best_control.items()}
@@ -130,7 +106,7 @@ def judge_task(
             scores = _checked(name, scores, rows[0].runs[0]["scores"] if rows else None)
             _row(rows, source, judge.folder).runs.append({"seed": source.seed, "scores": scores})
             meter.advance(note=f"{source.name} ({source.mode})")
-    return [TaskTable(name, task.title, task.note, tuple(rows))]
+    return TaskTable(name, task.title, task.note, tuple(rows))
 
 
 def _row(rows: list[TaskRow], source: HeadInput, folder: FeatureFolder) -> TaskRow:
