@@ -249,7 +249,12 @@ TASKS = Registry(
     "tasks",
     "task",
     "keystep.evals.task:EvaluationTask",
-    {"segmentation": "keystep.evals.judging:judge_all", "mistakes": "keystep.evals.mistakes_task:Mistakes"},
+    {
+        "segmentation": "keystep.evals.judging:judge_all",
+        "anticipate": "keystep.evals.anticipation:Anticipate",
+        "remaining": "keystep.evals.anticipation:Remaining",
+        "mistakes": "keystep.evals.mistakes_task:Mistakes",
+    },
 )
 
 FORMATS = Registry(

@@ -32,7 +32,7 @@ from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
-from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
+from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task, judged_modes
 from keystep.files import check_new, check_replaceable
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
@@ -65,8 +65,8 @@ def evaluate(
             ``mstcn``, are trained on raw features, the best control and every model. None: as in ``config``, by default
             only ``linear``.
         modes: ``offline`` uses the whole video, ``causal`` only the past. None: as in ``config``, by default both.
-        task: ``segmentation``: one class for every frame. Or a task of your own, whose table is added to the results
-            (``docs/add_task.md``).
+        task: ``segmentation``: one class for every frame. ``anticipate`` (later steps) and ``remaining`` (the time
+            left) add a table (``docs/anticipation.md``), as does a task of your own (``docs/add_task.md``).
         groups: video -> the person or site that it belongs to, or a pattern that extracts it from the video name. None:
             as stored in the folder. If groups are known, bootstraps resample groups instead of videos, and a validation
             part that is split from the training part consists of whole groups.
@@ -89,6 +89,8 @@ def evaluate(
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
     config.check_quick(quick)
+    if asked is not None:
+        judged_modes(task, asked, config.modes)
     with owning(out):
         if out is not None:
             check_output(Path(out), overwrite=overwrite)

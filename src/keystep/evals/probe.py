@@ -131,7 +131,7 @@ def fit_probe(
         raise InputError(
             f"chosen gives strengths of {list(chosen)}; expected all bands but the last of {list(bands or ())}"
         )
-    mean, factors = _standardise(frames, valid_frames)  # in place: frames now have mean 0 and variance 1
+    mean, factors = standardise(frames, valid_frames)  # in place: frames now have mean 0 and variance 1
     stride = -(-len(frames) // config.choice_frames)
     some = Moments.of(frames[::stride], targets[::stride], classes)
     widths = tuple((bands or {"": frames.shape[1]}).values())
@@ -182,7 +182,7 @@ def band_width(bands: Mapping[str, int]) -> int:
     return sum(bands.values())
 
 
-def _standardise(
+def standardise(
     train: npt.NDArray[np.float32], valid: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Standardise the training frames (N, D) in place, and apply the same map to the validation frames.

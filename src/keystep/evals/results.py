@@ -7,6 +7,7 @@
     training.json  training curves of the evaluated runs
     heads/         heads of the models' rows, for `keystep stream` and `keystep predict`
     submissions/   predictions of causal heads for clips with hidden labels, if there are any
+    foresight/     forecasters on the models' latents, for `keystep stream`, if a task fitted some
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,13 +42,17 @@ from keystep.evals.result_file import check_curves, check_pictures, check_result
 from keystep.evals.rows import PROBE, HeadRun, Mode
 from keystep.evals.table import find_row, strongest_control, sum_by_group
 from keystep.files import replacing, write_json
+from keystep.foresight import Forecaster, load_forecaster
 from keystep.heads import Head, load_head
 from keystep.reading import read_json, read_npz
 from keystep.types import Tabular
 
+if TYPE_CHECKING:
+    from keystep.evals.task import TaskTable
+
 RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
-HEADS, SUBMISSIONS = "heads", "submissions"
-OURS = (RESULT, PICTURES, TRAINING, HEADS, SUBMISSIONS, "report.html", "pictures", PROBES)
+HEADS, SUBMISSIONS, FORESIGHT = "heads", "submissions", "foresight"
+OURS = (RESULT, PICTURES, TRAINING, HEADS, SUBMISSIONS, FORESIGHT, "report.html", "pictures", PROBES)
 """Entries that a result folder may contain to be overwritten by a new result."""
 FORMAT = "keystep-result"
 FORMAT_VERSION = 5
@@ -69,6 +74,7 @@ class Results(Tabular):
         curves: training curves of the evaluated runs.
         heads: name -> head on a model's latents.
         submissions: head name -> predictions for clips with hidden labels.
+        forecasters: name as of a head -> forecaster on a model's latents.
     """
 
     record: dict[str, Any]
@@ -76,6 +82,7 @@ class Results(Tabular):
     curves: Curves = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     submissions: dict[str, Any] = field(default_factory=dict)
+    forecasters: dict[str, Forecaster] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -100,7 +107,9 @@ class Results(Tabular):
         }
         record = json.loads(json.dumps(record, allow_nan=False))  # lists instead of tuples, as after loading
         pictures = picture_arrays(evaluation, shown_videos(record, SHOWN_VIDEOS))
-        return cls(record, pictures, curves or {}, collect_heads(evaluation, models), collect_submissions(evaluation))
+        forecasters = {name: one for table in evaluation.task_tables for name, one in table.forecasters.items()}
+        heads, submissions = collect_heads(evaluation, models), collect_submissions(evaluation)
+        return cls(record, pictures, curves or {}, heads, submissions, forecasters)
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
@@ -112,7 +121,8 @@ class Results(Tabular):
         folder = Path(folder)
         heads = {path.stem: load_head(path) for path in sorted((folder / HEADS).glob("*.safetensors"))}
         submissions = {path.stem: read_json(path) for path in sorted((folder / SUBMISSIONS).glob("*.json"))}
-        return cls(*load_result(folder), heads=heads, submissions=submissions)
+        forecasters = {path.stem: load_forecaster(path) for path in sorted((folder / FORESIGHT).glob("*.safetensors"))}
+        return cls(*load_result(folder), heads=heads, submissions=submissions, forecasters=forecasters)
 
     def save(self, folder: Path | str) -> None:
         """Write the result folder atomically, replacing an older result."""
@@ -124,6 +134,8 @@ class Results(Tabular):
                 np.savez_compressed(file, **self.pictures)  # type: ignore[arg-type]  # numpy types the names of its options only
             for name, head in self.heads.items():
                 head.save(temporary / HEADS / f"{name}.safetensors")
+            for name, forecaster in self.forecasters.items():
+                forecaster.save(temporary / FORESIGHT / f"{name}.safetensors")
             for name, submission in self.submissions.items():
                 write_json(temporary / SUBMISSIONS / f"{name}.json", submission)
             if (folder / PROBES).is_dir():  # reused if models are added later
@@ -137,7 +149,7 @@ class Results(Tabular):
         return write_report(Path(folder))
 
     def table(self) -> str:
-        """The tables as Markdown, by mode, followed by that of an external task."""
+        """The tables as Markdown, by mode, followed by those of another task."""
         from keystep.evals.head_tables import markdown_plain, task_tables
         from keystep.evals.table import markdown_table
 
@@ -308,7 +320,17 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "clip_rows": [asdict(row) for row in evaluation.clip_rows],
         "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
-        **({"task_tables": [asdict(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
+        **({"task_tables": [_task_table(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
+    }
+
+
+def _task_table(table: TaskTable) -> dict[str, Any]:
+    """The table of a task as in the result file."""
+    facts = {fact: getattr(table, fact) for fact in ("name", "title", "note")}
+    return {
+        **facts,
+        "rows": [row.to_json() for row in table.rows],
+        "gains": [_comparison(line) for line in table.gains],
     }
 
 

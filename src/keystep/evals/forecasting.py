@@ -1,0 +1,303 @@
+"""Fit a forecaster: ridge regression of steps and times on frozen representations, all read-outs from one solution.
+
+Training frames fit the read-outs. Validation frames select the penalty of each read-out, how far it is trusted against
+what usually follows the current step, and the width of the intervals. Test videos are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from keystep.data.annotation import IGNORED
+from keystep.errors import InputError
+from keystep.evals.probe import ProbeConfig, sharpness, standardise
+from keystep.foresight.clock import Clock
+from keystep.foresight.forecaster import INTERVAL, TIMES, Forecaster, seconds, with_clock
+from keystep.foresight.targets import Floats, Ids, later_steps, next_steps, remaining_slots
+
+HORIZONS = (1.0, 5.0, 15.0, 60.0)
+"""Seconds."""
+STRONGER = (100.0, 30.0, 10.0, 3.0, 1.0)
+"""Penalties in addition to those of the probe: the future is less certain than the present."""
+TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+PRIOR = 1.0
+"""Pseudo-count of what follows a step, shared like all steps are."""
+
+Frames = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVideo:
+    """The representation of a video, (T, D), and its class ids (T,); -100 for no label."""
+
+    frames: Frames
+    labels: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Sampled slots of some videos, with what is to be foreseen at each.
+
+    inputs: (N, D + 3). steps: (H + 2, N) class ids: now, at each horizon, next; C where the video is over.
+    times: (N, 3) seconds until the next step, seconds left, share that is over. weights: (N,) the same sum for each
+    video.
+    """
+
+    inputs: Frames
+    steps: Ids
+    times: Floats
+    weights: Floats
+    elapsed: Floats
+
+
+def fit_forecaster(
+    train: Sequence[LabelledVideo],
+    valid: Sequence[LabelledVideo],
+    *,
+    names: Sequence[str],
+    rate: float,
+    horizons: Sequence[float] = HORIZONS,
+    config: ProbeConfig | None = None,
+) -> Forecaster:
+    """Fit a forecaster on training videos, and select and calibrate it on validation videos.
+
+    Args:
+        train, valid: the videos.
+        names: class names by id.
+        rate: slots per second.
+        horizons: seconds, of at least a slot.
+        config: penalties, and the number of frames that are used of each part.
+
+    Raises:
+        InputError: no labelled video in a part, or a horizon shorter than a slot.
+    """
+    config, classes = config or ProbeConfig(), len(names)
+    slots = [_slots(horizon, rate) for horizon in horizons]
+    for part, videos in (("training", train), ("validation", valid)):
+        if not any((video.labels != IGNORED).any() for video in videos):
+            raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
+    clock = Clock(np.sort([len(video.labels) / rate for video in train]))
+    fitted, chosen = (_sample(videos, clock, slots, classes, rate, config.choice_frames) for videos in (train, valid))
+    mean, factors = standardise(fitted.inputs, chosen.inputs)  # in place
+    ridge = _Ridge.of(fitted.inputs, chosen.inputs, (*STRONGER, *config.penalties))
+    usual = np.stack([_usual(fitted.steps[0], later, classes) for later in fitted.steps[1:]])
+    read = [
+        _read_steps(ridge, *known, classes + (place > 0))
+        for place, known in enumerate(zip(fitted.steps, chosen.steps, strict=True))
+    ]
+    now = [softmax(read[0].scores(part.inputs), axis=1) for part in (fitted, chosen)]
+    trust = np.array(
+        [
+            _trust(softmax(one.scores(chosen.inputs), axis=1), now[1] @ usual[place], chosen.steps[place + 1], classes)
+            for place, one in enumerate(read[1:])
+        ]
+    )
+    scales = (_median_wait(fitted, clock) / 10, clock.median / 10)
+    waits = _waits(fitted, classes, scales[0])
+    times, margins = _read_times(ridge, fitted, chosen, now, clock, waits, scales, rate)
+    weight = np.concatenate([one.weight for one in (*read, *times)], axis=1) * factors[:, None]
+    bias = np.concatenate([one.bias for one in (*read, *times)]) - mean @ weight
+    return Forecaster(
+        tuple(names),
+        tuple(map(float, horizons)),
+        rate,
+        clock,
+        weight.astype(np.float32),
+        bias.astype(np.float32),
+        usual,
+        trust,
+        waits,
+        scales,
+        margins,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadOut:
+    """An affine map of standardised inputs: (D, K) and (K,)."""
+
+    weight: Floats
+    bias: Floats
+
+    def scores(self, inputs: Frames) -> Floats:
+        return np.asarray(inputs @ self.weight.astype(np.float32) + self.bias, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ridge:
+    """Ridge regression on the training inputs for any targets and penalties, from one eigendecomposition."""
+
+    inputs: Frames
+    valid: Frames  # rotated to eigenvectors
+    values: Floats
+    vectors: Floats
+    penalties: tuple[float, ...]
+
+    @classmethod
+    def of(cls, inputs: Frames, valid: Frames, penalties: tuple[float, ...]) -> _Ridge:
+        values, vectors = np.linalg.eigh((inputs.T @ inputs).astype(np.float64) / len(inputs))
+        return cls(inputs, valid @ vectors.astype(np.float32), np.maximum(values, 0), vectors, penalties)
+
+    def best(
+        self, targets: Floats, error: Callable[[Floats], float], kept: npt.NDArray[np.bool_] | None = None
+    ) -> _ReadOut:
+        """Solve for targets (N, K) with each penalty, and return the solution with the least error.
+
+        Args:
+            error: of the predictions at the validation frames, (V, K).
+            kept: (N,) training frames with a target; the others count as the mean. None: all.
+        """
+        mean = targets.mean(0) if kept is None else targets[kept].mean(0)
+        centred = targets - mean
+        if kept is not None:
+            centred[~kept] = 0
+        cross = self.vectors.T @ (self.inputs.T @ centred.astype(np.float32)).astype(np.float64) / len(centred)
+        found = []
+        for penalty in self.penalties:
+            rotated = cross / (self.values + penalty)[:, None]
+            found.append((error(self.valid @ rotated.astype(np.float32) + mean), rotated))
+        return _ReadOut(self.vectors @ min(found, key=lambda one: one[0])[1], mean)
+
+
+def _slots(horizon: float, rate: float) -> int:
+    slots = round(horizon * rate)
+    if slots < 1:
+        raise InputError(f"a horizon of {horizon:g} s is less than a slot at {rate:g} Hz")
+    return slots
+
+
+def _sample(
+    videos: Sequence[LabelledVideo], clock: Clock, slots: Sequence[int], classes: int, rate: float, most: int
+) -> _Part:
+    """Evenly spaced slots of videos, about ``most``, without those that have no label now."""
+    stride = -(-sum(len(video.labels) for video in videos) // most)
+    inputs, steps, times, weights, passed = [], [], [], [], []
+    for video in videos:
+        labels, length = video.labels, len(video.labels)
+        kept = np.flatnonzero(labels != IGNORED)
+        kept = kept[kept % stride == 0] if (labels[::stride] != IGNORED).any() else kept[:1]
+        following, elapsed = next_steps(labels, classes), np.arange(length) / rate
+        ahead = [labels, *(later_steps(labels, each, classes) for each in slots), following.steps]
+        left = remaining_slots(length) / rate
+        inputs.append(with_clock(video.frames[kept], clock, elapsed[kept]))
+        steps.append(np.stack(ahead)[:, kept])
+        times.append(np.stack([following.slots / rate, left, np.arange(1, length + 1) / length], axis=1)[kept])
+        weights.append(np.full(len(kept), 1 / max(1, len(kept))))
+        passed.append(elapsed[kept])
+    return _Part(
+        np.concatenate(inputs),
+        np.concatenate(steps, axis=1),
+        np.concatenate(times),
+        np.concatenate(weights),
+        np.concatenate(passed),
+    )
+
+
+def _read_steps(ridge: _Ridge, targets: Ids, wanted: Ids, outcomes: int) -> _ReadOut:
+    """Read out a step; the penalty with the best accuracy on validation frames, calibrated there."""
+    known, scored = targets != IGNORED, wanted != IGNORED
+    hot = np.eye(outcomes)[np.where(known, targets, 0)]
+
+    def error(scores: Floats) -> float:
+        return -float((scores.argmax(1) == wanted)[scored].mean()) if scored.any() else 0.0
+
+    found = ridge.best(hot, error, known)
+    if not scored.any():
+        return found
+    scores = ridge.valid @ (ridge.vectors.T @ found.weight).astype(np.float32) + found.bias
+    factor = sharpness(scores[scored], wanted[scored])
+    return _ReadOut(factor * found.weight, factor * found.bias)
+
+
+def _usual(now: Ids, later: Ids, classes: int) -> Floats:
+    """(C, C + 1) how often each step is followed by each one, at some horizon."""
+    known = later != IGNORED
+    counts = np.zeros((classes, classes + 1))
+    np.add.at(counts, (now[known], later[known]), 1)
+    shares = (counts.sum(0) + 1e-9) / (counts.sum() + 1e-9 * (classes + 1))
+    smoothed = counts + PRIOR * shares
+    return np.asarray(smoothed / smoothed.sum(1, keepdims=True))
+
+
+def _trust(read: Floats, usual: Floats, wanted: Ids, classes: int) -> float:
+    """The share of the read-out with the most correct validation frames; ties go to the larger one."""
+    scored = (wanted != IGNORED) & (wanted < classes)
+
+    def right(share: float) -> int:
+        mixed = share * read + (1 - share) * usual
+        return int((mixed[:, :classes].argmax(1) == wanted)[scored].sum())
+
+    return max(reversed(TRUSTS), key=right)
+
+
+def _median_wait(part: _Part, clock: Clock) -> float:
+    waits = part.times[:, 0][~np.isnan(part.times[:, 0])]
+    return float(np.median(waits)) if len(waits) else clock.median
+
+
+def _waits(part: _Part, classes: int, scale: float) -> Floats:
+    """(C,) mean transformed time until the next step, by current step; that of all steps for those that never occur."""
+    values, known = np.log1p(part.times[:, 0] / scale), ~np.isnan(part.times[:, 0])
+    overall = float(values[known].mean()) if known.any() else 0.0
+    counts = np.bincount(part.steps[0][known], minlength=classes)
+    sums = np.bincount(part.steps[0][known], values[known], minlength=classes)
+    return (sums + overall) / (counts + 1)
+
+
+def _read_times(
+    ridge: _Ridge,
+    fitted: _Part,
+    chosen: _Part,
+    now: Sequence[Floats],
+    clock: Clock,
+    waits: Floats,
+    scales: tuple[float, float],
+    rate: float,
+) -> tuple[list[_ReadOut], Floats]:
+    """Read out what the times differ by from the forecasts of current step and clock, and the margins of all three."""
+    found, margins = [], []
+    back: Mapping[str, Callable[[Floats], Floats]] = {
+        "start": lambda values: seconds(values, scales[0], 1 / rate),
+        "remaining": lambda values: seconds(values, scales[1]),
+        "progress": lambda values: np.clip(values, 0, 1),
+    }
+    for place, name in enumerate(TIMES):
+        prior, truth = ([], [])  # of both parts
+        for part, steps in zip((fitted, chosen), now, strict=True):
+            value = part.times[:, place]
+            truth.append(value if name == "progress" else np.log1p(value / scales[place]))
+            left = np.log1p(clock.remaining(part.elapsed) / scales[1])
+            prior.append((steps @ waits, left, clock.progress(part.elapsed))[place])
+        known, scored = (~np.isnan(values) for values in truth)
+        wanted, weights = chosen.times[:, place][scored], chosen.weights[scored]
+
+        def error(
+            values: Floats,
+            name: str = name,
+            prior: Floats = prior[1],
+            scored: npt.NDArray[np.bool_] = scored,
+            wanted: Floats = wanted,
+            weights: Floats = weights,
+        ) -> float:
+            return float(np.average(np.abs(back[name](values[:, 0] + prior)[scored] - wanted), weights=weights))
+
+        one = ridge.best(np.nan_to_num(truth[0] - prior[0])[:, None], error, known)
+        residuals = (truth[1] - prior[1] - one.scores(chosen.inputs)[:, 0])[scored]
+        margins.append(weighted_quantiles(residuals, weights))
+        found.append(one)
+    return found, np.array(margins)
+
+
+def weighted_quantiles(values: Floats, weights: Floats) -> tuple[float, float]:
+    """The quantiles between which `INTERVAL` of the weight is, the same share on both sides."""
+    order = np.argsort(values)
+    cumulated = np.cumsum(weights[order]) / weights.sum()
+    outside = (1 - INTERVAL) / 2
+    places = np.searchsorted(cumulated, [outside, 1 - outside]).clip(0, len(values) - 1)
+    low, high = values[order][places]
+    return float(low), float(high)
