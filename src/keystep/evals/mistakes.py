@@ -297,24 +297,38 @@ def draw_videos(judge: Judge, resamples: int, seed: int = 0) -> Floats:
     return counts[:, [order.index(name) for name in names]].astype(np.float64)
 
 
-def resampled(row: MistakeRow, draws: Floats, rng: np.random.Generator) -> dict[str, Floats]:
-    """Measure -> (resamples,) values of a row for drawn videos and, independently, drawn seeds."""
-    runs = [run.measures(draws) for run in row.runs.values()]
-    weights = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), len(draws)) / len(runs)
-    return {measure: (np.stack([run[measure] for run in runs], axis=1) * weights).sum(1) for measure in MEASURES}
+class Intervals:
+    """Bootstrap intervals of rows and their differences, over the test videos (or groups) and over seeds.
 
+    Every row is measured on the same draws of videos; seeds are drawn independently.
+    """
 
-def differences(study: MistakeStudy, row: MistakeRow, rival: MistakeRow) -> dict[str, Difference]:
-    """Measure -> first row minus second row, in points, with its interval over videos (or groups) and seeds."""
-    draws, rng = draw_videos(study.judge, RESAMPLES), np.random.default_rng(1)
-    first, second = resampled(row, draws, rng), resampled(rival, draws, rng)
-    count = len(study.judge.by_group(study.judge.frames))
-    found = {}
-    for measure in MEASURES:
-        low, high = np.percentile(first[measure] - second[measure], [2.5, 97.5])
+    def __init__(self, study: MistakeStudy) -> None:
+        self.study, self.draws = study, draw_videos(study.judge, RESAMPLES)
+        self._drawn: dict[str, dict[str, Floats]] = {}
+
+    def drawn(self, row: MistakeRow) -> dict[str, Floats]:
+        """Measure -> (`RESAMPLES`,) values of a row."""
+        if row.name not in self._drawn:
+            rng = np.random.default_rng((1, len(self._drawn)))
+            runs = [run.measures(self.draws) for run in row.runs.values()]
+            weights = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), RESAMPLES) / len(runs)
+            self._drawn[row.name] = {
+                measure: (np.stack([run[measure] for run in runs], axis=1) * weights).sum(1) for measure in MEASURES
+            }
+        return self._drawn[row.name]
+
+    def of(self, row: MistakeRow, measure: str) -> tuple[float, float]:
+        """The 95 % interval of a row."""
+        low, high = np.percentile(self.drawn(row)[measure], [2.5, 97.5])
+        return float(low), float(high)
+
+    def difference(self, row: MistakeRow, rival: MistakeRow, measure: str) -> Difference:
+        """First row minus second row, in points."""
+        low, high = np.percentile(self.drawn(row)[measure] - self.drawn(rival)[measure], [2.5, 97.5])
+        count = len(self.study.judge.by_group(self.study.judge.frames))
         mean = row.mean(measure) - rival.mean(measure)
-        found[measure] = Difference(mean, float(low), float(high), (len(row.runs), len(rival.runs)), count)
-    return found
+        return Difference(mean, float(low), float(high), (len(row.runs), len(rival.runs)), count)
 
 
 def strongest(study: MistakeStudy, measure: str) -> MistakeRow:

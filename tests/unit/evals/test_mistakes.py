@@ -18,7 +18,7 @@ from keystep.errors import InputError
 from keystep.evals.entrants import make_entrants, open_judge
 from keystep.evals.judging import judge_all
 from keystep.evals.mistake_monitor import joined
-from keystep.evals.mistakes import MistakeStudy, differences, judge_mistakes, missed, strongest
+from keystep.evals.mistakes import Intervals, MistakeStudy, judge_mistakes, missed, strongest
 from keystep.evals.protocol import EvalConfig, Evaluation
 from keystep.evals.results import Results
 from keystep.pjepa import PJEPA
@@ -107,11 +107,14 @@ def test_true_steps_are_judged_best_and_every_omission_is_missed_at_the_end(
 
 def test_a_difference_is_between_its_bounds_and_none_with_itself(judged: tuple[Evaluation, MistakeStudy]) -> None:
     _, study = judged
-    clock = study.rows["clock"]
+    clock, intervals = study.rows["clock"], Intervals(study)
     for row in study.rows.values():
-        for found in differences(study, row, clock).values():
-            assert found.low <= found.mean <= found.high or row is clock
-    assert {found.mean for found in differences(study, clock, clock).values()} == {0}
+        low, high = intervals.of(row, "AUC")
+        assert low <= row.mean("AUC") <= high
+        found = intervals.difference(row, clock, "AUC")
+        assert found.low <= found.mean <= found.high and found.videos == 8
+    same = intervals.difference(clock, clock, "EDA")
+    assert (same.low, same.mean, same.high) == (0, 0, 0)
 
 
 @pytest.fixture
@@ -139,5 +142,5 @@ def test_an_evaluation_has_both_tables_and_they_can_be_read_again(runs: Path, tm
     assert set(omitted["rows"][0]["runs"][0]["scores"]) == {"precision", "recall", "F1"}
     assert "Omitted steps" in results.table() and "clock, by step" in Results.load(out).table()
     assert "EDA as in EgoPER" in (out / "report.html").read_text()
-    with pytest.raises(InputError, match="task mistakes is live"):
+    with pytest.raises(InputError, match="task mistakes is judged causal, not offline"):
         keystep.evaluate(runs, task="mistakes", modes=["offline"], quick=True, config=config)
