@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,12 @@ class Forecast:
 
     def __len__(self) -> int:
         return len(self.now)
+
+    def at(self, index: int) -> Forecast:
+        """What is foreseen at one of the slots."""
+        one = slice(index, index + 1)
+        times = (Interval(*(values[one] for values in each)) for each in (self.start, self.remaining, self.progress))
+        return Forecast(self.now[one], self.later[:, one], self.following[one], *times)
 
 
 class _ForecasterRecord(Record):
@@ -134,7 +140,8 @@ class Forecaster:
         steps, times = raw[:, : -len(TIMES)], raw[:, -len(TIMES) :]
         classes = len(self.names)
         now = softmax(steps[:, :classes], axis=1)
-        read = softmax(steps[:, classes:].reshape(len(frames), -1, classes + 1), axis=2).transpose(1, 0, 2)
+        outcomes = steps[:, classes:].reshape(len(frames), len(self.horizons) + 1, classes + 1)
+        read = softmax(outcomes, axis=2).transpose(1, 0, 2)
         trust = self.trust[:, None, None]
         mixed = trust * read + (1 - trust) * (now @ self.usual)
         return Forecast(now, mixed[:-1], mixed[-1], *self._intervals(times + self._prior(now, elapsed)))
@@ -152,6 +159,25 @@ class Forecaster:
             Interval(*(seconds(x[:, 1], self.scales[1]) for x in (values, low, high))),
             Interval(*(np.clip(x[:, 2], 0, 1) for x in (values, low, high))),
         )
+
+    def records(self, forecast: Forecast) -> list[dict[str, Any]]:
+        """One dict for each slot of a forecast, of plain values with names of steps; None where the video is over."""
+        names = [*self.names, None]
+        return [
+            {
+                "next": names[int(one.following.argmax())],
+                "probability": round(float(one.following.max()), 4),
+                "starts_in": round(float(one.start.expected[0]), 2),
+                "later": {
+                    f"{horizon:g}": names[int(scores.argmax())]
+                    for horizon, scores in zip(self.horizons, one.later, strict=True)
+                },
+                "remaining": round(float(one.remaining.expected[0]), 2),
+                "remaining_interval": [round(float(end[0]), 2) for end in one.remaining[1:]],
+                "progress": round(float(one.progress.expected[0]), 4),
+            }
+            for one in map(forecast.at, range(len(forecast)))
+        ]
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, atomically; `load_forecaster` reads it.
