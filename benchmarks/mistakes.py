@@ -35,7 +35,7 @@ world and measure is chosen on its test videos. Intervals: 95 %, bootstrap over 
 """
 
 
-def world(number: int, work: Path, seeds: int, quick: bool) -> dict[str, Any]:
+def world(number: int, work: Path, seeds: int, steps: int | None, quick: bool) -> dict[str, Any]:
     """Everything that is measured in a world."""
     folder = work / f"world{number}"
     if not (folder / "data").exists():
@@ -43,7 +43,8 @@ def world(number: int, work: Path, seeds: int, quick: bool) -> dict[str, Any]:
     for seed in range(seeds):
         if not (folder / f"seed{seed}" / "model").exists():
             settings = {"data": {"root": folder / "data", "split": "1"}, "train": {"seed": seed}}
-            keystep.pretrain(build(RunConfig, settings), out=folder / f"seed{seed}")
+            length = {} if steps is None else {"train": {"steps": steps}}
+            keystep.pretrain(build(RunConfig, settings, length), out=folder / f"seed{seed}")
     judge = open_judge(open_dataset(folder / "data"), "1", EvalConfig(), folder / "probes")
     entrants = make_entrants(load_groups({"keystep": [folder / f"seed{seed}" for seed in range(seeds)]}))
     evaluation = judge_all(judge, entrants, modes=("causal",), quick=quick)
@@ -99,6 +100,7 @@ def main() -> None:
     found = parser(__doc__)
     found.add_argument("--worlds", type=int, default=3)
     found.add_argument("--seeds", type=int, default=1, help="models per world")
+    found.add_argument("--steps", type=int, help="of each training; by default those of keystep pretrain")
     found.add_argument("--quick", action="store_true", help="probes without refinement, as in keystep eval --quick")
     found.add_argument("--work", type=Path, required=True, help="folder for data and models")
     found.add_argument("--out", type=Path, required=True, help="write OUT.md and OUT.json")
@@ -108,10 +110,10 @@ def main() -> None:
         kept = asked.work / f"world{number}" / f"mistakes{asked.seeds}.json"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(world(number, asked.work, asked.seeds, asked.quick), indent=1))
+            kept.write_text(json.dumps(world(number, asked.work, asked.seeds, asked.steps, asked.quick), indent=1))
         worlds.append(json.loads(kept.read_text()))
-    quick = " --quick" if asked.quick else ""
-    command = f"python benchmarks/mistakes.py --worlds {asked.worlds} --seeds {asked.seeds}{quick} --work DIR"
+    options = (f" --steps {asked.steps}" if asked.steps else "") + (" --quick" if asked.quick else "")
+    command = f"python benchmarks/mistakes.py --worlds {asked.worlds} --seeds {asked.seeds}{options} --work DIR"
     text = f"# Mistakes in made-up runs\n\n    {command} --out {asked.out}\n\n{EXPLANATION}\n{markdown(worlds)}"
     asked.out.with_suffix(".md").write_text(text, encoding="utf-8")
     asked.out.with_suffix(".json").write_text(json.dumps(worlds, indent=1) + "\n", encoding="utf-8")

@@ -176,8 +176,7 @@ class MistakeStudy:
         return self.tails(_sums(first, second), None)
 
     def add(self, name: str, control: bool, seed: int, tails: Mapping[str, Floats], delay: float) -> None:
-        """Add a run to a row, which is created for its first seed."""
-        delay += slot_delay(self.folder)
+        """Add a run to a row, which is created for its first seed. delay: in seconds, look-ahead included."""
         name = mark_oracle(name) if self.folder.oracle else name
         row = self.rows.setdefault(name, MistakeRow(name, delay, control))
         scores = {video: deviations(tails[video]) for video in self.truths}
@@ -210,27 +209,32 @@ def judge_mistakes(evaluation: Evaluation, entrants: Sequence[Entrant], progress
 
 def _add_source(study: MistakeStudy, evaluation: Evaluation, source: HeadInput, entrant: Entrant | None) -> None:
     """The rows on one representation: order, nearest training frame, and for a model, the predictor's error."""
-    representation, control = source.made(), source.family != "learned"
+    representation, control, seed = source.made(), source.family != "learned", source.seed
+    wait = (source.delay or 0.0) + (source.block - 1 if source.block else 0) / study.rate
     steps = _announced(study, evaluation, source, representation)
     order = study.tails(steps.order, steps)
-    study.note_done(f"{ORDER}, {source.name}", source.seed, steps)
-    study.add(f"{ORDER}, {source.name}", control, source.seed, order, 0.0)
+    study.note_done(f"{ORDER}, {source.name}", seed, steps)
+    study.add(f"{ORDER}, {source.name}", control, seed, order, wait)
     nearest = nearest_distance(representation, study.videos, study.judge.split.train)
     calibrated = study.tails(nearest, steps)
-    study.add(f"{NEAREST}, {source.name}", control, source.seed, calibrated, 0.0)
-    study.add(f"{NEAREST} and order, {source.name}", control, source.seed, study.both(calibrated, order), 0.0)
-    if source.name == "raw features":
-        study.add(f"{NEAREST} (not calibrated), {source.name}", True, 0, study.tails(nearest, None), 0.0)
-        for name, signal in _simple(study, representation, steps):
-            study.add(name, True, 0, study.tails(signal.values, None if "clock" in name else steps), signal.delay)
-    if entrant is not None:
+    study.add(f"{NEAREST}, {source.name}", control, seed, calibrated, wait)
+    study.add(f"{NEAREST} and order, {source.name}", control, seed, study.both(calibrated, order), wait)
+    if source.family == "raw":
+        study.add(f"{NEAREST} (not calibrated), {source.name}", True, 0, study.tails(nearest, None), wait)
+        for name, signal, phases in _simple(study, representation, steps):
+            study.add(name, True, 0, study.tails(signal.values, phases), wait + signal.delay)
+    if entrant is None:
+        return
+    try:
         found = PredictorError.of(entrant.model, study.folder, study.videos, study.correct)
-        error, delay = study.tails(found.values, steps), found.surprise.delay / study.rate
-        study.add(f"{ERROR}, {source.name}", control, source.seed, error, delay)
-        study.add(f"{BOTH}, {source.name}", control, source.seed, study.both(error, order), delay)
-        for task, tracker in study.trackers.items():
-            monitor = _monitor(study, found, steps, error, order, tracker)
-            study.monitors[source.name, source.seed, task] = monitor
+    except InputError as error:  # a model that sees the future; its order is live all the same
+        study.folder.problems.notes.append(f"{source.name}: no predictor's error: {error}")
+        return
+    unusual, wait = study.tails(found.values, steps), wait + found.surprise.delay / study.rate
+    study.add(f"{ERROR}, {source.name}", control, seed, unusual, wait)
+    study.add(f"{BOTH}, {source.name}", control, seed, study.both(unusual, order), wait)
+    for task, tracker in study.trackers.items():
+        study.monitors[source.name, seed, task] = _monitor(study, found, steps, unusual, order, tracker)
 
 
 def _monitor(
@@ -272,12 +276,12 @@ def _announced(study: MistakeStudy, evaluation: Evaluation, source: HeadInput, r
     return study.steps(*live_steps(scores, labels, study.rate))
 
 
-def _simple(study: MistakeStudy, raw: Representation, steps: Steps) -> Iterator[tuple[str, Signal]]:
-    """Controls that know only how features change, or what time it is."""
-    yield "change-point score, raw features", change_points(raw, study.videos, study.rate)
+def _simple(study: MistakeStudy, raw: Representation, steps: Steps) -> Iterator[tuple[str, Signal, Steps | None]]:
+    """Controls that know only how features change, or what time it is; with the steps to calibrate them by."""
+    yield "change-point score, raw features", change_points(raw, study.videos, study.rate), steps
     clock = elapsed(study.lengths, study.rate)
-    yield "clock", Signal(clock, 0.0)
-    yield "clock, by step", Signal(unusual_time(clock, steps.ids, study.correct), 0.0)
+    yield "clock", Signal(clock, 0.0), None
+    yield "clock, by step", Signal(unusual_time(clock, steps.ids, study.correct), 0.0), None
 
 
 def _add_oracle(study: MistakeStudy) -> None:
@@ -285,7 +289,7 @@ def _add_oracle(study: MistakeStudy) -> None:
     steps = study.steps({video: study.folder.labels(video) for video in study.videos})
     name = mark_oracle(f"{ORDER}, true steps")
     study.note_done(name, 0, steps)
-    study.add(name, True, 0, study.tails(steps.order, steps), 0.0)
+    study.add(name, True, 0, study.tails(steps.order, steps), slot_delay(study.folder))
 
 
 def draw_videos(judge: Judge, resamples: int, seed: int = 0) -> Floats:
