@@ -11,17 +11,23 @@ BUILDER := $(VENV)/.builder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-machines fuzz fuzz-guided chaos lint docs dist check-gpu compare-before clean
+define tested
+	@$(BIN)/mypy >$(VENV)/types.log 2>&1 & types=$$!; \
+	$(PYTEST) $(1); tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/types.log; exit $$((tests + types))
+endef
+
+.PHONY: demo test test-all test-machines fuzz fuzz-guided chaos style lint docs dist check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about four minutes
 	@rm -rf demo
 	@$(BIN)/keystep demo --out demo
 
-test: $(INSTALLED) lint  ## style, types, layers, and the tests of the library
-	@$(PYTEST) tests/unit tests/contract tests/fuzz tests/chaos
+test: $(INSTALLED) style  ## style, types, layers, and the tests of the library
+	$(call tested, tests/unit tests/contract tests/fuzz tests/chaos)
 
-test-all: $(INSTALLED) $(ENGINES) lint  ## the same with all engines, and the command line from end to end
-	@$(PYTEST)
+test-all: $(INSTALLED) $(ENGINES) style  ## the same with all engines, and the command line from end to end
+	$(call tested)
 
 fuzz: $(INSTALLED)  ## 100,000 damaged files (or N=...), 2,000 of each kind that keystep reads; about an hour; RECORD=FILE: can go on
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py $(if $(N),--total $(N) --least 1) $(if $(RECORD),--record $(RECORD))
@@ -35,11 +41,13 @@ chaos: $(INSTALLED)  ## 100 kill -9 of commands (or N=...), full disks, two at o
 test-machines: $(INSTALLED) $(ENGINES)  ## the tests (or TESTS=tests/unit/evals) with the kernels of other processors; long, never in CI
 	@$(BIN)/python benchmarks/machines.py $(TESTS)
 
-lint: $(INSTALLED)
+style: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
+
+lint: style  ## style, types and layers alone
+	@$(BIN)/mypy
 
 docs: $(INSTALLED) $(SITE)  ## the documentation site in build/site/, without network once installed; ends at a broken link
 	@$(BIN)/python docs/build.py

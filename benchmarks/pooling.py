@@ -116,7 +116,7 @@ class MeanTokenTarget(Target):
 
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
         """(B, T, components)"""
-        out: Tensor = self.target(batch.with_features(mean_token(batch.features, TOKENS)), pattern)
+        out: Tensor = self.target(batch.with_features(mean_token(batch.features, self.target.norm.width)), pattern)
         return out
 
 

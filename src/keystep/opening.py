@@ -22,7 +22,10 @@ from keystep.stream.sources import Chunk
 from keystep.types import parse_rate
 
 if TYPE_CHECKING:
+    from keystep.extraction.config import ExtractionConfig
     from keystep.extraction.extractor import Extractor
+    from keystep.extraction.video.camera import LiveInput
+    from keystep.extraction.video.files import VideoFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +165,9 @@ def _is_video(source: str) -> bool:
 
 
 def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Source:
+    from keystep.extraction.video import open_video
+    from keystep.extraction.video.camera import open_camera
+
     extractor = extractor_of(head, options)
     if extractor.width != found.config.input_dim:
         raise InputError(
@@ -176,10 +182,11 @@ def _video(source: str, head: Head, found: PJEPA, options: SourceOptions) -> Sou
     if path is None and options.keeps_state:
         raise InputError("--state: a live camera begins anew each time, so nothing can go on with it; leave it out")
 
-    remarks = list[str]()
+    remarks, jump = list[str](), _extraction(head, options).jump
 
     def chunks(frames: int, place: str | None) -> Iterator[Chunk]:
-        read = _from_video(source, path, extractor, frames * pool, options.chunk or 1, remarks)
+        opened = open_camera(source) if path is None else open_video(path, jump)
+        read = _from_video(opened, extractor, frames * pool, options.chunk or 1, remarks)
         return sources.pool_chunks(read, pool, extractor.timeline.alignment)
 
     return Source(extractor.timeline.pooled(pool), chunks, path, note if ahead else "", remarks)
@@ -193,9 +200,23 @@ def extractor_of(head: Head, options: SourceOptions) -> Extractor:
     """
     import torch
 
+    from keystep.extraction.loading import load_extractor
+
+    config, recorded = _extraction(head, options), _recorded(head)
+    extractor = load_extractor(config, options.weights, "cuda" if torch.cuda.is_available() else "cpu")
+    if recorded and extractor.weights != recorded["weights"]:
+        raise InputError(
+            f"{config.backbone}: these weights ({extractor.weights[:12]}...) are not those of the head's features "
+            f"({recorded['weights'][:12]}...); give the same file with --weights"
+        )
+    return extractor
+
+
+def _extraction(head: Head, options: SourceOptions) -> ExtractionConfig:
+    """The settings that made the features which the head was fitted on, or those that the options describe."""
     from keystep.config.base import build
     from keystep.extraction.config import ExtractionConfig
-    from keystep.extraction.loading import is_foreign, load_extractor
+    from keystep.extraction.loading import is_foreign
 
     allow(*specs_in(options.backbone))
     recorded = _recorded(head)
@@ -217,13 +238,7 @@ def extractor_of(head: Head, options: SourceOptions) -> Extractor:
         raise InputError("the head does not say how its features were made; give --backbone NAME and --source-rate 4")
     else:
         config = build(ExtractionConfig, {"window": "right"}, given)
-    extractor = load_extractor(config, options.weights, "cuda" if torch.cuda.is_available() else "cpu")
-    if recorded and extractor.weights != recorded["weights"]:
-        raise InputError(
-            f"{config.backbone}: these weights ({extractor.weights[:12]}...) are not those of the head's features "
-            f"({recorded['weights'][:12]}...); give the same file with --weights"
-        )
-    return extractor
+    return config
 
 
 def _recorded(head: Head) -> dict[str, Any]:
@@ -241,28 +256,26 @@ def _recorded(head: Head) -> dict[str, Any]:
 
 
 def _from_video(
-    source: str, path: Path | None, extractor: Extractor, skipped: int, batch: int, remarks: list[str]
+    video: VideoFile | LiveInput, extractor: Extractor, skipped: int, batch: int, remarks: list[str]
 ) -> Iterator[Chunk]:
     """Features of a video file or a live camera, as soon as they can be known. remarks: gets what is odd of a file."""
     from itertools import chain
 
-    from keystep.extraction.video import open_video
-    from keystep.extraction.video.camera import open_camera
+    from keystep.extraction.video.files import VideoFile
 
-    video = None if path is None else open_video(path)
-    frames = iter(open_camera(source).frames() if video is None else video.frames())
+    frames, live = video.frames(), not isinstance(video, VideoFile)
     head = next(frames, None)
     if head is None:
         return
     timeline = extractor.timeline
     first = max(0, ceil((head.time - head.slack - timeline.start) * timeline.rate)) + skipped
-    hold = None if path is not None else Fraction(3, 2) / timeline.rate
+    hold = Fraction(3, 2) / timeline.rate if live else None
     made = extractor.stream(chain([head], frames), first_slot=first, longest_hold=hold, batch=batch)
     while True:
         began = time.perf_counter()
         features = next(made, None)
         if features is None:
-            remarks += [] if video is None else [*video.damage, *video.notes]
+            remarks += [*video.damage, *video.notes] if isinstance(video, VideoFile) else []
             return
-        spent = time.perf_counter() - began if path is not None else 0.0
+        spent = 0.0 if live else time.perf_counter() - began
         yield Chunk(features.features, features.times.tolist(), seconds=spent)

@@ -146,20 +146,18 @@ class FeatureTarget(Target):
     @classmethod
     def made(cls, config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> FeatureTarget:
         """See `TargetKind`."""
-        return cls(statistics, encoder.centring, config.smooth, config.components, encoder.tokens)
+        return cls(statistics, encoder.centring, config.smooth, config.components)
 
     @staticmethod
     def width(config: TargetConfig, input_dim: int, dim: int) -> int:
         """See `TargetKind`."""
         return feature_width(config, input_dim)
 
-    def __init__(
-        self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None, tokens: int = 1
-    ) -> None:
+    def __init__(self, statistics: Statistics, centring: bool, smooth: int, components: int | None = None) -> None:
         super().__init__()
-        self.norm, self.centring, self.smooth, self.tokens = channel_norm(statistics), centring, smooth, tokens
-        reduced = components is not None and components < tokens * len(statistics.mean)
-        self.register_buffer("basis", _principal(statistics, components, tokens) if reduced else None)  # type: ignore[arg-type]
+        self.norm, self.centring, self.smooth = channel_norm(statistics), centring, smooth
+        reduced = components is not None and components < statistics.input_dim
+        self.register_buffer("basis", _principal(statistics, components) if reduced else None)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def forward(self, batch: SequenceBatch, pattern: AttentionPattern) -> Tensor:
@@ -174,7 +172,7 @@ class FeatureTarget(Target):
 
     def standardised(self, features: Tensor) -> Tensor:
         """(B, T, D_in), each token by itself."""
-        return self.norm(split_tokens(features, self.tokens)).flatten(-2)  # type: ignore[no-any-return]
+        return self.norm(split_tokens(features, self.norm.width)).flatten(-2)  # type: ignore[no-any-return]
 
 
 class ClusterTarget(FeatureTarget):
@@ -189,19 +187,16 @@ class ClusterTarget(FeatureTarget):
     @classmethod
     def made(cls, config: TargetConfig, encoder: Encoder, statistics: Statistics, seed: int) -> ClusterTarget:
         """See `TargetKind`."""
-        return cls(statistics, encoder.centring, config.smooth, config.clusters, seed, encoder.tokens)
+        return cls(statistics, encoder.centring, config.smooth, config.clusters, seed)
 
     @staticmethod
     def width(config: TargetConfig, input_dim: int, dim: int) -> int:
         """See `TargetKind`."""
         return config.clusters
 
-    def __init__(
-        self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int, tokens: int = 1
-    ) -> None:
-        super().__init__(statistics, centring, smooth, tokens=tokens)
-        sample = mean_token(torch.from_numpy(statistics.sample), tokens).numpy()
-        sample = (sample - statistics.mean) / statistics.deviation
+    def __init__(self, statistics: Statistics, centring: bool, smooth: int, clusters: int, seed: int) -> None:
+        super().__init__(statistics, centring, smooth)
+        sample = (_one_token(statistics).sample - statistics.mean) / statistics.deviation
         self.register_buffer("centres", torch.from_numpy(k_means(sample, clusters, seed)))
 
     @torch.no_grad()
@@ -213,7 +208,7 @@ class ClusterTarget(FeatureTarget):
 
     def standardised(self, features: Tensor) -> Tensor:
         """(B, T, D), the mean token."""
-        return self.norm(mean_token(features, self.tokens))  # type: ignore[no-any-return]
+        return self.norm(mean_token(features, self.norm.width))  # type: ignore[no-any-return]
 
 
 class ClusterShares(Target):
@@ -301,9 +296,9 @@ def build_target(
     """
     kind = TARGETS.find(config.kind)
     target: Target = kind.made(config, encoder, statistics, seed)
-    width = kind.width(config, encoder.tokens * len(statistics.mean), encoder.norm.normalized_shape[0])
+    width = kind.width(config, statistics.input_dim, encoder.norm.normalized_shape[0])
     if config.kind not in TARGETS.own:
-        _try(target, config.kind, width, encoder.tokens * len(statistics.mean))
+        _try(target, config.kind, width, statistics.input_dim)
     if not config.has_shares:
         return around(target, config, width, rate)
     clusters = ClusterTarget.made(config, encoder, statistics, seed)
@@ -361,9 +356,7 @@ def set_statistics(encoder: Encoder, statistics: Statistics) -> None:
         level = statistics.mean if statistics.level is None else statistics.level
         encoder.held.norm = channel_norm(replace(statistics, mean=level))
         if encoder.held.basis is not None:
-            sample = mean_token(torch.from_numpy(statistics.sample), encoder.tokens).numpy()
-            single = replace(statistics, sample=sample)
-            encoder.held.basis.copy_(_principal(single, encoder.held.basis.shape[1]))
+            encoder.held.basis.copy_(_principal(_one_token(statistics), encoder.held.basis.shape[1]))
 
 
 def channel_norm(statistics: Statistics) -> ChannelNorm:
@@ -374,12 +367,18 @@ def channel_norm(statistics: Statistics) -> ChannelNorm:
     return norm
 
 
-def _principal(statistics: Statistics, components: int, tokens: int = 1) -> Tensor:
+def _one_token(statistics: Statistics) -> Statistics:
+    """The same with a sample of the means of the frames' tokens, (N, D)."""
+    return replace(statistics, sample=mean_token(torch.from_numpy(statistics.sample), len(statistics.mean)).numpy())
+
+
+def _principal(statistics: Statistics, components: int) -> Tensor:
     """(D_in, components): the leading principal components of standardised frames, scaled to a mean variance of 1.
 
     Where a frame has many wide tokens, those of what the leading components of single tokens keep of it.
     """
     sample, width, deviation = statistics.sample, len(statistics.mean), statistics.deviation
+    tokens = statistics.input_dim // width
     kept = min(width, max(1, TOKEN_COMPONENTS // tokens))
     if tokens == 1 or kept == width:
         values, vectors = _leading(sample, np.tile(deviation, tokens), components)

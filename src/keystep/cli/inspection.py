@@ -25,7 +25,7 @@ SHOWN_CLASSES = 30
 def show_inspection(found: Inspection, picture: Path, console: Console) -> None:
     """Print and draw the summary of a feature folder."""
     folder = found.folder
-    tokens = f", {folder.tokens} tokens of {folder.width // folder.tokens}" if folder.tokens > 1 else ""
+    tokens = f", {folder.tokens} tokens of {folder.token_width}" if folder.tokens > 1 else ""
     size = f": {len(folder.videos)} videos, {folder.width} dimensions{tokens}"
     console.print(Text.assemble((str(folder.root), "bold"), size), soft_wrap=True)
     console.print(_length_line(found), soft_wrap=True)

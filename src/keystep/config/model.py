@@ -146,6 +146,12 @@ class ModelConfig(Config):
         return self.tokens or 1
 
     @property
+    def token_width(self) -> int:
+        """Width of each token; that of the features where a slot has one."""
+        assert self.input_dim is not None
+        return self.input_dim // self.slot_tokens
+
+    @property
     def held(self) -> bool:
         """Whether latents have held bands, which need tau."""
         return self.tau is not None and not set(self.bands) <= {"context", "steady"}
@@ -159,8 +165,7 @@ class ModelConfig(Config):
         """Return the bands of latents encoded with this attention pattern, in order, and their dimensions."""
         if self.tau is None or len(self.bands) == 1:
             return {"context": self.context_dim}
-        assert self.input_dim is not None
-        frame = self.input_dim // self.slot_tokens
+        frame = self.token_width
         parts, sees_all = min(frame, self.held_components), pattern.kind == "bidirectional"
         known = {
             "frame": frame,

@@ -105,15 +105,20 @@ class FeatureFolder:
         """Width of the features, D_in."""
         return next(iter(self.videos.values())).width
 
-    def tokens_as(self, asked: int | None) -> int:
-        """Number of tokens per slot: as given, or that of the folder if None.
+    @property
+    def token_width(self) -> int:
+        """Width of each token; that of the features where a slot has one."""
+        return self.width // self.tokens
+
+    def with_tokens(self, tokens: int | None) -> FeatureFolder:
+        """The same videos with this number of tokens per slot; None: as the folder says.
 
         Raises:
             InputError: the number does not divide the width.
         """
-        if asked is not None and self.width % asked:
-            raise InputError(f"{self.root}: features {self.width} wide cannot hold {asked} tokens of equal width")
-        return asked or self.tokens
+        if tokens is not None and self.width % tokens:
+            raise InputError(f"{self.root}: features {self.width} wide cannot hold {tokens} tokens of equal width")
+        return replace(self, tokens=tokens or self.tokens)
 
     def length(self, name: str) -> int:
         """Number of slots of a video at the pooled rate."""

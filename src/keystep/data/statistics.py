@@ -29,13 +29,18 @@ class Statistics:
     sample: np.ndarray
     level: np.ndarray | None = None
 
+    @property
+    def input_dim(self) -> int:
+        """Width of the frames, D_in."""
+        width: int = self.sample.shape[1]
+        return width
+
 
 def measure(
     folder: FeatureFolder,
     videos: Iterable[str],
     seed: int,
     *,
-    tokens: int = 1,
     centred: bool = False,
     smooth: int = 1,
     progress: Callable[[str], None] = lambda video: None,
@@ -46,7 +51,6 @@ def measure(
         folder: the data set.
         videos: names.
         seed: of the sample.
-        tokens: number of tokens per frame.
         centred: subtract the mean of each video first, so that ``deviation`` is that within videos and ``sample``
             contains centred frames.
         smooth: width in frames of a moving average over the frames of ``sample``.
@@ -60,15 +64,15 @@ def measure(
     """
     rng = np.random.default_rng(seed)
     names = list(videos)
-    share = max(1, SAMPLE_FRAMES // tokens // max(1, len(names)))
-    width = folder.width // tokens
+    share = max(1, SAMPLE_FRAMES // folder.tokens // max(1, len(names)))
+    width = folder.token_width
     moments = ChannelMoments(width)
     samples, readable = [], []
     for name in names:
         frames = folder.problems.attempt(name, lambda name=name: folder.features(name))  # type: ignore[misc]
         if frames is not None:
             own_mean = moments.add(frames.reshape(-1, width), centred)
-            if centred and tokens > 1:
+            if centred and folder.tokens > 1:
                 own_mean = frames.mean(axis=0, dtype=np.float64)  # of each place of a token
             if centred:
                 frames = (frames - own_mean).astype(np.float32)

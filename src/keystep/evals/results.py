@@ -320,11 +320,11 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
         "clip_rows": [asdict(row) for row in evaluation.clip_rows],
         "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
-        **({"task_tables": [_task_table(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
+        **({"task_tables": [task_record(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
     }
 
 
-def _task_table(table: TaskTable) -> dict[str, Any]:
+def task_record(table: TaskTable) -> dict[str, Any]:
     """The table of a task as in the result file."""
     facts = {fact: getattr(table, fact) for fact in ("name", "title", "note")}
     return {

@@ -206,54 +206,68 @@ def judge_task(
     Raises:
         InputError: scores that are not numbers by name, or whose names differ between representations.
     """
-    judge = evaluation.judge
-    study = _TaskStudy(name, judge)
+    study = TaskStudy(name, task, evaluation)
     best = {mode: simple.control for mode, simple in evaluation.best_control.items()}
     asked = [
         source
         for mode in judged_modes(name, task, modes)
-        for source in sources(judge, entrants, mode, 1, best.get(mode))
+        for source in sources(evaluation.judge, entrants, mode, 1, best.get(mode))
     ]
     with progress.task(f"judging {name}", total=len(asked), unit="representations") as meter:
         for source in asked:
-            study.add(source, task.score(source.made(), judge.folder, judge.split))
+            study.judge(source, source.made())
             meter.advance(note=f"{source.name} ({source.mode})")
-    controls = getattr(task, "controls", None)
-    for control, scores in controls(judge.folder, judge.split).items() if controls else ():
-        for mode in dict.fromkeys(source.mode for source in asked):
-            study.row(control, mode, slot_delay(judge.folder), True, 0, scores)
-    gains = tuple(gains_of(study.rows, judge, quick=evaluation.quick))
-    return TaskTable(name, task.title, task.note, tuple(study.rows), gains, study.forecasters)
+    return study.table()
 
 
-class _TaskStudy:
-    """Collects the rows of a task."""
+class TaskStudy:
+    """Judges representations one by one, and collects the rows of a task.
 
-    def __init__(self, name: str, judge: Judge) -> None:
-        self.name, self.judge = name, judge
+    Args:
+        name: of the task, as given by the user.
+        task: the task.
+        evaluation: data and split.
+    """
+
+    def __init__(self, name: str, task: EvaluationTask, evaluation: Evaluation) -> None:
+        self.name, self.task, self.evaluation = name, task, evaluation
         self.rows: list[TaskRow] = []
         self.forecasters: dict[str, Forecaster] = {}
 
-    def add(self, source: HeadInput, said: object) -> None:
-        """Add the answers on a representation to its row, and to those of the task's controls on it."""
-        answers = said if isinstance(said, Answers) else Answers(said)  # type: ignore[arg-type]
-        folder = self.judge.folder
+    def judge(self, source: HeadInput, representation: Representation) -> None:
+        """Add the scores of a representation to its row, and those of the task's controls on it to theirs.
+
+        Raises:
+            InputError: as for `judge_task`.
+        """
+        folder, split = self.evaluation.judge.folder, self.evaluation.judge.split
+        said = self.task.score(representation, folder, split)
+        answers = said if isinstance(said, Answers) else Answers(said)
         wait = (source.block - 1) / float(folder.timeline.rate) if source.block else 0.0
         delay = None if source.delay is None else source.delay + wait
-        self.row(source.name, source.mode, delay, source.family != "learned", source.seed, answers.own)
+        self._add(source.name, source.mode, delay, source.family != "learned", source.seed, answers.own)
         for control, scores in answers.controls.items():
-            self.row(f"{control}, {source.name}", source.mode, delay, True, source.seed, scores)
+            self._add(f"{control}, {source.name}", source.mode, delay, True, source.seed, scores)
         if answers.forecaster is not None and source.origin:
             from keystep.evals.results import head_name
 
             made = replace(answers.forecaster, origin=dict(source.origin))
             self.forecasters[head_name(source.name, source.mode, source.seed)] = made
 
-    def row(self, name: str, mode: Mode, delay: float | None, control: bool, seed: int, scores: Scores) -> None:
+    def table(self) -> TaskTable:
+        """The finished table, with the controls that need no representation, and the gains."""
+        judge, task = self.evaluation.judge, self.task
+        controls = getattr(task, "controls", None)
+        for control, scores in controls(judge.folder, judge.split).items() if controls else ():
+            for mode in dict.fromkeys(row.mode for row in self.rows):
+                self._add(control, mode, slot_delay(judge.folder), True, 0, scores)
+        gains = tuple(gains_of(self.rows, judge, quick=self.evaluation.quick))
+        return TaskTable(self.name, task.title, task.note, tuple(self.rows), gains, self.forecasters)
+
+    def _add(self, name: str, mode: Mode, delay: float | None, control: bool, seed: int, scores: Scores) -> None:
         """Add a run to the row of a name and mode, which is created for its first seed."""
-        name = mark_oracle(name) if self.judge.folder.oracle else name
-        known = self.rows[0].scores[0] if self.rows else None
-        scores = _checked(self.name, scores, known)
+        name = mark_oracle(name) if self.evaluation.judge.folder.oracle else name
+        _check(self.name, scores, self.rows[0].scores[0] if self.rows else None)
         row = next((row for row in self.rows if (row.name, row.mode) == (name, mode)), None)
         if row is None:
             row = TaskRow(name, mode, delay, control)
@@ -299,7 +313,7 @@ def _value(score: float | VideoScores) -> float:
     return score.value if isinstance(score, VideoScores) else float(score)
 
 
-def _checked(name: str, scores: object, known: Scores | None) -> Scores:
+def _check(name: str, scores: object, known: Scores | None) -> None:
     if not isinstance(scores, Mapping) or not scores:
         raise InputError(f"task {name}: score gave {quoted(scores)}; expected numbers by the names of the measures")
     for measure, score in scores.items():
@@ -308,4 +322,3 @@ def _checked(name: str, scores: object, known: Scores | None) -> Scores:
             raise InputError(f"task {name}: measure {quoted(measure)} is {quoted(value)}, which is no number")
     if known is not None and list(scores) != list(known):
         raise InputError(f"task {name}: measures {', '.join(map(named, scores))} after {', '.join(map(named, known))}")
-    return scores

@@ -154,4 +154,4 @@ def _frames(model: PJEPA, streams: int, count: int, seed: int) -> Tensor:
     norm = model.encoder.proj[0]
     if not isinstance(norm, ChannelNorm):
         return frames
-    return (split_tokens(frames, model.encoder.tokens) * norm.deviation + norm.mean).flatten(-2)
+    return (split_tokens(frames, norm.width) * norm.deviation + norm.mean).flatten(-2)

@@ -87,7 +87,7 @@ class ActionPooler(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Pool features: (B, T, N * D_token) -> (B, T, dim)."""
-        out: Tensor = self.pooler(self.map(self.norm(split_tokens(features, self.tokens))))
+        out: Tensor = self.pooler(self.map(self.norm(split_tokens(features, self.token_width))))
         return out
 
     @torch.no_grad()
@@ -197,7 +197,7 @@ def fit_action_pool(
     for part in ("train", "valid"):
         if not any((labels[name] != IGNORED).any() for name in split.part(part)):
             raise InputError(f"{folder.root}: no labelled slot in the {part} videos of split {split.name}")
-    statistics, _ = measure(folder, split.train, config.seed, tokens=folder.tokens)
+    statistics, _ = measure(folder, split.train, config.seed)
     model = _initialise(folder, statistics, config).to(device)
     schedule = TrainConfig(
         steps=config.steps,
@@ -231,7 +231,7 @@ def _initialise(folder: FeatureFolder, statistics: Statistics, config: ActionPoo
     """Initialise the pooler and its classifier, depending only on the seed, the widths and the config."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        pooler = ActionPooler(folder.width // folder.tokens, folder.tokens, config)
+        pooler = ActionPooler(folder.token_width, folder.tokens, config)
         classifier = nn.Sequential(nn.LayerNorm(pooler.dim), nn.Linear(pooler.dim, len(folder.classes)))
     pooler.norm = channel_norm(statistics)
     return nn.Sequential(pooler, classifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -41,8 +42,16 @@ class ExtractionConfig(Config):
     longest_hold: float | None = Field(default=60.0, gt=0, allow_inf_nan=False)
     """Longest time that a single picture is shown, in seconds. Later slots, as in the gaps of a recording, are omitted
     with a note; null: no limit."""
+    clock_jump: float | None = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """MPEG-TS: a clock that advances by more than this many seconds between two frames has jumped: the video continues
+    without a gap, and a note says so. null: it is a gap."""
     half: bool = False
     """Store float16."""
+
+    @property
+    def jump(self) -> Fraction | None:
+        """``clock_jump`` in exact seconds."""
+        return None if self.clock_jump is None else Fraction(self.clock_jump)
 
     @field_validator("backbone")
     @classmethod

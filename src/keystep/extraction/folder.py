@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
 from keystep.extraction.labels import FEW, FrameCount, FrameLabels, Lengths, SourceFrames
 from keystep.extraction.video import VideoInfo, open_video
+from keystep.extraction.video.decoding import JUMP
 from keystep.extraction.video.frames import Frame
 from keystep.files import sample_bytes, write_lines
 from keystep.reading import open_npy, read_json, read_lines
@@ -38,12 +40,14 @@ class Writing:
         half: store float16 instead of float32.
         labels: frame labels to write for the slots.
         batch: clips per call of the network.
+        jump: seconds ahead that count as a jump of the clock, see `open_video`.
     """
 
     store: FeatureStore
     half: bool = False
     labels: FrameLabels | None = None
     batch: int = 1
+    jump: Fraction | None = JUMP
 
     def state(self, name: str, path: Path) -> State:
         """Whether the features of a video exist, and are those of this file.
@@ -80,7 +84,7 @@ class Writing:
             InputError: the video cannot be read, has no slot, its labels cannot be used, or its features exceed the
                 range of float16.
         """
-        origin, video = _origin(path), open_video(path)
+        origin, video = _origin(path), open_video(path, self.jump)
         count = FrameCount(video.info)
         frames = _reported(count.over(video.frames()), advance)
         features = joined([self._narrowed(name, part) for part in extractor.stream(frames, batch=self.batch)])

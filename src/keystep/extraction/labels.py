@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,7 +17,7 @@ from pydantic import Field
 from keystep.data.annotation import UNLABELLED, read_labels, read_mapping
 from keystep.data.layout import LEAST_FACTOR, length_tolerance, rate_factor
 from keystep.errors import InputError
-from keystep.extraction.video.files import VideoInfo
+from keystep.extraction.video.files import VideoInfo, count_frames
 from keystep.extraction.video.frames import Frame
 from keystep.files import write_json, write_lines
 from keystep.reading import Record, check_regular, read_json, read_lines, read_record
@@ -25,6 +26,8 @@ from keystep.types import parse_rate
 ESTIMATE_ERROR, LEAST_ESTIMATED_FACTOR = 0.01, 0.1
 """Relative error of frame counts estimated from durations, and the difference from 1 from which a factor between such
 counts and labels is another rate."""
+UNSTEADY = 0.25
+"""Frames by which times may differ from a regular grid of the stated rate."""
 FEW = 0.7
 """Share of a video's length below which its labels are probably at another rate."""
 RECORD = "labels.json"
@@ -103,33 +106,39 @@ class _SourceRecord(Record):
 
 @dataclass
 class FrameCount:
-    """Count frames of an iterator, and detect where frames are missing. Only holes take memory."""
+    """Collect the times of frames of an iterator (eight bytes each), and detect where frames are missing."""
 
     info: VideoInfo
-    count: int = 0
-    last: float = 0.0
-    _holes: list[tuple[int, int]] | None = field(default_factory=list)
+    times: array[float] = field(default_factory=lambda: array("d"))
 
     def over(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the same frames."""
-        begins, rate = float(self.info.begins), float(self.info.rate or 0)
         for frame in frames:
-            self.count, self.last = self.count + 1, float(frame.time)
-            if self._holes is not None:
-                place = (self.last - begins) * rate
-                missing, before = round(place) - frame.index, self._holes[-1][1] if self._holes else 0
-                if abs(place - round(place)) > 0.25 or missing < before:
-                    self._holes = None
-                elif missing > before:
-                    self._holes.append((frame.index, missing))
+            self.times.append(float(frame.time))
             yield frame
 
     def seen(self, damaged: bool) -> SourceFrames:
         """Summary of the counted frames. Without damage no frame is missing, even if the times are irregular."""
-        holes = () if not damaged else None if self._holes is None else tuple(self._holes)
-        rate = self.info.rate
-        seconds = self.last + (0.0 if rate is None else float(1 / rate))
-        return SourceFrames(count=self.count, seconds=seconds, rate=rate, damaged=damaged, holes=holes)
+        rate = self._rate()
+        seconds = (self.times[-1] if self.times else 0.0) + (0.0 if rate is None else float(1 / rate))
+        holes = self._holes(rate) if damaged else ()
+        return SourceFrames(count=len(self.times), seconds=seconds, rate=rate, damaged=damaged, holes=holes)
+
+    def _rate(self) -> Fraction | None:
+        """Frame rate in Hz that the header states, if the times do not contradict it."""
+        step = float(np.median(np.diff(self.times))) if len(self.times) > 1 else None
+        stated = [rate for rate in (self.info.rate, self.info.usual_rate) if rate is not None]
+        near = [rate for rate in stated if step is None or abs(step * rate - 1) < UNSTEADY]
+        return near[0] if near else None
+
+    def _holes(self, rate: Fraction | None) -> tuple[tuple[int, int], ...] | None:
+        """(index, missing) at each loss, see `SourceFrames`; None: the times are too irregular to tell."""
+        places = (np.array(self.times) - float(self.info.begins)) * float(rate or 0)
+        missing = np.round(places).astype(np.int64) - np.arange(len(places))
+        changes = np.diff(missing, prepend=0)
+        if rate is None or (np.abs(places - np.round(places)) > UNSTEADY).any() or (changes < 0).any():
+            return None
+        return tuple((int(index), int(missing[index])) for index in np.flatnonzero(changes))
 
 
 class Lengths(NamedTuple):
@@ -189,7 +198,9 @@ class FrameLabels:
         lines = len(self._lines(video))
         if self.rate is None and info.frames is not None and lines > _longest(info.frames):
             raise InputError(self._too_many(video, lines, info.frames))
-        frames = info.frames or (info.duration or 0) * (info.rate or 0)
+        frames = Fraction(info.frames or (info.duration or 0) * (info.rate or 0))
+        if self.rate is None and info.frames is None and abs(lines - frames) > ESTIMATE_ERROR * float(frames):
+            frames = Fraction(count_frames(info.path))  # headers may state a wrong rate
         return self.lengths(video, frames, float(info.duration or 0))
 
     def lengths(self, video: str, frames: Fraction | int, seconds: float) -> Lengths | None:

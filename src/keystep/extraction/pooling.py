@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def pool(
     """
     _check(mean, labels, pooler, split, settings)
     out = Path(out)
-    folder = replace(folder, tokens=folder.tokens_as(tokens))
+    folder = folder.with_tokens(tokens)
     if folder.tokens == 1:
         raise InputError(f"{folder.root}: one token per slot according to store.json; use --tokens N if that is wrong")
     config = build(ActionPoolConfig, settings or {})
@@ -146,11 +146,11 @@ def _provenance(
 def _load_fitted(path: Path, folder: FeatureFolder) -> Fitted:
     """Load a pooler, and check that it is for the tokens of the folder."""
     fitted = Fitted.load(path)
-    pooler, width = fitted.pooler, folder.width // folder.tokens
-    if (pooler.tokens, pooler.token_width) != (folder.tokens, width):
+    pooler = fitted.pooler
+    if (pooler.tokens, pooler.token_width) != (folder.tokens, folder.token_width):
         raise InputError(
             f"{path}: for {pooler.tokens} tokens of width {pooler.token_width}; {folder.root} has {folder.tokens} of "
-            f"width {width}"
+            f"width {folder.token_width}"
         )
     return fitted
 
@@ -170,7 +170,7 @@ def _learn(folder: FeatureFolder, split: Split, config: ActionPoolConfig, path: 
 
 
 def _mean_pooling(folder: FeatureFolder) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda features: mean_token(torch.from_numpy(features), folder.tokens).numpy()
+    return lambda features: mean_token(torch.from_numpy(features), folder.token_width).numpy()
 
 
 def _device() -> str:

@@ -126,7 +126,7 @@ def extract(
     facts = _facts(make) if here is None else _Facts.from_extractor(here)
     with owning(_locked_name(out, shard)):
         store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
-        writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)))
+        writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)), config.jump)
         _check_videos(run, share, writing, problems, progress)
         if frame_labels is not None:
             frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])

@@ -55,9 +55,8 @@ class HeldBands(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        assert config.input_dim is not None and config.tau is not None
-        self.config, self.tokens, self.tau = config, config.slot_tokens, config.tau
-        width = config.input_dim // self.tokens
+        assert config.tau is not None
+        self.config, self.tau, width = config, config.tau, config.token_width
         self.norm = ChannelNorm(width)
         reduced = config.held_components < width
         self.register_buffer("basis", torch.zeros(width, config.held_components) if reduced else None)
@@ -82,7 +81,7 @@ class HeldBands(nn.Module):
         Returns:
             Band name -> (B, n, width).
         """
-        frame = context.clean(self.norm(mean_token(features, self.tokens)))
+        frame = context.clean(self.norm(mean_token(features, self.norm.width)))
         parts = frame if self.basis is None else frame @ self.basis
         real = context.clean(torch.ones_like(frame[..., :1]))
         seen = real

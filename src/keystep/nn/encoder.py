@@ -24,15 +24,14 @@ class Encoder(Trunk):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.depth, config.heads)
-        assert config.input_dim is not None
-        self.centring = config.centring
-        self.tokens = config.slot_tokens
-        width = config.input_dim // self.tokens
+        self.centring, self.token_width = config.centring, config.token_width
         norm = nn.LayerNorm if config.input_norm == "layer" else ChannelNorm
-        self.proj = nn.Sequential(norm(width), nn.Linear(width, config.dim))
+        self.proj = nn.Sequential(norm(self.token_width), nn.Linear(self.token_width, config.dim))
         self.pooler: AttentivePooler | None = None
-        if self.tokens > 1:
-            self.pooler = AttentivePooler(config.dim, self.tokens, config.heads, config.pooler_depth, config.mlp_ratio)
+        if config.slot_tokens > 1:
+            self.pooler = AttentivePooler(
+                config.dim, config.slot_tokens, config.heads, config.pooler_depth, config.mlp_ratio
+            )
         self.readout: nn.Module = nn.Identity()
         if config.readout_dim is not None:
             width = config.readout_dim
@@ -158,7 +157,7 @@ class Encoder(Trunk):
             return self._project_tokens(features)
         if torch.is_grad_enabled() or features.device.type != "cpu":
             return self._pool(features)
-        slots = max(1, CHUNK // self.tokens)
+        slots = max(1, CHUNK * self.token_width // features.shape[-1])
         parts = [self._pool(part) for part in torch.split(features, slots, dim=1)]
         return torch.cat(parts, dim=1)
 
@@ -169,7 +168,7 @@ class Encoder(Trunk):
 
     def _pool(self, features: Tensor) -> Tensor:
         assert self.pooler is not None
-        out: Tensor = self.pooler(self._project_tokens(split_tokens(features, self.tokens)))
+        out: Tensor = self.pooler(self._project_tokens(split_tokens(features, self.token_width)))
         return out
 
     def shift(self, x: Tensor) -> Tensor:

@@ -17,6 +17,11 @@ class ChannelNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
+    @property
+    def width(self) -> int:
+        """Number of channels, D."""
+        return len(self.mean)
+
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D_in) -> (..., D_in)"""
+        """(..., D) -> (..., D)"""
         return (x - self.mean) / self.deviation

@@ -16,14 +16,14 @@ from keystep.nn.places import Places
 ALL = AttentionPattern(kind="bidirectional")
 
 
-def split_tokens(features: Tensor, tokens: int) -> Tensor:
-    """(B, T, N x D) -> (B, T, N, D)"""
-    return features.reshape(*features.shape[:-1], tokens, features.shape[-1] // tokens)
+def split_tokens(features: Tensor, width: int) -> Tensor:
+    """(..., N x width) -> (..., N, width)"""
+    return features.reshape(*features.shape[:-1], features.shape[-1] // width, width)
 
 
-def mean_token(features: Tensor, tokens: int) -> Tensor:
-    """Mean over the tokens of a slot, (B, T, N x D) -> (B, T, D)."""
-    return features if tokens == 1 else split_tokens(features, tokens).mean(-2)
+def mean_token(features: Tensor, width: int) -> Tensor:
+    """Mean over the tokens of a slot, (..., N x width) -> (..., width)."""
+    return features if features.shape[-1] == width else split_tokens(features, width).mean(-2)
 
 
 class AttentivePooler(nn.Module):

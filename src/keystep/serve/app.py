@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -72,9 +73,27 @@ def create_app(
     Raises:
         InputError: labels or a log of changes that cannot be read, or a head that does not fit.
     """
-    events = Events()
+    services = _services(workspace, learner, head, allow_sources)
+    app = FastAPI(
+        title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=partial(_lifespan, services)
+    )
+    app.state.services = services
+    for part in ROUTES:
+        app.include_router(part.router)
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
+    app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(Measured, metrics=services.metrics)
+    _gauge(services)
+    return app
+
+
+def _services(workspace: Workspace, learner: MakeLearner, head: Path | None, allow_sources: bool) -> Services:
+    """What the routes ask; a model begins to encode the videos."""
+    events, metrics = Events(), ServerMetrics()
     annotations = AnnotationStore(workspace.root, workspace.slots, read_only=workspace.read_only)
-    metrics = ServerMetrics()
     saved = None if head is None else SavedHead(workspace, head)
     learns = learner(workspace, annotations, events.publish)
     sources = Sources(workspace, allow_sources)
@@ -93,35 +112,21 @@ def create_app(
     )
     if workspace.latents is not None:
         workspace.latents.begin(lambda done, total: events.publish("encoding", {"done": done, "total": total}))
+    return services
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        services.hang_up()
-        services.streams.close()
-        if workspace.latents is not None:
-            workspace.latents.close()
-        services.learner.close()
-        services.media.close()
-        services.moments.close()
-        annotations.close()
 
-    app = FastAPI(title="keystep serve", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.services = services
-    for part in ROUTES:
-        app.include_router(part.router)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(InputError, _unusable)
-    app.add_exception_handler(ReadOnly, _read_only)
-    app.add_exception_handler(NotYet, _not_yet)
-    app.add_exception_handler(Exception, _fault)
-    app.add_api_route("/", _page, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
-    app.add_middleware(Guard, access=access or Access())
-    app.add_middleware(Measured, metrics=metrics)
-    _gauge(services)
-    return app
+@asynccontextmanager
+async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
+    """Close what runs beside the requests when the server ends."""
+    yield
+    services.hang_up()
+    services.streams.close()
+    if services.workspace.latents is not None:
+        services.workspace.latents.close()
+    services.learner.close()
+    services.media.close()
+    services.moments.close()
+    services.annotations.close()
 
 
 def _gauge(services: Services) -> None:
@@ -176,3 +181,14 @@ def _not_yet(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, NotYet)
     found = {"error": str(error), "progress": error.progress}
     return JSONResponse(found, status_code=503, headers={"Retry-After": "1"})
+
+
+ANSWERS = {
+    HTTPException: _http_error,
+    RequestValidationError: _invalid,
+    InputError: _unusable,
+    ReadOnly: _read_only,
+    NotYet: _not_yet,
+    Exception: _fault,
+}
+"""What is answered to each kind of error."""

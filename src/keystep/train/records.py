@@ -24,7 +24,7 @@ class Metrics:
 
     Args:
         folder: the run's folder.
-        resume_at: the last step of which lines are kept.
+        resume_at: the last step of which lines are kept; 0: none, since a run that begins again also writes step 0.
         tensorboard: also write TensorBoard files.
 
     Raises:
@@ -33,7 +33,8 @@ class Metrics:
 
     def __init__(self, folder: Path, resume_at: int = 0, tensorboard: bool = False) -> None:
         self.path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(self.path) if line["step"] <= resume_at] if self.path.exists() else []
+        lines = read_metrics(self.path) if resume_at and self.path.exists() else []
+        kept = [line for line in lines if line["step"] <= resume_at]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")

@@ -134,10 +134,9 @@ def read_data(
     videos, held_out = _parts(folder, data)
     with progress.task("reading videos", total=len(videos), unit="videos") as task:
         statistics, readable = measure(
-            folder,
+            folder.with_tokens(config.model.tokens),
             videos,
             config.train.seed,
-            tokens=folder.tokens_as(config.model.tokens),
             centred=config.model.centring,
             smooth=config.target.smooth,
             progress=lambda video: task.advance(note=video),
@@ -185,7 +184,7 @@ def settle_config(config: RunConfig, folder: FeatureFolder, videos: Sequence[str
     _check_offsets(config, lengths, rate)
     widths = {
         "input_dim": folder.width,
-        "tokens": folder.tokens_as(config.model.tokens),
+        "tokens": folder.with_tokens(config.model.tokens).tokens,
         "output_dim": prediction_width(config.target, folder.width, config.model.dim, rate),
     }
     steps = config.train.settled_steps(lengths)

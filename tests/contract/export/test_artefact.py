@@ -46,7 +46,7 @@ CASES: dict[str, tuple[dict, dict, dict]] = {
     ),
     "block": ({"kind": "block_causal", "block": 4, "window": 9}, {"dim": 18, "rotary": "tiled"}, {"frames": 8}),
     "bands": ({"kind": "causal", "window": 7}, {"readout_dim": 24, "tau": 2.5}, {"streams": 2, "frames": 4}),
-    "hours": ({"kind": "causal", "window": 7}, {"depth": 1, "tau": 6.0}, {"frames": 48, "torch_program": False}),
+    "hours": ({"kind": "causal", "window": 7}, {"depth": 1, "tau": 6.0}, {"frames": 240, "torch_program": False}),
 }
 """Name: pattern, model, export."""
 
@@ -125,8 +125,8 @@ def test_running_sums_stay_exact_over_144_000_frames(exported: Callable[[str], E
     model, step, folder, _ = exported("hours")
     function, state = onnx_files.OnnxStep(folder / "step.onnx"), step.initial()
     expected, generator = keystep.stream.init(model), torch.Generator().manual_seed(0)
-    for _ in range(144_000 // 48):
-        features = 20 + torch.randn(1, 48, 5, generator=generator)
+    for _ in range(144_000 // 240):
+        features = 20 + torch.randn(1, 240, 5, generator=generator)
         latents, *rest = function(features, *state)
         state = tuple(rest)
         right, expected = keystep.stream.step(model, features, expected)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,31 +22,42 @@ PATTERNS = [
 ]
 
 
-def feed(model: keystep.PJEPA, state: keystep.stream.StreamState, chunks: list[torch.Tensor]) -> torch.Tensor:
-    parts = []
-    for chunk in chunks:
-        latents, state = keystep.stream.step(model, chunk, state)
-        parts.append(latents)
-    return torch.cat([*parts, keystep.stream.finish(model, state)[0]], dim=1)
+SIZES = [1 + number % 7 for number in range(300)]
+"""Frames of each step of two streams; the second one is reset after step `RESET`."""
+RESET, ENDS = 150, (180, 300)
+SAVED = {0: 180, 3: 180, 50: 180, 250: 300}
+"""Steps before a stream is saved -> steps before it ends."""
+
+
+def run_on(
+    model: keystep.PJEPA, state: keystep.stream.StreamState, chunks: list[torch.Tensor], at: int, last: int
+) -> Iterator[tuple[torch.Tensor, keystep.stream.StreamState]]:
+    """The latents of steps ``at`` to ``last``, and the state after each."""
+    for number in range(at, last):
+        latents, state = keystep.stream.step(model, chunks[number], state)
+        if number == RESET:
+            state = keystep.stream.reset(state, [1])
+        yield latents, state
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize("at", [0, 3, 50, 400])
-def test_a_restored_stream_goes_on_to_the_same_bits(
-    make_model: MakeModel, tmp_path: Path, pattern: dict, at: int
-) -> None:
-    """Whole steps of 1 to 7 frames, far beyond the buffers' first replacement, with a reset on the way."""
+def test_a_restored_stream_goes_on_to_the_same_bits(make_model: MakeModel, tmp_path: Path, pattern: dict) -> None:
+    """Steps of 1 to 7 frames, far beyond the buffers' first replacement, with a reset on the way."""
     model = make_model(pattern, readout_dim=24, tau=2.5)
-    generator = torch.Generator().manual_seed(at)
-    chunks = [torch.randn(2, 1 + number % 7, 5, generator=generator) for number in range(500)]
-    state = keystep.stream.init(model, 2)
-    for number, chunk in enumerate(chunks[:at]):
-        _, state = keystep.stream.step(model, chunk, state)
-        if number == 200:
-            state = keystep.stream.reset(state, [1])
-    keystep.stream.save(tmp_path / "stream.safetensors", model, state)
-    restored = keystep.stream.load(tmp_path / "stream.safetensors", model)
-    assert torch.equal(feed(model, restored, chunks[at:]), feed(model, state, chunks[at:]))
+    generator = torch.Generator().manual_seed(0)
+    chunks = [torch.randn(2, size, 5, generator=generator) for size in SIZES]
+    states, latents, ended = [keystep.stream.init(model, 2)], [], {}
+    for end in ENDS:
+        for out, state in run_on(model, states[-1], chunks, len(latents), end):
+            latents.append(out)
+            states.append(state)
+        ended[end] = keystep.stream.finish(model, states[-1])[0]
+    for at, end in SAVED.items():
+        keystep.stream.save(tmp_path / "stream.safetensors", model, states[at])
+        restored = keystep.stream.load(tmp_path / "stream.safetensors", model)
+        again = list(run_on(model, restored, chunks, at, end))
+        assert torch.equal(torch.cat([out for out, _ in again], dim=1), torch.cat(latents[at:end], dim=1))
+        assert torch.equal(keystep.stream.finish(model, again[-1][1])[0], ended[end])
 
 
 SCRIPT = """

@@ -45,7 +45,7 @@ def test_of_several_tokens_a_frame_mean_and_deviation_are_those_of_all_tokens(
     frames = [folder.features(name).astype(np.float64) for name in folder.videos]
     single = [video.reshape(-1, 2) for video in frames]
     together = np.concatenate([video - video.mean(0) for video in single] if centred else single)
-    measured, _ = measure(folder, folder.videos, 0, tokens=3, centred=centred)
+    measured, _ = measure(folder.with_tokens(3), folder.videos, 0, centred=centred)
     np.testing.assert_allclose(measured.mean, together.mean(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(measured.deviation, together.std(0), rtol=1e-5)
     whole = np.concatenate([video - video.mean(0) for video in frames] if centred else frames)

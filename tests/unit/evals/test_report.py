@@ -1,14 +1,15 @@
 """Reports of results written by hand: the page, its tables and its pictures."""
 
 import re
-import subprocess
+import shutil
 import sys
 from collections.abc import Callable
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import pytest
 from made_results import (
@@ -34,9 +35,10 @@ from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
-from keystep.evals.plots import clock, clock_axis, monitors
+from keystep.evals.plots import clock_axis, monitors
 from keystep.evals.report import _row_facts, render_page, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
+from keystep.terminal import clock
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Report = Callable[..., tuple[str, Path]]
@@ -51,6 +53,27 @@ def reported(tmp_path: Path) -> Report:
         return write_report(folder).read_text(encoding="utf-8"), folder
 
     return write
+
+
+class Drawn(NamedTuple):
+    """A report: the page, its folder, and matplotlib's settings before and after it was drawn."""
+
+    page: str
+    folder: Path
+    settings: tuple[dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """A report of everything, drawn once where pyplot cannot be imported; nobody changes it."""
+    result = made_result((*ROWS, ("<img src=x>", "learned", "offline", 60.0, 3, None)))
+    folder = write_result(tmp_path_factory.mktemp("drawn") / "result", result, made_arrays(result), made_curves())
+    before = dict(dict.items(matplotlib.rcParams))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(matplotlib, "pyplot", raising=False)
+        patch.setitem(sys.modules, "matplotlib.pyplot", None)
+        page = write_report(folder).read_text(encoding="utf-8")
+    return Drawn(page, folder, (before, dict(dict.items(matplotlib.rcParams))))
 
 
 def paged(result: Result, arrays: Any = NO_VIDEOS, curves: Any = NO_CURVES) -> str:
@@ -88,15 +111,15 @@ def test_oracle_rows_are_marked_and_never_the_best_of_a_column() -> None:
     assert any("<b>67.9 ± 0.8</b>" in row and "pjepa ++ best control" in row for row in rows)
 
 
-def test_the_page_fetches_nothing_and_runs_nothing() -> None:
-    page = paged(made_result(), made_arrays(made_result()), made_curves())
+def test_the_page_fetches_nothing_and_runs_nothing(drawn: Drawn) -> None:
+    page = drawn.page
     assert not re.search(r"https?://|<script|<link|url\(|\bon\w+=", page)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
     assert set(re.findall(r'src="([^,]*),', page)) == {"data:image/png;base64"}
 
 
-def test_pictures_are_pngs_beside_the_page_and_the_page_stands_without_them(reported: Report) -> None:
-    page, folder = reported(made_result(), made_arrays(made_result()), made_curves())
+def test_pictures_are_pngs_beside_the_page_and_the_page_stands_without_them(drawn: Drawn) -> None:
+    page, folder, _ = drawn
     files = png_files(folder)
     assert set(files) == {"headline.png", "ribbons_P1_left_cam.1.png", "accuracy.png", "curves.png", "monitors.png"}
     assert all(data.startswith(PNG) and len(data) > 5000 for data in files.values())
@@ -104,21 +127,20 @@ def test_pictures_are_pngs_beside_the_page_and_the_page_stands_without_them(repo
     assert page.count("Self-similarity: ") == 2 and "pictures/" not in page
 
 
-def test_equal_data_give_equal_pictures_and_other_data_others(reported: Report) -> None:
+def test_equal_data_give_equal_pictures_and_other_data_others(drawn: Drawn, reported: Report, tmp_path: Path) -> None:
     result = made_result()
     other = made_result(rows=tuple((*row[:3], row[3] - 5, *row[4:]) for row in ROWS))
-    data = made_arrays(result), made_curves()
-    first, again = (png_files(reported(result, *data, name=name)[1]) for name in ("first", "again"))
+    copy = shutil.copytree(drawn.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("pictures"))
+    write_report(copy)
+    first, again = png_files(drawn.folder), png_files(copy)
     changed = png_files(reported(other, made_arrays(result, slots=650), {"pjepa, seed 0": made_curve(9)}, "c")[1])
     assert first == again
     assert set(changed) == set(first)
     assert not {name for name in first if first[name] == changed[name]}
 
 
-def test_names_are_shown_as_text_and_never_as_tags(reported: Report) -> None:
-    rows = (*ROWS, ("<img src=x>", "learned", "offline", 60.0, 3, None))
-    result = made_result(rows)
-    page, folder = reported(result, made_arrays(result))
+def test_names_are_shown_as_text_and_never_as_tags(drawn: Drawn) -> None:
+    page, folder, _ = drawn
     assert "<img src=x>" not in page and "&lt;img src=x&gt;" in page
     assert "P1 &lt;left&gt;/cam.1" in page and "take &lt; 5 screws" in page and "fasten &amp; check" in page
     assert all(re.fullmatch(r"[\w.-]+\.png", path.name) for path in (folder / "pictures").iterdir())
@@ -185,8 +207,8 @@ def test_two_hundred_classes_have_a_bounded_legend() -> None:
     assert entries[-2:] == [("", "and 160 more"), ("#ffffff", "no label")]
 
 
-def test_a_report_that_cannot_be_drawn_leaves_the_old_one_untouched(reported: Report) -> None:
-    page, folder = reported(made_result(), made_arrays(made_result()))
+def test_a_report_that_cannot_be_drawn_leaves_the_old_one_untouched(drawn: Drawn, tmp_path: Path) -> None:
+    page, folder = drawn.page, shutil.copytree(drawn.folder, tmp_path / "result")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     arrays = made_arrays(made_result())
     arrays["0/similarity/features"] = np.array(["no numbers"])
@@ -203,16 +225,12 @@ def test_a_folder_without_a_result_is_refused_in_one_line(tmp_path: Path) -> Non
         write_report(tmp_path)
 
 
-def test_drawing_touches_no_global_state_of_matplotlib(reported: Report) -> None:
-    folder = reported(made_result(), made_arrays(made_result()), made_curves())[1]
-    code = (
-        "import sys, pathlib, matplotlib; before = list(dict.items(matplotlib.rcParams))\n"
-        "from keystep.evals.report import write_report\n"
-        f"write_report(pathlib.Path({str(folder)!r}))\n"
-        "assert 'matplotlib.pyplot' not in sys.modules and list(dict.items(matplotlib.rcParams)) == before\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_drawing_touches_no_global_state_of_matplotlib(drawn: Drawn) -> None:
+    """It was drawn without pyplot, and no module has imported that before."""
+    before, after = drawn.settings
+    assert before == after
+    modules = [vars(module) for name, module in sys.modules.items() if name.split(".")[0] == "keystep"]
+    assert not any("pyplot" in names or "plt" in names for names in modules)
 
 
 def test_the_page_opens_with_a_picture_a_sentence_and_a_chart_and_folds_the_rest() -> None:

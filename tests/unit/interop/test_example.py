@@ -1,7 +1,8 @@
 """examples/official_numbers.py does what it says, on small files in the authors' layouts."""
 
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from keystep.metrics import segmentation_scores
 EXAMPLE = Path(__file__).parents[3] / "examples" / "official_numbers.py"
 CLASSES = ("background", "cut", "tie")
 ORACLE = {"oracle": "true boundaries shaped it"}
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -42,13 +44,25 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(files: Path, *arguments: str) -> tuple[int, str, str]:
-    command = [sys.executable, str(EXAMPLE), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=files, timeout=120)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the example beside the files as the shell would: (exit status, standard output, standard error)."""
+    monkeypatch.chdir(files)
+
+    def called(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+        status, line = 0, ""
+        try:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        except SystemExit as stop:
+            status, line = 1, str(stop.code)
+        said = capsys.readouterr()
+        return status, said.out, said.err + line
+
+    return called
 
 
-def test_the_scores_are_those_of_encoder_head_and_metrics(files: Path) -> None:
+def test_the_scores_are_those_of_encoder_head_and_metrics(files: Path, run: Run) -> None:
     model, head = official.load(files / "encoder.pt"), official.load_head(files / "head.pt")
     predictions, truths = [], []
     for name in ("v2", "v3", "v4"):
@@ -58,24 +72,24 @@ def test_the_scores_are_those_of_encoder_head_and_metrics(files: Path) -> None:
         truths.append([CLASSES.index(line) for line in lines])
     scores = segmentation_scores(predictions, truths, [0], protocol="official")
     assert scores["accuracy"] != scores["accuracy_foreground"], "so that another protocol would show"
-    status, said, error = run(files, "encoder.pt", "head.pt", "data", "--background", "background")
+    status, said, error = run("encoder.pt", "head.pt", "data", "--background", "background")
     assert status == 0, error
     assert said == "3 videos\n" + "  ".join(f"{name} {score:.1f}" for name, score in scores.items()) + "\n"
 
 
-def test_converted_encoders_are_read_and_oracle_folders_are_marked(files: Path) -> None:
+def test_converted_encoders_are_read_and_oracle_folders_are_marked(files: Path, run: Run) -> None:
     official.load(files / "encoder.pt").save_pretrained(files / "converted")
-    plain = run(files, "encoder.pt", "head.pt", "oracle", "--background", "background")
-    assert plain == run(files, "converted", "head.pt", "oracle", "--background", "background")
+    plain = run("encoder.pt", "head.pt", "oracle", "--background", "background")
+    assert plain == run("converted", "head.pt", "oracle", "--background", "background")
     assert plain[0] == 0 and plain[1].startswith("3 videos, ORACLE\n")
 
 
-def test_what_does_not_fit_is_one_line(files: Path) -> None:
+def test_what_does_not_fit_is_one_line(files: Path, run: Run) -> None:
     torch.save({"fc.weight": torch.zeros(9, 20), "fc.bias": torch.zeros(9)}, files / "wide.pt")
     for arguments, line in (
         (("encoder.pt", "wide.pt", "data"), "wide.pt: tells 9 classes; data has 3"),
         (("encoder.pt", "head.pt", "data", "--background", "nothing"), "'nothing' is none of the 3 classes"),
         (("absent.pt", "head.pt", "data"), "absent.pt: no such file"),
     ):
-        status, said, error = run(files, *arguments)
+        status, said, error = run(*arguments)
         assert status == 1 and not said and line in error and "Traceback" not in error

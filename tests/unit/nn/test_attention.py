@@ -55,12 +55,14 @@ def cases(draw: st.DrawFn) -> Case:
     return draw(patterns()), (tile, tile * draw(st.sampled_from([1, 2, 5]))), queries, keys
 
 
-def random_heads(queries: Places, keys: Places | None, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Query, key and value with two heads of width 8."""
+def random_heads(
+    queries: Places, keys: Places | None, dtype: torch.dtype = torch.float32, heads: int = 2, width: int = 8
+) -> list[Tensor]:
+    """Query, key and value, (B, heads, N, width) each."""
     generator = torch.Generator().manual_seed(0)
     lengths = [p.positions.shape[1] for p in (queries, keys or queries, keys or queries)]
     batch = len(queries.positions)
-    return [torch.randn(batch, 2, n, 8, generator=generator, dtype=dtype).requires_grad_() for n in lengths]
+    return [torch.randn(batch, heads, n, width, generator=generator, dtype=dtype).requires_grad_() for n in lengths]
 
 
 def by_hand(pattern: AttentionPattern, queries: Places, keys: Places) -> Tensor:
@@ -136,9 +138,9 @@ def test_attend_agrees_with_the_reference_around_the_real_tile(pattern: Attentio
     [
         AttentionPattern(kind="block_causal", block=64),
         AttentionPattern(kind="segment_causal"),
-        AttentionPattern(kind="causal", window=1600),
-        AttentionPattern(kind="bidirectional", window=1600),
-        AttentionPattern(kind="causal", window=1600, stride=16, memory=1700),
+        AttentionPattern(kind="causal", window=1000),
+        AttentionPattern(kind="bidirectional", window=1000),
+        AttentionPattern(kind="causal", window=1000, stride=16, memory=1100),
     ],
     ids=str,
 )
@@ -147,11 +149,11 @@ def test_attend_agrees_with_the_reference_where_there_are_cores(
     pattern: AttentionPattern, scale: float, dtype: torch.dtype
 ) -> None:
     """Sharp attention too, where the parts of a query weigh very differently."""
-    length = 3 * tiles.CORE + 100
+    length = 2 * tiles.CORE + 100
     valid = torch.arange(length) < torch.tensor([[length], [length - 200]])
     places = lay_out(valid, torch.tensor([[length - 900, 900], [length - 1500, 1300]]))
     assert any(tile.full for tile in tiles.make_plan(pattern, places, None, cores=True).tiles)
-    query, key, value = (x[:, :1] for x in random_heads(places, None, dtype))
+    query, key, value = random_heads(places, None, dtype, heads=1)
     heads = [(scale * query).detach().requires_grad_(), key, value]
     out, expected = attend(*heads, pattern, places), attend_reference(*heads, pattern, places)
     torch.testing.assert_close(out, expected, atol=TOLERANCE, rtol=0)
@@ -218,7 +220,7 @@ def test_gradients_are_the_derivatives_in_double_precision(
     pattern = pattern.model_copy(update={"window": 3, **({"stride": 2, "memory": 6} if pattern.stride else {})})
     valid = torch.tensor([[True] * 8, [True] * 5 + [False] * 3])
     places = lay_out(valid, torch.tensor([[5, 3], [2, 3]]))
-    heads = random_heads(places, None, torch.float64)
+    heads = random_heads(places, None, torch.float64, heads=1, width=2)
     assert torch.autograd.gradcheck(lambda *x: attend(*x, pattern, places), heads)
 
 

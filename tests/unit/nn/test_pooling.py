@@ -81,9 +81,9 @@ def test_the_order_of_tokens_matters_by_their_learned_places_alone(depth: int) -
 
 def test_tokens_lie_side_by_side() -> None:
     features = torch.arange(12.0).reshape(1, 2, 6)
-    assert split_tokens(features, 3)[0, 1].tolist() == [[6, 7], [8, 9], [10, 11]]
-    assert mean_token(features, 3)[0].tolist() == [[2, 3], [8, 9]]
-    assert mean_token(features, 1) is features
+    assert split_tokens(features, 2)[0, 1].tolist() == [[6, 7], [8, 9], [10, 11]]
+    assert mean_token(features, 2)[0].tolist() == [[2, 3], [8, 9]]
+    assert mean_token(features, 6) is features
 
 
 def test_streaming_equals_offline_with_tokens(token_model: keystep.PJEPA) -> None:
@@ -162,7 +162,7 @@ def test_a_features_target_keeps_the_leading_components_of_all_tokens(
     monkeypatch.setattr("keystep.target.TOKEN_COMPONENTS", room)
     statistics = sample_statistics(4, 5)
     batch = SequenceBatch(torch.from_numpy(statistics.sample)[None], torch.ones(1, 300, dtype=torch.bool))
-    got = FeatureTarget(statistics, True, 1, 3, 4)(batch, AttentionPattern())[0].numpy()
+    got = FeatureTarget(statistics, True, 1, 3)(batch, AttentionPattern())[0].numpy()
     standard = statistics.sample / np.tile(statistics.deviation, 4)
     if room == 12:
         single = standard.reshape(-1, 5)
@@ -178,7 +178,7 @@ def test_a_features_target_keeps_the_leading_components_of_all_tokens(
 def test_a_features_target_without_components_is_every_token_standardised() -> None:
     statistics, features = sample_statistics(4, 5), torch.randn(2, 30, 20)
     batch = SequenceBatch(features, torch.ones(2, 30, dtype=torch.bool))
-    got = FeatureTarget(statistics, False, 1, None, 4)(batch, AttentionPattern())
+    got = FeatureTarget(statistics, False, 1)(batch, AttentionPattern())
     tokens = (features.reshape(2, 30, 4, 5) - torch.from_numpy(statistics.mean)) / torch.from_numpy(
         statistics.deviation
     )
@@ -188,11 +188,11 @@ def test_a_features_target_without_components_is_every_token_standardised() -> N
 def test_clusters_are_those_of_the_mean_token() -> None:
     statistics, features = sample_statistics(4, 5), torch.randn(2, 30, 20)
     valid = torch.ones(2, 30, dtype=torch.bool)
-    tokens, means = SequenceBatch(features, valid), SequenceBatch(mean_token(features, 4), valid)
-    mean_sample = mean_token(torch.from_numpy(statistics.sample), 4).numpy()  # as the target's: numpy rounds otherwise
+    tokens, means = SequenceBatch(features, valid), SequenceBatch(mean_token(features, 5), valid)
+    mean_sample = mean_token(torch.from_numpy(statistics.sample), 5).numpy()  # as the target's: numpy rounds otherwise
     plain = Statistics(statistics.mean, statistics.deviation, mean_sample)
     pattern = AttentionPattern()
-    several = ClusterTarget(statistics, True, 1, 4, 0, 4)
+    several = ClusterTarget(statistics, True, 1, 4, 0)
     assert torch.equal(several(tokens, pattern), ClusterTarget(plain, True, 1, 4, 0)(means, pattern))
 
 

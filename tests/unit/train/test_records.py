@@ -19,6 +19,14 @@ def test_lines_are_on_disk_at_once_and_a_resume_drops_those_after_its_checkpoint
     metrics.close()
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_its_metrics_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        metrics = Metrics(tmp_path)
+        metrics.write(0, {"effective_rank": 3.0})
+        metrics.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "effective_rank": 3.0}]
+
+
 def test_a_line_that_a_kill_cut_off_is_left_out_but_a_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1}) + '\n{"st')

@@ -45,7 +45,7 @@ def test_every_target_trains_the_pooler_that_the_data_ask_for(tokens: Path, tmp_
     assert model.config.tokens == run_config(tmp_path / "run").model.tokens == 3
     assert model.encoder.pooler is not None and model.encoder.pooler.score.weight.abs().max() > 0
     folder = open_dataset(tokens)
-    statistics, _ = measure(folder, sorted(folder.videos), 0, tokens=3, centred=True)
+    statistics, _ = measure(folder, sorted(folder.videos), 0, centred=True)
     assert np.array_equal(model.encoder.proj[0].deviation.numpy(), statistics.deviation)  # type: ignore[union-attr]
     assert model.encoder.held is not None and model.encoder.held.norm.mean.shape == (8,)
     assert model.encode(torch.randn(1, 9, 24)).shape == (1, 9, 8 + 25 * 8 + (4 * 8 + 1) + 4 * 8 + 2 * 384)

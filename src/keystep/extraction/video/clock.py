@@ -36,7 +36,8 @@ class TrackClock:
     - ``shown``: presentation times. A frame without one follows its predecessor.
     - ``decoded``: decoding times only, as in AVI and ASF. The n-th frame is shown at the n-th of these times. Packets
       are numbered, so that each frame has its origin, and lost frames do not shift others beyond the next key frame.
-    - ``none``: no times, as in raw streams. Frames are spaced by the frame rate.
+    - ``none``: no times, as in raw streams. Frames are spaced by the frame rate. If later packets have times (Matroska
+      cannot store negative ones), these continue after the frames without.
 
     A clock that restarts, or jumps ahead by more than ``jump``, is bridged: the video continues without a gap, and
     `jumps` records it.
@@ -63,6 +64,8 @@ class TrackClock:
         self._stamps: dict[int, int | None] = {}
         self._origins: deque[int] = deque(maxlen=64)
         self._before: Fraction | None = None
+        self._shift: Fraction | None = None
+        """Seconds by which frames with times follow those without at the beginning."""
 
     @property
     def step(self) -> Fraction:
@@ -72,7 +75,7 @@ class TrackClock:
     @property
     def remaining(self) -> Fraction:
         """Seconds between the last frame and the last packet."""
-        return Fraction(0) if self._before is None else self._last * self._base - self._before
+        return Fraction(0) if self._before is None else self._last * self._base + (self._shift or 0) - self._before
 
     def take(self, packet: Any) -> None:
         """Process the next packet of the file, and convert its timestamps to a clock without jumps.
@@ -103,10 +106,10 @@ class TrackClock:
     def time(self, frame: Any) -> Fraction | None:
         """Presentation time of a decoded frame; None if it is not after its predecessor."""
         stamp = self._next_stamp(frame) if self.kind == "decoded" else frame.pts
-        if stamp is not None:
-            time = stamp * self._base
-        else:
-            time = Fraction(0) if self._before is None else self._before + self.step
+        follows = Fraction(0) if self._before is None else self._before + self.step
+        if stamp is not None and self._shift is None:
+            self._shift = follows - stamp * self._base if self.kind == "none" else Fraction(0)
+        time = follows if stamp is None or self._shift is None else stamp * self._base + self._shift
         if self._before is not None and time <= self._before:
             return None
         self._before = time
@@ -117,13 +120,15 @@ class TrackClock:
         stamp, shown = self._decoding(packet), packet.dts if packet.pts is None else packet.pts
         if self._past and self._wraps:
             self._offset -= WRAP * round((stamp + self._offset - self._past[-1]) / WRAP)
-        if self._past and self._has_jumped(stamp + self._offset):
-            late = shown + self._offset - self._due
+        late = shown + self._offset - self._due
+        if self._past and not packet.is_discard and self._has_jumped(stamp + self._offset, late):
             self.jumps.append(Jump(self._due * self._base, late * self._base))
             self._offset -= late
             self._past.clear()
         packet.dts = None if packet.dts is None else packet.dts + self._offset
         packet.pts = None if packet.pts is None else packet.pts + self._offset
+        if packet.is_discard:
+            return
         end = shown + self._offset + (packet.duration or self._frame)
         self._due = max(self._due, end) if self._past else end
         self._past.append(stamp + self._offset)
@@ -136,10 +141,10 @@ class TrackClock:
             return int(packet.dts)
         return int(packet.pts)
 
-    def _has_jumped(self, stamp: int) -> bool:
+    def _has_jumped(self, stamp: int, late: int) -> bool:
         apart = stamp - self._past[-1]
         if apart >= 0:
-            return self._jump is not None and apart > self._jump
+            return self._jump is not None and min(apart, late) > self._jump
         return apart < -self._back and stamp <= self._past[0]  # otherwise, only the previous timestamp was out of order
 
     def _next_stamp(self, frame: Any) -> int | None:

@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from keystep.errors import InputError, one_line
-from keystep.extraction.video.boxes import is_fragmented, second_file
 from keystep.extraction.video.clock import Jump, TrackClock
 from keystep.extraction.video.frames import LARGEST, check_size
+from keystep.extraction.video.headers import is_fragmented, second_file, stated_size
 from keystep.extraction.video.tracks import choose, video_tracks
 from keystep.reading import check_regular
 
-STATE_DURATION = {"matroska", "flv", "asf", "avi"}
+STATE_DURATION = {"matroska", "flv", "avi"}
 """Containers whose header states the complete duration even if the file is truncated."""
 GAP = 1 << 14
 """Bytes between two packets of a Matroska file from which data is missing; usually there are 30."""
 JUMP = Fraction(10)
-"""Seconds ahead that count as a jump of the clock, in containers whose clock may jump."""
+"""Seconds ahead that count as a jump of the clock by default, in containers whose clock may jump."""
+PLAYLISTS = {"concat", "hls", "applehttp", "dash", "imf"}
+"""Formats that only name other files."""
 HOLE, LONG_HOLE = Fraction(2), Fraction(60)
 """Seconds without a new picture that are noted: the shorter at usual frame rates, the longer at any."""
 UNREAD = 0.05
-"""Share of an FLV file that may follow its last frame."""
+"""Share of an FLV or ASF file that may follow its last frame."""
 SOME = 3
 """Number of places listed in a note."""
 
@@ -57,26 +58,32 @@ class Track:
         misplaced: number of frames dropped because of their time.
         skipped: number of bytes that are not part of a packet.
         hidden: number of packets that the container's edit list hides.
+        unfinished: whether damage at the end may have cost sound frames, which decoding without threads gets.
         shown: number of frames returned.
         holes: (start, end) of long times without a new frame.
         stopped: why reading ended early.
     """
 
-    def __init__(self, path: Path, container: Any, stream: Any) -> None:
+    def __init__(self, path: Path, container: Any, stream: Any, jump: Fraction | None) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.errors = self.damaged = self.skipped = self.misplaced = self.hidden = self.shown = 0
+        self.unfinished = False
         self._reached, self._misplaced_at = 0, Fraction(0)
         self.holes: list[tuple[Fraction, Fraction]] = []
         self._ends: dict[int, int] = {}
         self.stopped: str | None = None
         self._formats = set(container.format.name.split(","))
         jumps = may_jump(container)
-        self.clock = TrackClock(stream.time_base, lambda: self.rate, JUMP if jumps else None, wraps=jumps)
+        self.clock = TrackClock(stream.time_base, lambda: self.rate, jump if jumps else None, wraps=jumps)
 
     def packets(self) -> Iterator[Any]:
-        """Yield packets in file order, up to the end of the file or the first position that cannot be read."""
+        """Yield packets in file order, up to the end of the file or the first position that cannot be read.
+
+        A last packet that was cut off is only counted: decoders would lose others with it.
+        """
         tracks = self.container.streams if self.states_duration else [self.stream]
         reached: int | None = None
+        cut: Any = None
         try:
             for packet in self.container.demux(*tracks):
                 if packet.size == 0:  # the end of the file, or an empty frame, which a decoder mistakes for it
@@ -84,11 +91,22 @@ class Track:
                 self._count(packet, reached)
                 reached = None if packet.pos is None else packet.pos + packet.size
                 self._reached = max(self._reached, reached or 0)
-                if packet.stream_index == self.stream.index:
-                    self._take(packet)
+                if packet.stream_index != self.stream.index or self._is_header(packet):
+                    continue
+                self._take(packet)
+                if cut is not None:
+                    yield cut
+                cut = packet if packet.is_corrupt else None
+                if cut is None:
                     yield packet
         except import_av().FFmpegError as error:
             self.stopped = one_line(error.strerror, 80)
+        if cut is not None:
+            self._lost(cut)
+
+    def _is_header(self, packet: Any) -> bool:
+        """Whether a packet only describes the codec, as in the middle of two Ogg files in one (Theora, 6.1)."""
+        return bool(self.stream.codec_context.name == "theora" and memoryview(packet)[0] & 0x80)
 
     def _take(self, packet: Any) -> None:
         self.hidden += packet.is_discard
@@ -96,6 +114,8 @@ class Track:
         self.clock.take(packet)
         if first and self.clock.kind == "shown":  # this time was not generated, so missing ones may be
             self.container.flags |= import_av().container.Flags.gen_pts.value
+        if first and self.clock.kind == "decoded":  # with frame threads, a lost packet cannot be told from later ones
+            self.stream.thread_type = "SLICE"
 
     def _count(self, packet: Any, reached: int | None) -> None:
         """Record end time and position of a packet. reached: file offset of the end of its predecessor."""
@@ -118,16 +138,36 @@ class Track:
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[Any]:
         """Decode packets to PyAV frames in order of presentation; errors are counted and skipped."""
-        failure = import_av().FFmpegError
-        for packet in chain(packets, [None]):  # None flushes the decoder
+        failure, decode = import_av().FFmpegError, self.stream.codec_context.decode
+        due = set[int]()  # since the last key frame
+        for packet in packets:
+            if packet.is_keyframe:
+                due.clear()
+            if packet.pts is not None and not self.is_invisible(packet):
+                due.add(packet.pts)
             try:
-                frames = self.stream.codec_context.decode(packet)
+                frames = decode(packet)
             except failure:
-                self.errors += 1
-                if packet is not None:
-                    self.clock.lost(packet)
+                self._lost(packet)
                 continue
+            due.difference_update(frame.pts for frame in frames)
             yield from frames
+        try:
+            frames = decode(None)
+        except failure:
+            self.errors, self.unfinished = self.errors + 1, True
+            return
+        self.unfinished = not due.issubset(frame.pts for frame in frames)
+        yield from frames
+
+    def is_invisible(self, packet: Any) -> bool:
+        """Whether a frame is only a reference for others: hidden by the edit list, or by VP8 (RFC 6386, 9.1)."""
+        hidden = self.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+        return bool(packet.is_discard or hidden)
+
+    def _lost(self, packet: Any) -> None:
+        self.errors += 1
+        self.clock.lost(packet)
 
     def timed(self, packets: Iterable[Any]) -> Iterator[tuple[Fraction, Any]]:
         """Decode packets to frames with increasing times; a frame that is not after its predecessor is dropped."""
@@ -147,12 +187,14 @@ class Track:
             yield time, frame
 
     def notes(self, start: Fraction) -> list[str]:
-        """Describe jumps and holes, one line each, after all packets have been read.
+        """Describe jumps, holes and pictures that are no videos, one line each, after all packets have been read.
 
         Args:
             start: the time that counts as 0.
         """
-        return [*_describe_jumps(self.clock.jumps, start), *_describe_holes(self.holes, start)]
+        is_picture = self.shown == 1 and any(name.endswith("_pipe") for name in self._formats)
+        picture = [f"is a single picture ({self.stream.codec_context.name}), not a video"] if is_picture else []
+        return [*picture, *_describe_jumps(self.clock.jumps, start), *_describe_holes(self.holes, start)]
 
     def damage(self, start: Fraction) -> list[str]:
         """Describe what was lost, one line each, after all packets have been read.
@@ -183,19 +225,21 @@ class Track:
         if self.misplaced:
             place = f"the first at {float(self._misplaced_at - start):.1f} s"
             lines.append(f"{self.misplaced} frames omitted because their times do not increase, {place}")
-        if unread := self._unread():
+        size, stated_bytes = self.path.stat().st_size, stated_size(self.path)
+        if stated_bytes is not None and size < stated_bytes:
+            lines.append(f"has only {size:,} of the stated {stated_bytes:,} bytes")
+        if unread := self._unread(size, stated_bytes):
             lines.append(
                 f"the last {unread:,} bytes are not read, perhaps a second file appended to the first; split them"
             )
         return lines
 
-    def _unread(self) -> int:
-        """Number of unreadable bytes at the end that should be video."""
-        size = self.path.stat().st_size
+    def _unread(self, size: int, stated: int | None) -> int:
+        """Number of unreadable bytes at the end that should be video; stated: bytes of an ASF file."""
         if "mp4" in self._formats:
             return size - (second_file(self.path) or size)
-        unread = size - self._reached
-        return unread if "flv" in self._formats and unread > UNREAD * size else 0
+        unread = size - (stated or self._reached)
+        return unread if self._formats & {"flv", "asf"} and unread > UNREAD * size else 0
 
     @property
     def end(self) -> Fraction:
@@ -248,12 +292,16 @@ def may_jump(container: Any) -> bool:
 
 
 @contextmanager
-def opened(path: Path, track: int | None = None) -> Iterator[Track]:
+def opened(
+    path: Path, track: int | None = None, *, jump: Fraction | None = JUMP, threads: bool = True
+) -> Iterator[Track]:
     """Open a video track of a file.
 
     Args:
         path: of the file.
         track: index of the track; None: the main one, see `tracks.choose`.
+        jump: seconds ahead that count as a jump of the clock, in containers whose clock may jump; None: no limit.
+        threads: decode several frames at once.
 
     Raises:
         InputError: no such file, no video, an unsupported codec, or pictures that are too large.
@@ -264,10 +312,10 @@ def opened(path: Path, track: int | None = None) -> Iterator[Track]:
         stream = container.streams[track]
         context = stream.codec_context
         check_size(str(path), context.height, context.width)
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO" if threads else "SLICE"
         context.options = {"max_pixels": str(LARGEST)}
         container.flags &= ~import_av().container.Flags.gen_pts.value
-        yield Track(path, container, stream)
+        yield Track(path, container, stream, jump)
 
 
 def _main_track(path: Path, container: Any) -> int:
@@ -289,6 +337,8 @@ def _container(path: Path) -> Iterator[Any]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: {_reason(path, error)}") from error
     with container:
+        if container.format.name in PLAYLISTS:
+            raise InputError(f"{path}: a playlist, not a video; join its files first (ffmpeg -i FILE -c copy NEW.mkv)")
         yield container
 
 

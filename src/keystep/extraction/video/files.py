@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from keystep.errors import InputError
-from keystep.extraction.video.decoding import Track, opened
+from keystep.extraction.video.decoding import JUMP, Track, opened
 from keystep.extraction.video.frames import LARGEST, Frame, Renderer
 from keystep.extraction.video.seeking import Cursor, FrameTable, read_table
 from keystep.extraction.video.tracks import note_other_tracks
@@ -48,6 +47,20 @@ class VideoInfo:
     timed: bool
 
 
+def count_frames(path: Path) -> int:
+    """Number of frames in the main track of a file, which is read without decoding.
+
+    Raises:
+        InputError: no such file, or no readable video.
+    """
+    with opened(path) as track:
+        return sum(not track.is_invisible(packet) for packet in track.packets())
+
+
+class NoFrameError(InputError):
+    """No frame of a video can be decoded."""
+
+
 class VideoFile:
     """A video file, see `open_video`. It is only open while frames are read.
 
@@ -57,11 +70,12 @@ class VideoFile:
         notes: other remarks, such as on further tracks, and after iterating, on jumps of the clock.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, jump: Fraction | None = JUMP, threads: bool = True) -> None:
         self.damage: list[str] = []
         self._table: FrameTable | None = None
         self._listed = False
-        with opened(path) as track:
+        self._jump, self._threads = jump, threads
+        with opened(path, jump=jump, threads=threads) as track:
             self._index, self._others = track.stream.index, note_other_tracks(track.container, track.stream)
             self.notes = self._others
             self._pixel_aspect = track.stream.sample_aspect_ratio or Fraction(1)
@@ -87,11 +101,17 @@ class VideoFile:
 
         Time 0 is the start of sound or video, whichever is first. Frames with non-increasing times are dropped.
         """
-        renderer, start = self._renderer(), self.info.start
-        with opened(self.info.path, self._index) as track:
-            for index, (time, decoded) in enumerate(track.timed(track.packets())):
-                yield renderer.frame(index, time - start, decoded)
-            self.damage, self.notes = track.damage(start), [*self._others, *track.notes(start)]
+        renderer, start, given = self._renderer(), self.info.start, 0
+        while True:
+            with self._opening() as track:
+                for index, (time, decoded) in enumerate(track.timed(track.packets())):
+                    if index >= given:
+                        given = index + 1
+                        yield renderer.frame(index, time - start, decoded)
+                self.damage, self.notes = track.damage(start), [*self._others, *track.notes(start)]
+            if not (track.unfinished and self._threads):
+                return
+            self._threads = False  # with threads, frames before damage at the end are lost
 
     def at(self, times: Iterable[Fraction]) -> Iterator[Frame]:
         """Yield the frame shown at each time, identical to decoding from the start.
@@ -103,10 +123,12 @@ class VideoFile:
         Args:
             times: seconds, in any order.
         """
-        opening = partial(opened, self.info.path, self._index)
-        with closing(Cursor(opening, self.info.start, self._renderer(), self._frame_table)) as cursor:
+        with closing(Cursor(self._opening, self.info.start, self._renderer(), self._frame_table)) as cursor:
             for time in times:
                 yield cursor.shown(time)
+
+    def _opening(self) -> AbstractContextManager[Track]:
+        return opened(self.info.path, self._index, jump=self._jump, threads=self._threads)
 
     def _renderer(self) -> Renderer:
         return Renderer(self._pixel_aspect, str(self.info.path))
@@ -115,20 +137,27 @@ class VideoFile:
         if self.damage or not self.info.timed:
             return None
         if not self._listed:
-            with opened(self.info.path, self._index) as track:
+            with self._opening() as track:
                 self._table = read_table(track, self._first)
             self._listed = True
         return self._table
 
 
-def open_video(path: str | Path) -> VideoFile:
+def open_video(path: str | Path, jump: Fraction | None = JUMP) -> VideoFile:
     """Open a video file and decode its first frame.
+
+    Args:
+        path: of the file.
+        jump: seconds ahead that count as a jump of the clock in MPEG-TS; None: it never jumps ahead.
 
     Raises:
         InputError: no such file, no readable video, an unsupported codec, no decodable frame, pictures that are too
             large, or PyAV is not installed.
     """
-    return VideoFile(Path(path))
+    try:
+        return VideoFile(Path(path), jump)
+    except NoFrameError:
+        return VideoFile(Path(path), jump, threads=False)  # see `Track.unfinished`
 
 
 def _first_frame(track: Track) -> tuple[Fraction, Any]:
@@ -136,7 +165,7 @@ def _first_frame(track: Track) -> tuple[Fraction, Any]:
         return found
     context = track.stream.codec_context
     doubt = "" if context.width else f" (is it larger than {LARGEST:,} pixels?)"
-    raise InputError(
+    raise NoFrameError(
         f"{track.path}: no frame of its {context.name} video track can be decoded{doubt}; copy or download it again"
     )
 

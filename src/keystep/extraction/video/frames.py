@@ -84,6 +84,12 @@ class Orientation(NamedTuple):
         return array[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
+def _turned(angle: int) -> Orientation:
+    """Orientation of pictures that are turned counter-clockwise by the nearest multiple of 90 degrees."""
+    quarter = round(angle / 90) % 4
+    return Orientation(quarter % 2 == 1, flip_rows=quarter in (1, 2), flip_columns=quarter in (2, 3))
+
+
 def orientation(matrix: bytes) -> Orientation:
     """Nearest rotation by a multiple of 90 degrees, possibly mirrored, to an FFmpeg display matrix.
 
@@ -140,8 +146,11 @@ class Renderer:
         except ValueError:  # a matrix of zeros has no angle
             return Orientation()
         if angle not in self._orientations:  # 0 may be a flip as well
-            matrix = decoded.side_data.get("DISPLAYMATRIX")
-            self._orientations[angle] = Orientation() if matrix is None else orientation(bytes(matrix))
+            try:
+                matrix = decoded.side_data.get("DISPLAYMATRIX")
+                self._orientations[angle] = Orientation() if matrix is None else orientation(bytes(matrix))
+            except ValueError:  # PyAV does not know one of the picture's other data, such as Exif
+                self._orientations[angle] = _turned(angle)
         return self._orientations[angle]
 
     def _render(self, decoded: Any, turn: Orientation, size: tuple[int, int], picture: Picture) -> np.ndarray:

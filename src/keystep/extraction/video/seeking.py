@@ -74,18 +74,13 @@ def read_table(track: Track, first: Fraction) -> FrameTable | None:
             return None
         if packet.is_keyframe:
             keys.append(KeyFrame(packet.pts, packet.dts))
-        if not packet.is_discard and not _is_invisible(track, packet):
+        if not track.is_invisible(packet):
             shown.append(packet.pts)
     times = np.sort(np.array(shown, dtype=np.int64))
     if not len(times) or bool((np.diff(times) == 0).any()):
         return None
     times = times[np.searchsorted(times, int(first / track.stream.time_base)) :]
     return FrameTable(times, sorted(keys, key=lambda key: key.pts))
-
-
-def _is_invisible(track: Track, packet: Any) -> bool:
-    """Whether a VP8 frame is only a reference for others (RFC 6386, 9.1: the show_frame bit)."""
-    return bool(track.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10)
 
 
 class Cursor:

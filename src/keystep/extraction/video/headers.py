@@ -1,9 +1,14 @@
-"""Top-level boxes of an MP4 file."""
+"""What FFmpeg does not tell of the headers of MP4 and ASF files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+MOST_OBJECTS = 100
+"""Objects of an ASF header that are looked through."""
 
 
 def is_fragmented(path: Path) -> bool:
@@ -18,6 +23,26 @@ def second_file(path: Path) -> int | None:
         return None
     begins = [place for kind, place in _boxes(path) if kind == b"ftyp" and place]
     return min([lists[1], *begins])
+
+
+def stated_size(path: Path) -> int | None:
+    """Number of bytes that an ASF file (WMV) states of itself; None: another file, or a broadcast."""
+    with path.open("rb") as file:
+        if file.read(16) != ASF_HEADER:
+            return None
+        place = 30
+        for _ in range(MOST_OBJECTS):
+            file.seek(place)
+            head = file.read(24)
+            size = int.from_bytes(head[16:], "little")
+            if head[:16] == ASF_FILE_PROPERTIES:  # file id, size, date, packets, three durations, flags
+                body = file.read(68)
+                is_broadcast = bool(body[64] & 1) if len(body) == 68 else True
+                return None if is_broadcast else int.from_bytes(body[16:24], "little") or None
+            if size < 24:
+                return None
+            place += size
+    return None
 
 
 def _boxes(path: Path) -> Iterator[tuple[bytes, int]]:
