@@ -215,7 +215,8 @@ def _add_source(study: MistakeStudy, evaluation: Evaluation, source: HeadInput, 
     order = study.tails(steps.order, steps)
     study.note_done(f"{ORDER}, {source.name}", seed, steps)
     study.add(f"{ORDER}, {source.name}", control, seed, order, wait)
-    nearest = nearest_distance(representation, study.videos, study.judge.split.train)
+    train = study.judge.split.train
+    nearest = nearest_distance(representation, study.videos, train, sum(map(study.folder.length, train)))
     calibrated = study.tails(nearest, steps)
     study.add(f"{NEAREST}, {source.name}", control, seed, calibrated, wait)
     study.add(f"{NEAREST} and order, {source.name}", control, seed, study.both(calibrated, order), wait)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from keystep.data.folder import FeatureFolder
+from keystep.data.statistics import ChannelMoments
 from keystep.evals.palette import BACKGROUND_NAMES
 from keystep.evals.signals import Surprise, change_scores
 from keystep.metrics import segmentation_scores
@@ -94,13 +95,26 @@ def relative_errors(errors: Floats, typical: Floats) -> Floats:
 
 
 def nearest_distance(
-    representation: Mapping[str, np.ndarray], videos: Sequence[str], train: Sequence[str]
+    representation: Mapping[str, np.ndarray], videos: Sequence[str], train: Sequence[str], frames: int
 ) -> dict[str, Floats]:
-    """Control: distance to the nearest of `BANK` training frames, in standard deviations of each channel."""
-    frames = np.concatenate([representation[video] for video in train])
-    mean, deviation = frames.mean(0), frames.std(0) + 1e-6
-    chosen = np.linspace(0, len(frames) - 1, min(BANK, len(frames))).astype(int)
-    bank = torch.from_numpy((frames[chosen] - mean) / deviation)
+    """Control: distance to the nearest of `BANK` training frames, in standard deviations of each channel.
+
+    Args:
+        representation: video -> (T, D), each read once at a time.
+        videos: to score.
+        train: videos of correct runs.
+        frames: number of frames of these.
+    """
+    share, chosen, moments, seen = max(1, -(-frames // BANK)), [], None, 0
+    for video in train:
+        rows = representation[video]
+        moments = moments or ChannelMoments(rows.shape[1])
+        moments.add(rows)
+        chosen.append(rows[-seen % share :: share])
+        seen += len(rows)
+    assert moments is not None
+    mean, deviation = moments.mean.astype(np.float32), moments.deviation().astype(np.float32)
+    bank = torch.from_numpy((np.concatenate(chosen) - mean) / deviation)
     return {
         video: torch.cdist(torch.from_numpy((representation[video] - mean) / deviation), bank).amin(1).double().numpy()
         for video in videos

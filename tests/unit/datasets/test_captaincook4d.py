@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from trees import captaincook4d
 
 from keystep.data.folder import open_dataset
 from keystep.data.mistakes import Mistake, read_mistakes
@@ -17,51 +15,10 @@ from keystep.datasets.captaincook4d import CaptainCook4D
 from keystep.datasets.registry import preparer
 from keystep.errors import InputError
 
-STEPS = {"1": "Pour-Pour 1 egg", "3": "Coat -Coat a cup", "7": "Pour-Pour 1 egg", "9": "Serve"}
-WRONG = {"tag": "Technique Error", "description": "spilt"}
-LATE = {"tag": "Order Error", "description": "too late"}
-RECORDINGS: dict[str, list[tuple[int, float, float, list[dict[str, str]]]]] = {
-    "1_7": [(3, 1.2, 4.0, []), (1, 6.5, 9.0, []), (9, 9.0, 12.0, [])],
-    "1_10": [(3, 0.0, 3.0, []), (1, 3.0, 6.0, [])],
-    "1_28": [(3, 0.0, 3.0, [WRONG]), (1, 3.0, 6.0, [])],
-    "2_3": [(7, 0.0, 5.0, []), (9, 4.0, 8.0, [])],
-    "2_30": [(7, 2.0, 5.5, [WRONG, LATE]), (9, -1.0, -1.0, [{"tag": "Missing Step", "description": ""}])],
-}
-SPLIT = {"train": ["1_7", "1_28"], "val": ["1_10"], "test": ["2_3", "2_30"]}
-
-
-def tree(root: Path) -> Path:
-    """Annotations and omnivore features, as they are published."""
-    complete, errors = {}, []
-    for name, steps in RECORDINGS.items():
-        own: list[dict[str, Any]] = [
-            {"step_id": step, "start_time": start, "end_time": end, "description": STEPS[str(step)]}
-            for step, start, end, _ in steps
-        ]
-        activity = {"activity_id": int(name[0]), "activity_name": f"Recipe {name[0]}", "person_id": 3, "environment": 8}
-        flags = [{**one, "has_errors": bool(found)} for one, (*_, found) in zip(own, steps, strict=True)]
-        complete[name] = {"recording_id": name, **activity, "steps": flags}
-        tagged = [{**one, **({"errors": found} if found else {})} for one, (*_, found) in zip(own, steps, strict=True)]
-        errors.append({"recording_id": name, "activity_id": 1, "is_error": True, "step_annotations": tagged})
-    files = {
-        "annotation_json/complete_step_annotations.json": complete,
-        "annotation_json/error_annotations.json": errors,
-        "annotation_json/step_idx_description.json": STEPS,
-        "data_splits/recordings_data_split_combined.json": SPLIT,
-    }
-    for path, content in files.items():
-        (root / "annotations" / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / "annotations" / path).write_text(json.dumps(content, indent=4))
-    (root / "features" / "omnivore").mkdir(parents=True)
-    for number, name in enumerate(RECORDINGS):
-        features = np.full((12, 5), number, dtype=np.float32)
-        np.savez(root / "features" / "omnivore" / f"{name}_360p.mp4_1s_1s.npz", features)
-    return root
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tree(tmp_path / "download")
+    return captaincook4d(tmp_path / "download")
 
 
 def test_recordings_become_a_folder_with_tasks_and_a_split_for_one_class(root: Path, tmp_path: Path) -> None:
