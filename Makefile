@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
+CLUSTER := $(VENV)/.cluster
 SITE := $(VENV)/.site
 BUILDER := $(VENV)/.builder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
@@ -17,7 +18,7 @@ define tested
 	wait $$types; types=$$?; cat $(VENV)/types.log; exit $$((tests + types))
 endef
 
-.PHONY: demo test test-all test-machines fuzz fuzz-guided chaos style lint docs dist check-gpu compare-before clean
+.PHONY: demo test test-all test-machines test-ray fuzz fuzz-guided chaos style lint docs dist check-gpu compare-before clean
 
 demo: $(INSTALLED)  ## made-up data, pretraining, an honest report: about four minutes
 	@rm -rf demo
@@ -40,6 +41,9 @@ chaos: $(INSTALLED)  ## 100 kill -9 of commands (or N=...), full disks, two at o
 
 test-machines: $(INSTALLED) $(ENGINES)  ## the tests (or TESTS=tests/unit/evals) with the kernels of other processors; long, never in CI
 	@$(BIN)/python benchmarks/machines.py $(TESTS)
+
+test-ray: $(CLUSTER)  ## the engine on a local cluster of two machines, one of which is killed; never in CI
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/ray
 
 style: $(INSTALLED)
 	@$(BIN)/ruff format --check -q .
@@ -70,6 +74,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(ENGINES): $(INSTALLED)
 	@echo "installing the engines of export, hf and track, and what drives a browser"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,export,hf,track,browser]'
+	@touch $@
+
+$(CLUSTER): $(INSTALLED)
+	@echo "installing Ray"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
 	@touch $@
 
 $(SITE): $(INSTALLED)

@@ -2,7 +2,7 @@
 
 The wheel is built from the sdist, opened and compared with the source tree (files, metadata, licence, ``py.typed``).
 Then it is installed in an empty environment without any extra, torch first and pinned, where it runs the doctor and the
-way of ``keystep demo`` on less data.
+way of ``keystep demo`` on less data. With the extra ``serve``, the server shows these data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 CONSTRAINTS = ROOT / "constraints.txt"
-DATA = ("py.typed", "evals/templates/")
+DATA = ("py.typed", "evals/templates/", "serve/static/")
 """What the wheel holds beside Python: ours, all of it, under the project's licence."""
 FIELDS = ("Name", "Version", "Summary", "Requires-Python", "License-Expression", "Description-Content-Type")
 TRACES = ("pytest", "mypy", "ruff", "zensical", "onnx", "transformers", "tensorboard")
@@ -45,6 +45,22 @@ model = keystep.pretrain(config, root / "run")
 results = keystep.evaluate(root / "data", {"pjepa": model}, out=root / "report", quick=True)
 assert (root / "report" / "report.html").stat().st_size > 10_000
 print(results.compare("pjepa", "best control"))
+"""
+PAGE = """
+import re
+import subprocess
+import sys
+from urllib.request import urlopen
+
+command = [sys.executable, "-m", "keystep", "serve", sys.argv[1], "--port", "0"]
+server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+try:
+    address = next(found for line in server.stdout if (found := re.search(r"http://\\S+/", line))).group()
+    for name in ("", "static/app.js", "static/app.css", "api/project", "openapi.json"):
+        assert urlopen(address + name).read(), name
+finally:
+    server.terminate()
+    server.wait()
 """
 
 
@@ -126,7 +142,7 @@ def sdist_problems(sdist: Path) -> list[str]:
     """A line for each file that the sdist lacks to be built again."""
     with tarfile.open(sdist) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    needed = ("pyproject.toml", "README.md", "LICENSE", "src/keystep/py.typed", "src/keystep/evals/templates")
+    needed = ("pyproject.toml", "README.md", "LICENSE", *(f"src/keystep/{name}" for name in DATA))
     return [f"{sdist.name}: no {name}" for name in needed if not any(each.startswith(name) for each in names)]
 
 
@@ -151,6 +167,12 @@ def try_out(wheel: Path, place: Path) -> None:
     for arguments in (("--version",), ("--help",), ("doctor",)):
         run(keystep, *arguments, cwd=place, quiet=True)
     run(python, "-c", DEMO, place, cwd=place)
+    refused = subprocess.run([keystep, "serve", place / "data"], cwd=place, capture_output=True, text=True)
+    if refused.returncode != 2 or "pip install 'keystep[serve]'" not in refused.stderr:
+        raise SystemExit(f"dist: serve without its extra says {refused.stderr!r}")
+    say("serving its page")
+    run(*pip, "install", "-q", "-c", CONSTRAINTS, f"{wheel}[serve]")
+    run(python, "-c", PAGE, place / "data", cwd=place)
 
 
 def run(*command: object, cwd: Path = ROOT, quiet: bool = False) -> None:

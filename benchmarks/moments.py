@@ -87,7 +87,7 @@ def main() -> None:
     lines = [
         f"| {name} | {value:,.3f} |" if value % 1 else f"| {name} | {value:,.0f} |" for name, value in found.items()
     ]
-    text = "\n".join(["| | |", "|---|---|", *lines])
+    text = "\n".join(["| measured | |", "|---|---|", *lines])
     print(text)
     if options.out:
         options.out.write_text(f"{HEAD}\n{text}\n")

@@ -162,7 +162,7 @@ def _report(delays: np.ndarray, samples: list[Sample], metrics: str, options: ar
 {options.streams} streams of {options.rate:g} Hz, {options.width} numbers a frame, for {options.minutes:g} minutes;
 preset `{options.preset}` with {window}; torch {torch.__version__}, {os.cpu_count()} cores. {options.note}
 
-| | |
+| measured | |
 |---|---|
 | steps | {len(delays)} |
 | p50, p99, longest (ms) | {p50:.0f}, {p99:.0f}, {most:.0f} |

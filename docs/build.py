@@ -57,7 +57,12 @@ def reference() -> str:
     functions = [f"::: keystep.{home}.{name}" for name, home in sorted(keystep._HOMES.items())]
     packages = [f"::: keystep.{name}\n    options: {{members: false}}" for name in keystep._PACKAGES]
     errors = ["::: keystep.errors.InputError"]
-    lines = ["# Reference", "All names load on first use: `import keystep` costs nothing.", *functions, *errors]
+    lines = [
+        "# Reference",
+        "What `import keystep` offers, from the docstrings. Names load on first use: the import costs nothing.",
+        *functions,
+        *errors,
+    ]
     return "\n\n".join([*lines, *packages]) + "\n"
 
 

@@ -13,7 +13,12 @@ import keystep
 from keystep.config import ModelConfig
 from keystep.config.base import build
 
-keystep.plugins.allow(*(f"toy_backbones:{name}" for name in ("colours", "moving", "broken", "huge", "dying", "stuck")))
+keystep.plugins.allow(
+    *(
+        f"toy_backbones:{name}"
+        for name in ("colours", "moving", "broken", "huge", "dying", "stuck", "slow", "dying_of_long")
+    )
+)
 os.environ["COLUMNS"] = "200"  # what the command line prints does not depend on who imported it first
 settings.register_profile("ci", derandomize=True, deadline=None)  # the same examples each time
 if os.environ.get("CI"):

@@ -62,26 +62,31 @@ class Health:
             f"{self.effective_rank:.1f}, cosine of adjacent latents {self.neighbour_cosine:.3f}{probe}"
         )
 
-    def warnings(self, start: Health, done: float = 1.0) -> list[str]:
+    def warnings(self, start: Health, done: float = 1.0) -> dict[str, str]:
         """Warnings about signs of collapse, compared with the untrained model.
 
         Args:
             start: the values of the untrained model.
             done: completed share of the training. Early predictions are worse than a constant, so that is a warning
                 only in the second half.
+
+        Returns:
+            Name of the value that is wrong -> a line about it.
         """
-        lines = []
+        lines = {}
         if self.effective_rank < COLLAPSED_SHARE * start.effective_rank:
-            lines.append(
+            lines["effective_rank"] = (
                 f"the latents are collapsing: effective rank {self.effective_rank:.1f}, "
                 f"{start.effective_rank:.1f} before training"
             )
         if self.neighbour_cosine > STILL_COSINE:
-            lines.append(f"adjacent latents are nearly identical (cosine {self.neighbour_cosine:.4f})")
+            lines["neighbour_cosine"] = f"adjacent latents are nearly identical (cosine {self.neighbour_cosine:.4f})"
         if self.hidden_loss > self.mean_loss and done >= 0.5:
-            lines.append(f"predictions (loss {self.hidden_loss:.3f}) are worse than a constant ({self.mean_loss:.3f})")
+            lines["hidden_loss"] = (
+                f"predictions (loss {self.hidden_loss:.3f}) are worse than a constant ({self.mean_loss:.3f})"
+            )
         if None not in (self.probe_accuracy, start.probe_accuracy) and self.probe_accuracy < start.probe_accuracy - 2:  # type: ignore[operator]
-            lines.append(
+            lines["probe_accuracy"] = (
                 f"probe accuracy is {self.probe_accuracy:.1f} %, but {start.probe_accuracy:.1f} % with the untrained "
                 "encoder"
             )

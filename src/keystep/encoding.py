@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args, overload
 
@@ -16,6 +19,7 @@ from keystep.config.attention import AttentionPattern
 from keystep.data.crops import length_buckets
 from keystep.data.folder import FeatureFolder
 from keystep.data.store import FeatureStore, Layout, labels_record
+from keystep.engines import Engine, Local, Report, check_shared, device_of
 from keystep.errors import InputError
 from keystep.loading import check_features
 from keystep.locking import owning
@@ -78,6 +82,7 @@ def encode(
     out: Path | str,
     layout: Layout = ...,
     half: bool = ...,
+    engine: Engine | None = ...,
     progress: Progress = ...,
 ) -> EncodedFolder: ...
 def encode(
@@ -89,6 +94,7 @@ def encode(
     out: Path | str | None = None,
     layout: Layout = "native",
     half: bool = False,
+    engine: Engine | None = None,
     progress: Progress = SILENT,
 ) -> Tensor | np.ndarray | dict[str, np.ndarray] | EncodedFolder:
     """Compute the latents of a video, a batch, or all videos of a data set.
@@ -101,6 +107,7 @@ def encode(
         out: output folder, for data sets only. Videos that are already in it are not encoded again.
         layout: with ``out``: ``native`` writes (T, D) at the pooled rate, ``mstcn`` (D, T) at the source rate.
         half: with ``out``: write float16 instead of float32.
+        engine: with ``out``: where to run, see `keystep.extract`. None: this process.
         progress: receives one update for each video of a data set.
 
     Returns:
@@ -114,10 +121,15 @@ def encode(
     pattern = mode_pattern(model, mode)
     columns = _columns(model, pattern, bands)
     if isinstance(features, FeatureFolder):
+        if layout not in get_args(Layout):
+            raise InputError(f"unknown layout {layout!r}; expected one of {', '.join(get_args(Layout))}")
+        warnings = check_features(model, features)
+        features.problems.notes.extend(warnings)
         if out is not None:
             with owning(out):
-                return _encode_folder(model, features, Path(out), pattern, bands, layout, half, progress)
-        features.problems.notes.extend(check_features(model, features))
+                store = _store(model, features, Path(out), pattern, bands, layout, half)
+                work = _Encoding(model, features, store, pattern, columns, half)
+                return _encode_folder(work, warnings, engine or Local(), progress)
         names = list(features.videos)
         with progress.task("encoding", total=len(names), unit="videos") as task:
             latents = dict(encode_videos(model, features, names, pattern, lambda video: task.advance(note=video)))
@@ -155,7 +167,7 @@ def _columns(model: PJEPA, pattern: AttentionPattern | None, bands: Sequence[str
     return [column for column, band in enumerate(owners) if band in bands]
 
 
-def _encode_folder(
+def _store(
     model: PJEPA,
     folder: FeatureFolder,
     out: Path,
@@ -163,18 +175,10 @@ def _encode_folder(
     bands: Sequence[str] | None,
     layout: Layout,
     half: bool,
-    progress: Progress,
-) -> EncodedFolder:
-    """Encode the videos that are not in ``out`` yet. The folder is consistent after every video."""
-    if layout not in get_args(Layout):
-        raise InputError(f"unknown layout {layout!r}; expected one of {', '.join(get_args(Layout))}")
-    warnings = check_features(model, folder)
-    folder.problems.notes.extend(warnings)
-    upsample = folder.pool if layout == "mstcn" else 1
-    columns = _columns(model, pattern, bands)
+) -> FeatureStore:
+    """Create the folder of latents, or continue it."""
     made = "made with the true segment boundaries" if model.config.oracle else ""
-    oracle = "; ".join(filter(None, (folder.oracle, made)))
-    store = FeatureStore(
+    return FeatureStore(
         out,
         folder.source if layout == "mstcn" else folder.timeline,
         layout,
@@ -184,32 +188,87 @@ def _encode_folder(
             "features": folder.fingerprint(),
             "attention": str(pattern or model.config.attention),
             "bands": {band: width for band, width in model.bands(pattern).items() if bands is None or band in bands},
-            "oracle": oracle,
+            "oracle": "; ".join(filter(None, (folder.oracle, made))),
             **labels_record(folder),
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
         },
     ).create()
-    if folder.pool == upsample:
+
+
+def _encode_folder(work: _Encoding, warnings: list[str], engine: Engine, progress: Progress) -> EncodedFolder:
+    """Encode the videos that are not in the store yet. It is consistent after every video."""
+    folder, store = work.folder, work.store
+    if folder.pool == work.upsample:
         store.copy_annotation(folder)
     else:
         warnings.append("labels are not copied, because their rate differs from that of the latents")
-    done = {name for name in folder.videos if (out / "features" / f"{name}.npy").exists()}
-    with progress.task("encoding", total=len(folder.videos) - len(done), unit="videos") as task:
+    kind = work.model.mask_token.device.type if isinstance(engine, Local) else engine.kind()
+    if not engine.alone:
+        work = replace(work, model=deepcopy(work.model).cpu(), device=kind)
+    done = store.videos()
+    lengths = {name: folder.length(name) for name in folder.videos}
+    groups = [group for group in length_buckets(lengths, _batch_frames(kind)) if not done.issuperset(group)]
+    jobs = {group[0]: (group, done.intersection(group)) for group in groups}
+    with (
+        progress.task("encoding", total=len(lengths.keys() - done), unit="videos") as task,
+        closing(engine.run(work, jobs, lambda amount, count: task.advance(amount), kind)) as finished,
+    ):
+        for name, result in finished:
+            folder.problems.skipped.update(result())
+            task.advance(0, note=name)
+    skipped = dict(folder.problems.skipped)
+    store.finish()
+    videos = tuple(name for name in folder.videos if name not in skipped)
+    return EncodedFolder(store.root, videos, skipped, tuple(warnings), (store.provenance or {})["oracle"])
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What a worker does; pickled for workers.
+
+    Attributes:
+        model, folder, pattern: as in `encode_videos`.
+        store: the folder of latents.
+        columns: columns of the latents to write.
+        half: write float16 instead of float32.
+        device: kind of device to move the model to; None: it stays where it is.
+    """
+
+    model: PJEPA
+    folder: FeatureFolder
+    store: FeatureStore
+    pattern: AttentionPattern | None
+    columns: slice | list[int]
+    half: bool
+    device: str | None = None
+
+    @property
+    def upsample(self) -> int:
+        """How often each latent is written."""
+        return self.folder.pool if self.store.layout == "mstcn" else 1
+
+    def __call__(self, worker: int, report: Report) -> Callable[[list[str], Collection[str]], dict[str, str]]:
+        """Move the model to the device of a worker."""
+        check_shared(self.store.root / "store.json")
+        if self.device is not None:
+            self.model.to(device_of(worker) if self.device == "cuda" else self.device)
+        return partial(self._encode, report)
+
+    def _encode(self, report: Report, group: list[str], done: Collection[str]) -> dict[str, str]:
+        """Encode and write the videos of a batch that are not done; returns those that were skipped -> reason."""
+        folder, upsample = self.folder, self.upsample
 
         def count(video: str) -> None:
             if video not in done:
-                task.advance(note=video)
+                report(1, 0)
 
-        for name, latents in encode_videos(model, folder, list(folder.videos), pattern, count, done):
-            latents = latents[:, columns]
+        for name, latents in encode_videos(self.model, folder, group, self.pattern, count, done):
+            latents = latents[:, self.columns]
             held = np.repeat(latents, upsample, axis=0)[: folder.video(name).frames] if upsample > 1 else latents
             times = folder.times(name) if folder.pool != upsample and folder.has_times(name) else None
-            store.add(name, held.astype(np.float16 if half else np.float32), times=times)
-    skipped = dict(folder.problems.skipped)
-    videos = tuple(name for name in folder.videos if name not in skipped)
-    store.finish()
-    return EncodedFolder(out, videos, skipped, tuple(warnings), oracle)
+            self.store.add(name, held.astype(np.float16 if self.half else np.float32), times=times)
+        return {name: reason for name, reason in folder.problems.skipped.items() if name in group}
 
 
 def encode_videos(
@@ -239,7 +298,7 @@ def encode_videos(
     """
     if folder.width != model.config.input_dim:
         raise InputError(f"{folder.root}: features have width {folder.width}; expected {model.config.input_dim}")
-    frames = BATCH_FRAMES.get(model.mask_token.device.type, BATCH_FRAMES["cpu"])
+    frames = _batch_frames(model.mask_token.device.type)
     oracle = model.config.oracle or (pattern is not None and pattern.oracle)
     for group in length_buckets({name: folder.length(name) for name in names}, frames):
         if all(name in done for name in group):
@@ -259,3 +318,7 @@ def encode_videos(
         for row, (name, features) in enumerate(read.items()):
             if name not in done:
                 yield name, latents[row, : len(features)]
+
+
+def _batch_frames(device: str) -> int:
+    return BATCH_FRAMES.get(device, BATCH_FRAMES["cpu"])

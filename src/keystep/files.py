@@ -33,13 +33,13 @@ def replacing(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     """A temporary sibling to write ``path`` to (a file or a folder); put in place on success, removed on failure.
 
     A folder that stands there already is replaced only if it holds nothing but the names in ``ours``: what somebody
-    else put there is never removed. Where a link to a folder stands there, the folder is replaced, not the link.
+    else put there is never removed. Where a link stands there, what it leads to is replaced, not the link.
 
     Raises:
         InputError: the disk refuses (full, read-only, no permission); what stood at ``path`` before is untouched.
     """
     check_replaceable(path, ours)
-    path = path.resolve() if path.is_dir() else path
+    path = Path(os.path.realpath(path)) if path.is_dir() or path.is_symlink() else path
     temporary = _beside(path, "part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +104,13 @@ def check_replaceable(folder: Path, ours: Collection[str] = ()) -> None:
     """Refuse a folder that cannot be replaced as a whole, before work is done for it; a file or nothing passes.
 
     Raises:
-        InputError: it holds anything but ``ours``; it is a mount point, or the folder that this process is in; or its
-            place cannot be written to.
+        InputError: it is a pipe or a device; it holds anything but ``ours``; it is a mount point, or the folder that
+            this process is in; or its place cannot be written to.
     """
     try:
         check_ours(folder, ours)
+        if folder.exists() and not (folder.is_dir() or folder.is_file()):
+            raise InputError(f"{folder}: a pipe or a device, which cannot be replaced; choose a file or a folder")
         if not folder.is_dir():
             return
         place = folder.resolve()

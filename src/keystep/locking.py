@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from keystep.errors import InputError, named
-from keystep.files import remove_leftovers
+from keystep.files import check_writable, remove_leftovers
 
 INSIDE = ".keystep.lock"
 """Name of the lock of a folder in it, where nothing may be written beside it, as in a container's volume."""
@@ -27,7 +27,7 @@ def owning(*outputs: Path | str | None) -> Iterator[None]:
         InputError: another process writes there, or the place cannot be written to.
     """
     with ExitStack() as stack:
-        for output in dict.fromkeys(Path(output).resolve() for output in outputs if output is not None):
+        for output in dict.fromkeys(Path(os.path.realpath(output)) for output in outputs if output is not None):
             if not output.exists() or output.is_dir() or output.is_file():
                 stack.enter_context(_locked(output))
                 remove_leftovers(output)
@@ -43,6 +43,8 @@ def _locked(output: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
+        if not place.exists():
+            check_writable(output)  # some file systems refuse new files in a way that looks like a lock
         raise InputError(
             f"{output}: {_holder(place)} is writing there; wait for it, or choose another output"
         ) from None

@@ -1,6 +1,6 @@
 """How far long work is: one protocol, and what shows it in a terminal, in a notebook and in a log.
 
-Functions that take long accept ``progress``, by default `SILENT`, and report to it::
+Functions that take long accept ``progress``, by default `SILENT`, and report to it:
 
     with progress.task("encoding", total=len(names), unit="videos") as task:
         for name in names:
@@ -36,12 +36,13 @@ class Progress(Protocol):
     """Receives the progress of long work."""
 
     def task(
-        self, description: str, total: float | None = None, unit: str = "", initial: float = 0
+        self, description: str, total: float | None = None, unit: str = "", initial: float = 0, even: bool = True
     ) -> AbstractContextManager[Task]:
         """Begin a piece of work of ``total`` units, such as 12 ``videos``; leaving the context ends it.
 
         Args:
             initial: units that an earlier, resumed run has done already.
+            even: whether units take about as long as each other. If not, nothing is said about the time left.
         """
 
     def message(self, text: str) -> None:
@@ -67,7 +68,9 @@ class Silent:
     """No-op progress."""
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
+    def task(
+        self, description: str, total: float | None = None, unit: str = "", initial: float = 0, even: bool = True
+    ) -> Iterator[Task]:
         yield Count(total, lambda done, total, note: None)
 
     def message(self, text: str) -> None:
@@ -90,7 +93,9 @@ class Bars:
         self.console = console or Terminal()
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
+    def task(
+        self, description: str, total: float | None = None, unit: str = "", initial: float = 0, even: bool = True
+    ) -> Iterator[Task]:
         from rich import progress
 
         columns = (
@@ -99,8 +104,7 @@ class Bars:
             progress.TextColumn("{task.fields[count]}"),
             progress.TextColumn("{task.fields[note]}", markup=False),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+            *((progress.TextColumn("left"), progress.TimeRemainingColumn()) if even else ()),
         )
         with progress.Progress(*columns, console=self.console) as display:
             bar = display.add_task(
@@ -130,7 +134,9 @@ class Lines:
         self.interval = interval
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
+    def task(
+        self, description: str, total: float | None = None, unit: str = "", initial: float = 0, even: bool = True
+    ) -> Iterator[Task]:
         started = printed = time.monotonic()
         lines = 0
 
@@ -141,9 +147,11 @@ class Lines:
             if now - printed < self.interval and not complete:
                 return
             printed, lines = now, lines + 1
-            known = total is not None and initial < done < total
-            left = f"{(total - done) * (now - started) / (done - initial):.0f} s left" if known else ""  # type: ignore[operator]
-            self.write("  ".join(filter(None, (f"{description}: {_count(done, total, unit)}", note, left))))
+            spent = now - started
+            known = even and total is not None and initial < done < total
+            left = f"{(total - done) * spent / (done - initial):.0f} s left" if known else ""  # type: ignore[operator]
+            after = "" if even or complete else f"after {spent:.0f} s"
+            self.write("  ".join(filter(None, (f"{description}: {_count(done, total, unit)}", note, left or after))))
 
         yield Count(total, changed, initial)
 

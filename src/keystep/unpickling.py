@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from keystep.errors import InputError, named, one_line
@@ -68,9 +69,9 @@ def load_torch(path: Path) -> Any:
             f"{path}: contains more than plain tensors and numbers{what}, or is damaged; not loaded; save only its "
             "state dict"
         ) from error
-    except (*_DAMAGE, MemoryError, AssertionError, struct.error, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, MemoryError, AssertionError, struct.error, zipfile.BadZipFile, SafetensorError) as error:
         lines = str(error).strip().splitlines()
-        line = one_line(lines[0]) if lines else type(error).__name__
+        line = one_line(lines[0].partition(". ")[0]) if lines else type(error).__name__
         raise InputError(f"{path}: not a complete torch file: {line}") from error
 
 
@@ -225,6 +226,18 @@ def _number(dtype: object, data: object = b"") -> Any:
         return None
 
 
+def _table(*_: object) -> dict[Any, Any]:
+    """Stand-in for ``collections.defaultdict``, which is filled like a dict."""
+    return {}
+
+
+def _row(*_: object) -> list[Any]:
+    """Stand-in for ``collections.deque``, which is filled like a list."""
+    return []
+
+
+_FACTORIES = ("list", "dict", "int", "float", "str", "range", "slice", "frozenset")
+_TIMES = ("datetime", "date", "time", "timedelta", "timezone")
 _PATHS = ("PosixPath", "WindowsPath", "Path", "PurePosixPath", "PureWindowsPath")
 _STAND_INS: dict[str, Any] = {
     **{f"numpy.{core}.multiarray.scalar": _number for core in ("core", "_core")},
@@ -232,6 +245,9 @@ _STAND_INS: dict[str, Any] = {
     **{"numpy.ndarray": _Array, "numpy.dtype": _DType},
     **{f"pathlib.{name}": _Inert for name in _PATHS},
     **{"argparse.Namespace": _Inert, "types.SimpleNamespace": _Inert},
+    **{"collections.defaultdict": _table, "collections.deque": _row},
+    **{f"builtins.{name}": _Inert for name in _FACTORIES},
+    **{f"datetime.{name}": _Inert for name in _TIMES},
 }
 """Name in a file -> what is used instead, for the harmless types that training code saves beside weights."""
 

@@ -139,6 +139,19 @@ def no_features(data: Path) -> None:
         path.unlink()
 
 
+def test_ctrl_c_is_one_line_where_nothing_can_be_resumed(keystep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keystep.doctor.examine", stop)
+    assert keystep("doctor")[::2] == (130, "keystep: stopped\n")
+
+
+def test_an_empty_argument_is_not_the_current_folder(keystep: Run, data: Path) -> None:
+    status, _, error = keystep("encode", "", data, "--out", "latents")
+    assert status == 2 and "an empty argument; is a variable of the shell not set?" in error
+
+
 @pytest.mark.parametrize(
     ("corrupt", "options", "message"),
     [

@@ -17,7 +17,7 @@ QUICKER = {"pretrain": SMALL, "eval": (*QUICK, "--quick")}
 
 def commands(page: str) -> list[list[str]]:
     blocks = re.findall(r"^```sh\n(.*?)^```", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
 
 
 @pytest.mark.parametrize("page", ["own_features.md", "few_labels.md"])
@@ -41,8 +41,8 @@ def test_commands_for_many_machines_are_understood(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     for name in ("VIDEOS", "data"):
         (tmp_path / name).mkdir()
-    lines = commands("many_machines.md")
-    assert len(lines) == 5
+    lines = [words for words in commands("many_machines.md") if "keystep" in words]
+    assert len(lines) == 10
     for words in lines:
         name, *rest = words[words.index("keystep") + 1 :]
         typer.main.get_command(app).commands[name].make_context(name, rest)  # type: ignore[attr-defined]

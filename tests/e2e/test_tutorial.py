@@ -56,7 +56,8 @@ def test_the_tutorial_goes_from_videos_to_a_claim(
     write_videos(tmp_path)
     (python,) = blocks("python")
     exec(compile(python, "tutorial.md", "exec"), {})
-    lines = [line for block in blocks("sh") if not block.startswith("for ") for line in block.splitlines()]
+    printed = [block.replace("\\\n", "") for block in blocks("sh") if not block.startswith("for ")]
+    lines = [line for block in printed for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines]
     verbs = ["extract", "inspect", "split", "pretrain", "eval", "predict", "stream", "serve"]
     assert [each[0] for each in commands] == verbs

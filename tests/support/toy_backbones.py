@@ -72,3 +72,24 @@ def stuck() -> FunctionBackbone:
         return _cells(clips)
 
     return FunctionBackbone(wait, name="toy-stuck", weights="5" * 64, width=12, picture=PICTURE, clip=ClipSpec())
+
+
+def slow() -> FunctionBackbone:
+    """The colours of one picture, a second a call of at most 16 pictures."""
+
+    def wait(clips: Tensor) -> Tensor:
+        time.sleep(1)
+        return _cells(clips)
+
+    return FunctionBackbone(wait, name="toy-slow", weights="6" * 64, width=12, picture=PICTURE, clip=ClipSpec())
+
+
+def dying_of_long() -> FunctionBackbone:
+    """Ends the process at a video of more than twelve slots, as the system does for want of memory."""
+
+    def die(clips: Tensor) -> Tensor:
+        if len(clips) > 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _cells(clips)
+
+    return FunctionBackbone(die, name="toy-long", weights="7" * 64, width=12, picture=PICTURE, clip=ClipSpec())

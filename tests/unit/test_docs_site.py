@@ -64,3 +64,24 @@ def test_broken_links_and_pages_out_of_the_navigation_are_named(build: ModuleTyp
         "mkdocs.yml names gone.md, which does not exist",
         "new.md is not in the navigation of mkdocs.yml",
     ]
+
+
+def pages() -> list[Path]:
+    return sorted((ROOT / "docs").glob("**/*.md"))
+
+
+def test_every_page_says_first_what_it_is_for() -> None:
+    for page in pages():
+        first = page.read_text().split("\n\n")[1]
+        assert not first.startswith(("#", "|", "```", "- ", "![")), f"{page.name} begins with {first[:40]!r}"
+
+
+def test_code_of_pages_is_fenced_so_that_no_editor_takes_it_for_prose() -> None:
+    for page in pages():
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert not re.search(r"(?<=\n\n) {4}(?!-)\S.*", prose), page.name
+
+
+def test_a_link_to_a_page_has_a_name_for_readers() -> None:
+    for page in pages():
+        assert not re.search(r"\[[^]\s]*\.md\]\(", page.read_text()), page.name

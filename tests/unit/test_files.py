@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from keystep.errors import InputError
-from keystep.files import check_replaceable, replacing, write_array, write_json
+from keystep.files import check_replaceable, replacing, write_array, write_json, write_lines
 from keystep.reading import read_json
 
 
@@ -209,3 +209,22 @@ def test_a_link_to_a_folder_stays_and_what_it_leads_to_is_replaced(tmp_path: Pat
         (temporary / "new").write_text("new")
     assert (tmp_path / "out").is_symlink() and listing(tmp_path / "large disk") == ["new"]
     assert listing(tmp_path) == ["large disk", "out"]
+
+
+def test_a_device_or_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(InputError, match="a pipe or a device, which cannot be replaced"):
+            write_lines(path, ["x"])
+        assert path.exists() and not path.is_file()
+
+
+def test_a_link_to_a_file_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for target in ("elsewhere/old.txt", "elsewhere/new.txt"):
+        (tmp_path / "elsewhere" / "old.txt").write_text("old")
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        write_lines(tmp_path / "link", ["x"])
+        assert (tmp_path / "link").is_symlink() and (tmp_path / target).read_text() == "x\n"

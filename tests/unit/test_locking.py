@@ -31,6 +31,21 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a place where no file can be made, even by root")
+def test_a_place_where_no_file_can_be_made_is_not_somebody_elses() -> None:
+    with (
+        pytest.raises(InputError, match=r"/out: cannot be written: .*; nothing was done yet"),
+        owning("/proc/self/out"),
+    ):
+        pass
+
+
+def test_a_link_to_itself_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("out")
+    with pytest.raises(InputError, match="cannot be written"), owning(tmp_path / "out"):
+        write_json(tmp_path / "out" / "store.json", {})
+
+
 def dead_process() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()

@@ -19,6 +19,18 @@ def test_lines_say_done_total_unit_note_and_time_left() -> None:
     assert lines[1] == "encoding: 2 of 2 videos  b.npy"
 
 
+def test_nothing_is_said_about_the_time_left_where_units_differ() -> None:
+    lines: list[str] = []
+    with Lines(lines.append, interval=0).task("judging", total=2, unit="probes", even=False) as task:
+        task.advance(note="raw features")
+        task.advance(note="all controls")
+    assert lines == ["judging: 1 of 2 probes  raw features  after 0 s", "judging: 2 of 2 probes  all controls"]
+    screen = io.StringIO()
+    with Bars(Console(file=screen, force_terminal=True, width=120)).task("judging", total=2, even=False) as task:
+        task.advance()
+    assert "left" not in screen.getvalue()
+
+
 def test_short_work_writes_no_lines() -> None:
     lines: list[str] = []
     with Lines(lines.append, interval=60).task("encoding", total=2) as task:

@@ -14,7 +14,12 @@ def main() -> None:
     """Run the command line."""
     from keystep.cli.commands import app
 
-    guarded(app)
+    def work() -> None:
+        if "" in sys.argv[1:]:  # it would be the current folder
+            raise InputError("an empty argument; is a variable of the shell not set?")
+        app()
+
+    guarded(work)
 
 
 def guarded(work: Callable[[], object]) -> None:
@@ -31,6 +36,10 @@ def guarded(work: Callable[[], object]) -> None:
     except Interrupted as stop:
         print(plain(f"keystep: {stop}"), file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer takes KeyboardInterrupt for itself, without a word
+            print("keystep: stopped", file=sys.stderr)
+        raise
     except KeyboardInterrupt:  # work that can be resumed raises Interrupted instead
         print("keystep: stopped", file=sys.stderr)
         sys.exit(130)

@@ -67,6 +67,22 @@ Groups = Annotated[
         "groups are read from splits/groups.csv.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of workers; each loads the model. By default one, with --engine ray as many as fit."
+    ),
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="'local': processes of this machine. 'ray': a Ray cluster (extra 'ray').")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray cluster: HOST:6379, ray://HOST:10001 or auto. By default as RAY_ADDRESS says, or the one that "
+        "this machine belongs to, or this machine alone."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 Split = Annotated[str, typer.Option(help="Name of the split: K in splits/train.splitK.bundle.")]
 Set = Annotated[

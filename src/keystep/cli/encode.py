@@ -9,6 +9,7 @@ from rich.console import Console
 from keystep.cli.data import list_problems, open_data, show_lines
 from keystep.cli.progress import progress_on
 from keystep.encoding import Mode, encode, mode_pattern
+from keystep.engines import Engine
 from keystep.loading import load
 
 
@@ -23,6 +24,7 @@ def encode_folder(
     on_error: str,
     half: bool,
     bands: str | None,
+    engine: Engine,
     console: Console,
 ) -> None:
     """Encode a feature folder and print a summary."""
@@ -30,8 +32,9 @@ def encode_folder(
     folder = open_data(data, source_rate, rate, on_error)
     mode: Mode = "causal" if live else "offline"
     chosen = None if bands is None else [band.strip() for band in bands.split(",")]
+    options = {"mode": mode, "bands": chosen, "layout": layout, "half": half}
     made = encode(  # type: ignore[call-overload]
-        model, folder, mode=mode, bands=chosen, out=out, layout=layout, half=half, progress=progress_on(console)
+        model, folder, out=out, **options, engine=engine, progress=progress_on(console)
     )
     show_lines(made.warnings, console)
     list_problems(folder, console, shown=made.warnings)

@@ -13,6 +13,7 @@ from keystep.cli.data import list_found, open_data, show_warnings
 from keystep.cli.progress import progress_on
 from keystep.config.base import assignments
 from keystep.data.folder import FeatureFolder
+from keystep.engines import Engine
 from keystep.errors import InputError, plain
 from keystep.evals.entrants import Group, check_models, load_groups, training_rate
 from keystep.evals.evaluate import check_output, evaluate
@@ -52,6 +53,7 @@ def evaluate_folder(
     persons: str | None = None,
     quick: bool = False,
     overwrite: bool = False,
+    engine: Engine | None = None,
 ) -> None:
     """Evaluate models on a feature folder, write the result and report, and print the tables."""
     config = eval_config(assignments(settings), suite)
@@ -70,6 +72,7 @@ def evaluate_folder(
             out=out,
             quick=quick,
             overwrite=overwrite,
+            engine=engine,
             progress=progress_on(console),
         )
     found = results.record["data"]

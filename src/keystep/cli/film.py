@@ -15,21 +15,43 @@ from keystep.evals.plots import clock_axis
 from keystep.extraction.backbone import Picture
 from keystep.extraction.video import open_video
 
-HEIGHT = 120
+HEIGHT = 144
+"""Height in pixels at which frames are decoded."""
 
 
-def frames(axes: Axes, video: Path, start: float, stop: float, count: int = 12) -> None:
-    """Draw ``count`` evenly spaced frames of a video between ``start`` and ``stop``, in seconds."""
+def frames(axes: Axes, video: Path, start: float, stop: float) -> None:
+    """Draw evenly spaced frames of a video between ``start`` and ``stop``, in seconds, each in its own proportions.
+
+    There are as many as fit beside each other. The figure has to be complete but for them, since its layout decides.
+    """
     source = open_video(video)
-    width = max(1, round(HEIGHT * source.info.width / source.info.height))
-    picture = Picture(height=HEIGHT, width=width)
+    ratio = source.info.width / source.info.height
+    axes.set(xlim=(start, stop), ylim=(0, 1), yticks=[], xticks=[])
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    count, across, down = fitting(ratio, axes.bbox.width / axes.bbox.height)
+    picture = Picture(height=HEIGHT, width=max(1, round(HEIGHT * ratio)))
     share = (stop - start) / count
     moments = [Fraction(start + (index + 0.5) * share) for index in range(count)]
-    for index, frame in enumerate(source.at(moments)):
-        left = start + index * share
-        axes.imshow(frame.rgb(picture), extent=(left, left + 0.98 * share, 0, 1), aspect="auto")
-    axes.set(xlim=(start, stop), ylim=(0, 1), yticks=[], xticks=[])
+    for middle, frame in zip(moments, source.at(moments), strict=True):
+        left, right = float(middle) - across * share / 2, float(middle) + across * share / 2
+        axes.imshow(frame.rgb(picture), extent=(left, right, 0.5 - down / 2, 0.5 + down / 2), aspect="auto")
+    axes.set(xlim=(start, stop), ylim=(0, 1))
     axes.set_frame_on(False)
+
+
+def fitting(ratio: float, strip: float) -> tuple[int, float, float]:
+    """How frames of one shape lie beside each other in a strip.
+
+    Args:
+        ratio: width / height of a frame.
+        strip: width / height of the strip.
+
+    Returns:
+        Number of frames, and the shares of the width of its place and of the strip's height that each one takes.
+    """
+    count = max(1, round(strip / ratio))
+    place = strip / count * 0.98  # a gap between two
+    return count, 0.98 * min(1.0, ratio / place), min(1.0, place / ratio)
 
 
 def steps(axes: Axes, ids: np.ndarray, palette: Palette, start: float, stop: float) -> None:

@@ -29,11 +29,12 @@ def draw_frames(folder: FeatureFolder, picture: Path) -> bool:
     figure = Figure(figsize=(13, height), layout="constrained")
     axes = iter(figure.subplots(sum(map(len, ratios)), 1, height_ratios=[*chain(*ratios)], squeeze=False)[:, 0])
     palette = Palette(folder.classes)
+    strips = []
     for (name, source), rows in zip(sources.items(), ratios, strict=True):
         own = [next(axes) for _ in rows]
         times = folder.times(name)
         start, stop = float(times[0]), max(float(times[-1]), float(times[0]) + 0.1)
-        film.frames(own[0], source, start, stop)
+        strips.append((own[0], source, start, stop))
         own[0].set_title(
             plain(f"{name}: {len(times):,} slots, {clock(start)} to {clock(stop)}"), fontsize=9, loc="left"
         )
@@ -43,6 +44,8 @@ def draw_frames(folder: FeatureFolder, picture: Path) -> bool:
             own[1].set_xticks([])
             film.steps(own[2], folder.labels(name), palette, start, stop)
             own[2].set_ylabel("labels", fontsize=8, rotation=0, ha="right", va="center")
+    for strip in strips:
+        film.frames(*strip)
     with replacing(picture) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return True

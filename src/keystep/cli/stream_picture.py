@@ -44,11 +44,9 @@ class StreamPicture:
         if not self.final:
             return False
         times, steps, probabilities, delays = (np.array(column) for column in zip(*self.final, strict=True))
-        figure = Figure(figsize=(12, 4.6 if self.video else 3.4), layout="constrained")
-        ratios = [1.5, 0.7, 1.6] if self.video else [0.7, 1.6]
+        figure = Figure(figsize=(12, 4.4 if self.video else 3.4), layout="constrained")
+        ratios = [1.0, 0.7, 1.6] if self.video else [0.7, 1.6]
         axes = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-        if self.video is not None:
-            film.frames(axes[0], self.video, times[0], times[-1])
         palette = Palette([self.head.name(step) for step in range(self.head.classes)])
         film.steps(axes[-2], steps, palette, times[0], times[-1])
         axes[-1].plot(times, probabilities, color="#33608c", linewidth=0.9)
@@ -57,6 +55,8 @@ class StreamPicture:
         name = "standard input" if self.source == "-" else Path(self.source).name
         longest = f"delay of up to {max(delays):.2f} s" if max(delays) else "no delay"
         figure.suptitle(plain(f"{name}: {len(times):,} frames, as predicted live; {longest}", 120), fontsize=10)
+        if self.video is not None:
+            film.frames(axes[0], self.video, times[0], times[-1])
         with replacing(self.path) as temporary:
             figure.savefig(temporary, dpi=120, format="png")
         return True

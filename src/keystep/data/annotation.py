@@ -12,14 +12,16 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from keystep.errors import InputError
-from keystep.reading import read_lines, whole_number
+from keystep.reading import read_lines, read_text, whole_number
 
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.15
@@ -27,6 +29,11 @@ IGNORED = -100
 """The class id of frames without a label, which losses and scores ignore."""
 UNLABELLED = "(unlabelled)"
 """The line of such a frame in ``groundTruth/<video>.txt``, unless mapping.txt has a class of the same name."""
+
+
+def composed(text: str) -> str:
+    """A class name in Unicode's composed form (NFC): other systems write "é" as two characters."""
+    return normalize("NFC", text)
 
 
 def read_mapping(path: Path) -> tuple[str, ...]:
@@ -37,7 +44,7 @@ def read_mapping(path: Path) -> tuple[str, ...]:
     """
     names: dict[int, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        identifier, name = (*line.split(maxsplit=1), "")[:2]
+        identifier, name = (*composed(line).split(maxsplit=1), "")[:2]
         if whole_number(identifier) is None or not name:
             raise InputError(f"{path}, line {number}: {line!r} is not 'id name'")
         if int(identifier) in names or name in names.values():
@@ -63,8 +70,11 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     Raises:
         InputError: a class that is not in ``classes``.
     """
-    lines = read_lines(path)
     ids = {UNLABELLED: IGNORED} | {name: index for index, name in enumerate(classes)}
+    plain = read_text(path).removesuffix("\n").split("\n")
+    with suppress(KeyError):  # most files have nothing to strip
+        return np.fromiter(map(ids.__getitem__, plain), np.int64, len(plain))
+    lines = [composed(line) for line in read_lines(path)]
     try:
         return np.array([ids[line] for line in lines], dtype=np.int64)
     except KeyError as error:

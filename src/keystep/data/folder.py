@@ -8,6 +8,7 @@ Both layouts share one structure::
     splits/*.splitK.bundle   video names of train/valid/test (optional)
     splits/groups.csv        "video,group"                   (optional, `keystep.data.groups`)
     store.json               timeline and orientation        (always in keystep's own folders)
+    scales/<video>.npy       (2, D) float32 scale of features that are int8 (`keystep.data.slots.quantise`)
     times/<video>.npy        (T,) float64 seconds of each slot that is not on the timeline (optional)
     seen/<video>.npy         (T, 3) source frames of each slot: first seen, shown at its moment, last seen (optional)
     segments/<video>.txt     one length per line, if neighbouring segments may have the same label (optional)
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,17 @@ from keystep.data.layout import (
     source_timeline,
 )
 from keystep.data.problems import Problems
-from keystep.data.slots import as_float32, open_array, pool_labels, pool_mean, pool_times, read_times
+from keystep.data.slots import (
+    array_header,
+    as_float32,
+    dequantise,
+    open_array,
+    pool_labels,
+    pool_mean,
+    pool_times,
+    read_scale,
+    read_times,
+)
 from keystep.data.timeline import Timeline
 from keystep.data.unused import unused_files
 from keystep.errors import InputError
@@ -151,10 +162,12 @@ class FeatureFolder:
         stop = self.length(name) if stop is None else stop
         if not 0 <= start <= stop <= self.length(name):
             raise InputError(f"{video.features}: no slots {start} to {stop}; it has {self.length(name)}")
-        stored = open_array(video.features)
+        stored = open_array(video.features, quantised=video.scale is not None)
         first, last = start * self.pool, min(stop * self.pool, video.frames)
         rows = stored[first:last] if video.time_axis == 0 else stored[:, first:last].T
         rows = as_float32(rows)  # a copy, which callers may change
+        if video.scale is not None:
+            rows = dequantise(rows, read_scale(video.scale, video.width))
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             frame = first + int(np.argmin(finite))
@@ -168,6 +181,10 @@ class FeatureFolder:
             return features
         mean: np.ndarray = features.reshape(len(features), self.tokens, -1).mean(axis=1)
         return mean
+
+    def every_vector(self, names: Sequence[str]) -> Iterable[np.ndarray]:
+        """The vectors of some videos, read in each iteration, one video at a time."""
+        return _Vectors(self, names)
 
     def frame_labels(self, name: str) -> np.ndarray:
         """Read the class ids of a video at the rate on disk, (frames,) int64, cut to the length of the features.
@@ -231,7 +248,7 @@ class FeatureFolder:
             index = np.arange(self.length(name), dtype=np.float64)
             return (float(self.timeline.start) + index / float(self.timeline.rate))[start:stop]
         video = self.video(name)
-        on_disk = read_times(self._times_path(name), open_array(video.features).shape[video.time_axis])
+        on_disk = read_times(self._times_path(name), array_header(video.features).shape[video.time_axis])
         return pool_times(on_disk[: video.frames], self.pool, self.source.alignment)[start:stop]
 
     def _times_path(self, name: str) -> Path:
@@ -280,13 +297,21 @@ class FeatureFolder:
         digest = hashlib.sha256(json.dumps([self.classes, self.source.to_json(), self.pool]).encode())
         for name, video in sorted(self.videos.items()):
             digest.update(json.dumps([name, video.frames, video.width, video.time_axis]).encode())
-            for path in (video.features, video.labels):
+            for path in (video.features, video.labels, *([video.scale] if video.scale is not None else [])):
                 digest.update(b"-" if path is None else sample_bytes(path))
             for part, ending in (("segments", "txt"), ("mistakes", "csv")):
                 path = self.root / part / f"{name}.{ending}"
                 if path.exists():
                     digest.update(part.encode() + sample_bytes(path))
         return digest.hexdigest()
+
+
+class _Vectors(Iterable[np.ndarray]):
+    def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
+        self.folder, self.videos = folder, videos
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.folder.vectors, self.videos)
 
 
 def open_dataset(

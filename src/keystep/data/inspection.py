@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from keystep.data.annotation import IGNORED, PARTS, Split, read_split, segment_lengths
+from keystep.data.annotation import IGNORED, PARTS, Split, read_split
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping, shared_groups
+from keystep.data.layout import file_names
 from keystep.data.time_scale import CHANNELS, TimeScale, decorrelation_time
 from keystep.errors import InputError
 from keystep.progress import SILENT, Progress
@@ -153,9 +154,9 @@ def inspect_dataset(
     folder = open_dataset(
         root, source_rate=source_rate if known else 1, rate=rate if known else None, problems="skip", groups=groups
     )
-    tracks = _read_all(folder, progress)
+    labels = _LabelSurvey(folder)
+    tracks = _read_all(folder, labels, progress)
     sound = [name for name in folder.videos if name not in folder.problems.skipped]
-    classes, labelled = _count_classes(folder, sound)
     known_groups, of_groups = _inspect_groups(folder)
     splits, of_splits, shared = _inspect_splits(folder, known_groups)
     time_scale, constant = _measure_time_scale(folder, tracks)
@@ -163,8 +164,8 @@ def inspect_dataset(
         folder,
         folder.timeline.rate if known else None,
         {name: folder.length(name) for name in folder.videos},
-        classes,
-        labelled,
+        labels.classes(),
+        labels.total,
         splits,
         dict(sorted(Counter((known_groups or {}).values()).items())),
         time_scale,
@@ -175,56 +176,90 @@ def inspect_dataset(
             *constant,
             *shared,
             *(_explicit_times(folder, sound) if known else ()),
-            *_ending_early(folder, sound),
+            *labels.ending_early(),
             *_odd_videos(folder),
             *_left_out(folder),
         ),
     )
 
 
-def _read_all(folder: FeatureFolder, progress: Progress) -> list[np.ndarray]:
+def _read_all(folder: FeatureFolder, labels: _LabelSurvey, progress: Progress) -> list[np.ndarray]:
     """Read every video; returns those on which tau is measured, (T, at most `CHANNELS`) each."""
     names = list(folder.videos)
     sample = {names[place] for place in np.linspace(0, len(names) - 1, min(MEASURED, len(names))).astype(int)}
+    segmented, timed = (file_names(folder.root / part) for part in ("segments", "times"))
     measured = []
+
+    def read(name: str) -> None:
+        folder.features(name)
+        if f"{name}.npy" in timed:
+            folder.times(name)
+        if f"{name}.txt" in segmented:
+            folder.segment_lengths(name)
+
     with progress.task("reading", total=len(names), unit="videos") as task:
         for name in names:
-            folder.problems.attempt(name, lambda name=name: _read(folder, name))  # type: ignore[misc]
-            if name in sample and name not in folder.problems.skipped:
-                features = folder.vectors(name)
-                measured.append(features[:, :: -(-features.shape[1] // CHANNELS)].copy())
+            folder.problems.attempt(name, lambda name=name: read(name))  # type: ignore[misc]
+            if name not in folder.problems.skipped:
+                labels.add(name)
+                if name in sample:
+                    features = folder.vectors(name)
+                    measured.append(features[:, :: -(-features.shape[1] // CHANNELS)].copy())
             task.advance(note=name)
     return measured
 
 
-def _read(folder: FeatureFolder, name: str) -> None:
-    """Read all files of a video that may be invalid."""
-    folder.features(name)
-    folder.times(name)
-    if (folder.root / "segments" / f"{name}.txt").exists():
-        folder.segment_lengths(name)
+class _LabelSurvey:
+    """What is said of the labels, from reading those of each video once.
+
+    Attributes:
+        total: frames of the labelled videos.
+    """
+
+    def __init__(self, folder: FeatureFolder) -> None:
+        self.folder, self.total = folder, 0
+        self._frames, self._segments = np.zeros((2, len(folder.classes)), dtype=int)
+        self._unlabelled_ends: dict[str, float] = {}
+
+    def add(self, name: str) -> None:
+        """Read the labels of a video, if it has any."""
+        if self.folder.video(name).labels is None:
+            return
+        labels = self.folder.frame_labels(name)
+        self.total += len(labels)
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(labels)) + 1])
+        for count, ids in ((self._frames, labels), (self._segments, labels[starts])):
+            count += np.bincount(ids[ids != IGNORED], minlength=len(count))
+        labelled = np.flatnonzero(labels != IGNORED)
+        self._unlabelled_ends[name] = 1 - (labelled[-1] + 1) / len(labels) if len(labelled) else 1.0
+
+    def classes(self) -> dict[str, ClassCount]:
+        """Frequencies of the classes, in descending order."""
+        order = np.argsort(-self._frames, kind="stable")
+        return {
+            self.folder.classes[index]: ClassCount(int(self._frames[index]), int(self._segments[index]))
+            for index in order
+        }
+
+    def ending_early(self) -> list[str]:
+        """Warning about videos whose labels end early, as labels of another rate do."""
+        ends = self._unlabelled_ends
+        early = {name: share for name, share in ends.items() if share > UNLABELLED_END}
+        if not early:
+            return []
+        worst = max(early, key=early.__getitem__)
+        return [
+            f"labels end early in {len(early)} of {len(ends)} videos; {worst}: {100 * early[worst]:.0f} % is "
+            "unlabelled: are they of another frame rate? ('keystep extract --labels DIR --label-rate N' aligns them "
+            "by time)"
+        ]
 
 
 def _labels_alone(root: Path) -> Iterator[str]:
-    for name in sorted(path.name.removesuffix(".txt") for path in (root / "groundTruth").glob("*.txt")):
-        if not (root / "features" / f"{name}.npy").exists():
+    features = file_names(root / "features")
+    for name in sorted(name.removesuffix(".txt") for name in file_names(root / "groundTruth") if name.endswith(".txt")):
+        if f"{name}.npy" not in features:
             yield f"{root}: labels but no features for {name!r}"
-
-
-def _count_classes(folder: FeatureFolder, names: list[str]) -> tuple[dict[str, ClassCount], int]:
-    """Class frequencies in the labelled ones of some videos, and their total number of frames."""
-    frames = np.zeros(len(folder.classes), dtype=int)
-    segments = np.zeros(len(folder.classes), dtype=int)
-    total = 0
-    for name in names:
-        if folder.video(name).labels is not None:
-            total += folder.video(name).frames
-            labels = folder.frame_labels(name)
-            starts = np.cumsum([0, *segment_lengths(labels)[:-1]])
-            for count, ids in ((frames, labels), (segments, labels[starts])):
-                count += np.bincount(ids[ids != IGNORED], minlength=len(count))
-    order = np.argsort(-frames, kind="stable")
-    return {folder.classes[index]: ClassCount(int(frames[index]), int(segments[index])) for index in order}, total
 
 
 def _inspect_groups(folder: FeatureFolder) -> tuple[Mapping[str, str] | None, list[str]]:
@@ -275,9 +310,9 @@ def _measure_time_scale(folder: FeatureFolder, videos: list[np.ndarray]) -> tupl
 
 def _explicit_times(folder: FeatureFolder, names: list[str]) -> list[str]:
     """Warning about explicit times and their distance from the regular timeline."""
-    timeline = folder.timeline
+    timeline, timed = folder.timeline, file_names(folder.root / "times")
     apart = []
-    for name in filter(folder.has_times, names):
+    for name in (name for name in names if f"{name}.npy" in timed):
         times = folder.times(name)
         apart.append(np.abs(times - float(timeline.start) - np.arange(len(times)) / float(timeline.rate)).max())
     if not apart:
@@ -285,23 +320,6 @@ def _explicit_times(folder: FeatureFolder, names: list[str]) -> list[str]:
     return [
         f"{len(apart)} of {len(folder.videos)} videos have explicit times, up to {max(apart):,.3f} s from the "
         f"regular timeline at {float(timeline.rate):g} Hz"
-    ]
-
-
-def _ending_early(folder: FeatureFolder, names: list[str]) -> list[str]:
-    """Warning about videos whose labels end early, as labels of another rate do."""
-    ends = {}
-    for name in names:
-        if folder.video(name).labels is not None:
-            labelled = np.flatnonzero(folder.frame_labels(name) != IGNORED)
-            ends[name] = 1 - (labelled[-1] + 1) / folder.video(name).frames if len(labelled) else 1.0
-    early = {name: share for name, share in ends.items() if share > UNLABELLED_END}
-    if not early:
-        return []
-    worst = max(early, key=early.__getitem__)
-    return [
-        f"labels end early in {len(early)} of {len(ends)} videos; {worst}: {100 * early[worst]:.0f} % is unlabelled: "
-        "are they of another frame rate? ('keystep extract --labels DIR --label-rate N' aligns them by time)"
     ]
 
 

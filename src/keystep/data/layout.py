@@ -11,9 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from keystep.data.annotation import read_labels
 from keystep.data.problems import Problems
-from keystep.data.slots import open_array
+from keystep.data.slots import array_header
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import is_video
@@ -40,6 +42,7 @@ class Video:
         frames: number of slots on disk that are used, after cutting to the labels.
         width: D.
         time_axis: 0 for (T, D) on disk, 1 for (D, T).
+        scale: what its int8 numbers stand for. None: they are floats.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Video:
     frames: int
     width: int
     time_axis: int
+    scale: Path | None = None
 
 
 def find_videos(
@@ -77,14 +81,18 @@ def find_videos(
     """
     shapes: dict[Path, tuple[int, int]] = {}
     label_lengths: dict[Path, int] = {}
+    scales: dict[Path, Path] = {}
+    labelled = file_names(root / "groundTruth") if classes else frozenset()
     for path in paths:
 
         def measure(path: Path = path) -> None:
-            shape = open_array(path).shape
-            if classes and label_path(path).exists():
+            header = array_header(path)
+            if f"{path.name.removesuffix('.npy')}.txt" in labelled:
                 with _label_problems(path, problems, labels_needed):
                     label_lengths[path] = _label_count(label_path(path), classes)
-            shapes[path] = (shape[0], shape[1])
+            shapes[path] = header.shape[0], header.shape[1]
+            if header.dtype == np.int8:
+                scales[path] = root / "scales" / path.name
 
         problems.attempt(path.stem, measure)
     if not shapes:
@@ -105,7 +113,7 @@ def find_videos(
         video = problems.attempt(
             path.stem,
             lambda path=path, shape=shape: _video(  # type: ignore[misc]
-                path, shape, axis, width, label_lengths.get(path), problems, labels_needed
+                path, shape, axis, width, label_lengths.get(path), scales.get(path), problems, labels_needed
             ),
         )
         if video is not None:
@@ -168,15 +176,23 @@ def feature_files(root: Path) -> list[Path]:
         InputError: there are none, or the folder cannot be read.
     """
     try:
-        paths = sorted(path for path in (root / "features").iterdir() if path.suffix == ".npy")
+        names = sorted(path.name for path in (root / "features").iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        paths = []
+        names = []
     except OSError as error:
         raise InputError(f"{root / 'features'}: cannot be read: {error.strerror}") from error
-    paths = [path for path in paths if not path.name.startswith(".")]
+    paths = [root / "features" / name for name in names if name.endswith(".npy") and not name.startswith(".")]
     if not paths:
         raise InputError(_no_features(root))
     return paths
+
+
+def file_names(folder: Path) -> frozenset[str]:
+    """Names in a folder, listed once instead of looked up one by one; none if there is no such folder."""
+    try:
+        return frozenset(path.name for path in folder.iterdir())
+    except OSError:
+        return frozenset()
 
 
 def _no_features(root: Path) -> str:
@@ -336,6 +352,7 @@ def _video(
     axis: int,
     width: int,
     labels: int | None,
+    scale: Path | None,
     problems: Problems,
     labels_needed: bool,
 ) -> Video:
@@ -366,4 +383,5 @@ def _video(
         frames=frames,
         width=width,
         time_axis=axis,
+        scale=scale,
     )

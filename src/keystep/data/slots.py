@@ -9,20 +9,77 @@ import numpy as np
 from keystep.data.annotation import IGNORED, segment_lengths
 from keystep.data.timeline import Alignment
 from keystep.errors import InputError
-from keystep.reading import open_npy
+from keystep.reading import npy_header, open_npy
+
+LEVELS = 256
+"""Values of an int8."""
 
 
-def open_array(path: Path) -> np.ndarray:
+def open_array(path: Path, *, quantised: bool = False) -> np.ndarray:
     """Memory-map a 2-D float array.
+
+    Args:
+        path: a ``.npy`` file.
+        quantised: also allow int8, which stands for floats only with a scale (`read_scale`).
 
     Raises:
         InputError: a missing, truncated or foreign file, another number of axes, another type, or an empty array.
     """
-    array = open_npy(path)
+    return _check_array(open_npy(path), path, quantised)
+
+
+def array_header(path: Path) -> np.ndarray:
+    """An array with the shape and type of the 2-D float or int8 array in a file, but without its numbers.
+
+    Raises:
+        InputError: as for `open_array`.
+    """
+    return _check_array(npy_header(path), path, quantised=True)
+
+
+def quantise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Round the features of a video to 256 levels between the least and the greatest value of each channel.
+
+    Args:
+        features: (T, D) finite floats.
+
+    Returns:
+        (T, D) int8 levels and (2, D) float32 scale, for `dequantise`. The error is at most half a step.
+    """
+    low, high = (extreme(axis=0).astype(np.float64) for extreme in (features.min, features.max))
+    middle = ((low + high) / 2).astype(np.float32)
+    step = ((high - low) / (LEVELS - 1)).astype(np.float32)
+    levels = np.divide(features - low, step, out=np.zeros(features.shape), where=step > 0).round() - LEVELS // 2
+    return levels.clip(-128, 127).astype(np.int8), np.stack([middle + step / 2, step])
+
+
+def dequantise(levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The features (T, D) float32 that levels (T, D) stand for."""
+    features: np.ndarray = levels * scale[1] + scale[0]
+    return features
+
+
+def read_scale(path: Path, width: int) -> np.ndarray:
+    """Read the scale of a video's int8 levels: (2, D) float32, the value of level 0 and the step of each channel.
+
+    Raises:
+        InputError: unreadable, another type or shape, or numbers that are not finite.
+    """
+    scale = open_npy(path)
+    if scale.dtype != np.float32 or scale.shape != (2, width) or not np.isfinite(scale).all():
+        raise InputError(
+            f"{path}: type {scale.dtype}, shape {scale.shape}; expected finite float32 (2, {width}), the value of "
+            "level 0 and the step of each channel"
+        )
+    return np.array(scale)
+
+
+def _check_array(array: np.ndarray, path: Path, quantised: bool) -> np.ndarray:
     if array.ndim != 2:
         raise InputError(f"{path}: shape {array.shape}; expected two axes, (T, D) or (D, T)")
-    if array.dtype.kind != "f":
-        raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64")
+    if array.dtype.kind != "f" and not (quantised and array.dtype == np.int8):
+        also = ", or int8 in a feature folder with scales/" if array.dtype == np.int8 else ""
+        raise InputError(f"{path}: type {array.dtype}; expected float16, float32 or float64{also}")
     if 0 in array.shape:
         raise InputError(f"{path}: an empty video, shape {array.shape}")
     return array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 
 SAMPLE_FRAMES = 50_000
+PRODUCT_FRAMES = 8_192
+"""Frames that are converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -98,38 +100,42 @@ def moving_average(frames: np.ndarray, width: int) -> np.ndarray:
 
 
 def principal_components(
-    parts: Sequence[np.ndarray], mean: np.ndarray, deviation: np.ndarray | np.float32 | float = 1.0
+    parts: Iterable[np.ndarray], mean: np.ndarray, deviation: np.ndarray | np.float32 | float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute principal components of ``(x - mean) / deviation`` over all rows.
 
     Args:
-        parts: arrays (N_i, D).
+        parts: arrays (N_i, D), iterated once.
         mean: (D,).
         deviation: (D,) or a scalar.
 
     Returns:
         Variances (D,) in descending order, and orthonormal directions (D, D) as columns, with arbitrary signs.
     """
-    count = sum(map(len, parts))
-    covariance = np.zeros((len(mean), len(mean)))
+    count, covariance = 0, np.zeros((len(mean), len(mean)))
     for part in parts:
-        scaled = ((part - mean) / deviation).astype(np.float64)
-        covariance += scaled.T @ scaled / count
-    values, vectors = np.linalg.eigh(covariance)
+        for start in range(0, len(part), PRODUCT_FRAMES):
+            scaled = ((part[start : start + PRODUCT_FRAMES] - mean) / deviation).astype(np.float64)
+            covariance += scaled.T @ scaled
+        count += len(part)
+    values, vectors = np.linalg.eigh(covariance / count)
     return values[::-1], vectors[:, ::-1]
 
 
 def principal_colours(videos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Colour frames by the three leading principal components of all videos: (T, D) -> (T, 3) uint8 RGB per video."""
-    frames = np.concatenate(list(videos.values())).astype(np.float64)
-    mean = frames.mean(0)
-    components = principal_components([frames], mean)[1][:, :3]
-    low, high = np.percentile((frames - mean) @ components, [2, 98], axis=0)
+    """Colour frames by the three leading principal components of all videos: (T, D) -> (T, 3) uint8 RGB per video.
+
+    Every video is read three times, one at a time.
+    """
+    mean = sum(video.sum(0, dtype=np.float64) for video in videos.values()) / sum(map(len, videos.values()))
+    components = principal_components(videos.values(), mean)[1][:, :3]
+    projected = {name: (video - mean) @ components for name, video in videos.items()}
+    low, high = np.percentile(np.concatenate(list(projected.values())), [2, 98], axis=0)
     span = np.maximum(high - low, 1e-9)
     missing = ((0, 0), (0, 3 - components.shape[1]))
     return {
-        name: (255 * np.pad(np.clip(((video - mean) @ components - low) / span, 0, 1), missing)).astype(np.uint8)
-        for name, video in videos.items()
+        name: (255 * np.pad(np.clip((rows - low) / span, 0, 1), missing)).astype(np.uint8)
+        for name, rows in projected.items()
     }
 
 

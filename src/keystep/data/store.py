@@ -12,12 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 from keystep.data.folder import FeatureFolder
+from keystep.data.slots import quantise
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, quoted
 from keystep.files import replacing, write_array, write_json, write_lines
 from keystep.reading import read_json
 
 Layout = Literal["native", "mstcn"]
+Kind = Literal["float32", "float16", "int8"]
 FORMAT, FORMAT_VERSION = "keystep-features", 1
 NAMES = "files"
 """Key of the provenance with names of files, which are not compared when a run is resumed."""
@@ -30,6 +32,7 @@ PARTS_OF_A_VIDEO = (
     "times/{}.npy",
     "seen/{}.npy",
     "mistakes/{}.csv",
+    "scales/{}.npy",
 )
 
 
@@ -42,12 +45,14 @@ class FeatureStore:
         timeline: of the features.
         layout: ``native``: (T, D) arrays, each with a ``<video>.json``. ``mstcn``: (D, T) arrays.
         provenance: what made the features: model, hash of the weights, command.
+        kind: type of the stored numbers. None: that of the given features.
     """
 
     root: Path
     timeline: Timeline
     layout: Layout = "native"
     provenance: dict[str, Any] | None = None
+    kind: Kind | None = None
     _written: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def create(self) -> FeatureStore:
@@ -103,6 +108,15 @@ class FeatureStore:
         except OSError as error:
             raise InputError(f"{self.root}: cannot be written: {error.strerror}") from error
 
+    def has(self, video: str) -> bool:
+        """Whether a video is complete."""
+        return (self.root / "features" / f"{video}.npy").exists()
+
+    def videos(self) -> set[str]:
+        """Names of the finished videos. A listing also shows what other machines have just written."""
+        folder = self.root / "features"
+        return {path.stem for path in folder.iterdir() if path.suffix == ".npy"} if folder.is_dir() else set()
+
     def finish(self) -> None:
         """Mark the folder as complete in ``store.json``; until then, readers are told that the run was stopped.
 
@@ -110,7 +124,7 @@ class FeatureStore:
             InputError: a written video was removed meanwhile.
         """
         for video in self._written:
-            if not (self.root / "features" / f"{video}.npy").exists():
+            if not self.has(video):
                 raise InputError(
                     f"{self.root / 'features' / video}.npy: was removed while the folder was written; run again"
                 )
@@ -153,6 +167,9 @@ class FeatureStore:
         """
         if not video or Path(video).name != video:
             raise InputError(f"video name {video!r} leads out of the folder; use a plain name")
+        if self.kind == "float16" or self.kind == "float32":
+            with np.errstate(over="ignore"):
+                features = features.astype(self.kind)
         if features.ndim != 2 or features.dtype.kind != "f" or not features.size or not np.isfinite(features).all():
             raise InputError(
                 f"features of {video!r}, shape {features.shape}, type {features.dtype}: not finite (T, D) floats"
@@ -172,6 +189,9 @@ class FeatureStore:
         if self.layout == "native":
             record = {"slots": len(features), "width": features.shape[1], "timeline": self.timeline.to_json()}
             write_json(self.root / "features" / f"{video}.json", record | (details or {}))
+        if self.kind == "int8":
+            features, scale = quantise(features)
+            write_array(self.root / "scales" / f"{video}.npy", scale)
         stored = features if self.layout == "native" else features.T
         write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
         self._written.append(video)

@@ -67,12 +67,13 @@ def decorrelation_time(videos: Iterable[Frames], rate: float | Fraction, *, seed
         raise InputError("the features are constant within videos, so they have no time scale; check the extraction")
     sums = [_lagged_products(_centre(video)[:, moving] / np.sqrt(variance[moving])) for video in videos]
     sums = [each for each in sums if each[0] > 0]  # videos of one frame, or constant ones, have no time scale
-    longest = max(map(len, sums))
-    products = np.stack([np.pad(each, (0, longest - len(each))) for each in sums])  # (videos, lags)
-    pairs = np.stack([np.pad(np.arange(len(each), 0, -1), (0, longest - len(each))) for each in sums])
-    lag = _half_lag(products.sum(axis=0), pairs.sum(axis=0))
     drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    lags = [_half_lag(one @ products, one @ pairs) for one in drawn]
+    weights = np.concatenate([np.ones((1, len(sums)), np.int64), drawn])  # the data themselves first
+    products, pairs = np.zeros((2, len(weights), max(map(len, sums))))
+    for weight, each in zip(weights.T, sums, strict=True):
+        products[:, : len(each)] += weight[:, None] * each
+        pairs[:, : len(each)] += weight[:, None] * np.arange(len(each), 0, -1)
+    lag, *lags = map(_half_lag, products, pairs)
     low, high = np.percentile(lags, [2.5, 97.5])
     return TimeScale(*(float(frames / float(rate)) for frames in (lag, low, high)))
 
@@ -108,7 +109,7 @@ def _lagged_products(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     return np.asarray(products[: len(frames)])
 
 
-def _half_lag(products: npt.NDArray[np.float64], pairs: npt.NDArray[np.int64]) -> float:
+def _half_lag(products: npt.NDArray[np.float64], pairs: npt.NDArray[np.float64]) -> float:
     """The first lag, in frames, at which ``products / pairs`` is half of its value at lag 0.
 
     It exists: products of centred frames sum to 0 over all lags, so some are negative.

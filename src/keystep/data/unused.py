@@ -16,6 +16,7 @@ _EXPECTED = {
     "splits": "a split is train.splitK.bundle and test.splitK.bundle, groups are groups.csv",
     "segments": "segments are VIDEO.txt for features/VIDEO.npy",
     "times": "times are VIDEO.npy for features/VIDEO.npy",
+    "scales": "scales of int8 features are VIDEO.npy for features/VIDEO.npy",
     "seen": "source frames are VIDEO.npy for features/VIDEO.npy",
     "mistakes": "mistakes are VIDEO.csv for features/VIDEO.npy",
 }
@@ -38,6 +39,7 @@ def unused_files(root: Path, paths: Collection[Path]) -> list[str]:
         "splits": _is_split,
         "segments": lambda name: name.endswith(".txt") and name.removesuffix(".txt") in names,
         "times": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
+        "scales": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
         "seen": lambda name: name.endswith(".npy") and name.removesuffix(".npy") in names,
         "mistakes": lambda name: name.endswith(".csv") and name.removesuffix(".csv") in names,
     }

@@ -6,7 +6,7 @@ gestures of seconds and operations of hours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Literal
@@ -64,7 +64,8 @@ class Candidates:
     """The candidate controls of a data set.
 
     Args:
-        train: features of the training videos, (T_i, D) each, to which components and statistics are fitted.
+        train: features of the training videos, (T_i, D) each, to which components and statistics are fitted. Each
+            fit reads them, one at a time.
         rate: frames per second.
         tau: decorrelation time in seconds.
     """
@@ -181,10 +182,20 @@ class Candidates:
         return self._components("plain", components).transform(features)
 
     def _fit_components(self, centring: Centring, count: int) -> FramePCA:
-        return FramePCA.fit([CENTRINGS[centring](video) for video in self.train], count)
+        return FramePCA.fit(_Transformed(CENTRINGS[centring], self.train), count)
 
     def _fit_amounts(self, components: int) -> history.Amounts:
-        return history.Amounts.fit([self._narrow(components, video) for video in self.train])
+        return history.Amounts.fit(_Transformed(partial(self._narrow, components), self.train))
+
+
+class _Transformed(Iterable[Frames]):
+    """A transform of every video, computed in each iteration."""
+
+    def __init__(self, transform: Transform, videos: Sequence[Array]) -> None:
+        self.transform, self.videos = transform, videos
+
+    def __iter__(self) -> Iterator[Frames]:
+        return map(self.transform, self.videos)
 
 
 def offsets_within(reach: float, *, causal: bool) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ whether it is causal, that is, whether the output at a frame is independent of l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -131,21 +131,24 @@ class FramePCA:
     components: npt.NDArray[np.float64]  # (D, K), orthonormal, by falling variance
 
     @classmethod
-    def fit(cls, videos: Sequence[Array], components: int = 24) -> FramePCA:
-        """Fit to the training videos, (T_i, D) each. Features with fewer dimensions than ``components`` keep all of
-        them.
+    def fit(cls, videos: Iterable[Array], components: int = 24) -> FramePCA:
+        """Fit to the training videos, (T_i, D) each, which are iterated twice, one at a time.
+
+        Features with fewer dimensions than ``components`` keep all of them.
 
         Raises:
             InputError: videos of different widths, no frames, or no components.
         """
-        arrays = [as_frames(video).astype(np.float64) for video in videos]
-        count, widths = sum(map(len, arrays)), {array.shape[1] for array in arrays}
-        if len(widths) > 1:
-            raise InputError(f"cannot fit principal components to different widths: {sorted(widths)}")
+        total, count, widths = np.zeros(1), 0, set[int]()
+        for frames in map(as_frames, videos):
+            widths.add(frames.shape[1])
+            if len(widths) > 1:
+                raise InputError(f"cannot fit principal components to different widths: {sorted(widths)}")
+            total, count = total + frames.sum(axis=0, dtype=np.float64), count + len(frames)
         if components < 1 or count == 0:
             raise InputError(f"cannot fit {components} principal components to {count} frames")
-        mean = np.sum([array.sum(axis=0) for array in arrays], axis=0) / count
-        _, vectors = principal_components(arrays, mean)  # (D, D)
+        mean = total / count
+        _, vectors = principal_components(map(as_frames, videos), mean)  # (D, D)
         largest = np.abs(vectors).argmax(axis=0)  # the sign of a component is arbitrary: fix it
         return cls(mean, (vectors * np.sign(vectors[largest, np.arange(len(mean))]))[:, :components])
 

@@ -26,8 +26,8 @@ from keystep.evals.discovery import (
     uniform_segments,
 )
 from keystep.evals.entrants import CONTROLS, Group, Models, check_groups, check_models, load_groups, model_records
-from keystep.evals.judge import Representation
 from keystep.evals.pictures import ribbons_png
+from keystep.evals.representation import Representation
 from keystep.evals.results import provenance
 from keystep.files import check_new, check_ours, replacing, write_json
 from keystep.loading import check_features
@@ -108,7 +108,7 @@ def discover(
             else [line for _, group in groups for found in group for line in check_features(found, folder)]
         )
         folder.problems.notes.extend(study.warnings)
-        with progress.task("discovering", total=4 + len(groups), unit="rows") as task:
+        with progress.task("discovering", total=4 + len(groups), unit="rows", even=False) as task:
             for row in study.run(groups):
                 task.advance(note=row.name)
         if out is not None:

@@ -12,6 +12,9 @@ from keystep.config.base import build
 from keystep.data.folder import FeatureFolder, open_dataset
 from keystep.data.groups import Grouping
 from keystep.data.layout import read_data_set_name
+from keystep.engines import Engine, Local
+from keystep.errors import InputError
+from keystep.evals.ahead import fit_ahead
 from keystep.evals.entrants import (
     Group,
     Models,
@@ -38,6 +41,9 @@ from keystep.locking import owning
 from keystep.plugins import allow, specs_in
 from keystep.progress import SILENT, Progress
 
+HEADS = "heads"
+"""Name of the folder of trained heads within that of fitted probes."""
+
 
 def evaluate(
     data: FeatureFolder | Path | str,
@@ -52,6 +58,7 @@ def evaluate(
     out: Path | str | None = None,
     quick: bool = False,
     overwrite: bool = False,
+    engine: Engine | None = None,
     progress: Progress = SILENT,
 ) -> Results:
     """Evaluate frozen representations with heads on the test videos of a split.
@@ -77,6 +84,7 @@ def evaluate(
             resumes an interrupted evaluation.
         quick: a quick look that takes a fraction of the time and supports no claims.
         overwrite: replace an existing result in ``out``.
+        engine: where to fit probes and heads, see `keystep.extract`; needs ``out``. None: this process.
         progress: receives one update for each probe.
 
     Returns:
@@ -92,6 +100,9 @@ def evaluate(
     config.check_quick(quick)
     if asked is not None:
         judged_modes(task, asked, config.modes)
+    engine = engine or Local()
+    if out is None and not engine.alone:
+        raise InputError("an engine with workers needs out, where they leave what they have fitted")
     with owning(out):
         if out is not None:
             check_output(Path(out), overwrite=overwrite)
@@ -102,7 +113,7 @@ def evaluate(
             config = config.model_copy(update={"data_set": read_data_set_name(folder.root)})
         with _restore_notes(folder):
             results = _evaluate(
-                given, folder, split, config, out, quick, progress, None if asked is None else (task, asked)
+                given, folder, split, config, out, quick, engine, progress, None if asked is None else (task, asked)
             )
         if out is not None:
             results.report(out)
@@ -149,16 +160,19 @@ def _evaluate(
     config: EvalConfig,
     out: Path | str | None,
     quick: bool,
+    engine: Engine,
     progress: Progress,
     asked: tuple[str, EvaluationTask] | None = None,
 ) -> Results:
     judge = _judge(given, folder, split, config, None if out is None else Path(out) / FOLDER)
     records, entrants = model_records(given), make_entrants(given)
+    if out is not None and not engine.alone:
+        fit_ahead(judge, entrants, config, Path(out) / FOLDER / HEADS, engine, progress, quick=quick)
     evaluation = judge_all(judge, entrants, progress, modes=config.modes, quick=quick)
     evaluation.leaks = leaks(given, judge.split.test)
     if config.temporal_heads:
         with TemporaryDirectory() as scratch:
-            kept = Path(scratch) if out is None else Path(out) / FOLDER / "heads"
+            kept = Path(scratch) if out is None else Path(out) / FOLDER / HEADS
             _judge_heads(evaluation, entrants, config, kept, progress)
     if asked is not None:
         name, task = asked

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from keystep.data.annotation import IGNORED
+from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
-from keystep.evals.probe import ProbeConfig, sharpness, standardise
+from keystep.evals.probe import ProbeConfig, sharpness
 from keystep.foresight.clock import Clock
 from keystep.foresight.forecaster import INTERVAL, TIMES, Forecaster, seconds, with_clock
 from keystep.foresight.targets import Floats, Ids, later_steps, next_steps, remaining_slots
@@ -83,7 +84,7 @@ def fit_forecaster(
             raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
     clock = Clock(np.sort([len(video.labels) / rate for video in train]))
     fitted, chosen = (_sample(videos, clock, slots, classes, rate, config.choice_frames) for videos in (train, valid))
-    mean, factors = standardise(fitted.inputs, chosen.inputs)  # in place
+    mean, factors = _standardise(fitted.inputs, chosen.inputs)  # in place
     ridge = _Ridge.of(fitted.inputs, chosen.inputs, (*STRONGER, *config.penalties))
     usual = np.stack([_usual(fitted.steps[0], later, classes) for later in fitted.steps[1:]])
     read = [
@@ -115,6 +116,20 @@ def fit_forecaster(
         scales,
         margins,
     )
+
+
+def _standardise(train: npt.NDArray[np.float32], valid: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Standardise the training frames (N, D) in place, and apply the same map to the validation frames.
+
+    Returns:
+        Mean and factor of each column, (D,) each. The factor is 0 for columns that are constant to float32 precision.
+    """
+    moments = ChannelMoments(train.shape[1])
+    moments.add(train)
+    factors = 1 / moments.deviation(np.inf)
+    for frames in (train, valid):
+        frames[:] = (frames - moments.mean) * factors
+    return moments.mean, factors
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,11 +54,6 @@ class Geometry:
     """|d|, between 0 and 2."""
 
 
-def measurable(videos: Sequence[Array]) -> list[Array]:
-    """The videos that have enough frames for a geometry."""
-    return [video for video in videos if len(video) >= LEAST_FRAMES]
-
-
 def median_geometry(videos: Sequence[Array], *, points: int = 256) -> Geometry:
     """The median of each measure over videos.
 

@@ -7,6 +7,8 @@ used for scoring only. Offline rows may use the whole video; causal rows (repres
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from keystep.data.clips import read_clips
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
 from keystep.evals.controls import Control
-from keystep.evals.head_sources import HeadInput, sources
-from keystep.evals.judge import Judge, Representation
-from keystep.evals.modes import answer_slots, attention_patterns, mark_oracle
+from keystep.evals.head_sources import HeadInput, count_sources, sources
+from keystep.evals.judge import Judge
+from keystep.evals.modes import answer_slots, mark_oracle
 from keystep.evals.protocol import ClipRow, Entrant, EvalConfig
+from keystep.evals.representation import Representation
 from keystep.evals.results import head_name
 from keystep.evals.rows import HeadRow, HeadRun, Mode, Row
 from keystep.evals.streaming_protocol import Choice, score_at_the_moment, score_segments
@@ -66,16 +69,22 @@ class HeadStudy:
         Raises:
             InputError: invalid settings or features, or heads with other settings in the folder.
         """
-        with progress.task("training heads", total=self._count(entrants), unit="heads") as task:
+        with progress.task("training heads", total=self._count(entrants), unit="heads", even=False) as task:
             for mode in self.config.modes:
                 for source in sources(self.judge, entrants, mode, self.config.seeds, self.best.get(mode)):
                     self._judge(source, task)
 
+    def train(self, entrants: Sequence[Entrant], mode: Mode, place: int, preset: str) -> None:
+        """Train a head on the n-th representation of a mode, and leave it in the folder."""
+        given = sources(self.judge, entrants, mode, self.config.seeds, self.best.get(mode))
+        source = next(islice(given, place, None))
+        with SILENT.task(preset) as task:
+            self._train(source.made(), preset, source, task)
+
     def _count(self, entrants: Sequence[Entrant]) -> int:
-        modes = self.config.modes
-        simple = 2 * self.config.seeds * len([mode for mode in modes if mode in self.best])
-        models = sum(mode in attention_patterns(entrant.model) for mode in modes for entrant in entrants)
-        return len(self.config.temporal_heads) * (simple + models)
+        modes = [mode for mode in self.config.modes if mode in self.best]
+        places = sum(count_sources(entrants, mode, self.config.seeds) for mode in modes)
+        return len(self.config.temporal_heads) * places
 
     def _judge(self, source: HeadInput, task: Task) -> None:
         """Train and score every head on one representation."""
@@ -96,14 +105,11 @@ class HeadStudy:
         if source.mode == "causal" and settings.kind not in HEADS.own:
             _check_causal(settings, representation[judge.split.train[0]].shape[1], len(judge.folder.classes))
 
-        def part(names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-            return [(representation[name], judge.labels[name]) for name in names]
-
         what = f"{preset} on {source.name} ({source.mode}, seed {source.seed})"
         trained = train_head(
             settings,
-            part(judge.split.train),
-            part(judge.split.valid),
+            _Labelled(representation, judge.labels, judge.split.train),
+            _Labelled(representation, judge.labels, judge.split.valid),
             classes=len(judge.folder.classes),
             training=self.config.training,
             seed=source.seed,
@@ -167,6 +173,21 @@ class HeadStudy:
             self.clip_rows.append(row)
         for context, result in found.items():
             row.top1[context].append(result.top1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """Some videos with their labels, read on access (`keystep.heads.videos.Videos`)."""
+
+    representation: Representation
+    labels: Mapping[str, np.ndarray]
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, np.ndarray]:
+        return self.representation[self.names[index]], self.labels[self.names[index]]
 
 
 def _check_causal(settings: HeadConfig, width: int, classes: int) -> None:

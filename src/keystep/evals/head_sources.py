@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from keystep.encoding import encode_videos
 from keystep.evals.controls import Control
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.model_rows import CONTROL
 from keystep.evals.modes import attention_patterns, mark_oracle, pattern_delay, slot_delay
 from keystep.evals.protocol import Entrant
+from keystep.evals.representation import Computed, Representation, stored
 from keystep.evals.results import head_origin
 from keystep.evals.rows import Family, Mode
 from keystep.evals.study import apply_control, without_bands
@@ -74,16 +75,21 @@ def sources(
             own_delay if block is not None else None if wait is None else wait + own_delay,
             str(pattern),
             head_origin(judge.folder, model.fingerprint, mode, oracle),
-            lambda model=model, pattern=pattern: dict(  # type: ignore[misc]
-                encode_videos(model, judge.folder, judge.videos, pattern)
+            lambda model=model, pattern=pattern: stored(  # type: ignore[misc]
+                encode_videos(model, judge.folder, judge.videos, pattern), judge.kept.folder
             ),
             lambda features, model=model, pattern=pattern: model_frames(model, pattern)(features),  # type: ignore[misc]
         )
 
 
+def count_sources(entrants: Sequence[Entrant], mode: Mode, seeds: int) -> int:
+    """Number of representations that `sources` yields, if the best control is known."""
+    return 2 * seeds + sum(mode in attention_patterns(entrant.model) for entrant in entrants)
+
+
 def _simple(judge: Judge, mode: Mode, seeds: int, best: Control) -> Iterator[HeadInput]:
     """Raw features and the best control, for each seed."""
-    raw = {name: judge.folder.vectors(name) for name in judge.videos}
+    raw = Computed(judge.videos, judge.folder.vectors)
     own_delay = slot_delay(judge.folder)
     for seed in range(seeds):
         yield HeadInput("raw features", "raw", mode, seed, 1, own_delay, "", {}, lambda: raw, raw_frames)

@@ -5,13 +5,14 @@ Every function is causal; `both_ways` adds the reversed direction for offline us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import lfilter
 
+from keystep.data.statistics import ChannelMoments
 from keystep.evals.controls import Array, Frames, Transform, as_frames, check_positive, elapsed, progress
 
 Floats = npt.NDArray[np.float64]
@@ -77,16 +78,20 @@ class Amounts:
     much: Floats  # (amounts,): mean plus one standard deviation
 
     @classmethod
-    def fit(cls, videos: Sequence[Array]) -> Amounts:
-        """Fit to the training videos, (T_i, D) each."""
-        frames = np.concatenate([as_frames(video) for video in videos]).astype(np.float64)
-        deviation = frames.std(axis=0)
-        moving = deviation > 1e-7 * np.abs(frames).max(axis=0)
-        unfinished = cls(frames.mean(axis=0), np.where(moving, deviation, 1.0), frames.min(axis=0) >= 0, np.empty(0))
-        amounts = unfinished.of(frames)
-        return cls(
-            unfinished.mean, unfinished.deviation, unfinished.positive, amounts.mean(axis=0) + amounts.std(axis=0)
-        )
+    def fit(cls, videos: Iterable[Array]) -> Amounts:
+        """Fit to the training videos, (T_i, D) each, which are iterated twice, one at a time."""
+        channels, positive = None, np.ones(1, dtype=bool)
+        for frames in map(as_frames, videos):
+            channels = channels or ChannelMoments(frames.shape[1])
+            channels.add(frames)
+            positive = positive & (frames >= 0).all(axis=0)
+        assert channels is not None
+        unfinished, amounts = cls(channels.mean, channels.deviation(), positive, np.empty(0)), None
+        for some in map(unfinished.of, videos):
+            amounts = amounts or ChannelMoments(some.shape[1])
+            amounts.add(some)
+        assert amounts is not None
+        return cls(unfinished.mean, unfinished.deviation, positive, amounts.mean + amounts.deviation(0.0))
 
     def of(self, features: Array) -> Floats:
         """(T, D) -> (T, amounts): non-negative channels, then the positive and the negative parts of the others."""

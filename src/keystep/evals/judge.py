@@ -15,11 +15,9 @@ from keystep.data.time_scale import TimeScale, decorrelation_time
 from keystep.errors import InputError
 from keystep.evals.probe import LinearProbe, ProbeConfig, band_width, fit_probe
 from keystep.evals.probe_cache import ProbeCache
+from keystep.evals.representation import Listed, Representation
 from keystep.evals.rows import ProbeRun
 from keystep.metrics import Tally, segmentation_scores, tally_video
-
-Representation = Mapping[str, np.ndarray]
-"""Video name -> (T, D) float32 at the folder's pooled rate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +33,7 @@ class Banded:
         chosen: band name -> strength of all bands except the last, if already selected.
 
     Raises:
-        InputError: no band, an empty band, or a video of another width.
+        InputError: no band, an empty band, or videos of another width, of which only the first is computed here.
     """
 
     videos: Representation
@@ -44,9 +42,9 @@ class Banded:
 
     def __post_init__(self) -> None:
         wanted = band_width(self.widths)
-        for name, video in self.videos.items():
-            if video.ndim != 2 or video.shape[1] != wanted:
-                raise InputError(f"{name} has shape {video.shape}; bands {dict(self.widths)} need (T, {wanted})")
+        name, video = next(iter(self.videos.items()))
+        if video.ndim != 2 or video.shape[1] != wanted:
+            raise InputError(f"{name} has shape {video.shape}; bands {dict(self.widths)} need (T, {wanted})")
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,7 @@ class Judge:
         """The decorrelation time: as given, or measured on all training videos."""
         if self.tau is not None:
             return TimeScale(self.tau, self.tau, self.tau)
-        videos = [self.folder.vectors(name) for name in self.pretraining]
-        return decorrelation_time(videos, self.folder.timeline.rate)
+        return decorrelation_time(self.folder.every_vector(self.pretraining), self.folder.timeline.rate)
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
@@ -156,8 +153,8 @@ class Judge:
         banded = representation if isinstance(representation, Banded) else None
         videos = representation if not isinstance(representation, Banded) else representation.videos
 
-        def part(names: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-            return [videos[name] for name in names], [self.labels[name] for name in names]
+        def part(names: Sequence[str]) -> tuple[Listed, list[np.ndarray]]:
+            return Listed(videos, names), [self.labels[name] for name in names]
 
         probe = fit_probe(
             *part(self.split.train),
@@ -168,7 +165,7 @@ class Judge:
             bands=banded.widths if banded else None,
             chosen=banded.chosen if banded else None,
         )
-        return probe, {name: probe.predict(videos[name]) for name in self.split.test}
+        return probe, {name: probe.predict(videos[name]).astype(np.int32) for name in self.split.test}
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         """Score predictions at the pooled rate.

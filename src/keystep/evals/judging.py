@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from keystep.evals import controls
 from keystep.evals.gate import compare
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.model_rows import ModelRows, count_models
 from keystep.evals.modes import supported_modes
 from keystep.evals.protocol import Entrant, Evaluation
+from keystep.evals.representation import Computed, Representation
 from keystep.evals.rows import Mode
 from keystep.evals.simple_rows import count_simple, judge_simple
 from keystep.evals.study import Study
@@ -42,10 +43,10 @@ def judge_all(
         InputError: features that are constant, or too similar over time to have a decorrelation time.
     """
     study = Study(judge, quick=quick)
-    chosen = tuple(mode for mode in supported_modes([entrant.model for entrant in entrants]) if mode in modes)
+    chosen = judged_modes(entrants, modes)
     simple = sum(count_simple(study, mode) for mode in chosen)
     total = 1 + ("offline" in modes) + simple + count_models(study, entrants, chosen)
-    with progress.task("judging", total=total, unit="probes") as study.task:
+    with progress.task("judging", total=total, unit="probes", even=False) as study.task:
         if "offline" in modes:
             judge_oracle(study)
         models = judge_controls(study, chosen)
@@ -56,14 +57,24 @@ def judge_all(
     return study.evaluation
 
 
+def judged_modes(entrants: Sequence[Entrant], modes: Sequence[Mode]) -> tuple[Mode, ...]:
+    """The given modes that at least one model supports."""
+    return tuple(mode for mode in supported_modes([entrant.model for entrant in entrants]) if mode in modes)
+
+
 def judge_controls(study: Study, modes: Sequence[Mode]) -> ModelRows:
     """Evaluate raw features and the controls.
 
     Returns:
         The evaluator for models, which uses the selected controls.
     """
-    study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
+    judge_raw(study)
     return ModelRows(study, {mode: judge_simple(study, mode) for mode in modes})
+
+
+def judge_raw(study: Study) -> None:
+    """Add the row of raw features."""
+    study.add("raw features", "raw", "causal", study.raw, key="raw", delay=study.slot_delay)
 
 
 def judge_oracle(study: Study) -> None:
@@ -74,8 +85,8 @@ def judge_oracle(study: Study) -> None:
 
 def _segment_means(study: Study) -> Representation:
     """Centred features averaged over the true segments, which shows the value of the boundaries alone."""
-    labels = study.judge.folder.labels
-    return {name: controls.segment_means(controls.centre(raw), labels(name)) for name, raw in study.raw.items()}
+    raw, labels = study.raw, study.judge.folder.labels
+    return Computed(raw, lambda name: controls.segment_means(controls.centre(raw[name]), labels(name)))
 
 
 def _note_edges(evaluation: Evaluation) -> None:

@@ -22,10 +22,11 @@ from keystep.evals.calibration import Calibration, deviations
 from keystep.evals.detection import MEASURES, Detection, Truth
 from keystep.evals.graphing import graph_of_segments
 from keystep.evals.head_sources import HeadInput, sources
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.mistake_monitor import MistakeMonitor
 from keystep.evals.modes import mark_oracle, slot_delay
 from keystep.evals.protocol import Entrant, Evaluation
+from keystep.evals.representation import Representation
 from keystep.evals.surprises import (
     Floats,
     PredictorError,

@@ -13,9 +13,10 @@ from keystep.config.attention import AttentionPattern
 from keystep.encoding import encode_videos
 from keystep.evals.controls import Control, Position
 from keystep.evals.gate import SMOOTHING
-from keystep.evals.judge import Banded, Representation
+from keystep.evals.judge import Banded
 from keystep.evals.modes import attention_patterns, mark_oracle, pattern_delay
 from keystep.evals.protocol import Entrant
+from keystep.evals.representation import Computed, Representation, stored
 from keystep.evals.rows import Beside, Family, Mode
 from keystep.evals.simple_rows import Chosen
 from keystep.evals.study import Study, concatenate, with_bands
@@ -41,9 +42,15 @@ class ModelRows:
         self.study, self.chosen = study, chosen
         self.architectures: list[ModelConfig] = []
 
-    def judge(self, entrant: Entrant, *, twin_too: bool = True) -> None:
-        """Evaluate a model in every supported and requested mode, by default with its untrained counterpart."""
-        architecture = _encoder_part(entrant.model.config)
+    def judge(self, entrant: Entrant, *, twin_too: bool = True, held_too: bool = True) -> None:
+        """Evaluate a model in every supported and requested mode.
+
+        Args:
+            entrant: the model.
+            twin_too: also its untrained counterpart.
+            held_too: also the fixed bands of its latents alone.
+        """
+        architecture = encoder_part(entrant.model.config)
         if architecture not in self.architectures:
             self.architectures.append(architecture)
         number = self.architectures.index(architecture)
@@ -56,7 +63,7 @@ class ModelRows:
             if mode not in self.chosen:
                 continue
             self._model(name, family, mode, entrant.model, pattern, entrant.seed)
-            if entrant.model.config.held and not self.study.quick:
+            if held_too and entrant.model.config.held and not self.study.quick:
                 self._held(HELD + (f" {number + 1}" if number else ""), mode, entrant.model, pattern)
             if not twin_too:
                 continue
@@ -74,7 +81,7 @@ class ModelRows:
 
         def held() -> Banded:
             latents = encode_videos(model, study.judge.folder, study.judge.videos, pattern)
-            return Banded({video: x[:, :width] for video, x in latents}, bands)
+            return Banded(stored(((video, x[:, :width]) for video, x in latents), study.judge.kept.folder), bands)
 
         study.add(
             name,
@@ -101,7 +108,8 @@ class ModelRows:
         def latents() -> Representation:
             folder, videos = study.judge.folder, study.judge.videos
             prefix = f"encoding with {name} ({mode}): "
-            return dict(encode_videos(model, folder, videos, pattern, lambda video: study.note(prefix + video)))
+            encoded = encode_videos(model, folder, videos, pattern, lambda video: study.note(prefix + video))
+            return stored(encoded, study.judge.kept.folder)
 
         bands = model.bands(pattern)
         add = partial(study.add, family=family, mode=mode, seed=seed, position=position)
@@ -125,8 +133,8 @@ class ModelRows:
                 beside=what,
             )
         if family == "learned" and f"{name}, {mode}" not in study.evaluation.geometry:
-            test = {video: latents()[video] for video in study.judge.split.test}
-            study.measure(f"{name}, {mode}", list(test.values()))
+            test = Computed(study.judge.split.test, latents().__getitem__, most=0)
+            study.measure(f"{name}, {mode}", test)
             study.evaluation.shown.setdefault(f"latents of {name}, {mode}", test)
 
 
@@ -143,14 +151,14 @@ def count_models(study: Study, entrants: Sequence[Entrant], modes: Sequence[Mode
         for mode in modes:
             if mode in attention_patterns(entrant.model):
                 total += 1 + count_concatenated(study, family)
-                architecture = _encoder_part(entrant.model.config)
+                architecture = encoder_part(entrant.model.config)
                 twins.add((architecture, mode, 0 if study.quick else entrant.seed))
                 if entrant.model.config.held and not study.quick:
                     held.add((architecture, mode))
     return total + len(twins) + len(held)
 
 
-def _encoder_part(config: ModelConfig) -> ModelConfig:
+def encoder_part(config: ModelConfig) -> ModelConfig:
     """The config with all fields that do not affect the encoder set to their defaults."""
     plain = ModelConfig(dim=config.dim, heads=config.heads)
     names = ("output_dim", "predictor_depth", "predictor_heads", "predictor_attention", "visible_predictions")

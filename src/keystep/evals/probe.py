@@ -10,7 +10,7 @@ columns it overfits to the training persons (docs/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,9 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from keystep.data.annotation import IGNORED
-from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
+from keystep.evals.labelled_frames import LabelledFrames, thinned, validate_frames
 from keystep.evals.strengths import Moments, Search, Strengths, column_scales
 from keystep.heads.linear import Affine, LinearHead, linear_head
 
@@ -32,8 +31,8 @@ Array = npt.NDArray[Any]
 Penalties = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 
-_ROWS = 1_024
-"""Frames that are standardised at a time."""
+MOST_SCORES = 1 << 24
+"""Scores of validation frames from which the temperature is fitted; of more, those of evenly spaced frames."""
 
 
 class ProbeConfig(BaseModel):
@@ -74,7 +73,7 @@ class LinearProbe:
         Raises:
             InputError: another width than in training, or NaN or infinite values.
         """
-        frames = _validate_frames(latents, "the latents")
+        frames = validate_frames(latents, "the latents")
         if frames.shape[1] != len(self.weight):
             raise InputError(f"the probe expects width {len(self.weight)}, but the latents have {frames.shape[1]}")
         return np.asarray(frames @ self.weight + self.bias, dtype=np.float32)
@@ -121,40 +120,45 @@ def fit_probe(
             infinite values; the message has the index of the video and of the frame (from 0).
     """
     config = config or ProbeConfig()
-    frames, targets, _ = _collect_labelled(train, train_labels, classes, "training")
-    valid_frames, valid_targets, videos = _collect_labelled(valid, valid_labels, classes, "validation")
-    if frames.shape[1] != valid_frames.shape[1]:
-        raise InputError(f"training width {frames.shape[1]}, but validation width {valid_frames.shape[1]}")
-    if bands is not None and band_width(bands) != frames.shape[1]:
-        raise InputError(f"bands {dict(bands)} have {band_width(bands)} columns in total, not {frames.shape[1]}")
-    if chosen and list(chosen) != list(bands or ())[:-1]:
-        raise InputError(
-            f"chosen gives strengths of {list(chosen)}; expected all bands but the last of {list(bands or ())}"
-        )
-    mean, factors = standardise(frames, valid_frames)  # in place: frames now have mean 0 and variance 1
-    stride = -(-len(frames) // config.choice_frames)
-    some = Moments.of(frames[::stride], targets[::stride], classes)
-    widths = tuple((bands or {"": frames.shape[1]}).values())
+    known = LabelledFrames(train, train_labels, classes, "training")
+    held_out = LabelledFrames(valid, valid_labels, classes, "validation")
+    stride = -(-known.count // config.choice_frames)
+    standard, sample = known.survey(stride)
+    widths = tuple((bands or {"": sample[0].shape[1]}).values())
+    _check_bands(sample[0].shape[1], bands, chosen)
+    moments = Moments.of([sample[:2]], np.bincount(sample[1], minlength=classes) / len(sample[1]))
+    del sample  # hundreds of megabytes
     strengths: Strengths = (1.0,)
     if len(widths) > 1:
-        step = -(-len(valid_frames) // config.choice_frames)
-        validation = (valid_frames[::step], valid_targets[::step], videos[::step])
-        search = Search(some, *validation, widths, config.penalties)
-        strengths = search.select_last(tuple(chosen.values())) if chosen else search.best()
-    moments = Moments.of(frames, targets, classes) if stride > 1 and refine else some
-    scales = column_scales(widths, strengths)
-    weight, penalty, right = moments.best(scales, config.penalties, valid_frames, valid_targets)
+        some = thinned(held_out.standardised(standard), -(-held_out.count // config.choice_frames))
+        strengths = Search(moments, *some, widths, config.penalties).select(tuple((chosen or {}).values()))
+        del some
+    if stride > 1 and refine:
+        moments = Moments.of((block[:2] for block in known.standardised(standard)), known.shares())
+    valid_blocks = (block[:2] for block in held_out.standardised(standard))
+    weight, penalty, right = moments.best(column_scales(widths, strengths), config.penalties, valid_blocks)
     bias = moments.shares.double().numpy()
-    factor = sharpness(valid_frames @ weight + bias, valid_targets)
-    raw = factor * weight * factors[:, None]  # for raw inputs, float64
+    scored = ((frames @ weight + bias, *rest) for frames, *rest in held_out.standardised(standard))
+    factor = sharpness(*thinned(scored, -(-held_out.count * classes // MOST_SCORES))[:2])
+    raw = factor * weight * standard.factors[:, None]  # for raw inputs, float64
     return LinearProbe(
         raw.astype(np.float32),
-        (factor * bias - mean @ raw).astype(np.float32),
+        (factor * bias - standard.mean @ raw).astype(np.float32),
         penalty,
         100 * float(right.mean()),
         dict(zip(bands, strengths, strict=True)) if bands else {},
         len(config.penalties) > 1 and penalty in config.penalties[:1] + config.penalties[-1:],
     )
+
+
+def _check_bands(width: int, bands: Mapping[str, int] | None, chosen: Mapping[str, float] | None) -> None:
+    """Raise InputError for bands that are not the columns, or strengths of other bands."""
+    if bands is not None and band_width(bands) != width:
+        raise InputError(f"bands {dict(bands)} have {band_width(bands)} columns in total, not {width}")
+    if chosen and list(chosen) != list(bands or ())[:-1]:
+        raise InputError(
+            f"chosen gives strengths of {list(chosen)}; expected all bands but the last of {list(bands or ())}"
+        )
 
 
 def sharpness(scores: Array, targets: Array) -> float:
@@ -180,66 +184,3 @@ def band_width(bands: Mapping[str, int]) -> int:
         if width < 1:
             raise InputError(f"band {name!r} has {width} columns; expected at least one")
     return sum(bands.values())
-
-
-def standardise(
-    train: npt.NDArray[np.float32], valid: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Standardise the training frames (N, D) in place, and apply the same map to the validation frames.
-
-    Returns:
-        Mean and factor of each column, (D,) each. The factor is 0 for columns that are constant to float32 precision.
-    """
-    moments = ChannelMoments(train.shape[1])
-    for rows in _blocks(train):
-        moments.add(rows)
-    factors = 1 / moments.deviation(np.inf)
-    for frames in (train, valid):
-        for rows in _blocks(frames):
-            rows[:] = (rows - moments.mean) * factors
-    return moments.mean, factors
-
-
-def _blocks(frames: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
-    """Views of (N, D) that fit in the processor's cache."""
-    return (frames[start : start + _ROWS] for start in range(0, len(frames), _ROWS))
-
-
-def _collect_labelled(
-    videos: Sequence[Array], labels: Sequence[Array], classes: int, part: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All labelled frames: (N, D) float32 copy, (N,) classes, (N,) index of their video."""
-    if len(videos) != len(labels):
-        raise InputError(f"{len(videos)} {part} videos, but labels for {len(labels)}")
-    frames, targets = [], []
-    for index, (video, raw) in enumerate(zip(videos, labels, strict=True)):
-        name = f"{part} video {index}"
-        values, wanted = _validate_frames(video, name), np.asarray(raw)
-        if wanted.shape != values.shape[:1] or not np.issubdtype(wanted.dtype, np.integer):
-            raise InputError(
-                f"{name}: {len(values)} frames need integer labels of shape ({len(values)},), not {wanted.dtype} "
-                f"{wanted.shape}"
-            )
-        known = wanted != IGNORED
-        wrong = known & ((wanted < 0) | (wanted >= classes))
-        if wrong.any():
-            frame = int(wrong.argmax())
-            raise InputError(f"{name}, frame {frame}: label {wanted[frame]} is outside of 0..{classes - 1}")
-        frames.append(values[known])
-        targets.append(wanted[known].astype(np.int64))
-    if len(widths := {values.shape[1] for values in frames}) > 1:
-        raise InputError(f"{part} videos of different widths: {sorted(widths)}")
-    if not sum(map(len, targets)):
-        raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
-    return np.concatenate(frames), np.concatenate(targets), np.repeat(np.arange(len(targets)), [*map(len, targets)])
-
-
-def _validate_frames(latents: Array, name: str) -> npt.NDArray[np.float32]:
-    """Latents as (T, D) float32; InputError if they are invalid."""
-    frames = np.asarray(latents, dtype=np.float32)
-    if frames.ndim != 2:
-        raise InputError(f"{name}: shape {frames.shape}; expected (T, D)")
-    usable = np.isfinite(frames).all(axis=1)
-    if not usable.all():
-        raise InputError(f"{name}, frame {int((~usable).argmax())}: NaN or infinite; remove or repair this video")
-    return frames

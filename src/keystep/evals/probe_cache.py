@@ -54,7 +54,7 @@ class ProbeCache:
                 bool(stored["at_edge"]),
             )
             videos = [str(name) for name in stored["videos"]]
-            return probe, {name: stored[f"said{i}"].astype(np.int64) for i, name in enumerate(videos)}
+            return probe, {name: stored[f"said{i}"].astype(np.int32) for i, name in enumerate(videos)}
         except (ValueError, KeyError, TypeError):
             return None  # truncated, for example by a full disk: fitted again
 

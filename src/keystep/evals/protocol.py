@@ -21,9 +21,10 @@ from keystep.errors import InputError
 from keystep.evals.bootstrap import Difference
 from keystep.evals.controls import Control
 from keystep.evals.geometry import Geometry
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.probe import ProbeConfig
 from keystep.evals.published import PUBLISHED
+from keystep.evals.representation import Representation
 from keystep.evals.rows import PROBE, HeadRow, Mode, Row
 from keystep.heads import HeadConfig, TrainingConfig, head_config
 from keystep.heads.registry import check_head_name

@@ -84,12 +84,21 @@ def _positions(mode: Mode) -> tuple[Position, ...]:
     return ("none", "elapsed") if mode == "causal" else ("none", "elapsed", "progress")
 
 
+def list_candidates(study: Study, mode: Mode) -> tuple[Control, ...]:
+    """The controls of one mode among which validation selects."""
+    return (*_widths(study, mode), *_offsets(study, mode))
+
+
+def fit_candidate(study: Study, control: Control, mode: Mode) -> ProbeRun:
+    """Fit the probe by which a candidate is selected."""
+    return study.fit(
+        study.lazy_control(control), f"{control.name} ({mode})", key=study.key(control, mode), refine=False
+    )
+
+
 def _choose(study: Study, kind: str, candidates: Sequence[Control], mode: Mode) -> tuple[int, list[ProbeRun]]:
     """The candidate with the best validation accuracy, and all probes. Notes if it is at the edge of the grid."""
-    runs = [
-        study.fit(study.lazy_control(control), f"{control.name} ({mode})", key=study.key(control, mode), refine=False)
-        for control in candidates
-    ]
+    runs = [fit_candidate(study, control, mode) for control in candidates]
     best = int(np.argmax([run.valid_accuracy for run in runs]))
     if candidates[best].edge:
         study.judge.folder.problems.notes.append(

@@ -7,7 +7,7 @@ move a score k^(1/2) times as far as a single column, so each column of a wide b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -50,53 +50,59 @@ class Moments:
     shares: Tensor
 
     @classmethod
-    def of(cls, frames: Array, targets: Array, classes: int) -> Moments:
-        """Compute them from frames (N, D) and classes (N,)."""
-        width, count = frames.shape[1], len(frames)
-        shares = np.bincount(targets, minlength=classes) / count
-        gram, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, classes, dtype=torch.float64)
-        for start in range(0, count, _ROWS):
-            inputs = torch.from_numpy(np.ascontiguousarray(frames[start : start + _ROWS]))
-            hot = np.eye(classes, dtype=np.float32)[targets[start : start + _ROWS]] - shares.astype(np.float32)
-            gram += inputs.T @ inputs
-            cross += inputs.T @ torch.from_numpy(hot)
-        return cls(gram / count, cross / count, torch.from_numpy(shares))
+    def of(cls, blocks: Iterable[tuple[Array, Array]], shares: Array) -> Moments:
+        """Compute them from blocks of frames (n, D) and classes (n,). shares: (C,) frequencies of the classes."""
+        sums: tuple[Tensor, Tensor] | None = None
+        one_hot, count = np.eye(len(shares), dtype=np.float32) - shares.astype(np.float32), 0
+        for frames, targets in blocks:
+            if sums is None:
+                size = frames.shape[1], len(shares)
+                sums = torch.zeros(size[0], size[0], dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+            for start in range(0, len(frames), _ROWS):
+                inputs = torch.from_numpy(np.ascontiguousarray(frames[start : start + _ROWS]))
+                sums[0].add_(inputs.T @ inputs)
+                sums[1].add_(inputs.T @ torch.from_numpy(one_hot[targets[start : start + _ROWS]]))
+            count += len(frames)
+        assert sums is not None
+        return cls(sums[0] / count, sums[1] / count, torch.from_numpy(shares))
 
     def best(
-        self, scales: Array, penalties: Sequence[float], frames: Array, targets: Array
+        self, scales: Array, penalties: Sequence[float], blocks: Iterable[tuple[Array, Array]]
     ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.bool_]]:
         """Solve for each penalty and select the best on other frames.
 
         Args:
             scales: (D,) factor of each column; columns with 0 are dropped.
-            penalties: in decreasing order. The search stops at the first that is worse; ties go to the strongest
+            penalties: in decreasing order. Those behind the first that is worse do not count; ties go to the strongest
                 penalty.
-            frames: (V, D) validation frames.
-            targets: (V,) their classes.
+            blocks: validation frames (n, D) and their classes (n,). Iterated once.
 
         Returns:
-            The weights (D, C), their penalty, and which frames are classified correctly, (V,).
+            The weights (D, C), their penalty, and which of the V frames are classified correctly, (V,).
         """
         columns = np.flatnonzero(scales)
         index, scale = torch.from_numpy(columns), torch.from_numpy(scales[columns])
         gram = self.gram[index][:, index] * scale[:, None] * scale
-        cross, inputs = self.cross[index] * scale[:, None], torch.from_numpy(frames[:, columns])
-        found: tuple[npt.NDArray[np.float64], float, npt.NDArray[np.bool_]] | None = None
+        cross = self.cross[index] * scale[:, None]
+        solved = []
         for penalty in penalties:
             penalised = gram.clone()
             penalised.diagonal().add_(penalty)
-            solved = torch.cholesky_solve(cross, torch.linalg.cholesky(penalised)) * scale[:, None]
-            predicted = torch.addmm(self.shares.float(), inputs, solved.float()).argmax(dim=1).numpy()
-            right = predicted == targets
-            if found is not None and right.sum() <= found[2].sum():
-                if right.sum() < found[2].sum():
-                    break
-                continue
-            weight = np.zeros((len(scales), len(self.shares)))
-            weight[columns] = solved.numpy()
-            found = weight, penalty, right
-        assert found is not None
-        return found
+            solved.append(torch.cholesky_solve(cross, torch.linalg.cholesky(penalised)) * scale[:, None])
+        right = np.concatenate([self._right(solved, frames[:, columns], targets) for frames, targets in blocks], axis=1)
+        counts, chosen = right.sum(axis=1), 0
+        for place in range(1, len(penalties)):
+            if counts[place] < counts[chosen]:
+                break
+            chosen = place if counts[place] > counts[chosen] else chosen
+        weight = np.zeros((len(scales), len(self.shares)))
+        weight[columns] = solved[chosen].numpy()
+        return weight, penalties[chosen], right[chosen]
+
+    def _right(self, weights: Sequence[Tensor], frames: Array, targets: Array) -> npt.NDArray[np.bool_]:
+        """(weights, n): whether each frame is classified correctly with each of some weights (D, C)."""
+        inputs, bias = torch.from_numpy(frames), self.shares.float()
+        return np.stack([torch.addmm(bias, inputs, w.float()).argmax(dim=1).numpy() == targets for w in weights])
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +125,10 @@ class Search:
     widths: Sequence[int]
     penalties: Sequence[float]
     _known: dict[Strengths, npt.NDArray[np.int64]] = field(default_factory=dict, init=False)
+
+    def select(self, chosen: Strengths = ()) -> Strengths:
+        """The best strengths, or only that of the last band if those of the others are given."""
+        return self.select_last(chosen) if chosen else self.best()
 
     def best(self) -> Strengths:
         """Select the subset of bands, then reduce the strength of single bands.
@@ -155,14 +165,14 @@ class Search:
     def _penalty(self) -> float:
         """The best penalty with all bands, at which all choices are compared."""
         scales = column_scales(self.widths, (1.0,) * len(self.widths))
-        return self.moments.best(scales, self.penalties, self.frames, self.targets)[1]
+        return self.moments.best(scales, self.penalties, [(self.frames, self.targets)])[1]
 
     def _right(self, strengths: Strengths) -> npt.NDArray[np.int64]:
         """(V,) 1 for frames that are classified correctly, else 0."""
         if strengths in self._known:
             return self._known[strengths]
         scales = column_scales(self.widths, strengths)
-        right = self.moments.best(scales, [self._penalty], self.frames, self.targets)[2].astype(np.int64)
+        right = self.moments.best(scales, [self._penalty], [(self.frames, self.targets)])[2].astype(np.int64)
         self._known[strengths] = right
         return right
 

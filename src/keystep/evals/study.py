@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from keystep.evals.candidates import Candidates
 from keystep.evals.controls import Control, Position
-from keystep.evals.geometry import measurable, median_geometry
-from keystep.evals.judge import Banded, Judge, Representation
+from keystep.evals.geometry import LEAST_FRAMES, median_geometry
+from keystep.evals.judge import Banded, Judge
 from keystep.evals.modes import mark_oracle, slot_delay
 from keystep.evals.protocol import TOKENS_NOTE, Evaluation
+from keystep.evals.representation import Computed, Listed, Representation
 from keystep.evals.rows import Beside, Family, Mode, ProbeRun, Row
 from keystep.progress import Task
 
@@ -37,23 +39,23 @@ class Study:
         self.judge, self.quick = judge, quick
         self.task: Task | None = None
         self.evaluation = Evaluation(judge, quick=quick)
-        self.raw: Representation = {name: judge.folder.vectors(name) for name in judge.videos}
+        self.raw: Representation = Computed(judge.videos, judge.folder.vectors)
         if judge.folder.tokens > 1:
             judge.folder.problems.notes.append(TOKENS_NOTE.format(judge.folder.tokens))
         self.rate = float(judge.folder.timeline.rate)
         self.slot_delay = slot_delay(judge.folder)
-        test = judge.split.test
-        self.evaluation.shown[self.marked("features")] = {name: self.raw[name] for name in test}
-        self.measure(self.marked("raw features"), [self.raw[name] for name in test])
-        short = len(test) - len(measurable([self.raw[name] for name in test]))
+        test = Computed(judge.split.test, self.raw.__getitem__, most=0)
+        self.evaluation.shown[self.marked("features")] = test
+        self.measure(self.marked("raw features"), test)
+        short = sum(judge.folder.length(name) < LEAST_FRAMES for name in test)
         if short:
             judge.folder.problems.notes.append(f"geometry excludes {short} test videos with fewer than 3 slots")
 
-    def measure(self, name: str, test: Sequence[np.ndarray]) -> None:
+    def measure(self, name: str, test: Representation) -> None:
         """Record the geometry of the test videos that are long enough."""
-        found = measurable(test)
-        if found:
-            self.evaluation.geometry[name] = median_geometry(found)
+        long = [video for video in test if self.judge.folder.length(video) >= LEAST_FRAMES]
+        if long:
+            self.evaluation.geometry[name] = median_geometry(Listed(test, long))
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -128,8 +130,8 @@ class Study:
 
 def make_candidates(judge: Judge, raw: Representation) -> Candidates:
     """The candidate controls, fitted to all training videos. ``raw`` need not contain the unlabelled ones."""
-    train = [raw[name] if name in raw else judge.folder.vectors(name) for name in judge.pretraining]
-    return Candidates(train, float(judge.folder.timeline.rate), judge.time_scale.tau)
+    every = Computed(judge.pretraining, lambda name: raw[name] if name in raw else judge.folder.vectors(name), most=0)
+    return Candidates(Listed(every, judge.pretraining), float(judge.folder.timeline.rate), judge.time_scale.tau)
 
 
 def control_key(control: Control, mode: Mode, candidates: Candidates) -> str:
@@ -139,7 +141,7 @@ def control_key(control: Control, mode: Mode, candidates: Candidates) -> str:
 
 def apply_control(control: Control, raw: Representation) -> Columns:
     """Apply a control to every video; a control with several parts gives bands."""
-    videos = {name: control.transform(features) for name, features in raw.items()}
+    videos = Computed(raw, lambda name: control.transform(raw[name]))
     if len(control.parts) < 2:
         return videos
     some = next(iter(raw.values()))
@@ -162,13 +164,13 @@ def concatenate(first: Columns, second: Columns, name: str, chosen: Mapping[str,
     chosen: strengths of the first one's bands, as selected by its own probe. Bands of strength 0 are dropped.
     """
     if isinstance(first, Banded):
-        read = np.repeat([chosen[band] > 0 for band in first.widths], list(first.widths.values()))
-        videos = {video: frames[:, read] for video, frames in first.videos.items()}
+        videos = first.videos
+        read: Any = np.repeat([chosen[band] > 0 for band in first.widths], list(first.widths.values()))
         strengths = {band: strength for band, strength in chosen.items() if strength}
         widths = {band: first.widths[band] for band in strengths}
     else:
-        videos, strengths = dict(first), {LATENTS: 1.0}
+        videos, read, strengths = first, slice(None), {LATENTS: 1.0}
         widths = {LATENTS: next(iter(videos.values())).shape[1]}
     other = without_bands(second)
-    both = {video: np.concatenate([frames, other[video]], axis=1) for video, frames in videos.items()}
+    both = Computed(videos, lambda video: np.concatenate([videos[video][:, read], other[video]], axis=1))
     return Banded(both, {**widths, name: next(iter(other.values())).shape[1]}, strengths)

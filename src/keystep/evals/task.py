@@ -18,9 +18,10 @@ from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError, named, quoted
 from keystep.evals.bootstrap import Array, RatioSums, paired_ratios
 from keystep.evals.head_sources import HeadInput, sources
-from keystep.evals.judge import Judge, Representation
+from keystep.evals.judge import Judge
 from keystep.evals.modes import answers_later, mark_oracle, slot_delay
 from keystep.evals.protocol import Comparison, Entrant, Evaluation
+from keystep.evals.representation import Representation
 from keystep.evals.rows import Mode
 from keystep.foresight import Forecaster
 from keystep.plugins import TASKS

@@ -13,7 +13,7 @@ import numpy as np
 from keystep.data.annotation import UNLABELLED
 from keystep.data.folder import FeatureFolder
 from keystep.data.layout import length_tolerance
-from keystep.data.slots import open_array
+from keystep.data.slots import array_header
 from keystep.data.spans import Span
 from keystep.errors import InputError, named
 from keystep.exchange.formats import Found, TimedLabel, class_name, format_of, guess_format, lines_of
@@ -139,7 +139,7 @@ def _whole(folder: FeatureFolder) -> FeatureFolder:
 
     def slots(name: str) -> int:
         video = folder.videos[name]
-        return int(open_array(video.features).shape[video.time_axis])
+        return int(array_header(video.features).shape[video.time_axis])
 
     videos = {name: replace(video, frames=slots(name), labels=None) for name, video in folder.videos.items()}
     return replace(folder, videos=videos)

@@ -12,6 +12,9 @@ from keystep.config import Config
 from keystep.extraction.sampling import Window
 from keystep.types import Rate, parse_rate
 
+HIGHEST_RATE = 1000
+"""Feature vectors, or pictures in a clip, per second; more than any recording of procedures has."""
+
 
 class ExtractionConfig(Config):
     """Settings of ``keystep extract``, recorded in the ``store.json`` of the folder that it writes."""
@@ -52,6 +55,13 @@ class ExtractionConfig(Config):
     def jump(self) -> Fraction | None:
         """``clock_jump`` in exact seconds."""
         return None if self.clock_jump is None else Fraction(self.clock_jump)
+
+    @field_validator("rate", "frame_rate")
+    @classmethod
+    def _plausible(cls, rate: Fraction | None) -> Fraction | None:
+        if rate is not None and rate > HIGHEST_RATE:
+            raise ValueError(f"{float(rate):g} Hz; at most {HIGHEST_RATE}")
+        return rate
 
     @field_validator("backbone")
     @classmethod

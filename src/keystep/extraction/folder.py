@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,38 +16,35 @@ import numpy as np
 from keystep.data.annotation import UNLABELLED
 from keystep.data.slots import open_array, read_times
 from keystep.data.store import FeatureStore
+from keystep.engines import Report
 from keystep.errors import InputError
 from keystep.extraction.extractor import Extractor, Features, joined
 from keystep.extraction.labels import FEW, FrameCount, FrameLabels, Lengths, SourceFrames
 from keystep.extraction.video import VideoInfo, open_video
-from keystep.extraction.video.decoding import JUMP
+from keystep.extraction.video.decoding import JUMP, reading
 from keystep.extraction.video.frames import Frame
 from keystep.files import sample_bytes, write_lines
 from keystep.reading import open_npy, read_json, read_lines
 
 REPORT_SECONDS = 0.25
 
-Advance = Callable[[float, int], None]
-"""Called periodically with the seconds of video and the number of frames processed since the last call."""
 State = Literal["missing", "done", "changed"]
 
 
 @dataclass(frozen=True)
 class Writing:
-    """Where and how features are written; pickled for worker processes.
+    """Where and how features are written; pickled for workers.
 
     Attributes:
         store: the feature folder.
         half: store float16 instead of float32.
         labels: frame labels to write for the slots.
-        batch: clips per call of the network.
         jump: seconds ahead that count as a jump of the clock, see `open_video`.
     """
 
     store: FeatureStore
     half: bool = False
     labels: FrameLabels | None = None
-    batch: int = 1
     jump: Fraction | None = JUMP
 
     def state(self, name: str, path: Path) -> State:
@@ -71,14 +69,15 @@ class Writing:
             )
         return "changed"
 
-    def write(self, extractor: Extractor, name: str, path: Path, advance: Advance) -> Outcome:
+    def write(self, extractor: Extractor, name: str, path: Path, report: Report, batch: int = 1) -> Outcome:
         """Extract a video and write its features, records and labels.
 
         Args:
             extractor: computes the features.
             name: of the video.
             path: its file.
-            advance: called with the progress.
+            report: takes the seconds of video and frames processed since the last call.
+            batch: clips per call of the network.
 
         Raises:
             InputError: the video cannot be read, has no slot, its labels cannot be used, or its features exceed the
@@ -86,8 +85,8 @@ class Writing:
         """
         origin, video = _origin(path), open_video(path, self.jump)
         count = FrameCount(video.info)
-        frames = _reported(count.over(video.frames()), advance)
-        features = joined([self._narrowed(name, part) for part in extractor.stream(frames, batch=self.batch)])
+        frames = _reported(count.over(video.frames()), report)
+        features = joined([self._narrowed(name, part) for part in extractor.stream(frames, batch=batch)])
         source = count.seen(bool(video.damage))
         remarks = [*video.notes, *_omitted(features.slots)]
         notes = [f"{name}: {line}" for line in (*video.damage, *remarks)]
@@ -217,26 +216,27 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-def _reported(frames: Iterable[Frame], advance: Advance) -> Iterator[Frame]:
+def _reported(frames: Iterable[Frame], report: Report) -> Iterator[Frame]:
     """Yield the same frames, reporting progress periodically."""
     reported, count, last, position = 0.0, 0, time.monotonic(), 0.0
     for frame in frames:
         yield frame
         count, position = count + 1, float(frame.time)
         if time.monotonic() - last > REPORT_SECONDS:
-            advance(position - reported, count)
+            report(position - reported, count)
             reported, count, last = position, 0, time.monotonic()
-    advance(position - reported, count)
+    report(position - reported, count)
 
 
 def _origin(path: Path) -> dict[str, Any]:
     """Record that identifies the source file of features."""
     if not path.is_file():
         return {}  # opening it reports the problem
-    stat = path.stat()
-    sample = hashlib.sha256(sample_bytes(path)).hexdigest()
+    with reading(path):
+        stat = path.stat()
+        sample = hashlib.sha256(sample_bytes(path)).hexdigest()
     return {
-        "source": str(path.resolve()),
+        "source": os.path.realpath(path),
         "source_bytes": stat.st_size,
         "source_modified": stat.st_mtime_ns,
         "source_sample": sample,
@@ -249,7 +249,8 @@ def _is_source(record: dict[str, Any], path: Path) -> bool:
     A copy of a complete video is recognised by its size and a sample of its bytes. A damaged video may have been
     repaired anywhere, so its modification time has to match as well.
     """
-    stat = path.stat()
+    with reading(path):
+        stat = path.stat()
     if record.get("source_bytes") != stat.st_size:
         return False
     if record.get("source_modified") == stat.st_mtime_ns:

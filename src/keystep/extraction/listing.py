@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keystep.errors import InputError
+from keystep.errors import InputError, quoted
 from keystep.files import VIDEO_ENDINGS, is_video
+
+LONGEST_NAME = 200
+"""Bytes of a video's name; file names have 255, and need some for endings and temporary names."""
 
 
 def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Path]:
@@ -37,13 +40,28 @@ def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Pat
             raise InputError(f"{path}: no such file or folder")
     if not found:
         raise InputError(_nothing(paths, recursive))
-    once = {(name, file.resolve()): file for name, file in reversed(found)}
+    once = {(name, os.path.realpath(file)): file for name, file in reversed(found)}
     files = [(name, file) for (name, _), file in reversed(once.items())]
     name, count = Counter(name for name, _ in files).most_common(1)[0]
     if count > 1:
         both = ", ".join(str(file) for other, file in files if other == name)
         raise InputError(f"{count} videos have the name {name!r}: {both}; rename them, or extract into two folders")
     return dict(files)
+
+
+def check_name(name: str, path: Path) -> None:
+    """Refuse a video whose name cannot be that of its features.
+
+    Raises:
+        InputError: it is too long for a file name with the endings that are added, or its path is not UTF-8.
+    """
+    try:
+        size = len(name.encode())
+        os.path.realpath(path).encode()  # recorded as the source
+    except UnicodeEncodeError as error:
+        raise InputError(f"{quoted(str(path))}: its name is not valid UTF-8; rename it") from error
+    if size > LONGEST_NAME:
+        raise InputError(f"{path}: its name, {name[:20]}..., has {size} bytes; shorten it to {LONGEST_NAME}")
 
 
 def ignored_files(paths: Iterable[Path], recursive: bool = False) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from keystep.data.layout import video_records
 from keystep.data.problems import Problems
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
+from keystep.engines import Engine, Local
 from keystep.errors import InputError, one_line
 from keystep.extraction.config import ExtractionConfig
 from keystep.extraction.extractor import Extractor
 from keystep.extraction.folder import Writing
 from keystep.extraction.labels import RECORD, FrameLabels, Lengths
-from keystep.extraction.listing import find_videos, ignored_files
-from keystep.extraction.loading import load_extractor
-from keystep.extraction.processes import extract_videos
+from keystep.extraction.listing import check_name, find_videos, ignored_files
 from keystep.extraction.video import open_video
+from keystep.extraction.work import Extraction, MakeExtractor, extract_videos
 from keystep.files import write_json
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
@@ -75,7 +75,7 @@ def extract(
     weights: Path | str | None = None,
     labels: Path | str | None = None,
     label_rate: AnyRate | None = None,
-    workers: int = 1,
+    engine: Engine | None = None,
     shard: str | None = None,
     device: str | None = None,
     recursive: bool = False,
@@ -95,8 +95,8 @@ def extract(
         weights: the backbone's weights; by default those in the cache.
         labels: folder with ``groundTruth/*.txt``, ``mapping.txt`` and ``splits/`` for these videos.
         label_rate: label lines per second in ``groundTruth/``; by default one per video frame.
-        workers: number of processes, each of which loads the backbone. With more than one, a script needs
-            ``if __name__ == "__main__"``.
+        engine: where to run: ``keystep.engines.Local(4)`` are four processes, each of which loads the backbone,
+            ``keystep.engines.find_engine("ray")`` is a Ray cluster. None: this process.
         shard: ``"2/8"`` processes the second of eight parts, to use eight machines on one folder.
         device: ``cpu``, ``cuda`` or ``cuda:1``; by default all GPUs, if there are any.
         recursive: search subfolders too; videos are named by their path.
@@ -120,13 +120,15 @@ def extract(
     without = [] if frame_labels is None else frame_labels.missing(run.videos)
     if without:
         run.warnings.append(f"no labels for {len(without)} of {len(run.videos)} videos, such as {without[0]}")
-    _check_device(device)
+    engine = engine or Local()
+    if isinstance(engine, Local):
+        _check_device(device)
     make = MakeExtractor(config, None if weights is None else Path(weights), device)
-    here = None if workers > 1 else make(0)  # before anything is written, so that wrong weights are reported now
-    facts = _facts(make) if here is None else _Facts.from_extractor(here)
+    here = make(0) if engine.alone else None  # before anything is written, so that wrong weights are reported now
+    facts = _facts(make, engine) if here is None else _Facts.from_extractor(here)
     with owning(_locked_name(out, shard)):
         store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
-        writing = Writing(store, config.half, frame_labels, _batch(facts, make.device_of(0)), config.jump)
+        writing = Writing(store, config.half, frame_labels, config.jump)
         _check_videos(run, share, writing, problems, progress)
         if frame_labels is not None:
             frame_labels.check_rate([lengths for lengths in run.lengths.values() if lengths is not None])
@@ -141,38 +143,13 @@ def extract(
         progress.message(_plan(run, facts, config))
         with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
             meter = _Meter(task, len(run.waiting))
-            ready = make if here is None else partial(_ready, here)
-            with closing(extract_videos(writing, run.waiting, ready, problems, meter.advance, workers)) as outcomes:
+            work = Extraction(writing, make, here)
+            with closing(extract_videos(work, run.waiting, problems, meter.advance, engine)) as outcomes:
                 for outcome in outcomes:
                     meter.finish()
                     run.warnings += outcome.notes
         done = _conclude(run, store, problems)
     return Extracted(out, done, len(run.videos), facts.width, dict(problems.skipped), tuple(run.warnings))
-
-
-@dataclass(frozen=True)
-class MakeExtractor:
-    """Factory that loads the extractor in a worker process; worker i uses GPU i.
-
-    Attributes:
-        config: settings.
-        weights: file of the backbone's weights; None: the cached ones.
-        device: of all workers; None: the GPUs, if there are any.
-    """
-
-    config: ExtractionConfig
-    weights: Path | None
-    device: str | None
-
-    def __call__(self, worker: int) -> Extractor:
-        """Load the extractor of a worker."""
-        return load_extractor(self.config, self.weights, self.device_of(worker))
-
-    def device_of(self, worker: int) -> str:
-        """The device of a worker."""
-        if self.device is not None:
-            return self.device
-        return f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -244,15 +221,11 @@ def _frame_labels(labels: Path | str | None, rate: AnyRate | None) -> FrameLabel
     return FrameLabels(Path(labels), None if rate is None else parse_rate(rate))
 
 
-def _facts(make: MakeExtractor) -> _Facts:
-    """Load the extractor of the workers once to check it, and free it."""
-    facts = _Facts.from_extractor(make(0))
+def _facts(make: MakeExtractor, engine: Engine) -> _Facts:
+    """Load the extractor of the workers once to check it, and free it. A cluster may have devices that we lack."""
+    facts = _Facts.from_extractor((make if isinstance(engine, Local) else replace(make, device="cpu"))(0))
     torch.cuda.empty_cache()
     return facts
-
-
-def _ready(extractor: Extractor, worker: int) -> Extractor:
-    return extractor
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -280,7 +253,7 @@ def _locked_name(out: Path, shard: str | None) -> Path:
     if shard is None:
         return out
     part, of = parse_shard(shard)
-    return out.with_name(f"{out.resolve().name}.shard-{part}-of-{of}")
+    return out.with_name(f"{Path(os.path.realpath(out)).name}.shard-{part}-of-{of}")
 
 
 def _check_device(device: str | None) -> None:
@@ -310,6 +283,7 @@ def _check_videos(
 
 def _seconds(run: _RunState, writing: Writing, name: str, path: Path) -> float | None:
     """Stated duration in seconds (0: unknown) of a video to extract; None if it is finished."""
+    check_name(name, path)
     state = writing.state(name, path)
     labels = writing.labels if writing.labels is not None and writing.labels.has(name) else None
     if state == "done":
@@ -350,12 +324,6 @@ def _provenance(config: ExtractionConfig, facts: _Facts) -> dict[str, Any]:
     return {"extraction": config.model_dump(mode="json"), "weights": facts.weights, **tokens}
 
 
-def _batch(facts: _Facts, device: str) -> int:
-    """Clips per call of the network: enough for the hardware, within little memory."""
-    pictures = 16 if device == "cpu" else 128
-    return max(1, pictures // facts.pictures)
-
-
 def _plan(run: _RunState, facts: _Facts, config: ExtractionConfig) -> str:
     """One line about the planned work and the context of the features."""
     timeline = facts.timeline
@@ -374,7 +342,8 @@ def _conclude(run: _RunState, store: FeatureStore, problems: Problems) -> tuple[
     out = store.root
     for name, reason in problems.skipped.items():
         write_json(out / "skipped" / f"{name}.json", {"reason": reason})
-    done = tuple(name for name in run.videos if (out / "features" / f"{name}.npy").exists())
+    there = store.videos()
+    done = tuple(name for name in run.videos if name in there)
     for name in done:
         if name not in problems.skipped:
             (out / "skipped" / f"{name}.json").unlink(missing_ok=True)

@@ -5,7 +5,7 @@ arrays (`arrays`), and the headers of safetensors (`tensors`). A file is a regul
 bounded, its numbers are finite, and no memory is taken for a size that the file only claims.
 """
 
-from keystep.reading.arrays import is_archive, open_npy, read_npz
+from keystep.reading.arrays import is_archive, npy_header, open_npy, read_npz
 from keystep.reading.records import Record, checked, read_record
 from keystep.reading.tensors import TensorHeader, read_header
 from keystep.reading.text import (
@@ -28,6 +28,7 @@ __all__ = [
     "checked",
     "is_archive",
     "is_file_name",
+    "npy_header",
     "open_npy",
     "parse_json",
     "parse_yaml",

@@ -7,6 +7,8 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +17,8 @@ import numpy as np
 from keystep.errors import InputError, named, one_line
 from keystep.reading.text import check_regular
 
+MOST_HEADER = 10_000
+"""Bytes that numpy accepts of a header."""
 MOST_RATIO = 1100
 """A compressed part is at most so many times as large as in the file; deflate does no better."""
 _DAMAGE = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError, LookupError)
@@ -28,19 +32,31 @@ def open_npy(path: Path) -> np.ndarray:
         InputError: missing, truncated or foreign file, one that is longer than its header says, pickled objects, or an
             archive of arrays.
     """
+    return _opened(path, mapped=True)
+
+
+def npy_header(path: Path) -> np.ndarray:
+    """An array without memory that has the shape and type of the one in a ``.npy`` file.
+
+    Raises:
+        InputError: as for `open_npy`.
+    """
+    return _opened(path, mapped=False)
+
+
+def _opened(path: Path, mapped: bool) -> np.ndarray:
     size = check_regular(path)
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-            if start == b"PK\x03\x04":
+            if file.peek(4)[:4] == b"PK\x03\x04":
                 raise InputError(f"{path}: an archive of arrays; expected a single one")
-            file.seek(0)
-            shape, by_column, kind = _header(file)
-            offset = file.tell()
-        _check_size(shape, kind, size - offset)
-        if not math.prod(shape):
-            return np.empty(shape, kind)
-        return np.memmap(path, kind, "r", offset, shape, "F" if by_column else "C")
+            shape, by_column, kind, offset = _file_header(file)
+            _check_size(shape, kind, size - offset)
+            if not math.prod(shape):
+                return np.empty(shape, kind)
+            if not mapped:
+                return np.broadcast_to(np.empty((), kind), shape)
+            return np.memmap(file, kind, "r", offset, shape, "F" if by_column else "C")
     except InputError:
         raise
     except (*_DAMAGE, OverflowError, TypeError) as error:
@@ -89,6 +105,20 @@ def _part(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
         data = file.read()
     array: np.ndarray = np.frombuffer(bytearray(data), kind).reshape(shape, order="F" if by_column else "C")
     return array
+
+
+def _file_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """`_header`, and the place of the first number. Many files of a folder have equal headers, parsed once."""
+    start = file.read(len(np.lib.format.MAGIC_PREFIX) + 2)
+    digits = file.read(2 if start[-2:] == b"\1\0" else 4)
+    length = int.from_bytes(digits, "little")
+    return _parsed(start + digits + file.read(min(length, MOST_HEADER)))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    shape, by_column, kind = _header(BytesIO(header))
+    return shape, by_column, kind, len(header)
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

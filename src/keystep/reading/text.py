@@ -57,10 +57,11 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     Raises:
         InputError: no such file, no regular one, a larger one, or one that is not UTF-8.
     """
-    check_regular(path, most)
+    size = check_regular(path, most)
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            data = file.read(size + 1)  # more would allocate as much for each of many small files
+            data += file.read(most + 1 - len(data)) if len(data) > size else b""
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > most:  # a file that grows, or says that it is empty, as those in /proc do
@@ -68,7 +69,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start}); save it as UTF-8") from error
 
 
 def read_lines(path: Path) -> list[str]:

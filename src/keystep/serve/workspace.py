@@ -127,7 +127,7 @@ class Workspace:
         if self.latents is not None:
             return self.latents.of(name)
         video = self.folder.video(name)
-        stored = open_array(video.features)
+        stored = open_array(video.features, quantised=video.scale is not None)
         if stored.dtype == np.float32 and self.folder.tokens == 1:
             rows = stored if video.time_axis == 0 else stored.T
             return rows[: video.frames]

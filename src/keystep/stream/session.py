@@ -89,7 +89,7 @@ class Position:
 class Stream:
     """Runs a model, and optionally a head, on one stream of features.
 
-    ::
+    For example:
 
         stream = keystep.Stream(model, head)
         for chunk in chunks:                      # (n, D_in) each

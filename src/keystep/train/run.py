@@ -194,6 +194,7 @@ class _Observer:
         if start == 0:
             self.metrics.write(0, self.start_health.metrics())
         self.clock, self.frames = time.monotonic(), 0.0
+        self.warned: set[str] = set()
 
     def _untrained_health(self) -> Health:
         """Health at step 0. On resume, the untrained model is built again from the seed."""
@@ -241,8 +242,10 @@ class _Observer:
                 )
             self.early.see(step, health, self.learner.model)
             self.metrics.write(step, {**health.metrics(), **self.early.record()})
-            for line in health.warnings(self.start_health, step / self.train.steps):
-                log.warning("step %d: %s", step, line)
+            for sign, line in health.warnings(self.start_health, step / self.train.steps).items():
+                if sign not in self.warned:
+                    self.warned.add(sign)
+                    log.warning("step %d: %s", step, line)
             self.progress.message(f"step {step}: {health}")
             if self.early.stopped_at is not None:
                 self.progress.message(self.early.advice(self.train.steps))

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -174,7 +174,7 @@ def settle_config(config: RunConfig, folder: FeatureFolder, videos: Sequence[str
     rate, tau = folder.timeline.rate, config.data.tau
     if tau is None and config.needs_tau:
         try:
-            clock = decorrelation_time(_Vectors(folder, _sample_evenly(videos, CLOCK_VIDEOS)), rate)
+            clock = decorrelation_time(folder.every_vector(_sample_evenly(videos, CLOCK_VIDEOS)), rate)
         except InputError as error:
             raise InputError(f"{folder.root}: {error}, or state data.tau in seconds") from error
         progress.message(f"the autocorrelation of the features falls to one half after {clock}")
@@ -222,16 +222,6 @@ def _describe_times(config: RunConfig, rate: float) -> str:
 
 def _format_seconds(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 100 else f"{seconds:,.0f}"
-
-
-class _Vectors(Iterable[np.ndarray]):
-    """The vectors of some videos, read from disk in each iteration, one video at a time."""
-
-    def __init__(self, folder: FeatureFolder, videos: Sequence[str]) -> None:
-        self.folder, self.videos = folder, videos
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return map(self.folder.vectors, self.videos)
 
 
 def _check_offsets(config: RunConfig, lengths: Sequence[int], rate: Fraction) -> None:

@@ -135,7 +135,9 @@ class _WorkerProgress:
         self.place, self.name, self.training = place, name, False
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Task]:
+    def task(
+        self, description: str, total: float | None = None, unit: str = "", initial: float = 0, even: bool = True
+    ) -> Iterator[Task]:
         self.training = self.training or unit == "steps"
 
         def changed(done: float, total: float | None, note: str) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from keystep.config import RunConfig, run_config
 from keystep.config.base import build
+from keystep.diagnostics import Health
 from keystep.progress import Lines
 from keystep.train.run import pretrain
 
@@ -67,6 +68,14 @@ def stopped(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     pretrain(settings(noise), run, progress=Lines(said.append))
     (record,) = (line for line in metrics(run) if "stopped_at" in line)
     return run, {key: int(record[key]) for key in ("stopped_at", "best_step")}, said
+
+
+def test_a_sign_of_collapse_is_said_once(
+    noise: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Health, "warnings", lambda self, start, done: {"hidden_loss": f"worse ({done:.2f})"})
+    pretrain(settings(noise, steps=8), tmp_path / "run")
+    assert [line for line in caplog.messages if "worse" in line] == ["step 2: worse (0.25)"]
 
 
 def test_the_run_ends_with_the_weights_of_its_best_look_and_says_so(

@@ -89,6 +89,12 @@ def test_a_mapping_with_gaps_repeats_or_no_names_is_refused(tmp_path: Path, text
         read_mapping(write(tmp_path / "mapping.txt", text))
 
 
+def test_a_letter_written_as_one_character_or_as_two_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mapping.txt").write_text("0 sch\u00f6n\n1 wait\n", encoding="utf-8")
+    (tmp_path / "v.txt").write_text("wait\nscho\u0308n\nsch\u00f6n\n", encoding="utf-8")
+    assert read_labels(tmp_path / "v.txt", read_mapping(tmp_path / "mapping.txt")).tolist() == [1, 0, 0]
+
+
 def test_a_missing_final_newline_loses_no_frame(tmp_path: Path) -> None:
     classes = ("wait", "tie a knot")
     for text in ("wait\ntie a knot\ntie a knot", "wait\ntie a knot\ntie a knot\n"):

@@ -214,7 +214,7 @@ class Counted:
         self.notes: list[str] = []
 
     @contextmanager
-    def task(self, description: str, total: float | None = None, unit: str = "", initial: float = 0) -> Iterator[Any]:
+    def task(self, description: str, total: float | None = None, **about: object) -> Iterator[Any]:
         self.total = total
         yield self
 

@@ -28,7 +28,7 @@ def extractor(backbone: str = "colours", rate: int = 25) -> Extractor:
 
 @pytest.fixture
 def writing(tmp_path: Path) -> Writing:
-    return Writing(FeatureStore(tmp_path / "out", extractor().timeline).create(), batch=8)
+    return Writing(FeatureStore(tmp_path / "out", extractor().timeline).create())
 
 
 @pytest.fixture

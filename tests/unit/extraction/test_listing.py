@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from keystep.errors import InputError
-from keystep.extraction.listing import find_videos, ignored_files
+from keystep.extraction.listing import check_name, find_videos, ignored_files
 
 
 @pytest.fixture
@@ -60,3 +61,23 @@ def test_a_folder_of_folders_is_told_how_it_is_searched(tree: Path):
         find_videos([tree / "P03"])
     with pytest.raises(InputError, match=r"no videos in .* \.wmv .*\.y4m$"):
         find_videos([tree / "folder.mp4"])
+
+
+def test_links_to_themselves_are_files_that_cannot_be_read(tree: Path):
+    (tree / "loop.mp4").symlink_to("loop.mp4")
+    (tree / "gone.mp4").symlink_to("nowhere.mp4")
+    assert {"loop", "gone"} < set(find_videos([tree]))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a" * 201, "has 201 bytes; shorten it to 200"), ("\u00e9" * 101, "has 202 bytes")]
+)
+def test_names_too_long_for_what_is_written_are_refused(tmp_path: Path, name: str, said: str):
+    check_name(name[:100], tmp_path / "clip.mp4")
+    with pytest.raises(InputError, match=said):
+        check_name(name, tmp_path / "clip.mp4")
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="not valid UTF-8; rename it"):
+        check_name("clip", tmp_path / os.fsdecode(b"\xff") / "clip.mp4")

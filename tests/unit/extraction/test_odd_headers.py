@@ -190,3 +190,8 @@ def test_a_rate_that_a_header_states_wrongly_refuses_no_labels_and_shifts_none(
     frames = [frame for frame in video.frames() if not 30 <= frame.index < 40]
     assert len(list(count.over(frames))) == 65
     assert count.seen(damaged=True).holes in (None, ((30, 10),))
+
+
+def test_rates_that_no_recording_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="1e\\+09 Hz; at most 1000"):
+        ExtractionConfig(rate=Fraction(10**9))

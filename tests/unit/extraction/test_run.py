@@ -1,8 +1,10 @@
 """`keystep.extraction.extract`, without the command line."""
 
+import errno
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
+from keystep.engines import Local
 from keystep.errors import InputError
 from keystep.extraction import extract
+from keystep.extraction.video.decoding import reading
 from keystep.progress import Lines
 
-pytest.importorskip("av", reason="needs the extra 'video'")
+av = pytest.importorskip("av", reason="needs the extra 'video'")
 
 MakeClip = Callable[..., Path]
 
@@ -39,6 +43,30 @@ def test_a_typed_result_says_what_is_there_and_what_was_left_out(make_clip: Make
     assert said[-1].startswith("extracting: 4 of 4 s of video  video 2 of 2, ") and "x real time" in said[-1]
     assert any("2 videos to extract, 1 unreadable" in line for line in said)
     assert open_dataset(out).videos.keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_video_that_fails_while_it_is_read_is_left_out_and_no_other(
+    make_clip: MakeClip, tmp_path: Path, workers: int
+):
+    """It is gone after it was checked."""
+    videos = [make_clip(f"{name}.mp4", frames=50) for name in ("a", "b", "c")]
+
+    def said(line: str) -> None:
+        if "to extract" in line:
+            videos[1].unlink(missing_ok=True)
+
+    extracted = partial(extract, videos, "toy_backbones:moving", out=tmp_path / "out", engine=Local(workers))
+    done = extracted(on_error="skip", progress=Lines(said, interval=0))
+    assert done.videos == ("a", "c") and "b.mp4: no such video file" in done.skipped["b"]
+    with pytest.raises(InputError, match="no such file"):
+        extracted()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), av.error.InvalidDataError(1, "bad")])
+def test_what_the_system_or_ffmpeg_says_of_a_video_is_an_error_about_it(error: Exception):
+    with pytest.raises(InputError, match=r"^a\.mp4: cannot be read: "), reading(Path("a.mp4")):
+        raise error
 
 
 def test_labels_of_another_rate_are_refused_before_the_work(make_clip: MakeClip, tmp_path: Path):

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from keystep.cli.base import Data, Groups, OnError, Overwrite, Rate, SourceRate, app, console, paths_exist
+from keystep.cli.base import (
+    Address,
+    Data,
+    EngineName,
+    Groups,
+    OnError,
+    Overwrite,
+    Rate,
+    SourceRate,
+    Workers,
+    app,
+    console,
+    paths_exist,
+)
 
 PANEL = "Videos and features"
 
@@ -36,7 +49,9 @@ def extract_(
     label_rate: Annotated[
         str | None, typer.Option(help="Label lines per second in groundTruth/; by default one per video frame.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes; each loads the backbone.")] = 1,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     shard: Annotated[
         str | None, typer.Option(help="I/N: process the I-th of N parts, to use N machines on one folder.")
     ] = None,
@@ -59,6 +74,7 @@ def extract_(
     from keystep.cli.extraction import show_extracted
     from keystep.cli.progress import progress_on
     from keystep.config.base import assignments
+    from keystep.engines import find_engine
     from keystep.extraction.run import extract
     from keystep.stopping import interruptible
 
@@ -74,7 +90,7 @@ def extract_(
             weights=weights,
             labels=labels,
             label_rate=label_rate,
-            workers=workers,
+            engine=find_engine(engine, address, workers),
             shard=shard,
             device=device,
             recursive=recursive,
@@ -147,6 +163,28 @@ def pool_(
         progress=progress_on(console),
     )
     show_pooled(done, console)
+
+
+@app.command("compress", rich_help_panel=PANEL)
+def compress_(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Feature folder to write, at the same rate and with the same labels.")],
+    kind: Annotated[
+        str, typer.Option("--type", help="float16, or int8 with a scale for each channel of each video; or float32.")
+    ] = "float16",
+    source_rate: SourceRate = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Write a feature folder again in float16 (half the size) or int8 (a quarter); finished videos are skipped."""
+    from keystep.cli.data import list_skipped, open_data
+    from keystep.cli.progress import progress_on
+    from keystep.data.compression import compress
+
+    folder = open_data(data, source_rate, None, on_error)
+    done = compress(folder, out, kind, progress_on(console))
+    list_skipped(done.skipped, console)
+    mebibytes = " to ".join(f"{size / 2**20:,.1f}" for size in (done.size_before, done.size))
+    console.print(f"{out}: {len(done.videos)} videos in {kind}, {mebibytes} MiB", soft_wrap=True, markup=False)
 
 
 exchange = typer.Typer(help="Exchange annotations with other programs, as files.", no_args_is_help=True)

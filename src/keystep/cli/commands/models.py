@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from keystep.cli.base import (
+    Address,
     Data,
+    EngineName,
     Groups,
     OnError,
     Overwrite,
@@ -17,6 +19,7 @@ from keystep.cli.base import (
     Set,
     SourceRate,
     Split,
+    Workers,
     app,
     console,
     models_exist,
@@ -131,11 +134,16 @@ def encode(
     bands: Annotated[
         str | None, typer.Option(help="Write only these bands of the latents, such as 'context' or 'steady,context'.")
     ] = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
 ) -> None:
     """Encode videos and write their latents; finished videos are skipped."""
     from keystep.cli.encode import encode_folder
+    from keystep.engines import find_engine
 
-    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, bands, console)
+    found = find_engine(engine, address, workers)
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, bands, found, console)
 
 
 @app.command("eval", rich_help_panel=PANEL)
@@ -173,9 +181,13 @@ def evaluate(
         bool, typer.Option("--quick", help="Fast preview with fewer controls and rows; supports no claims.")
     ] = False,
     overwrite: Overwrite = False,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
 ) -> None:
     """Evaluate models with linear probes against raw features and controls; write tables, plots and a report."""
     from keystep.cli.evaluation import evaluate_folder
+    from keystep.engines import find_engine
 
     evaluate_folder(
         *(data, model or [], out, split, source_rate, rate, settings or [], on_error, console),
@@ -184,6 +196,7 @@ def evaluate(
         persons=groups,
         quick=quick,
         overwrite=overwrite,
+        engine=find_engine(engine, address, workers),
     )
 
 

@@ -292,6 +292,15 @@ def may_jump(container: Any) -> bool:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system or FFmpeg says while a video is read into an `InputError` about this video."""
+    try:
+        yield
+    except (import_av().FFmpegError, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error.strerror or error, 80)}") from error
+
+
+@contextmanager
 def opened(
     path: Path, track: int | None = None, *, jump: Fraction | None = JUMP, threads: bool = True
 ) -> Iterator[Track]:
@@ -304,9 +313,10 @@ def opened(
         threads: decode several frames at once.
 
     Raises:
-        InputError: no such file, no video, an unsupported codec, or pictures that are too large.
+        InputError: no such file, no video, an unsupported codec, pictures that are too large, or a failure while it is
+            read.
     """
-    with _container(path) as container:
+    with reading(path), _container(path) as container:
         if track is None:
             track = _main_track(path, container)
         stream = container.streams[track]

@@ -63,7 +63,11 @@ class Frame:
     slack: Fraction = Fraction(0)
 
     def rgb(self, picture: Picture) -> np.ndarray:
-        """Return (H, W, 3) uint8 RGB in C order: upright, resized and centre-cropped according to ``picture``."""
+        """Return (H, W, 3) uint8 RGB in C order: upright, resized and centre-cropped according to ``picture``.
+
+        Raises:
+            InputError: FFmpeg cannot convert the picture.
+        """
         return self.render(picture)
 
 
@@ -154,6 +158,7 @@ class Renderer:
         return self._orientations[angle]
 
     def _render(self, decoded: Any, turn: Orientation, size: tuple[int, int], picture: Picture) -> np.ndarray:
+        from av.error import FFmpegError
         from av.video.reformatter import Interpolation, VideoReformatter
 
         if picture not in self._scalers:
@@ -161,15 +166,18 @@ class Renderer:
         resized = resized_size(*size, picture)
         height, width = turn.size(*resized)
         exact = Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
-        scaled = self._scalers[picture].reformat(
-            decoded,
-            width=width,
-            height=height,
-            format="rgb24",
-            src_colorspace=_matrix(decoded),
-            interpolation=Interpolation[picture.interpolation.upper()] | exact,
-            threads=1,
-        )
+        try:
+            scaled = self._scalers[picture].reformat(
+                decoded,
+                width=width,
+                height=height,
+                format="rgb24",
+                src_colorspace=_matrix(decoded),
+                interpolation=Interpolation[picture.interpolation.upper()] | exact,
+                threads=1,
+            )
+        except (FFmpegError, ValueError) as error:
+            raise InputError(f"{self.where}: a picture cannot be converted: {error}") from error
         top, left = (resized[0] - picture.height) // 2, (resized[1] - picture.width) // 2
         upright = turn.apply(scaled.to_ndarray())
         return np.ascontiguousarray(upright[top : top + picture.height, left : left + picture.width])

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from keystep.errors import InputError, named
 from keystep.extraction.backbones.vjepa.config import VJEPAConfig
-from keystep.extraction.backbones.weights import file_hash, read_tensors
+from keystep.extraction.backbones.weights import file_hash, listed_files, read_tensors
 from keystep.reading import read_json
 
 UNUSED = {
@@ -106,11 +106,7 @@ def _files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]
-    places = read_json(index).get("weight_map")
-    names = sorted({str(file) for file in places.values()}) if isinstance(places, dict) else []
-    if not names or any(Path(name).name != name for name in names):
-        raise InputError(f"{index}: does not list the files of its folder that contain the weights")
-    return [folder / name for name in names]
+    return listed_files(index)
 
 
 def _check_folder(folder: Path, config: VJEPAConfig) -> None:
