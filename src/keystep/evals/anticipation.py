@@ -13,7 +13,7 @@ import numpy as np
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
 from keystep.evals.forecasting import HORIZONS, LabelledVideo, fit_forecaster, weighted_quantiles
-from keystep.evals.judge import Representation
+from keystep.evals.representation import Representation
 from keystep.evals.rows import Mode
 from keystep.evals.task import Answers, Scores, VideoScores
 from keystep.foresight import Clock, Forecast, Forecaster, StepChain
