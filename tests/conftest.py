@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ if os.environ.get("CI"):
 
 CLASSES = ("wait", "cut", "tie a knot")
 MakeFolder = Callable[..., Path]
+Run = Callable[..., tuple[int, str, str]]
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 CASES = json.loads((GOLDEN / "manifest.json").read_text())["cases"] if GOLDEN.exists() else []
 """The authors' code run on random weights; its README says how, and how near another implementation comes."""
@@ -41,26 +44,42 @@ def shared() -> Path:
 
 
 @pytest.fixture(name="keystep")
-def keystep_command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
+def keystep_command(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command as the shell would: (exit status, standard output, standard error)."""
 
-    from keystep.cli import main
-
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["keystep", *(str(argument) for argument in arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
         capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
+        status = main_of(*arguments)
         said = capsys.readouterr()
         return status, said.out, said.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def once() -> Run:
+    """The same for what a module or a session shares."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            status = main_of(*arguments)
+        return status, out.getvalue(), err.getvalue()
+
+    return run
+
+
+def main_of(*arguments: object) -> int:
+    """The exit status of a command in this process."""
+    from keystep.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["keystep", *(str(argument) for argument in arguments)])
+        patch.setenv("COLUMNS", "200")
+        try:
+            main()
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else 1
+    return 0
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of workers: the toy backbone, and how full the disk is
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: children are forked, which threads do not survive
 
-COMMANDS = ("serve", "pretrain", "import", "extract", "encode", "stream", "eval", "run")
+COMMANDS = ("serve", "live", "pretrain", "import", "extract", "encode", "stream", "eval", "run")
 HEADS = (
     *("command", "kill -9", "before its end", "disk full at a write", "disk too small", "two at once"),
     *("clocks that jump", "faults"),
@@ -78,6 +78,12 @@ def _tried(name: str, root: Path, seed: int, kills: int, mounts: bool) -> tuple[
         serving = Serving(root / name, seed)
         serving.kill(kills)
         return "serve, 3 people saving", serving.tally
+    if name == "live":
+        from streaming import Streaming
+
+        streaming = Streaming(root / name, seed)
+        streaming.kill(kills)
+        return "serve, 3 live streams", streaming.tally
     from arena import Arena
     from victims import all_victims
 

@@ -45,57 +45,28 @@ class Told:
             return sum(map(len, self.saved.values()))
 
 
-class Serving:
-    """One feature folder, served and killed again and again."""
+class Served:
+    """A command that serves, started and killed again and again.
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    Attributes:
+        words: of the command, but for its port.
+    """
+
+    words: list[str]
+
+    def __init__(self, folder: Path) -> None:
         import uvicorn.protocols.http.auto  # once, so that forked servers start quickly
         import uvicorn.protocols.websockets.auto  # noqa: F401
 
         import keystep.serve.app  # noqa: F401
 
-        self.folder, self.random, self.tally, self.told = folder, random.Random(seed), Tally(), Told()
-        self.data = folder / "data"
-        (self.data / "features").mkdir(parents=True)
-        for video in range(VIDEOS):
-            rows = np.random.default_rng(video).normal(size=(SLOTS + video, 4))  # none is as long as another
-            np.save(self.data / "features" / f"v{video}.npy", rows.astype(np.float32))
-
-    def kill(self, times: int) -> None:
-        """Kill the server so often, at random moments, while it is asked to save."""
-        for number in range(times):
-            with self._served(number) as (child, port):
-                self._compare(port, number)
-                stop = threading.Event()
-                people = [
-                    threading.Thread(target=self._edit, args=(port, random.Random(f"{number}/{person}"), stop))
-                    for person in range(PEOPLE)
-                ]
-                for person in people:
-                    person.start()
-                self._wait_for(self.random.randint(1, 12))
-                time.sleep(self.random.uniform(0, 0.05))
-                os.killpg(child, signal.SIGKILL)
-                stop.set()
-                for person in people:
-                    person.join()
-            self.tally.kills += 1
-        with self._served(times) as (_, port):
-            self._compare(port, times)
-        self._compare_files()
-        if self.told.count < times:
-            self.tally.faults.append(f"only {self.told.count} saves were acknowledged before {times} kills")
-
-    def _wait_for(self, saves: int) -> None:
-        """Wait until so many more were acknowledged."""
-        goal, began = self.told.count + saves, time.monotonic()
-        while self.told.count < goal and time.monotonic() - began < LONGEST:
-            time.sleep(0.002)
+        self.folder, self.tally = folder, Tally()
 
     @contextmanager
-    def _served(self, number: int) -> Iterator[tuple[int, int]]:
+    def served(self, number: int) -> Iterator[tuple[int, int]]:
+        """Run it; its id and its port. It is killed at the end, if it was not before."""
         log = self.folder / f"{number}.log"
-        child = start(["serve", str(self.data), "--source-rate", "4", "--port", "0"], log)
+        child = start([*self.words, "--port", "0"], log)
         try:
             yield child, self._port(child, log)
         finally:
@@ -113,6 +84,51 @@ class Serving:
                 return int(found[1])
             time.sleep(0.02)
         raise RuntimeError(f"no server after {LONGEST} s: {said}")
+
+
+class Serving(Served):
+    """One feature folder, served and killed while people save."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__(folder)
+        self.random, self.told = random.Random(seed), Told()
+        self.data = folder / "data"
+        self.words = ["serve", str(self.data), "--source-rate", "4"]
+        (self.data / "features").mkdir(parents=True)
+        for video in range(VIDEOS):
+            rows = np.random.default_rng(video).normal(size=(SLOTS + video, 4))  # none is as long as another
+            np.save(self.data / "features" / f"v{video}.npy", rows.astype(np.float32))
+
+    def kill(self, times: int) -> None:
+        """Kill the server so often, at random moments, while it is asked to save."""
+        for number in range(times):
+            with self.served(number) as (child, port):
+                self._compare(port, number)
+                stop = threading.Event()
+                people = [
+                    threading.Thread(target=self._edit, args=(port, random.Random(f"{number}/{person}"), stop))
+                    for person in range(PEOPLE)
+                ]
+                for person in people:
+                    person.start()
+                self._wait_for(self.random.randint(1, 12))
+                time.sleep(self.random.uniform(0, 0.05))
+                os.killpg(child, signal.SIGKILL)
+                stop.set()
+                for person in people:
+                    person.join()
+            self.tally.kills += 1
+        with self.served(times) as (_, port):
+            self._compare(port, times)
+        self._compare_files()
+        if self.told.count < times:
+            self.tally.faults.append(f"only {self.told.count} saves were acknowledged before {times} kills")
+
+    def _wait_for(self, saves: int) -> None:
+        """Wait until so many more were acknowledged."""
+        goal, began = self.told.count + saves, time.monotonic()
+        while self.told.count < goal and time.monotonic() - began < LONGEST:
+            time.sleep(0.002)
 
     def _edit(self, port: int, drawn: random.Random, stop: threading.Event) -> None:
         """One person: looks, changes something, saves, and notes what was acknowledged."""
@@ -182,7 +198,7 @@ def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, di
         sent = None if body is None else json.dumps(body)
         connection.request(method, path, sent, {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, json.loads(answer.read() or "{}")
     finally:
         connection.close()
 

@@ -56,15 +56,8 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command as the shell runs it; the toy backbones lie in its working folder."""
-    command = [sys.executable, "-m", "keystep", *map(str, arguments)]
-    toys = Path(__file__).parents[1] / "support"
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=toys)
-
-
 @pytest.fixture(scope="module")
-def judged(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def judged(once: Run, kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Features that use no future, a model of them, and its heads."""
     root = tmp_path_factory.mktemp("judged")
     settings = ["model.dim=16", "model.heads=2", "model.depth=2", "train.steps=4", "train.crop=16"]
@@ -76,8 +69,8 @@ def judged(kitchen: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
         ["pretrain", root / "data", "--split", "1", "--out", root / "run", *options, "--set", "train.batch_size=2"],
         ["eval", root / "data", "--model", f"pjepa={root / 'run'}", "--out", root / "result", *quick],
     ):
-        done = shell(*command)
-        assert done.returncode == 0, done.stderr
+        status, _, error = once(*command)
+        assert status == 0, error
     head = root / "result" / "heads" / "pjepa-causal-seed0.safetensors"
     return SimpleNamespace(data=root / "data", run=root / "run", head=head, video=kitchen / "videos" / "video4.mp4")
 
@@ -120,7 +113,7 @@ def test_finished_videos_are_not_done_again(keystep: Run, kitchen: Path, tmp_pat
     assert json.loads((out / "store.json").read_text())["complete"] is False
 
 
-def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: Path):
+def test_a_killed_run_leaves_whole_videos_and_goes_on(keystep: Run, kitchen: Path, tmp_path: Path):
     for index in range(12):
         (tmp_path / "many").mkdir(exist_ok=True)
         (tmp_path / "many" / f"copy{index}.mp4").symlink_to(kitchen / "videos" / f"video{index % 5}.mp4")
@@ -135,8 +128,8 @@ def test_a_killed_run_leaves_whole_videos_and_goes_on(kitchen: Path, tmp_path: P
     process.wait()
     for path in out.glob("features/[!.]*.npy"):
         assert np.load(path).shape == (120, 12)
-    done = shell(*command[3:], "--rate", "10")
-    assert done.returncode == 0, done.stderr
+    status, _, error = keystep(*command[3:], "--rate", "10")
+    assert status == 0, error
     assert len(open_dataset(out).videos) == 12
     assert json.loads((out / "store.json").read_text())["complete"] is True
 
@@ -174,7 +167,8 @@ def test_bad_videos_are_named_at_once_or_left_out_and_listed(keystep: Run, kitch
     status, _, error = keystep(*command)
     assert status == 2 and error.count("\n") == 1 and "empty.mp4" in error
     assert not list(out.glob("features/*"))
-    done = shell(*command, "--on-error", "skip")
+    words = [sys.executable, "-m", "keystep", *map(str, command), "--on-error", "skip"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1] / "support")
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("an empty file; copy") == 1
     assert "left out: 2 videos (empty, text)" in done.stdout and "2 of 4 videos" in done.stdout
@@ -355,16 +349,16 @@ def test_streaming_extraction_equals_the_folder(kitchen: Path, tmp_path: Path, k
     np.testing.assert_array_equal(streamed.times, open_dataset(out).times("video1"))
 
 
-def test_a_live_video_gives_the_steps_of_its_features(judged: SimpleNamespace, tmp_path: Path):
+def test_a_live_video_gives_the_steps_of_its_features(keystep: Run, judged: SimpleNamespace, tmp_path: Path):
     live, stored = tmp_path / "live.jsonl", tmp_path / "stored.jsonl"
     picture = tmp_path / "live.png"
-    done = shell(
+    status, _, error = keystep(
         "stream", judged.run, judged.video, "--head", judged.head, *TRUSTED, "--out", live, "--picture", picture
     )
-    assert done.returncode == 0, done.stderr
-    assert "feature extraction" in done.stderr
+    assert status == 0, error
+    assert "feature extraction" in error
     features = judged.data / "features" / "video4.npy"
-    assert shell("stream", judged.run, features, "--head", judged.head, "--out", stored).returncode == 0
+    assert keystep("stream", judged.run, features, "--head", judged.head, "--out", stored)[0] == 0
     ours, theirs = ([json.loads(line) for line in path.read_text().splitlines()] for path in (live, stored))
     assert len(ours) == 60 and [r["step"] for r in ours] == [r["step"] for r in theirs]
     np.testing.assert_allclose([r["time"] for r in ours], [r["time"] for r in theirs])
@@ -372,9 +366,9 @@ def test_a_live_video_gives_the_steps_of_its_features(judged: SimpleNamespace, t
     assert picture.stat().st_size > 10_000
 
 
-def test_a_live_video_goes_on_where_it_was_stopped(judged: SimpleNamespace, tmp_path: Path):
+def test_a_live_video_goes_on_where_it_was_stopped(keystep: Run, judged: SimpleNamespace, tmp_path: Path):
     whole, parts, state = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl", tmp_path / "state.safetensors"
-    assert shell("stream", judged.run, judged.video, "--head", judged.head, *TRUSTED, "--out", whole).returncode == 0
+    assert keystep("stream", judged.run, judged.video, "--head", judged.head, *TRUSTED, "--out", whole)[0] == 0
     toys = Path(__file__).parents[1] / "support"
     command = [sys.executable, "-m", "keystep", "stream", judged.run, judged.video, "--head", judged.head, *TRUSTED]
     command += ["--out", parts, "--state", state]
@@ -385,14 +379,14 @@ def test_a_live_video_goes_on_where_it_was_stopped(judged: SimpleNamespace, tmp_
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert 4 < parts.read_text().count("\n") < 60
-    done = shell(*command[3:])
-    assert done.returncode == 0 and "resuming after frame" in done.stderr, done.stderr
+    status, _, error = keystep(*command[3:])
+    assert status == 0 and "resuming after frame" in error, error
     assert parts.read_text() == whole.read_text()
 
 
-def test_a_stream_refuses_other_features_than_the_heads(judged: SimpleNamespace):
+def test_a_stream_refuses_other_features_than_the_heads(keystep: Run, judged: SimpleNamespace):
     common = ("stream", judged.run, judged.video, "--head", judged.head)
-    done = shell(*common, "--backbone", "efficientnet-lite0")
-    assert done.returncode == 2 and "leave --backbone, --source-rate and --window out" in done.stderr
-    done = shell("stream", judged.run, "7", "--head", judged.head)
-    assert done.returncode == 2 and done.stderr.count("error") == 1, done.stderr
+    status, _, error = keystep(*common, "--backbone", "efficientnet-lite0")
+    assert status == 2 and "leave --backbone, --source-rate and --window out" in error
+    status, _, error = keystep("stream", judged.run, "7", "--head", judged.head)
+    assert status == 2 and error.count("error") == 1, error

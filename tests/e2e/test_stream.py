@@ -38,7 +38,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def judged(once: Run, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A data folder, a small model trained on it, and the heads that an evaluation wrote."""
     root = tmp_path_factory.mktemp("judged")
     rng = np.random.default_rng(0)
@@ -57,14 +57,14 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     settings = ["model.dim=16", "model.heads=2", "model.depth=2", "train.steps=4", "train.crop=32"]
     run, result = root / "run", root / "result"
     options = [value for setting in settings for value in ("--set", setting)]
-    common = [str(data), "--source-rate", "4", "--rate", "2", "--split", "1"]
+    common = [data, "--source-rate", 4, "--rate", 2, "--split", 1]
     quick = ["--set", "probe.penalties=[0.01]"]
     for command in (
-        ["pretrain", *common, "--out", str(run), *options, "--set", "train.batch_size=2"],
-        ["eval", *common, "--model", f"pjepa={run}", "--out", str(result), *quick],
+        ["pretrain", *common, "--out", run, *options, "--set", "train.batch_size=2"],
+        ["eval", *common, "--model", f"pjepa={run}", "--out", result, *quick],
     ):
-        done = subprocess.run([sys.executable, "-m", "keystep", *command], capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
+        status, _, error = once(*command)
+        assert status == 0, error
     return SimpleNamespace(data=data, run=run, heads=result / "heads", video=data / "features" / "video4.npy")
 
 
@@ -293,17 +293,19 @@ def test_a_state_of_another_source_or_head_is_refused_and_kept(
         assert status == 2 and line in error and not said and state.read_bytes() == before
 
 
-def test_frames_whose_lines_could_not_be_written_are_answered_again(judged: SimpleNamespace, tmp_path: Path) -> None:
+def test_frames_whose_lines_could_not_be_written_are_answered_again(
+    keystep: Run, judged: SimpleNamespace, tmp_path: Path
+) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system to stand for a full disk")
     state = tmp_path / "state"
     options = ("--source-rate", 4, "--state", state)
-    command = [sys.executable, "-m", "keystep", *map(str, arguments(judged, judged.video, *options))]
+    given = arguments(judged, judged.video, *options)
+    command = [sys.executable, "-m", "keystep", *map(str, given)]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert [reading["frame"] for reading in readings(again.stdout)] == list(range(40))
+    assert [reading["frame"] for reading in readings(keystep(*given)[1])] == list(range(40))
 
 
 class SmallFile(io.FileIO):

@@ -1,8 +1,6 @@
 """``keystep eval --suite paper``: what it trains, what it says, how it goes on and refuses."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,15 +31,14 @@ def suite(data: Path, out: Path, *options: object) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def judged(once: Run, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A trained run, its data, and what the suite wrote and said of them."""
     data, out = trained.parent / "mydata", tmp_path_factory.mktemp("judged") / "suite"
     more = ("--set", "data_set=assembly101", "--set", "background=[wait]", "--set", "by_segments=true")
-    command = [sys.executable, "-m", "keystep", *suite(data, out, "--model", f"pjepa={trained}", *more)]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
+    status, said, error = once(*suite(data, out, "--model", f"pjepa={trained}", *more))
+    assert status == 0, error
     record = json.loads((out / "result.json").read_text())
-    return SimpleNamespace(run=trained, data=data, out=out, said=done.stdout, record=record)
+    return SimpleNamespace(run=trained, data=data, out=out, said=said, record=record)
 
 
 def test_every_head_reads_raw_features_the_best_control_and_latents_in_both_modes(judged: SimpleNamespace):

@@ -22,6 +22,7 @@ from clips import write_clip
 from harness import Kind
 from model_kinds import CLASSES, WIDTH, checkpoints, models, runs, streams
 from mutations import JSON, LINES, NPY, NPZ, TORCH, mutated
+from serve_kinds import served
 
 from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
@@ -74,7 +75,7 @@ allow("toy_backbones:colours")
 def all_kinds(root: Path) -> dict[str, Kind]:
     """By name, each with files of its own below ``root``."""
     makers = (_features, _annotation, _extracted, models, checkpoints, streams, runs, _results, _archives, _weights)
-    makers += (_trees, _videos, _exchanged, _procedures)
+    makers += (_trees, _videos, _exchanged, _procedures, served)
     return {kind.name: kind for make in makers for kind in make(root / make.__name__.strip("_"))}
 
 

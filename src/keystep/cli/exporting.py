@@ -42,53 +42,27 @@ def export_model(
     fitted = None if head is None else load_head(head)
     if fitted is not None:
         show_lines(check_head(fitted, found, str(head), live=fitted.causal), console)
-    files = {"onnx": onnx or not torch_program, "torch_program": torch_program}
+    options: dict[str, Any] = {"onnx": onnx or not torch_program, "torch_program": torch_program, "head": fitted}
+    options |= {"source": found.origin.source, "rate": found.origin.rate}
     if fitted is not None and not fitted.causal:
         if int8 or frames is not None or streams != 1 or window is not None or features:
             raise InputError(
                 f"{head}: reads the whole video, so there is no streaming step; leave out --int8, --frames, --streams, "
                 "--window and --features"
             )
-        record = export_video(found, out, head=fitted, source=found.origin.source, rate=found.origin.rate, **files)
+        record = export_video(found, out, **options)
         lines = [
             f"{out / VIDEO_RECORD}: {record['attention']}; whole videos of {record['least_frames']} frames or more"
         ]
-        _show([*lines, *_file_lines(out, record)], console)
-        return
-    record = export_step(
-        found,
-        out,
-        frames=frames,
-        streams=streams,
-        window=window,
-        int8=int8,
-        head=fitted,
-        features=[_frames(path, found) for path in features],
-        source=found.origin.source,
-        rate=found.origin.rate,
-        **files,
-    )
-    lines = [f"{out / RECORD}: {record['attention']}; {_calls(record['frames'], record['streams'])}"]
-    lines += _file_lines(out, record)
-    if INT8 in record["files"]:
-        measured = record["files"][INT8].get("features")
-        if measured:
-            lines.append(
-                f"int8 on {_count(measured['videos'], 'video')} of yours: latents differ by at most {_apart(measured)} "
-                f"({_count(measured['frames'], 'frame')}, latents up to {measured['largest_latent']:.1f})"
-            )
-        else:
-            lines.append("note: int8 is less precise; measure the loss on your own features with --features FILE.npy")
-        if record["frames"] * record["streams"] > 1:
-            lines.append(
-                "note: in int8, the frames and streams of one call share a scale and affect each other slightly"
-            )
+    else:
+        read = [_frames(path, found) for path in features]
+        record = export_step(
+            found, out, frames=frames, streams=streams, window=window, int8=int8, features=read, **options
+        )
+        lines = [f"{out / RECORD}: {record['attention']}; {_calls(record['frames'], record['streams'])}"]
+    lines += [*_file_lines(out, record), *_int8_lines(record)]
     if window is not None:
         lines.append(f"note: attention is limited to {window} frames, so latents differ from those without a window")
-    _show(lines, console)
-
-
-def _show(lines: list[str], console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
 
@@ -103,6 +77,23 @@ def _file_lines(out: Path, record: dict[str, Any]) -> list[str]:
             f"{_apart(checked)} ({checked['frames']} random frames, latents up to {checked['largest_latent']:.1f})"
         )
     return lines
+
+
+def _int8_lines(record: dict[str, Any]) -> list[str]:
+    """What int8 costs, or how to measure it."""
+    if INT8 not in record["files"]:
+        return []
+    measured = record["files"][INT8].get("features")
+    if measured:
+        said = (
+            f"int8 on {_count(measured['videos'], 'video')} of yours: latents differ by at most {_apart(measured)} "
+            f"({_count(measured['frames'], 'frame')}, latents up to {measured['largest_latent']:.1f})"
+        )
+    else:
+        said = "note: int8 is less precise; measure the loss on your own features with --features FILE.npy"
+    if record["frames"] * record["streams"] == 1:
+        return [said]
+    return [said, "note: in int8, the frames and streams of one call share a scale and affect each other slightly"]
 
 
 def _frames(path: Path, found: PJEPA) -> np.ndarray:

@@ -57,8 +57,9 @@ def serve_data(
     source_rate: str | None,
     where: Listening,
     console: Console,
+    live_window: int | None = None,
 ) -> None:
-    """Serve a feature folder until Ctrl-C.
+    """Serve a feature folder until Ctrl-C; ``live_window`` as of `keystep.serve.workspace.Workspace`.
 
     Raises:
         InputError: the extra is missing, unusable data, another server on the same folder, or a port in use.
@@ -78,7 +79,8 @@ def serve_data(
         recordings = {} if videos is None else find_videos([videos])
         if not recordings.keys() & folder.videos.keys() and videos is not None:
             console.print(f"note: no file of {videos} is named as a feature file of {data} is", markup=False)
-        run(Workspace(folder, videos=recordings, model=None if model is None else load(model)), head, where, console)
+        loaded = None if model is None else load(model)
+        run(Workspace(folder, videos=recordings, model=loaded, live_window=live_window), head, where, console)
 
 
 def label_videos(
@@ -86,6 +88,7 @@ def label_videos(
     out: Path,
     where: Listening,
     console: Console,
+    live_window: int | None = None,
     **options: Any,
 ) -> None:
     """Prepare videos and serve them until Ctrl-C; ``options`` as for `keystep.serve.preparing.prepare`.
@@ -106,7 +109,9 @@ def label_videos(
         console.print(f"note: {found.reason}", soft_wrap=True, markup=False)
     with owning(found.folder.root):
         model = None if found.model is None else load(found.model)
-        run(Workspace(found.folder, videos=found.recordings, model=model), None, where, console)
+        window = None if model is None else live_window
+        served = Workspace(found.folder, videos=found.recordings, model=model, live_window=window)
+        run(served, None, where, console)
 
 
 def run(workspace: Workspace, head: Path | None, where: Listening, console: Console) -> None:

@@ -197,6 +197,13 @@ class ModelConfig(Config):
         """Attention pattern for live streams: ``attention`` if it is causal, else ``live_attention``."""
         return self.attention if self.attention.kind in ("causal", "block_causal") else self.live_attention
 
+    def limited(self, window: int) -> ModelConfig:
+        """Return the same settings with attention on streams limited to ``window`` frames; it has to have no window."""
+        pattern = self.stream_attention
+        assert pattern is not None and pattern.window is None
+        name = "attention" if pattern == self.attention else "live_attention"
+        return self.model_copy(update={name: pattern.model_copy(update={"window": window})})
+
     @property
     def oracle(self) -> bool:
         """Whether the model depends on true segment boundaries."""

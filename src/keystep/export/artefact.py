@@ -224,8 +224,7 @@ def limit_window(model: PJEPA, window: int | None) -> PJEPA:
         raise InputError(f"this model already has a window ({pattern}); remove --window {window}")
     if window < 1:
         raise InputError(f"--window must be at least 1, not {window}")
-    attention = "attention" if pattern == model.config.attention else "live_attention"
-    twin.config = model.config.model_copy(update={attention: pattern.model_copy(update={"window": window})})
+    twin.config = model.config.limited(window)
     return twin
 
 

@@ -28,15 +28,17 @@ from keystep.serve.annotations import AnnotationStore, NotSaved, ReadOnly
 from keystep.serve.events import Events
 from keystep.serve.learner import Publish, make_learner
 from keystep.serve.learning import LabelLearner
+from keystep.serve.live_head import LiveHead
 from keystep.serve.media import MediaFiles
 from keystep.serve.metrics import Measured, ServerMetrics
 from keystep.serve.moments import MomentSearch
 from keystep.serve.saved_head import SavedHead
 from keystep.serve.security import HEADERS, Access, Guard
-from keystep.serve.services import NotYet, Services
+from keystep.serve.services import Services
 from keystep.serve.signals import Signals
 from keystep.serve.stream_sources import Sources
 from keystep.serve.streams import Streams
+from keystep.serve.waiting import NotYet
 from keystep.serve.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
@@ -97,6 +99,7 @@ def _services(workspace: Workspace, learner: MakeLearner, head: Path | None, all
     saved = None if head is None else SavedHead(workspace, head)
     learns = learner(workspace, annotations, events.publish)
     sources = Sources(workspace, allow_sources)
+    live_head = LiveHead(workspace, annotations, learns, None if saved is None else saved.head)
     services = Services(
         workspace,
         annotations,
@@ -107,7 +110,8 @@ def _services(workspace: Workspace, learner: MakeLearner, head: Path | None, all
         MomentSearch(workspace, events.publish),
         metrics,
         sources,
-        Streams(workspace, learns.head if saved is None else lambda: saved.head, metrics, sources.feed),
+        Streams(workspace, live_head.now, metrics, sources.feed),
+        live_head,
         saved,
     )
     if workspace.latents is not None:
@@ -121,6 +125,7 @@ async def _lifespan(services: Services, app: FastAPI) -> AsyncIterator[None]:
     yield
     services.hang_up()
     services.streams.close()
+    services.live_head.close()
     if services.workspace.latents is not None:
         services.workspace.latents.close()
     services.learner.close()

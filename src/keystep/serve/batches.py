@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from keystep.stream.session import Position
 
 SEATS = 8
 """Streams of a batch: one pass over 8 costs about as much as two over one (preset ``tiny``, on a CPU)."""
+MOST_STATE = 64 << 20
+"""Bytes of keys and values of a stream."""
 
 
 def check_live_head(head: Head, model: PJEPA | None, width: int) -> None:
@@ -146,16 +149,27 @@ def reads_single_frames(head: Head) -> bool:
     return head.reach == (0, 0) and head.delay == 0
 
 
-GROWS = (
-    "this model attends to the whole past, so that the state of a stream grows; for streams that last, pretrain with a "
-    "window (--set model.live_attention.window=512)"
-)
+def live_model(model: PJEPA, window: int | None) -> PJEPA:
+    """The model as live streams run it: the same weights, with attention that keeps a stream's state bounded.
 
+    Args:
+        model: one that cannot run on streams is returned as it is.
+        window: frames that a stream attends to. None: those of the model, or as many as `MOST_STATE` holds.
 
-def most_frames(model: PJEPA, size_bytes: int) -> int | None:
-    """Frames whose keys and values have a size; None where a window bounds them."""
+    Raises:
+        InputError: the model has a window of its own, or the state would be larger than `MOST_STATE`.
+    """
     config = model.config
     pattern = config.stream_attention
-    if pattern is None or pattern.window is not None:
-        return None
-    return size_bytes // (2 * config.depth * config.dim * 4)
+    if pattern is None or config.oracle:
+        return model
+    most = max(1, MOST_STATE // (2 * config.depth * config.dim * 4))
+    if pattern.window is not None:
+        if window is not None:
+            raise InputError(f"--live-window {window}: this model has a window already ({pattern}); leave it out")
+        return model
+    if window is not None and window > most:
+        raise InputError(f"--live-window {window}: at most {most} frames, or a stream holds {MOST_STATE >> 20} MiB")
+    limited = copy.copy(model)
+    limited.config = config.limited(window or most)
+    return limited

@@ -11,22 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from keystep.data.folder import FeatureFolder
-from keystep.data.slots import open_array
-from keystep.encoding import encode
+from keystep.encoding import Mode, encode, mode_pattern
 from keystep.errors import InputError, one_line
 from keystep.files import write_array
 from keystep.loading import check_features
 from keystep.pjepa import PJEPA
+from keystep.serve.kept import kept
 
 log = logging.getLogger(__name__)
 
 
 class Latents:
-    """Offline latents of a folder's videos at the rate on disk: where the model's is lower, each is repeated.
+    """Latents of a folder's videos at the rate on disk: where the model's is lower, each is repeated.
 
     Args:
         folder: opened at the rate on disk.
         out: one array a video is written there, and those that are there are taken as they are.
+        mode: as of `keystep.encode`.
 
     Attributes:
         folder: the same videos at the model's rate.
@@ -36,10 +37,10 @@ class Latents:
         InputError: the model cannot read these features, or needs true boundaries.
     """
 
-    def __init__(self, folder: FeatureFolder, model: PJEPA, out: Path) -> None:
+    def __init__(self, folder: FeatureFolder, model: PJEPA, out: Path, mode: Mode = "offline") -> None:
         if model.config.oracle:
             raise InputError(f"{model.origin.source}: attends by true segments (ORACLE), which no new video has")
-        self.folder, self.model, self.out = at_models_rate(folder, model), model, out
+        self.folder, self.model, self.out, self._mode = at_models_rate(folder, model), model, out, mode
         self.warnings = check_features(model, self.folder)
         self._slots = {name: folder.length(name) for name in sorted(folder.videos)}
         self._done = {name for name in self._slots if self._path(name).exists()}
@@ -90,7 +91,23 @@ class Latents:
                 if self._closed:
                     raise InputError(f"{name}: not encoded, because the server ends")
                 self._changed.wait(1.0)
-        return open_array(self._path(name))
+        return self.made(name)
+
+    def made(self, name: str) -> np.ndarray:
+        """(T, D) float32, memory-mapped; a video that is not encoded is encoded here and now, in no background.
+
+        Raises:
+            InputError: it cannot be.
+        """
+        shape = (self._slots[name], self.model.latent_dim(mode_pattern(self.model, self._mode)))
+        return kept(self._path(name), lambda: self._encoded(name), shape, np.float32)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a head that is learned from these latents says of them."""
+        live = self._mode == "causal" or self.model.config.attention == self.model.config.stream_attention
+        rate = str(self.folder.timeline.rate)
+        return {"weights": self.model.fingerprint, "mode": "causal" if live else "offline", "rate": rate}
 
     def close(self) -> None:
         """Stop behind the video that is being encoded."""
@@ -124,7 +141,7 @@ class Latents:
             return (self._first or left)[0]
 
     def _encoded(self, name: str) -> np.ndarray:
-        latents = encode(self.model, self.folder.features(name))
+        latents = encode(self.model, self.folder.features(name), mode=self._mode)
         held: np.ndarray = np.repeat(latents, self.folder.pool, axis=0)[: self._slots[name]].astype(np.float32)
         return held
 

@@ -29,16 +29,10 @@ def make_learner(workspace: Workspace, annotations: AnnotationStore, publish: Pu
             last = state
             publish("learning", learner.status())
 
-    def labels() -> Labels:
-        spans = {name: annotations.current(name)[1] for name in workspace.names}
-        sure = {name: [span for span in each if span.label != UNSURE] for name, each in spans.items()}
-        unsure = {name: [span for span in each if span.label == UNSURE] for name, each in spans.items()}
-        return Labels(annotations.classes, sure, unsure)
-
     learner = LabelLearner(
         workspace.slots,
         workspace.representation,
-        labels,
+        lambda: labels_now(workspace, annotations),
         rate=workspace.rate,
         folder=workspace.work / "learning" / workspace.represented_by,
         bands=workspace.bands,
@@ -47,3 +41,11 @@ def make_learner(workspace: Workspace, annotations: AnnotationStore, publish: Pu
         changed=changed,
     )
     return learner
+
+
+def labels_now(workspace: Workspace, annotations: AnnotationStore) -> Labels:
+    """What is labelled now, and what is marked as unsure."""
+    spans = {name: annotations.current(name)[1] for name in workspace.names}
+    sure = {name: [span for span in each if span.label != UNSURE] for name, each in spans.items()}
+    unsure = {name: [span for span in each if span.label == UNSURE] for name, each in spans.items()}
+    return Labels(annotations.classes, sure, unsure)

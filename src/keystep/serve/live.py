@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, StringConstraints
 
 from keystep.data.slots import pool_mean
 from keystep.errors import InputError
+from keystep.reading import Record, checked
 from keystep.serve.events import Events
+from keystep.serve.schema import Source, StreamStep
 
 WAITING = 256
 """Frames that may wait for their turn; of more, the oldest are dropped."""
@@ -23,6 +26,24 @@ FASTEST = 8
 """How many times as fast as its rate a stream may be pushed for long; `BURST` frames more at first."""
 BURST = 256
 LIKELIEST = 3
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class LiveRecord(Record):
+    """What is kept of a stream, see `Live`; ``open``: the frames that wait for the end of their block."""
+
+    id: Annotated[str, StringConstraints(pattern="^[0-9a-f]{12}$")]
+    name: Annotated[str, StringConstraints(max_length=200)]
+    seat: Annotated[int, Field(ge=0)]
+    answered: Count
+    dropped: Count
+    over: bool
+    failed: bool
+    message: str
+    last: StreamStep | None
+    source: Source
+    next: Count
+    open: list[Count]
 
 
 @dataclass(eq=False)
@@ -190,8 +211,13 @@ class Live:
 
     @classmethod
     def restored(cls, record: Mapping[str, Any], batch: int, rate: float, pool: int, width: int) -> Live:
-        """The stream of a `record`."""
-        fields = {name: value for name, value in record.items() if name != "open"}
-        live = cls(**fields, batch=batch, rate=rate, pool=pool, width=width)
+        """The stream of a `record`.
+
+        Raises:
+            InputError: not what `record` gives.
+        """
+        found = checked(LiveRecord, record, "a live stream").model_dump(exclude={"open"})
+        found["source"] = {name: value for name, value in found["source"].items() if value is not None}
+        live = cls(**found, batch=batch, rate=rate, pool=pool, width=width)
         live._open = deque((frame, time.monotonic()) for frame in record["open"])
         return live

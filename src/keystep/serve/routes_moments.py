@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 
 from keystep.serve.moments import Building
 from keystep.serve.schema import Error, MomentItem, MomentList
-from keystep.serve.services import NotYet, Own
+from keystep.serve.services import Own
+from keystep.serve.waiting import NotYet
 
 router = APIRouter(prefix="/api")
 

@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from keystep.errors import InputError, one_line, plain
 from keystep.serve.live import Live
-from keystep.serve.schema import Error, StreamBody, StreamItem, StreamList, StreamStep
+from keystep.serve.schema import Error, NotReady, StreamBody, StreamItem, StreamList, StreamStep
 from keystep.serve.services import Own, Services, services_of
 from keystep.serve.streams import TooMany
 
@@ -24,11 +24,17 @@ MOST_REASON = 123
 REFUSED, TOO_BIG, ENDED = 1008, 1009, 1001
 
 
-@router.post("", status_code=201, responses={403: {"model": Error}, 409: {"model": Error}, 429: {"model": Error}})
+@router.post(
+    "",
+    status_code=201,
+    responses={403: {"model": Error}, 409: {"model": Error}, 429: {"model": Error}, 503: {"model": NotReady}},
+)
 def open_stream(body: StreamBody, own: Own) -> StreamItem:
     """Open a stream: pushed by a client, read from a file, or from an address or a camera."""
     source = own.sources.checked(body.source)
     try:
+        if not own.streams.answers:
+            own.live_head.prepare()
         live = own.streams.open(body.name, source)
     except TooMany as error:
         raise HTTPException(429, str(error)) from error
@@ -40,7 +46,8 @@ def open_stream(body: StreamBody, own: Own) -> StreamItem:
 @router.get("")
 def streams(own: Own) -> StreamList:
     """All streams, and what was said of each last."""
-    return StreamList(items=[_item(own, live) for live in own.streams.all()])
+    items = [_item(own, live) for live in own.streams.all()]
+    return StreamList(items=items, window=own.streams.window, learning=own.live_head.status())
 
 
 @router.get("/{stream}")
@@ -122,12 +129,11 @@ def _item(own: Services, live: Live) -> StreamItem:
         name=live.name,
         kind=live.source["kind"],
         state=live.state,  # type: ignore[arg-type]  # it is one of these words
-        message=live.message or own.streams.growth,
+        message=live.message,
         frames=live.answered,
         dropped=live.dropped,
         next=own.sources.next(live),
         width=live.width,
         rate=own.sources.rate(live),
-        limit=own.streams.limit,
         last=None if live.last is None else StreamStep(**live.last),
     )

@@ -27,8 +27,9 @@ from keystep.serve.schema import (
     VideoItem,
     VideoList,
 )
-from keystep.serve.services import NotYet, Own, Services, span_bodies
+from keystep.serve.services import Own, Services, span_bodies
 from keystep.serve.tiles import as_bytes, majority, means
+from keystep.serve.waiting import NotYet
 
 _BYTES: dict[str, dict[str, object]] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 

@@ -234,10 +234,14 @@ class UrlSource(Body):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
 
+Source = Annotated[PushSource | FileSource | UrlSource, Field(discriminator="kind")]
+"""Where the frames of a stream come from."""
+
+
 class StreamBody(Body):
     """A new stream."""
 
-    source: Annotated[PushSource | FileSource | UrlSource, Field(discriminator="kind")]
+    source: Source
     name: Annotated[str, StringConstraints(max_length=200)] = ""
 
 
@@ -256,8 +260,7 @@ class StreamItem(BaseModel):
     """A live stream.
 
     ``frames`` were answered, ``dropped`` were too many to wait; ``next`` is the row or picture that is expected next,
-    ``width`` the numbers of a row and ``rate`` rows a second; ``limit``: frames after which it ends, for the reason in
-    ``message``.
+    ``width`` the numbers of a row and ``rate`` rows a second.
     """
 
     id: str
@@ -270,11 +273,16 @@ class StreamItem(BaseModel):
     next: int
     width: int
     rate: float
-    limit: int | None
     last: StreamStep | None
 
 
 class StreamList(BaseModel):
-    """All live streams, the oldest first."""
+    """All live streams, the oldest first.
+
+    ``window``: seconds of the past that the model attends to, null where a head reads features. ``learning``: as of
+    ``/api/learning``, of the head that is learned for live streams; null where that is another one.
+    """
 
     items: list[StreamItem]
+    window: float | None
+    learning: dict[str, Any] | None

@@ -14,6 +14,7 @@ from keystep.evals.palette import Palette
 from keystep.serve.annotations import AnnotationStore
 from keystep.serve.events import Events
 from keystep.serve.learning import LabelLearner, SlotPrediction
+from keystep.serve.live_head import LiveHead
 from keystep.serve.media import MediaFiles
 from keystep.serve.metrics import ServerMetrics
 from keystep.serve.moments import MomentSearch
@@ -37,14 +38,6 @@ LANES = (
 )
 
 
-class NotYet(Exception):
-    """Something is being computed in the background; ``progress`` from 0 to 1."""
-
-    def __init__(self, text: str, progress: float) -> None:
-        super().__init__(text)
-        self.progress = progress
-
-
 @dataclass
 class Services:
     """One of each, for as long as the application runs."""
@@ -59,6 +52,7 @@ class Services:
     metrics: ServerMetrics
     sources: Sources
     streams: Streams
+    live_head: LiveHead
     head: SavedHead | None = None
 
     @property

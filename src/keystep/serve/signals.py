@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keystep.files import write_array
-from keystep.reading import open_npy
+from keystep.serve.kept import kept
 from keystep.serve.tiles import means
 from keystep.serve.workspace import Workspace
 
@@ -36,11 +35,11 @@ class Signals:
 
     def colours(self, name: str) -> np.ndarray:
         """(T, 3) uint8: the first three principal components of all videos as red, green and blue."""
-        return self._kept("colours", name, self._make_colours)
+        return self._kept("colours", name, self._make_colours, (self.workspace.slots[name], 3), np.uint8)
 
     def change(self, name: str) -> np.ndarray:
         """(T,) uint8: how much the representation changes around each slot; 255 is the video's largest change."""
-        return self._kept("change", name, self._make_change)
+        return self._kept("change", name, self._make_change, (self.workspace.slots[name],), np.uint8)
 
     def change_points(self, name: str, start: int, stop: int) -> list[int]:
         """Slots of ``start`` to ``stop`` at which the representation changes most, in order."""
@@ -66,7 +65,8 @@ class Signals:
         return picture.getvalue()
 
     def _coarse(self, name: str) -> np.ndarray:
-        return self._kept("coarse", name, self._make_coarse)
+        shape = (-(-self.workspace.slots[name] // COARSE), None)
+        return self._kept("coarse", name, self._make_coarse, shape, np.float32)
 
     def _make_coarse(self, name: str) -> np.ndarray:
         rows = self.workspace.representation(name)
@@ -77,16 +77,14 @@ class Signals:
         return np.concatenate(parts).astype(np.float32)
 
     def _make_colours(self, name: str) -> np.ndarray:
-        rows, painter = self.workspace.representation(name), self._painter()
+        rows = self.workspace.representation(name)
+        painter = self._kept("painter", "", self._make_painter, (4, rows.shape[1]), np.float32)
         mean, directions = painter[0], painter[1:]  # (D,), (3, D)
         parts = [(rows[begin : begin + BLOCK] - mean) @ directions.T for begin in range(0, len(rows), BLOCK)]
         return np.rint(255 * np.clip(0.5 + np.concatenate(parts), 0, 1)).astype(np.uint8)
 
-    def _painter(self) -> np.ndarray:
-        """(4, D) float32: the mean, and three directions, scaled so that most values are in -0.5 to 0.5."""
-        return self._kept("painter", "", self._make_painter)
-
     def _make_painter(self, _: str) -> np.ndarray:
+        """(4, D) float32: the mean, and three directions, scaled so that most values are in -0.5 to 0.5."""
         from sklearn.decomposition import PCA
 
         names = self.workspace.names[:: -(-len(self.workspace.names) // SAMPLE_VIDEOS)]
@@ -113,14 +111,19 @@ class Signals:
             scores[begin + window : begin + window + len(part)] = part
         return np.rint(255 * scores / (scores.max() or 1)).astype(np.uint8)
 
-    def _kept(self, kind: str, name: str, make: Callable[[str], np.ndarray]) -> np.ndarray:
+    def _kept(
+        self,
+        kind: str,
+        name: str,
+        make: Callable[[str], np.ndarray],
+        shape: tuple[int | None, ...],
+        dtype: type[np.generic],
+    ) -> np.ndarray:
         path = self._path(kind, name)
         with self._lock:
             lock = self._locks.setdefault(f"{kind}/{name}", threading.Lock())
         with lock:
-            if not path.exists():
-                write_array(path, make(name))
-            return open_npy(path)
+            return kept(path, lambda: make(name), shape, dtype, lambda array: bool(np.isfinite(array[:4]).all()))
 
     def _path(self, kind: str, name: str) -> Path:
         folder = self.workspace.work / "signals" / self.workspace.represented_by

@@ -20,8 +20,9 @@ from fastapi import HTTPException
 
 from keystep.errors import InputError, one_line
 from keystep.heads import Head
+from keystep.reading import checked
 from keystep.serve.live import Live
-from keystep.serve.schema import FileSource, PushSource, UrlSource
+from keystep.serve.schema import FileSource, PushSource, Source, StreamBody
 from keystep.serve.streams import Streams
 from keystep.serve.workspace import Workspace
 
@@ -46,7 +47,7 @@ class Sources:
         self._pictures: dict[str, Queue[tuple[int, bytes]]] = {}
         self._counts: dict[str, int] = {}
 
-    def checked(self, source: PushSource | FileSource | UrlSource) -> dict[str, Any]:
+    def checked(self, source: Source) -> dict[str, Any]:
         """A source as it is kept.
 
         Raises:
@@ -120,6 +121,8 @@ class Sources:
     def feed(self, streams: Streams, live: Live) -> None:
         """Feed a stream until it or the server ends; runs in a thread of its own."""
         try:
+            body = checked(StreamBody, {"source": live.source}, "a live stream")
+            self.checked(body.source)  # an earlier server may have been allowed more
             if live.pictures is not None:
                 self._feed_pictures(streams, live)
                 return
@@ -127,6 +130,8 @@ class Sources:
             while self._read(streams, live) and live.source["kind"] == "url":
                 if not streams.pause(live, AGAIN):
                     return
+        except HTTPException as error:
+            streams.finish(live, error.detail, failed=True)
         except Exception as error:  # a background thread has nobody above it who could tell
             streams.finish(live, one_line(error), failed=True)
 

@@ -15,7 +15,8 @@ import torch
 
 from keystep.errors import InputError, one_line
 from keystep.heads import Head, load_head
-from keystep.serve.batches import GROWS, SEATS, Batch, check_live_head, most_frames, reads_single_frames
+from keystep.reading import checked
+from keystep.serve.batches import SEATS, Batch, check_live_head, reads_single_frames
 from keystep.serve.live import AT_ONCE, Live
 from keystep.serve.metrics import ServerMetrics
 from keystep.serve.workspace import Workspace
@@ -26,8 +27,6 @@ MOST_STREAMS = 64
 GATHER = 0.04
 """Seconds that a frame waits for those of other streams."""
 SAVE_SECONDS = 5.0
-MOST_STATE = 64 << 20
-"""Bytes of a stream's state, for models that attend to the whole past."""
 FRAMES, DROPPED, SECONDS = "keystep_stream_frames_total", "keystep_stream_dropped_total", "keystep_stream_seconds"
 HEAD_FILE = "head.safetensors"
 
@@ -45,7 +44,6 @@ class Streams:
 
     Attributes:
         rate: frames a second, those of the model. pool: rows that are averaged to a frame. width: numbers of a row.
-        limit: frames after which a stream ends, where the model attends to the whole past.
     """
 
     def __init__(
@@ -56,15 +54,14 @@ class Streams:
         source: Callable[[Streams, Live], None],
     ) -> None:
         latents = workspace.latents
-        self.workspace, self.model = workspace, None if latents is None else latents.model
+        self.workspace, self.model = workspace, workspace.live_model
         folder = workspace.folder if latents is None else latents.folder
         self.timeline, self.pool, self.width = folder.timeline, folder.pool, workspace.folder.width
         self.rate = float(self.timeline.rate)
-        self.limit = None if self.model is None else most_frames(self.model, MOST_STATE)
         self._given, self._source = head, source
         self._head: Head | None = None
         self._metrics = metrics
-        self._folder = workspace.work / "streams" / workspace.represented_by
+        self._folder = workspace.work / "streams" / workspace.live_as
         self._changed, self._writing, self._computing = threading.Condition(), threading.Lock(), threading.Lock()
         self._all: dict[str, Live] = {}
         self._batches: dict[int, Batch] = {}
@@ -78,6 +75,17 @@ class Streams:
         metrics.gauge("keystep_stream_state_bytes", "Size of the states of live streams.", self._size)
         if self._folder.is_dir():
             self._restore()
+
+    @property
+    def window(self) -> float | None:
+        """Seconds of the past that the model attends to; None where the head reads features."""
+        pattern = None if self.model is None else self.model.config.stream_attention
+        return None if pattern is None or pattern.window is None else pattern.window / self.rate
+
+    @property
+    def answers(self) -> bool:
+        """Whether a head answers, or did when the server ended."""
+        return self._head is not None
 
     def open(self, name: str, source: Mapping[str, Any]) -> Live:
         """Begin a stream.
@@ -327,13 +335,6 @@ class Streams:
             self._metrics.observe(SECONDS, step["delay"])
             live.events.publish("step", step)
         self._metrics.add(FRAMES, len(chosen))
-        if self.limit is not None and live.answered >= self.limit and not live.over:
-            self._fail(live, f"ended after {self.limit} frames: {self.growth}")
-
-    @property
-    def growth(self) -> str:
-        """Why a stream ends on its own; empty where it does not."""
-        return "" if self.limit is None else GROWS
 
     def _fail(self, live: Live, message: str) -> None:
         log.warning("stream %s: %s", live.id, message)
@@ -370,9 +371,12 @@ class Streams:
             number = int(path.stem)
             try:
                 batch, extra = Batch.load(path, self.model, head)
-                lives = [Live.restored(each, number, self.rate, self.pool, self.width) for each in extra["streams"]]
-            except (InputError, LookupError, TypeError, ValueError) as error:
-                log.warning("live streams that cannot go on: %s", one_line(error))
+                records = checked(list[dict[str, Any]], extra.get("streams"), str(path))
+                lives = [Live.restored(each, number, self.rate, self.pool, self.width) for each in records]
+                if any(live.seat >= SEATS for live in lives) or len({live.seat for live in lives}) < len(lives):
+                    raise InputError(f"{path}: two streams in one place, or in none")
+            except InputError as error:
+                log.warning("live streams that cannot go on: %s", error)
                 continue
             if not lives:
                 path.unlink()

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from keystep.config.attention import AttentionPattern
 from keystep.data.folder import FeatureFolder
 from keystep.data.slots import open_array
 from keystep.errors import InputError
-from keystep.files import is_writable, write_array
+from keystep.files import is_writable
 from keystep.pjepa import PJEPA
+from keystep.serve.batches import live_model
+from keystep.serve.kept import kept
 from keystep.serve.latents import Latents
 
 WORK = ".serve"
@@ -31,10 +34,16 @@ class Workspace:
         folder: opened at the rate on disk.
         videos: name -> file of the recordings that there are.
         work: folder for what can be computed again; by default ``.serve`` in the data.
+        model: whose latents represent the videos.
+        live_window: frames of the past that live streams attend to, see `keystep.serve.batches.live_model`.
 
     Attributes:
         read_only: the data cannot be written to; the work folder is then a temporary one.
         latents: of the model, which then represent the videos; None: the features do.
+        live_model: the model as live streams run it.
+
+    Raises:
+        InputError: features that are not at their own rate, a model that does not fit, or an impossible window.
     """
 
     def __init__(
@@ -44,6 +53,7 @@ class Workspace:
         videos: Mapping[str, Path] | None = None,
         work: Path | None = None,
         model: PJEPA | None = None,
+        live_window: int | None = None,
     ) -> None:
         if folder.pool != 1:
             raise InputError(f"{folder.root}: annotations count slots on disk; open it at its own rate")
@@ -57,6 +67,9 @@ class Workspace:
         self.latents = (
             None if model is None else Latents(folder, model, self.work / "latents" / self._latents_of(model))
         )
+        if model is None and live_window is not None:
+            raise InputError(f"--live-window {live_window}: limits a model's attention; give the model with --model")
+        self.live_model = None if model is None else live_model(model, live_window)
         self._files = dict(videos or {})
 
     def number(self, name: str) -> int:
@@ -85,6 +98,14 @@ class Workspace:
             return f"latents-{self._latents_of(self.latents.model)}"
         return f"features-{self.fingerprint[:16]}"
 
+    @property
+    def live_as(self) -> str:
+        """Tells what live streams run on apart, as `represented_by` does for videos."""
+        model = self.live_model
+        if model is None or model.config.stream_attention is None:
+            return self.represented_by
+        return f"latents-{self._latents_of(model, model.config.stream_attention)}"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over sizes and times of the files of features; labels do not count."""
@@ -93,8 +114,8 @@ class Workspace:
             digest.update(f"{name}/{stamp(self.folder.video(name).features)}\n".encode())
         return digest.hexdigest()
 
-    def _latents_of(self, model: PJEPA) -> str:
-        how = f"{model.fingerprint} {model.config.attention} {self.fingerprint}"
+    def _latents_of(self, model: PJEPA, pattern: AttentionPattern | None = None) -> str:
+        how = f"{model.fingerprint} {pattern or model.config.attention} {self.fingerprint}"
         return hashlib.sha256(how.encode()).hexdigest()[:16]
 
     @cached_property
@@ -132,9 +153,8 @@ class Workspace:
             rows = stored if video.time_axis == 0 else stored.T
             return rows[: video.frames]
         path = self.work / self.represented_by / f"{name}.npy"
-        if not path.exists():
-            write_array(path, self.folder.vectors(name))
-        return open_array(path)
+        shape = (self.slots[name], self.folder.width)
+        return kept(path, lambda: self.folder.vectors(name), shape, np.float32)
 
     @property
     def bands(self) -> Mapping[str, int] | None:
@@ -146,8 +166,7 @@ class Workspace:
         """What a head that is learned from the representation says of it."""
         if self.latents is None:
             return {"representation": "features"}
-        rate = str(self.latents.folder.timeline.rate)
-        return {"weights": self.latents.model.fingerprint, "mode": "offline", "rate": rate}
+        return self.latents.origin
 
     def describe(self) -> dict[str, Any]:
         """What the page shows above everything else."""

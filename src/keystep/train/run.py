@@ -16,8 +16,9 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -97,25 +98,17 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
     config = settle_config(config, folder, videos, progress)
     learner = build_learner(config, fabric, statistics, folder, videos)
     fingerprint = folder.fingerprint()
-    identity: dict[str, object] = {"fingerprint": fingerprint, "videos": list(videos)}
     early = EarlyStop(config.train.stop_early and bool(held_out) and not target.moves)
-    start = _restore(learner, checkpoints, identity, early) if resume and checkpoints.steps() else 0
+    saved = _Saved(run, checkpoints, {"fingerprint": fingerprint, "videos": list(videos)}, early)
+    start = saved.restore(learner) if resume and checkpoints.steps() else 0
     if fabric.is_global_zero:
         _check_space(run, learner, checkpoints, start, early)
         if not resume:
             write_yaml(run / "config.yaml", config)
-    crops = Crops(
-        folder,
-        videos,
-        config.train,
-        config.masking,
-        segments=config.model.oracle,
-        process=fabric.global_rank,
-        processes=fabric.world_size,
-    )
+    ranks = {"process": fabric.global_rank, "processes": fabric.world_size}
+    crops = Crops(folder, videos, config.train, config.masking, segments=config.model.oracle, **ranks)
     monitor = build_monitor(folder, held_out or videos, config)
-    done, steps, over = start, config.train.steps, early.stopped_at is not None
-    stop_request = _StopRequest()
+    stop_request, steps = _StopRequest(), config.train.steps
     with (
         handling_stops(stop_request.handle),
         watch_processes(fabric, lambda: _lost_message(run, checkpoints)),
@@ -123,31 +116,11 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
     ):
         observer = _Observer(learner, monitor, early, run, start, progress, task) if fabric.is_global_zero else None
         try:
-            for done, result in enumerate(() if over else _steps(learner, crops, start), start=start + 1):
-                if observer is not None:
-                    try:
-                        observer.after(done, result)
-                    except OSError as error:
-                        failure = f"{observer.metrics.path}: cannot be written: {error.strerror}"
-                        advice = _resume_advice(run, checkpoints, "make room, then ")
-                        raise InputError(f"{failure}; {advice}") from error
-                learner.skips.check(f"step {done}", _remedy(config))
-                stop, over = _any_process(fabric, stop_request(), early.stopped_at is not None)
-                due = done % config.train.save_every == 0 and result.taken  # else the older checkpoint is safer
-                if due or done == config.train.steps or stop or over:
-                    stop_request.saving = True
-                    _save(learner, checkpoints, done, identity, run, early)
-                    stop_request.saving = False
-                if stop:
-                    raise Interrupted(f"stopped after step {done}; continue with --resume {run}")
-                if over:
-                    break
+            _train(learner, crops, start, saved, observer, stop_request)
         finally:
             if observer is not None:
                 with suppress(OSError):  # already reported
                     observer.metrics.close()
-    if over:
-        _restore_best(learner, early)
     model = learner.model.eval()
     model.zero_grad(set_to_none=True)
     model.origin = Origin(str(run / "model"), run, config, tuple(videos), fingerprint)
@@ -158,6 +131,34 @@ def _pretrain(config: RunConfig, run: Path, resume: bool, progress: Progress) ->
             log.warning(learner.skips.summary())
     fabric.barrier()
     return model
+
+
+def _train(
+    learner: Learner, crops: Crops, start: int, saved: _Saved, observer: _Observer | None, stop_request: _StopRequest
+) -> None:
+    """Run the remaining steps, saving on the way; if they end early, with the weights of the best evaluation."""
+    train, early = learner.config.train, saved.early
+    over = early.stopped_at is not None
+    for step, result in enumerate(() if over else _steps(learner, crops, start), start=start + 1):
+        if observer is not None:
+            try:
+                observer.after(step, result)
+            except OSError as error:
+                failure = f"{observer.metrics.path}: cannot be written: {error.strerror}"
+                raise InputError(f"{failure}; {saved.make_room()}") from error
+        learner.skips.check(f"step {step}", _remedy(learner.config))
+        stop, over = _any_process(learner.fabric, stop_request(), early.stopped_at is not None)
+        due = step % train.save_every == 0 and result.taken  # else the older checkpoint is safer
+        if due or step == train.steps or stop or over:
+            stop_request.saving = True
+            saved.save(learner, step)
+            stop_request.saving = False
+        if stop:
+            raise Interrupted(f"stopped after step {step}; continue with --resume {saved.run}")
+        if over:
+            break
+    if over:
+        _restore_best(learner, early)
 
 
 def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
@@ -171,6 +172,50 @@ def _steps(learner: Learner, crops: Crops, start: int) -> Iterator[StepResult]:
     batches: Iterator[TrainingBatch] = iter(loader)
     for step in range(start, learner.config.train.steps):
         yield train_step(learner, step, [next(batches) for _ in crops.parts(step)])
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What is saved of a run while it trains.
+
+    identity: what the run was trained on; it cannot be resumed on anything else.
+    """
+
+    run: Path
+    checkpoints: Checkpoints
+    identity: Mapping[str, object]
+    early: EarlyStop
+
+    def save(self, learner: Learner, step: int) -> None:
+        """Write a checkpoint in the main process; the others wait."""
+        if learner.fabric.is_global_zero:
+            record = {**self.identity, "skipped_steps": learner.skips.total, "looks": self.early.looks}
+            _check_files(self.run)
+            try:
+                self.checkpoints.save(step, learner.model, learner.target, learner.optimizer, record, self.early.best)
+            except InputError as error:
+                raise InputError(f"{error}; {self.make_room()}") from error
+        learner.fabric.barrier()
+
+    def restore(self, learner: Learner) -> int:
+        """Load the newest checkpoint, including the state of early stopping; returns its step."""
+        step = self.checkpoints.steps()[-1]
+        record = self.checkpoints.load(step, learner.model, learner.target, learner.optimizer)
+        if any(record.get(name) != value for name, value in self.identity.items()):
+            raise InputError(
+                f"{learner.config.data.root}: features, labels or the split changed since "
+                f"{self.checkpoints.path(step)} was written, so the run cannot be resumed; restore them, or start a "
+                "new run with another --out"
+            )
+        learner.skips.total = record.get("skipped_steps", 0)
+        if self.early.active:
+            self.early.looks = [(at, loss) for at, loss in record.get("looks", [])]
+            self.early.best = self.checkpoints.load_best(step, learner.model)
+        return step
+
+    def make_room(self) -> str:
+        """Advice where the disk is full."""
+        return _resume_advice(self.run, self.checkpoints, "make room, then ")
 
 
 class _Observer:
@@ -287,24 +332,6 @@ def _remedy(config: RunConfig) -> str:
     return f"lower train.learning_rate{precise}"
 
 
-def _save(
-    learner: Learner,
-    checkpoints: Checkpoints,
-    step: int,
-    identity: dict[str, object],
-    run: Path,
-    early: EarlyStop,
-) -> None:
-    if learner.fabric.is_global_zero:
-        record = {**identity, "skipped_steps": learner.skips.total, "looks": early.looks}
-        _check_files(run)
-        try:
-            checkpoints.save(step, learner.model, learner.target, learner.optimizer, record, early.best)
-        except InputError as error:
-            raise InputError(f"{error}; {_resume_advice(run, checkpoints, 'make room, then ')}") from error
-    learner.fabric.barrier()
-
-
 def _lost_message(run: Path, checkpoints: Checkpoints) -> str:
     return f"{run}: another process of this run has ended, so the run stops; {_resume_advice(run, checkpoints)}"
 
@@ -316,22 +343,6 @@ def _resume_advice(run: Path, checkpoints: Checkpoints, first: str = "") -> str:
     steps = checkpoints.steps()
     saved = f"the checkpoint of step {steps[-1]} is complete" if steps else "the run has no checkpoint yet"
     return f"{saved}; {first}continue: {shlex.join(['keystep', 'pretrain', '--resume', str(run)])}"
-
-
-def _restore(learner: Learner, checkpoints: Checkpoints, identity: dict[str, object], early: EarlyStop) -> int:
-    """Load the newest checkpoint, including the state of early stopping; returns its step."""
-    step = checkpoints.steps()[-1]
-    record = checkpoints.load(step, learner.model, learner.target, learner.optimizer)
-    if any(record.get(name) != value for name, value in identity.items()):
-        raise InputError(
-            f"{learner.config.data.root}: features, labels or the split changed since {checkpoints.path(step)} was "
-            "written, so the run cannot be resumed; restore them, or start a new run with another --out"
-        )
-    learner.skips.total = record.get("skipped_steps", 0)
-    if early.active:
-        early.looks = [(at, loss) for at, loss in record.get("looks", [])]
-        early.best = checkpoints.load_best(step, learner.model)
-    return step
 
 
 def _restore_best(learner: Learner, early: EarlyStop) -> None:

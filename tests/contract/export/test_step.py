@@ -57,7 +57,7 @@ def test_every_windowed_pattern_gives_the_latents_of_the_stream_from_anywhere(
     model = make_model(pattern, **fields)
     frames = calls * pattern.get("block", 1)
     step = ExportedStep(model, frames, streams)
-    features = random_features(streams, frames * (60 // frames + 9))
+    features = random_features(streams, frames * (45 // frames + 9))
     expected = model.encode(features)
     torch.testing.assert_close(run(step, features)[0], expected, atol=1e-5, rtol=0)
     past = cut * frames

@@ -24,6 +24,7 @@ from keystep.heads import Head, linear_head
 from keystep.heads.linear import Affine
 from keystep.opening import SourceOptions, extractor_of
 from keystep.pjepa import PJEPA
+from keystep.serve import batches
 from keystep.serve import live as live_module
 from keystep.serve import streams as streams_module
 from keystep.serve.stream_sources import Sources
@@ -296,28 +297,49 @@ def test_addresses_and_cameras_are_opened_only_where_that_was_allowed(serve: Cal
         assert answer.status_code == 422
 
 
+def test_an_address_of_an_earlier_server_is_not_opened_where_that_is_not_allowed_any_more(
+    serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sources, "_read", lambda own, streams, live: False)
+    with serve(allow_sources=True) as client:
+        assert client.post("/api/streams", json={"source": {"kind": "url", "url": "rtsp://a/1"}}).status_code == 201
+    monkeypatch.setattr(Sources, "_read", lambda own, streams, live: pytest.fail("it was opened"))
+    with serve() as client:
+        for _ in range(200):
+            (found,) = client.get("/api/streams").json()["items"]
+            if found["state"] == "failed":
+                break
+            time.sleep(0.01)
+        assert found["state"] == "failed" and "--allow-sources" in found["message"]
+
+
 def test_without_a_head_there_are_no_streams_and_with_a_learned_one_there_are(mstcn: Path, opened: Open) -> None:
     with opened(Workspace(open_dataset(mstcn, source_rate=4))) as client:
         answer = client.post("/api/streams", json={"source": {"kind": "push"}})
         assert answer.status_code == 409 and "--head" in answer.json()["error"]
 
 
-def test_the_model_without_a_window_says_when_its_streams_end(
+def test_a_model_without_a_window_forgets_what_no_longer_fits_and_its_streams_go_on(
     mstcn: Path, make_model: Callable[..., PJEPA], opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model({"kind": "causal"}, input_dim=WIDTH)
-    monkeypatch.setattr(streams_module, "MOST_STATE", 10 * 2 * 2 * 16 * 4)
-    workspace = Workspace(open_dataset(mstcn, source_rate=4), model=model)
-    made = linear_head(Affine(torch.ones(2, 16), torch.zeros(2)), origin={"weights": model.fingerprint})
+    monkeypatch.setattr(batches, "MOST_STATE", 10 * 2 * 2 * 16 * 4)
+    made = linear_head(Affine(torch.randn(2, 16), torch.zeros(2)), origin={"weights": model.fingerprint})
     made.save(mstcn / "head.safetensors")
-    with opened(workspace, head=mstcn / "head.safetensors") as client:
+    frames = rows(40)
+    with opened(Workspace(open_dataset(mstcn, source_rate=4), model=model), head=mstcn / "head.safetensors") as client:
+        assert client.get("/api/streams").json()["window"] == 10 / 4
         stream = opened_stream(client)
-        assert item(client, stream)["limit"] == 10 and "window" in item(client, stream)["message"]
-        with pushing(client, stream) as socket:
-            socket.send_bytes(rows(12).tobytes())
-            answered(client, stream, 12)
-        assert item(client, stream)["state"] == "failed"
-        assert "ended after 10 frames" in refused(client, stream)
+        with told(client, stream) as steps, pushing(client, stream) as socket:
+            socket.send_bytes(frames.tobytes())
+            assert answered(client, stream, 40)["state"] == "live"
+        limited = client.app.state.services.streams.model  # type: ignore[attr-defined]
+    assert limited.config.stream_attention.window == 10 and model.config.stream_attention.window is None
+    whole, bounded = offline(model, made, frames), offline(limited, made, frames)
+    found = [step["probabilities"]["class 0"] for step in steps[stream]]
+    np.testing.assert_allclose(found, bounded[:, 0], atol=1e-4)
+    np.testing.assert_allclose(found[:10], whole[:10, 0], atol=1e-4)
+    assert np.abs(found - whole[:, 0]).max() > 1e-3
 
 
 def test_pictures_that_are_pushed_give_what_the_extractor_gives_offline(tmp_path: Path, opened: Open) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,7 @@ def command_of(root: Path, run: Path, devices: int, steps: int = 8, **settings: 
     return command
 
 
-def train(root: Path, run: Path, devices: int, **settings: object) -> dict[str, torch.Tensor]:
-    command = command_of(root, run, devices, **settings)  # type: ignore[arg-type]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
@@ -72,11 +70,18 @@ def test_a_process_that_is_killed_ends_the_run_in_one_line_that_says_how_to_go_o
     ],
     ids=["features", "clusters", "ema, accumulated", "averaged over parts"],
 )
-def test_two_gloo_processes_give_the_weights_of_one(mstcn: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+def test_two_gloo_processes_give_the_weights_of_one(
+    mstcn: Path, tmp_path: Path, keystep: Callable[..., tuple[int, str, str]], settings: dict[str, object]
+) -> None:
     """The crops differ in length, so a mean of means would be wrong; only frame-weighted sums agree."""
-    one = train(mstcn, tmp_path / "one", 1, **settings)
+    status, _, said = keystep(*command_of(mstcn, tmp_path / "one", 1, **settings)[3:])  # type: ignore[arg-type]
+    assert status == 0, said
     same_parts = settings.get("objective.average") == "parts"  # which parts there are then matters
-    two = train(mstcn, tmp_path / "two", 2, **settings | ({} if same_parts else {"train.accumulate": 1}))
+    parts = {} if same_parts else {"train.accumulate": 1}
+    command = command_of(mstcn, tmp_path / "two", 2, **settings | parts)  # type: ignore[arg-type]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0, msg=lambda text, name=name: name + text)

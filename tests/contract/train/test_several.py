@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,9 @@ def test_what_no_worker_can_do_is_told_in_one_line(mstcn: Path, tmp_path: Path) 
         pretrain_several(vary_seed(config, tmp_path / "several", 2))
 
 
-def test_ctrl_c_saves_every_seed_and_resume_ends_where_it_would_have(mstcn: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_every_seed_and_resume_ends_where_it_would_have(
+    mstcn: Path, tmp_path: Path, keystep: Callable[..., tuple[int, str, str]]
+) -> None:
     small = (
         "train.steps=60",
         "train.crop=24",
@@ -101,7 +104,8 @@ def test_ctrl_c_saves_every_seed_and_resume_ends_where_it_would_have(mstcn: Path
     _, said = child.communicate(timeout=60)
     assert child.returncode, said
     assert f"resume with --resume {stopped} --seeds 2" in said
-    subprocess.run([*command, "--resume", str(stopped)], check=True)
-    subprocess.run([*command, *data, str(whole)], check=True)
+    for arguments in (["--resume", stopped], [*data, whole]):
+        status, _, said = keystep("pretrain", *arguments)
+        assert status == 0, said
     for seed in (0, 1):
         assert_alike(stopped / f"seed{seed}", whole / f"seed{seed}")

@@ -144,7 +144,7 @@ def test_no_row_of_any_plan_is_wholly_hidden(data: st.DataObject, pattern: dict,
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("merging", [True, False])
-@pytest.mark.parametrize("length", [200, 3 * tiles.CORE])
+@pytest.mark.parametrize("length", [200, 2 * tiles.CORE])
 def test_nor_at_the_real_size_of_tiles_and_cores(length: int, merging: bool, dtype: torch.dtype) -> None:
     """Of two videos of 200 frames, one cut to 100, came the NaN."""
     places = lay_out(torch.arange(length) < torch.tensor([[length], [length // 2]]))

@@ -20,6 +20,14 @@ AllowSources = Annotated[
     bool,
     typer.Option("--allow-sources", help="Let requests open addresses (RTSP, HTTP, ...) and cameras as live streams."),
 ]
+LiveWindow = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Frames of the past that live streams attend to, for models without a window; by default as many as "
+        "64 MiB hold.",
+    ),
+]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -44,12 +52,15 @@ def serve(
     port: Port = 8000,
     token: Token = None,
     allow_sources: AllowSources = False,
+    live_window: LiveWindow = None,
     source_rate: SourceRate = None,
 ) -> None:
     """Look at videos, label them and learn from the labels, on a page in the browser (needs the extra 'serve')."""
     from keystep.cli.serving import Listening, serve_data
 
-    serve_data(data, videos, model, head, source_rate, Listening(host, port, token, allow_sources), console)
+    serve_data(
+        data, videos, model, head, source_rate, Listening(host, port, token, allow_sources), console, live_window
+    )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -70,6 +81,7 @@ def label(
     port: Port = 8000,
     token: Token = None,
     allow_sources: AllowSources = False,
+    live_window: LiveWindow = None,
 ) -> None:
     """From a folder of videos to a labelled data set: extract features, pretrain, and serve. Run again to go on."""
     from keystep.cli.serving import Listening, label_videos
@@ -80,6 +92,7 @@ def label(
         out,
         Listening(host, port, token, allow_sources),
         console,
+        live_window,
         backbone=backbone,
         weights=weights,
         preset=preset,

@@ -58,7 +58,7 @@ class App {
     addEventListener("hashchange", () => this.#route());
     await this.#route();
     this.#listen();
-    this.learning.load();
+    this.learning.suggest();
     this.live.look();
     await this.#restoreDrafts();
   }
@@ -194,7 +194,8 @@ class App {
     try {
       if (id !== this.item?.id) {
         this.#leave();
-        const [item, annotation] = await Promise.all([api.get(`/api/videos/${id}`), this.#annotationOf(id)]);
+        const coming = api.get(`/api/videos/${id}`);
+        const [item, annotation] = await Promise.all([coming, this.#annotationOf(id, coming)]);
         if (turn !== this.#turn) return;
         this.#show(item, annotation);
       }
@@ -216,14 +217,13 @@ class App {
     }
   }
 
-  async #annotationOf(id) {
+  async #annotationOf(id, coming = api.get(`/api/videos/${id}`)) {
     for (const open of this.annotations.values()) {
       if (open.video !== id) continue;
       await open.refresh();
       return open;
     }
-    const path = `/api/videos/${id}`;
-    const [item, {revision, spans}] = await Promise.all([api.get(path), api.get(`${path}/annotation`)]);
+    const [item, {revision, spans}] = await Promise.all([coming, api.get(`/api/videos/${id}/annotation`)]);
     return this.#newAnnotation(item, revision, spans);
   }
 

@@ -17,15 +17,6 @@ export class Learning extends EventTarget {
     find("#learn").addEventListener("click", () => this.toggle());
   }
 
-  async load() {
-    try {
-      this.show(await api.get("/api/learning"));
-      await this.suggest();
-    } catch (error) {
-      this.panel.hidden = error.status === 404;
-    }
-  }
-
   /** Start, or cancel what runs. */
   async toggle() {
     try {

@@ -1,7 +1,7 @@
 /** Live streams: one card each, with its ribbon, probabilities and delay. */
 
 import * as api from "./api.js";
-import {find, h, iconButton, say} from "./dom.js";
+import {clock, find, h, iconButton, say} from "./dom.js";
 import {swatch} from "./classes.js";
 import {colours} from "./paint.js";
 
@@ -26,9 +26,12 @@ export class Live {
   /** Whether the server has streams at all. */
   async look() {
     try {
-      const {items = []} = await api.get("/api/streams");
+      const {items = [], window = null, learning = null} = await api.get("/api/streams");
       this.there = true;
-      if (this.shown) this.#list(items);
+      if (this.shown) {
+        this.#list(items);
+        find("#live-note").replaceChildren(...facts(window, learning));
+      }
     } catch (error) {
       if (error.status === 404) this.there = false;
     }
@@ -49,11 +52,19 @@ export class Live {
     const kind = form.get("kind");
     const place = {file: "path", url: "url"}[kind];
     const source = place ? {kind, [place]: form.get("source")} : {kind};
-    try {
-      await api.post("/api/streams", {source, name: form.get("name")});
-      await this.look();
-    } catch (error) {
-      say(error.message);
+    for (;;) {
+      try {
+        await api.post("/api/streams", {source, name: form.get("name")});
+        await this.look();
+        return;
+      } catch (error) {
+        if (error.status !== 503) {
+          say(error.message);
+          return;
+        }
+        find("#live-note").textContent = `${error.message} (${Math.round(100 * error.body.progress)} %)`;
+      }
+      await new Promise(resolve => { setTimeout(resolve, EVERY); });
     }
   }
 
@@ -81,6 +92,17 @@ export class Live {
       say(error.message);
     }
   }
+}
+
+/** What answers streams, and how far back it sees, in words. */
+function facts(window, learning) {
+  const found = learning?.accuracy;
+  const spread = typeof found?.spread === "number" ? ` ± ${found.spread.toFixed(1)}` : "";
+  return [
+    found && `Learned from your labels, seeing only the past: ${found.mean.toFixed(1)} %${spread} of labelled slots right in `
+      + `${found.videos} held-out videos. `,
+    window && `A stream remembers the last ${clock(window)}.`,
+  ].filter(Boolean);
 }
 
 class StreamCard {

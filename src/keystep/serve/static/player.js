@@ -13,8 +13,8 @@ export class Player extends EventTarget {
   constructor(holder) {
     super();
     this.holder = holder;
-    this.film = h("video", {playsinline: true, preload: "auto", muted: true, "aria-label": "Recording"});
-    this.film.muted = true;
+    this.film = h("video", {playsinline: true, preload: "auto", "aria-label": "Recording"});
+    this.film.muted = localStorage.getItem("keystep:sound") !== "yes";
     this.still = h("img", {alt: "Frame at the playhead"});
     this.note = h("div.player-note");
     holder.replaceChildren(this.film, this.still, this.note);
@@ -44,6 +44,17 @@ export class Player extends EventTarget {
     if (film) this.film.src = api.address(this.item.media);
     else this.film.removeAttribute("src");
     this.film.load();
+  }
+
+  /** Whether the recording is heard. */
+  get sounds() {
+    return !this.film.muted;
+  }
+
+  toggleSound() {
+    this.film.muted = this.sounds;
+    localStorage.setItem("keystep:sound", this.sounds ? "yes" : "no");
+    this.#told();
   }
 
   get time() {
@@ -168,14 +179,17 @@ export class Player extends EventTarget {
 
 /** The buttons under the recording. */
 export function controls(player) {
-  const [button, speed, time] = ["#play", "#speed", "#time"].map(find);
+  const [button, sound, speed, time] = ["#play", "#sound", "#speed", "#time"].map(find);
   speed.replaceChildren(...SPEEDS.map(each => h("option", {value: each}, `${each}×`)));
   button.addEventListener("click", () => player.toggle());
+  sound.addEventListener("click", () => player.toggleSound());
   speed.addEventListener("change", () => player.setSpeed(Number(speed.value)));
   const state = () => {
     button.querySelector("use").setAttribute("href", `/static/icons.svg#${player.playing ? "pause" : "play"}`);
     button.setAttribute("aria-label", player.playing ? "Pause" : "Play");
     speed.value = String(player.speed);
+    sound.setAttribute("aria-pressed", String(player.sounds));
+    sound.querySelector("use").setAttribute("href", `/static/icons.svg#${player.sounds ? "sound" : "silence"}`);
   };
   player.addEventListener("state", state);
   player.addEventListener("time", () => {

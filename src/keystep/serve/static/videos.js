@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import {clock, find, h, later} from "./dom.js";
+import {Pictures} from "./pictures.js";
 
 const PAGE = 100;
 
@@ -16,6 +17,7 @@ export class Videos extends EventTarget {
     this.items = [];
     this.total = 0;
     this.openId = null;
+    this.pictures = new Pictures(this.list.parentElement);
     const seen = entries => entries[0].isIntersecting && this.#loadMore();
     this.more = new IntersectionObserver(seen, {root: this.list.parentElement});
     find("#search").addEventListener("input", later(() => this.load(), 150));
@@ -67,6 +69,7 @@ export class Videos extends EventTarget {
 
   #draw() {
     const held = this.list.contains(document.activeElement) ? Number(document.activeElement.dataset.id) : null;
+    this.pictures.clear();
     this.list.replaceChildren(...this.items.map(item => this.#row(item)));
     if (!this.items.length) this.list.append(h("li.empty", {}, "No video fits."));
     const shown = this.items.length;
@@ -83,7 +86,7 @@ export class Videos extends EventTarget {
     const unsure = item.uncertainty === null || item.labelled === 1 ? null
       : h("span", {title: "How unsure the model is, from 0 to 1"}, `unsure ${item.uncertainty.toFixed(2)}`);
     const pictured = this.items.some(one => one.has_video);
-    const picture = item.has_video ? h("img", {alt: "", loading: "lazy", src: this.#thumbnail(item)})
+    const picture = item.has_video ? this.pictures.add(h("img", {alt: ""}), this.#thumbnail(item))
       : pictured ? h("span.no-picture", {"aria-hidden": "true"}) : null;
     const labelled = `${Math.round(100 * item.labelled)} %`;
     const open = () => this.dispatchEvent(new CustomEvent("open", {detail: item.id}));
