@@ -11,7 +11,6 @@ is fed by the model's own steps.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from keystep.evals.judging import judge_controls
 from keystep.evals.palette import FAMILY_COLOURS, Palette
 from keystep.evals.plots import clock_axis
 from keystep.evals.protocol import EvalConfig
-from keystep.evals.results import data_record, provenance, task_record
+from keystep.evals.results import data_record, provenance
 from keystep.evals.study import Study
 from keystep.evals.task import TaskStudy, VideoScores, find_task, task_gain
 from keystep.files import write_json
@@ -74,7 +73,7 @@ def main() -> None:
         **provenance(),
         "data": data_record(judge),
         "best_control": study.evaluation.best_control["causal"].control.name,
-        "task_tables": [task_record(table) for table in tables],
+        "task_tables": [table.to_json() for table in tables],
         "over_markov_chain": over_markov_chain(judged[0]),
     }
     write_json(options.out, record)
@@ -92,7 +91,7 @@ def over_markov_chain(study: TaskStudy) -> list[dict[str, object]]:
         for measure, score in ours.scores[0].items()
         if isinstance(score, VideoScores)
     ]
-    return [{"claim": line.claim, "verdict": line.verdict, **asdict(line.difference)} for line in lines]
+    return [line.to_json() for line in lines]
 
 
 def draw(folder: FeatureFolder, name: str, forecaster: Forecaster, forecast: Forecast) -> Figure:

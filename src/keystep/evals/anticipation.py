@@ -29,7 +29,11 @@ Later = Mapping[float, list[Floats]]
 
 
 class Anticipate:
-    """The step in 1, 5, 15 and 60 s, and the next step with the time until it starts."""
+    """The step at each horizon, and the next step with the time until it starts.
+
+    Args:
+        horizons: seconds. Those below the duration of a slot are left out.
+    """
 
     title = "Anticipation"
     note = (
@@ -49,48 +53,47 @@ class Anticipate:
     def score(self, representation: Representation, folder: FeatureFolder, split: Split) -> Answers:
         """See `keystep.evals.task.EvaluationTask`."""
         forecaster = fit(representation, folder, split, self.horizons)
-        truth = _Truth(folder, split.test)
+        horizons, truth = forecaster.horizons, _Truth(folder, split.test)
         forecasts = {name: forecaster.forecast(representation[name]) for name in (*split.valid, *split.test)}
-        classes = len(folder.classes)
         tested = [forecasts[name] for name in split.test]
         own = self._scores(
             truth,
-            {horizon: [one.later[place] for one in tested] for place, horizon in enumerate(self.horizons)},
+            {horizon: [one.later[place] for one in tested] for place, horizon in enumerate(horizons)},
             [one.following for one in tested],
             [one.start.expected for one in tested],
         )
-        chain = StepChain.fit(
-            [folder.labels(name) for name in split.train], classes, self._slots(max(self.horizons), folder)
-        )
+        furthest = round(max(horizons) * truth.rate)
+        chain = StepChain.fit([folder.labels(name) for name in split.train], len(folder.classes), furthest)
         return Answers(
             own,
             {
-                "step held": self._held(truth, tested, chain),
-                "Markov chain": self._chain(truth, forecasts, chain, split),
+                "step held": self._held(truth, horizons, tested, chain),
+                "Markov chain": self._chain(truth, horizons, forecasts, chain, split),
             },
             forecaster,
         )
 
-    def _slots(self, horizon: float, folder: FeatureFolder) -> int:
-        return round(horizon * float(folder.timeline.rate))
-
-    def _held(self, truth: _Truth, tested: Sequence[Forecast], chain: StepChain) -> Scores:
+    def _held(self, truth: _Truth, horizons: Sequence[float], tested: Sequence[Forecast], chain: StepChain) -> Scores:
         """The current step at every horizon; the next step and its start are those most frequent after it."""
         now = [one.now for one in tested]
         steps = [each.argmax(1) for each in now]
         none = [np.zeros_like(each) for each in steps]
         waits = [chain.wait(each, age) / truth.rate for each, age in zip(steps, none, strict=True)]
-        return self._scores(
-            truth, dict.fromkeys(self.horizons, now), [chain.transitions[each] for each in steps], waits
-        )
+        return self._scores(truth, dict.fromkeys(horizons, now), [chain.transitions[each] for each in steps], waits)
 
-    def _chain(self, truth: _Truth, forecasts: Mapping[str, Forecast], chain: StepChain, split: Split) -> Scores:
+    def _chain(
+        self,
+        truth: _Truth,
+        horizons: Sequence[float],
+        forecasts: Mapping[str, Forecast],
+        chain: StepChain,
+        split: Split,
+    ) -> Scores:
         """A semi-Markov chain of the recognised steps."""
         valid = _Truth(truth.folder, split.valid)
         later: dict[float, list[Floats]] = {}
-        for horizon in self.horizons:
-            slots = self._slots(horizon, truth.folder)
-            makers = [_chained(chain, slots, certain) for certain in (True, False)]
+        for horizon in horizons:
+            makers = [_chained(chain, round(horizon * truth.rate), certain) for certain in (True, False)]
             right = [
                 valid.accuracy(horizon, [maker(forecasts[name].now) for name in split.valid]).value for maker in makers
             ]
@@ -188,7 +191,7 @@ class Remaining:
 
     def score(self, representation: Representation, folder: FeatureFolder, split: Split) -> Answers:
         """See `keystep.evals.task.EvaluationTask`."""
-        forecaster = fit(representation, folder, split, HORIZONS)
+        forecaster = fit(representation, folder, split)
         forecasts = [forecaster.forecast(representation[name]) for name in split.test]
         times = [np.stack([*one.remaining]) / 60 for one in forecasts]
         own = _time_scores(times, [one.progress.expected for one in forecasts], float(folder.timeline.rate))
@@ -206,13 +209,21 @@ class Remaining:
         return {name: _clock_scores(method, lengths, split, rate) for name, method in methods.items()}
 
 
-def fit(representation: Representation, folder: FeatureFolder, split: Split, horizons: Sequence[float]) -> Forecaster:
-    """Fit a forecaster on the training and validation videos of a split."""
+def fit(
+    representation: Representation, folder: FeatureFolder, split: Split, horizons: Sequence[float] = HORIZONS
+) -> Forecaster:
+    """Fit a forecaster on the training and validation videos of a split, for the horizons of at least a slot.
+
+    Raises:
+        InputError: as for `fit_forecaster`.
+    """
+    rate = float(folder.timeline.rate)
+    usable = [horizon for horizon in horizons if round(horizon * rate)] or [1 / rate]
     parts = (
         [LabelledVideo(representation[name], folder.labels(name)) for name in names]
         for names in (split.train, split.valid)
     )
-    return fit_forecaster(*parts, names=folder.classes, rate=float(folder.timeline.rate), horizons=horizons)
+    return fit_forecaster(*parts, names=folder.classes, rate=rate, horizons=usable)
 
 
 def _chained(chain: StepChain, slots: int, certain: bool) -> Callable[[Floats], Floats]:

@@ -6,8 +6,9 @@ what usually follows the current step, and the width of the intervals. Test vide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +19,19 @@ from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
 from keystep.evals.probe import ProbeConfig, sharpness
 from keystep.foresight.clock import Clock
-from keystep.foresight.forecaster import INTERVAL, TIMES, Forecaster, seconds, with_clock
+from keystep.foresight.forecaster import INTERVAL, TIMES, Forecaster, plain_times, transformed, usual_times, with_clock
 from keystep.foresight.targets import Floats, Ids, later_steps, next_steps, remaining_slots
 
 HORIZONS = (1.0, 5.0, 15.0, 60.0)
 """Seconds."""
-STRONGER = (100.0, 30.0, 10.0, 3.0, 1.0)
-"""Penalties in addition to those of the probe: the future is less certain than the present."""
+STRONGER = (10_000.0, 1_000.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+"""Penalties in addition to those of the probe: the future is less certain, and the strongest leave what is usual."""
 TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PRIOR = 1.0
 """Pseudo-count of what follows a step, shared like all steps are."""
 
 Frames = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,7 @@ class _Part:
     """Sampled slots of some videos, with what is to be foreseen at each.
 
     inputs: (N, D + 3). steps: (H + 2, N) class ids: now, at each horizon, next; C where the video is over.
-    times: (N, 3) seconds until the next step, seconds left, share that is over. weights: (N,) the same sum for each
-    video.
+    times: (N, 3) of `TIMES`, NaN if unknown. weights: (N,), the same sum for each video. elapsed: (N,) seconds.
     """
 
     inputs: Frames
@@ -77,32 +78,22 @@ def fit_forecaster(
     Raises:
         InputError: no labelled video in a part, or a horizon shorter than a slot.
     """
-    config, classes = config or ProbeConfig(), len(names)
-    slots = [_slots(horizon, rate) for horizon in horizons]
+    config, slots = config or ProbeConfig(), [_slots(horizon, rate) for horizon in horizons]
     for part, videos in (("training", train), ("validation", valid)):
         if not any((video.labels != IGNORED).any() for video in videos):
             raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
     clock = Clock(np.sort([len(video.labels) / rate for video in train]))
-    fitted, chosen = (_sample(videos, clock, slots, classes, rate, config.choice_frames) for videos in (train, valid))
-    mean, factors = _standardise(fitted.inputs, chosen.inputs)  # in place
-    ridge = _Ridge.of(fitted.inputs, chosen.inputs, (*STRONGER, *config.penalties))
-    usual = np.stack([_usual(fitted.steps[0], later, classes) for later in fitted.steps[1:]])
-    read = [
-        _read_steps(ridge, *known, classes + (place > 0))
-        for place, known in enumerate(zip(fitted.steps, chosen.steps, strict=True))
-    ]
-    now = [softmax(read[0].scores(part.inputs), axis=1) for part in (fitted, chosen)]
-    trust = np.array(
-        [
-            _trust(softmax(one.scores(chosen.inputs), axis=1), now[1] @ usual[place], chosen.steps[place + 1], classes)
-            for place, one in enumerate(read[1:])
-        ]
-    )
-    scales = (_median_wait(fitted, clock) / 10, clock.median / 10)
-    waits = _waits(fitted, classes, scales[0])
-    times, margins = _read_times(ridge, fitted, chosen, now, clock, waits, scales, rate)
-    weight = np.concatenate([one.weight for one in (*read, *times)], axis=1) * factors[:, None]
-    bias = np.concatenate([one.bias for one in (*read, *times)]) - mean @ weight
+    parts = [_sample(videos, clock, slots, len(names), rate, config.choice_frames) for videos in (train, valid)]
+    mean, factors = _standardise(parts[0].inputs, parts[1].inputs)  # in place
+    ridge = _Ridge.of(parts[0].inputs, parts[1].inputs, (*STRONGER, *config.penalties))
+    steps = _read_all_steps(ridge, parts, len(names))
+    scales = (_median_wait(parts[0], clock) / 10, clock.median / 10)
+    waits = _waits(parts[0], len(names), scales[0])
+    known = [usual_times(now, part.elapsed, clock, waits, scales) for now, part in zip(steps.now, parts, strict=True)]
+    times, margins = _read_times(ridge, parts, known, scales, rate)
+    read = (*steps.read, *times)
+    weight = np.concatenate([one.weight for one in read], axis=1) * factors[:, None]
+    bias = np.concatenate([one.bias for one in read]) - mean @ weight
     return Forecaster(
         tuple(names),
         tuple(map(float, horizons)),
@@ -110,8 +101,8 @@ def fit_forecaster(
         clock,
         weight.astype(np.float32),
         bias.astype(np.float32),
-        usual,
-        trust,
+        steps.usual,
+        steps.trust,
         waits,
         scales,
         margins,
@@ -158,9 +149,7 @@ class _Ridge:
         values, vectors = np.linalg.eigh((inputs.T @ inputs).astype(np.float64) / len(inputs))
         return cls(inputs, valid @ vectors.astype(np.float32), np.maximum(values, 0), vectors, penalties)
 
-    def best(
-        self, targets: Floats, error: Callable[[Floats], float], kept: npt.NDArray[np.bool_] | None = None
-    ) -> _ReadOut:
+    def best(self, targets: Floats, error: Callable[[Floats], float], kept: Flags | None = None) -> _ReadOut:
         """Solve for targets (N, K) with each penalty, and return the solution with the least error.
 
         Args:
@@ -211,6 +200,34 @@ def _sample(
         np.concatenate(weights),
         np.concatenate(passed),
     )
+
+
+class _Steps(NamedTuple):
+    """Read-outs of the current, the later and the next step; `Forecaster.usual` and ``trust``.
+
+    now: probabilities of the current step in the training and the validation part, (N, C) each.
+    """
+
+    read: list[_ReadOut]
+    now: list[Floats]
+    usual: Floats
+    trust: Floats
+
+
+def _read_all_steps(ridge: _Ridge, parts: Sequence[_Part], classes: int) -> _Steps:
+    """Read out the current step, that at each horizon, and the next one."""
+    fitted, chosen = parts
+    usual = np.stack([_usual(fitted.steps[0], later, classes) for later in fitted.steps[1:]])
+    read = [
+        _read_steps(ridge, *known, classes + (place > 0))
+        for place, known in enumerate(zip(fitted.steps, chosen.steps, strict=True))
+    ]
+    now = [softmax(read[0].scores(part.inputs), axis=1) for part in parts]
+    trust = [
+        _trust(softmax(one.scores(chosen.inputs), axis=1), now[1] @ after, wanted, classes)
+        for one, after, wanted in zip(read[1:], usual, chosen.steps[1:], strict=True)
+    ]
+    return _Steps(read, now, usual, np.array(trust))
 
 
 def _read_steps(ridge: _Ridge, targets: Ids, wanted: Ids, outcomes: int) -> _ReadOut:
@@ -265,45 +282,31 @@ def _waits(part: _Part, classes: int, scale: float) -> Floats:
 
 
 def _read_times(
-    ridge: _Ridge,
-    fitted: _Part,
-    chosen: _Part,
-    now: Sequence[Floats],
-    clock: Clock,
-    waits: Floats,
-    scales: tuple[float, float],
-    rate: float,
+    ridge: _Ridge, parts: Sequence[_Part], usual: Sequence[Floats], scales: tuple[float, float], rate: float
 ) -> tuple[list[_ReadOut], Floats]:
-    """Read out what the times differ by from the forecasts of current step and clock, and the margins of all three."""
+    """Read out what `TIMES` differ by from ``usual``, their forecasts without the representation.
+
+    Args:
+        parts, usual: of the training and of the validation videos.
+
+    Returns:
+        The read-outs, and their margins, (3, 2).
+    """
+    off = [transformed(part.times, scales) - each for part, each in zip(parts, usual, strict=True)]
     found, margins = [], []
-    back: Mapping[str, Callable[[Floats], Floats]] = {
-        "start": lambda values: seconds(values, scales[0], 1 / rate),
-        "remaining": lambda values: seconds(values, scales[1]),
-        "progress": lambda values: np.clip(values, 0, 1),
-    }
-    for place, name in enumerate(TIMES):
-        prior, truth = ([], [])  # of both parts
-        for part, steps in zip((fitted, chosen), now, strict=True):
-            value = part.times[:, place]
-            truth.append(value if name == "progress" else np.log1p(value / scales[place]))
-            left = np.log1p(clock.remaining(part.elapsed) / scales[1])
-            prior.append((steps @ waits, left, clock.progress(part.elapsed))[place])
-        known, scored = (~np.isnan(values) for values in truth)
-        wanted, weights = chosen.times[:, place][scored], chosen.weights[scored]
+    for place in range(len(TIMES)):
+        known, scored = (~np.isnan(each[:, place]) for each in off)
+        weights = parts[1].weights[scored]
 
-        def error(
-            values: Floats,
-            name: str = name,
-            prior: Floats = prior[1],
-            scored: npt.NDArray[np.bool_] = scored,
-            wanted: Floats = wanted,
-            weights: Floats = weights,
-        ) -> float:
-            return float(np.average(np.abs(back[name](values[:, 0] + prior)[scored] - wanted), weights=weights))
+        def error(values: Floats, place: int = place, scored: Flags = scored, weights: Floats = weights) -> float:
+            guess = usual[1].copy()
+            guess[:, place] += values[:, 0]
+            absolute = np.abs(plain_times(guess, scales, rate) - parts[1].times)
+            return float(np.average(absolute[scored, place], weights=weights))
 
-        one = ridge.best(np.nan_to_num(truth[0] - prior[0])[:, None], error, known)
-        residuals = (truth[1] - prior[1] - one.scores(chosen.inputs)[:, 0])[scored]
-        margins.append(weighted_quantiles(residuals, weights))
+        one = ridge.best(np.nan_to_num(off[0][:, [place]]), error, known)
+        residuals = off[1][:, place] - one.scores(parts[1].inputs)[:, 0]
+        margins.append(weighted_quantiles(residuals[scored], weights))
         found.append(one)
     return found, np.array(margins)
 

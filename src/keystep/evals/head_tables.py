@@ -42,7 +42,7 @@ def markdown_plain(table: PlainTable) -> str:
         *(f"| {' | '.join(map(escaped, row))} |" for row in (table.columns, *table.rows)),
     ]
     lines.insert(3, "|---|" + "---:|" * (len(table.columns) - 1))
-    return "\n".join([*lines, "", escaped(table.note)]) + "\n"
+    return "\n".join([*lines, *(["", escaped(table.note)] if table.note else [])]) + "\n"
 
 
 def _task(table: Result) -> list[PlainTable]:

@@ -10,7 +10,7 @@ videos cannot favour a learned row. This biases the comparison against the learn
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
@@ -276,6 +276,12 @@ class Comparison:
     def asks(self) -> str:
         """The question in the report."""
         return ASKS[self.question]
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as in the result file."""
+        facts = ("question", "asks", "claim", "mode", "head", "metric", "first", "second")
+        verdicts = ("verdict", "holds", "later", "stronger", "quick")
+        return {**{fact: getattr(self, fact) for fact in (*facts, *verdicts)}, **asdict(self.difference)}
 
 
 @dataclass

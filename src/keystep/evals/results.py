@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from keystep.evals.headline import shown_videos
 from keystep.evals.judge import Judge
 from keystep.evals.modes import answers_later
 from keystep.evals.probe_cache import FOLDER as PROBES
-from keystep.evals.protocol import SELECTION, Comparison, EvalConfig, Evaluation
+from keystep.evals.protocol import SELECTION, EvalConfig, Evaluation
 from keystep.evals.published import PUBLISHED
 from keystep.evals.result_file import check_curves, check_pictures, check_result
 from keystep.evals.rows import PROBE, HeadRun, Mode
@@ -46,9 +46,6 @@ from keystep.foresight import Forecaster, load_forecaster
 from keystep.heads import Head, load_head
 from keystep.reading import read_json, read_npz
 from keystep.types import Tabular
-
-if TYPE_CHECKING:
-    from keystep.evals.task import TaskTable
 
 RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
 HEADS, SUBMISSIONS, FORESIGHT = "heads", "submissions", "foresight"
@@ -314,31 +311,14 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             }
             for question, claim, row, rival in evaluation.pairs
         ],
-        "gate": [_comparison(line) for line in evaluation.gate],
+        "gate": [line.to_json() for line in evaluation.gate],
         "head_rows": [row.to_json() for row in evaluation.head_rows],
-        "head_gains": [_comparison(line) for line in evaluation.head_gains],
+        "head_gains": [line.to_json() for line in evaluation.head_gains],
         "clip_rows": [asdict(row) for row in evaluation.clip_rows],
         "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
-        **({"task_tables": [task_record(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
+        **({"task_tables": [table.to_json() for table in evaluation.task_tables]} if evaluation.task_tables else {}),
     }
-
-
-def task_record(table: TaskTable) -> dict[str, Any]:
-    """The table of a task as in the result file."""
-    facts = {fact: getattr(table, fact) for fact in ("name", "title", "note")}
-    return {
-        **facts,
-        "rows": [row.to_json() for row in table.rows],
-        "gains": [_comparison(line) for line in table.gains],
-    }
-
-
-def _comparison(line: Comparison) -> dict[str, Any]:
-    """A comparison as in the result file."""
-    facts = ("question", "asks", "claim", "mode", "head", "metric", "first", "second")
-    verdicts = ("verdict", "holds", "later", "stronger", "quick")
-    return {**{fact: getattr(line, fact) for fact in (*facts, *verdicts)}, **asdict(line.difference)}
 
 
 def provenance() -> dict[str, Any]:

@@ -164,6 +164,12 @@ class TaskTable:
     gains: tuple[Comparison, ...] = ()
     forecasters: Mapping[str, Forecaster] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """The table as in the result file, without the forecasters."""
+        facts = {fact: getattr(self, fact) for fact in ("name", "title", "note")}
+        rows, gains = ([one.to_json() for one in each] for each in (self.rows, self.gains))
+        return {**facts, "rows": rows, "gains": gains}
+
 
 def find_task(name: str) -> EvaluationTask | None:
     """The task with a name; None for segmentation, whose table every evaluation has.

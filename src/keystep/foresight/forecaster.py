@@ -18,6 +18,7 @@ from keystep.config.model import MOST_INPUTS
 from keystep.errors import InputError
 from keystep.foresight.clock import Clock
 from keystep.foresight.targets import Floats
+from keystep.heads.config import MOST_CLASSES
 from keystep.persistence import check_fit, check_format, load_tensors, read_metadata, save_tensors, shapes_of
 from keystep.reading import Record, checked, parse_json, read_header
 
@@ -74,7 +75,7 @@ class _ForecasterRecord(Record):
     """Schema of the header of a forecaster's file."""
 
     width: Annotated[int, Field(ge=1, le=MOST_INPUTS)]
-    names: Annotated[list[str], Field(min_length=1)]
+    names: Annotated[list[str], Field(min_length=1, max_length=MOST_CLASSES)]
     horizons: Annotated[list[Positive], Field(min_length=1, max_length=100)]
     rate: Positive
     scales: Annotated[list[Positive], Field(min_length=2, max_length=2)]
@@ -144,21 +145,12 @@ class Forecaster:
         read = softmax(outcomes, axis=2).transpose(1, 0, 2)
         trust = self.trust[:, None, None]
         mixed = trust * read + (1 - trust) * (now @ self.usual)
-        return Forecast(now, mixed[:-1], mixed[-1], *self._intervals(times + self._prior(now, elapsed)))
-
-    def _prior(self, now: Floats, elapsed: Floats) -> Floats:
-        """(T, 3) what the current step and the clock say of the transformed `TIMES`."""
-        remaining = np.log1p(self.clock.remaining(elapsed) / self.scales[1])
-        return np.stack([now @ self.waits, remaining, self.clock.progress(elapsed)], axis=1)
-
-    def _intervals(self, values: Floats) -> tuple[Interval, Interval, Interval]:
-        """`TIMES` from their transformed values, (T, 3)."""
-        low, high = (values + self.margins[:, side] for side in (0, 1))
-        return (
-            Interval(*(seconds(x[:, 0], self.scales[0], 1 / self.rate) for x in (values, low, high))),
-            Interval(*(seconds(x[:, 1], self.scales[1]) for x in (values, low, high))),
-            Interval(*(np.clip(x[:, 2], 0, 1) for x in (values, low, high))),
+        usual = usual_times(now, elapsed, self.clock, self.waits, self.scales)
+        expected, low, high = (
+            plain_times(times + usual + shift, self.scales, self.rate) for shift in (0, *self.margins.T)
         )
+        intervals = (Interval(expected[:, place], low[:, place], high[:, place]) for place in range(len(TIMES)))
+        return Forecast(now, mixed[:-1], mixed[-1], *intervals)
 
     def records(self, forecast: Forecast) -> list[dict[str, Any]]:
         """One dict for each slot of a forecast, of plain values with names of steps; None where the video is over."""
@@ -208,9 +200,21 @@ def with_clock(frames: npt.NDArray[np.float32], clock: Clock, elapsed: Floats) -
     return np.concatenate([frames, clock.columns(elapsed)], axis=1, dtype=np.float32)
 
 
-def seconds(transformed: Floats, scale: float, least: float = 0.0) -> Floats:
-    """The times of which ``transformed`` is log(1 + x / scale), at least ``least``."""
-    return np.maximum(scale * np.expm1(np.minimum(transformed, 50.0)), least)
+def transformed(times: Floats, scales: tuple[float, float]) -> Floats:
+    """`TIMES` (N, 3) as they are read out: log(1 + seconds / scale), and the progress as it is."""
+    return np.concatenate([np.log1p(times[:, :2] / scales), times[:, 2:]], axis=1)
+
+
+def plain_times(values: Floats, scales: tuple[float, float], rate: float) -> Floats:
+    """Inverse of `transformed`; the next step starts a slot later at the earliest, and progress is 0 to 1."""
+    seconds = np.array(scales) * np.expm1(np.minimum(values[:, :2], 50.0))
+    return np.concatenate([np.maximum(seconds, (1 / rate, 0.0)), values[:, 2:].clip(0, 1)], axis=1)
+
+
+def usual_times(now: Floats, elapsed: Floats, clock: Clock, waits: Floats, scales: tuple[float, float]) -> Floats:
+    """(N, 3) transformed `TIMES` that follow from the probabilities of the current step (N, C) and the elapsed time."""
+    remaining = np.log1p(clock.remaining(elapsed) / scales[1])
+    return np.stack([now @ waits, remaining, clock.progress(elapsed)], axis=1)
 
 
 def read_out_widths(classes: int, horizons: Sequence[float]) -> list[int]:

@@ -46,6 +46,13 @@ def test_measures_of_a_representation_that_shows_the_future(shared_mstcn: Path) 
     assert held["3 s: top-1"] == pytest.approx(100 * np.concatenate(moving).mean())
 
 
+def test_horizons_below_a_slot_are_left_out(shared_mstcn: Path) -> None:
+    folder = keystep.open_dataset(shared_mstcn, source_rate="0.25")
+    raw = {name: folder.vectors(name) for name in folder.videos}
+    said = Anticipate().score(raw, folder, folder.split("1"))
+    assert list(said.own)[::3] == ["5 s: top-1", "15 s: top-1", "60 s: top-1", "next step: top-1"]
+
+
 def test_the_clock_alone_foresees_videos_of_one_length(shared_mstcn: Path) -> None:
     folder = keystep.open_dataset(shared_mstcn, source_rate=1)
     controls = Remaining().controls(folder, folder.split("1"))
