@@ -12,8 +12,8 @@ import numpy as np
 
 from keystep.data.annotation import IGNORED, Split
 from keystep.data.folder import FeatureFolder
-from keystep.evals.forecasting import HORIZONS, LabelledVideo, fit_forecaster, weighted_quantiles
-from keystep.evals.representation import Representation
+from keystep.evals.forecasting import HORIZONS, fit_forecaster, weighted_quantiles
+from keystep.evals.representation import Listed, Representation
 from keystep.evals.rows import Mode
 from keystep.evals.task import Answers, Scores, VideoScores
 from keystep.foresight import Clock, Forecast, Forecaster, StepChain
@@ -219,11 +219,10 @@ def fit(
     """
     rate = float(folder.timeline.rate)
     usable = [horizon for horizon in horizons if round(horizon * rate)] or [1 / rate]
-    parts = (
-        [LabelledVideo(representation[name], folder.labels(name)) for name in names]
-        for names in (split.train, split.valid)
+    train, valid = (
+        (Listed(representation, names), [folder.labels(name) for name in names]) for names in (split.train, split.valid)
     )
-    return fit_forecaster(*parts, names=folder.classes, rate=rate, horizons=usable)
+    return fit_forecaster(*train, *valid, names=folder.classes, rate=rate, horizons=usable)
 
 
 def _chained(chain: StepChain, slots: int, certain: bool) -> Callable[[Floats], Floats]:

@@ -17,6 +17,7 @@ from scipy.special import softmax
 from keystep.data.annotation import IGNORED
 from keystep.data.statistics import ChannelMoments
 from keystep.errors import InputError
+from keystep.evals.labelled_frames import Standard, validate_frames
 from keystep.evals.probe import ProbeConfig, sharpness
 from keystep.foresight.clock import Clock
 from keystep.foresight.forecaster import INTERVAL, TIMES, Forecaster, plain_times, transformed, usual_times, with_clock
@@ -35,14 +36,6 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledVideo:
-    """The representation of a video, (T, D), and its class ids (T,); -100 for no label."""
-
-    frames: Frames
-    labels: Ids
-
-
-@dataclass(frozen=True, eq=False)
 class _Part:
     """Sampled slots of some videos, with what is to be foreseen at each.
 
@@ -58,8 +51,10 @@ class _Part:
 
 
 def fit_forecaster(
-    train: Sequence[LabelledVideo],
-    valid: Sequence[LabelledVideo],
+    train: Sequence[Frames],
+    train_labels: Sequence[Ids],
+    valid: Sequence[Frames],
+    valid_labels: Sequence[Ids],
     *,
     names: Sequence[str],
     rate: float,
@@ -69,22 +64,24 @@ def fit_forecaster(
     """Fit a forecaster on training videos, and select and calibrate it on validation videos.
 
     Args:
-        train, valid: the videos.
+        train, valid: (T_i, D) array for each video, each of which is read once.
+        train_labels, valid_labels: (T_i,) integer array for each video, -100 for unlabelled frames.
         names: class names by id.
         rate: slots per second.
         horizons: seconds, of at least a slot.
         config: penalties, and the number of frames that are used of each part.
 
     Raises:
-        InputError: no labelled video in a part, or a horizon shorter than a slot.
+        InputError: no labelled frame in a part, a horizon shorter than a slot, or NaN or infinite values.
     """
     config, slots = config or ProbeConfig(), [_slots(horizon, rate) for horizon in horizons]
-    for part, videos in (("training", train), ("validation", valid)):
-        if not any((video.labels != IGNORED).any() for video in videos):
-            raise InputError(f"no {part} frame has a label (of {len(videos)} videos)")
-    clock = Clock(np.sort([len(video.labels) / rate for video in train]))
-    parts = [_sample(videos, clock, slots, len(names), rate, config.choice_frames) for videos in (train, valid)]
-    mean, factors = _standardise(parts[0].inputs, parts[1].inputs)  # in place
+    for part, labels in (("training", train_labels), ("validation", valid_labels)):
+        if all((each == IGNORED).all() for each in labels):
+            raise InputError(f"no {part} frame has a label (of {len(labels)} videos)")
+    clock = Clock(np.sort([len(labels) / rate for labels in train_labels]))
+    sides = ((train, train_labels), (valid, valid_labels))
+    parts = [_sample(*videos, clock, slots, len(names), rate, config.choice_frames) for videos in sides]
+    standard = _standardise(parts)
     ridge = _Ridge.of(parts[0].inputs, parts[1].inputs, (*STRONGER, *config.penalties))
     steps = _read_all_steps(ridge, parts, len(names))
     scales = (_median_wait(parts[0], clock) / 10, clock.median / 10)
@@ -92,8 +89,8 @@ def fit_forecaster(
     known = [usual_times(now, part.elapsed, clock, waits, scales) for now, part in zip(steps.now, parts, strict=True)]
     times, margins = _read_times(ridge, parts, known, scales, rate)
     read = (*steps.read, *times)
-    weight = np.concatenate([one.weight for one in read], axis=1) * factors[:, None]
-    bias = np.concatenate([one.bias for one in read]) - mean @ weight
+    weight = np.concatenate([one.weight for one in read], axis=1) * standard.factors[:, None]
+    bias = np.concatenate([one.bias for one in read]) - standard.mean @ weight
     return Forecaster(
         tuple(names),
         tuple(map(float, horizons)),
@@ -107,20 +104,6 @@ def fit_forecaster(
         scales,
         margins,
     )
-
-
-def _standardise(train: npt.NDArray[np.float32], valid: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Standardise the training frames (N, D) in place, and apply the same map to the validation frames.
-
-    Returns:
-        Mean and factor of each column, (D,) each. The factor is 0 for columns that are constant to float32 precision.
-    """
-    moments = ChannelMoments(train.shape[1])
-    moments.add(train)
-    factors = 1 / moments.deviation(np.inf)
-    for frames in (train, valid):
-        frames[:] = (frames - moments.mean) * factors
-    return moments.mean, factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,17 +132,15 @@ class _Ridge:
         values, vectors = np.linalg.eigh((inputs.T @ inputs).astype(np.float64) / len(inputs))
         return cls(inputs, valid @ vectors.astype(np.float32), np.maximum(values, 0), vectors, penalties)
 
-    def best(self, targets: Floats, error: Callable[[Floats], float], kept: Flags | None = None) -> _ReadOut:
+    def best(self, targets: Floats, error: Callable[[Floats], float], kept: Flags) -> _ReadOut:
         """Solve for targets (N, K) with each penalty, and return the solution with the least error.
 
         Args:
             error: of the predictions at the validation frames, (V, K).
-            kept: (N,) training frames with a target; the others count as the mean. None: all.
+            kept: (N,) training frames with a target; the others count as the mean.
         """
-        mean = targets.mean(0) if kept is None else targets[kept].mean(0)
-        centred = targets - mean
-        if kept is not None:
-            centred[~kept] = 0
+        mean = targets[kept].mean(0) if kept.any() else np.zeros(targets.shape[1])
+        centred = np.where(kept[:, None], targets - mean, 0.0)
         cross = self.vectors.T @ (self.inputs.T @ centred.astype(np.float32)).astype(np.float64) / len(centred)
         found = []
         for penalty in self.penalties:
@@ -175,22 +156,38 @@ def _slots(horizon: float, rate: float) -> int:
     return slots
 
 
+def _standardise(parts: Sequence[_Part]) -> Standard:
+    """Standardise the inputs of all parts in place, by those of the first."""
+    moments = ChannelMoments(parts[0].inputs.shape[1])
+    moments.add(parts[0].inputs)
+    standard = Standard(moments.mean, 1 / moments.deviation(np.inf))
+    for part in parts:
+        standard.apply(part.inputs)
+    return standard
+
+
 def _sample(
-    videos: Sequence[LabelledVideo], clock: Clock, slots: Sequence[int], classes: int, rate: float, most: int
+    videos: Sequence[Frames],
+    labels: Sequence[Ids],
+    clock: Clock,
+    slots: Sequence[int],
+    classes: int,
+    rate: float,
+    most: int,
 ) -> _Part:
     """Evenly spaced slots of videos, about ``most``, without those that have no label now."""
-    stride = -(-sum(len(video.labels) for video in videos) // most)
+    stride = -(-sum(map(len, labels)) // most)
     inputs, steps, times, weights, passed = [], [], [], [], []
-    for video in videos:
-        labels, length = video.labels, len(video.labels)
-        kept = np.flatnonzero(labels != IGNORED)
-        kept = kept[kept % stride == 0] if (labels[::stride] != IGNORED).any() else kept[:1]
-        following, elapsed = next_steps(labels, classes), np.arange(length) / rate
-        ahead = [labels, *(later_steps(labels, each, classes) for each in slots), following.steps]
-        left = remaining_slots(length) / rate
-        inputs.append(with_clock(video.frames[kept], clock, elapsed[kept]))
+    for index, ids in enumerate(labels):
+        kept = np.flatnonzero(ids != IGNORED)
+        kept = kept[kept % stride == 0] if (ids[::stride] != IGNORED).any() else kept[:1]
+        following, elapsed = next_steps(ids, classes), np.arange(len(ids)) / rate
+        ahead = [ids, *(later_steps(ids, each, classes) for each in slots), following.steps]
+        left, over = remaining_slots(len(ids)) / rate, np.arange(1, len(ids) + 1) / len(ids)
+        frames = validate_frames(videos[index], f"video {index}")[kept]
+        inputs.append(with_clock(frames, clock, elapsed[kept]))
         steps.append(np.stack(ahead)[:, kept])
-        times.append(np.stack([following.slots / rate, left, np.arange(1, length + 1) / length], axis=1)[kept])
+        times.append(np.stack([following.slots / rate, left, over], axis=1)[kept])
         weights.append(np.full(len(kept), 1 / max(1, len(kept))))
         passed.append(elapsed[kept])
     return _Part(
@@ -302,7 +299,7 @@ def _read_times(
             guess = usual[1].copy()
             guess[:, place] += values[:, 0]
             absolute = np.abs(plain_times(guess, scales, rate) - parts[1].times)
-            return float(np.average(absolute[scored, place], weights=weights))
+            return float(np.average(absolute[scored, place], weights=weights)) if scored.any() else 0.0
 
         one = ridge.best(np.nan_to_num(off[0][:, [place]]), error, known)
         residuals = off[1][:, place] - one.scores(parts[1].inputs)[:, 0]
@@ -312,7 +309,9 @@ def _read_times(
 
 
 def weighted_quantiles(values: Floats, weights: Floats) -> tuple[float, float]:
-    """The quantiles between which `INTERVAL` of the weight is, the same share on both sides."""
+    """The quantiles between which `INTERVAL` of the weight is, the same share on both sides; 0 without values."""
+    if not len(values):
+        return 0.0, 0.0
     order = np.argsort(values)
     cumulated = np.cumsum(weights[order]) / weights.sum()
     outside = (1 - INTERVAL) / 2

@@ -14,7 +14,7 @@ import keystep
 from keystep.cli.live_view import LiveView
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
-from keystep.evals.forecasting import LabelledVideo, fit_forecaster
+from keystep.evals.forecasting import fit_forecaster
 from keystep.foresight import Forecaster
 from keystep.heads import Affine, LinearHead, linear_head
 from keystep.loading import check_head
@@ -33,11 +33,9 @@ BLOCKS = {"kind": "block_causal", "block": 4}
 def forecaster() -> Forecaster:
     rng = np.random.default_rng(0)
 
-    def video(count: int) -> LabelledVideo:
-        labels = np.repeat([0, 1, 2], rng.integers(5, 20, 3))
-        return LabelledVideo(rng.normal(size=(len(labels), 16)).astype(np.float32) + labels[:, None], labels)
-
-    return fit_forecaster([video(0) for _ in range(5)], [video(1), video(2)], names=NAMES, rate=2, horizons=(1.0, 3.0))
+    labels = [np.repeat([0, 1, 2], rng.integers(5, 20, 3)) for _ in range(7)]
+    frames = [(rng.normal(size=(len(ids), 16)) + ids[:, None]).astype(np.float32) for ids in labels]
+    return fit_forecaster(frames[:5], labels[:5], frames[5:], labels[5:], names=NAMES, rate=2, horizons=(1.0, 3.0))
 
 
 @pytest.fixture

@@ -1,31 +1,42 @@
 """The forecaster reads the future off what it is given, and its file gives the same forecasts."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from keystep.errors import InputError
-from keystep.evals.forecasting import LabelledVideo, fit_forecaster, weighted_quantiles
+from keystep.evals.forecasting import fit_forecaster, weighted_quantiles
 from keystep.foresight import Clock, Forecaster, load_forecaster
 from keystep.persistence import load_tensors, read_metadata, save_tensors
 
 NAMES, RATE = ("cut", "sew", "tie"), 2.0
 
 
-def video(seed: int) -> LabelledVideo:
+class Video(NamedTuple):
+    frames: np.ndarray
+    labels: np.ndarray
+
+
+def video(seed: int) -> Video:
     """Steps in a fixed order with random lengths; the frames show the step, and that of 5 s later."""
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1, 2, 1, 0, 2], rng.integers(8, 40, 6))
     later = np.concatenate([labels[10:], np.full(10, 2)])
     shown = np.concatenate([np.eye(3)[labels], np.eye(3)[later]], axis=1)
-    return LabelledVideo((shown + 0.1 * rng.normal(size=shown.shape)).astype(np.float32), labels)
+    return Video((shown + 0.1 * rng.normal(size=shown.shape)).astype(np.float32), labels)
+
+
+def fit(train: Iterable[int], valid: Iterable[int], horizons: tuple[float, ...]) -> Forecaster:
+    parts = [zip(*map(video, seeds), strict=True) for seeds in (train, valid)]
+    return fit_forecaster(*(list(each) for part in parts for each in part), names=NAMES, rate=RATE, horizons=horizons)
 
 
 @pytest.fixture(scope="module")
 def forecaster() -> Forecaster:
-    train, valid = [video(seed) for seed in range(12)], [video(seed) for seed in range(20, 24)]
-    return fit_forecaster(train, valid, names=NAMES, rate=RATE, horizons=(1.0, 5.0))
+    return fit(range(12), range(20, 24), (1.0, 5.0))
 
 
 def test_what_the_frames_show_of_the_future_is_read(forecaster: Forecaster) -> None:
@@ -78,10 +89,10 @@ def test_what_does_not_fit_is_refused_in_one_line(forecaster: Forecaster, tmp_pa
     with pytest.raises(InputError, match=r"shape \(3, 2\); this forecaster reads \(T, 6\)"):
         forecaster.forecast(np.zeros((3, 2), np.float32))
     with pytest.raises(InputError, match=r"a horizon of 0\.1 s is less than a slot at 2 Hz"):
-        fit_forecaster([video(0)], [video(1)], names=NAMES, rate=RATE, horizons=(0.1,))
-    unknown = LabelledVideo(video(0).frames, np.full(len(video(0).labels), -100))
+        fit([0], [1], (0.1,))
+    (frames, labels), unknown = video(0), np.full(len(video(0).labels), -100)
     with pytest.raises(InputError, match="no validation frame has a label"):
-        fit_forecaster([video(0)], [unknown], names=NAMES, rate=RATE, horizons=(1.0,))
+        fit_forecaster([frames], [labels], [frames], [unknown], names=NAMES, rate=RATE, horizons=(1.0,))
 
 
 def test_the_clock_is_the_median_of_the_videos_that_go_on() -> None:
