@@ -18,7 +18,7 @@ from keystep.batch import SequenceBatch
 from keystep.config.attention import AttentionPattern
 from keystep.data.crops import length_buckets
 from keystep.data.folder import FeatureFolder
-from keystep.data.store import FeatureStore, Layout, labels_record
+from keystep.data.store import FeatureStore, Layout, Sink, labels_record
 from keystep.engines import Engine, Local, Report, check_shared, device_of
 from keystep.errors import InputError
 from keystep.loading import check_features
@@ -82,6 +82,7 @@ def encode(
     out: Path | str,
     layout: Layout = ...,
     half: bool = ...,
+    sink: Sink = ...,
     engine: Engine | None = ...,
     progress: Progress = ...,
 ) -> EncodedFolder: ...
@@ -94,6 +95,7 @@ def encode(
     out: Path | str | None = None,
     layout: Layout = "native",
     half: bool = False,
+    sink: Sink = "folder",
     engine: Engine | None = None,
     progress: Progress = SILENT,
 ) -> Tensor | np.ndarray | dict[str, np.ndarray] | EncodedFolder:
@@ -107,6 +109,7 @@ def encode(
         out: output folder, for data sets only. Videos that are already in it are not encoded again.
         layout: with ``out``: ``native`` writes (T, D) at the pooled rate, ``mstcn`` (D, T) at the source rate.
         half: with ``out``: write float16 instead of float32.
+        sink: with ``out``: ``folder`` or ``tar``, see `FeatureStore`.
         engine: with ``out``: where to run, see `keystep.extract`. None: this process.
         progress: receives one update for each video of a data set.
 
@@ -127,7 +130,7 @@ def encode(
         features.problems.notes.extend(warnings)
         if out is not None:
             with owning(out):
-                store = _store(model, features, Path(out), pattern, bands, layout, half)
+                store = _store(model, features, Path(out), pattern, bands, layout, half, sink)
                 work = _Encoding(model, features, store, pattern, columns, half)
                 return _encode_folder(work, warnings, engine or Local(), progress)
         names = list(features.videos)
@@ -175,6 +178,7 @@ def _store(
     bands: Sequence[str] | None,
     layout: Layout,
     half: bool,
+    sink: Sink,
 ) -> FeatureStore:
     """Create the folder of latents, or continue it."""
     made = "made with the true segment boundaries" if model.config.oracle else ""
@@ -193,6 +197,7 @@ def _store(
             "pooled_by": folder.pool,
             "type": "float16" if half else "float32",
         },
+        sink=sink,
     ).create()
 
 

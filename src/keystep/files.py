@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -149,6 +150,29 @@ def check_new(path: Path, overwrite: bool, holds: str = "a result") -> None:
     check_writable(path)
 
 
+def check_apart(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse an output that is one of the inputs, also by a link, or another output: what is in it would be lost.
+
+    Raises:
+        InputError: two are the same file.
+    """
+    taken = {os.path.realpath(path) for path in inputs if path is not None}
+    for path in (path for path in outputs if path is not None):
+        if os.path.realpath(path) in taken:
+            raise InputError(f"{path}: already read from, or another output; choose another file for this one")
+        taken.add(os.path.realpath(path))
+
+
+def check_png(path: Path | None) -> None:
+    """Refuse to write a picture to a file of another kind.
+
+    Raises:
+        InputError: the name does not end in ``.png``.
+    """
+    if path is not None and path.suffix.lower() != ".png":
+        raise InputError(f"{path}: the picture is a PNG file; choose a name that ends in .png")
+
+
 def check_writable(path: Path) -> None:
     """Try to write where a file or folder is to be, before work is done for it; nothing is left behind.
 
@@ -261,7 +285,7 @@ def _flush(path: Path) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Readable JSON in one piece."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_bytes(file_bytes(data))
 
 
 def write_lines(path: Path, lines: Iterable[object]) -> None:
@@ -270,14 +294,20 @@ def write_lines(path: Path, lines: Iterable[object]) -> None:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def sample_bytes(path: Path, block: int = 1 << 16, blocks: int = 16) -> bytes:
-    """A file's size and 16 blocks of 64 KiB spread evenly over it, both ends included; small files are read whole."""
+def sample_bytes(path: Path, start: int = 0, size: int | None = None) -> bytes:
+    """A file's size and 16 blocks of 64 KiB spread evenly over it, both ends included; small files are read whole.
+
+    Args:
+        path: the file.
+        start, size: part of it that counts as the file; by default all.
+    """
+    block, blocks = 1 << 16, 16
     with path.open("rb") as file:
-        size = file.seek(0, 2)
+        size = file.seek(0, 2) if size is None else size
         parts = [size.to_bytes(8, "little")]
         for place in range(blocks) if size > block * blocks else [0]:
-            file.seek(place * (size - block) // (blocks - 1))
-            parts.append(file.read(block if size > block * blocks else -1))
+            file.seek(start + place * (size - block) // (blocks - 1))
+            parts.append(file.read(block if size > block * blocks else size))
     return b"".join(parts)
 
 
@@ -285,3 +315,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """A ``.npy`` file in one piece."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
+
+
+def file_bytes(content: Any) -> bytes:
+    """What `write_array` writes of an array, and `write_json` of anything else."""
+    if not isinstance(content, np.ndarray):
+        return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+    buffer = io.BytesIO()
+    np.save(buffer, content, allow_pickle=False)
+    return buffer.getvalue()

@@ -42,7 +42,7 @@ def test_commands_for_many_machines_are_understood(tmp_path: Path, monkeypatch: 
     for name in ("VIDEOS", "data"):
         (tmp_path / name).mkdir()
     lines = [words for words in commands("many_machines.md") if "keystep" in words]
-    assert len(lines) == 10
+    assert len(lines) == 12
     for words in lines:
         name, *rest = words[words.index("keystep") + 1 :]
         typer.main.get_command(app).commands[name].make_context(name, rest)  # type: ignore[attr-defined]

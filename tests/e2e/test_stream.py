@@ -141,6 +141,15 @@ def test_standard_input_in_both_forms_gives_the_same(
     assert [reading["step"] for reading in readings(said)] == offline(judged)
 
 
+def test_a_stream_is_never_written_onto_what_it_reads(keystep: Run, judged: SimpleNamespace, tmp_path: Path) -> None:
+    before, common = judged.video.read_bytes(), ("--source-rate", 4, "--overwrite")
+    for options in (("--out", judged.video), ("--out", tmp_path / "x", "--state", tmp_path / "x")):
+        status, said, error = keystep(*arguments(judged, judged.video, *common, *options))
+        assert (status, said) == (2, "") and "already read from, or another output" in error
+    status, _, error = keystep(*arguments(judged, judged.video, *common, "--picture", judged.video))
+    assert status == 2 and "choose a name that ends in .png" in error and judged.video.read_bytes() == before
+
+
 def test_a_growing_folder_gives_the_same(keystep: Run, judged: SimpleNamespace, tmp_path: Path) -> None:
     rows = np.load(judged.video).T
     for number, start in enumerate(range(0, len(rows), 30)):

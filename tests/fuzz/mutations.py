@@ -7,6 +7,7 @@ import json
 import random
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -122,11 +123,11 @@ def changed(value: Any, chance: random.Random) -> Any:
     for _ in range(chance.choice((1, 1, 2, 3))):
         places = list(_places(found))
         if not places:
-            return chance.choice(WEIRD)
+            return deepcopy(chance.choice(WEIRD))
         holder, key = chance.choice(places)
         kind = chance.randrange(6)
         if kind <= 2:
-            holder[key] = chance.choice(WEIRD)
+            holder[key] = deepcopy(chance.choice(WEIRD))  # else later changes would be made in the constant
         elif kind == 3:
             del holder[key]
         elif kind == 4:

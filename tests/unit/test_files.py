@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from keystep.errors import InputError
-from keystep.files import check_replaceable, replacing, write_array, write_json, write_lines
+from keystep.files import check_apart, check_png, check_replaceable, replacing, write_array, write_json, write_lines
 from keystep.reading import read_json
 
 
@@ -228,3 +228,20 @@ def test_a_link_to_a_file_stays_and_what_it_leads_to_is_replaced(tmp_path: Path)
         (tmp_path / "link").symlink_to(target)
         write_lines(tmp_path / "link", ["x"])
         assert (tmp_path / "link").is_symlink() and (tmp_path / target).read_text() == "x\n"
+
+
+def test_an_output_that_is_an_input_or_another_output_is_refused(tmp_path: Path) -> None:
+    features, out = tmp_path / "v.npy", tmp_path / "out"
+    features.write_text("x")
+    out.symlink_to(features)
+    check_apart([tmp_path / "a", None, tmp_path / "b"], [features])
+    for outputs, inputs in (([features], [features]), ([out], [features]), ([features, None, features], [])):
+        with pytest.raises(InputError, match="already read from, or another output"):
+            check_apart(outputs, inputs)
+
+
+def test_a_picture_never_takes_the_place_of_a_file_of_another_kind(tmp_path: Path) -> None:
+    check_png(None)
+    check_png(tmp_path / "x.PNG")
+    with pytest.raises(InputError, match=r"choose a name that ends in \.png"):
+        check_png(tmp_path / "features" / "v.npy")

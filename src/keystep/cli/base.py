@@ -79,9 +79,13 @@ EngineName = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Of the Ray cluster: HOST:6379, ray://HOST:10001 or auto. By default as RAY_ADDRESS says, or the one that "
-        "this machine belongs to, or this machine alone."
+        help="Of the Ray cluster that this machine belongs to, such as HOST:6379. By default as RAY_ADDRESS says, or "
+        "the one that was started here, or this machine alone."
     ),
+]
+SinkName = Annotated[
+    str,
+    typer.Option("--sink", help="'folder': files for each video. 'tar': tar files of many videos (WebDataset)."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 Split = Annotated[str, typer.Option(help="Name of the split: K in splits/train.splitK.bundle.")]

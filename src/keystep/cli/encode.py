@@ -8,6 +8,7 @@ from rich.console import Console
 
 from keystep.cli.data import list_problems, open_data, show_lines
 from keystep.cli.progress import progress_on
+from keystep.data.store import sink_of
 from keystep.encoding import Mode, encode, mode_pattern
 from keystep.engines import Engine
 from keystep.loading import load
@@ -24,6 +25,7 @@ def encode_folder(
     on_error: str,
     half: bool,
     bands: str | None,
+    sink: str,
     engine: Engine,
     console: Console,
 ) -> None:
@@ -32,7 +34,7 @@ def encode_folder(
     folder = open_data(data, source_rate, rate, on_error)
     mode: Mode = "causal" if live else "offline"
     chosen = None if bands is None else [band.strip() for band in bands.split(",")]
-    options = {"mode": mode, "bands": chosen, "layout": layout, "half": half}
+    options = {"mode": mode, "bands": chosen, "layout": layout, "half": half, "sink": sink_of(sink)}
     made = encode(  # type: ignore[call-overload]
         model, folder, out=out, **options, engine=engine, progress=progress_on(console)
     )

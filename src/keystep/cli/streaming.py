@@ -20,9 +20,9 @@ from keystep.cli.live_view import LiveView
 from keystep.cli.stream_output import FileOutput, Output, StandardOutput
 from keystep.cli.stream_picture import StreamPicture
 from keystep.errors import InputError, Interrupted, quoted
-from keystep.files import check_new, replacing
+from keystep.files import check_apart, check_new, check_png, replacing
 from keystep.foresight import load_forecaster
-from keystep.heads import load_head
+from keystep.heads import Head, load_head
 from keystep.loading import check_head, load
 from keystep.locking import owning
 from keystep.opening import SourceOptions, check_choice, open_source
@@ -63,6 +63,8 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
         InputError: if the source cannot be read, or the output or state cannot be written.
         Interrupted: after Ctrl-C or SIGTERM.
     """
+    check_png(options.picture)
+    check_apart((options.out, options.state, options.picture), (Path(source), options.head))
     torch.set_num_threads(options.threads)
     found = load(model_path)
     head = load_head(options.head)

@@ -299,9 +299,13 @@ def _cut(videos: tuple[str, ...], groups: Mapping[str, str] | None) -> tuple[tup
 
 
 def match_name(line: str, known: Collection[Collection[str]]) -> str | None:
-    """The known video that a line names, with or without a file extension. None: unknown."""
+    """The known video that a line names, with or without a file extension, in either Unicode form. None: unknown."""
     spellings = (line, line.removesuffix(".txt"), line.removesuffix(".npy"))  # a name may end like a file
-    return next((name for name in spellings if any(name in names for names in known)), None)
+    found = next((name for name in spellings if any(name in names for names in known)), None)
+    if found is not None or line.isascii():
+        return found
+    alike = {composed(name): name for names in known for name in names}
+    return next((alike[composed(name)] for name in spellings if composed(name) in alike), None)
 
 
 def _bundle_path(folder: Path, part: str, name: str) -> Path:

@@ -14,7 +14,7 @@ from keystep.data.store import FeatureStore, Kind
 from keystep.errors import InputError
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
-from keystep.reading import open_npy, read_json
+from keystep.reading import open_npy, read_json, stored
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,6 @@ def _copy(folder: FeatureFolder, store: FeatureStore, name: str) -> None:
     store.add(
         name,
         features,
-        read_json(record) if record.exists() else None,
-        seen=np.array(open_npy(seen)[: len(features)]) if seen.exists() else None,
+        read_json(record) if stored(record) else None,
+        seen=np.array(open_npy(seen)[: len(features)]) if stored(seen) else None,
     )

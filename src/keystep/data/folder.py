@@ -66,6 +66,7 @@ from keystep.data.timeline import Timeline
 from keystep.data.unused import unused_files
 from keystep.errors import InputError
 from keystep.files import sample_bytes
+from keystep.reading import located, stored
 from keystep.types import AnyRate, OnError, parse_rate
 
 
@@ -227,7 +228,7 @@ class FeatureFolder:
 
     def has_times(self, name: str) -> bool:
         """Whether the video's slots have explicit times."""
-        return self._times_path(name).exists()
+        return stored(self._times_path(name))
 
     def times(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The moments of a range of slots at the pooled rate.
@@ -298,7 +299,7 @@ class FeatureFolder:
         for name, video in sorted(self.videos.items()):
             digest.update(json.dumps([name, video.frames, video.width, video.time_axis]).encode())
             for path in (video.features, video.labels, *([video.scale] if video.scale is not None else [])):
-                digest.update(b"-" if path is None else sample_bytes(path))
+                digest.update(b"-" if path is None else sample_bytes(*(located(path) or (path,))))
             for part, ending in (("segments", "txt"), ("mistakes", "csv")):
                 path = self.root / part / f"{name}.{ending}"
                 if path.exists():

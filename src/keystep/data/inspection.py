@@ -18,7 +18,7 @@ from keystep.data.layout import file_names
 from keystep.data.time_scale import CHANNELS, TimeScale, decorrelation_time
 from keystep.errors import InputError
 from keystep.progress import SILENT, Progress
-from keystep.reading import read_json
+from keystep.reading import read_json, stored
 from keystep.types import AnyRate
 
 MEASURED = 60
@@ -327,7 +327,7 @@ def _odd_videos(folder: FeatureFolder) -> Iterator[str]:
     """Notes of the extraction: damaged parts, other video tracks, jumps and gaps in the timestamps."""
     for name in folder.videos if folder.extraction is not None else ():
         record = folder.root / "features" / f"{name}.json"
-        said = read_json(record) if record.exists() else {}
+        said = read_json(record) if stored(record) else {}
         for lines in (said.get("damage"), said.get("notes")):
             yield from (f"{name}: {line}" for line in lines) if isinstance(lines, list) else ()
 

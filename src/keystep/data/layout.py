@@ -19,7 +19,7 @@ from keystep.data.slots import array_header
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError
 from keystep.files import is_video
-from keystep.reading import read_json
+from keystep.reading import held_in_shards, read_json
 
 LEAST_FACTOR = 0.02
 LENGTH_TOLERANCE, TOLERATED_SHARE = 16, 0.2
@@ -170,7 +170,7 @@ def rate_factor(lengths: Sequence[tuple[float, int]], error: float = 0) -> float
 
 
 def feature_files(root: Path) -> list[Path]:
-    """List ``features/*.npy`` without hidden files.
+    """List ``features/*.npy`` without hidden files, with those in tar files.
 
     Raises:
         InputError: there are none, or the folder cannot be read.
@@ -181,6 +181,8 @@ def feature_files(root: Path) -> list[Path]:
         names = []
     except OSError as error:
         raise InputError(f"{root / 'features'}: cannot be read: {error.strerror}") from error
+    held_in_shards(root, again=True)
+    names = sorted({*names, *file_names(root / "features")})
     paths = [root / "features" / name for name in names if name.endswith(".npy") and not name.startswith(".")]
     if not paths:
         raise InputError(_no_features(root))
@@ -188,11 +190,13 @@ def feature_files(root: Path) -> list[Path]:
 
 
 def file_names(folder: Path) -> frozenset[str]:
-    """Names in a folder, listed once instead of looked up one by one; none if there is no such folder."""
+    """Names in a part of a feature folder, listed once instead of looked up one by one; none if there is none."""
+    held = (path.partition("/") for path in held_in_shards(folder.parent))
+    names = {name for part, _, name in held if part == folder.name}
     try:
-        return frozenset(path.name for path in folder.iterdir())
+        return frozenset(names.union(path.name for path in folder.iterdir()))
     except OSError:
-        return frozenset()
+        return frozenset(names)
 
 
 def _no_features(root: Path) -> str:

@@ -7,18 +7,21 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from keystep.data.folder import FeatureFolder
+from keystep.data.layout import file_names
+from keystep.data.sharding import append_video
 from keystep.data.slots import quantise
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, quoted
-from keystep.files import replacing, write_array, write_json, write_lines
-from keystep.reading import read_json
+from keystep.files import file_bytes, replacing, write_array, write_json, write_lines
+from keystep.reading import held_in_shards, read_json, stored
 
 Layout = Literal["native", "mstcn"]
+Sink = Literal["folder", "tar"]
 Kind = Literal["float32", "float16", "int8"]
 FORMAT, FORMAT_VERSION = "keystep-features", 1
 NAMES = "files"
@@ -46,6 +49,8 @@ class FeatureStore:
         layout: ``native``: (T, D) arrays, each with a ``<video>.json``. ``mstcn``: (D, T) arrays.
         provenance: what made the features: model, hash of the weights, command.
         kind: type of the stored numbers. None: that of the given features.
+        sink: ``folder``: files of their own for each video. ``tar``: tar files of many (`keystep.reading.shards`);
+            labels are files of their own all the same.
     """
 
     root: Path
@@ -53,6 +58,7 @@ class FeatureStore:
     layout: Layout = "native"
     provenance: dict[str, Any] | None = None
     kind: Kind | None = None
+    sink: Sink = "folder"
     _written: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def create(self) -> FeatureStore:
@@ -70,16 +76,18 @@ class FeatureStore:
             "time_axis": 0 if self.layout == "native" else 1,
             "timeline": self.timeline.to_json(),
             "provenance": self.provenance or {},
+            **({"sink": self.sink} if self.sink != "folder" else {}),
         }
         path = self.root / "store.json"
         if path.exists():
             before = read_json(path)
             old, new = _settings(before), _settings(json.loads(json.dumps(record)))
-            changed = [key for key in new if old.get(key) != new[key]]
+            held_in_shards(self.root, again=True)
+            changed = [key for key in ("sink", *new) if old.get(key) != new.get(key)]
             if not changed:
                 return self
-            if before.get("format") != FORMAT or any((self.root / "features").glob("*.npy")):
-                apart = _difference(old.get(changed[0]), new[changed[0]])
+            if before.get("format") != FORMAT or self.videos():
+                apart = _difference(old.get(changed[0]), new.get(changed[0]))
                 was, now = (quoted(value, 300) for value in apart)
                 raise InputError(f"{path}: written with {changed[0]} {was}, now {now}; choose another folder")
             self._clear()
@@ -90,7 +98,11 @@ class FeatureStore:
 
     def _clear(self) -> None:
         """Remove all files of videos, classes and skipped videos."""
-        lists = [path for name in ("mapping.txt", "labels.json", "skipped/*.json") for path in self.root.glob(name)]
+        lists = [
+            path
+            for name in ("mapping.txt", "labels.json", "skipped/*.json", "shards/*.tar")
+            for path in self.root.glob(name)
+        ]
         self._unlink([*lists, *(path for pattern in PARTS_OF_A_VIDEO for path in self.root.glob(pattern.format("*")))])
 
     def remove(self, video: str) -> None:
@@ -110,12 +122,13 @@ class FeatureStore:
 
     def has(self, video: str) -> bool:
         """Whether a video is complete."""
-        return (self.root / "features" / f"{video}.npy").exists()
+        return stored(self.root / "features" / f"{video}.npy")
 
     def videos(self) -> set[str]:
         """Names of the finished videos. A listing also shows what other machines have just written."""
-        folder = self.root / "features"
-        return {path.stem for path in folder.iterdir() if path.suffix == ".npy"} if folder.is_dir() else set()
+        held_in_shards(self.root, again=True)
+        names = file_names(self.root / "features")
+        return {name.removesuffix(".npy") for name in names if name.endswith(".npy") and not name.startswith(".")}
 
     def finish(self) -> None:
         """Mark the folder as complete in ``store.json``; until then, readers are told that the run was stopped.
@@ -123,8 +136,9 @@ class FeatureStore:
         Raises:
             InputError: a written video was removed meanwhile.
         """
+        there = self.videos()
         for video in self._written:
-            if not self.has(video):
+            if video not in there:
                 raise InputError(
                     f"{self.root / 'features' / video}.npy: was removed while the folder was written; run again"
                 )
@@ -180,20 +194,25 @@ class FeatureStore:
         if segments is not None:
             assert sum(segments) == len(features)
             write_lines(self.root / "segments" / f"{video}.txt", segments)
+        files: dict[str, Any] = {}
         if times is not None:
             assert times.shape == (len(features),)
-            write_array(self.root / "times" / f"{video}.npy", times.astype(np.float64))
+            files["times/{}.npy"] = times.astype(np.float64)
         if seen is not None:
             assert seen.shape == (len(features), 3)
-            write_array(self.root / "seen" / f"{video}.npy", seen)
+            files["seen/{}.npy"] = seen
         if self.layout == "native":
             record = {"slots": len(features), "width": features.shape[1], "timeline": self.timeline.to_json()}
-            write_json(self.root / "features" / f"{video}.json", record | (details or {}))
+            files["features/{}.json"] = record | (details or {})
         if self.kind == "int8":
-            features, scale = quantise(features)
-            write_array(self.root / "scales" / f"{video}.npy", scale)
-        stored = features if self.layout == "native" else features.T
-        write_array(self.root / "features" / f"{video}.npy", np.ascontiguousarray(stored))
+            features, files["scales/{}.npy"] = quantise(features)
+        files["features/{}.npy"] = np.ascontiguousarray(features if self.layout == "native" else features.T)
+        if self.sink == "tar":
+            append_video(self.root, video, {pattern: file_bytes(content) for pattern, content in files.items()})
+        else:
+            for pattern, content in files.items():
+                write = write_array if isinstance(content, np.ndarray) else write_json
+                write(self.root / pattern.format(video), content)
         self._written.append(video)
 
     def copy_annotation(self, source: FeatureFolder) -> None:
@@ -215,6 +234,17 @@ class FeatureStore:
         on_disk = replace(source, pool=1)  # an equal rate means the same slots
         for name in filter(source.has_times, source.videos):
             write_array(self.root / "times" / f"{name}.npy", on_disk.times(name))
+
+
+def sink_of(name: str) -> Sink:
+    """The sink of a name.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    if name not in get_args(Sink):
+        raise InputError(f"unknown --sink {name!r}; expected one of {', '.join(get_args(Sink))}")
+    return cast(Sink, name)
 
 
 def labels_record(source: FeatureFolder) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class Ray:
     share. Machines that join are used.
 
     Attributes:
-        address: ``HOST:6379`` on a machine of the cluster, ``ray://HOST:10001`` from elsewhere, ``auto``: the one that
-            this machine belongs to. None: as ``RAY_ADDRESS`` says, or else ``auto``, or else this machine alone.
+        address: ``HOST:6379`` of a cluster that this machine belongs to. None: as ``RAY_ADDRESS`` says, or else the one
+            that was started on this machine, or else this machine alone.
         workers: most workers at a time. None: as many as fit.
 
     Raises:

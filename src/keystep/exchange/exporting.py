@@ -16,7 +16,7 @@ from keystep.exchange.formats import Format, Found, Recording, TimedLabel, class
 from keystep.exchange.importing import matching, seconds_of
 from keystep.exchange.media import Media
 from keystep.exchange.slots import to_slots
-from keystep.files import check_new, replacing
+from keystep.files import check_apart, check_new, replacing
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
 from keystep.types import AnyRate
@@ -73,6 +73,7 @@ def export_annotations(
     if lacking:
         raise InputError(f"{kind} needs the videos themselves; give --videos DIR with a file for {lacking[0]}")
     recordings = [_recording(folder, name, media, form, kind) for name in chosen]
+    check_apart(targets, [recording.video for recording in recordings])
     with owning(out), _staging(out) as staging, progress.task(kind) as task:
         form.write(recordings, _classes(folder), staging)
         task.advance()

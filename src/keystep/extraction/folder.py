@@ -24,7 +24,7 @@ from keystep.extraction.video import VideoInfo, open_video
 from keystep.extraction.video.decoding import JUMP, reading
 from keystep.extraction.video.frames import Frame
 from keystep.files import sample_bytes, write_lines
-from keystep.reading import open_npy, read_json, read_lines
+from keystep.reading import open_npy, read_json, read_lines, stored
 
 REPORT_SECONDS = 0.25
 
@@ -57,7 +57,7 @@ class Writing:
         Raises:
             InputError: they are those of another file that still exists.
         """
-        if not self._array(name).exists():
+        if not self.store.has(name):
             return "missing"
         record = read_json(self._record(name))
         if not path.exists() or _is_source(record, path):
@@ -170,7 +170,7 @@ class Writing:
 
     def _times(self, name: str) -> np.ndarray:
         path, slots = self.store.root / "times" / f"{name}.npy", len(open_array(self._array(name)))
-        if path.exists():
+        if stored(path):
             return read_times(path, slots)
         return np.array([float(self.store.timeline.seconds(slot)) for slot in range(slots)])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keystep.errors import InputError, quoted
 from keystep.files import VIDEO_ENDINGS, is_video
+from keystep.reading import read_lines
 
 LONGEST_NAME = 200
 """Bytes of a video's name; file names have 255, and need some for endings and temporary names."""
@@ -20,7 +21,8 @@ def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Pat
     Hidden files, such as the ``._x.mp4`` of macOS, are ignored, and duplicates count once.
 
     Args:
-        paths: video files, or folders, in which files with a known ending are videos.
+        paths: video files; folders, in which files with a known ending are videos; or lists of both, which are text
+            files named ``*.txt`` with a path on each line, from the list's own folder unless it is absolute.
         recursive: search subfolders too; videos are then named by their path, joined with ``_``
             (``P03_cam01_cereals``).
 
@@ -30,7 +32,7 @@ def find_videos(paths: Iterable[Path], recursive: bool = False) -> dict[str, Pat
     Raises:
         InputError: no such path, no video, or two videos with the same name, which would overwrite each other.
     """
-    paths, found = list(paths), []
+    paths, found = list(_listed(paths)), []
     for path in paths:
         if path.is_dir():
             found += [("_".join(file.relative_to(path).with_suffix("").parts), file) for file in _walk(path, recursive)]
@@ -66,7 +68,16 @@ def check_name(name: str, path: Path) -> None:
 
 def ignored_files(paths: Iterable[Path], recursive: bool = False) -> list[str]:
     """Describe the files and subfolders that `find_videos` ignores, hidden ones aside, in a note per folder."""
-    return [note for path in paths if path.is_dir() for note in _ignored_files(path, recursive)]
+    return [note for path in _listed(paths) if path.is_dir() for note in _ignored_files(path, recursive)]
+
+
+def _listed(paths: Iterable[Path]) -> Iterator[Path]:
+    """Replace each list by its paths."""
+    for path in paths:
+        if path.suffix.lower() == ".txt" and path.is_file():
+            yield from (path.parent / line for line in read_lines(path))
+        else:
+            yield path
 
 
 def _ignored_files(folder: Path, recursive: bool) -> Iterator[str]:

@@ -16,7 +16,7 @@ import torch
 from keystep.config.base import build
 from keystep.data.layout import video_records
 from keystep.data.problems import Problems
-from keystep.data.store import FeatureStore
+from keystep.data.store import FeatureStore, Sink
 from keystep.data.timeline import Timeline
 from keystep.engines import Engine, Local
 from keystep.errors import InputError, one_line
@@ -76,6 +76,7 @@ def extract(
     labels: Path | str | None = None,
     label_rate: AnyRate | None = None,
     engine: Engine | None = None,
+    sink: Sink = "folder",
     shard: str | None = None,
     device: str | None = None,
     recursive: bool = False,
@@ -85,7 +86,7 @@ def extract(
     """Extract features from videos. The folder is consistent after every video, and an interrupted run is resumed.
 
     Args:
-        videos: video files, or folders of them.
+        videos: video files, folders of them, or lists (``*.txt``, a path on each line).
         backbone: a name listed by ``keystep plugins``, ``hf:FOLDER_OR_ID``, or ``package.module:name``.
         out: the feature folder to write; finished videos in it are skipped.
         rate: feature vectors per second.
@@ -97,6 +98,7 @@ def extract(
         label_rate: label lines per second in ``groundTruth/``; by default one per video frame.
         engine: where to run: ``keystep.engines.Local(4)`` are four processes, each of which loads the backbone,
             ``keystep.engines.find_engine("ray")`` is a Ray cluster. None: this process.
+        sink: ``folder`` or ``tar``, see `FeatureStore`.
         shard: ``"2/8"`` processes the second of eight parts, to use eight machines on one folder.
         device: ``cpu``, ``cuda`` or ``cuda:1``; by default all GPUs, if there are any.
         recursive: search subfolders too; videos are named by their path.
@@ -127,7 +129,7 @@ def extract(
     here = make(0) if engine.alone else None  # before anything is written, so that wrong weights are reported now
     facts = _facts(make, engine) if here is None else _Facts.from_extractor(here)
     with owning(_locked_name(out, shard)):
-        store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts)).create()
+        store = FeatureStore(out, facts.timeline, provenance=_provenance(config, facts), sink=sink).create()
         writing = Writing(store, config.half, frame_labels, config.jump)
         _check_videos(run, share, writing, problems, progress)
         if frame_labels is not None:
@@ -141,15 +143,19 @@ def extract(
         elif (out / RECORD).exists() and run.waiting:
             run.warnings.append(f"{out} has labels, but the videos of this run get none without --labels")
         progress.message(_plan(run, facts, config))
-        with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
-            meter = _Meter(task, len(run.waiting))
-            work = Extraction(writing, make, here)
-            with closing(extract_videos(work, run.waiting, problems, meter.advance, engine)) as outcomes:
-                for outcome in outcomes:
-                    meter.finish()
-                    run.warnings += outcome.notes
+        _extract_waiting(run, Extraction(writing, make, here), problems, engine, progress)
         done = _conclude(run, store, problems)
     return Extracted(out, done, len(run.videos), facts.width, dict(problems.skipped), tuple(run.warnings))
+
+
+def _extract_waiting(run: _RunState, work: Extraction, problems: Problems, engine: Engine, progress: Progress) -> None:
+    """Extract the videos that are not finished, and note what is odd about them."""
+    with progress.task("extracting", total=sum(run.seconds.values()) or None, unit="s of video") as task:
+        meter = _Meter(task, len(run.waiting))
+        with closing(extract_videos(work, run.waiting, problems, meter.advance, engine)) as outcomes:
+            for outcome in outcomes:
+                meter.finish()
+                run.warnings += outcome.notes
 
 
 @dataclass(frozen=True)

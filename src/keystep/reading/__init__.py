@@ -1,12 +1,14 @@
 """Reading files that anybody may have written: what they claim is checked before it is believed.
 
-Every file that keystep reads comes through here: text, JSON, YAML and CSV (`text`), what they have to hold (`records`),
-arrays (`arrays`), and the headers of safetensors (`tensors`). A file is a regular one of bounded size, its nesting is
-bounded, its numbers are finite, and no memory is taken for a size that the file only claims.
+Every file that keystep reads comes through here: text, JSON, YAML and CSV (`text`), what they have to hold
+(`records`), arrays (`arrays`), the headers of safetensors (`tensors`), and files within tar files (`shards`). A file
+is a regular one of bounded size, its nesting is bounded, its numbers are finite, and no memory is taken for a size
+that the file only claims.
 """
 
 from keystep.reading.arrays import is_archive, npy_header, open_npy, read_npz
 from keystep.reading.records import Record, checked, read_record
+from keystep.reading.shards import held_in_shards, located, stored
 from keystep.reading.tensors import TensorHeader, read_header
 from keystep.reading.text import (
     check_regular,
@@ -26,8 +28,10 @@ __all__ = [
     "TensorHeader",
     "check_regular",
     "checked",
+    "held_in_shards",
     "is_archive",
     "is_file_name",
+    "located",
     "npy_header",
     "open_npy",
     "parse_json",
@@ -40,5 +44,6 @@ __all__ = [
     "read_rows",
     "read_table",
     "read_text",
+    "stored",
     "whole_number",
 ]

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from keystep.errors import InputError, named, one_line
+from keystep.reading.shards import Place, located
 from keystep.reading.text import check_regular
 
 MOST_HEADER = 10_000
@@ -45,18 +46,19 @@ def npy_header(path: Path) -> np.ndarray:
 
 
 def _opened(path: Path, mapped: bool) -> np.ndarray:
-    size = check_regular(path)
+    place = located(path) or Place(path, 0, check_regular(path))
     try:
-        with path.open("rb") as file:
+        with place.shard.open("rb") as file:
+            file.seek(place.start)
             if file.peek(4)[:4] == b"PK\x03\x04":
                 raise InputError(f"{path}: an archive of arrays; expected a single one")
             shape, by_column, kind, offset = _file_header(file)
-            _check_size(shape, kind, size - offset)
+            _check_size(shape, kind, place.size - offset)
             if not math.prod(shape):
                 return np.empty(shape, kind)
             if not mapped:
                 return np.broadcast_to(np.empty((), kind), shape)
-            return np.memmap(file, kind, "r", offset, shape, "F" if by_column else "C")
+            return np.memmap(file, kind, "r", place.start + offset, shape, "F" if by_column else "C")
     except InputError:
         raise
     except (*_DAMAGE, OverflowError, TypeError) as error:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeGuard
 import yaml
 
 from keystep.errors import InputError, one_line, plain, quoted
+from keystep.reading.shards import located
 
 MOST_TEXT = 512 << 20
 """Bytes of a text file: the labels of 10,000 hours have fewer."""
@@ -57,10 +58,13 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     Raises:
         InputError: no such file, no regular one, a larger one, or one that is not UTF-8.
     """
-    size = check_regular(path, most)
+    place = located(path)
+    size = check_regular(path, most) if place is None else min(place.size, most + 1)
     try:
-        with path.open("rb") as file:
-            data = file.read(size + 1)  # more would allocate as much for each of many small files
+        with (path if place is None else place.shard).open("rb") as file:
+            if place is not None:
+                file.seek(place.start)
+            data = file.read(size + (place is None))  # more would allocate as much for each of many small files
             data += file.read(most + 1 - len(data)) if len(data) > size else b""
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

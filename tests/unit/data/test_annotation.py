@@ -11,6 +11,7 @@ from keystep.data.annotation import (
     Split,
     hold_out,
     limit_labels,
+    match_name,
     read_labels,
     read_mapping,
     read_segments,
@@ -93,6 +94,11 @@ def test_a_letter_written_as_one_character_or_as_two_is_the_same(tmp_path: Path)
     (tmp_path / "mapping.txt").write_text("0 sch\u00f6n\n1 wait\n", encoding="utf-8")
     (tmp_path / "v.txt").write_text("wait\nscho\u0308n\nsch\u00f6n\n", encoding="utf-8")
     assert read_labels(tmp_path / "v.txt", read_mapping(tmp_path / "mapping.txt")).tolist() == [1, 0, 0]
+
+
+def test_a_split_names_a_video_in_either_unicode_form() -> None:
+    assert match_name("sch\u00f6n.txt", [["scho\u0308n", "x"]]) == "scho\u0308n"
+    assert match_name("scho\u0308n", [[], ["sch\u00f6n"]]) == "sch\u00f6n" and match_name("\u00f6", [["o"]]) is None
 
 
 def test_a_missing_final_newline_loses_no_frame(tmp_path: Path) -> None:

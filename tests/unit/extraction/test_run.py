@@ -155,3 +155,24 @@ def test_one_path_is_enough_and_settings_are_checked_first(make_clip: MakeClip, 
     done = extract(str(video), "toy_backbones:colours", out=str(tmp_path / "out"), half=True)
     assert done.videos == ("a",)
     assert np.load(tmp_path / "out" / "features" / "a.npy").dtype == np.float16
+
+
+def test_features_in_tar_files_are_those_of_a_folder_and_are_resumed(make_clip: MakeClip, tmp_path: Path):
+    videos = [make_clip(f"{name}.mp4", frames=50) for name in ("a", "b")]
+    options = {"rate": 5, "backbone": "toy_backbones:colours"}
+    extract(videos, **options, out=tmp_path / "folder")
+    extract(videos[:1], **options, out=tmp_path / "tar", sink="tar")
+    said: list[str] = []
+    done = extract(videos, **options, out=tmp_path / "tar", sink="tar", progress=Lines(said.append))
+    assert done.videos == ("a", "b") and any("1 videos to extract, 1 finished" in line for line in said)
+    one, other = (open_dataset(tmp_path / sink) for sink in ("folder", "tar"))
+    assert one.fingerprint() == other.fingerprint() and not list((tmp_path / "tar").glob("features/*"))
+    assert inspect_dataset(tmp_path / "tar").problems == ()
+
+
+def test_a_list_names_videos_from_its_own_folder(make_clip: MakeClip, tmp_path: Path):
+    for name in ("a", "b", "c"):
+        make_clip(f"{name}.mp4", frames=50)
+    (tmp_path / "some.txt").write_text(f"a.mp4\n{tmp_path / 'c.mp4'}\n")
+    done = extract(tmp_path / "some.txt", "toy_backbones:colours", rate=5, out=tmp_path / "out")
+    assert done.videos == ("a", "c")

@@ -92,6 +92,14 @@ def test_the_content_says_what_a_file_is_not_its_name(tmp_path: Path) -> None:
             read(tmp_path / "y.safetensors")
 
 
+def test_a_header_whose_length_looks_like_a_web_page_is_read(tmp_path: Path) -> None:
+    path, wanted = tmp_path / "x.safetensors", int.from_bytes(b" <", "little")
+    save_file(WEIGHTS, path, metadata={"filling": ""})
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    save_file(WEIGHTS, path, metadata={"filling": "x" * (wanted - length)})
+    assert path.read_bytes().startswith(b" <") and read_tensors(path).keys() == WEIGHTS.keys()
+
+
 @pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
 @pytest.mark.parametrize(
     ("content", "message"),

@@ -17,6 +17,7 @@ from keystep.cli.base import (
     Overwrite,
     Rate,
     Set,
+    SinkName,
     SourceRate,
     Split,
     Workers,
@@ -134,6 +135,7 @@ def encode(
     bands: Annotated[
         str | None, typer.Option(help="Write only these bands of the latents, such as 'context' or 'steady,context'.")
     ] = None,
+    sink: SinkName = "folder",
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -143,7 +145,7 @@ def encode(
     from keystep.engines import find_engine
 
     found = find_engine(engine, address, workers)
-    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, bands, found, console)
+    encode_folder(model, data, out, layout, live, source_rate, rate, on_error, half, bands, sink, found, console)
 
 
 @app.command("eval", rich_help_panel=PANEL)

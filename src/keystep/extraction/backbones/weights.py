@@ -49,7 +49,7 @@ def read_tensors(path: Path, inside: str | Sequence[str] | None = None) -> dict[
     if path.name.endswith(".index.json"):
         return unwrapped({name: value for part in listed_files(path) for name, value in read_tensors(part).items()})
     head = _head(path)
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
+    if _is_safetensors(head) or path.suffix == ".safetensors":
         return unwrapped(load_tensors(path))
     if path.suffix == ".npz":
         return {name: torch.from_numpy(array) for name, array in read_npz(path, MOST_BYTES).items()}
@@ -84,9 +84,14 @@ def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(64)
     for start, what in FOREIGN.items():
-        if head.lstrip().startswith(start):
+        if head.lstrip().startswith(start) and not _is_safetensors(head):
             raise InputError(f"{path}: {what}")
     return head
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: any eight bytes, the length of the header, and JSON."""
+    return head[8:9] == b"{"
 
 
 def _state_dict(found: Any) -> Any:

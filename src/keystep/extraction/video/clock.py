@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,8 @@ WRAP = 1 << 33
 """Ticks after which the clock of MPEG-TS wraps around."""
 GUESSED_RATE = Fraction(25)
 """Frame rate of files with neither times nor a rate."""
+SOME = 3
+"""Number of places listed in a note."""
 
 Kind = Literal["shown", "decoded", "none"]
 
@@ -157,3 +159,28 @@ class TrackClock:
                 self._origins.clear()
             self._origins.append(origin)
         return self._stamps.pop(next(iter(self._stamps)), None) if self._stamps else None
+
+
+def describe_jumps(jumps: Sequence[Jump], start: Fraction) -> list[str]:
+    """A note on jumps of the clock, with their times after ``start``."""
+    if not jumps:
+        return []
+    places = [f"by {float(jump.seconds):+.1f} s at {float(jump.time - start):.1f} s" for jump in jumps]
+    return [
+        f"its clock jumps {_list_first(places)}; the video is continued without a gap, so if there was a pause, later "
+        "times are early by that much"
+    ]
+
+
+def describe_holes(holes: Sequence[tuple[Fraction, Fraction]], start: Fraction) -> list[str]:
+    """A note on long times without a new picture, from ``start`` on."""
+    if not holes:
+        return []
+    places = [f"from {float(begin - start):.1f} to {float(end - start):.1f} s" for begin, end in holes]
+    return [f"one picture is shown {_list_first(places)}"]
+
+
+def _list_first(places: Sequence[str]) -> str:
+    """List the first few places."""
+    more = len(places) - SOME
+    return ", ".join(places[:SOME]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from keystep.errors import InputError, one_line
-from keystep.extraction.video.clock import Jump, TrackClock
+from keystep.extraction.video.clock import TrackClock, describe_holes, describe_jumps
 from keystep.extraction.video.frames import LARGEST, check_size
 from keystep.extraction.video.headers import is_fragmented, second_file, stated_size
 from keystep.extraction.video.tracks import choose, video_tracks
@@ -28,8 +28,6 @@ HOLE, LONG_HOLE = Fraction(2), Fraction(60)
 """Seconds without a new picture that are noted: the shorter at usual frame rates, the longer at any."""
 UNREAD = 0.05
 """Share of an FLV or ASF file that may follow its last frame."""
-SOME = 3
-"""Number of places listed in a note."""
 
 
 def import_av() -> ModuleType:
@@ -58,6 +56,7 @@ class Track:
         misplaced: number of frames dropped because of their time.
         skipped: number of bytes that are not part of a packet.
         hidden: number of packets that the container's edit list hides.
+        torn: number of packets beside which a transport stream lacks data, or was joined.
         unfinished: whether damage at the end may have cost sound frames, which decoding without threads gets.
         shown: number of frames returned.
         holes: (start, end) of long times without a new frame.
@@ -67,7 +66,7 @@ class Track:
     def __init__(self, path: Path, container: Any, stream: Any, jump: Fraction | None) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.errors = self.damaged = self.skipped = self.misplaced = self.hidden = self.shown = 0
-        self.unfinished = False
+        self.torn, self.unfinished = 0, False
         self._reached, self._misplaced_at = 0, Fraction(0)
         self.holes: list[tuple[Fraction, Fraction]] = []
         self._ends: dict[int, int] = {}
@@ -95,6 +94,7 @@ class Track:
                     continue
                 self._take(packet)
                 if cut is not None:
+                    self.torn += 1
                     yield cut
                 cut = packet if packet.is_corrupt else None
                 if cut is None:
@@ -187,14 +187,16 @@ class Track:
             yield time, frame
 
     def notes(self, start: Fraction) -> list[str]:
-        """Describe jumps, holes and pictures that are no videos, one line each, after all packets have been read.
+        """Describe jumps, holes, losses and pictures that are no videos, one line each, after all packets were read.
 
         Args:
             start: the time that counts as 0.
         """
         is_picture = self.shown == 1 and any(name.endswith("_pipe") for name in self._formats)
         picture = [f"is a single picture ({self.stream.codec_context.name}), not a video"] if is_picture else []
-        return [*picture, *_describe_jumps(self.clock.jumps, start), *_describe_holes(self.holes, start)]
+        is_torn = self.torn and not self.clock.jumps
+        torn = [f"data is missing in {self.torn} places, or files were joined there"] if is_torn else []
+        return [*picture, *torn, *describe_jumps(self.clock.jumps, start), *describe_holes(self.holes, start)]
 
     def damage(self, start: Fraction) -> list[str]:
         """Describe what was lost, one line each, after all packets have been read.
@@ -374,26 +376,3 @@ def _reason(path: Path, error: Exception) -> str:
         )
     reason = getattr(error, "strerror", None) or error
     return f"not a readable video ({one_line(reason, 80)}); use a video file"
-
-
-def _describe_jumps(jumps: Sequence[Jump], start: Fraction) -> list[str]:
-    if not jumps:
-        return []
-    places = [f"by {float(jump.seconds):+.1f} s at {float(jump.time - start):.1f} s" for jump in jumps]
-    return [
-        f"its clock jumps {_list_first(places)}; the video is continued without a gap, so if there was a pause, later "
-        "times are early by that much"
-    ]
-
-
-def _describe_holes(holes: Sequence[tuple[Fraction, Fraction]], start: Fraction) -> list[str]:
-    if not holes:
-        return []
-    places = [f"from {float(begin - start):.1f} to {float(end - start):.1f} s" for begin, end in holes]
-    return [f"one picture is shown {_list_first(places)}"]
-
-
-def _list_first(places: Sequence[str]) -> str:
-    """List the first few places."""
-    more = len(places) - SOME
-    return ", ".join(places[:SOME]) + (f" and {more} more" if more > 0 else "")

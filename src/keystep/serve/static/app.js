@@ -58,7 +58,7 @@ class App {
     addEventListener("hashchange", () => this.#route());
     await this.#route();
     this.#listen();
-    this.learning.suggest();
+    this.learning.load();
     this.live.look();
     await this.#restoreDrafts();
   }
@@ -217,13 +217,14 @@ class App {
     }
   }
 
-  async #annotationOf(id, coming = api.get(`/api/videos/${id}`)) {
+  async #annotationOf(id, coming = null) {
     for (const open of this.annotations.values()) {
       if (open.video !== id) continue;
       await open.refresh();
       return open;
     }
-    const [item, {revision, spans}] = await Promise.all([coming, api.get(`/api/videos/${id}/annotation`)]);
+    const path = `/api/videos/${id}`;
+    const [item, {revision, spans}] = await Promise.all([coming ?? api.get(path), api.get(`${path}/annotation`)]);
     return this.#newAnnotation(item, revision, spans);
   }
 

@@ -17,6 +17,14 @@ export class Learning extends EventTarget {
     find("#learn").addEventListener("click", () => this.toggle());
   }
 
+  /** What has happened since the page asked for the project. */
+  async load() {
+    try {
+      this.show(await api.get("/api/learning"));
+    } catch { /* a silent server tells of it once it is back */ }
+    await this.suggest();
+  }
+
   /** Start, or cancel what runs. */
   async toggle() {
     try {
