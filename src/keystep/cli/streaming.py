@@ -22,7 +22,7 @@ from keystep.cli.stream_picture import StreamPicture
 from keystep.errors import InputError, Interrupted, quoted
 from keystep.files import check_apart, check_new, check_png, replacing
 from keystep.foresight import load_forecaster
-from keystep.heads import Head, load_head
+from keystep.heads import load_head
 from keystep.loading import check_head, load
 from keystep.locking import owning
 from keystep.opening import SourceOptions, check_choice, open_source
