@@ -35,7 +35,7 @@ from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
-from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task, judged_modes
+from keystep.evals.task import SEGMENTATION, EvaluationTask, TableTask, find_task, judge_task, judged_modes
 from keystep.files import check_new, check_replaceable
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
@@ -73,7 +73,8 @@ def evaluate(
             only ``linear``.
         modes: ``offline`` uses the whole video, ``causal`` only the past. None: as in ``config``, by default both.
         task: ``segmentation``: one class for every frame. ``anticipate`` (later steps) and ``remaining`` (the time
-            left) add a table (``docs/anticipation.md``), as does a task of your own (``docs/add_task.md``).
+            left) add a table (``docs/anticipation.md``), ``mistakes`` adds two (``docs/mistakes.md``), and a task of
+            your own adds one (``docs/add_task.md``).
         groups: video -> the person or site that it belongs to, or a pattern that extracts it from the video name. None:
             as stored in the folder. If groups are known, bootstraps resample groups instead of videos, and a validation
             part that is split from the training part consists of whole groups.
@@ -174,7 +175,12 @@ def _evaluate(
             kept = Path(scratch) if out is None else Path(out) / FOLDER / HEADS
             _judge_heads(evaluation, entrants, config, kept, progress)
     if asked is not None:
-        evaluation.task_tables.append(judge_task(*asked, evaluation, entrants, config.modes, progress))
+        name, task = asked
+        evaluation.task_tables += (
+            task.tables(name, evaluation, entrants, progress)
+            if isinstance(task, TableTask)
+            else [judge_task(name, task, evaluation, entrants, config.modes, progress)]
+        )
     if config.by_segments:
         alone = [
             row for row in evaluation.rows if row.family in ("raw", "learned", "reconstruction") and not row.beside

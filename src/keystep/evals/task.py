@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -99,6 +99,23 @@ class EvaluationTask(Protocol):
         Returns:
             Measure -> value; or `Answers`, if the task has controls of its own.
         """
+        ...
+
+
+@runtime_checkable
+class TableTask(Protocol):
+    """A task that makes its own tables, because representations are not all that it needs; in place of ``score``.
+
+    title, note: as in `EvaluationTask`.
+    """
+
+    title: str
+    note: str
+
+    def tables(
+        self, name: str, evaluation: Evaluation, entrants: Sequence[Entrant], progress: Progress = SILENT
+    ) -> Sequence[TaskTable]:
+        """Score what there is to score; arguments as in `judge_task`."""
         ...
 
 
