@@ -177,7 +177,11 @@ def align_folder(
         origin = {"representation": "raw features"}
         if model is not None:
             origin = head_origin(folder, model.fingerprint, "offline", model.config.oracle)
-        facts = {"model": None if model is None else model.origin.source, "settings": config.model_dump(), "changed": changed}
+        facts = {
+            "model": None if model is None else model.origin.source,
+            "settings": config.model_dump(),
+            "changed": changed,
+        }
         with replacing(out, OURS) as temporary:
             _write(temporary, rounds[-1], classes, origin, facts)
     return changed
