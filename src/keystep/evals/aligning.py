@@ -187,7 +187,9 @@ def align_folder(
     return changed
 
 
-def _write(out: Path, last: Round, classes: Sequence[str], origin: Mapping[str, str], facts: dict[str, object]) -> None:
+def _write(
+    out: Path, last: Round, classes: Sequence[str], origin: Mapping[str, str], facts: Mapping[str, object]
+) -> None:
     """The files of `align_folder`, in a new folder."""
     for name, ids in last.labels.items():
         write_lines(out / LABELS / f"{name}.txt", (UNLABELLED if each == IGNORED else classes[each] for each in ids))
