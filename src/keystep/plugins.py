@@ -230,6 +230,7 @@ DATA_SETS = Registry(
         "gtea": "keystep.datasets.mstcn:GTEA",
         "cholec80": "keystep.datasets.surgical:Cholec80",
         "m2cai16": "keystep.datasets.surgical:M2CAI16",
+        "lerobot": "keystep.datasets.lerobot:LeRobot",
     },
 )
 
