@@ -134,7 +134,7 @@ def main() -> None:
     usages: dict[str, list[Usage]] = {work: [] for work in given.works}
     for hours in given.hours:
         scratch = given.root / f"{hours:g}h"
-        write_folder(scratch / "data", hours, given.width, given.kind)
+        measured([sys.executable, __file__, "--write", str(scratch / "data"), str(hours), str(given.width), given.kind])
         for work in WORKS:
             if work in given.works or (work == "pretrain" and {"encode", "eval", "heads"} & {*given.works}):
                 usage = measured(command(work, scratch / "data", scratch))
@@ -151,5 +151,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--heads"]:
         train_heads(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[5]))
+    elif sys.argv[1:2] == ["--write"]:  # not in this process, whose peak a command that it starts would begin with
+        write_folder(Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
     else:
         main()

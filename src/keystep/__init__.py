@@ -21,6 +21,7 @@ from keystep.errors import InputError
 if TYPE_CHECKING:
     import keystep.evals as evals
     import keystep.export as export
+    import keystep.foresight as foresight
     import keystep.heads as heads
     import keystep.interop as interop
     import keystep.plugins as plugins
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("evals", "export", "heads", "interop", "plugins", "progress", "stream")
+_PACKAGES = ("evals", "export", "foresight", "heads", "interop", "plugins", "progress", "stream")
 _HOMES = {
     "PJEPA": "pjepa",
     "RunConfig": "config.run",
@@ -69,6 +70,7 @@ __all__ = [
     "evaluate",
     "export",
     "extract",
+    "foresight",
     "heads",
     "interop",
     "load",

@@ -9,6 +9,7 @@ import torch
 from keystep.config import RunConfig, run_config, seed_runs
 from keystep.data.folder import FeatureFolder
 from keystep.errors import InputError
+from keystep.foresight import Forecaster
 from keystep.heads import Head
 from keystep.persistence import CONFIG
 from keystep.pjepa import PJEPA, Origin
@@ -75,10 +76,12 @@ def _trained_on(run: Path) -> tuple[tuple[str, ...], str]:
     return names, fingerprint if isinstance(fingerprint, str) else ""
 
 
-def check_head(head: Head, model: PJEPA, name: str = "this head", live: bool = True) -> list[str]:
-    """Check that a head can read a model's latents.
+def check_head(head: Head | Forecaster, model: PJEPA, name: str = "this head", live: bool = True) -> list[str]:
+    """Check that a head, or a forecaster, can read a model's latents.
 
     Args:
+        head: what was fitted.
+        model: the model.
         name: of the head in messages, such as its file.
         live: on a stream, where nothing is known of the future.
 

@@ -228,6 +228,7 @@ DATA_SETS = Registry(
         "breakfast": "keystep.datasets.mstcn:Breakfast",
         "50salads": "keystep.datasets.mstcn:Salads50",
         "gtea": "keystep.datasets.mstcn:GTEA",
+        "captaincook4d": "keystep.datasets.captaincook4d:CaptainCook4D",
         "cholec80": "keystep.datasets.surgical:Cholec80",
         "m2cai16": "keystep.datasets.surgical:M2CAI16",
         "lerobot": "keystep.datasets.lerobot:LeRobot",
@@ -246,7 +247,15 @@ TARGETS = Registry(
 )
 
 TASKS = Registry(
-    "tasks", "task", "keystep.evals.task:EvaluationTask", {"segmentation": "keystep.evals.judging:judge_all"}
+    "tasks",
+    "task",
+    "keystep.evals.task:EvaluationTask",
+    {
+        "segmentation": "keystep.evals.judging:judge_all",
+        "anticipate": "keystep.evals.anticipation:Anticipate",
+        "remaining": "keystep.evals.anticipation:Remaining",
+        "mistakes": "keystep.evals.mistakes_task:Mistakes",
+    },
 )
 
 FORMATS = Registry(

@@ -39,3 +39,10 @@ def json_text(data: Any) -> str:
     if plain(text) == text:
         return text
     return "".join(letter if plain(letter) == letter else f"\\u{ord(letter):04x}" for letter in text)
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -27,11 +27,19 @@ from serve_kinds import served
 from keystep.data.clips import TrimmedClip, read_clips, write_clips
 from keystep.data.folder import open_dataset
 from keystep.data.inspection import inspect_dataset
+from keystep.data.mistakes import Mistake, read_mistakes, write_mistakes
 from keystep.data.spans import Span
 from keystep.data.store import FeatureStore
 from keystep.data.tasks import find_tasks
 from keystep.data.timeline import Timeline
-from keystep.datasets import coarse_annotations, egoexo4d_annotations, egoprocel_csv, preparation
+from keystep.datasets import (
+    assembly101_mistakes,
+    coarse_annotations,
+    egoexo4d_annotations,
+    egoprocel_csv,
+    preparation,
+)
+from keystep.datasets.registry import preparer
 from keystep.errors import plain
 from keystep.evals import report
 from keystep.evals.headline import main_line
@@ -55,6 +63,8 @@ from keystep.interop import official
 from keystep.interop.official.archives import open_archive
 from keystep.interop.official.manifests import read_manifests
 from keystep.plugins import allow
+from keystep.procedure import Order, learn_graph, read_graph, write_graph
+from keystep.procedure.text import to_dot, to_mermaid
 from keystep.reading import open_npy, read_json
 from keystep.serve.annotations import AnnotationStore
 from keystep.types import parse_rate
@@ -65,7 +75,7 @@ allow("toy_backbones:colours")
 def all_kinds(root: Path) -> dict[str, Kind]:
     """By name, each with files of its own below ``root``."""
     makers = (_features, _annotation, _extracted, models, checkpoints, streams, runs, _results, _archives, _weights)
-    makers += (_trees, _videos, _exchanged, served)
+    makers += (_trees, _videos, _exchanged, _procedures, served)
     return {kind.name: kind for make in makers for kind in make(root / make.__name__.strip("_"))}
 
 
@@ -310,6 +320,30 @@ def _videos(root: Path) -> Iterator[Kind]:
         path = root / f"clip.{ending}"
         write_clip(path, frames=16, height=32, width=32, codec=codec, keyframe_every=6, pixel_format=pixels)
         yield Kind(f"video {ending} ({codec})", path, partial(watched, path), mutated)
+
+
+def _procedures(root: Path) -> Iterator[Kind]:
+    """The graph of a procedure, and mistakes in its runs."""
+    folder = _folder(root / "data")
+    video = open_dataset(folder)
+    write_mistakes(folder, "video1", [Mistake(2, 5, "swapped", "cut"), Mistake(9, 9, "omitted", "tie a knot")])
+    yield Kind("mistakes csv", folder / "mistakes/video1.csv", partial(read_mistakes, video, "video1"), mutated)
+    runs = [[Span(0, 5, "bring"), Span(5, 9, "cut, twice"), Span(9, 12, "tie")]] * 12
+    write_graph(root / "graph.json", learn_graph(runs, 2.0, source="made"))
+    yield Kind("procedure json", root / "graph.json", partial(_asked, root / "graph.json"), JSON)
+    labels = root / "labels.csv"
+    labels.write_text("0,9,attach,cabin,chassis,correct,\n9,20,attach,wheel,cabin, mistake ,wrong order\n")
+    yield Kind("mistake labels csv", labels, partial(assembly101_mistakes.read_mistake_labels, labels), mutated)
+    recipes = trees.captaincook4d(root / "recipes")
+    for name in ("complete_step_annotations", "error_annotations", "step_idx_description"):
+        path = recipes / "annotations/annotation_json" / f"{name}.json"
+        yield Kind(f"{name} json", path, partial(preparer("captaincook4d", {}).survey, recipes), JSON)
+
+
+def _asked(path: Path) -> None:
+    order = Order(graph := read_graph(path))
+    order.score([step.name for step in graph.steps[:5]])
+    to_dot(graph), to_mermaid(graph)
 
 
 def _exchanged(root: Path) -> Iterator[Kind]:

@@ -21,6 +21,8 @@ from keystep.cli.streaming import _lines_before
 from keystep.config import ModelConfig, run_config
 from keystep.config.base import build, read_yaml
 from keystep.data.timeline import Timeline
+from keystep.foresight import Clock, Forecaster, load_forecaster
+from keystep.foresight.forecaster import TIMES, read_out_widths
 from keystep.heads import build_head, head_config, load_head
 from keystep.heads.checkpoints import Checkpoint
 from keystep.loading import load
@@ -69,6 +71,31 @@ def _head_bytes(head: Any) -> bytes:
     return _tensor_bytes(head.state_dict()) + repr((head.names, head.origin, head.config)).encode()
 
 
+def _forecaster() -> Forecaster:
+    rng, classes = np.random.default_rng(0), len(CLASSES)
+    columns = sum(read_out_widths(classes, (1.0, 5.0))) + len(TIMES)
+    return Forecaster(
+        CLASSES,
+        (1.0, 5.0),
+        10.0,
+        Clock(np.array([20.0, 30.0])),
+        rng.normal(size=(WIDTH + Clock.width, columns)).astype(np.float32),
+        np.zeros(columns, np.float32),
+        np.full((3, classes, classes + 1), 0.25),
+        np.full(3, 0.5),
+        np.ones(classes),
+        (2.0, 3.0),
+        np.array([[-1.0, 1.0]] * len(TIMES)),
+        {"mode": "causal"},
+    )
+
+
+def _forecaster_bytes(forecaster: Forecaster) -> bytes:
+    arrays = (getattr(forecaster, name) for name in ("weight", "bias", "usual", "trust", "waits", "margins"))
+    rest = (forecaster.names, forecaster.horizons, forecaster.rate, forecaster.scales, forecaster.origin)
+    return b"".join(array.tobytes() for array in (*arrays, forecaster.clock.durations)) + repr(rest).encode()
+
+
 def models(root: Path) -> Iterator[Kind]:
     _model().save_pretrained(root / "model")
     read = partial(load, root / "model", "cpu")
@@ -81,6 +108,10 @@ def models(root: Path) -> Iterator[Kind]:
         path = root / f"{kind}.safetensors"
         yield Kind(f"head safetensors ({kind})", path, partial(load_head, path), SAFETENSORS, _head_bytes)
         yield Kind(f"head safetensors ({kind}), forged", path, partial(load_head, path), forged_bytes)
+    _forecaster().save(root / "forecaster.safetensors")
+    path = root / "forecaster.safetensors"
+    yield Kind("forecaster safetensors", path, partial(load_forecaster, path), SAFETENSORS, _forecaster_bytes)
+    yield Kind("forecaster safetensors, forged", path, partial(load_forecaster, path), forged_bytes)
     save_tensors(root / "optimizer.safetensors", {"a/exp_avg": torch.ones(3, 4), "a/step": torch.tensor(3.0)})
     read_optimizer = partial(load_tensors, root / "optimizer.safetensors")
     yield Kind("plain safetensors", root / "optimizer.safetensors", read_optimizer, SAFETENSORS, _tensor_bytes)

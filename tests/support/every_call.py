@@ -34,12 +34,15 @@ def call_everything(api: Any, root: Path) -> None:
     trained, model = api.pretrain(config, out=root / "run"), api.load(root / "run")
     assert isinstance(model, api.PJEPA) and model.fingerprint == trained.fingerprint
     settings = {"probe": {"penalties": [0.01]}}
-    results = api.evaluate(data, {"x": model}, modes=["causal"], config=settings, quick=True, out=root / "out")
+    asked = {"modes": ["causal"], "task": "remaining", "quick": True}
+    results = api.evaluate(data, {"x": model}, **asked, config=settings, out=root / "out")
+    forecaster = api.foresight.load_forecaster(root / "out" / "foresight" / "x-causal-seed0.safetensors")
     head = api.load_head(root / "out" / "heads" / "x-causal-seed0.safetensors")
     assert repr(results.heads["x-causal-seed0"]) == repr(head)
     name = data.split("1").test[0]
     features = np.ascontiguousarray(data.vectors(name))
     latents = api.encode(model, features, mode="causal")
+    assert len(forecaster.forecast(latents)) == len(latents)
     (prediction,) = api.predict(model, head, features)
     stream = api.Stream(model, head)
     live = [*stream.push(features).labels, *stream.flush().labels]

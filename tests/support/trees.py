@@ -1,5 +1,6 @@
 """Small downloaded trees in the exact published layouts: a helper of tests."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ RECORDINGS = tuple(
     for number in range(6)
 )
 ACTIONS = ("attach cabin", "attach arm connector", "inspect toy", "screw chassis")
+COOKED = {"1": "Pour-Pour 1 egg", "3": "Coat -Coat a cup", "7": "Pour-Pour 1 egg", "9": "Serve"}
+SPILT = {"tag": "Technique Error", "description": "spilt"}
+LATE = {"tag": "Order Error", "description": "too late"}
+COOKING: dict[str, list[tuple[int, float, float, list[dict[str, str]]]]] = {
+    "1_7": [(3, 1.2, 4.0, []), (1, 6.5, 9.0, []), (9, 9.0, 12.0, [])],
+    "1_10": [(3, 0.0, 3.0, []), (1, 3.0, 6.0, [])],
+    "1_28": [(3, 0.0, 3.0, [SPILT]), (1, 3.0, 6.0, [])],
+    "2_3": [(7, 0.0, 5.0, []), (9, 4.0, 8.0, [])],
+    "2_30": [(7, 2.0, 5.5, [SPILT, LATE]), (9, -1.0, -1.0, [{"tag": "Missing Step", "description": ""}])],
+}
+COOKING_SPLIT = {"train": ["1_7", "1_28"], "val": ["1_10"], "test": ["2_3", "2_30"]}
 MakeTree = Callable[..., Path]
 
 
@@ -132,3 +144,32 @@ def fact_tree(root: Path, final_newline: bool = True) -> Path:
     (data / "split1.train").write_text("\n".join(RECORDED[:4]) + end)
     (data / "split1.test").write_text("\n".join(RECORDED[4:]) + end)
     return root / "data"
+
+
+def captaincook4d(root: Path) -> Path:
+    """Annotations and omnivore features of five recordings of two recipes."""
+    complete, errors = {}, []
+    for name, steps in COOKING.items():
+        own: list[dict[str, Any]] = [
+            {"step_id": step, "start_time": start, "end_time": end, "description": COOKED[str(step)]}
+            for step, start, end, _ in steps
+        ]
+        activity = {"activity_id": int(name[0]), "activity_name": f"Recipe {name[0]}", "person_id": 3, "environment": 8}
+        flags = [{**one, "has_errors": bool(found)} for one, (*_, found) in zip(own, steps, strict=True)]
+        complete[name] = {"recording_id": name, **activity, "steps": flags}
+        tagged = [{**one, **({"errors": found} if found else {})} for one, (*_, found) in zip(own, steps, strict=True)]
+        errors.append({"recording_id": name, "activity_id": 1, "is_error": True, "step_annotations": tagged})
+    files = {
+        "annotation_json/complete_step_annotations.json": complete,
+        "annotation_json/error_annotations.json": errors,
+        "annotation_json/step_idx_description.json": COOKED,
+        "data_splits/recordings_data_split_combined.json": COOKING_SPLIT,
+    }
+    for path, content in files.items():
+        (root / "annotations" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "annotations" / path).write_text(json.dumps(content, indent=4))
+    (root / "features" / "omnivore").mkdir(parents=True)
+    for number, name in enumerate(COOKING):
+        features = np.full((12, 5), number, dtype=np.float32)
+        np.savez(root / "features" / "omnivore" / f"{name}_360p.mp4_1s_1s.npz", features)
+    return root

@@ -109,7 +109,8 @@ def show_report(result: Path, console: Console, markdown: bool = False) -> None:
         console.print(_table(section, console.width))
     for found in task_tables(record):
         console.print(_plain(found))
-        console.print(found.note, style="dim", soft_wrap=True, markup=False)
+        if found.note:
+            console.print(found.note, style="dim", soft_wrap=True, markup=False)
     if markdown:
         print(plain("\n".join([markdown_table(record), *map(markdown_plain, task_tables(record))])))
     for line in record["gate"]:

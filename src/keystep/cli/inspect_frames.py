@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from keystep.cli import film
 from keystep.data.folder import FeatureFolder
 from keystep.evals.palette import Palette
-from keystep.evals.plots import clock, plain
+from keystep.evals.plots import plain
 from keystep.files import replacing
 from keystep.reading import read_json
+from keystep.terminal import clock
 
 SHOWN_VIDEOS = 4
 

@@ -14,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from keystep.foresight import Forecaster
 from keystep.heads import Head
 from keystep.stream import Reading
+from keystep.terminal import clock
 
 COLOURS = ("blue", "yellow", "green", "red", "magenta", "cyan", "bright_blue", "bright_yellow", "bright_green")
 SHOWN_STEPS = 5
@@ -24,10 +26,10 @@ RIBBON = 70
 
 
 class LiveView:
-    """Shows the current step, the most likely steps, a ribbon of the last minutes, delay and speed."""
+    """Shows the current and the likeliest steps, what is foreseen, a ribbon of the last minutes, delay and speed."""
 
-    def __init__(self, console: Console, title: str, head: Head) -> None:
-        self.title, self.head = title, head
+    def __init__(self, console: Console, title: str, head: Head, forecaster: Forecaster | None = None) -> None:
+        self.title, self.head, self.forecaster = title, head, forecaster
         self.steps: deque[int] = deque(maxlen=RIBBON * 8)
         self.last: Reading | None = None
         self.milliseconds: deque[float] = deque(maxlen=500)
@@ -61,7 +63,7 @@ class LiveView:
         first = Text.assemble((place, "bold"), "  ", name, f"  {100 * reading.probability:.0f} %{state}")
         speed = f"{np.median(self.milliseconds or [0.0]):.1f} ms per frame"
         last = Text(f"delay {reading.delay:.2f} s   {speed}   {self.title}", style="dim")
-        return Group(first, self._bars(reading), self._ribbon(), last)
+        return Group(first, self._bars(reading), *self._foreseen(reading), self._ribbon(), last)
 
     def _bars(self, reading: Reading) -> Table:
         table = Table.grid(padding=(0, 1))
@@ -70,6 +72,20 @@ class LiveView:
             bar = Text("█" * round(BAR * share), style=_colour(int(step)))
             table.add_row(self.head.name(int(step)), f"{100 * share:3.0f} %", bar)
         return table
+
+    def _foreseen(self, reading: Reading) -> list[Text]:
+        """Return a line with the next step and the time left, if there is a forecaster."""
+        if self.forecaster is None or reading.forecast is None:
+            return []
+        found = self.forecaster.records(reading.forecast)[0]
+        following = "the end" if found["next"] is None else found["next"]
+        low, high = map(clock, found["remaining_interval"])
+        return [
+            Text(
+                f"next: {following} in {found['starts_in']:.0f} s  {100 * found['probability']:.0f} %   "
+                f"left: {clock(found['remaining'])} ({low} to {high})"
+            )
+        ]
 
     def _ribbon(self) -> Text:
         """Return the final steps, oldest first; each mark shows the most frequent step of an interval."""

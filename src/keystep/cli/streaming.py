@@ -21,7 +21,8 @@ from keystep.cli.stream_output import FileOutput, Output, StandardOutput
 from keystep.cli.stream_picture import StreamPicture
 from keystep.errors import InputError, Interrupted, quoted
 from keystep.files import check_apart, check_new, check_png, replacing
-from keystep.heads import Head, load_head
+from keystep.foresight import load_forecaster
+from keystep.heads import load_head
 from keystep.loading import check_head, load
 from keystep.locking import owning
 from keystep.opening import SourceOptions, check_choice, open_source
@@ -51,6 +52,7 @@ class StreamOptions:
     state: Path | None
     out: Path | None
     picture: Path | None
+    foresight: Path | None = None
     overwrite: bool = False
 
 
@@ -67,13 +69,16 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
     found = load(model_path)
     head = load_head(options.head)
     show_lines(check_head(head, found, str(options.head)), messages)
+    forecaster = None if options.foresight is None else load_forecaster(options.foresight)
+    if forecaster is not None:
+        show_lines(check_head(forecaster, found, str(options.foresight)), messages)
     opened = open_source(source, head, found, options.source)
     if opened.note:
         messages.print(f"note: {opened.note}", soft_wrap=True, markup=False)
     _warn_of_growth(found, float(opened.timeline.rate), messages)
     on_gap = cast(OnGap, check_choice("--on-gap", options.on_gap, get_args(OnGap)))
     smoothing = Smoothing(options.half_life, options.hold)
-    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap)
+    live = LiveSteps(found, head, opened.timeline, smoothing, on_gap, forecaster)
     with ExitStack() as stack:
         stack.enter_context(owning(options.out, options.state, options.picture))
         resumed = options.state is not None and options.state.exists()
@@ -81,7 +86,9 @@ def stream_source(model_path: str, source: str, options: StreamOptions, messages
         chunks = opened.chunks(live.state.frames, place)
         out = _output(options, live, stack, resumed=resumed)
         view = (
-            stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head)) if options.view else None
+            stack.enter_context(LiveView(messages, f"{found.origin.source}, {source}", head, forecaster))
+            if options.view
+            else None
         )
         picture = None if options.picture is None else StreamPicture(options.picture, head, source, opened.video)
         runner = _Runner(live, out, view, picture, source, place, options, messages)
@@ -225,24 +232,25 @@ class _Runner:
     def _say(self, readings: list[Reading], seconds: float) -> None:
         """Write readings without buffering; ``seconds`` is the computation time per frame."""
         if self.out is not None and readings:
-            self.out.say("".join(f"{_line(reading, self.live.head)}\n" for reading in readings))
+            self.out.say("".join(f"{_line(reading, self.live)}\n" for reading in readings))
         if self.view is not None:
             self.view.show(readings, seconds)
         if self.picture is not None:
             self.picture.take(readings)
 
 
-def _line(reading: Reading, head: Head) -> str:
-    return json_text(
-        {
-            "frame": reading.frame,
-            "time": round(reading.time, 6),
-            "step": head.name(reading.step),
-            "probability": round(reading.probability, 4),
-            "delay": round(reading.delay, 6),
-            "final": reading.final,
-        }
-    )
+def _line(reading: Reading, live: LiveSteps) -> str:
+    line: dict[str, object] = {
+        "frame": reading.frame,
+        "time": round(reading.time, 6),
+        "step": live.head.name(reading.step),
+        "probability": round(reading.probability, 4),
+        "delay": round(reading.delay, 6),
+        "final": reading.final,
+    }
+    if live.forecaster is not None and reading.forecast is not None:
+        line["foresight"] = live.forecaster.records(reading.forecast)[0]
+    return json_text(line)
 
 
 def _text(error: InputError | OSError) -> str:

@@ -34,6 +34,7 @@ PARTS_OF_A_VIDEO = (
     "segments/{}.txt",
     "times/{}.npy",
     "seen/{}.npy",
+    "mistakes/{}.csv",
     "scales/{}.npy",
 )
 

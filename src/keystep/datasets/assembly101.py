@@ -4,6 +4,7 @@
 
     coarse-annotations/   see `keystep.datasets.coarse_annotations`
     TSM_features/         see `keystep.datasets.frame_features`
+    annots/               mistake labels (optional), see `keystep.datasets.assembly101_mistakes`
 
 A video is one assembly or disassembly of a recording in one view, from the first labelled frame to the last, as in both
 public loaders. The official validation part is used for testing, because the official test labels are withheld.
@@ -23,11 +24,13 @@ from pydantic import Field
 from keystep.config import Config
 from keystep.data.annotation import hold_out, hold_out_groups, segment_lengths
 from keystep.data.groups import groups_by_pattern, write_groups
+from keystep.data.mistakes import write_mistakes
 from keystep.data.problems import Problems
 from keystep.data.slots import pool_mean
 from keystep.data.store import FeatureStore
 from keystep.data.timeline import Timeline
 from keystep.datasets import coarse_annotations
+from keystep.datasets.assembly101_mistakes import SPLIT, in_slots, mistakes_folder, one_class, read_mistake_labels
 from keystep.datasets.coarse_annotations import KINDS, PARTS, Take, label_path, read_actions, read_takes, split_path
 from keystep.datasets.frame_features import FrameFeatures, features_folder, open_features
 from keystep.datasets.subsampling import How, Subsampling, class_names
@@ -71,6 +74,7 @@ class _Annotations:
         classes: class names in the order of their ids.
         takes: annotated sequences.
         features: folder of the features. None: missing.
+        mistakes: folder of the mistake labels. None: there is none.
     """
 
     missing: tuple[Missing, ...]
@@ -78,6 +82,12 @@ class _Annotations:
     classes: tuple[str, ...]
     takes: tuple[Take, ...]
     features: Path | None
+    mistakes: Path | None
+
+    def mistake_labels(self, take: Take) -> Path | None:
+        """The file of a take's mistake labels. None: there is none."""
+        path = self.mistakes / f"{take.recording}.csv" if self.mistakes and take.kind == "assembly" else None
+        return path if path is not None and path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,10 @@ class Assembly101:
             labelled = [video for video in videos if video.take.part != "test"]
             counts["recordings"] = len({video.take.recording for video in videos})
             counts["segments"] = sum(_segments(video) for video in labelled)
+            if tree.mistakes is not None:
+                counts["videos with mistake labels"] = sum(
+                    tree.mistake_labels(video.take) is not None for video in videos
+                )
             counts["labelled frames at 30 Hz"] = sum(video.stop - video.first for video in labelled)
         few, more = summarise_missing(bad, "files of takes cannot be used")
         return Survey(counts, published, (*tree.missing, *few), (*more, *notes))
@@ -172,9 +186,9 @@ class Assembly101:
                 if not (out / "features" / f"{video.name}.npy").exists():
                     problems.attempt(
                         video.name,
-                        lambda video=video: self._write(store, features, video, tree.classes, problems),  # type: ignore[misc]
+                        lambda video=video: self._write(store, features, video, tree, problems),  # type: ignore[misc]
                     )
-        problems.notes.extend(_write_splits(out, videos))
+        problems.notes.extend(_write_splits(out, videos, tree))
         store.finish()
 
     def _tree(self, root: Path, problems: Problems) -> _Annotations:
@@ -192,7 +206,7 @@ class Assembly101:
         readable = parts if classes and (folder / "coarse_labels").is_dir() else ()
         quiet = without_progress(problems)
         takes = tuple(take for part in readable for take in read_takes(folder, part, classes, quiet))
-        return _Annotations(tuple(missing), folder, classes, takes, features)
+        return _Annotations(tuple(missing), folder, classes, takes, features, mistakes_folder(root))
 
     def _videos(
         self, tree: _Annotations, features: FrameFeatures, problems: Problems
@@ -241,22 +255,25 @@ class Assembly101:
         store: FeatureStore,
         features: FrameFeatures,
         video: _TakeView,
-        classes: tuple[str, ...],
+        tree: _Annotations,
         problems: Problems,
     ) -> None:
         subsampling, take, count = Subsampling(self.config.every, self.config.how), video.take, video.stop - video.first
         rows = _read(features, video, subsampling)
-        ids = subsampling.labels(take.frame_labels(video.first, video.stop), len(classes))
+        ids = subsampling.labels(take.frame_labels(video.first, video.stop), len(tree.classes))
         lengths = subsampling.segments(take.frame_segments(video.first, video.stop))
         total = len(take.bounds)
         if take.part != "test" and len(lengths) < total:
             problems.notes.append(f"{video.name}: {total - len(lengths)} of {total} segments get no slot")
-        labelled = take.part != "test"
+        labelled, path = take.part != "test", tree.mistake_labels(take)
+        if path is not None:
+            found = in_slots(read_mistake_labels(path), video.first, self.config.every, len(rows))
+            write_mistakes(store.root, video.name, found)
         store.add(
             video.name,
             rows.astype(np.float16 if self.config.half else np.float32),
             {"recording": take.recording, "view": video.view, "first_frame": video.first},
-            labels=class_names(ids, classes) if labelled else None,
+            labels=class_names(ids, tree.classes) if labelled else None,
             segments=lengths if labelled and lengths != segment_lengths(ids) else None,
             times=subsampling.times(video.first, len(rows), count, RATE),
         )
@@ -289,8 +306,8 @@ def _read(features: FrameFeatures, video: _TakeView, subsampling: Subsampling) -
     return np.concatenate(parts)
 
 
-def _write_splits(out: Path, videos: list[_TakeView]) -> list[str]:
-    """Write split 1 and groups of the written videos; a note if names do not contain the person."""
+def _write_splits(out: Path, videos: list[_TakeView], tree: _Annotations) -> list[str]:
+    """Write the splits and groups of the written videos; a note if names do not contain the person."""
     done = [video for video in videos if (out / "features" / f"{video.name}.npy").exists()]
     training = list(dict.fromkeys(video.take.recording for video in done if video.take.part == "train"))
     persons, notes = _persons(done)
@@ -307,6 +324,11 @@ def _write_splits(out: Path, videos: list[_TakeView]) -> list[str]:
     for part, chosen in parts.items():
         if chosen:
             write_lines(out / "splits" / f"{part}.split1.bundle", (video.name for video in chosen))
+    labels = {video.name: tree.mistake_labels(video.take) for video in done}
+    mistaken = {name: bool(read_mistake_labels(path)) for name, path in labels.items() if path is not None}
+    names = {part: [video.name for video in chosen] for part, chosen in parts.items()}
+    for part, found in one_class(names, mistaken).items():
+        write_lines(out / "splits" / f"{part}.split{SPLIT}.bundle", found)
     if persons:
         write_groups(out, {video.name: persons[video.take.recording] for video in done})
     return notes

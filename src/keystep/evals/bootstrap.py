@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """A score of a minus that of b in points (0-100), with its 95 % percentile interval."""
+    """A score of a minus that of b, in points (0-100) or its own unit, with its 95 % percentile interval."""
 
     mean: float
     low: float
@@ -66,35 +66,51 @@ def paired_bootstrap(
 @dataclass(frozen=True, eq=False)
 class RatioSums:
     """A score as a ratio of sums over videos, for every seed and video: numerators and denominators, (seeds, videos)
-    each.
+    each. With a leading axis of kinds, such as classes, the score is the mean over the kinds that occur.
 
     Pooled frame accuracy: correct frames and frames. Pooled F1: 2 tp and 2 tp + fp + fn. Mean over videos: score and 1.
+    Recall averaged over classes: correct frames and frames of each class, (classes, seeds, videos).
     """
 
     parts: Array
     wholes: Array
 
+    def scores(self, draws: Array) -> Floats:
+        """The score of every seed, (..., seeds), if each video occurs as often as ``draws`` (..., videos) says."""
+        parts, wholes = (draws @ np.swapaxes(sums, -1, -2) for sums in (self.parts, self.wholes))
+        ratios = _ratio(parts, wholes)
+        if self.parts.ndim == 2:
+            return ratios
+        return _ratio(ratios.sum(axis=0), (wholes > 0).sum(axis=0))
 
-def paired_ratios(a: RatioSums, b: RatioSums, *, resamples: int = 5000, seed: int = 0) -> Difference:
-    """`paired_bootstrap` for any ratio of sums over videos. A resample with denominator 0 counts as 0.
+    def overall(self) -> Floats:
+        """(seeds,) scores of all videos."""
+        scores: Floats = self.scores(np.ones((1, self.parts.shape[-1])))[0]
+        return scores
+
+
+def paired_ratios(
+    a: RatioSums, b: RatioSums, *, resamples: int = 5000, seed: int = 0, scale: float = 100.0
+) -> Difference:
+    """`paired_bootstrap` for any ratio of sums over videos, times ``scale``. A resample with denominator 0 counts as 0.
 
     Raises:
         InputError: inconsistent shapes, or fewer than two videos.
     """
     sides, generator = [a, b], np.random.default_rng(seed)
     videos = a.parts.shape[-1]
-    if videos < 2 or any(x.ndim != 2 or x.shape[1] != videos for s in sides for x in (s.parts, s.wholes)):
+    if videos < 2 or any(x.ndim not in (2, 3) or x.shape[-1] != videos for s in sides for x in (s.parts, s.wholes)):
         shapes = [x.shape for s in sides for x in (s.parts, s.wholes)]
         raise InputError(f"parts and wholes have shapes {shapes}; expected (seeds, videos) of at least 2 videos")
     draws, drawn, observed = _draw_counts(generator, videos, resamples), [], []
     for side in sides:
-        seeds = len(side.parts)
-        ratios = _ratio(draws @ side.parts.T, draws @ side.wholes.T)  # (resamples, seeds)
+        ratios = side.scores(draws)  # (resamples, seeds)
+        seeds = ratios.shape[1]
         drawn.append((ratios * _draw_counts(generator, seeds, resamples)).sum(axis=1) / seeds)
-        observed.append(float(_ratio(side.parts.sum(axis=1), side.wholes.sum(axis=1)).mean()))
-    low, high = np.percentile(100 * (drawn[0] - drawn[1]), [2.5, 97.5])
-    mean = 100 * (observed[0] - observed[1])
-    return Difference(mean, float(low), float(high), (len(a.parts), len(b.parts)), videos)
+        observed.append(float(side.overall().mean()))
+    low, high = np.percentile(scale * (drawn[0] - drawn[1]), [2.5, 97.5])
+    mean = scale * (observed[0] - observed[1])
+    return Difference(mean, float(low), float(high), (a.parts.shape[-2], b.parts.shape[-2]), videos)
 
 
 def _ratio(parts: Array, wholes: Array) -> Floats:

@@ -18,8 +18,8 @@ from matplotlib.image import imsave
 from keystep.evals.headline import interval, main_rows
 from keystep.evals.palette import Palette, ink_on
 from keystep.evals.pictures import Arrays, arrays_at, headline_lines, legend, predictions, share_right
-from keystep.evals.plots import clock
 from keystep.evals.table import MODES, Result, is_oracle, sections
+from keystep.terminal import clock
 
 MOST_SEGMENTS = 240
 """Ribbons with more segments are drawn as bitmaps of at most `MOST_COLUMNS` columns."""

@@ -35,7 +35,7 @@ from keystep.evals.probe_cache import FOLDER
 from keystep.evals.protocol import Entrant, EvalConfig, Evaluation
 from keystep.evals.results import OURS, RESULT, Results, read_curves
 from keystep.evals.rows import Mode
-from keystep.evals.task import SEGMENTATION, EvaluationTask, find_task, judge_task
+from keystep.evals.task import SEGMENTATION, EvaluationTask, TableTask, find_task, judge_task, judged_modes
 from keystep.files import check_new, check_replaceable
 from keystep.locking import owning
 from keystep.plugins import allow, specs_in
@@ -72,8 +72,9 @@ def evaluate(
             ``mstcn``, are trained on raw features, the best control and every model. None: as in ``config``, by default
             only ``linear``.
         modes: ``offline`` uses the whole video, ``causal`` only the past. None: as in ``config``, by default both.
-        task: ``segmentation``: one class for every frame. Or a task of your own, whose table is added to the results
-            (``docs/add_task.md``).
+        task: ``segmentation``: one class for every frame. ``anticipate`` (later steps) and ``remaining`` (the time
+            left) add a table (``docs/anticipation.md``), ``mistakes`` adds two (``docs/mistakes.md``), and a task of
+            your own adds one (``docs/add_task.md``).
         groups: video -> the person or site that it belongs to, or a pattern that extracts it from the video name. None:
             as stored in the folder. If groups are known, bootstraps resample groups instead of videos, and a validation
             part that is split from the training part consists of whole groups.
@@ -97,6 +98,8 @@ def evaluate(
     config = config if isinstance(config, EvalConfig) else build(EvalConfig, config or {})
     config = config.checked(heads, modes)
     config.check_quick(quick)
+    if asked is not None:
+        judged_modes(task, asked, config.modes)
     engine = engine or Local()
     if out is None and not engine.alone:
         raise InputError("an engine with workers needs out, where they leave what they have fitted")
@@ -172,7 +175,12 @@ def _evaluate(
             kept = Path(scratch) if out is None else Path(out) / FOLDER / HEADS
             _judge_heads(evaluation, entrants, config, kept, progress)
     if asked is not None:
-        evaluation.task_tables.append(judge_task(*asked, evaluation, entrants, config.modes, progress))
+        name, task = asked
+        evaluation.task_tables += (
+            task.tables(name, evaluation, entrants, progress)
+            if isinstance(task, TableTask)
+            else [judge_task(name, task, evaluation, entrants, config.modes, progress)]
+        )
     if config.by_segments:
         alone = [
             row for row in evaluation.rows if row.family in ("raw", "learned", "reconstruction") and not row.beside

@@ -30,8 +30,8 @@ def more_tables(result: Result) -> list[PlainTable]:
 
 
 def task_tables(result: Result) -> list[PlainTable]:
-    """Tables of external tasks."""
-    return [_task(table) for table in result.get("task_tables", [])]
+    """Tables of other tasks than segmentation."""
+    return [found for table in result.get("task_tables", []) for found in _task(table)]
 
 
 def markdown_plain(table: PlainTable) -> str:
@@ -42,22 +42,52 @@ def markdown_plain(table: PlainTable) -> str:
         *(f"| {' | '.join(map(escaped, row))} |" for row in (table.columns, *table.rows)),
     ]
     lines.insert(3, "|---|" + "---:|" * (len(table.columns) - 1))
-    return "\n".join([*lines, "", escaped(table.note)]) + "\n"
+    return "\n".join([*lines, *(["", escaped(table.note)] if table.note else [])]) + "\n"
 
 
-def _task(table: Result) -> PlainTable:
-    measures = tuple(table["rows"][0]["runs"][0]["scores"]) if table["rows"] else ()
+def _task(table: Result) -> list[PlainTable]:
+    """A table for each group of measures, such as ``5 s: top-1`` and ``5 s: class mean``, and one of the gains."""
+    measures = list(table["rows"][0]["runs"][0]["scores"]) if table["rows"] else []
+    groups = list(dict.fromkeys(measure.rpartition(": ")[0] for measure in measures)) or [""]
+    found = []
+    for group in groups:
+        here = [measure for measure in measures if measure.rpartition(": ")[0] == group]
+        rows = tuple(
+            (
+                row["name"],
+                row["mode"],
+                *(_few_digits([run["scores"][measure] for run in row["runs"]]) for measure in here),
+                delay(row),
+                str(len(row["runs"])),
+            )
+            for row in table["rows"]
+        )
+        columns = ("representation", "mode", *(measure.rpartition(": ")[2] for measure in here), "delay", "seeds")
+        title = f"{table['title']}, {group}" if group else table["title"]
+        found.append(PlainTable(title, columns, rows, table["note"] if group == groups[-1] else ""))
+    return [*found, _gains(table)] if table.get("gains") else found
+
+
+def _gains(table: Result) -> PlainTable:
     rows = tuple(
         (
-            row["name"],
-            row["mode"],
-            *(_mean_spread([run["scores"][measure] for run in row["runs"]]) for measure in measures),
-            delay(row),
-            str(len(row["runs"])),
+            line["first"],
+            line["mode"],
+            line["claim"],
+            line["second"],
+            f"{line['mean']:+.2f}",
+            f"{line['low']:+.2f} to {line['high']:+.2f}",
+            line["verdict"],
         )
-        for row in table["rows"]
+        for line in table["gains"]
     )
-    return PlainTable(table["title"], ("representation", "mode", *measures, "delay", "seeds"), rows, table["note"])
+    note = (
+        "Positive is better, for errors too. The rival is the strongest control in that measure on the test videos, "
+        "which biases the comparison against the model. Intervals: 95 %, paired bootstrap over test videos (or groups) "
+        "and seeds."
+    )
+    columns = ("model", "mode", "measure", "strongest control", "gain", "interval", "verdict")
+    return PlainTable(f"{table['title']}: gain over the strongest control", columns, rows, note)
 
 
 def quoted_table(published: Result) -> PlainTable:
@@ -113,3 +143,10 @@ def _clip_heads(found: Sequence[Result]) -> PlainTable:
 def _mean_spread(values: Sequence[float]) -> str:
     spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{np.mean(values):.1f}{spread}"
+
+
+def _few_digits(values: Sequence[float]) -> str:
+    """Mean and deviation with one decimal place, or two for means below ten."""
+    digits = 1 if abs(np.mean(values)) >= 10 else 2
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"

@@ -16,6 +16,7 @@ from keystep.errors import plain as without_controls
 from keystep.evals.palette import DISTINCT, FAMILY_COLOURS
 from keystep.evals.results import Curves
 from keystep.evals.table import FAMILIES, MODES, Result, is_oracle, label, score, sections
+from keystep.terminal import clock
 
 WIDTH = 11.0  # inches
 NARROW = 7.6  # inches: panels embedded in the page
@@ -33,13 +34,6 @@ def plain(text: str, limit: int = 1000) -> str:
     text = " ".join(without_controls(text).split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
-
-
-def clock(seconds: float) -> str:
-    """``m:ss``, or ``h:mm:ss`` from an hour on."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def clock_axis(axes: Axes, seconds: float) -> None:

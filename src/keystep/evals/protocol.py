@@ -10,7 +10,7 @@ videos cannot favour a learned row. This biases the comparison against the learn
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
@@ -47,7 +47,7 @@ BEST_ON_TEST = ", best on test"
 """Suffix of the name of a control selected on the test videos, which only serves as a rival in the gate."""
 TOKENS_NOTE = "{} tokens per slot: raw features and controls use their mean"
 
-Question = Literal["raw", "control", "adds", "adds to smoothing", "untrained", "reconstruction", "pair", "head"]
+Question = Literal["raw", "control", "adds", "adds to smoothing", "untrained", "reconstruction", "pair", "head", "task"]
 ASKS: dict[Question, str] = {
     "raw": "Do the latents predict the steps better than the input features?",
     "control": "Do they beat every control without learning: moving averages, temporal offsets, histories, the clock, "
@@ -58,6 +58,7 @@ ASKS: dict[Question, str] = {
     "reconstruction": "Does this objective help, or does masked reconstruction do as well?",
     "pair": "Is one better than the other?",
     "head": "Do the latents still help a head that models time itself?",
+    "task": "Are the latents better at this task than the strongest control?",
 }
 """Question -> its wording in the report."""
 Verdict = Literal["holds", "fails", "not enough seeds", "answers later", "quick look"]
@@ -276,6 +277,12 @@ class Comparison:
         """The question in the report."""
         return ASKS[self.question]
 
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as in the result file."""
+        facts = ("question", "asks", "claim", "mode", "head", "metric", "first", "second")
+        verdicts = ("verdict", "holds", "later", "stronger", "quick")
+        return {**{fact: getattr(self, fact) for fact in (*facts, *verdicts)}, **asdict(self.difference)}
+
 
 @dataclass
 class Evaluation:
@@ -298,7 +305,7 @@ class Evaluation:
     segment_scores: list[dict[str, Any]] = field(default_factory=list)
     """Scores of one prediction for each true segment (ORACLE), if requested."""
     task_tables: list[TaskTable] = field(default_factory=list)
-    """The table of an external task, if requested."""
+    """The table of another task, if requested."""
     leaks: list[str] = field(default_factory=list)
     """Models that were pretrained on test videos, one line each. Their scores are not reliable."""
     quick: bool = False

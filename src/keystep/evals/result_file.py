@@ -132,19 +132,6 @@ class _TaskRow(Record):
     runs: Annotated[list[_TaskRun], Field(min_length=1)]
 
 
-class _TaskTable(Record):
-    name: str
-    title: str
-    note: str
-    rows: Annotated[list[_TaskRow], Field(max_length=MOST_ROWS)]
-
-    @model_validator(mode="after")
-    def _measures_agree(self) -> Self:
-        if len({tuple(run.scores) for row in self.rows for run in row.runs}) > 1:
-            raise ValueError("the rows have different measures")
-        return self
-
-
 class _QuotedRow(Record):
     representation: str
     head: str
@@ -177,6 +164,20 @@ class _ComparisonRecord(Record):
     high: Number
     seeds: Annotated[list[Count], Field(min_length=2, max_length=2)]
     videos: Count
+
+
+class _TaskTable(Record):
+    name: str
+    title: str
+    note: str
+    rows: Annotated[list[_TaskRow], Field(max_length=MOST_ROWS)]
+    gains: Annotated[list[_ComparisonRecord], Field(max_length=MOST_ROWS)] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _measures_agree(self) -> Self:
+        if len({tuple(run.scores) for row in self.rows for run in row.runs}) > 1:
+            raise ValueError("the rows have different measures")
+        return self
 
 
 class _Data(Record):

@@ -7,6 +7,7 @@
     training.json  training curves of the evaluated runs
     heads/         heads of the models' rows, for `keystep stream` and `keystep predict`
     submissions/   predictions of causal heads for clips with hidden labels, if there are any
+    foresight/     forecasters on the models' latents, for `keystep stream`, if a task fitted some
 """
 
 from __future__ import annotations
@@ -35,19 +36,20 @@ from keystep.evals.headline import shown_videos
 from keystep.evals.judge import Judge
 from keystep.evals.modes import answers_later
 from keystep.evals.probe_cache import FOLDER as PROBES
-from keystep.evals.protocol import SELECTION, Comparison, EvalConfig, Evaluation
+from keystep.evals.protocol import SELECTION, EvalConfig, Evaluation
 from keystep.evals.published import PUBLISHED
 from keystep.evals.result_file import check_curves, check_pictures, check_result
 from keystep.evals.rows import PROBE, HeadRun, Mode
 from keystep.evals.table import find_row, strongest_control, sum_by_group
 from keystep.files import replacing, write_json
+from keystep.foresight import Forecaster, load_forecaster
 from keystep.heads import Head, load_head
 from keystep.reading import read_json, read_npz
 from keystep.types import Tabular
 
 RESULT, PICTURES, TRAINING = "result.json", "pictures.npz", "training.json"
-HEADS, SUBMISSIONS = "heads", "submissions"
-OURS = (RESULT, PICTURES, TRAINING, HEADS, SUBMISSIONS, "report.html", "pictures", PROBES)
+HEADS, SUBMISSIONS, FORESIGHT = "heads", "submissions", "foresight"
+OURS = (RESULT, PICTURES, TRAINING, HEADS, SUBMISSIONS, FORESIGHT, "report.html", "pictures", PROBES)
 """Entries that a result folder may contain to be overwritten by a new result."""
 FORMAT = "keystep-result"
 FORMAT_VERSION = 5
@@ -69,6 +71,7 @@ class Results(Tabular):
         curves: training curves of the evaluated runs.
         heads: name -> head on a model's latents.
         submissions: head name -> predictions for clips with hidden labels.
+        forecasters: name as of a head -> forecaster on a model's latents.
     """
 
     record: dict[str, Any]
@@ -76,6 +79,7 @@ class Results(Tabular):
     curves: Curves = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     submissions: dict[str, Any] = field(default_factory=dict)
+    forecasters: dict[str, Forecaster] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -100,7 +104,9 @@ class Results(Tabular):
         }
         record = json.loads(json.dumps(record, allow_nan=False))  # lists instead of tuples, as after loading
         pictures = picture_arrays(evaluation, shown_videos(record, SHOWN_VIDEOS))
-        return cls(record, pictures, curves or {}, collect_heads(evaluation, models), collect_submissions(evaluation))
+        forecasters = {name: one for table in evaluation.task_tables for name, one in table.forecasters.items()}
+        heads, submissions = collect_heads(evaluation, models), collect_submissions(evaluation)
+        return cls(record, pictures, curves or {}, heads, submissions, forecasters)
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
@@ -112,7 +118,8 @@ class Results(Tabular):
         folder = Path(folder)
         heads = {path.stem: load_head(path) for path in sorted((folder / HEADS).glob("*.safetensors"))}
         submissions = {path.stem: read_json(path) for path in sorted((folder / SUBMISSIONS).glob("*.json"))}
-        return cls(*load_result(folder), heads=heads, submissions=submissions)
+        forecasters = {path.stem: load_forecaster(path) for path in sorted((folder / FORESIGHT).glob("*.safetensors"))}
+        return cls(*load_result(folder), heads=heads, submissions=submissions, forecasters=forecasters)
 
     def save(self, folder: Path | str) -> None:
         """Write the result folder atomically, replacing an older result."""
@@ -124,6 +131,8 @@ class Results(Tabular):
                 np.savez_compressed(file, **self.pictures)  # type: ignore[arg-type]  # numpy types the names of its options only
             for name, head in self.heads.items():
                 head.save(temporary / HEADS / f"{name}.safetensors")
+            for name, forecaster in self.forecasters.items():
+                forecaster.save(temporary / FORESIGHT / f"{name}.safetensors")
             for name, submission in self.submissions.items():
                 write_json(temporary / SUBMISSIONS / f"{name}.json", submission)
             if (folder / PROBES).is_dir():  # reused if models are added later
@@ -137,7 +146,7 @@ class Results(Tabular):
         return write_report(Path(folder))
 
     def table(self) -> str:
-        """The tables as Markdown, by mode, followed by that of an external task."""
+        """The tables as Markdown, by mode, followed by those of another task."""
         from keystep.evals.head_tables import markdown_plain, task_tables
         from keystep.evals.table import markdown_table
 
@@ -302,21 +311,14 @@ def result_record(evaluation: Evaluation) -> dict[str, Any]:
             }
             for question, claim, row, rival in evaluation.pairs
         ],
-        "gate": [_comparison(line) for line in evaluation.gate],
+        "gate": [line.to_json() for line in evaluation.gate],
         "head_rows": [row.to_json() for row in evaluation.head_rows],
-        "head_gains": [_comparison(line) for line in evaluation.head_gains],
+        "head_gains": [line.to_json() for line in evaluation.head_gains],
         "clip_rows": [asdict(row) for row in evaluation.clip_rows],
         "segment_scores": evaluation.segment_scores,
         "geometry": {name: asdict(numbers) for name, numbers in evaluation.geometry.items()},
-        **({"task_tables": [asdict(table) for table in evaluation.task_tables]} if evaluation.task_tables else {}),
+        **({"task_tables": [table.to_json() for table in evaluation.task_tables]} if evaluation.task_tables else {}),
     }
-
-
-def _comparison(line: Comparison) -> dict[str, Any]:
-    """A comparison as in the result file."""
-    facts = ("question", "asks", "claim", "mode", "head", "metric", "first", "second")
-    verdicts = ("verdict", "holds", "later", "stronger", "quick")
-    return {**{fact: getattr(line, fact) for fact in (*facts, *verdicts)}, **asdict(line.difference)}
 
 
 def provenance() -> dict[str, Any]:

@@ -117,16 +117,16 @@ class Order:
             ended: whether the run is complete; if not, the end is not scored.
         """
         sequence: list[str | None] = [*steps, None] if ended else list(steps)
-        scores = []
-        for number, step in enumerate(sequence):
-            options = self.next_steps(steps[:number])
-            option = next((option for option in options if option.step == step), None)
-            if option is None:
-                rest = max(1.0 - sum(option.probability for option in options), 1e-12)
-                scores.append(StepScore(step, rest, (), False, known=False))
-            else:
-                scores.append(StepScore(step, option.probability, option.lacking, option.again, known=True))
-        return scores
+        return [self.score_next(steps[:number], step) for number, step in enumerate(sequence)]
+
+    def score_next(self, done: Sequence[str], step: str | None) -> StepScore:
+        """Score a step, or the end of the run (None), given the steps before it."""
+        options = self.next_steps(done)
+        option = next((option for option in options if option.step == step), None)
+        if option is None:
+            rest = max(1.0 - sum(option.probability for option in options), 1e-12)
+            return StepScore(step, rest, (), False, known=False)
+        return StepScore(step, option.probability, option.lacking, option.again, known=True)
 
     def _noted(self, known: Sequence[str]) -> frozenset[str]:
         """Steps that some step so far needed."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from keystep.data.timeline import Timeline
 from keystep.errors import InputError, quoted
+from keystep.foresight import Forecast, Forecaster
 from keystep.heads import Head
 from keystep.pjepa import PJEPA
 from keystep.reading import Record, checked
@@ -46,6 +47,7 @@ class Reading:
             features and the rest of the chunk.
         final: False if the end of the block may revise it.
         probabilities: (C,) smoothed, with sum 1.
+        forecast: what is foreseen at this frame, T = 1. None: without a forecaster.
     """
 
     frame: int
@@ -55,6 +57,7 @@ class Reading:
     delay: float
     final: bool
     probabilities: Probabilities
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +110,10 @@ class LiveSteps:
         timeline: of the features.
         smoothing: of the probabilities. None: no smoothing.
         on_gap: ``stop`` raises at a gap, ``bridge`` continues as if nothing were missing, ``restart`` starts again.
+        forecaster: reads the future off the model's latents; it counts the frames since the start of the video.
 
     Raises:
-        InputError: the model or the head needs the whole video, or they do not fit together.
+        InputError: the model or the head needs the whole video, or they or the forecaster do not fit together.
     """
 
     def __init__(
@@ -119,10 +123,16 @@ class LiveSteps:
         timeline: Timeline,
         smoothing: Smoothing | None = None,
         on_gap: OnGap = "stop",
+        forecaster: Forecaster | None = None,
     ) -> None:
         self.stream, self.head, self.timeline = Stream(model, head), head, timeline
-        self.smoothing, self.on_gap = smoothing or Smoothing(), on_gap
+        self.smoothing, self.on_gap, self.forecaster = smoothing or Smoothing(), on_gap, forecaster
         self.rate = float(timeline.rate)
+        if forecaster is not None and (forecaster.width, forecaster.rate) != (head.width, self.rate):
+            raise InputError(
+                f"the forecaster reads latents of width {forecaster.width} at {forecaster.rate:g} Hz; the stream has "
+                f"{head.width} at {self.rate:g} Hz"
+            )
         self.state = LiveState(self.stream.position)
 
     def feed(self, features: np.ndarray | Tensor, times: Sequence[float] | None = None) -> list[Reading]:
@@ -288,6 +298,9 @@ class LiveSteps:
         smoothed, readings = state.smoothed, []
         now = state.times[-1] if state.times else 0.0
         assert result.probabilities is not None
+        forecast = None
+        if self.forecaster is not None:
+            forecast = self.forecaster.forecast(result.latents.float().cpu().numpy(), result.first)
         for index, row in enumerate(result.probabilities.numpy()):
             smoothed = smoothed.update(row, self.smoothing, self.rate, self._choose)
             assert smoothed.announced is not None and smoothed.average is not None
@@ -300,6 +313,7 @@ class LiveSteps:
                     delay=now - times[index] + float(self.timeline.look_ahead),
                     final=final,
                     probabilities=smoothed.average,
+                    forecast=None if forecast is None else forecast.at(index),
                 )
             )
         return readings, smoothed

@@ -10,6 +10,7 @@ import trees
 from trees import ACTIONS, RECORDINGS, assembly101, frame_features, write_arrays, write_coarse, write_views
 
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.mistakes import Mistake, read_mistakes
 from keystep.data.problems import Problems
 from keystep.datasets.coarse_annotations import read_segments
 from keystep.datasets.frame_features import open_features
@@ -332,3 +333,36 @@ def test_persons_are_in_the_names_of_recordings_and_none_trains_and_validates(
     folder, problems = written(tmp_path / "in", tmp_path / "other")
     assert folder.groups is None and any("persons are not known" in note for note in problems.notes)
     assert len(folder.split("1").valid) == 2, "one recording, as without persons"
+
+
+def test_mistake_labels_stand_beside_the_assemblies_and_give_a_split_for_one_class(
+    arrays: tuple[Path, dict[str, list[tuple[int, int, str]]]], tmp_path: Path
+) -> None:
+    root, segments = arrays
+    folder = root / "assembly101-mistake-detection" / "annots"
+    folder.mkdir(parents=True)
+    wrong = RECORDINGS[0]
+    for recording in RECORDINGS:
+        first, *rest = segments[f"assembly_{recording}"]
+        lines = [f"{first[0]},{first[1]},attach,wheel,chassis,correct,"]
+        if recording == wrong:
+            start, end, _ = rest[0]
+            lines += [f"{start},{end},attach,cabin,chassis, mistake ,wrong order"]
+            lines += [f"{rest[1][0]},{rest[1][1]},detach,cabin,chassis,correction"]
+        (folder / f"{recording}.csv").write_text("\n".join(lines) + "\n\n")
+    data, _ = written(root, tmp_path / "out", every=1)
+    name = f"assembly_{wrong}"
+    begin = segments[name][0][0]
+    (_, _, _), (start, end, _), (again, stop, _), *_ = segments[name]
+    assert read_mistakes(data, name) == [
+        Mistake(start - begin, end - begin, "wrong order", "attach cabin chassis"),
+        Mistake(again - begin, stop - begin, "correction", "detach cabin chassis"),
+    ]
+    assert read_mistakes(data, f"assembly_{RECORDINGS[1]}") == []
+    split = data.split("correct")
+    for video in (*split.train, *split.valid):
+        assert read_mistakes(data, video) == []
+    assert all(read_mistakes(data, video) is not None for video in split.test)
+    (folder / f"{wrong}.csv").write_text("1,2,attach,cabin,chassis,perfect,\n")
+    with pytest.raises(InputError, match="line 1: 'perfect' from frame 1 to 2"):
+        written(root, tmp_path / "other")

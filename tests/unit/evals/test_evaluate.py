@@ -92,7 +92,7 @@ def test_temporal_heads_stand_beside_the_probe(data: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "anticipation"}, "unknown task 'anticipation'; expected one of segmentation"),
+        ({"task": "anticipation"}, "unknown task 'anticipation'; did you mean anticipate?"),
         ({"heads": ["forest"]}, "unknown head 'forest'; expected one of linear, "),
         ({"models": {"raw": model(0)}}, "stands for a control"),
     ],

@@ -35,9 +35,10 @@ from keystep.evals import report
 from keystep.evals.headline import main_line
 from keystep.evals.palette import Palette, contrast
 from keystep.evals.pictures import LEGEND_ENTRIES, legend, safe_names
-from keystep.evals.plots import clock, clock_axis, monitors
+from keystep.evals.plots import clock_axis, monitors
 from keystep.evals.report import _row_facts, render_page, tables_html, write_report
 from keystep.evals.table import MODES, markdown_table
+from keystep.terminal import clock
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Report = Callable[..., tuple[str, Path]]

@@ -106,8 +106,9 @@ def test_a_header_whose_length_looks_like_a_web_page_is_read(tmp_path: Path) -> 
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "a web page, not weights"),
-        (gzip.compress(b"x"), "compressed with gzip; unpack it first"),
+        (gzip.compress(b"x", mtime=0), "compressed with gzip; unpack it first"),
     ],
+    ids=["pointer", "page", "gzip"],
 )
 def test_what_interrupted_downloads_leave_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

@@ -174,7 +174,10 @@ def evaluate(
     ] = None,
     task: Annotated[
         str,
-        typer.Option(help="Additional task of your own, package.module:Name, reported in its own table."),
+        typer.Option(
+            help="Additional task with its own table: 'anticipate' (later steps), 'remaining' (the time left), or one "
+            "of your own, package.module:Name."
+        ),
     ] = "segmentation",
     quick: Annotated[
         bool, typer.Option("--quick", help="Fast preview with fewer controls and rows; supports no claims.")

@@ -91,6 +91,10 @@ def stream(
         Path | None, typer.Option(help="Write the JSON lines to this file instead of standard output.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Plot the predictions to this PNG file at the end.")] = None,
+    foresight: Annotated[
+        Path | None,
+        typer.Option(help="Forecaster written by 'keystep eval --task anticipate'; adds next step and time left."),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="For videos: as in 'keystep extract'; by default that of the head's features.")
     ] = None,
@@ -127,6 +131,7 @@ def stream(
         state=state,
         out=out,
         picture=picture,
+        foresight=foresight,
         overwrite=overwrite,
     )
     stream_source(model, source, options, Terminal(stderr=True))
