@@ -231,6 +231,7 @@ DATA_SETS = Registry(
         "captaincook4d": "keystep.datasets.captaincook4d:CaptainCook4D",
         "cholec80": "keystep.datasets.surgical:Cholec80",
         "m2cai16": "keystep.datasets.surgical:M2CAI16",
+        "lerobot": "keystep.datasets.lerobot:LeRobot",
     },
 )
 

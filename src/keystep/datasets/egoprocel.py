@@ -31,7 +31,7 @@ from keystep.data.timeline import Timeline
 from keystep.datasets import egoprocel_csv
 from keystep.datasets.egoprocel_csv import BACKGROUND
 from keystep.datasets.survey import Missing, Survey, SurveyProblems, require, summarise_missing
-from keystep.datasets.tree import Array, Axis, check_covered, thin_slots
+from keystep.datasets.tree import Array, Axis, check_covered, thin_slots, write_splits
 from keystep.errors import InputError
 from keystep.files import write_lines
 from keystep.reading import read_lines
@@ -186,7 +186,7 @@ class EgoProceL:
         for name in dict.fromkeys(names):
             if name in folder.videos and not (out / "features" / f"{name}.npy").exists():
                 problems.attempt(name, lambda name=name: self._add_fact(store, folder, name, problems))  # type: ignore[misc]
-        _write_splits(out, splits, problems)
+        write_splits(out, splits, problems)
         store.finish()
 
     def _add_fact(self, store: FeatureStore, folder: FeatureFolder, name: str, problems: Problems) -> None:
@@ -234,7 +234,7 @@ class EgoProceL:
         for video in listed.with_features:
             if not (out / "features" / f"{video.name}.npy").exists():
                 problems.attempt(video.name, lambda video=video: self._add_csv(store, listed, video, problems))  # type: ignore[misc]
-        _write_splits(out, {"1": listed.split()}, problems)
+        write_splits(out, {"1": listed.split()}, problems)
         store.finish()
 
     def _add_csv(
@@ -300,20 +300,6 @@ def _missing_of_fact(root: Path, splits: dict[str, dict[str, list[str]]]) -> lis
             if not parts.get(part):
                 missing.append(Missing(path, FACT_SOURCE, damage=f"{path}: lists no video" if part in parts else ""))
     return missing
-
-
-def _write_splits(out: Path, splits: dict[str, dict[str, list[str]]], problems: Problems) -> None:
-    """Write bundles of the written videos; a split without training or test videos gives a note instead."""
-    for name, parts in splits.items():
-        usable = {
-            part: [video for video in videos if (out / "features" / f"{video}.npy").exists()]
-            for part, videos in parts.items()
-        }
-        if not (usable.get("train") and usable.get("test")):
-            problems.notes.append(f"split {name} is not written: it lacks videos to train on or to test on")
-            continue
-        for part, videos in usable.items():
-            write_lines(out / "splits" / f"{part}.split{name}.bundle", videos)
 
 
 def _counts(folder: FeatureFolder, problems: Problems) -> dict[str, int]:

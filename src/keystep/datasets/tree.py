@@ -14,6 +14,7 @@ from keystep.data.annotation import UNLABELLED
 from keystep.data.problems import Problems
 from keystep.datasets.survey import SurveyProblems
 from keystep.errors import InputError, quoted
+from keystep.files import write_lines
 from keystep.reading import open_npy
 
 Array = npt.NDArray[Any]
@@ -205,3 +206,17 @@ def positive_seconds(path: Path, where: str, start: object, end: object) -> tupl
     if not np.isfinite(bounds).all() or bounds[0] < 0 or bounds[1] < bounds[0]:
         raise InputError(f"{path}, {where}: a segment from {bounds[0]:g} to {bounds[1]:g} s; correct the file")
     return bounds
+
+
+def write_splits(out: Path, splits: Mapping[str, Mapping[str, Sequence[str]]], problems: Problems) -> None:
+    """Write bundles of the written videos; a split without training or test videos gives a note instead."""
+    for name, parts in splits.items():
+        usable = {
+            part: [video for video in videos if (out / "features" / f"{video}.npy").exists()]
+            for part, videos in parts.items()
+        }
+        if not (usable.get("train") and usable.get("test")):
+            problems.notes.append(f"split {name} is not written: it lacks videos to train on or to test on")
+            continue
+        for part, videos in usable.items():
+            write_lines(out / "splits" / f"{part}.split{name}.bundle", videos)

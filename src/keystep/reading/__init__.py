@@ -1,12 +1,13 @@
 """Reading files that anybody may have written: what they claim is checked before it is believed.
 
 Every file that keystep reads comes through here: text, JSON, YAML and CSV (`text`), what they have to hold
-(`records`), arrays (`arrays`), the headers of safetensors (`tensors`), and files within tar files (`shards`). A file
-is a regular one of bounded size, its nesting is bounded, its numbers are finite, and no memory is taken for a size
-that the file only claims.
+(`records`), arrays (`arrays`), columns of Parquet (`parquet`), the headers of safetensors (`tensors`), and files within
+tar files (`shards`). A file is a regular one of bounded size, its nesting is bounded, its numbers are finite, and no
+memory is taken for a size that the file only claims.
 """
 
 from keystep.reading.arrays import is_archive, npy_header, open_npy, read_npz
+from keystep.reading.parquet import column_names, read_columns
 from keystep.reading.records import Record, checked, read_record
 from keystep.reading.shards import held_in_shards, located, stored
 from keystep.reading.tensors import TensorHeader, read_header
@@ -28,6 +29,7 @@ __all__ = [
     "TensorHeader",
     "check_regular",
     "checked",
+    "column_names",
     "held_in_shards",
     "is_archive",
     "is_file_name",
@@ -36,6 +38,7 @@ __all__ = [
     "open_npy",
     "parse_json",
     "parse_yaml",
+    "read_columns",
     "read_header",
     "read_json",
     "read_lines",
