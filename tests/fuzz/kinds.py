@@ -234,7 +234,7 @@ def _archives(root: Path) -> Iterator[Kind]:
     def opened(path: Path) -> None:
         archive = open_archive(path, verify=True)
         for index in archive.order():
-            archive.video(index).features.sum()
+            torch.from_numpy(archive.video(index).features).sum()
 
     for name in ("packed", "surgical"):
         yield Kind(f"archive pt ({name})", root / f"{name}.pt", partial(opened, root / f"{name}.pt"), TORCH)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from keystep.errors import InputError, named, quoted
 from keystep.reading import Record, checked
@@ -272,7 +272,7 @@ def _modes(row: _RowRecord) -> tuple[str, ...]:
     return ("offline", "causal") if row.family == "raw" else (row.mode,)
 
 
-Step = Annotated[dict[str, float | None], Field(min_length=1)]
+Step = Annotated[dict[str, Annotated[float, Strict()] | None], Field(min_length=1)]
 
 
 def _check_steps(lines: list[Step]) -> list[Step]:

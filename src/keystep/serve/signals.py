@@ -78,7 +78,7 @@ class Signals:
 
     def _make_colours(self, name: str) -> np.ndarray:
         rows = self.workspace.representation(name)
-        painter = self._kept("painter", "", self._make_painter, (4, rows.shape[1]), np.float32)
+        painter = self._kept("painter", "", self._make_painter, (4, rows.shape[1]), np.float32).astype(np.float64)
         mean, directions = painter[0], painter[1:]  # (D,), (3, D)
         parts = [(rows[begin : begin + BLOCK] - mean) @ directions.T for begin in range(0, len(rows), BLOCK)]
         return np.rint(255 * np.clip(0.5 + np.concatenate(parts), 0, 1)).astype(np.uint8)

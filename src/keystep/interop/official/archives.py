@@ -76,7 +76,7 @@ class Archive:
         """
         name = self.names[index]
         features, stored, labels = self.rows.read(index)
-        times = stored.numpy().astype(np.float64)
+        times = stored.double().numpy()  # numpy would warn of signalling NaN
         if not np.isfinite(times).all() or (np.diff(times) < 0).any():
             slot = int(np.argmin(np.isfinite(times) & (np.diff(times, prepend=-np.inf) >= 0)))
             raise InputError(
