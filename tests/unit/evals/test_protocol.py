@@ -106,7 +106,7 @@ def test_without_models_the_controls_stand_alone_in_both_modes(judge: Judge) -> 
 def test_every_line_asks_one_question_of_every_learned_row(evaluation: Evaluation) -> None:
     for mode in ("offline", "causal"):
         asked = [line.question for line in evaluation.gate if line.mode == mode and line.question != "pair"]
-        assert sorted(asked) == sorted(set(ASKS) - {"pair", "head"})
+        assert sorted(asked) == sorted(set(ASKS) - {"pair", "head", "task"})
     assert all(line.asks.endswith("?") for line in evaluation.gate)
 
 
