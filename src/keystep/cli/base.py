@@ -80,7 +80,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         help="Of the Ray cluster that this machine belongs to, such as HOST:6379. By default as RAY_ADDRESS says, or "
-        "the one that was started here, or this machine alone."
+        "this machine alone."
     ),
 ]
 SinkName = Annotated[

@@ -40,8 +40,8 @@ class Ray:
     share. Machines that join are used.
 
     Attributes:
-        address: ``HOST:6379`` of a cluster that this machine belongs to. None: as ``RAY_ADDRESS`` says, or else the one
-            that was started on this machine, or else this machine alone.
+        address: ``HOST:6379`` of a cluster that this machine belongs to. None: as ``RAY_ADDRESS`` says, or else this
+            machine alone.
         workers: most workers at a time. None: as many as fit.
 
     Raises:
@@ -102,18 +102,19 @@ def _connected(address: str | None) -> Any:
         InputError: no cluster there, or one with other versions.
     """
     ray = _library()
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # else Ray waits for a cluster that died here
     if not ray.is_initialized():
         try:
             with _own_signals():
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **_alone(address))
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise InputError(f"--engine ray: no cluster at {address or 'this machine'}: {one_line(error)}") from error
+            raise InputError(f"--engine ray: no cluster at {address}: {one_line(error)}") from error
     return ray
 
 
-def _alone(address: str | None) -> dict[str, Any]:
-    """Options for a cluster that may have to be started here."""
-    return {} if address else {"include_dashboard": False}
+def _alone(address: str) -> dict[str, Any]:
+    """Options for a cluster that is started here."""
+    return {"include_dashboard": False} if address == "local" else {}
 
 
 @contextmanager
