@@ -232,6 +232,9 @@ DATA_SETS = Registry(
         "cholec80": "keystep.datasets.surgical:Cholec80",
         "m2cai16": "keystep.datasets.surgical:M2CAI16",
         "lerobot": "keystep.datasets.lerobot:LeRobot",
+        "multibypass140": "keystep.datasets.multibypass140:MultiBypass140",
+        "cataracts": "keystep.datasets.cataracts:Cataracts",
+        "ikea-asm": "keystep.datasets.ikea_asm:IkeaASM",
     },
 )
 
