@@ -8,11 +8,10 @@ import pytest
 from clips import write_clip
 from two_machines import TwoMachines
 
-ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
-
 
 @pytest.fixture(scope="session")
 def _machines() -> Iterator[TwoMachines]:
+    ray = pytest.importorskip("ray", reason="needs the extra 'ray': make test-ray")
     machines = TwoMachines()
     yield machines
     ray.shutdown()
