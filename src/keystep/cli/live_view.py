@@ -82,7 +82,7 @@ class LiveView:
         low, high = map(clock, found["remaining_interval"])
         return [
             Text(
-                f"next: {following} in {found['starts_in']:.0f} s  {100 * found['probability']:.0f} %   "
+                f"next step: {following} in {found['starts_in']:.0f} s  {100 * found['probability']:.0f} %   "
                 f"left: {clock(found['remaining'])} ({low} to {high})"
             )
         ]

@@ -101,7 +101,7 @@ def test_the_view_shows_the_next_step_and_the_time_left(
     view.show(live.feed(features(4)), 0.001)
     console.print(view.render())
     said = console.export_text()
-    assert "next: " in said and "left: 0:" in said
+    assert "next step: " in said and "left: 0:" in said
 
 
 def test_the_command_prints_what_is_foreseen(
