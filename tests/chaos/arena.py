@@ -104,7 +104,7 @@ class Arena:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages * PAGE}", "none", place], check=True)
             try:
                 self.tally.small += self._runs_out(out, what)
-                subprocess.run(["mount", "-o", f"remount,size={64 << 20}", place], check=True)
+                subprocess.run(["mount", "-o", f"remount,size={2 * self.pages * PAGE + (64 << 20)}", place], check=True)
                 self._see_through(out, what)
             finally:
                 subprocess.run(["umount", place], check=True)
