@@ -14,14 +14,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
 
-from keystep.engines.work import Begin, Report, Result, check_shared
+from keystep.engines.ray_worker import Here, Said, Worker
+from keystep.engines.work import Begin, Report, Result
 from keystep.errors import InputError, one_line
-from keystep.plugins import allow, allowed
+from keystep.plugins import allowed
 from keystep.workers import GRACE, REPORT_SECONDS
 
 log = logging.getLogger(__name__)
@@ -243,8 +243,8 @@ class _Pool:
         busy = sum(worker.job is not None for worker in self.calls.values())
         for _ in range(size, int(min(self.most, self.room, len(self.waiting) + busy))):
             options = {"num_cpus": self.share.threads, "num_gpus": self.share.gpus, "max_concurrency": 2}
-            actor = self.ray.remote(_Worker).options(**options, max_restarts=0, scheduling_strategy="SPREAD")
-            here = _Here(self.started, self.share.threads, Path.cwd(), tuple(sys.path), allowed())
+            actor = self.ray.remote(Worker).options(**options, max_restarts=0, scheduling_strategy="SPREAD")
+            here = Here(self.started, self.share.threads, Path.cwd(), tuple(sys.path), allowed())
             worker = _Handle(actor.remote(here))
             self.calls[worker.actor.begin.remote([self.sent])] = worker
             self.started += 1
@@ -276,7 +276,7 @@ class _Pool:
         """
         name, worker.job = worker.job, None
         try:
-            said: _Said = self.ray.get(call)
+            said: Said = self.ray.get(call)
             if worker.reports is not None:
                 said.reports[:0] = self.ray.get(worker.reports)
                 worker.reports = None
@@ -303,7 +303,7 @@ class _Pool:
             reason = f"{MOST_DEATHS} workers died, possibly out of memory ({one_line(error, 200)})"
             if name is None:
                 raise InputError(f"--engine ray: no worker can begin: {reason}")
-            yield name, _Said(problem=f"{name}: {reason}").result
+            yield name, Said(problem=f"{name}: {reason}").result
         elif name is not None:
             log.info("%s: its worker died; another one does it again", name)
             self.waiting.appendleft(name)
@@ -325,110 +325,3 @@ class _Pool:
         for amount, count in reports:
             worker.amount, worker.count = worker.amount + amount, worker.count + count
             self.report(amount, count)
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What a worker says about a job, or about its beginning.
-
-    Attributes:
-        value: the result.
-        problem: message of an `InputError`; None: there was none.
-        reports: those that were not fetched yet.
-        node: the machine, when it begins.
-    """
-
-    value: Any = None
-    problem: str | None = None
-    reports: list[tuple[float, int]] = field(default_factory=list)
-    node: str = ""
-
-    def result(self) -> Any:
-        """The result.
-
-        Raises:
-            InputError: of this job.
-        """
-        if self.problem is not None:
-            raise InputError(self.problem)
-        return self.value
-
-
-class _Stopped(BaseException):
-    """Ends a job from within, past everything that handles errors, so that what is half written is removed."""
-
-
-@dataclass(frozen=True)
-class _Here:
-    """What a worker has to have in common with this process.
-
-    Attributes:
-        worker: its number.
-        threads: for torch.
-        folder: to be in, so that relative paths mean the same.
-        places: where Python looks for modules.
-        plugins: that files may name.
-    """
-
-    worker: int
-    threads: int
-    folder: Path
-    places: tuple[str, ...]
-    plugins: tuple[str, ...]
-
-    def enter(self) -> None:
-        """Make this process so.
-
-        Raises:
-            InputError: this machine has no such folder.
-        """
-        check_shared(self.folder)
-        os.chdir(self.folder)
-        sys.path += [place for place in self.places if place not in sys.path]
-        allow(*self.plugins)
-
-
-class _Worker:
-    """An actor. One thread is at a job while the other is asked for reports."""
-
-    def __init__(self, here: _Here) -> None:
-        self._here = here
-        self._reports: SimpleQueue[tuple[float, int]] = SimpleQueue()
-        self._stopping = False
-
-    def begin(self, sent: list[Any]) -> _Said:
-        """Make ready for jobs."""
-        ray = _library()
-        try:
-            self._here.enter()
-            self._run = ray.get(sent[0])(self._here.worker, self._report)
-        except InputError as error:
-            return _Said(problem=str(error))
-        return _Said(node=ray.get_runtime_context().get_node_id())
-
-    def work(self, *arguments: object) -> _Said:
-        """Do a job."""
-        torch.set_num_threads(self._here.threads)  # it is of this thread alone
-        try:
-            return _Said(self._run(*arguments), reports=self.reports())
-        except InputError as error:
-            return _Said(problem=str(error), reports=self.reports())
-        except _Stopped:
-            return _Said()
-
-    def reports(self) -> list[tuple[float, int]]:
-        """What was reported since the last call."""
-        found = []
-        with suppress(Empty):
-            while True:
-                found.append(self._reports.get_nowait())
-        return found
-
-    def stop(self) -> None:
-        """End the job at its next report."""
-        self._stopping = True
-
-    def _report(self, amount: float, count: int) -> None:
-        if self._stopping:
-            raise _Stopped
-        self._reports.put((amount, count))
