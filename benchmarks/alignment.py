@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from keystep.data.folder import FeatureFolder, open_dataset
-from keystep.evals.aligning import AlignmentConfig, alternate, frame_vectors, uniform_labels
+from keystep.encoding import frame_vectors
+from keystep.evals.aligning import AlignmentConfig, alternate, uniform_labels
 from keystep.evals.probe import LinearProbe, fit_probe
 from keystep.loading import load
 from keystep.metrics import segmentation_scores, segments

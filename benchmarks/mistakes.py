@@ -37,7 +37,7 @@ world and measure is chosen on its test videos. Intervals: 95 %, bootstrap over 
 
 def world(number: int, work: Path, seeds: int, steps: int | None, quick: bool) -> dict[str, Any]:
     """Everything that is measured in a world."""
-    folder = work / f"world{number}"
+    folder = work / f"world{number}-{steps or 'default'}"
     if not (folder / "data").exists():
         generate_runs(folder / "data", RunsConfig(seed=number))
     for seed in range(seeds):
@@ -107,7 +107,7 @@ def main() -> None:
     asked = found.parse_args()
     worlds = []
     for number in range(asked.worlds):
-        kept = asked.work / f"world{number}" / f"mistakes{asked.seeds}.json"
+        kept = asked.work / f"mistakes-world{number}-{asked.seeds}-{asked.steps}-{asked.quick}.json"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(world(number, asked.work, asked.seeds, asked.steps, asked.quick), indent=1))

@@ -257,7 +257,7 @@ class _Encoding:
         """Move the model to the device of a worker."""
         check_shared(self.store.root / "store.json")
         if self.device is not None:
-            self.model.to(device_of(worker) if self.device == "cuda" else self.device)
+            self.model.to(device_of(worker, self.device))
         return partial(self._encode, report)
 
     def _encode(self, report: Report, group: list[str], done: Collection[str]) -> dict[str, str]:
@@ -274,6 +274,14 @@ class _Encoding:
             times = folder.times(name) if folder.pool != upsample and folder.has_times(name) else None
             self.store.add(name, held.astype(np.float16 if self.half else np.float32), times=times)
         return {name: reason for name, reason in folder.problems.skipped.items() if name in group}
+
+
+def frame_vectors(folder: FeatureFolder, videos: Sequence[str], model: PJEPA | None) -> dict[str, np.ndarray]:
+    """Offline latents of videos, or without a model their raw features; (T, D) each, in the order of ``videos``."""
+    if model is None:
+        return {name: folder.vectors(name) for name in videos}
+    found = dict(encode_videos(model, folder, videos))
+    return {name: found[name] for name in videos if name in found}
 
 
 def encode_videos(

@@ -14,7 +14,7 @@ from keystep.data.store import FeatureStore, Kind
 from keystep.errors import InputError
 from keystep.locking import owning
 from keystep.progress import SILENT, Progress
-from keystep.reading import open_npy, read_json, stored
+from keystep.reading import located, open_npy, read_json, stored
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,14 @@ def compress(folder: FeatureFolder, out: Path | str, kind: str = "float16", prog
         store.finish()
     videos = tuple(name for name in folder.videos if name not in folder.problems.skipped)
     before_after = (folder.root / "features", out / "features")
-    sizes = (sum((place / f"{name}.npy").stat().st_size for name in videos) for place in before_after)
+    sizes = (sum(_size(place / f"{name}.npy") for name in videos) for place in before_after)
     return Compressed(out, videos, dict(folder.problems.skipped), *sizes)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file of a feature folder, in a tar file or by itself."""
+    place = located(path)
+    return path.stat().st_size if place is None else place.size
 
 
 def _copy(folder: FeatureFolder, store: FeatureStore, name: str) -> None:

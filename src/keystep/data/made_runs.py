@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.random import Generator, SeedSequence
+from numpy.random import Generator
 from pydantic import Field
 
 from keystep.config import Config
@@ -37,6 +37,7 @@ from keystep.data.synthetic import (
     draw_looks,
     draw_mixing,
     draw_pace,
+    generator,
     new_folder,
     render,
     video_name,
@@ -93,12 +94,12 @@ class RunsConfig(Config):
 
 def true_procedure(config: RunsConfig) -> Procedure:
     """The procedure of a seed."""
-    return make_procedure(config.steps, config.optional_steps, config.repeatable_steps, _generator(config, 2))
+    return make_procedure(config.steps, config.optional_steps, config.repeatable_steps, generator(config.seed, 2))
 
 
 def make_run(config: RunsConfig, index: int, procedure: Procedure | None = None) -> Run:
     """What is done in a video, without pauses: a correct run, or one with mistakes (every second test video)."""
-    procedure, rng = procedure or true_procedure(config), _generator(config, 3, index)
+    procedure, rng = procedure or true_procedure(config), generator(config.seed, 3, index)
     test = config.splits["test"]
     if index not in test or (index - test.start) % 2 == 0:
         return correct_run(procedure, rng)
@@ -107,7 +108,7 @@ def make_run(config: RunsConfig, index: int, procedure: Procedure | None = None)
 
 def make_looks(config: RunsConfig, procedure: Procedure) -> World:
     """Draw the looks of the steps, of pauses and of unknown steps."""
-    rng, scene = _generator(config, 0), config.scene
+    rng, scene = generator(config.seed, 0), config.scene
     looks, paces = draw_looks(scene, [*PAUSES, *sorted(procedure.steps), *_UNKNOWN_LOOKS], rng)
     return World(looks, paces, shown={}, tasks=[], mixing=draw_mixing(scene, rng))
 
@@ -116,7 +117,7 @@ def make_run_video(
     config: RunsConfig, index: int, procedure: Procedure, world: World
 ) -> tuple[np.ndarray, list[str], list[Mistake]]:
     """Features (T, feature_dim) float32, T labels (class names, or `UNLABELLED`), and the mistakes of a video."""
-    rng, scene = _generator(config, 1, index), config.scene
+    rng, scene = generator(config.seed, 1, index), config.scene
     acts = list(_with_pauses(make_run(config, index, procedure), config.pause_probability, rng))
     attempts = [_attempt(act, rng) for act in acts]
     pace = draw_pace(rng)
@@ -191,8 +192,3 @@ def _attempt(act: Act, rng: Generator) -> Attempt:
 def _mistakes_of(act: Act, start: int, stop: int) -> list[Mistake]:
     found = [] if act.mistake is None else [Mistake(start, stop, act.mistake, act.step)]
     return found + ([Mistake(start, start, "omitted", act.omitted)] if act.omitted else [])
-
-
-def _generator(config: RunsConfig, *key: int) -> Generator:
-    """An independent random generator per key, so that a video does not depend on earlier ones."""
-    return np.random.default_rng(SeedSequence(config.seed, spawn_key=key))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from keystep.data.mistakes import MistakeKind
+from keystep.data.procedures import ABORTED_AT
 
 CHAINS = 3
 """Number of chains between the first and the last step."""
@@ -167,8 +168,6 @@ def _unknown(procedure: Procedure, run: Run, rng: Generator) -> Run:
     return [*run[:k], Act("", mistake="unknown"), *run[k:]]
 
 
-ABORTED_AT = 0.4
-"""Share of a step at which an attempt is broken off."""
 _MAKERS: dict[MistakeKind, Callable[[Procedure, Run, Generator], Run]] = {
     "omitted": _omit,
     "swapped": _swap,

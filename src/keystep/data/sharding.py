@@ -50,9 +50,11 @@ def append_video(root: Path, video: str, files: Mapping[str, bytes]) -> None:
 
 
 def _writable(root: Path) -> IO[bytes]:
-    """The tar file that this process writes; a new one, named by the time, if there is none or it is full."""
+    """The tar file that this process writes; a new one, named by the time, if there is none, it was
+    removed, or it is full.
+    """
     key = root.resolve(), os.getpid()
-    if key in _open and _open[key].tell() >= MOST_BYTES:
+    if key in _open and (_open[key].tell() >= MOST_BYTES or not Path(_open[key].name).exists()):
         _close(root)
     if key not in _open:
         folder = root / FOLDER

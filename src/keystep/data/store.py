@@ -216,7 +216,7 @@ class FeatureStore:
         self._written.append(video)
 
     def copy_annotation(self, source: FeatureFolder) -> None:
-        """Copy labels, segments, classes, splits and explicit times from the folder of the source features.
+        """Copy labels, segments, mistakes, classes, splits and explicit times from the folder of the source features.
 
         Raises:
             InputError: its rate differs from that of the features written here.
@@ -226,7 +226,7 @@ class FeatureStore:
                 f"{self.root}: features at {self.timeline.rate} Hz do not fit the labels of {source.root} at "
                 f"{source.source.rate} Hz"
             )
-        for name in ("groundTruth", "segments", "splits", "mapping.txt"):
+        for name in ("groundTruth", "segments", "mistakes", "splits", "mapping.txt"):
             if (source.root / name).exists():
                 names = {path.name for path in (source.root / name).iterdir()} if (source.root / name).is_dir() else ()
                 with replacing(self.root / name, names) as temporary:

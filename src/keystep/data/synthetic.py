@@ -206,7 +206,7 @@ def class_names(config: SyntheticConfig) -> list[str]:
 
 def make_world(config: SyntheticConfig) -> World:
     """Draw the world of a seed."""
-    rng = _generator(config, 0)
+    rng = generator(config.seed, 0)
     looks, paces = draw_looks(config, sorted({*PAUSES, *(step.look for step in all_steps(config))}), rng)
     shown = sorted({step.shows for step in all_steps(config) if step.shows is not None})
     return World(
@@ -232,9 +232,9 @@ def draw_mixing(config: SyntheticConfig, rng: Generator) -> Array:
     return mixing
 
 
-def _generator(config: SyntheticConfig, *key: int) -> Generator:
+def generator(seed: int, *key: int) -> Generator:
     """An independent random generator per key, so that a video does not depend on earlier ones."""
-    return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def make_video(config: SyntheticConfig, index: int, world: World | None = None) -> Video:
@@ -249,7 +249,7 @@ def make_video(config: SyntheticConfig, index: int, world: World | None = None) 
         Features (T, feature_dim) float32 and T class names.
     """
     world = world or make_world(config)
-    rng = _generator(config, 1, index)
+    rng = generator(config.seed, 1, index)
     length = int(rng.integers(config.min_frames, config.max_frames + 1))
     attempts, counts = _attempts(config, world, length, rng)
     features = render(config, world, attempts, counts, length, rng)

@@ -46,6 +46,8 @@ class Local:
         device: str | None = None,
     ) -> Generator[tuple[str, Callable[[], Result]], None, None]:
         """See `keystep.engines.Engine`."""
+        if not jobs:
+            return
         if self.alone or len(jobs) < 2:
             work = begin(0, report)
             for name, arguments in jobs.items():

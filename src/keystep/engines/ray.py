@@ -291,6 +291,7 @@ class _Pool:
             raise InputError(said.problem)
         else:
             worker.node = said.node
+            self.deaths.pop(None, None)
 
     def _bury(self, worker: _Handle, name: str | None, error: Exception) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Have the job of a dead worker done again by another, unless it seems to be what kills them."""
@@ -299,7 +300,7 @@ class _Pool:
         self._count(worker, [(-worker.amount, -worker.count)])
         self.deaths[name].append(worker.node)
         alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
-        if sum(node in alive for node in self.deaths[name]) >= MOST_DEATHS:
+        if sum(not node or node in alive for node in self.deaths[name]) >= MOST_DEATHS:
             reason = f"{MOST_DEATHS} workers died, possibly out of memory ({one_line(error, 200)})"
             if name is None:
                 raise InputError(f"--engine ray: no worker can begin: {reason}")

@@ -37,8 +37,10 @@ class CannotBegin(Exception):
     """A worker cannot begin, for a reason that no other job would escape."""
 
 
-def device_of(worker: int) -> str:
-    """The device of a worker: one of the GPUs of its machine, if there are any."""
+def device_of(worker: int, kind: str | None = None) -> str:
+    """The device of a worker. kind: of device; ``cuda`` or None: one of the GPUs of its machine, if there are any."""
+    if kind not in (None, "cuda"):
+        return kind
     return f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 

@@ -127,7 +127,7 @@ class _Fitting:
         check_shared(self.judge.folder.root)
         check_shared(self.heads)
         for entrant in self.entrants:
-            entrant.model.to(device_of(worker) if self.device == "cuda" else self.device)
+            entrant.model.to(device_of(worker, self.device))
         return _Parts(self)
 
 

@@ -21,7 +21,7 @@ from scipy.special import log_softmax
 from keystep.config import Config
 from keystep.data.annotation import IGNORED, UNLABELLED, composed, hold_out
 from keystep.data.folder import FeatureFolder
-from keystep.encoding import encode_videos
+from keystep.encoding import frame_vectors
 from keystep.errors import InputError, quoted
 from keystep.evals.probe import LinearProbe, fit_probe
 from keystep.evals.results import head_origin
@@ -195,14 +195,6 @@ def _write(
         write_lines(out / LABELS / f"{name}.txt", (UNLABELLED if each == IGNORED else classes[each] for each in ids))
     last.probe.head(classes, origin).save(out / HEAD)
     write_json(out / RECORD, {"format": "keystep-alignment", "version": 1, **facts})
-
-
-def frame_vectors(folder: FeatureFolder, videos: Sequence[str], model: PJEPA | None) -> dict[str, np.ndarray]:
-    """Offline latents of videos, or without a model their raw features; (T, D) each, in the order of ``videos``."""
-    if model is None:
-        return {name: folder.vectors(name) for name in videos}
-    found = dict(encode_videos(model, folder, videos))
-    return {name: found[name] for name in videos if name in found}
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from keystep.data.annotation import read_labels
 from keystep.data.folder import FeatureFolder
 from keystep.data.spans import Span, spans_of
 from keystep.data.tasks import find_tasks
-from keystep.encoding import encode_videos
+from keystep.encoding import frame_vectors
 from keystep.errors import InputError, named
 from keystep.evals.discovery import DiscoveryConfig, cluster_frames
 from keystep.evals.graph_picture import graph_picture
@@ -57,7 +57,7 @@ def discovered_segments(
         model: clusters its latents. None: raw features.
         seed: of k-means.
     """
-    vectors = dict(encode_videos(model, folder, videos)) if model else {name: folder.vectors(name) for name in videos}
+    vectors = frame_vectors(folder, videos, model)
     found = cluster_frames(vectors, dict.fromkeys(videos, ""), DiscoveryConfig(clusters=clusters), seed)
     positions = np.concatenate([np.linspace(0, 1, len(ids)) for ids in found.values()])
     ids = np.concatenate(list(found.values()))

@@ -43,6 +43,7 @@ def judge_all(
         InputError: features that are constant, or too similar over time to have a decorrelation time.
     """
     study = Study(judge, quick=quick)
+    study.describe()
     chosen = judged_modes(entrants, modes)
     simple = sum(count_simple(study, mode) for mode in chosen)
     total = 1 + ("offline" in modes) + simple + count_models(study, entrants, chosen)

@@ -14,13 +14,12 @@ from functools import cached_property
 import numpy as np
 
 from keystep.data.mistakes import Mistake, mistaken_frames, read_mistakes
-from keystep.data.spans import spans_of
 from keystep.data.tasks import find_tasks
 from keystep.errors import InputError, named
 from keystep.evals.bootstrap import Difference
 from keystep.evals.calibration import Calibration, deviations
 from keystep.evals.detection import MEASURES, Detection, Truth
-from keystep.evals.graphing import graph_of_segments
+from keystep.evals.graphing import graph_of_segments, labelled_segments
 from keystep.evals.head_sources import HeadInput, sources
 from keystep.evals.judge import Judge
 from keystep.evals.mistake_monitor import MistakeMonitor
@@ -47,6 +46,8 @@ NONE = Smoothing()
 RESAMPLES = 1000
 """Number of bootstrap samples of an interval."""
 ERROR, ORDER, BOTH, NEAREST = "predictor's error", "order", "error and order", "nearest training frame"
+TRUE_ORDER = mark_oracle(f"{ORDER}, true steps")
+"""Name of the row that no stream can have."""
 
 
 @dataclass(eq=False)
@@ -140,7 +141,7 @@ class MistakeStudy:
             train = [video for video in self.judge.split.train if self.tasks[video] == task]
             if not train:
                 raise InputError(f"{self.folder.root}: task {named(task)} has no training video in this split")
-            segments = [spans_of(self.folder.labels(video), self.folder.classes) for video in train]
+            segments = labelled_segments(self.folder, train)
             config = GraphConfig(support=max(2, min(GraphConfig().support, len(train) // 4)))
             graph = graph_of_segments(segments, self.rate, config, background=self.background)
             found[task] = Tracker(Order(graph), self.rate)
@@ -176,9 +177,13 @@ class MistakeStudy:
         """The tails of two signals together: the tail of the sum of their negative logarithms (Fisher)."""
         return self.tails(_sums(first, second), None)
 
+    def marked(self, name: str) -> str:
+        """The name of a row, marked as ORACLE if the data were made with true boundaries."""
+        return mark_oracle(name) if self.folder.oracle else name
+
     def add(self, name: str, control: bool, seed: int, tails: Mapping[str, Floats], delay: float) -> None:
         """Add a run to a row, which is created for its first seed. delay: in seconds, look-ahead included."""
-        name = mark_oracle(name) if self.folder.oracle else name
+        name = self.marked(name)
         row = self.rows.setdefault(name, MistakeRow(name, delay, control))
         scores = {video: deviations(tails[video]) for video in self.truths}
         row.runs[seed] = Detection.of(scores, self.truths)
@@ -186,7 +191,7 @@ class MistakeStudy:
     def note_done(self, name: str, seed: int, steps: Steps) -> None:
         """Keep what is missing at the end of the test videos."""
         found = {video: self.trackers[self.tasks[video]].order.missing(steps.done[video]) for video in self.truths}
-        self.missing.setdefault(name, {})[seed] = found
+        self.missing.setdefault(self.marked(name), {})[seed] = found
 
 
 def judge_mistakes(evaluation: Evaluation, entrants: Sequence[Entrant], progress: Progress = SILENT) -> MistakeStudy:
@@ -268,7 +273,7 @@ def _sums(first: Mapping[str, Floats], second: Mapping[str, Floats]) -> dict[str
 
 def _announced(study: MistakeStudy, evaluation: Evaluation, source: HeadInput, representation: Representation) -> Steps:
     """The steps that the linear probe of a representation announces on a stream."""
-    row = evaluation.find(source.name, "causal")
+    row = evaluation.find(study.marked(source.name), "causal")
     if source.family == "control" and not row:
         row = evaluation.best_control["causal"].row
     assert row is not None, f"no linear probe of {source.name}"
@@ -289,12 +294,11 @@ def _simple(study: MistakeStudy, raw: Representation, steps: Steps) -> Iterator[
 def _add_oracle(study: MistakeStudy) -> None:
     """The order of the true steps, which no stream knows."""
     steps = study.steps({video: study.folder.labels(video) for video in study.videos})
-    name = mark_oracle(f"{ORDER}, true steps")
-    study.note_done(name, 0, steps)
-    study.add(name, True, 0, study.tails(steps.order, steps), slot_delay(study.folder))
+    study.note_done(TRUE_ORDER, 0, steps)
+    study.add(TRUE_ORDER, True, 0, study.tails(steps.order, steps), slot_delay(study.folder))
 
 
-def draw_videos(judge: Judge, resamples: int, seed: int = 0) -> Floats:
+def video_draws(judge: Judge, resamples: int, seed: int = 0) -> Floats:
     """(resamples, videos): how often each test video, or all videos of its group, is drawn with replacement."""
     videos = judge.split.test
     names = [judge.groups.get(video, video) if judge.groups else video for video in videos]
@@ -310,7 +314,7 @@ class Intervals:
     """
 
     def __init__(self, study: MistakeStudy) -> None:
-        self.study, self.draws = study, draw_videos(study.judge, RESAMPLES)
+        self.study, self.draws = study, video_draws(study.judge, RESAMPLES)
         self._drawn: dict[str, dict[str, Floats]] = {}
 
     def drawn(self, row: MistakeRow) -> dict[str, Floats]:
@@ -339,8 +343,8 @@ class Intervals:
 
 def strongest(study: MistakeStudy, measure: str) -> MistakeRow:
     """The control with the highest mean on the test videos, without those that know the truth."""
-    fair = [row for row in study.rows.values() if row.control and "ORACLE" not in row.name]
-    return max(fair or study.rows.values(), key=lambda row: row.mean(measure))
+    fair = [row for row in study.rows.values() if row.control and row.name != TRUE_ORDER]
+    return max(fair, key=lambda row: row.mean(measure))
 
 
 @dataclass(frozen=True, eq=False)

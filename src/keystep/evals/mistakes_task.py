@@ -46,6 +46,8 @@ def _row(row: MistakeRow) -> TaskRow:
 
 def _gains(study: MistakeStudy, *, quick: bool) -> Iterator[Comparison]:
     """What the rows of each model gain over the strongest control, in every measure."""
+    if len(study.judge.by_group(study.judge.frames)) < 2:  # no interval over videos
+        return
     intervals = Intervals(study)
     for row in (row for row in study.rows.values() if not row.control):
         for measure in MEASURES:

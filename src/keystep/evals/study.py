@@ -40,16 +40,20 @@ class Study:
         self.task: Task | None = None
         self.evaluation = Evaluation(judge, quick=quick)
         self.raw: Representation = Computed(judge.videos, judge.folder.vectors)
-        if judge.folder.tokens > 1:
-            judge.folder.problems.notes.append(TOKENS_NOTE.format(judge.folder.tokens))
         self.rate = float(judge.folder.timeline.rate)
         self.slot_delay = slot_delay(judge.folder)
-        test = Computed(judge.split.test, self.raw.__getitem__, most=0)
+
+    def describe(self) -> None:
+        """Show the test videos, measure the geometry of their features, and note what is particular about the data."""
+        folder, notes = self.judge.folder, self.judge.folder.problems.notes
+        if folder.tokens > 1:
+            notes.append(TOKENS_NOTE.format(folder.tokens))
+        test = Computed(self.judge.split.test, self.raw.__getitem__, most=0)
         self.evaluation.shown[self.marked("features")] = test
         self.measure(self.marked("raw features"), test)
-        short = sum(judge.folder.length(name) < LEAST_FRAMES for name in test)
+        short = sum(folder.length(name) < LEAST_FRAMES for name in test)
         if short:
-            judge.folder.problems.notes.append(f"geometry excludes {short} test videos with fewer than 3 slots")
+            notes.append(f"geometry excludes {short} test videos with fewer than 3 slots")
 
     def measure(self, name: str, test: Representation) -> None:
         """Record the geometry of the test videos that are long enough."""

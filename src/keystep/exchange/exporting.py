@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,7 +42,7 @@ def export_annotations(
     out: Path | str,
     *,
     names: Sequence[str] = (),
-    videos: Path | None = None,
+    videos: Path | Mapping[str, Path] | None = None,
     frame_rate: AnyRate | None = None,
     overwrite: bool = False,
     progress: Progress = SILENT,
@@ -56,7 +56,7 @@ def export_annotations(
         kind: a name of `keystep.plugins.FORMATS`.
         out: a folder for the files.
         names: of the videos; by default all that have labels.
-        videos: a folder with the videos themselves, for formats that count their frames or show them.
+        videos: name -> file, or a folder with the videos themselves, for formats that count their frames or show them.
         frame_rate: frames a second of the videos, where no file says it.
         overwrite: replace files that are there.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,16 +19,18 @@ class Media:
 
     Args:
         folder: whose videos they are.
-        videos: a folder of them, ``NAME.mp4`` or with another ending.
+        videos: name -> file, or a folder of them, ``NAME.mp4`` or with another ending.
         frame_rate: frames a second of all videos, whatever files say.
 
     Raises:
         InputError: no such folder, no video in it, or no rate.
     """
 
-    def __init__(self, folder: FeatureFolder, videos: Path | None, frame_rate: AnyRate | None) -> None:
+    def __init__(
+        self, folder: FeatureFolder, videos: Path | Mapping[str, Path] | None, frame_rate: AnyRate | None
+    ) -> None:
         self.folder = folder
-        self.files = {} if videos is None else find_videos([videos])
+        self.files = find_videos([videos]) if isinstance(videos, Path) else dict(videos or {})
         self.rate = None if frame_rate is None else parse_rate(frame_rate)
         self._known: dict[str, Frames | None] = {}
 

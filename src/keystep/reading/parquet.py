@@ -68,7 +68,9 @@ def _array(path: Path, name: str, column: Any) -> np.ndarray:
         return np.asarray(column.to_numpy())
     numbers = column.combine_chunks().flatten()
     rows = len(column)
-    lengths = {len(cell) for cell in column} if rows and not kind.startswith("fixed_size_list") else set()
+    if not rows:
+        raise InputError(f"{path}: has no rows")
+    lengths = {len(cell) for cell in column} if not kind.startswith("fixed_size_list") else set()
     if len(lengths) > 1 or numbers.null_count or "list" in str(numbers.type):
         raise InputError(f"{path}: column {named(name)}, {kind}, does not hold lists of one length")
     return np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(rows, -1)

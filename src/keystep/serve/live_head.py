@@ -82,11 +82,13 @@ class LiveHead:
         return None if self._own is None else self._own.status()
 
     def close(self) -> None:
-        """Stop learning."""
+        """Stop learning, and wait until nothing is written any more."""
         with self._changed:
-            self._closed, self._wanted, own = True, False, self._own
+            self._closed, self._wanted, own, thread = True, False, self._own, self._thread
         if own is not None:
             own.cancel()
+        if thread is not None:
+            thread.join()
 
     def _start(self) -> None:
         with self._changed:
@@ -120,8 +122,11 @@ class LiveHead:
         own = self._own
         if own is None or own.lengths != labelled:
             own = self._made(labelled)
-        self._own = own
-        own.start()
+        with self._changed:
+            if self._closed:
+                return
+            self._own = own
+            own.start()
         own.wait()
         self._head = own.head() or self._head
 

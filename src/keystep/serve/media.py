@@ -198,16 +198,15 @@ def transcode(file: VideoFile, out: Path, progress: Callable[[float], None]) -> 
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
         stream.gop_size = 2 * rate
-        sound = Sound(info.path, info.start, container)
-        for frame in file.frames():
-            sound.until(frame.time)
-            shown = av.VideoFrame.from_ndarray(frame.rgb(picture), format="rgb24")
-            shown.pts, shown.time_base = round(frame.time * CLOCK), Fraction(1, CLOCK)
-            container.mux(stream.encode(shown))
-            progress(min(1.0, float(frame.time / info.duration)) if info.duration else 0.0)
-        container.mux(stream.encode(None))
-        sound.until()
-        sound.close()
+        with Sound(info.path, info.start, container) as sound:
+            for frame in file.frames():
+                sound.until(frame.time)
+                shown = av.VideoFrame.from_ndarray(frame.rgb(picture), format="rgb24")
+                shown.pts, shown.time_base = round(frame.time * CLOCK), Fraction(1, CLOCK)
+                container.mux(stream.encode(shown))
+                progress(min(1.0, float(frame.time / info.duration)) if info.duration else 0.0)
+            container.mux(stream.encode(None))
+            sound.until()
 
 
 def _playable(path: Path) -> bool:

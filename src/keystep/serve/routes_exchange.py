@@ -66,7 +66,7 @@ async def export(
     return FileResponse(
         packed,
         media_type="application/zip",
-        filename=packed.name,
+        filename=f"{'-'.join(['labels', format, *names])}.zip",
         headers={SAID: quote("\n".join(said))},
         background=BackgroundTask(folder.cleanup),
     )
@@ -89,10 +89,10 @@ def _described(name: str, filmed: bool) -> FormatItem:
 def _exported(own: Services, form: str, names: list[str], place: Path) -> tuple[Path, list[str]]:
     """The archive in ``place``, and what its files could not hold."""
     workspace, out = own.workspace, place / "labels"
-    packed = place / f"{'-'.join(['labels', form, *names])}.zip"
+    packed = place / "labels.zip"
     labelled = open_dataset(workspace.root, source_rate=workspace.folder.source.rate, problems="skip")
-    places = {path.parent for path in map(workspace.recording, workspace.names) if path is not None}
-    done = export_annotations(labelled, form, out, names=names, videos=places.pop() if len(places) == 1 else None)
+    films = {name: path for name in workspace.names if (path := workspace.recording(name)) is not None}
+    done = export_annotations(labelled, form, out, names=names, videos=films)
     try:
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
             for path in done.paths:

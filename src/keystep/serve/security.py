@@ -95,12 +95,12 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and not _same_origin(origin, headers["host"]):
             return 403, "asked for by another page; only keystep's own page may"
+        path = scope["path"]
         top = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site") and not (
-            top and scope.get("method") == "GET"
+            top and scope.get("method") == "GET" and path in OPEN
         ):
             return 403, "asked for by another page; only keystep's own page may"
-        path = scope["path"]
         if (
             path not in OPEN
             and not path.startswith("/static/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from keystep.extraction.video.decoding import import_av
 
@@ -28,7 +28,7 @@ class Sound:
         self._container, self._start, self._errors = container, start, (av.FFmpegError, ValueError)
         self._source = av.open(f"file:{path}", metadata_errors="ignore")
         tracks = [track for track in self._source.streams.audio if track.codec_context is not None]
-        self._track = tracks[0] if tracks else None
+        self._track = tracks[0] if tracks and "aac" in av.codecs_available else None
         self._stream: Any = None
         self._next: tuple[Fraction, Any] | None = None
         self._frames: Iterator[tuple[Fraction, Any]] = iter(())
@@ -39,15 +39,18 @@ class Sound:
             self._next = next(self._frames, None)
 
     def until(self, moment: Fraction | None = None) -> None:
-        """Write what sounds before a moment; by default all that is left."""
+        """Write what sounds before a moment; by default all that is left, after which the encoder is closed."""
         while self._next is not None and (moment is None or self._next[0] < moment):
             self._encode(self._next[1])
             self._next = next(self._frames, None)
-
-    def close(self) -> None:
-        """Write what the encoder still holds, and close the file."""
-        if self._stream is not None:
+        if moment is None and self._stream is not None:
             self._encode(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file that is read."""
         self._source.close()
 
     def _encode(self, frame: Any) -> None:

@@ -117,6 +117,7 @@ def test_ones_own_page_can(client: TestClient) -> None:
 def test_a_link_from_elsewhere_opens_the_page(client: TestClient) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert client.get("/healthz", headers=headers).status_code == 200
+    assert client.get("/api/export", headers=headers).status_code == 403  # work and a download that nobody asked for
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Feature folders in float16 and int8: how far from the original, what is kept, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from two_classes import write_data
 from keystep.cli import main
 from keystep.data.compression import compress
 from keystep.data.folder import FeatureFolder, open_dataset
+from keystep.data.mistakes import Mistake, read_mistakes, write_mistakes
 from keystep.data.slots import dequantise, quantise
+from keystep.data.store import FeatureStore
 from keystep.errors import InputError
 
 
@@ -84,3 +87,24 @@ def test_the_command_says_what_was_saved(
     assert not command("int8") and f"{len(folder.videos)} videos in int8" in capsys.readouterr().out
     assert command("int4") == 2
     assert "unknown --type 'int4'; expected one of float32, float16, int8" in capsys.readouterr().err
+
+
+def test_a_folder_of_tar_files_is_compressed_with_its_mistakes(folder: FeatureFolder, tmp_path: Path) -> None:
+    packed = FeatureStore(tmp_path / "packed", folder.source, sink="tar").create()
+    for name in folder.videos:
+        packed.add(name, folder.features(name))
+    packed.finish()
+    write_mistakes(tmp_path / "packed", next(iter(folder.videos)), [Mistake(0, 2, "unknown")])
+    done = compress(open_dataset(tmp_path / "packed"), tmp_path / "small", "int8")
+    assert 0 < done.size < done.size_before
+    assert read_mistakes(open_dataset(done.root), done.videos[0]) == [Mistake(0, 2, "unknown")]
+
+
+def test_a_tar_file_that_was_removed_is_not_written_to(folder: FeatureFolder, tmp_path: Path) -> None:
+    name = next(iter(folder.videos))
+    for _ in range(2):
+        packed = FeatureStore(tmp_path / "packed", folder.source, sink="tar").create()
+        packed.add(name, folder.features(name))
+        packed.finish()
+        assert list(open_dataset(tmp_path / "packed").videos) == [name]
+        shutil.rmtree(tmp_path / "packed")

@@ -18,7 +18,7 @@ from keystep.errors import InputError
 from keystep.evals.entrants import make_entrants, open_judge
 from keystep.evals.judging import judge_all
 from keystep.evals.mistake_monitor import joined
-from keystep.evals.mistakes import Intervals, MistakeStudy, judge_mistakes, missed, strongest
+from keystep.evals.mistakes import TRUE_ORDER, Intervals, MistakeStudy, judge_mistakes, missed, strongest
 from keystep.evals.protocol import EvalConfig, Evaluation
 from keystep.evals.results import Results
 from keystep.pjepa import PJEPA
@@ -144,3 +144,16 @@ def test_an_evaluation_has_both_tables_and_they_can_be_read_again(runs: Path, tm
     assert "EDA as in EgoPER" in (out / "report.html").read_text()
     with pytest.raises(InputError, match="task mistakes is judged causal, not offline"):
         keystep.evaluate(runs, task="mistakes", modes=["offline"], quick=True, config=config)
+
+
+def test_features_made_with_true_boundaries_mark_every_row_and_the_true_order_is_nobodys_control(
+    runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs, told := tmp_path / "told")
+    store = json.loads((told / "store.json").read_text())
+    store["provenance"] = {**(store.get("provenance") or {}), "oracle": "pooled in true segments"}
+    (told / "store.json").write_text(json.dumps(store))
+    judge = open_judge(open_dataset(told), "1", CONFIG)
+    study = judge_mistakes(judge_all(judge, [], modes=("causal",), quick=True), [])
+    assert all("(ORACLE)" in name for name in study.rows) and set(study.missing) <= set(study.rows)
+    assert strongest(study, "AUC").name != TRUE_ORDER in study.rows

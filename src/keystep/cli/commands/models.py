@@ -175,8 +175,8 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="Additional task with its own table: 'anticipate' (later steps), 'remaining' (the time left), or one "
-            "of your own, package.module:Name."
+            help="Additional task with its own table: 'anticipate' (later steps), 'remaining' (the time left), "
+            "'mistakes' (in runs), or one of your own, package.module:Name."
         ),
     ] = "segmentation",
     quick: Annotated[

@@ -14,7 +14,7 @@ export class Live {
     Object.assign(this, {classes, list: find("#streams"), cards: new Map(), timer: null, there: false});
     find("#open-stream").addEventListener("submit", event => {
       event.preventDefault();
-      this.#openNew(new FormData(event.target));
+      this.#openNew(new FormData(event.target), event.submitter);
     });
     find("#stream-kind").addEventListener("change", event => {
       const field = find("#stream-source");
@@ -30,7 +30,7 @@ export class Live {
       this.there = true;
       if (this.shown) {
         this.#list(items);
-        find("#live-note").replaceChildren(...facts(window, learning));
+        if (!this.waiting) find("#live-note").replaceChildren(...facts(window, learning));
       }
     } catch (error) {
       if (error.status === 404) this.there = false;
@@ -48,11 +48,21 @@ export class Live {
     } else for (const card of this.cards.values()) card.disconnect();
   }
 
-  async #openNew(form) {
+  async #openNew(form, button) {
+    if (button) button.disabled = true;
+    try {
+      await this.#openWhenReady(form);
+    } finally {
+      if (button) button.disabled = false;
+      this.waiting = "";
+    }
+  }
+
+  async #openWhenReady(form) {
     const kind = form.get("kind");
     const place = {file: "path", url: "url"}[kind];
     const source = place ? {kind, [place]: form.get("source")} : {kind};
-    for (;;) {
+    while (this.shown) {
       try {
         await api.post("/api/streams", {source, name: form.get("name")});
         await this.look();
@@ -62,7 +72,8 @@ export class Live {
           say(error.message);
           return;
         }
-        find("#live-note").textContent = `${error.message} (${Math.round(100 * error.body.progress)} %)`;
+        this.waiting = `${error.message} (${Math.round(100 * error.body.progress)} %)`;
+        find("#live-note").textContent = this.waiting;
       }
       await new Promise(resolve => { setTimeout(resolve, EVERY); });
     }
